@@ -1,0 +1,101 @@
+//! `prepare` end to end, on one thread and on two, in bytes of input a second.
+//!
+//! The corpus is made from a fixed seed in a temporary directory and is in the page cache;
+//! the result is made anew each time, without fsync. Comparisons with a floor and with
+//! other programs need whole processes: `scripts/bench.sh`.
+
+mod corpus;
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use ctxtune::prepare::reject::RejectLimit;
+use ctxtune::prepare::template::Template;
+use ctxtune::prepare::{Durability, Error, Mode, Options, Prepared, Watch, prepare};
+
+use corpus::Shape;
+
+const SEED: u64 = 42;
+const RECORDS: u64 = 2000;
+
+criterion_group! {
+    name = end_to_end;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(8))
+        .sample_size(30);
+    targets = both_thread_counts
+}
+criterion_main!(end_to_end);
+
+fn both_thread_counts(criterion: &mut Criterion) {
+    let dir = tempfile::tempdir().expect("there is room for a small corpus");
+    let records = dir.path().join("records");
+    let bytes =
+        corpus::write(&records, Shape::Lean, SEED, RECORDS).expect("there is room for a small corpus");
+    let mut group = criterion.benchmark_group("prepare");
+    group.throughput(Throughput::Bytes(bytes));
+    for threads in [1, 2] {
+        let options = options(&records, &dir.path().join("out"), threads);
+        group.bench_function(BenchmarkId::new("threads", threads), |bencher| {
+            bencher.iter_batched(
+                || remove(&options.output_dir),
+                |()| {
+                    let prepared = prepare(&options, &Unwatched).expect("a made-up corpus is usable");
+                    assert_complete(&prepared, bytes);
+                },
+                criterion::BatchSize::PerIteration,
+            );
+        });
+    }
+    group.finish();
+}
+
+/// A result that stands there already would only be compared.
+fn remove(output_dir: &Path) {
+    if output_dir.exists() {
+        std::fs::remove_dir_all(output_dir).expect("the last result is ours to remove");
+    }
+}
+
+fn assert_complete(prepared: &Prepared, bytes: u64) {
+    assert_eq!((prepared.train_records, prepared.val_records), (RECORDS * 9 / 10, RECORDS / 10));
+    assert_eq!((prepared.counts.rejected, prepared.bytes_read), (0, bytes));
+    assert!(prepared.result.is_some(), "the result is published");
+}
+
+fn options(corpus: &Path, output_dir: &Path, threads: usize) -> Options {
+    Options {
+        corpus: corpus.to_owned(),
+        output_dir: output_dir.to_owned(),
+        val_ratio: "0.1".parse().expect("0.1 is a ratio"),
+        seed: SEED,
+        template: Template::chatml(),
+        shard_records: None,
+        group_by: None,
+        max_rejects: RejectLimit::Count(0),
+        only_correct: false,
+        max_record_bytes: 64 << 20,
+        threads: NonZeroUsize::new(threads).expect("there is at least one thread"),
+        durability: Durability::NoSync,
+        mode: Mode::Publish,
+        show: 0,
+    }
+}
+
+struct Unwatched;
+
+impl Watch for Unwatched {
+    fn listed(&self, _: u64) {}
+    fn converted(&self, _: u64, _: u64, _: u64) {}
+    fn publishing(&self, _: &str) {}
+    fn is_stopped(&self) -> bool {
+        false
+    }
+
+    fn check_stop(&self) -> Result<(), Error> {
+        Ok(())
+    }
+}

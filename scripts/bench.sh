@@ -1,0 +1,166 @@
+#!/usr/bin/env bash
+# Measures `ctxtune prepare` against the floor under it and against Python, in rotation.
+#
+#   scripts/bench.sh [FILES=100000] [SHAPE=lean|real]
+#
+# Environment: ROUNDS=7, THREADS=2, WORK=target/bench (corpus and outputs; its file system is
+# what is measured), BASELINE=rounds that also run the Python baseline (1 from 20,000 files
+# on, else 3; 0 leaves it out). Needs cargo and python3.
+#
+# Every ratio is the median of the ratios within a round, so that a machine that is slow
+# for a minute slows both sides. Removing old output and `sync` happen between the runs,
+# outside the clock.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+files=${1:-100000}
+shape=${2:-lean}
+rounds=${ROUNDS:-7}
+threads=${THREADS:-2}
+work=${WORK:-target/bench}
+if ((files >= 20000)); then baseline_rounds=${BASELINE:-1}; else baseline_rounds=${BASELINE:-3}; fi
+
+# The interpreter itself: a version manager's wrapper would be measured with it.
+python=$(python3 -c 'import sys; print(sys.executable)')
+target=${CARGO_TARGET_DIR:-target}/release
+mkdir -p "$work"
+corpus=$work/$shape-$files
+out=$work/out
+runs=$work/runs.tsv
+trap 'rm -rf "$out" "$out.baseline"' EXIT
+
+cargo build --release --locked --quiet --examples --bins
+
+# The corpus is made again when its generator changes or was interrupted.
+generator=$(cksum <benches/corpus.rs)
+if [[ $(head -n 1 "$corpus.made" 2>/dev/null) != "$generator" ]]; then
+    rm -rf "$corpus" "$corpus.made"
+    size=$("$target/examples/corpus" "$corpus" "$files" "$shape")
+    printf '%s\n%s\n' "$generator" "$size" >"$corpus.made"
+fi
+
+# Runs a command, without its output, and prints wall, user and system seconds and peak RSS in
+# KiB. A child's peak begins at its parent's size, hence an interpreter without site packages:
+# peaks below its own 8 MiB or so cannot be told apart.
+measure='
+import os, sys, time
+null = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+start = time.perf_counter()
+pid = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=null)
+_, status, usage = os.wait4(pid, 0)
+wall = time.perf_counter() - start
+code = os.waitstatus_to_exitcode(status)
+if code:
+    sys.exit(f"{sys.argv[1:]} ended with {code}")
+peak = usage.ru_maxrss // (1024 if sys.platform == "darwin" else 1)
+print(f"{wall:.6f}\t{usage.ru_utime:.6f}\t{usage.ru_stime:.6f}\t{peak}")
+'
+
+# timed ROUND NAME COMMAND...: one line for the table, on a quiet disk.
+timed() {
+    local round=$1 name=$2 figures
+    shift 2
+    sync
+    figures=$("$python" -I -S -c "$measure" "$@")
+    printf '%s\t%s\t%s\n' "$round" "$name" "$figures" >>"$runs"
+}
+
+run() {
+    local round=$1 name=$2
+    local floor=("$target/examples/floor" "$corpus" "$out" --threads "$threads" --bytes "$bytes")
+    local product=("$target/ctxtune" prepare "$corpus" --output-dir "$out" -q)
+    rm -rf "$out"
+    case $name in
+        floor) timed "$round" "$name" "${floor[@]}" ;;
+        floor-fsync) timed "$round" "$name" "${floor[@]}" --fsync ;;
+        no-sync) timed "$round" "$name" "${product[@]}" --threads "$threads" --no-sync ;;
+        default) timed "$round" "$name" "${product[@]}" --threads "$threads" ;;
+        one-thread) timed "$round" "$name" "${product[@]}" --threads 1 --no-sync ;;
+        baseline) timed "$round" "$name" "$python" -I -S scripts/baseline.py "$corpus" "$out" ;;
+    esac
+    rm -rf "$out"
+}
+
+# The first run warms the page cache, says how many bytes the floor has to write, and is
+# compared with the baseline: nothing is gained by being fast and wrong.
+rm -rf "$out" "$out.baseline"
+"$target/ctxtune" prepare "$corpus" --output-dir "$out" --threads "$threads" --no-sync -q >/dev/null
+bytes=$(cat "$out/train.jsonl" "$out/val.jsonl" "$out/keys.tsv" | wc -c | tr -d ' ')
+if ((baseline_rounds > 0)); then
+    "$python" -I -S scripts/baseline.py "$corpus" "$out.baseline"
+    cmp "$out/train.jsonl" "$out.baseline/train.jsonl"
+    cmp "$out/val.jsonl" "$out.baseline/val.jsonl"
+    rm -rf "$out.baseline"
+fi
+
+# Other work on the machine shows in this figure, before our own does.
+load=$(uptime | sed 's/.*averages\{0,1\}: *//')
+: >"$runs"
+names=(floor floor-fsync no-sync default one-thread)
+for ((round = 0; round < rounds; round++)); do
+    for ((turn = 0; turn < ${#names[@]}; turn++)); do
+        run "$round" "${names[(round + turn) % ${#names[@]}]}"
+    done
+    if ((round < baseline_rounds)); then run "$round" baseline; fi
+done
+
+cpu=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1 || true)
+[[ -n $cpu ]] || cpu=$(sysctl -n machdep.cpu.brand_string 2>/dev/null || uname -m)
+file_system=$(findmnt -no FSTYPE -T "$work" 2>/dev/null || echo 'unknown file system')
+cat <<EOF
+\$ ROUNDS=$rounds THREADS=$threads scripts/bench.sh $files $shape
+$(date -u +%Y-%m-%d); $cpu, $(getconf _NPROCESSORS_ONLN) cores; $(uname -sr); $file_system; $(rustc --version | cut -d' ' -f1,2); $("$python" --version)
+corpus: $(tail -n 1 "$corpus.made"); output: $bytes bytes; load average before: $load
+
+EOF
+"$python" -I -S - "$runs" "$files" "$threads" <<'EOF'
+import sys
+from statistics import median
+
+runs, files, threads = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+wall, cpu, peak = {}, {}, {}
+for row in open(runs, encoding="utf-8"):
+    turn, name, *figures = row.split()
+    seconds, user, system, kib = map(float, figures)
+    wall.setdefault(name, {})[turn] = seconds
+    cpu.setdefault(name, {})[turn] = user + system
+    peak.setdefault(name, {})[turn] = kib / 1024
+
+titles = {
+    "floor": f"floor, {threads} threads",
+    "floor-fsync": f"floor with fsync, {threads} threads",
+    "no-sync": f"ctxtune --no-sync, {threads} threads",
+    "default": f"ctxtune, {threads} threads",
+    "one-thread": "ctxtune --no-sync, 1 thread",
+    "baseline": "Python, standard library",
+}
+print("| median of a run | wall s | least | most | CPU s | files/s | peak MiB |")
+print("|---|---|---|---|---|---|---|")
+for name, title in titles.items():
+    if name in wall:
+        times = wall[name].values()
+        print(
+            f"| {title} | {median(times):.3f} | {min(times):.3f} | {max(times):.3f}"
+            f" | {median(cpu[name].values()):.3f} | {files / median(times):,.0f} | {max(peak[name].values()):.1f} |"
+        )
+
+
+def ratio(above, below):
+    pairs = wall.get(above, {}).keys() & wall[below].keys()
+    return median(wall[above][turn] / wall[below][turn] for turn in pairs) if pairs else None
+
+
+def show(title, value, unit, relation, target):
+    if value is not None:
+        reached = value <= target if relation == "≤" else value >= target
+        print(f"| {title} | {value:.2f}{unit} | {relation} {target:g}{unit} | {'yes' if reached else 'no'} |")
+
+
+print("\n| median of the ratios within a round | measured | target | reached |")
+print("|---|---|---|---|")
+show("--no-sync / floor", ratio("no-sync", "floor"), "", "≤", 2.1)
+show("default / floor with fsync", ratio("default", "floor-fsync"), "", "≤", 2.0)
+show("Python / --no-sync", ratio("baseline", "no-sync"), "", "≥", 20)
+show(f"1 thread / {threads} threads", ratio("one-thread", "no-sync"), "", "≥", 1.7)
+show("peak RSS, the largest of all runs", max(max(peak[name].values()) for name in ("no-sync", "default", "one-thread")), " MiB", "≤", 32)
+EOF

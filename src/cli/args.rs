@@ -1,0 +1,202 @@
+//! The command line as clap reads it. Help texts are here; what the words mean is `config`'s.
+
+use std::ffi::OsString;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::config::{Bytes, PrepareChoices};
+use crate::prepare::group::GroupBy;
+use crate::prepare::reject::RejectLimit;
+use crate::prepare::split::Ratio;
+
+/// Turns a corpus of socialized-context JSONs into a fine-tuned model.
+#[derive(Debug, Parser)]
+#[command(name = "ctxtune", version, about, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Convert a corpus to train and validation JSONL; needs no account and no network
+    Prepare(Box<PrepareArgs>),
+    /// Print the completion script of a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+impl Command {
+    /// Its name on the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Prepare(_) => "prepare",
+            Command::Completions { .. } => "completions",
+        }
+    }
+
+    /// How much it says, and in which form.
+    pub fn voice(&self) -> Voice {
+        match self {
+            Command::Prepare(args) => args.voice,
+            Command::Completions { .. } => Voice::default(),
+        }
+    }
+}
+
+/// How much a command says, and in which form.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Voice {
+    /// Print one JSON document on stdout, also on failure
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Say nothing but errors on stderr
+    #[arg(short, long, help_heading = "Output", conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Name everything a summary would only count
+    #[arg(short, long, help_heading = "Output")]
+    pub verbose: bool,
+}
+
+const PREPARE_HELP: &str = "\
+Examples:
+  ctxtune prepare contexts --output-dir out
+  ctxtune prepare contexts -o out --group-by agents --val-ratio 0.2
+  ctxtune prepare contexts --dry-run --show 2
+  ctxtune prepare contexts -o out --json | jq .counts
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 data (too many rejects, an empty side), 130 SIGINT, 143 SIGTERM.";
+
+/// The arguments of `prepare`.
+#[derive(Debug, Args)]
+#[command(after_help = PREPARE_HELP)]
+pub struct PrepareArgs {
+    /// Directory whose *.json files are the records, at any depth
+    #[arg(value_name = "DATA_DIR", conflicts_with = "data_dir")]
+    pub corpus: Option<PathBuf>,
+    /// The same as DATA_DIR
+    #[arg(long, value_name = "DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Directory for the result [default: training/output]
+    #[arg(short, long, value_name = "OUT")]
+    pub output_dir: Option<PathBuf>,
+    /// YAML file with settings; flags win over it
+    #[arg(long, alias = "config", value_name = "FILE")]
+    pub config_path: Option<PathBuf>,
+
+    /// Part of the records that validates, a decimal below 1; 0 for none [default: 0.1]
+    #[arg(long, value_name = "RATIO", help_heading = "Split")]
+    pub val_ratio: Option<Ratio>,
+    /// Seed of the order [default: 42]
+    #[arg(long, value_name = "N", help_heading = "Split")]
+    pub seed: Option<u64>,
+    /// Keep records together that share their story, their set of agents, or a top-level FIELD
+    #[arg(long, value_name = "story|agents|FIELD", help_heading = "Split")]
+    pub group_by: Option<GroupBy>,
+    /// Records a shard; without it one file a side
+    #[arg(long, value_name = "N", help_heading = "Split")]
+    pub shard_records: Option<NonZeroU64>,
+
+    /// Layout of the messages: the built-in `chatml`, or a YAML file [default: chatml]
+    #[arg(long, value_name = "chatml|FILE", help_heading = "Records")]
+    pub template: Option<PathBuf>,
+    /// Rejected records to bear, a number or a percentage of all [default: 5%]
+    #[arg(long, value_name = "N|P%", help_heading = "Records")]
+    pub max_rejects: Option<RejectLimit>,
+    /// Bear no rejected record: --max-rejects 0
+    #[arg(long, help_heading = "Records", conflicts_with = "max_rejects")]
+    pub strict: bool,
+    /// Leave out records with `is_correct: false`
+    #[arg(long, help_heading = "Records")]
+    pub only_correct: bool,
+    /// Largest record to take, up to 1GiB [default: 64MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Records")]
+    pub max_record_bytes: Option<Bytes>,
+
+    /// Threads that convert; they do not change a byte [default: the cores available]
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    pub threads: Option<NonZeroUsize>,
+    /// Do not wait for the disk: faster, but a power loss can damage the result
+    #[arg(long, help_heading = "Run")]
+    pub no_sync: bool,
+    /// Count, split, measure and list rejects; write nothing
+    #[arg(long, help_heading = "Run")]
+    pub dry_run: bool,
+    /// Show the first N training examples on stderr
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = "Run")]
+    pub show: usize,
+
+    /// How much to say.
+    #[command(flatten)]
+    pub voice: Voice,
+}
+
+impl PrepareArgs {
+    /// What the flags say.
+    pub fn choices(&self) -> PrepareChoices {
+        let given = |flag: bool| flag.then_some(true);
+        PrepareChoices {
+            corpus: self.corpus.clone().or_else(|| self.data_dir.clone()),
+            output_dir: self.output_dir.clone(),
+            val_ratio: self.val_ratio,
+            seed: self.seed,
+            template: self.template.clone(),
+            shard_records: self.shard_records,
+            group_by: self.group_by.clone(),
+            max_rejects: if self.strict { Some(RejectLimit::Count(0)) } else { self.max_rejects },
+            only_correct: given(self.only_correct),
+            max_record_bytes: self.max_record_bytes,
+            threads: self.threads,
+            no_sync: given(self.no_sync),
+        }
+    }
+}
+
+/// Lets every flag be written with underscores, as the keys of the configuration file are:
+/// `--val_ratio=0.1` becomes `--val-ratio=0.1`. Values, and all behind a bare `--`, stay.
+pub fn with_dashes(arguments: Vec<OsString>) -> Vec<OsString> {
+    let mut is_flag_zone = true;
+    let dashed = |argument: OsString| {
+        let Some(text) = argument.to_str().filter(|text| text.starts_with("--")) else { return argument };
+        match text.split_once('=') {
+            Some((name, value)) => format!("{}={value}", name.replace('_', "-")).into(),
+            None => text.replace('_', "-").into(),
+        }
+    };
+    let each = |argument: OsString| {
+        is_flag_zone &= argument != "--";
+        if is_flag_zone { dashed(argument) } else { argument }
+    };
+    arguments.into_iter().map(each).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_may_have_underscores() {
+        let dashed = |arguments: &[&str]| -> Vec<String> {
+            let arguments = with_dashes(arguments.iter().map(OsString::from).collect());
+            arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect()
+        };
+        assert_eq!(
+            dashed(&["x", "--val_ratio=0.1", "--output_dir", "a_b", "--data_dir=c_d", "-o", "--", "--e_f"]),
+            ["x", "--val-ratio=0.1", "--output-dir", "a_b", "--data-dir=c_d", "-o", "--", "--e_f"]
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! Exit codes, and what to do about each error. The numbers are a contract with scripts.
+
+use crate::config::ConfigError;
+use crate::manifest::ManifestError;
+use crate::prepare;
+use crate::prepare::lock::LockError;
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Something failed.
+    Failed = 1,
+    /// The command line or the configuration is wrong.
+    Usage = 2,
+    /// The data is not fit: too many rejects, an empty side.
+    Data = 3,
+    /// SIGINT.
+    Interrupted = 130,
+    /// SIGTERM.
+    Terminated = 143,
+}
+
+/// An error as the terminal shows it.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// How the program ends.
+    pub exit: Exit,
+    /// A stable name for scripts.
+    pub code: &'static str,
+    /// What failed, where, and what was said.
+    pub message: String,
+    /// What to do, where there is something.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure with a hint.
+    pub fn new(exit: Exit, code: &'static str, message: impl ToString, hint: impl Into<String>) -> Failure {
+        Failure { exit, code, message: message.to_string(), hint: Some(hint.into()) }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        let hint = match &error {
+            ConfigError::UnknownKey { suggestion: Some(known), .. } => format!("did you mean `{known}`?"),
+            ConfigError::UnknownKey { suggestion: None, .. } => {
+                "README lists the keys under \"Configuration file\"".to_owned()
+            }
+            ConfigError::NoCorpus => {
+                "name a directory: `ctxtune prepare DATA_DIR`, `--data-dir DATA_DIR`, or `data_dir:` in the configuration file".to_owned()
+            }
+            ConfigError::Template { .. } => "README describes templates; `fixtures/templates` has an example".to_owned(),
+            ConfigError::Read { .. } => "check the path and its permissions".to_owned(),
+            ConfigError::Yaml { .. } | ConfigError::Value { .. } => "correct the value".to_owned(),
+        };
+        Failure::new(Exit::Usage, "config", error, hint)
+    }
+}
+
+impl From<prepare::Error> for Failure {
+    fn from(error: prepare::Error) -> Failure {
+        use prepare::Error;
+        let (exit, code, hint) = match &error {
+            Error::OutputIsCorpus(_) => {
+                (Exit::Usage, "output_is_corpus", "choose another --output-dir".to_owned())
+            }
+            Error::NoCorpus { .. } => {
+                (Exit::Usage, "no_corpus", "name the directory that holds the record files".to_owned())
+            }
+            Error::List { .. } | Error::Read { .. } => (Exit::Failed, "read", read_hint(&error)),
+            Error::Write { .. } => (
+                Exit::Failed,
+                "write",
+                "free some space or choose another --output-dir, then run it again".to_owned(),
+            ),
+            Error::RejectLog(_) => (Exit::Failed, "write", "free some space, then run it again".to_owned()),
+            Error::Lock(LockError::Held { .. }) => (
+                Exit::Failed,
+                "locked",
+                "wait for that run to end, or choose another --output-dir".to_owned(),
+            ),
+            Error::Lock(LockError::Io { .. }) => {
+                (Exit::Failed, "locked", "check the directory's permissions".to_owned())
+            }
+            Error::Manifest(ManifestError::Foreign { .. }) => (
+                Exit::Failed,
+                "foreign_manifest",
+                "move that file away, or choose another --output-dir".to_owned(),
+            ),
+            Error::Manifest(_) => (Exit::Failed, "read", "check the file's permissions".to_owned()),
+            Error::Foreign { .. } => (
+                Exit::Failed,
+                "foreign_file",
+                "move that file away, or choose another --output-dir".to_owned(),
+            ),
+            Error::Threads(_) => (
+                Exit::Failed,
+                "threads",
+                "use fewer --threads, or raise the limit on processes or memory".to_owned(),
+            ),
+            Error::NothingListed(_) => {
+                (Exit::Data, "nothing_listed", "records are files whose names end in `.json`".to_owned())
+            }
+            Error::TooManyRejects { failed, .. } | Error::NothingAccepted { failed, .. } => {
+                (Exit::Data, "rejects", rejects_hint(failed))
+            }
+            Error::EmptySide { .. } => {
+                (Exit::Data, "empty_side", "add records, or change --val-ratio or --group-by".to_owned())
+            }
+            Error::Changed { .. } => {
+                (Exit::Failed, "changed", "run it again when nothing writes to the corpus".to_owned())
+            }
+            Error::Interrupted => (
+                Exit::Interrupted,
+                "interrupted",
+                "nothing was published; run the same command again".to_owned(),
+            ),
+        };
+        Failure::new(exit, code, error, hint)
+    }
+}
+
+fn read_hint(error: &prepare::Error) -> String {
+    let source = match error {
+        prepare::Error::List { source, .. } | prepare::Error::Read { source, .. } => source,
+        _ => return String::new(),
+    };
+    match source.kind() {
+        std::io::ErrorKind::PermissionDenied => "give yourself permission to read it, or move it away",
+        std::io::ErrorKind::NotFound => {
+            "the corpus changed meanwhile: run it again when nothing writes to it"
+        }
+        _ if source.raw_os_error() == Some(24) => "raise the limit on open files (`ulimit -n`)",
+        _ => "nothing was published; run it again when the file can be read",
+    }
+    .to_owned()
+}
+
+fn rejects_hint(failed: &prepare::FailedRejects) -> String {
+    let limit = "or bear more with --max-rejects";
+    match &failed.report {
+        Some(report) => format!("every reason is in `{}`; mend those records, {limit}", report.display()),
+        None if failed.rejects.is_empty() => "leave out --only-correct, or add records".to_owned(),
+        None => format!("mend the records named above, {limit}"),
+    }
+}

@@ -1,0 +1,104 @@
+//! The terminal: reads the command line, runs one command, prints, and gives the exit code.
+//!
+//! Only this module and its children print, exit, or read the environment. stdout is
+//! data, one line or one JSON document; stderr is for people.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{CommandFactory, Parser};
+
+use crate::cli::args::{Cli, Command, with_dashes};
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::report::Terminal;
+
+pub mod args;
+pub mod exit;
+mod prepare;
+pub mod report;
+
+/// Runs the program with `arguments`, the program's name first.
+pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    let wants_json =
+        arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json");
+    let cli = match Cli::try_parse_from(with_dashes(arguments)) {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(explain_usage(&error, wants_json) as u8),
+    };
+    let mut terminal = Terminal::new(cli.command.voice());
+    let name = cli.command.name();
+    let signals = match Signals::catch() {
+        Ok(signals) => signals,
+        Err(error) => {
+            let failure = Failure {
+                exit: Exit::Failed,
+                code: "signals",
+                message: format!("cannot catch signals: {error}"),
+                hint: None,
+            };
+            return ExitCode::from(terminal.fail(name, &failure, serde_json::Map::new()) as u8);
+        }
+    };
+    let exit = match &cli.command {
+        Command::Prepare(args) => prepare::run(args, &signals, &mut terminal),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "ctxtune", &mut script);
+            terminal.deliver(name, &script)
+        }
+    };
+    ExitCode::from(exit as u8)
+}
+
+/// Prints what clap has to say: help and version to stdout, errors to stderr.
+fn explain_usage(error: &clap::Error, wants_json: bool) -> Exit {
+    if wants_json && error.use_stderr() {
+        let message = error.to_string();
+        let mut lines = message.lines().filter(|line| !line.trim().is_empty());
+        let first = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let failure = Failure::new(Exit::Usage, "usage", first, "see `ctxtune --help`");
+        let voice = args::Voice { json: true, quiet: true, verbose: false };
+        return Terminal::new(voice).fail("", &failure, serde_json::Map::new());
+    }
+    // A closed pipe is no reason to complain: `ctxtune --help | head -1`.
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage } else { Exit::Done }
+}
+
+/// The signals that ask a run to stop. A second one of its kind ends it at once.
+#[derive(Debug, Clone, Default)]
+pub struct Signals {
+    interrupt: Arc<AtomicBool>,
+    terminate: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// Begins to catch SIGINT and SIGTERM, and makes a file over the size limit an error, not a death.
+    fn catch() -> std::io::Result<Signals> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        let signals = Signals::default();
+        let kinds = [
+            (SIGINT, Exit::Interrupted, &signals.interrupt),
+            (SIGTERM, Exit::Terminated, &signals.terminate),
+        ];
+        for (signal, exit, flag) in kinds {
+            signal_hook::flag::register_conditional_shutdown(signal, exit as i32, Arc::clone(flag))?;
+            signal_hook::flag::register(signal, Arc::clone(flag))?;
+        }
+        #[cfg(unix)]
+        signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
+        Ok(signals)
+    }
+
+    /// Whether one was caught.
+    pub fn is_stopped(&self) -> bool {
+        self.interrupt.load(Ordering::Relaxed) || self.terminate.load(Ordering::Relaxed)
+    }
+
+    /// The exit code of the one that was caught.
+    pub fn exit(&self) -> Exit {
+        if self.terminate.load(Ordering::Relaxed) { Exit::Terminated } else { Exit::Interrupted }
+    }
+}

@@ -1,0 +1,353 @@
+//! `ctxtune prepare`: progress while it runs, a summary that reads in ten lines.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value, json};
+
+use crate::cli::Signals;
+use crate::cli::args::PrepareArgs;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::report::{Style, Terminal, counted, grouped, percent, printable, sized};
+use crate::config::{ConfigError, ConfigFile};
+use crate::json::KeyText;
+use crate::prepare::example::Example;
+use crate::prepare::{
+    Error, FailedRejects, Mode, NotRegular, Options, Prepared, Published, REJECTS_SHOWN, Watch, prepare,
+};
+
+const COMMAND: &str = "prepare";
+
+/// Runs the command.
+pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+    let options = match resolve(args) {
+        Ok(options) => options,
+        Err(error) => return terminal.fail(COMMAND, &error.into(), Map::new()),
+    };
+    let bar = Bar::new(signals, terminal.may_draw());
+    let start = Instant::now();
+    let result = prepare(&options, &bar);
+    let duration = start.elapsed();
+    bar.drawn.finish_and_clear();
+    match result {
+        Ok(prepared) => {
+            show_examples(&prepared, terminal);
+            summarize(&options, &prepared, duration, terminal);
+            let out = options.output_dir.to_string_lossy();
+            let line = (options.mode == Mode::Publish).then_some(&*out);
+            terminal.succeed(COMMAND, line, document(&options, &prepared, duration))
+        }
+        Err(error) => fail(error, signals, terminal),
+    }
+}
+
+fn resolve(args: &PrepareArgs) -> Result<Options, ConfigError> {
+    let mut choices = args.choices();
+    if let Some(path) = &args.config_path {
+        choices = choices.over(ConfigFile::read(path)?.prepare_choices()?);
+    }
+    let mode = if args.dry_run { Mode::DryRun } else { Mode::Publish };
+    let cores = std::thread::available_parallelism().unwrap_or(std::num::NonZeroUsize::MIN);
+    choices.resolve(mode, args.show, cores)
+}
+
+fn fail(error: Error, signals: &Signals, terminal: &mut Terminal) -> Exit {
+    let mut fields = Map::new();
+    if let Error::TooManyRejects { failed, .. } | Error::NothingAccepted { failed, .. } = &error {
+        say_rejects(&failed.rejects, failed.counts.by_code(), terminal);
+        fields = failed_fields(failed);
+    }
+    let is_interrupted = matches!(error, Error::Interrupted);
+    let mut failure = Failure::from(error);
+    if is_interrupted {
+        failure.exit = signals.exit();
+    }
+    terminal.fail(COMMAND, &failure, fields)
+}
+
+/// Draws progress on a terminal and passes signals on.
+struct Bar<'s> {
+    signals: &'s Signals,
+    drawn: ProgressBar,
+}
+
+impl<'s> Bar<'s> {
+    fn new(signals: &'s Signals, may_draw: bool) -> Self {
+        let drawn = if may_draw { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        drawn.enable_steady_tick(Duration::from_millis(100));
+        Bar { signals, drawn }
+    }
+}
+
+impl Watch for Bar<'_> {
+    fn listed(&self, records: u64) {
+        self.drawn.set_message(format!("listing: {}", counted(records, "record")));
+        self.drawn.set_length(records);
+    }
+
+    fn converted(&self, records: u64, bytes: u64, rejects: u64) {
+        if self.drawn.is_hidden() {
+            return;
+        }
+        if self.drawn.position() == 0 {
+            let style = ProgressStyle::with_template(
+                "{bar:30} {human_pos}/{human_len} records  {per_sec}  {msg}  {eta} left",
+            );
+            self.drawn.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            self.drawn.reset_elapsed();
+            self.drawn.set_message("");
+        }
+        self.drawn.inc(records);
+        let mut totals =
+            self.drawn.prefix().split(' ').filter_map(|text| text.parse().ok()).collect::<Vec<u64>>();
+        totals.resize(2, 0);
+        totals[0] += bytes;
+        totals[1] += rejects;
+        self.drawn.set_prefix(format!("{} {}", totals[0], totals[1]));
+        let rate = totals[0] as f64 / self.drawn.elapsed().as_secs_f64().max(0.001);
+        self.drawn.set_message(format!("{}/s  {}", sized(rate as u64), counted(totals[1], "reject")));
+    }
+
+    fn publishing(&self, step: &str) {
+        self.drawn.set_message(format!("publishing: {step}"));
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.signals.is_stopped()
+    }
+}
+
+fn show_examples(prepared: &Prepared, terminal: &Terminal) {
+    for (index, line) in prepared.shown.iter().enumerate() {
+        let Ok(example) = Example::from_line(line) else { continue };
+        terminal.say(&terminal.paint(Style::Label, &format!("example {} of train", index + 1)));
+        for message in &example.messages {
+            terminal.say(&terminal.paint(Style::Notice, &format!("[{}]", message.role)));
+            terminal.say(&printable(&message.content));
+        }
+        terminal.say("");
+    }
+}
+
+fn summarize(options: &Options, prepared: &Prepared, duration: Duration, terminal: &Terminal) {
+    let counts = &prepared.counts;
+    let say = |label: &str, text: String| {
+        terminal.say(&format!("{} {text}", terminal.paint(Style::Label, &format!("{label:<9}"))));
+    };
+    let found = counted(counts.listed, "record");
+    say(
+        "found",
+        format!("{found} in {}{}", shown_path(&options.corpus), not_regular(&prepared.not_regular, terminal)),
+    );
+    say("accepted", accepted(options, prepared));
+    say_rejects(
+        &prepared.rejects,
+        counts.rejected_by_code.iter().map(|(code, count)| (code.as_str(), *count)),
+        terminal,
+    );
+    say("split", split(options, prepared));
+    say("leakage", leakage(options, prepared));
+    if let Some(text) = warnings(prepared) {
+        say("warnings", text);
+    }
+    if let Some((manifest, published)) = &prepared.result {
+        let shards = |side: &crate::manifest::Side, name: &str| match side.shards.as_slice() {
+            [shard] => format!("{} {}", shard.file, sized(side.bytes)),
+            shards => format!("{} {name} shards {}", shards.len(), sized(side.bytes)),
+        };
+        let files: Vec<String> = manifest.sides().map(|(name, side)| shards(side, name)).collect();
+        let verb = if *published == Published::New { "wrote" } else { "unchanged" };
+        say(verb, format!("{}: {}", shown_path(&options.output_dir), files.join(", ")));
+    }
+    let seconds = duration.as_secs_f64();
+    let rate = prepared.bytes_read as f64 / seconds.max(0.000_001);
+    say("took", format!("{seconds:.2} s, {} read, {}/s", sized(prepared.bytes_read), sized(rate as u64)));
+    if prepared.has_no_locks {
+        terminal.warn("this file system has no locks: a file kept other runs out; after a crash it may have to be deleted by hand");
+    }
+    if prepared.kept_readme {
+        terminal.warn("the README.md in the output directory is not ours and stays; without our card `load_dataset` may need `data_files`");
+    }
+    say("next", next_command(options, prepared));
+}
+
+fn next_command(options: &Options, prepared: &Prepared) -> String {
+    match &prepared.result {
+        None => "the same without --dry-run".to_owned(),
+        Some((manifest, _)) => {
+            let first = manifest.train.shards.first().map_or("train.jsonl", |shard| &shard.file);
+            let path = options.output_dir.join(first);
+            format!("head -n 1 {} | jq -r '.messages[].content'", shown_path(&path))
+        }
+    }
+}
+
+fn accepted(options: &Options, prepared: &Prepared) -> String {
+    let counts = &prepared.counts;
+    let mut text = grouped(counts.accepted);
+    if options.only_correct {
+        text.push_str(&format!(", and {} with is_correct: false skipped", grouped(counts.skipped)));
+    } else if counts.is_correct.r#false > 0 {
+        text.push_str(&format!(
+            ", {} of them with is_correct: false (--only-correct leaves them out)",
+            grouped(counts.is_correct.r#false)
+        ));
+    }
+    text
+}
+
+fn split(options: &Options, prepared: &Prepared) -> String {
+    let mut text = format!(
+        "{} train + {} validation, seed {}, ratio {}",
+        grouped(prepared.train_records),
+        grouped(prepared.val_records),
+        options.seed,
+        options.val_ratio
+    );
+    if let (Some(by), Some(grouping)) = (&options.group_by, &prepared.grouping) {
+        text.push_str(&format!(
+            "; by {by}: {} of {} groups train, {:+} records from the exact count",
+            grouped(grouping.train_groups),
+            grouped(grouping.groups),
+            grouping.deviation
+        ));
+    }
+    printable(&text)
+}
+
+fn leakage(options: &Options, prepared: &Prepared) -> String {
+    let val = prepared.val_records;
+    let of = |shared: u64| format!("{} of {} ({})", grouped(shared), grouped(val), percent(shared, val));
+    let shared = prepared.leakage;
+    let remedy = match (shared.val_sharing_story, shared.val_sharing_agents) {
+        (0, 0) => "",
+        (0, _) => " (--group-by agents removes it)",
+        (_, 0) => " (--group-by story removes it)",
+        _ => " (--group-by story or agents removes the one or the other)",
+    };
+    let remedy = if options.group_by.is_some() { "" } else { remedy };
+    format!(
+        "validation shares with train: story {}, set of agents {}{remedy}",
+        of(shared.val_sharing_story),
+        of(shared.val_sharing_agents)
+    )
+}
+
+fn warnings(prepared: &Prepared) -> Option<String> {
+    let warnings = &prepared.counts.warnings;
+    let kinds = [
+        (warnings.agent_missing_from_step, "with an agent missing from a step"),
+        (warnings.agent_not_in_names, "with an agent not in agents_names"),
+        (warnings.mixed_tags, "mixing [SAME AS …] and <same_as… /> tags"),
+        (warnings.special_tokens, "with special tokens such as <|eot_id|> in their text"),
+    ];
+    let said: Vec<String> = kinds
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{} {what}", counted(*count, "record")))
+        .collect();
+    (!said.is_empty()).then(|| said.join("; "))
+}
+
+/// Names the first rejects, and how many more there are of each code.
+fn say_rejects<'c>(rejects: &[String], by_code: impl Iterator<Item = (&'c str, u64)>, terminal: &Terminal) {
+    let by_code: Vec<(&str, u64)> = by_code.collect();
+    let total: u64 = by_code.iter().map(|(_, count)| count).sum();
+    let codes: Vec<String> =
+        by_code.iter().map(|(code, count)| format!("{code} {}", grouped(*count))).collect();
+    let codes = if codes.is_empty() { String::new() } else { format!(": {}", codes.join(", ")) };
+    terminal.say(&format!("{} {}{codes}", terminal.paint(Style::Label, "rejected "), grouped(total)));
+    let mut named: std::collections::BTreeMap<String, u64> = std::collections::BTreeMap::new();
+    for reject in rejects {
+        let Ok(reject) = serde_json::from_str::<Value>(&lossy_surrogates(reject)) else { continue };
+        let text = |field: &str| reject[field].as_str().unwrap_or_default().to_owned();
+        *named.entry(text("code")).or_default() += 1;
+        let at = if text("at").is_empty() { String::new() } else { format!(" at {}", text("at")) };
+        terminal.say(&printable(&format!("  {}: {}: {}{at}", text("key"), text("code"), text("reason"))));
+    }
+    let more: Vec<String> = by_code
+        .iter()
+        .map(|(code, count)| (code, count - named.get(*code).copied().unwrap_or(0)))
+        .filter(|(_, more)| *more > 0)
+        .map(|(code, more)| format!("{} {code}", grouped(more)))
+        .collect();
+    if !more.is_empty() {
+        terminal.say(&format!("  and more: {}", more.join(", ")));
+    }
+}
+
+/// A key's undecodable bytes are `\udcXX` escapes, which serde_json refuses: shown as `\xXX`.
+fn lossy_surrogates(json: &str) -> String {
+    json.replace("\\udc", "\\\\xdc")
+}
+
+fn not_regular(entries: &[NotRegular], terminal: &Terminal) -> String {
+    if entries.is_empty() {
+        return String::new();
+    }
+    let limit = if terminal.voice().verbose { entries.len() } else { REJECTS_SHOWN };
+    let mut named: Vec<String> = entries
+        .iter()
+        .take(limit)
+        .map(|entry| format!("{} ({})", KeyText(&entry.key).to_json(), entry.kind))
+        .collect();
+    if entries.len() > limit {
+        named.push(format!("{} more", entries.len() - limit));
+    }
+    printable(&format!("; not regular files, passed over: {}", named.join(", ")))
+}
+
+fn shown_path(path: &Path) -> String {
+    printable(&path.to_string_lossy())
+}
+
+/// The fields of the JSON document beside the common ones.
+fn document(options: &Options, prepared: &Prepared, duration: Duration) -> Map<String, Value> {
+    let mut fields = Map::new();
+    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
+    put("output_dir", json!(options.output_dir.to_string_lossy()));
+    put("dry_run", json!(options.mode == Mode::DryRun));
+    put(
+        "published",
+        json!(prepared.result.as_ref().map(|(_, published)| match published {
+            Published::New => "new",
+            Published::Unchanged => "unchanged",
+        })),
+    );
+    put("counts", json!(prepared.counts));
+    put("split", json!({ "train": prepared.train_records, "val": prepared.val_records }));
+    put("leakage", json!(prepared.leakage));
+    put("grouping", json!(prepared.grouping));
+    put("rejects", rejects_value(&prepared.rejects));
+    let not_regular: Vec<Value> = prepared
+        .not_regular
+        .iter()
+        .map(|entry| json!({ "key": KeyText(&entry.key), "kind": entry.kind }))
+        .collect();
+    put("not_regular", json!(not_regular));
+    let manifest = prepared.result.as_ref().map(|(manifest, _)| manifest);
+    put("train", json!(manifest.map(|manifest| &manifest.train)));
+    put("val", json!(manifest.and_then(|manifest| manifest.val.as_ref())));
+    put("bytes_read", json!(prepared.bytes_read));
+    put("seconds", json!(duration.as_secs_f64()));
+    fields
+}
+
+fn rejects_value(rejects: &[String]) -> Value {
+    rejects
+        .iter()
+        .map(|reject| serde_json::from_str::<Value>(&lossy_surrogates(reject)).unwrap_or(Value::Null))
+        .collect()
+}
+
+fn failed_fields(failed: &FailedRejects) -> Map<String, Value> {
+    let by_code: Map<String, Value> =
+        failed.counts.by_code().map(|(code, count)| (code.to_owned(), json!(count))).collect();
+    let mut fields = Map::new();
+    fields.insert("rejected_by_code".to_owned(), Value::Object(by_code));
+    fields.insert("rejects".to_owned(), rejects_value(&failed.rejects));
+    fields
+        .insert("rejects_file".to_owned(), json!(failed.report.as_ref().map(|path| path.to_string_lossy())));
+    fields
+}

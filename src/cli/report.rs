@@ -1,0 +1,205 @@
+//! How things are said: errors with their hints, numbers with their units, one JSON document.
+//!
+//! Printing never panics: a closed pipe ends in silence, a full disk under stdout in an
+//! exit code.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde_json::{Map, Value, json};
+
+use crate::cli::args::Voice;
+use crate::cli::exit::{Exit, Failure};
+use crate::env;
+
+/// The schema of the `--json` document.
+pub const SCHEMA: &str = "ctxtune.cli/1";
+
+/// The two output streams and how to use them.
+#[derive(Debug)]
+pub struct Terminal {
+    voice: Voice,
+    stderr_is_terminal: bool,
+    has_colour: bool,
+}
+
+/// A colour on stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Errors.
+    Error,
+    /// Warnings and hints.
+    Notice,
+    /// The name of what follows.
+    Label,
+}
+
+impl Terminal {
+    /// Looks at the streams and at `NO_COLOR`.
+    pub fn new(voice: Voice) -> Terminal {
+        #[expect(clippy::disallowed_methods, reason = "the terminal is where the environment is read")]
+        let no_colour = std::env::var_os(env::NO_COLOR).is_some_and(|value| !value.is_empty());
+        let stderr_is_terminal = io::stderr().is_terminal();
+        Terminal { voice, stderr_is_terminal, has_colour: stderr_is_terminal && !no_colour }
+    }
+
+    /// How much to say.
+    pub fn voice(&self) -> Voice {
+        self.voice
+    }
+
+    /// Whether a progress bar may be drawn.
+    pub fn may_draw(&self) -> bool {
+        self.stderr_is_terminal && !self.voice.quiet
+    }
+
+    /// `text` in `style`, where there is colour.
+    pub fn paint(&self, style: Style, text: &str) -> String {
+        let code = match style {
+            Style::Error => "1;31",
+            Style::Notice => "1;33",
+            Style::Label => "1;36",
+        };
+        if self.has_colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+
+    /// Says something to people, unless `--quiet`.
+    pub fn say(&self, text: &str) {
+        if !self.voice.quiet {
+            self.say_always(text);
+        }
+    }
+
+    fn say_always(&self, text: &str) {
+        // Nobody reads: nothing to be done, and no reason to fail.
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+
+    /// Says a warning, unless `--quiet`.
+    pub fn warn(&self, text: &str) {
+        self.say(&format!("{} {text}", self.paint(Style::Notice, "warning:")));
+    }
+
+    /// Ends a successful command: its one line of data, or the JSON document with `fields`.
+    pub fn succeed(&mut self, command: &str, line: Option<&str>, fields: Map<String, Value>) -> Exit {
+        if self.voice.json {
+            let document = document(command, Exit::Done, Value::Null, fields);
+            return self.deliver(command, format!("{document}\n").as_bytes());
+        }
+        match line {
+            Some(line) => self.deliver(command, format!("{line}\n").as_bytes()),
+            None => Exit::Done,
+        }
+    }
+
+    /// Ends a failed command: error and hint on stderr, and the JSON document if asked for.
+    pub fn fail(&mut self, command: &str, failure: &Failure, fields: Map<String, Value>) -> Exit {
+        self.say_always(&format!("{} {}", self.paint(Style::Error, "error:"), printable(&failure.message)));
+        if let Some(hint) = &failure.hint {
+            self.say_always(&format!("{} {}", self.paint(Style::Notice, "hint:"), printable(hint)));
+        }
+        if self.voice.json {
+            let error = json!({ "code": failure.code, "message": failure.message, "hint": failure.hint });
+            let document = document(command, failure.exit, error, fields);
+            // The exit code already says that it failed.
+            let _ = io::stdout().lock().write_all(format!("{document}\n").as_bytes());
+        }
+        failure.exit
+    }
+
+    /// Writes data to stdout. A reader that has gone is no error; a full disk is.
+    pub fn deliver(&mut self, command: &str, bytes: &[u8]) -> Exit {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            Ok(()) => Exit::Done,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+            Err(error) => {
+                self.say_always(&format!(
+                    "{} {command}: cannot write to standard output: {error}",
+                    self.paint(Style::Error, "error:")
+                ));
+                Exit::Failed
+            }
+        }
+    }
+}
+
+fn document(command: &str, exit: Exit, error: Value, fields: Map<String, Value>) -> Value {
+    let mut document = Map::new();
+    document.insert("schema".to_owned(), SCHEMA.into());
+    document.insert("command".to_owned(), command.into());
+    document.insert("ok".to_owned(), (exit == Exit::Done).into());
+    document.insert("exit".to_owned(), (exit as u8).into());
+    document.insert("error".to_owned(), error);
+    document.extend(fields);
+    Value::Object(document)
+}
+
+/// `text` without characters that would command the terminal; newlines and tabs stay.
+pub fn printable(text: &str) -> String {
+    let show = |character: char| match character {
+        '\n' | '\t' => character.to_string(),
+        character if character.is_control() => character.escape_default().to_string(),
+        character => character.to_string(),
+    };
+    text.chars().map(show).collect()
+}
+
+/// `3179` as `3,179`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number with its noun: `1 record`, `2 records`.
+pub fn counted(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
+/// Bytes in decimal units: `18.2 MB`.
+pub fn sized(bytes: u64) -> String {
+    let mut amount = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if amount < 999.95 || unit == "GB" {
+            return if unit == "B" { format!("{bytes} B") } else { format!("{amount:.1} {unit}") };
+        }
+        amount /= 1000.0;
+    }
+    unreachable!("the last unit takes everything")
+}
+
+/// `part` of `whole` in per cent with one decimal; 0.0 of nothing.
+pub fn percent(part: u64, whole: u64) -> String {
+    let percent = if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 };
+    format!("{percent:.1} %")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(
+            (grouped(0), grouped(999), grouped(1000), grouped(1_234_567)),
+            ("0".into(), "999".into(), "1,000".into(), "1,234,567".into())
+        );
+        assert_eq!((counted(1, "record"), counted(0, "record")), ("1 record".into(), "0 records".into()));
+        assert_eq!(
+            (sized(999), sized(1000), sized(999_960), sized(18_200_000)),
+            ("999 B".into(), "1.0 kB".into(), "1.0 MB".into(), "18.2 MB".into())
+        );
+        assert_eq!((percent(259, 354), percent(0, 0)), ("73.2 %".into(), "0.0 %".into()));
+    }
+
+    #[test]
+    fn a_terminal_is_not_commanded() {
+        assert_eq!(printable("a\u{1b}[31mb\u{7}\n\tc"), "a\\u{1b}[31mb\\u{7}\n\tc");
+    }
+}

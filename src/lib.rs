@@ -1,0 +1,18 @@
+//! `ctxtune` turns a corpus of socialized-context JSONs into a fine-tuned model.
+//!
+//! The tour, in the order in which data flows:
+//!
+//! - [`prepare`] is the engine: a directory of records becomes train and validation JSONL.
+//! - [`manifest`] is what it leaves, the one document that later steps believe.
+//! - [`config`] resolves what the user wants: defaults, then the file, then flags; [`env`] names the variables.
+//! - [`cli`] is the terminal: arguments, progress, summaries, exit codes.
+//! - [`json`] holds the escapes that all of them share.
+//!
+//! The program `ctxtune` is a thin shell around [`cli::run`].
+
+pub mod cli;
+pub mod config;
+pub mod env;
+pub mod json;
+pub mod manifest;
+pub mod prepare;

@@ -1,0 +1,7 @@
+//! The program: all it does is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ctxtune::cli::run(std::env::args_os().collect())
+}

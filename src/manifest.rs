@@ -1,0 +1,252 @@
+//! What a preparation produced: the one document that both halves of the tool share.
+//!
+//! The engine writes it last, the submitter believes nothing else. It holds no time,
+//! host, thread count or absolute path, so that two machines write the same bytes.
+//! Reading is strict: a directory without a readable manifest holds no result.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The manifest's file name in an output directory.
+pub const FILE_NAME: &str = "manifest.json";
+
+/// The schema this version writes and reads.
+pub const SCHEMA: &str = "ctxtune.manifest/1";
+
+/// Bytes in lower-case hexadecimal, two digits each.
+#[derive(Debug, Clone, Copy)]
+pub struct Hex<'a>(pub &'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
+}
+
+/// The whole manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Name and version of the program that wrote it.
+    pub tool: String,
+    /// What decided the bytes.
+    pub options: OptionsUsed,
+    /// How many records of which kind.
+    pub counts: Counts,
+    /// What validation shares with training.
+    pub leakage: Leakage,
+    /// The groups, where the split was made by groups.
+    pub grouping: Option<Grouping>,
+    /// The template, whole.
+    pub template: TemplateUsed,
+    /// SHA-256 of all listed keys, sorted bytewise, each followed by NUL.
+    pub keys_sha256: String,
+    /// The training examples.
+    pub train: Side,
+    /// The validation examples; `null` at ratio 0.
+    pub val: Option<Side>,
+    /// The other files, by name.
+    pub files: BTreeMap<String, FileDigest>,
+}
+
+/// The options that decide what is in the output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OptionsUsed {
+    /// The seed of the order.
+    pub seed: u64,
+    /// The part that validates, as a decimal.
+    pub val_ratio: String,
+    /// `story`, `agents` or a field's name; `null` for none.
+    pub group_by: Option<String>,
+    /// Records a shard; `null` for one file a side.
+    pub shard_records: Option<u64>,
+    /// Whether records with `is_correct: false` were left out.
+    pub only_correct: bool,
+    /// The largest record taken, in bytes.
+    pub max_record_bytes: u64,
+}
+
+/// Counts of records.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Found in the corpus.
+    pub listed: u64,
+    /// Converted to an example.
+    pub accepted: u64,
+    /// Refused, each with a line in `rejects.jsonl`.
+    pub rejected: u64,
+    /// Left out by `--only-correct`.
+    pub skipped: u64,
+    /// Named like records, but no regular files.
+    pub not_regular: u64,
+    /// Refused, by code.
+    pub rejected_by_code: BTreeMap<String, u64>,
+    /// What the usable records (accepted or skipped) say of their answers.
+    pub is_correct: IsCorrect,
+    /// Accepted all the same.
+    pub warnings: Warnings,
+}
+
+/// The values of `is_correct`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IsCorrect {
+    /// Records with `true`.
+    pub r#true: u64,
+    /// Records with `false`.
+    pub r#false: u64,
+    /// Records without it, or with `null`.
+    pub missing: u64,
+}
+
+/// Accepted records with something odd, by kind; one record can count in several.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warnings {
+    /// An agent of `agents_names` is missing from a step's observations or actions.
+    pub agent_missing_from_step: u64,
+    /// An agent observes or acts without standing in `agents_names`.
+    pub agent_not_in_names: u64,
+    /// `[SAME AS …]` and `<same_as… />` in one record.
+    pub mixed_tags: u64,
+    /// A text holds something like `<|eot_id|>`, which a tokenizer may read as its own.
+    pub special_tokens: u64,
+}
+
+/// Validation records that share something with a training record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leakage {
+    /// Validation records whose story text is also a training record's.
+    pub val_sharing_story: u64,
+    /// Validation records whose set of agents is also a training record's.
+    pub val_sharing_agents: u64,
+}
+
+/// A split by groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grouping {
+    /// Groups among the accepted records.
+    pub groups: u64,
+    /// Groups that train.
+    pub train_groups: u64,
+    /// Training records more (or fewer, negative) than the ratio asks for.
+    pub deviation: i64,
+}
+
+/// The template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateUsed {
+    /// Its name.
+    pub name: String,
+    /// Its full YAML text.
+    pub text: String,
+}
+
+/// One side of the split.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Side {
+    /// Examples.
+    pub records: u64,
+    /// Bytes of all shards.
+    pub bytes: u64,
+    /// SHA-256 of the shards joined.
+    pub sha256: String,
+    /// The shards in order.
+    pub shards: Vec<Shard>,
+}
+
+/// One file of examples.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    /// Its name in the output directory.
+    pub file: String,
+    /// Examples, one a line.
+    pub records: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// Its SHA-256.
+    pub sha256: String,
+}
+
+/// The size and digest of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileDigest {
+    /// Its size.
+    pub bytes: u64,
+    /// Its SHA-256.
+    pub sha256: String,
+}
+
+/// Why there is no manifest to believe.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// No preparation has finished there.
+    #[error("`{0}` holds no prepared data: it has no {FILE_NAME}")]
+    Missing(PathBuf),
+    /// The system refused.
+    #[error("cannot read `{path}`: {source}")]
+    Io {
+        /// The manifest.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Something else of that name, or one from another version.
+    #[error("`{path}` is not a manifest this version knows ({SCHEMA}): {reason}")]
+    Foreign {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Manifest {
+    /// Reads the manifest of the output directory `dir`.
+    ///
+    /// # Errors
+    /// When there is none, or none that can be believed.
+    pub fn read(dir: &Path) -> Result<Manifest, ManifestError> {
+        Manifest::read_file(&dir.join(FILE_NAME))
+            .and_then(|found| found.ok_or_else(|| ManifestError::Missing(dir.to_owned())))
+    }
+
+    /// Reads a manifest at `path`, or `None` where no such file is.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not a manifest.
+    pub fn read_file(path: &Path) -> Result<Option<Manifest>, ManifestError> {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(ManifestError::Io { path: path.to_owned(), source }),
+        };
+        let foreign = |reason: String| ManifestError::Foreign { path: path.to_owned(), reason };
+        let manifest: Manifest =
+            serde_json::from_slice(&bytes).map_err(|error| foreign(error.to_string()))?;
+        if manifest.schema != SCHEMA {
+            return Err(foreign(format!("its schema is `{}`", manifest.schema)));
+        }
+        Ok(Some(manifest))
+    }
+
+    /// The manifest as it stands in its file.
+    pub fn to_json(&self) -> String {
+        let mut json = serde_json::to_string_pretty(self).expect("strings and numbers only");
+        json.push('\n');
+        json
+    }
+
+    /// Both sides with their names, training first.
+    pub fn sides(&self) -> impl Iterator<Item = (&'static str, &Side)> {
+        std::iter::once(("train", &self.train)).chain(self.val.iter().map(|side| ("val", side)))
+    }
+
+    /// The names of all files this manifest vouches for, itself excluded.
+    pub fn file_names(&self) -> Vec<&str> {
+        let shards = self.sides().flat_map(|(_, side)| &side.shards).map(|shard| shard.file.as_str());
+        shards.chain(self.files.keys().map(String::as_str)).collect()
+    }
+}

@@ -1,0 +1,315 @@
+//! Turns bytes into one training line: parse, check, and write straight into the doubly
+//! escaped form, in one pass and without an intermediate string.
+//!
+//! This is the hot path: one [`Converter`] a thread, all its buffers reused. What goes
+//! wrong with a record leaves here as a `RejectReason`; finding its place is cold work
+//! (`diagnose`). It knows no files.
+
+use simd_json::{Buffers, Tape};
+
+use crate::json::{Charset, escape_once, escape_twice};
+use crate::prepare::diagnose::diagnose;
+use crate::prepare::read::PADDING;
+use crate::prepare::record::{self, AgentText, Context, Record, Timestep};
+use crate::prepare::reject::RejectReason;
+use crate::prepare::template::{Form, Segment, Template};
+
+const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// Buffers beyond this belong to one huge record and are given back.
+const KEPT_BYTES: usize = 4 << 20;
+
+/// A parser with its buffers, to be reused for every record of a thread.
+pub struct Parser {
+    buffers: Buffers,
+    tape: Tape<'static>,
+    story_text: String,
+}
+
+impl Default for Parser {
+    fn default() -> Self {
+        Parser { buffers: Buffers::default(), tape: Tape::null().reset(), story_text: String::new() }
+    }
+}
+
+impl Parser {
+    /// Parses the record in the first `length` bytes of `buffer`, which has [`PADDING`] more, and
+    /// hands it to `look`. The bytes are changed: strings are unescaped in place.
+    ///
+    /// # Errors
+    /// Why the record is refused. A syntax error has no useful place yet: see [`diagnose`].
+    pub fn with_record<T>(
+        &mut self,
+        buffer: &mut [u8],
+        length: usize,
+        group_field: Option<&str>,
+        look: impl FnOnce(&Record<'_>) -> T,
+    ) -> Result<T, ParseFailure> {
+        if length > KEPT_BYTES {
+            self.buffers = Buffers::default();
+        }
+        let bom = if buffer[..length].starts_with(UTF8_BOM) { UTF8_BOM.len() } else { 0 };
+        let document = &mut buffer[bom..];
+        let mut tape = std::mem::replace(&mut self.tape, Tape::null()).reset();
+        let parsed = simd_json::fill_tape_padded(document, length - bom, &mut self.buffers, &mut tape);
+        let result = match parsed {
+            Ok(()) => record::parse(&tape.0, group_field, &mut self.story_text)
+                .map(|record| look(&record))
+                .map_err(ParseFailure::Record),
+            Err(error) => Err(ParseFailure::Json(error)),
+        };
+        self.tape = tape.reset();
+        if length > KEPT_BYTES {
+            *self = Parser::default();
+        }
+        result
+    }
+}
+
+/// Why a record could not be read.
+pub enum ParseFailure {
+    /// The JSON is well-formed; the record is not usable.
+    Record(RejectReason),
+    /// simd-json refused the text.
+    Json(simd_json::Error),
+}
+
+impl ParseFailure {
+    /// The reason with its place; `pristine` are the record's bytes as they were before parsing.
+    pub fn explain(self, pristine: &[u8]) -> RejectReason {
+        match self {
+            ParseFailure::Record(reason) => reason,
+            ParseFailure::Json(error) => diagnose(pristine, &error),
+        }
+    }
+}
+
+/// Parses one record that stands alone, for tests, benchmarks and single records.
+///
+/// # Errors
+/// Why the record is refused, with its place.
+pub fn with_single_record<T>(bytes: &[u8], look: impl FnOnce(&Record<'_>) -> T) -> Result<T, RejectReason> {
+    let mut buffer = bytes.to_vec();
+    buffer.resize(bytes.len() + PADDING, 0);
+    let result = Parser::default().with_record(&mut buffer, bytes.len(), None, look);
+    result.map_err(|failure| failure.explain(bytes))
+}
+
+/// The fixed pieces around the texts of a context, as Python's `json.dumps` sets them,
+/// escaped for the inside of a JSON string.
+#[derive(Debug, Clone)]
+struct Punctuation {
+    /// Before the first agent's name.
+    open: Vec<u8>,
+    /// Between two agents' names.
+    name_separator: Vec<u8>,
+    /// Between the last name and the first step's timestep.
+    names_to_steps: Vec<u8>,
+    /// Between two steps, up to the timestep's text.
+    step_separator: Vec<u8>,
+    /// Between the timestep's text and the state's.
+    to_state: Vec<u8>,
+    /// Between the state's text and the value of `observations`.
+    to_observations: Vec<u8>,
+    /// Between the value of `observations` and that of `actions`.
+    to_actions: Vec<u8>,
+    /// Around the pairs of one value.
+    pairs_open: Vec<u8>,
+    pairs_close: Vec<u8>,
+    /// A value without pairs.
+    pairs_empty: &'static [u8],
+    /// Between two pairs.
+    pair_separator: Vec<u8>,
+    /// Between agent and text.
+    agent_to_text: &'static [u8],
+    /// Behind the last step's actions.
+    close: Vec<u8>,
+}
+
+impl Punctuation {
+    fn new(form: Form, indent: Option<u8>) -> Punctuation {
+        let gap = |level: usize| match indent {
+            Some(indent) => format!("\n{}", " ".repeat(level * usize::from(indent))),
+            None => String::new(),
+        };
+        let next = |level: usize| match indent {
+            Some(_) => format!(",{}", gap(level)),
+            None => ", ".to_owned(),
+        };
+        let escaped = |text: String| {
+            let mut out = Vec::new();
+            escape_once(&mut out, &text);
+            out
+        };
+        let step_open = format!("{{{}\"timestep\": \"", gap(3));
+        let (open, close) = match form {
+            Form::Object => ('{', '}'),
+            Form::List => ('[', ']'),
+        };
+        Punctuation {
+            open: escaped(format!("{{{}\"agents_names\": [{}\"", gap(1), gap(2))),
+            name_separator: escaped(format!("\"{}\"", next(2))),
+            names_to_steps: escaped(format!(
+                "\"{}]{}\"socialized_context\": [{}{step_open}",
+                gap(1),
+                next(1),
+                gap(2)
+            )),
+            step_separator: escaped(format!("{}}}{}{step_open}", gap(2).as_str(), next(2))),
+            to_state: escaped(format!("\"{}\"state\": \"", next(3))),
+            to_observations: escaped(format!("\"{}\"observations\": ", next(3))),
+            to_actions: escaped(format!("{}\"actions\": ", next(3))),
+            pairs_open: escaped(format!("{open}{}\"", gap(4))),
+            pairs_close: escaped(format!("\"{}{close}", gap(3))),
+            pairs_empty: if form == Form::Object { b"{}" } else { b"[]" },
+            pair_separator: escaped(format!("\"{}\"", next(4))),
+            agent_to_text: if form == Form::Object { br#"\": \""# } else { b": " },
+            close: escaped(format!("{}}}{}]{}}}", gap(2), gap(1), gap(0))),
+        }
+    }
+}
+
+/// Writes records as training lines of one template.
+#[derive(Debug, Clone)]
+pub struct LineWriter<'t> {
+    template: &'t Template,
+    punctuation: Punctuation,
+}
+
+impl<'t> LineWriter<'t> {
+    /// A writer for `template`.
+    pub fn new(template: &'t Template) -> Self {
+        let punctuation = Punctuation::new(template.context.form, template.context.indent);
+        LineWriter { template, punctuation }
+    }
+
+    /// Appends the line of `record` to `out`, newline included.
+    pub fn write_line(&self, record: &Record<'_>, out: &mut Vec<u8>) {
+        for segment in &self.template.segments {
+            match segment {
+                Segment::Fixed(bytes) => out.extend_from_slice(bytes),
+                Segment::Story => escape_once(out, record.story),
+                Segment::Question => escape_once(out, record.question),
+                Segment::Answer => escape_once(out, record.answer),
+                Segment::Context => self.write_context(&record.context, out),
+            }
+        }
+        out.push(b'\n');
+    }
+
+    /// Appends `context` as JSON text, escaped for the inside of a JSON string.
+    fn write_context(&self, context: &Context<'_>, out: &mut Vec<u8>) {
+        let charset = self.template.context.charset;
+        let marks = &self.punctuation;
+        out.extend_from_slice(&marks.open);
+        for (index, name) in context.agents_names.iter().enumerate() {
+            if index > 0 {
+                out.extend_from_slice(&marks.name_separator);
+            }
+            escape_twice(out, name, charset);
+        }
+        for (index, step) in context.steps.iter().enumerate() {
+            let before = if index == 0 { &marks.names_to_steps } else { &marks.step_separator };
+            out.extend_from_slice(before);
+            match step.timestep {
+                Timestep::Text(text) => escape_twice(out, text, charset),
+                Timestep::Number(number) => out.extend_from_slice(number.to_string().as_bytes()),
+            }
+            out.extend_from_slice(&marks.to_state);
+            escape_twice(out, step.state, charset);
+            out.extend_from_slice(&marks.to_observations);
+            self.write_pairs(context.observations(step), charset, out);
+            out.extend_from_slice(&marks.to_actions);
+            self.write_pairs(context.actions(step), charset, out);
+        }
+        out.extend_from_slice(&marks.close);
+    }
+
+    fn write_pairs(&self, pairs: &[AgentText<'_>], charset: Charset, out: &mut Vec<u8>) {
+        let marks = &self.punctuation;
+        if pairs.is_empty() {
+            out.extend_from_slice(marks.pairs_empty);
+            return;
+        }
+        for (index, (agent, text)) in pairs.iter().enumerate() {
+            let before = if index == 0 { &marks.pairs_open } else { &marks.pair_separator };
+            out.extend_from_slice(before);
+            escape_twice(out, agent, charset);
+            out.extend_from_slice(marks.agent_to_text);
+            escape_twice(out, text, charset);
+        }
+        out.extend_from_slice(&marks.pairs_close);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prepare::example::Example;
+
+    const RECORD: &str = r#"{"story":"['Mia left.']","question":"Where?","answer":"box","socialized_context":{
+        "agents_names":["Mia","Zoë"],"socialized_context":[
+        {"timestep":"0","state":"a \"b\"\n","observations":{"Mia":"none","Zoë":"x"},"actions":{}},
+        {"state":"😀","observations":["Mia: y"],"actions":["Mia: z"]}]}}"#;
+
+    fn assistant(yaml_context: &str) -> String {
+        let yaml = format!(
+            "messages: [{{role: user, content: '{{story}}|{{question}}|{{answer}}'}}, {{role: assistant, content: '{{context}}'}}]\ncontext: {yaml_context}"
+        );
+        let template = Template::parse(&yaml, "t").unwrap();
+        let mut line = Vec::new();
+        with_single_record(RECORD.as_bytes(), |record| {
+            LineWriter::new(&template).write_line(record, &mut line)
+        })
+        .unwrap();
+        let example = Example::from_line(&line).unwrap();
+        assert_eq!(example.messages[0].content, "Mia left.|Where?|box");
+        example.messages[1].content.clone()
+    }
+
+    #[test]
+    fn one_line_is_as_json_dumps_writes_it() {
+        assert_eq!(
+            assistant("{form: object}"),
+            r#"{"agents_names": ["Mia", "Zoë"], "socialized_context": [{"timestep": "0", "state": "a \"b\"\n", "observations": {"Mia": "none", "Zoë": "x"}, "actions": {}}, {"timestep": "1", "state": "😀", "observations": {"Mia": "y"}, "actions": {"Mia": "z"}}]}"#
+        );
+    }
+
+    #[test]
+    fn an_indented_list_is_as_json_dumps_writes_it() {
+        let expected = r#"{
+  "agents_names": [
+    "Mia",
+    "Zo\u00eb"
+  ],
+  "socialized_context": [
+    {
+      "timestep": "0",
+      "state": "a \"b\"\n",
+      "observations": [
+        "Mia: none",
+        "Zo\u00eb: x"
+      ],
+      "actions": []
+    },
+    {
+      "timestep": "1",
+      "state": "\ud83d\ude00",
+      "observations": [
+        "Mia: y"
+      ],
+      "actions": [
+        "Mia: z"
+      ]
+    }
+  ]
+}"#;
+        assert_eq!(assistant("{form: list, indent: 2, ascii: true}"), expected);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_record() {
+        let with_bom = [UTF8_BOM, RECORD.as_bytes()].concat();
+        assert_eq!(with_single_record(&with_bom, |record| record.story.to_owned()).unwrap(), "Mia left.");
+    }
+}

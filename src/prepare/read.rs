@@ -1,0 +1,124 @@
+//! Reads one record's bytes: one open, one read, one close, into a buffer that is reused.
+//!
+//! No `stat`, no memory map and no vector a file: measured, each costs more than the
+//! parsing it would spare. A record over the size limit is read to the limit plus one
+//! byte and no further.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// Bytes that the parser may read, but not interpret, behind a record.
+pub const PADDING: usize = simd_json::INPUT_PADDING;
+
+/// What most records fit into.
+const INITIAL_BYTES: usize = 64 << 10;
+
+/// A buffer grown by one huge record is given back beyond this size.
+const KEPT_BYTES: usize = 4 << 20;
+
+/// How much of a file to read before it is parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// What one `read` gives. A regular file comes whole; where it does not (some network
+    /// file systems), the cut record cannot be valid JSON and is read again.
+    OneRead,
+    /// Until the end of the file is seen.
+    ToTheEnd,
+}
+
+/// The outcome of a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// The record's bytes are the first so many of the buffer.
+    Bytes(usize),
+    /// The record is larger than the limit.
+    TooLarge,
+}
+
+/// A reusable buffer with room for the parser's padding.
+#[derive(Debug)]
+pub struct Reader {
+    buffer: Vec<u8>,
+    max_record_bytes: usize,
+}
+
+impl Reader {
+    /// A reader that takes records of up to `max_record_bytes`, inclusive.
+    pub fn new(max_record_bytes: usize) -> Self {
+        Reader { buffer: vec![0; INITIAL_BYTES + PADDING], max_record_bytes }
+    }
+
+    /// The buffer: the record, then at least [`PADDING`] bytes.
+    pub fn buffer(&mut self) -> &mut [u8] {
+        &mut self.buffer
+    }
+
+    /// Reads the file at `path` to the start of the buffer.
+    ///
+    /// # Errors
+    /// The system's, unchanged: a record that cannot be read is not a malformed record.
+    pub fn read(&mut self, path: &Path, effort: Effort) -> io::Result<Length> {
+        let mut file = File::open(path)?;
+        if self.buffer.len() > KEPT_BYTES {
+            self.buffer.truncate(INITIAL_BYTES + PADDING);
+            self.buffer.shrink_to_fit();
+        }
+        let mut length = 0;
+        loop {
+            let end = (self.buffer.len() - PADDING).min(self.max_record_bytes + 1);
+            let room = end - length;
+            let read = match file.read(&mut self.buffer[length..end]) {
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            length += read;
+            if length > self.max_record_bytes {
+                return Ok(Length::TooLarge);
+            }
+            if read == 0 || (read < room && effort == Effort::OneRead) {
+                return Ok(Length::Bytes(length));
+            }
+            if length == end {
+                let doubled = (self.buffer.len() * 2).min(self.max_record_bytes + 1 + PADDING);
+                self.buffer.resize(doubled.max(end + 1 + PADDING), 0);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(bytes: usize, limit: usize, expected: Length) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("record.json");
+        let content: Vec<u8> = (0..bytes).map(|n| (n % 251) as u8).collect();
+        std::fs::write(&path, &content).unwrap();
+        let mut reader = Reader::new(limit);
+        for effort in [Effort::OneRead, Effort::ToTheEnd] {
+            assert_eq!(reader.read(&path, effort).unwrap(), expected);
+            if let Length::Bytes(length) = expected {
+                assert_eq!(&reader.buffer()[..length], &content[..]);
+                assert!(reader.buffer().len() >= length + PADDING);
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_of_any_size_up_to_the_limit_is_read_whole() {
+        for bytes in [0, 1, 65_535, 65_536, 65_537, 200_000, 1_000_000] {
+            check(bytes, 1_000_000, Length::Bytes(bytes));
+        }
+    }
+
+    #[test]
+    fn one_byte_over_the_limit_is_too_large() {
+        check(1_000_001, 1_000_000, Length::TooLarge);
+        check(3_000_000, 1_000_000, Length::TooLarge);
+        check(11, 10, Length::TooLarge);
+        check(10, 10, Length::Bytes(10));
+    }
+}

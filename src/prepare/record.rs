@@ -1,0 +1,599 @@
+//! Turns parsed JSON into a [`Record`]: what a template may ask for, checked and borrowed.
+//!
+//! The rules of a usable record are here and nowhere else. Text is borrowed from the
+//! parser's buffer and arrives as it was written; order is kept, since the model learns
+//! it. Agents and what they observe stay lists of pairs: no map ever stands between
+//! input and output.
+
+use simd_json::{Node, StaticNode};
+
+use crate::prepare::reject::{Code, RejectReason};
+use crate::prepare::story;
+
+/// One usable record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// The story's sentences joined by one blank, or its prose as it is.
+    pub story: &'a str,
+    /// The question about the story.
+    pub question: &'a str,
+    /// The answer that came with the context.
+    pub answer: &'a str,
+    /// What `is_correct` says, if it is there.
+    pub is_correct: Option<bool>,
+    /// The context to learn.
+    pub context: Context<'a>,
+    /// The string under the key given to [`parse`].
+    pub group_field: Option<&'a str>,
+}
+
+/// What each agent observes and does at each timestep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Context<'a> {
+    /// The agents, at least one, in the record's order.
+    pub agents_names: Vec<&'a str>,
+    /// The timesteps, at least one, in the record's order.
+    pub steps: Vec<Step<'a>>,
+    /// All pairs of agent and text, one step behind the other: two vectors a step would be
+    /// sixteen allocations a record.
+    pairs: Vec<AgentText<'a>>,
+}
+
+/// An agent and what it observes or does.
+pub type AgentText<'a> = (&'a str, &'a str);
+
+/// One timestep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step<'a> {
+    /// The timestep's name.
+    pub timestep: Timestep<'a>,
+    /// The state of the world before anyone acts.
+    pub state: &'a str,
+    observations: (usize, usize),
+    actions: (usize, usize),
+}
+
+/// A timestep's name: text in most records, else its number, else its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timestep<'a> {
+    /// As written.
+    Text(&'a str),
+    /// An integer, or the place in the list, counted from 0.
+    Number(i128),
+}
+
+impl<'a> Context<'a> {
+    /// What each agent observes in `step`, in the record's order.
+    pub fn observations(&self, step: &Step<'a>) -> &[AgentText<'a>] {
+        &self.pairs[step.observations.0..step.observations.1]
+    }
+
+    /// What each agent does in `step`, in the record's order.
+    pub fn actions(&self, step: &Step<'a>) -> &[AgentText<'a>] {
+        &self.pairs[step.actions.0..step.actions.1]
+    }
+
+    /// Every text of the context: agents, timesteps, states, observations, actions.
+    pub fn texts(&self) -> impl Iterator<Item = &'a str> + '_ {
+        let timestep = |step: &Step<'a>| match step.timestep {
+            Timestep::Text(text) => Some(text),
+            Timestep::Number(_) => None,
+        };
+        let names = self.agents_names.iter().copied();
+        let steps = self.steps.iter().flat_map(move |step| timestep(step).into_iter().chain([step.state]));
+        names.chain(steps).chain(self.pairs.iter().flat_map(|&(agent, text)| [agent, text]))
+    }
+
+    /// Whether some agent of `agents_names` is missing from a step.
+    pub fn misses_an_agent(&self) -> bool {
+        let lists = self.steps.iter().flat_map(|step| [self.observations(step), self.actions(step)]);
+        lists.into_iter().any(|pairs| {
+            !in_order(&self.agents_names, pairs)
+                && self.agents_names.iter().any(|name| pairs.iter().all(|(agent, _)| agent != name))
+        })
+    }
+
+    /// Whether some agent observes or acts without standing in `agents_names`.
+    pub fn names_a_stranger(&self) -> bool {
+        let lists = self.steps.iter().flat_map(|step| [self.observations(step), self.actions(step)]);
+        lists.into_iter().any(|pairs| {
+            !in_order(&self.agents_names, pairs)
+                && pairs.iter().any(|(agent, _)| !self.agents_names.contains(agent))
+        })
+    }
+}
+
+/// Whether `pairs` name exactly the agents, in their order: the common case, seen at one glance.
+fn in_order(agents: &[&str], pairs: &[AgentText<'_>]) -> bool {
+    agents.len() == pairs.len() && agents.iter().zip(pairs).all(|(name, (agent, _))| name == agent)
+}
+
+/// Reads the record whose parsed nodes are `nodes`.
+///
+/// `group_field` names a further top-level string to borrow. `story_text` is room for the
+/// story where it has to be joined.
+///
+/// # Errors
+/// The first thing that makes the record unusable, with its place.
+pub fn parse<'a>(
+    nodes: &[Node<'a>],
+    group_field: Option<&str>,
+    story_text: &'a mut String,
+) -> Result<Record<'a>, RejectReason> {
+    let root = Cursor { nodes, index: 0 };
+    let mut keys = Vec::with_capacity(16);
+    root.object("")?.check_duplicates(&mut keys)?;
+    let mut record = RootFields::default();
+    for (key, value) in root.object("")? {
+        match key {
+            "story" => record.story = Some(value),
+            "question" => record.question = Some(value),
+            "answer" => record.answer = Some(value),
+            "socialized_context" => record.context = Some(value),
+            "is_correct" => record.is_correct = Some(value),
+            _ => {}
+        }
+        if group_field == Some(key) {
+            record.group_field = Some(value);
+        }
+    }
+    let RootFields { story, question, answer, is_correct, context, group_field: found } = record;
+    let group_field = match group_field {
+        Some(name) => Some(group_text(name, found)?),
+        None => None,
+    };
+    Ok(Record {
+        question: required(question, "question")?.string("question")?,
+        answer: required(answer, "answer")?.string("answer")?,
+        is_correct: match is_correct {
+            Some(value) => value.optional_bool("is_correct")?,
+            None => None,
+        },
+        context: context_of(required(context, "socialized_context")?, &mut keys)
+            .map_err(|reason| reason.within("socialized_context"))?,
+        group_field,
+        // Last, since it is the only part that is copied.
+        story: story_of(required(story, "story")?, story_text)?,
+    })
+}
+
+#[derive(Default)]
+struct RootFields<'n, 'a> {
+    story: Option<Cursor<'n, 'a>>,
+    question: Option<Cursor<'n, 'a>>,
+    answer: Option<Cursor<'n, 'a>>,
+    is_correct: Option<Cursor<'n, 'a>>,
+    context: Option<Cursor<'n, 'a>>,
+    group_field: Option<Cursor<'n, 'a>>,
+}
+
+fn group_text<'a>(name: &str, value: Option<Cursor<'_, 'a>>) -> Result<&'a str, RejectReason> {
+    let reason = |what| RejectReason::new(Code::GroupField, what, name);
+    let value = value.ok_or_else(|| reason("the field to group by is missing"))?;
+    value.string(name).map_err(|_| reason("the field to group by is not a string"))
+}
+
+fn story_of<'a>(value: Cursor<'_, 'a>, story_text: &'a mut String) -> Result<&'a str, RejectReason> {
+    let story = match value.node() {
+        Node::String(text) if !story::is_literal(text) => text,
+        Node::String(text) => {
+            story::parse_literal(text, story_text).map_err(|error| {
+                let character = text[..error.at].chars().count() + 1;
+                let at = format!("story, character {character}");
+                RejectReason::new(Code::StoryLiteral, error.kind.to_string(), at)
+            })?;
+            story_text.as_str()
+        }
+        Node::Array { .. } => {
+            story_text.clear();
+            for (index, item) in value.list("story")?.enumerate() {
+                if index > 0 {
+                    story_text.push(' ');
+                }
+                story_text.push_str(item.string(&format!("story[{index}]"))?);
+            }
+            story_text.as_str()
+        }
+        _ => return Err(value.wrong_type("story", "a string or a list of strings")),
+    };
+    if story.chars().all(char::is_whitespace) {
+        return Err(RejectReason::new(Code::EmptyStory, "the story has no text", "story"));
+    }
+    Ok(story)
+}
+
+fn context_of<'a>(value: Cursor<'_, 'a>, keys: &mut Vec<&'a str>) -> Result<Context<'a>, RejectReason> {
+    value.object("")?.check_duplicates(keys)?;
+    let (mut names, mut steps) = (None, None);
+    for (key, value) in value.object("")? {
+        match key {
+            "agents_names" => names = Some(value),
+            "socialized_context" => steps = Some(value),
+            _ => {}
+        }
+    }
+    let names = required(names, "agents_names")?;
+    let list = names.list("agents_names")?;
+    let mut agents_names = Vec::with_capacity(list.len);
+    for (index, name) in list.enumerate() {
+        let at = |reason: RejectReason| reason.within(&format!("agents_names[{index}]"));
+        agents_names.push(name.string("").map_err(at)?);
+    }
+    if agents_names.is_empty() {
+        return Err(RejectReason::new(Code::NoAgents, "there is no agent", "agents_names"));
+    }
+
+    let list = required(steps, "socialized_context")?.list("socialized_context")?;
+    if list.len == 0 {
+        return Err(RejectReason::new(Code::NoSteps, "there is no timestep", "socialized_context"));
+    }
+    let mut context = Context {
+        pairs: Vec::with_capacity(list.len * agents_names.len() * 2),
+        steps: Vec::with_capacity(list.len),
+        agents_names,
+    };
+    for (index, step) in list.enumerate() {
+        let step = step_of(step, index, &mut context.pairs, keys)
+            .map_err(|reason| reason.within(&format!("socialized_context[{index}]")))?;
+        context.steps.push(step);
+    }
+    Ok(context)
+}
+
+fn step_of<'a>(
+    value: Cursor<'_, 'a>,
+    index: usize,
+    pairs: &mut Vec<AgentText<'a>>,
+    keys: &mut Vec<&'a str>,
+) -> Result<Step<'a>, RejectReason> {
+    value.object("")?.check_duplicates(keys)?;
+    let mut timestep = Timestep::Number(index as i128);
+    let (mut state, mut observations, mut actions) = (None, None, None);
+    for (key, value) in value.object("")? {
+        match key {
+            "timestep" => timestep = timestep_of(value, timestep)?,
+            "state" => state = Some(value),
+            "observations" => observations = Some(value),
+            "actions" => actions = Some(value),
+            _ => {}
+        }
+    }
+    let state = required(state, "state")?.string("state")?;
+    let start = pairs.len();
+    pairs_of(required(observations, "observations")?, pairs, keys)
+        .map_err(|reason| reason.within("observations"))?;
+    let middle = pairs.len();
+    pairs_of(required(actions, "actions")?, pairs, keys).map_err(|reason| reason.within("actions"))?;
+    Ok(Step { timestep, state, observations: (start, middle), actions: (middle, pairs.len()) })
+}
+
+fn timestep_of<'a>(value: Cursor<'_, 'a>, place: Timestep<'a>) -> Result<Timestep<'a>, RejectReason> {
+    match value.node() {
+        Node::String(text) => Ok(Timestep::Text(text)),
+        Node::Static(StaticNode::I64(number)) => Ok(Timestep::Number(i128::from(number))),
+        Node::Static(StaticNode::U64(number)) => Ok(Timestep::Number(i128::from(number))),
+        Node::Static(StaticNode::Null) => Ok(place),
+        _ => Err(value.wrong_type("timestep", "a string or an integer")),
+    }
+}
+
+/// Appends the pairs of one observations or actions value, in either form.
+fn pairs_of<'a>(
+    value: Cursor<'_, 'a>,
+    pairs: &mut Vec<AgentText<'a>>,
+    keys: &mut Vec<&'a str>,
+) -> Result<(), RejectReason> {
+    match value.node() {
+        Node::Object { .. } => {
+            value.object("")?.check_duplicates(keys)?;
+            for (agent, text) in value.object("")? {
+                pairs.push((agent, text.string("").map_err(|reason| reason.within(agent))?));
+            }
+        }
+        Node::Array { .. } => {
+            let start = pairs.len();
+            for (index, item) in value.list("")?.enumerate() {
+                let at = |reason: RejectReason| reason.within(&format!("[{index}]"));
+                pairs.push(item.string("").and_then(split_item).map_err(at)?);
+            }
+            keys.clear();
+            keys.extend(pairs[start..].iter().map(|(agent, _)| *agent));
+            if let Some(agent) = first_duplicate(keys) {
+                let reason = format!("the agent `{agent}` appears twice");
+                return Err(RejectReason::new(Code::RepeatedAgent, reason, ""));
+            }
+        }
+        _ => return Err(value.wrong_type("", "an object or a list of strings")),
+    }
+    Ok(())
+}
+
+fn split_item(item: &str) -> Result<AgentText<'_>, RejectReason> {
+    let reason = |what| RejectReason::new(Code::AgentItem, what, "");
+    let (agent, text) = item.split_once(':').ok_or_else(|| reason("the item is not `agent: text`"))?;
+    match agent.trim() {
+        "" => Err(reason("the item has no agent before the colon")),
+        agent => Ok((agent, text.trim())),
+    }
+}
+
+fn required<'n, 'a>(value: Option<Cursor<'n, 'a>>, key: &str) -> Result<Cursor<'n, 'a>, RejectReason> {
+    value.ok_or_else(|| RejectReason::new(Code::MissingKey, format!("the key `{key}` is missing"), key))
+}
+
+/// Some key that `keys` holds twice. Sorts a long list, since a hostile record may have a million keys.
+fn first_duplicate<'a>(keys: &mut [&'a str]) -> Option<&'a str> {
+    if keys.len() > 32 {
+        keys.sort_unstable();
+        return keys.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
+    }
+    let repeats = |(index, key): (usize, &&'a str)| keys[..index].contains(key).then_some(*key);
+    keys.iter().enumerate().find_map(repeats)
+}
+
+/// A value on the parser's tape.
+#[derive(Clone, Copy)]
+struct Cursor<'n, 'a> {
+    nodes: &'n [Node<'a>],
+    index: usize,
+}
+
+impl<'n, 'a> Cursor<'n, 'a> {
+    fn node(self) -> Node<'a> {
+        self.nodes[self.index]
+    }
+
+    /// The index of the node behind this value and all it holds.
+    fn end(self) -> usize {
+        match self.node() {
+            Node::Object { count, .. } | Node::Array { count, .. } => self.index + 1 + count,
+            Node::String(_) | Node::Static(_) => self.index + 1,
+        }
+    }
+
+    fn wrong_type(self, at: &str, expected: &str) -> RejectReason {
+        let found = match self.node() {
+            Node::String(_) => "a string",
+            Node::Object { .. } => "an object",
+            Node::Array { .. } => "a list",
+            Node::Static(StaticNode::Bool(_)) => "a boolean",
+            Node::Static(StaticNode::Null) => "null",
+            Node::Static(_) => "a number",
+        };
+        RejectReason::new(Code::WrongType, format!("expected {expected}, found {found}"), at)
+    }
+
+    fn string(self, at: &str) -> Result<&'a str, RejectReason> {
+        match self.node() {
+            Node::String(text) => Ok(text),
+            _ => Err(self.wrong_type(at, "a string")),
+        }
+    }
+
+    fn optional_bool(self, at: &str) -> Result<Option<bool>, RejectReason> {
+        match self.node() {
+            Node::Static(StaticNode::Bool(value)) => Ok(Some(value)),
+            Node::Static(StaticNode::Null) => Ok(None),
+            _ => Err(self.wrong_type(at, "true, false or null")),
+        }
+    }
+
+    fn object(self, at: &str) -> Result<Fields<'n, 'a>, RejectReason> {
+        match self.node() {
+            Node::Object { len, .. } => Ok(Fields { items: self.items(len) }),
+            _ => Err(self.wrong_type(at, "an object")),
+        }
+    }
+
+    fn list(self, at: &str) -> Result<Items<'n, 'a>, RejectReason> {
+        match self.node() {
+            Node::Array { len, .. } => Ok(self.items(len)),
+            _ => Err(self.wrong_type(at, "a list")),
+        }
+    }
+
+    fn items(self, len: usize) -> Items<'n, 'a> {
+        Items { nodes: self.nodes, index: self.index + 1, len }
+    }
+}
+
+/// The items of a list, in order.
+struct Items<'n, 'a> {
+    nodes: &'n [Node<'a>],
+    index: usize,
+    len: usize,
+}
+
+impl<'n, 'a> Iterator for Items<'n, 'a> {
+    type Item = Cursor<'n, 'a>;
+
+    fn next(&mut self) -> Option<Cursor<'n, 'a>> {
+        self.len = self.len.checked_sub(1)?;
+        let item = Cursor { nodes: self.nodes, index: self.index };
+        self.index = item.end();
+        Some(item)
+    }
+}
+
+/// The keys and values of an object, in order.
+struct Fields<'n, 'a> {
+    items: Items<'n, 'a>,
+}
+
+impl<'n, 'a> Iterator for Fields<'n, 'a> {
+    type Item = (&'a str, Cursor<'n, 'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let items = &mut self.items;
+        items.len = items.len.checked_sub(1)?;
+        let Node::String(key) = items.nodes[items.index] else { return None };
+        let value = Cursor { nodes: items.nodes, index: items.index + 1 };
+        items.index = value.end();
+        Some((key, value))
+    }
+}
+
+impl<'a> Fields<'_, 'a> {
+    fn check_duplicates(self, keys: &mut Vec<&'a str>) -> Result<(), RejectReason> {
+        keys.clear();
+        keys.extend(self.map(|(key, _)| key));
+        match first_duplicate(keys) {
+            Some(key) => {
+                Err(RejectReason::new(Code::DuplicateKey, format!("the key `{key}` appears twice"), key))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEP: &str = r#"{"timestep":"0","state":"s","observations":{"A":"o"},"actions":["A: a"]}"#;
+
+    fn with_record<T>(json: &str, look: impl FnOnce(Result<Record<'_>, RejectReason>) -> T) -> T {
+        let mut bytes = json.as_bytes().to_vec();
+        let tape = simd_json::to_tape(&mut bytes).unwrap();
+        let mut story_text = String::new();
+        look(parse(&tape.0, Some("f"), &mut story_text))
+    }
+
+    fn record(story: &str, names: &str, steps: &str) -> String {
+        format!(
+            r#"{{"story":{story},"question":"q","answer":"a","f":"g","x":{{"y":[1,{{}}],"y":2}},
+            "socialized_context":{{"agents_names":{names},"socialized_context":{steps},"context_manual":"m"}}}}"#
+        )
+    }
+
+    fn check_reject(json: &str, code: Code, at: &str) {
+        with_record(json, |result| {
+            let reason = result.expect_err(json);
+            assert_eq!((reason.code, reason.at.as_str()), (code, at), "{json}");
+        });
+    }
+
+    #[test]
+    fn a_record_is_read_in_its_own_order() {
+        let steps = r#"[{"actions":{},"observations":["B : x: y ","A:"],"state":"","timestep":7},
+            {"state":"t","observations":{"B":"1","A":"2"},"actions":[],"timestep":null},
+            {"state":"u","observations":{},"actions":{"A":"3"}}]"#;
+        with_record(&record(r#"["One.","Two."]"#, r#"["B","A"]"#, steps), |record| {
+            let record = record.unwrap();
+            assert_eq!((record.story, record.question, record.answer), ("One. Two.", "q", "a"));
+            assert_eq!((record.is_correct, record.group_field), (None, Some("g")));
+            let context = &record.context;
+            assert_eq!(context.agents_names, ["B", "A"]);
+            let timesteps: Vec<_> = context.steps.iter().map(|step| step.timestep).collect();
+            assert_eq!(timesteps, [Timestep::Number(7), Timestep::Number(1), Timestep::Number(2)]);
+            assert_eq!(context.observations(&context.steps[0]), [("B", "x: y"), ("A", "")]);
+            assert_eq!(context.observations(&context.steps[1]), [("B", "1"), ("A", "2")]);
+            assert_eq!(context.actions(&context.steps[2]), [("A", "3")]);
+            assert!(context.misses_an_agent());
+            assert!(!context.names_a_stranger());
+        });
+    }
+
+    #[test]
+    fn a_story_is_prose_a_literal_or_a_list() {
+        let check = |story: &str, expected: &str| {
+            with_record(&record(story, r#"["A"]"#, &format!("[{STEP}]")), |record| {
+                assert_eq!(record.unwrap().story, expected);
+            });
+        };
+        check(r#""  Mia left. ""#, "  Mia left. ");
+        check(r#""['Mia left.', 'She saw \"it\".']""#, "Mia left. She saw \"it\".");
+        check(r#"["Mia left.","x"]"#, "Mia left. x");
+    }
+
+    #[test]
+    fn what_is_unusable_is_named_with_its_place() {
+        let story = r#""s""#;
+        let names = r#"["A"]"#;
+        let check = |story: &str, names: &str, steps: &str, code, at: &str| {
+            check_reject(&record(story, names, steps), code, at);
+        };
+        let steps = format!("[{STEP}]");
+        check("3", names, &steps, Code::WrongType, "story");
+        check("\" \"", names, &steps, Code::EmptyStory, "story");
+        check("[]", names, &steps, Code::EmptyStory, "story");
+        check("[1]", names, &steps, Code::WrongType, "story[0]");
+        check(r#""['a', 3]""#, names, &steps, Code::StoryLiteral, "story, character 7");
+        check(story, "[]", &steps, Code::NoAgents, "socialized_context.agents_names");
+        check(story, "[\"A\",1]", &steps, Code::WrongType, "socialized_context.agents_names[1]");
+        check(story, "{}", &steps, Code::WrongType, "socialized_context.agents_names");
+        check(story, names, "[]", Code::NoSteps, "socialized_context.socialized_context");
+        let step = "socialized_context.socialized_context[1]";
+        let check_step = |second: &str, code, at: &str| {
+            check(story, names, &format!("[{STEP},{second}]"), code, &format!("{step}{at}"));
+        };
+        check_step("3", Code::WrongType, "");
+        check_step(r#"{"observations":{},"actions":{}}"#, Code::MissingKey, ".state");
+        check_step(r#"{"state":"","actions":{}}"#, Code::MissingKey, ".observations");
+        check_step(r#"{"state":"","observations":{}}"#, Code::MissingKey, ".actions");
+        check_step(r#"{"state":"","state":"","observations":{},"actions":{}}"#, Code::DuplicateKey, ".state");
+        check_step(r#"{"state":"","observations":{"A":1},"actions":{}}"#, Code::WrongType, ".observations.A");
+        check_step(r#"{"state":"","observations":["x"],"actions":{}}"#, Code::AgentItem, ".observations[0]");
+        check_step(
+            r#"{"state":"","observations":{},"actions":["A:"," :x"]}"#,
+            Code::AgentItem,
+            ".actions[1]",
+        );
+        check_step(
+            r#"{"state":"","observations":{},"actions":["A:","A :"]}"#,
+            Code::RepeatedAgent,
+            ".actions",
+        );
+        check_step(
+            r#"{"state":"","observations":{"A":"","A":""},"actions":{}}"#,
+            Code::DuplicateKey,
+            ".observations.A",
+        );
+        check_step(
+            r#"{"timestep":1.0,"state":"","observations":{},"actions":{}}"#,
+            Code::WrongType,
+            ".timestep",
+        );
+        check_step(
+            r#"{"timestep":true,"state":"","observations":{},"actions":{}}"#,
+            Code::WrongType,
+            ".timestep",
+        );
+        check_reject("[]", Code::WrongType, "");
+        check_reject(r#"{"x":1,"x":2}"#, Code::DuplicateKey, "x");
+        check_reject(r#"{"f":1}"#, Code::GroupField, "f");
+        check_reject("{}", Code::GroupField, "f");
+        check_reject(r#"{"f":""}"#, Code::MissingKey, "question");
+    }
+
+    #[test]
+    fn duplicates_are_found_among_many_keys() {
+        let mut keys: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+        let find = |keys: &[String]| {
+            let mut keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            first_duplicate(&mut keys).map(str::to_owned)
+        };
+        assert_eq!(find(&keys), None);
+        keys.push("42".to_owned());
+        assert_eq!(find(&keys), Some("42".to_owned()));
+        assert_eq!(find(&keys[42..]), Some("42".to_owned()));
+        assert_eq!(find(&keys[90..100]), None);
+    }
+
+    #[test]
+    fn agents_are_compared_with_the_names() {
+        let check = |observations: &str, misses, stranger| {
+            let step =
+                format!(r#"[{{"state":"","observations":{observations},"actions":{{"A":"","B":""}}}}]"#);
+            with_record(&record(r#""s""#, r#"["A","B"]"#, &step), |record| {
+                let context = record.unwrap().context;
+                assert_eq!((context.misses_an_agent(), context.names_a_stranger()), (misses, stranger));
+            });
+        };
+        check(r#"{"A":"","B":""}"#, false, false);
+        check(r#"{"B":"","A":""}"#, false, false);
+        check(r#"{"A":""}"#, true, false);
+        check(r#"{"A":"","B":"","C":""}"#, false, true);
+        check(r#"{"A":"","C":""}"#, true, true);
+    }
+}

@@ -1,0 +1,237 @@
+//! One thread's work on one record: read, parse, judge, write its line into the batch.
+//!
+//! Decides between the three fates of a record (accepted, skipped, rejected) and tells
+//! them from the one fate of a run: a file that cannot be read ends it. It writes no file.
+
+use std::path::PathBuf;
+
+use memchr::memmem::Finder;
+
+use crate::prepare::convert::{LineWriter, ParseFailure, Parser};
+use crate::prepare::group::{GroupBy, write_agents_key, write_group_key};
+use crate::prepare::leakage::{Fingerprint, fingerprint};
+use crate::prepare::list::{Listing, record_path};
+use crate::prepare::read::{Effort, Length, Reader};
+use crate::prepare::record::Record;
+use crate::prepare::reject::{Code, RejectReason};
+use crate::prepare::split::{Rank, rank};
+use crate::prepare::window::Batch;
+use crate::prepare::{Error, Options};
+
+/// A batch beyond this belongs to huge records and gives its room back.
+const KEPT_BYTES: usize = 2 << 20;
+
+/// What became of one record.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It has a line.
+    Accepted(Marks),
+    /// It is usable, but its answer is wrong and `--only-correct` was given.
+    Skipped,
+    /// It is not usable.
+    Rejected(RejectReason),
+}
+
+/// What is remembered of an accepted record.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Marks {
+    /// Stands for the story's text.
+    pub story: Fingerprint,
+    /// Stands for the set of agents.
+    pub agents: Fingerprint,
+    /// Stands for the file's bytes; only where the split is grouped.
+    pub content: Fingerprint,
+    /// The rank of the record's group; only where the split is grouped.
+    pub group: Rank,
+    /// What the record says of its answer.
+    pub is_correct: Option<bool>,
+    /// An agent is missing from a step.
+    pub misses_an_agent: bool,
+    /// An agent is not in `agents_names`.
+    pub names_a_stranger: bool,
+    /// Both forms of tags occur.
+    pub mixes_tags: bool,
+    /// A tokenizer's special token occurs.
+    pub has_special_token: bool,
+}
+
+/// The outcome of consecutive records.
+#[derive(Debug, Default)]
+pub struct RecordBatch {
+    /// The accepted records' lines.
+    pub lines: Vec<u8>,
+    /// The bytes of each line.
+    pub lengths: Vec<u64>,
+    /// Each record's position in rank order and its fate.
+    pub verdicts: Vec<(u32, Verdict)>,
+    /// Bytes read for them.
+    pub bytes_read: u64,
+    /// Whether the records stand on the side that trains.
+    pub trains: bool,
+}
+
+impl Batch for RecordBatch {
+    fn bytes(&self) -> usize {
+        self.lines.len()
+    }
+
+    fn clear(&mut self) {
+        self.lines.clear();
+        self.lines.shrink_to(KEPT_BYTES);
+        self.lengths.clear();
+        self.verdicts.clear();
+        self.bytes_read = 0;
+    }
+}
+
+/// One thread's tools.
+pub struct Worker<'r> {
+    options: &'r Options,
+    listing: &'r Listing,
+    lines: &'r LineWriter<'r>,
+    reader: Reader,
+    parser: Parser,
+    path: PathBuf,
+    finders: Finders,
+}
+
+impl<'r> Worker<'r> {
+    /// Tools for the records of `listing`.
+    pub fn new(options: &'r Options, listing: &'r Listing, lines: &'r LineWriter<'r>) -> Self {
+        Worker {
+            options,
+            listing,
+            lines,
+            reader: Reader::new(options.max_record_bytes),
+            parser: Parser::default(),
+            path: PathBuf::new(),
+            finders: Finders::new(),
+        }
+    }
+
+    /// Adds the record at `position` in rank order to `batch`.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn convert(&mut self, position: u32, batch: &mut RecordBatch) -> Result<(), Error> {
+        let verdict = match self.read(position, Effort::OneRead)? {
+            Length::TooLarge => Verdict::Rejected(self.too_large()),
+            Length::Bytes(length) => {
+                batch.bytes_read += length as u64;
+                match self.parse(length, batch) {
+                    Ok(verdict) => verdict,
+                    Err(ParseFailure::Record(reason)) => Verdict::Rejected(reason),
+                    Err(ParseFailure::Json(_)) => self.look_again(position, batch)?,
+                }
+            }
+        };
+        batch.verdicts.push((position, verdict));
+        Ok(())
+    }
+
+    fn read(&mut self, position: u32, effort: Effort) -> Result<Length, Error> {
+        let key = self.listing.key(position as usize);
+        let path = record_path(&self.options.corpus, key, &mut self.path);
+        self.reader.read(path, effort).map_err(|source| Error::Read { path: path.to_owned(), source })
+    }
+
+    /// The second, patient look at a record that is not JSON: parsing has changed its bytes, and a
+    /// read may have been cut short.
+    fn look_again(&mut self, position: u32, batch: &mut RecordBatch) -> Result<Verdict, Error> {
+        let Length::Bytes(length) = self.read(position, Effort::ToTheEnd)? else {
+            return Ok(Verdict::Rejected(self.too_large()));
+        };
+        let pristine = self.reader.buffer()[..length].to_vec();
+        Ok(self.parse(length, batch).unwrap_or_else(|failure| Verdict::Rejected(failure.explain(&pristine))))
+    }
+
+    fn too_large(&self) -> RejectReason {
+        let reason = format!("larger than {} bytes", self.options.max_record_bytes);
+        RejectReason::new(Code::TooLarge, reason, "")
+    }
+
+    fn parse(&mut self, length: usize, batch: &mut RecordBatch) -> Result<Verdict, ParseFailure> {
+        let group_by = self.options.group_by.as_ref();
+        let buffer = self.reader.buffer();
+        let content = group_by.map(|_| fingerprint(&buffer[..length])).unwrap_or_default();
+        let only_correct = self.options.only_correct;
+        let (lines, finders) = (self.lines, &mut self.finders);
+        self.parser.with_record(buffer, length, group_by.and_then(GroupBy::field), |record| {
+            if only_correct && record.is_correct == Some(false) {
+                return Verdict::Skipped;
+            }
+            let start = batch.lines.len();
+            lines.write_line(record, &mut batch.lines);
+            let line = &batch.lines[start..];
+            batch.lengths.push(line.len() as u64);
+            let mut marks = finders.marks(record, line);
+            marks.content = content;
+            if let Some(by) = group_by {
+                write_group_key(by, record, &mut finders.key);
+                marks.group = rank(self.options.seed, &finders.key);
+            }
+            Verdict::Accepted(marks)
+        })
+    }
+}
+
+/// What looks for oddities in accepted records.
+struct Finders {
+    special_token: Finder<'static>,
+    bracket_tag: Finder<'static>,
+    key: Vec<u8>,
+}
+
+impl Finders {
+    fn new() -> Self {
+        Finders { special_token: Finder::new("<|"), bracket_tag: Finder::new("[SAME AS"), key: Vec::new() }
+    }
+
+    /// The line is searched first: what does not occur in it does not occur in the record.
+    fn marks(&mut self, record: &Record<'_>, line: &[u8]) -> Marks {
+        write_agents_key(&record.context.agents_names, &mut self.key);
+        let may_have_token = self.special_token.find(line).is_some();
+        let may_have_bracket_tag = self.bracket_tag.find(line).is_some();
+        let mut texts = record.context.texts().chain([record.story, record.question, record.answer]);
+        Marks {
+            story: fingerprint(record.story.as_bytes()),
+            agents: fingerprint(&self.key),
+            content: 0,
+            group: Rank::default(),
+            is_correct: record.is_correct,
+            misses_an_agent: record.context.misses_an_agent(),
+            names_a_stranger: record.context.names_a_stranger(),
+            mixes_tags: may_have_bracket_tag && mixes_tags(record),
+            has_special_token: may_have_token && texts.any(has_special_token),
+        }
+    }
+}
+
+fn mixes_tags(record: &Record<'_>) -> bool {
+    let has = |tag: &str| record.context.texts().any(|text| text.contains(tag));
+    has("[SAME AS") && has("<same_as")
+}
+
+/// Whether `text` holds `<|name|>`, the shape of special tokens in the Llama and ChatML families.
+fn has_special_token(text: &str) -> bool {
+    text.match_indices("<|").any(|(start, opening)| {
+        let rest = &text[start + opening.len()..];
+        let name = rest.find(|character: char| !character.is_ascii_alphanumeric() && character != '_');
+        name.is_some_and(|end| end > 0 && rest[end..].starts_with("|>"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn special_tokens_are_recognised_by_their_shape() {
+        for text in ["<|eot_id|>", "a <|im_start|>b", "<|<|x|>"] {
+            assert!(has_special_token(text), "{text}");
+        }
+        for text in ["<|", "<||>", "a <| b |> c", "< |x|>", "<|eot id|>"] {
+            assert!(!has_special_token(text), "{text}");
+        }
+    }
+}
