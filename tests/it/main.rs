@@ -1,1 +1,6 @@
-//! Integration tests.
+//! Integration tests: the program as a user runs it, one binary, one topic a file.
+//!
+//! What needs `../shared/data`, Python packages or tools that may be absent says that it
+//! skips, and passes.
+
+mod support;
