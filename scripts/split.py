@@ -32,14 +32,23 @@ class Unusable(Exception):
     """A split that cannot be printed, and why."""
 
 
-def record_keys(directory):
-    """The keys of all records: regular *.json files and links to such, at any depth."""
+def record_keys(directory, exclude):
+    """The keys of all records: regular *.json files and links to such, at any depth.
+
+    Linked directories and directories named *.json are not entered, nor is `exclude`.
+    """
 
     def fail(error):
         raise error
 
     base = os.fsencode(directory)
-    for path, _, names in os.walk(base, onerror=fail, followlinks=False):
+    skipped = exclude and os.path.realpath(os.fsencode(exclude))
+    for path, below, names in os.walk(base, onerror=fail, followlinks=False):
+        below[:] = [
+            name
+            for name in below
+            if not name.endswith(b".json") and os.path.realpath(os.path.join(path, name)) != skipped
+        ]
         for name in names:
             file = os.path.join(path, name)
             if name.endswith(b".json") and os.path.isfile(file):
@@ -135,10 +144,11 @@ def parse_arguments():
     add("directory", metavar="DIR", help="directory of records, read recursively")
     add("--seed", type=int, default=42, metavar="N", help="the seed of the ranks (default: 42)")
     add("--val-ratio", type=val_ratio, default="0.1", metavar="R",
-        help="part of the records that validate, a decimal number (default: 0.1)")  # fmt: skip
+        help="part of the records that validate, a decimal number (default: 0.1)")
     add("--group-by", metavar="story|agents|FIELD",
-        help="keep records with the same story, the same agents, or the same top-level string FIELD on one side")  # fmt: skip
+        help="keep records with the same story, the same agents, or the same top-level string FIELD on one side")
     add("--rejects", metavar="FILE", help="leave out the keys in this rejects.jsonl")
+    add("--exclude", metavar="OUT", help="an output directory inside DIR, which is not read")
     add("--only-correct", action="store_true", help="leave out records whose is_correct is false")
     return parser.parse_args()
 
@@ -146,7 +156,7 @@ def parse_arguments():
 def print_split(arguments):
     rejects = rejected_keys(arguments.rejects) if arguments.rejects else set()
     keys, groups = [], {}
-    for key in set(record_keys(arguments.directory)) - rejects:
+    for key in set(record_keys(arguments.directory, arguments.exclude)) - rejects:
         if arguments.only_correct or arguments.group_by:
             record = read_record(arguments.directory, key)
             if arguments.only_correct and record.get("is_correct") is False:

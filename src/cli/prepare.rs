@@ -1,6 +1,7 @@
 //! `ctxtune prepare`: progress while it runs, a summary that reads in ten lines.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -70,13 +71,24 @@ fn fail(error: Error, signals: &Signals, terminal: &mut Terminal) -> Exit {
 struct Bar<'s> {
     signals: &'s Signals,
     drawn: ProgressBar,
+    bytes: AtomicU64,
+    rejects: AtomicU64,
 }
 
 impl<'s> Bar<'s> {
     fn new(signals: &'s Signals, may_draw: bool) -> Self {
         let drawn = if may_draw { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         drawn.enable_steady_tick(Duration::from_millis(100));
-        Bar { signals, drawn }
+        Bar { signals, drawn, bytes: AtomicU64::new(0), rejects: AtomicU64::new(0) }
+    }
+
+    /// From the listing, whose end nobody knows, to the conversion.
+    fn begin_conversion(&self) {
+        let style = ProgressStyle::with_template(
+            "{bar:30} {human_pos}/{human_len} records  {per_sec}  {msg}  {eta} left",
+        );
+        self.drawn.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        self.drawn.reset_elapsed();
     }
 }
 
@@ -90,23 +102,19 @@ impl Watch for Bar<'_> {
         if self.drawn.is_hidden() {
             return;
         }
+        let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let rejects = self.rejects.fetch_add(rejects, Ordering::Relaxed) + rejects;
         if self.drawn.position() == 0 {
-            let style = ProgressStyle::with_template(
-                "{bar:30} {human_pos}/{human_len} records  {per_sec}  {msg}  {eta} left",
-            );
-            self.drawn.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            self.drawn.reset_elapsed();
-            self.drawn.set_message("");
+            self.begin_conversion();
+        }
+        // A grouped run visits the records twice.
+        let visited = self.drawn.position() + records;
+        if self.drawn.length().is_some_and(|length| visited > length) {
+            self.drawn.set_length(visited.max(self.drawn.length().unwrap_or(0) * 2));
         }
         self.drawn.inc(records);
-        let mut totals =
-            self.drawn.prefix().split(' ').filter_map(|text| text.parse().ok()).collect::<Vec<u64>>();
-        totals.resize(2, 0);
-        totals[0] += bytes;
-        totals[1] += rejects;
-        self.drawn.set_prefix(format!("{} {}", totals[0], totals[1]));
-        let rate = totals[0] as f64 / self.drawn.elapsed().as_secs_f64().max(0.001);
-        self.drawn.set_message(format!("{}/s  {}", sized(rate as u64), counted(totals[1], "reject")));
+        let rate = bytes as f64 / self.drawn.elapsed().as_secs_f64().max(0.001);
+        self.drawn.set_message(format!("{}/s  {}", sized(rate as u64), counted(rejects, "reject")));
     }
 
     fn publishing(&self, step: &str) {

@@ -196,7 +196,7 @@ fn story_of<'a>(value: Cursor<'_, 'a>, story_text: &'a mut String) -> Result<&'a
         }
         _ => return Err(value.wrong_type("story", "a string or a list of strings")),
     };
-    if story.chars().all(char::is_whitespace) {
+    if story.chars().all(story::is_blank) {
         return Err(RejectReason::new(Code::EmptyStory, "the story has no text", "story"));
     }
     Ok(story)
@@ -311,9 +311,9 @@ fn pairs_of<'a>(
 fn split_item(item: &str) -> Result<AgentText<'_>, RejectReason> {
     let reason = |what| RejectReason::new(Code::AgentItem, what, "");
     let (agent, text) = item.split_once(':').ok_or_else(|| reason("the item is not `agent: text`"))?;
-    match agent.trim() {
+    match agent.trim_matches(story::is_blank) {
         "" => Err(reason("the item has no agent before the colon")),
-        agent => Ok((agent, text.trim())),
+        agent => Ok((agent, text.trim_matches(story::is_blank))),
     }
 }
 

@@ -1,0 +1,408 @@
+//! One run over a listed corpus: the passes over its records, the judgement, the files.
+//!
+//! The batch loop of the engine. Without groups one pass converts both sides toward each
+//! other and the tails are put right; with groups a first pass finds out who is accepted
+//! and where the cut lies. Everything in memory is counted by the record, never by the byte.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+
+use rayon::ThreadPool;
+
+use crate::json::KeyText;
+use crate::manifest::{Counts, Grouping, Manifest, OptionsUsed, SCHEMA, TemplateUsed};
+use crate::prepare::convert::LineWriter;
+use crate::prepare::error::{Error, FailedRejects};
+use crate::prepare::group::{GroupBy, GroupedSplit, split_groups};
+use crate::prepare::list::{Listing, record_path};
+use crate::prepare::publish::Output;
+use crate::prepare::reject::RejectLog;
+use crate::prepare::shard::{FileError, SideWriter, move_tail};
+use crate::prepare::tally::{Order, Tally};
+use crate::prepare::window::run_in_order;
+use crate::prepare::worker::{RecordBatch, Verdict, Worker};
+use crate::prepare::{Mode, Options, Prepared, REJECTS_SHOWN, Watch};
+
+/// Records a chunk: their lines fill a write of some hundred KiB.
+const CHUNK_RECORDS: usize = 64;
+
+/// The file that names the source record of each line.
+pub const KEYS: &str = "keys.tsv";
+
+/// The file that names the rejects.
+pub const REJECTS: &str = "rejects.jsonl";
+
+/// What all steps of one run share.
+pub struct Run<'r> {
+    /// What to prepare, and how.
+    pub options: &'r Options,
+    /// Where to report.
+    pub watch: &'r dyn Watch,
+    /// The threads.
+    pub pool: &'r ThreadPool,
+    /// The records.
+    pub listing: &'r Listing,
+    /// Where the result goes; `None` in a dry run.
+    pub output: Option<&'r Output>,
+}
+
+/// What the passes over the records leave behind.
+struct Converted {
+    tally: Tally,
+    rejects: RejectLog,
+    bytes_read: u64,
+    shown: Vec<Vec<u8>>,
+    sides: Sides,
+    grouped: Option<GroupedSplit>,
+}
+
+/// Both sides while they are staged.
+struct Sides {
+    train: SideWriter,
+    val: SideWriter,
+}
+
+impl Sides {
+    fn append(&mut self, batch: &RecordBatch) -> Result<(), Error> {
+        let side = if batch.trains { &mut self.train } else { &mut self.val };
+        side.append(&batch.lines, &batch.lengths).map_err(write_error)
+    }
+}
+
+fn write_error((path, source): FileError) -> Error {
+    Error::Write { path, source }
+}
+
+/// The order in which a pass visits the records.
+enum Visit<'v> {
+    /// By rank, all of them.
+    All,
+    /// The first so many by rank upward, then the others from the last one downward.
+    BothEnds(usize),
+    /// These positions; the first so many train.
+    Chosen(&'v [u32], usize),
+}
+
+impl Run<'_> {
+    /// Converts, judges and publishes.
+    ///
+    /// # Errors
+    /// Whatever keeps the result from being complete.
+    pub fn prepare(&self) -> Result<Prepared, Error> {
+        let mut converted = match self.options.group_by {
+            None => self.convert_by_rank()?,
+            Some(_) => self.convert_by_group()?,
+        };
+        self.judge(&mut converted)?;
+        let order = match &converted.grouped {
+            Some(split) => Order::Grouped(&split.order, split.train),
+            None => Order::ByRank(converted.sides.train.records()),
+        };
+        let leakage = converted.tally.leakage(&order);
+        let grouping = converted.grouped.as_ref().map(|split| Grouping {
+            groups: split.groups,
+            train_groups: split.train_groups,
+            deviation: split.deviation,
+        });
+        let shown_rejects = self.shown_rejects(&mut converted.rejects)?;
+        let mut prepared = Prepared {
+            counts: self.counts(&converted),
+            train_records: converted.sides.train.records(),
+            val_records: converted.sides.val.records(),
+            leakage,
+            grouping,
+            bytes_read: converted.bytes_read,
+            rejects: shown_rejects,
+            not_regular: self.listing.not_regular.clone(),
+            shown: converted.shown,
+            result: None,
+            has_no_locks: self.output.is_some_and(Output::has_no_locks),
+            kept_readme: false,
+        };
+        if let Some(output) = self.output {
+            let sides = converted.sides;
+            let mut manifest = self.manifest(&prepared, sides)?;
+            self.stage_rejects(output, &mut converted.rejects, &mut manifest)?;
+            self.stage_keys(output, &order, &converted.tally, &mut manifest)?;
+            self.watch.check_stop()?;
+            prepared.kept_readme = !output.may_write_card()?;
+            let published = output.publish(&mut manifest, self.watch)?;
+            prepared.result = Some((manifest, published));
+        }
+        Ok(prepared)
+    }
+
+    /// One pass: both sides grow toward each other, then the tails are put right.
+    fn convert_by_rank(&self) -> Result<Converted, Error> {
+        let listed = self.listing.len();
+        let mut converted = self.start()?;
+        let expected = self.options.val_ratio.train_count(listed as u64) as usize;
+        let Converted { tally, rejects, bytes_read, shown, sides, .. } = &mut converted;
+        self.pass(&Visit::BothEnds(expected), |batch| {
+            *bytes_read += batch.bytes_read;
+            self.count(batch, tally, rejects)?;
+            self.show(batch, shown);
+            sides.append(batch)
+        })?;
+        let exact = self.options.val_ratio.train_count(tally.accepted);
+        let Sides { train, val } = sides;
+        let moved = match train.records().checked_sub(exact) {
+            Some(surplus) => move_tail(train, val, surplus),
+            None => move_tail(val, train, exact - train.records()),
+        };
+        moved.map_err(write_error)?;
+        shown.truncate(usize::try_from(exact).unwrap_or(usize::MAX));
+        Ok(converted)
+    }
+
+    /// Two passes: the first finds out which records are accepted and to which groups they
+    /// belong, the second writes. A file that changed in between ends the run.
+    fn convert_by_group(&self) -> Result<Converted, Error> {
+        let mut converted = self.start()?;
+        let Converted { tally, rejects, bytes_read, shown, sides, grouped } = &mut converted;
+        self.pass(&Visit::All, |batch| {
+            *bytes_read += batch.bytes_read;
+            self.count(batch, tally, rejects)
+        })?;
+        // Judged before the second pass as well, which a failed run need not make.
+        if self.is_over_limit(rejects) || tally.accepted == 0 {
+            return Ok(converted);
+        }
+        let accepted = tally.accepted_positions().collect();
+        let split = split_groups(accepted, |position| tally.group(position), self.options.val_ratio);
+        self.pass(&Visit::Chosen(&split.order, split.train), |batch| {
+            *bytes_read += batch.bytes_read;
+            for (position, verdict) in &batch.verdicts {
+                match verdict {
+                    Verdict::Accepted(marks) if tally.is_same(*position, marks.content) => {}
+                    _ => return Err(Error::Changed { path: self.path(*position) }),
+                }
+            }
+            self.show(batch, shown);
+            sides.append(batch)
+        })?;
+        *grouped = Some(split);
+        Ok(converted)
+    }
+
+    fn start(&self) -> Result<Converted, Error> {
+        let staging = self.output.map(Output::staging);
+        let side =
+            |name| SideWriter::new(name, staging.as_deref(), self.options.shard_records.map(NonZeroU64::get));
+        Ok(Converted {
+            tally: Tally::new(self.listing.len(), self.options.group_by.is_some()),
+            rejects: RejectLog::create(staging.as_deref()).map_err(Error::RejectLog)?,
+            bytes_read: 0,
+            shown: Vec::new(),
+            sides: Sides { train: side("train"), val: side("val") },
+            grouped: None,
+        })
+    }
+
+    /// Converts the records that `visit` names on all threads and hands them to `sink` in that order.
+    fn pass(
+        &self,
+        visit: &Visit<'_>,
+        mut sink: impl FnMut(&RecordBatch) -> Result<(), Error> + Send,
+    ) -> Result<(), Error> {
+        let listed = self.listing.len();
+        let (total, train) = match visit {
+            Visit::All => (listed, listed),
+            Visit::BothEnds(train) => (listed, *train),
+            Visit::Chosen(order, train) => (order.len(), *train),
+        };
+        let position = |index: usize| match visit {
+            Visit::BothEnds(train) if index >= *train => (listed - 1 - (index - train)) as u32,
+            Visit::All | Visit::BothEnds(_) => index as u32,
+            Visit::Chosen(order, _) => order[index],
+        };
+        // No chunk lies on both sides.
+        let train_chunks = train.div_ceil(CHUNK_RECORDS);
+        let chunks = train_chunks + (total - train).div_ceil(CHUNK_RECORDS);
+        let lines = LineWriter::new(&self.options.template);
+        run_in_order(
+            self.pool,
+            chunks,
+            || Worker::new(self.options, self.listing, &lines),
+            RecordBatch::default,
+            |worker, chunk, batch, part| {
+                let (start, end) = match chunk.checked_sub(train_chunks) {
+                    None => (chunk * CHUNK_RECORDS, train),
+                    Some(chunk) => (train + chunk * CHUNK_RECORDS, total),
+                };
+                batch.trains = chunk < train_chunks;
+                for index in start..end.min(start + CHUNK_RECORDS) {
+                    self.watch.check_stop()?;
+                    worker.convert(position(index), batch)?;
+                    part(batch)?;
+                }
+                Ok(())
+            },
+            |batch| {
+                sink(batch)?;
+                let is_reject = |(_, verdict): &&(u32, Verdict)| matches!(verdict, Verdict::Rejected(_));
+                let rejects = batch.verdicts.iter().filter(is_reject).count();
+                self.watch.converted(batch.verdicts.len() as u64, batch.bytes_read, rejects as u64);
+                Ok(())
+            },
+        )
+    }
+
+    fn count(&self, batch: &RecordBatch, tally: &mut Tally, rejects: &mut RejectLog) -> Result<(), Error> {
+        for (position, verdict) in &batch.verdicts {
+            match verdict {
+                Verdict::Accepted(marks) => tally.accept(*position, marks),
+                Verdict::Skipped => tally.skip(),
+                Verdict::Rejected(reason) => {
+                    let key = self.listing.key(*position as usize);
+                    let pushed = match batch.trains {
+                        true => rejects.push_ascending(key, reason),
+                        false => rejects.push_descending(key, reason),
+                    };
+                    pushed.map_err(Error::RejectLog)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&self, batch: &RecordBatch, shown: &mut Vec<Vec<u8>>) {
+        if !batch.trains || shown.len() >= self.options.show {
+            return;
+        }
+        let lines = batch.lines.split_inclusive(|&byte| byte == b'\n');
+        shown.extend(lines.take(self.options.show - shown.len()).map(<[u8]>::to_vec));
+    }
+
+    fn path(&self, position: u32) -> PathBuf {
+        let mut path = PathBuf::new();
+        record_path(&self.options.corpus, self.listing.key(position as usize), &mut path);
+        path
+    }
+
+    fn is_over_limit(&self, rejects: &RejectLog) -> bool {
+        self.options.max_rejects.is_exceeded(rejects.counts().total(), self.listing.len() as u64)
+    }
+
+    /// Ends the run where its result would not be worth publishing.
+    fn judge(&self, converted: &mut Converted) -> Result<(), Error> {
+        let listed = self.listing.len() as u64;
+        let accepted = converted.tally.accepted;
+        if accepted == 0 {
+            let failed = self.failed_rejects(&mut converted.rejects)?;
+            return Err(Error::NothingAccepted { listed, skipped: converted.tally.skipped, failed });
+        }
+        if self.is_over_limit(&converted.rejects) {
+            let failed = self.failed_rejects(&mut converted.rejects)?;
+            return Err(Error::TooManyRejects { listed, limit: self.options.max_rejects, failed });
+        }
+        let ratio = self.options.val_ratio;
+        let side = match (converted.sides.train.records(), converted.sides.val.records()) {
+            (0, _) => "train",
+            (_, 0) if !ratio.is_zero() => "validation",
+            _ => return Ok(()),
+        };
+        let groups = converted.grouped.as_ref().map(|split| format!(", {} groups", split.groups));
+        Err(Error::EmptySide { side, accepted, ratio, groups: groups.unwrap_or_default() })
+    }
+
+    fn failed_rejects(&self, rejects: &mut RejectLog) -> Result<FailedRejects, Error> {
+        let report = match self.output {
+            Some(output) if rejects.counts().total() > 0 => {
+                Some(output.write_failed_rejects(|out| rejects.write_to(out))?)
+            }
+            _ => None,
+        };
+        let counts = rejects.counts().clone();
+        Ok(FailedRejects { counts, rejects: self.shown_rejects(rejects)?, report })
+    }
+
+    fn shown_rejects(&self, rejects: &mut RejectLog) -> Result<Vec<String>, Error> {
+        let limit = match self.options.mode {
+            Mode::Publish => REJECTS_SHOWN,
+            Mode::DryRun => usize::MAX - 1,
+        };
+        rejects.first(limit).map_err(Error::RejectLog)
+    }
+
+    fn counts(&self, converted: &Converted) -> Counts {
+        let rejects = converted.rejects.counts();
+        Counts {
+            listed: self.listing.len() as u64,
+            rejected: rejects.total(),
+            not_regular: self.listing.not_regular.len() as u64,
+            rejected_by_code: rejects.by_code().map(|(code, count)| (code.to_owned(), count)).collect(),
+            ..converted.tally.counts()
+        }
+    }
+
+    /// The manifest but for the files beside the shards.
+    fn manifest(&self, prepared: &Prepared, sides: Sides) -> Result<Manifest, Error> {
+        let options = self.options;
+        let val = match options.val_ratio.is_zero() {
+            true => None,
+            false => Some(sides.val.finish().map_err(write_error)?),
+        };
+        Ok(Manifest {
+            schema: SCHEMA.to_owned(),
+            tool: concat!("ctxtune ", env!("CARGO_PKG_VERSION")).to_owned(),
+            options: OptionsUsed {
+                seed: options.seed,
+                val_ratio: options.val_ratio.to_string(),
+                group_by: options.group_by.as_ref().map(GroupBy::to_string),
+                shard_records: options.shard_records.map(NonZeroU64::get),
+                only_correct: options.only_correct,
+                max_record_bytes: options.max_record_bytes as u64,
+            },
+            counts: prepared.counts.clone(),
+            leakage: prepared.leakage,
+            grouping: prepared.grouping,
+            template: TemplateUsed {
+                name: options.template.name.clone(),
+                text: options.template.text.clone(),
+            },
+            keys_sha256: self.listing.keys_sha256.clone(),
+            train: sides.train.finish().map_err(write_error)?,
+            val,
+            files: BTreeMap::new(),
+        })
+    }
+
+    fn stage_rejects(
+        &self,
+        output: &Output,
+        rejects: &mut RejectLog,
+        manifest: &mut Manifest,
+    ) -> Result<(), Error> {
+        let digest = output.stage(REJECTS, |out| rejects.write_to(out))?;
+        manifest.files.insert(REJECTS.to_owned(), digest);
+        Ok(())
+    }
+
+    /// `keys.tsv`: the split, the line (from 1) in its shard, the shard, the key as a JSON string.
+    fn stage_keys(
+        &self,
+        output: &Output,
+        order: &Order<'_>,
+        tally: &Tally,
+        manifest: &mut Manifest,
+    ) -> Result<(), Error> {
+        let digest = output.stage(KEYS, |out| {
+            writeln!(out, "split\tline\tshard\tkey")?;
+            for (split, side) in manifest.sides() {
+                let mut positions =
+                    if split == "train" { order.train(tally) } else { order.validation(tally) };
+                for shard in &side.shards {
+                    for (line, position) in (1..=shard.records).zip(&mut positions) {
+                        let key = KeyText(self.listing.key(position as usize)).to_json();
+                        writeln!(out, "{split}\t{line}\t{}\t{key}", shard.file)?;
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        manifest.files.insert(KEYS.to_owned(), digest);
+        Ok(())
+    }
+}
