@@ -68,6 +68,12 @@ fn push_hex(out: &mut Vec<u8>, unit: u16) {
     }
 }
 
+/// The number of bytes at the start of `bytes` that stand for themselves inside a JSON string:
+/// all up to the first quote, backslash or control character.
+pub fn plain_prefix(bytes: &[u8]) -> usize {
+    clean_prefix(bytes, Charset::Utf8)
+}
+
 /// Appends `text` as the inside of a JSON string, UTF-8 as it is.
 pub fn escape_once(out: &mut Vec<u8>, text: &str) {
     let mut rest = text.as_bytes();

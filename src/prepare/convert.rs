@@ -12,11 +12,12 @@ use crate::prepare::diagnose::diagnose;
 use crate::prepare::read::PADDING;
 use crate::prepare::record::{self, AgentText, Context, Record, Timestep};
 use crate::prepare::reject::RejectReason;
+use crate::prepare::scan::{self, Scratch};
 use crate::prepare::template::{Form, Segment, Template};
 
 const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// Buffers beyond this belong to one huge record and are given back.
+/// Buffers that a record beyond this has grown are given back before the next such record.
 const KEPT_BYTES: usize = 4 << 20;
 
 /// A parser with its buffers, to be reused for every record of a thread.
@@ -24,15 +25,30 @@ pub struct Parser {
     buffers: Buffers,
     tape: Tape<'static>,
     story_text: String,
+    strings: Vec<u8>,
 }
 
 impl Default for Parser {
     fn default() -> Self {
-        Parser { buffers: Buffers::default(), tape: Tape::null().reset(), story_text: String::new() }
+        Parser {
+            buffers: Buffers::default(),
+            tape: Tape::null().reset(),
+            story_text: String::new(),
+            strings: Vec::new(),
+        }
     }
 }
 
 impl Parser {
+    /// The record in `document`, where the quick reader takes it.
+    fn scan<'a>(&'a mut self, document: &'a [u8], group_field: Option<&str>) -> Option<Record<'a>> {
+        let text = simdutf8::basic::from_utf8(document).ok()?;
+        if self.strings.len() < text.len() {
+            self.strings.resize(text.len(), 0);
+        }
+        scan::read(text, group_field, Scratch { strings: &mut self.strings, story: &mut self.story_text })
+    }
+
     /// Parses the record in the first `length` bytes of `buffer`, which has [`PADDING`] more, and
     /// hands it to `look`. The bytes are changed: strings are unescaped in place.
     ///
@@ -46,12 +62,26 @@ impl Parser {
         look: impl FnOnce(&Record<'_>) -> T,
     ) -> Result<T, ParseFailure> {
         if length > KEPT_BYTES {
-            self.buffers = Buffers::default();
+            // One huge record must not leave its buffers behind.
+            *self = Parser::default();
         }
         let bom = if buffer[..length].starts_with(UTF8_BOM) { UTF8_BOM.len() } else { 0 };
-        let document = &mut buffer[bom..];
+        if let Some(record) = self.scan(&buffer[bom..length], group_field) {
+            return Ok(look(&record));
+        }
+        self.with_any_record(&mut buffer[bom..], length - bom, group_field, look)
+    }
+
+    /// The general path: simd-json's tape, and every rule of a record with its reason.
+    fn with_any_record<T>(
+        &mut self,
+        document: &mut [u8],
+        length: usize,
+        group_field: Option<&str>,
+        look: impl FnOnce(&Record<'_>) -> T,
+    ) -> Result<T, ParseFailure> {
         let mut tape = std::mem::replace(&mut self.tape, Tape::null()).reset();
-        let parsed = simd_json::fill_tape_padded(document, length - bom, &mut self.buffers, &mut tape);
+        let parsed = simd_json::fill_tape_padded(document, length, &mut self.buffers, &mut tape);
         let result = match parsed {
             Ok(()) => record::parse(&tape.0, group_field, &mut self.story_text)
                 .map(|record| look(&record))
@@ -59,9 +89,6 @@ impl Parser {
             Err(error) => Err(ParseFailure::Json(error)),
         };
         self.tape = tape.reset();
-        if length > KEPT_BYTES {
-            *self = Parser::default();
-        }
         result
     }
 }
@@ -199,33 +226,47 @@ impl<'t> LineWriter<'t> {
 
     /// Appends `context` as JSON text, escaped for the inside of a JSON string.
     fn write_context(&self, context: &Context<'_>, out: &mut Vec<u8>) {
-        let charset = self.template.context.charset;
+        match self.template.context.charset {
+            // Nothing to escape: most records, and a copy is several times faster than a search.
+            Charset::Utf8 if context.is_plain => {
+                self.write_context_with(context, out, |out, text| out.extend_from_slice(text.as_bytes()));
+            }
+            charset => self.write_context_with(context, out, |out, text| escape_twice(out, text, charset)),
+        }
+    }
+
+    fn write_context_with(
+        &self,
+        context: &Context<'_>,
+        out: &mut Vec<u8>,
+        write: impl Fn(&mut Vec<u8>, &str),
+    ) {
         let marks = &self.punctuation;
         out.extend_from_slice(&marks.open);
         for (index, name) in context.agents_names.iter().enumerate() {
             if index > 0 {
                 out.extend_from_slice(&marks.name_separator);
             }
-            escape_twice(out, name, charset);
+            write(out, name);
         }
         for (index, step) in context.steps.iter().enumerate() {
             let before = if index == 0 { &marks.names_to_steps } else { &marks.step_separator };
             out.extend_from_slice(before);
             match step.timestep {
-                Timestep::Text(text) => escape_twice(out, text, charset),
+                Timestep::Text(text) => write(out, text),
                 Timestep::Number(number) => out.extend_from_slice(number.to_string().as_bytes()),
             }
             out.extend_from_slice(&marks.to_state);
-            escape_twice(out, step.state, charset);
+            write(out, step.state);
             out.extend_from_slice(&marks.to_observations);
-            self.write_pairs(context.observations(step), charset, out);
+            self.write_pairs(context.observations(step), out, &write);
             out.extend_from_slice(&marks.to_actions);
-            self.write_pairs(context.actions(step), charset, out);
+            self.write_pairs(context.actions(step), out, &write);
         }
         out.extend_from_slice(&marks.close);
     }
 
-    fn write_pairs(&self, pairs: &[AgentText<'_>], charset: Charset, out: &mut Vec<u8>) {
+    fn write_pairs(&self, pairs: &[AgentText<'_>], out: &mut Vec<u8>, write: impl Fn(&mut Vec<u8>, &str)) {
         let marks = &self.punctuation;
         if pairs.is_empty() {
             out.extend_from_slice(marks.pairs_empty);
@@ -234,9 +275,9 @@ impl<'t> LineWriter<'t> {
         for (index, (agent, text)) in pairs.iter().enumerate() {
             let before = if index == 0 { &marks.pairs_open } else { &marks.pair_separator };
             out.extend_from_slice(before);
-            escape_twice(out, agent, charset);
+            write(out, agent);
             out.extend_from_slice(marks.agent_to_text);
-            escape_twice(out, text, charset);
+            write(out, text);
         }
         out.extend_from_slice(&marks.pairs_close);
     }

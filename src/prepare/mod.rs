@@ -28,6 +28,7 @@ pub mod read;
 pub mod record;
 pub mod reject;
 mod run;
+pub mod scan;
 mod shard;
 pub mod split;
 pub mod story;

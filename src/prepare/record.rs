@@ -37,6 +37,8 @@ pub struct Context<'a> {
     /// All pairs of agent and text, one step behind the other: two vectors a step would be
     /// sixteen allocations a record.
     pairs: Vec<AgentText<'a>>,
+    /// Whether no text holds a character that JSON escapes; `false` also where nobody looked.
+    pub is_plain: bool,
 }
 
 /// An agent and what it observes or does.
@@ -62,7 +64,30 @@ pub enum Timestep<'a> {
     Number(i128),
 }
 
+impl<'a> Step<'a> {
+    /// A step whose observations and actions are these ranges of the context's pairs.
+    pub fn new(
+        timestep: Timestep<'a>,
+        state: &'a str,
+        observations: (usize, usize),
+        actions: (usize, usize),
+    ) -> Self {
+        Step { timestep, state, observations, actions }
+    }
+}
+
 impl<'a> Context<'a> {
+    /// A context of these parts, unless it has no agents or no steps.
+    pub fn new(
+        agents_names: Vec<&'a str>,
+        steps: Vec<Step<'a>>,
+        pairs: Vec<AgentText<'a>>,
+        is_plain: bool,
+    ) -> Option<Self> {
+        let is_usable = !agents_names.is_empty() && !steps.is_empty();
+        is_usable.then_some(Context { agents_names, steps, pairs, is_plain })
+    }
+
     /// What each agent observes in `step`, in the record's order.
     pub fn observations(&self, step: &Step<'a>) -> &[AgentText<'a>] {
         &self.pairs[step.observations.0..step.observations.1]
@@ -231,6 +256,7 @@ fn context_of<'a>(value: Cursor<'_, 'a>, keys: &mut Vec<&'a str>) -> Result<Cont
         pairs: Vec::with_capacity(list.len * agents_names.len() * 2),
         steps: Vec::with_capacity(list.len),
         agents_names,
+        is_plain: false,
     };
     for (index, step) in list.enumerate() {
         let step = step_of(step, index, &mut context.pairs, keys)
@@ -308,7 +334,11 @@ fn pairs_of<'a>(
     Ok(())
 }
 
-fn split_item(item: &str) -> Result<AgentText<'_>, RejectReason> {
+/// An item of the list form, `agent: text`, split at the first colon, both sides trimmed.
+///
+/// # Errors
+/// When there is no colon, or nothing before it.
+pub fn split_item(item: &str) -> Result<AgentText<'_>, RejectReason> {
     let reason = |what| RejectReason::new(Code::AgentItem, what, "");
     let (agent, text) = item.split_once(':').ok_or_else(|| reason("the item is not `agent: text`"))?;
     match agent.trim_matches(story::is_blank) {
@@ -322,7 +352,7 @@ fn required<'n, 'a>(value: Option<Cursor<'n, 'a>>, key: &str) -> Result<Cursor<'
 }
 
 /// Some key that `keys` holds twice. Sorts a long list, since a hostile record may have a million keys.
-fn first_duplicate<'a>(keys: &mut [&'a str]) -> Option<&'a str> {
+pub fn first_duplicate<'a>(keys: &mut [&'a str]) -> Option<&'a str> {
     if keys.len() > 32 {
         keys.sort_unstable();
         return keys.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
