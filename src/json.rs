@@ -19,33 +19,40 @@ pub enum Charset {
 const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
 const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
 
-/// Flags (bit 7) each zero byte of `word`; exact up to and including the lowest flag.
-fn zero_bytes(word: u64) -> u64 {
-    word.wrapping_sub(ONES) & !word & HIGHS
+/// Flags (bit 7) the bytes of `word` below `limit`, which is at most 0x80; exact up to and including the
+/// lowest flag.
+const fn below(word: u64, limit: u8) -> u64 {
+    word.wrapping_sub(ONES * limit as u64) & !word & HIGHS
 }
 
 /// The number of bytes at the start of `bytes` that need no escape.
+#[inline]
 fn clean_prefix(bytes: &[u8], charset: Charset) -> usize {
     let mut position = 0;
-    for chunk in bytes.chunks_exact(8) {
-        let word = u64::from_le_bytes(chunk.try_into().expect("chunks_exact gives eight"));
-        let controls = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
-        let quotes = zero_bytes(word ^ (ONES * u64::from(b'"')));
-        let backslashes = zero_bytes(word ^ (ONES * u64::from(b'\\')));
-        let mut flags = controls | quotes | backslashes;
-        if charset == Charset::Ascii {
-            flags |= (word & HIGHS) | zero_bytes(word ^ (ONES * 0x7f));
+    let mut chunks = bytes.chunks_exact(8);
+    for chunk in &mut chunks {
+        match first_to_escape(chunk.try_into().expect("chunks_exact gives eight"), charset) {
+            8 => position += 8,
+            found => return position + found,
         }
-        if flags != 0 {
-            return position + flags.trailing_zeros() as usize / 8;
-        }
-        position += 8;
     }
-    let needs_escape = |&byte: &u8| {
-        byte < 0x20 || byte == b'"' || byte == b'\\' || (charset == Charset::Ascii && byte >= 0x7f)
-    };
-    let tail = &bytes[position..];
-    position + tail.iter().position(needs_escape).unwrap_or(tail.len())
+    let rest = chunks.remainder();
+    let mut padded = [b' '; 8];
+    padded[..rest.len()].copy_from_slice(rest);
+    position + first_to_escape(padded, charset).min(rest.len())
+}
+
+/// The place of the first byte that needs an escape, or 8.
+#[inline]
+fn first_to_escape(chunk: [u8; 8], charset: Charset) -> usize {
+    let word = u64::from_le_bytes(chunk);
+    // Flipping bit 1 puts the quote (0x22) at 0x20, right behind the control characters: one test for both.
+    let mut found = below(word ^ (ONES * 2), 0x21) | below(word ^ (ONES * 0x5c), 1);
+    if charset == Charset::Ascii {
+        found |= (word & HIGHS) | below(word ^ (ONES * 0x7f), 1);
+    }
+    // 64 zeros, hence 8, where nothing was found.
+    found.trailing_zeros() as usize / 8
 }
 
 /// The letter of the two-character escape of a control character, if JSON has one.
@@ -98,6 +105,9 @@ pub fn escape_twice(out: &mut Vec<u8>, text: &str, charset: Charset) {
     loop {
         let clean = clean_prefix(rest.as_bytes(), charset);
         out.extend_from_slice(&rest.as_bytes()[..clean]);
+        if clean == rest.len() {
+            return;
+        }
         // An escape is due at an ASCII byte or, in `Ascii`, at the first byte of a character:
         // continuation bytes are never reached, since whole characters are consumed.
         let Some(character) = rest[clean..].chars().next() else { return };
@@ -174,6 +184,22 @@ mod tests {
         assert_eq!(once("a\"b\\c\n\u{1}\u{7f}é"), "a\\\"b\\\\c\\n\\u0001\u{7f}é");
         assert_eq!(twice("a\"\\\n\u{1}é\u{7f}😀", Charset::Utf8), "a\\\\\\\"\\\\\\\\\\\\n\\\\u0001é\u{7f}😀");
         assert_eq!(twice("é\u{7f}😀~", Charset::Ascii), "\\\\u00e9\\\\u007f\\\\ud83d\\\\ude00~");
+    }
+
+    #[test]
+    fn every_byte_is_found_at_every_place() {
+        for charset in [Charset::Utf8, Charset::Ascii] {
+            for byte in 0..=255u8 {
+                let is_beyond = charset == Charset::Ascii && byte >= 0x7f;
+                let is_special = byte < 0x20 || byte == b'"' || byte == b'\\' || is_beyond;
+                for place in 0..40 {
+                    let mut bytes = [b'x'; 40];
+                    bytes[place] = byte;
+                    let expected = if is_special { place } else { 40 };
+                    assert_eq!(clean_prefix(&bytes, charset), expected, "{byte:#x} at {place}");
+                }
+            }
+        }
     }
 
     #[test]

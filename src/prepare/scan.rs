@@ -8,6 +8,8 @@
 //!
 //! Measured on 100,000 records: see ARCHITECTURE.md.
 
+use memchr::memchr2;
+
 use crate::json::plain_prefix;
 use crate::prepare::record::{AgentText, Context, Record, Step, Timestep, first_duplicate, split_item};
 use crate::prepare::story;
@@ -32,8 +34,7 @@ pub struct Scratch<'a> {
 /// `group_field` names a further top-level string to borrow.
 pub fn read<'a>(text: &'a str, group_field: Option<&str>, scratch: Scratch<'a>) -> Option<Record<'a>> {
     let Scratch { strings, story } = scratch;
-    let mut scanner =
-        Scanner { text, position: 0, strings, has_escapes: false, keys: Vec::with_capacity(16) };
+    let mut scanner = Scanner { text, position: 0, strings, is_escaped: false, keys: Vec::with_capacity(16) };
     let record = scanner.record(group_field, story)?;
     scanner.is_at_end().then_some(record)
 }
@@ -42,8 +43,8 @@ struct Scanner<'a> {
     text: &'a str,
     position: usize,
     strings: &'a mut [u8],
-    /// Whether some string taken so far had an escape.
-    has_escapes: bool,
+    /// Whether some string taken so far holds a character that JSON escapes.
+    is_escaped: bool,
     /// The keys of the object at hand; a vector of its own would be an allocation an object.
     keys: Vec<&'a str>,
 }
@@ -84,7 +85,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn context(&mut self) -> Option<Context<'a>> {
-        let had_escapes = std::mem::replace(&mut self.has_escapes, false);
+        let was_escaped = std::mem::replace(&mut self.is_escaped, false);
         let (mut names, mut steps, mut pairs) = (None, None, Vec::with_capacity(64));
         let mut context_keys = Vec::with_capacity(4);
         self.fields(|scanner, key| {
@@ -100,8 +101,8 @@ impl<'a> Scanner<'a> {
         if first_duplicate(&mut context_keys).is_some() {
             return None;
         }
-        let is_plain = !self.has_escapes;
-        self.has_escapes |= had_escapes;
+        let is_plain = !self.is_escaped;
+        self.is_escaped |= was_escaped;
         Context::new(names?, steps?, pairs, is_plain)
     }
 
@@ -258,6 +259,11 @@ impl<'a> Scanner<'a> {
         if first > b' ' {
             return Some(first);
         }
+        // One blank behind each comma and colon is what `json.dumps` writes.
+        if first == b' ' && *bytes.get(self.position + 1)? > b' ' {
+            self.position += 1;
+            return bytes.get(self.position).copied();
+        }
         self.skip_blanks();
         bytes.get(self.position).copied()
     }
@@ -339,7 +345,6 @@ impl<'a> Scanner<'a> {
 
     /// The string that begins at `start` and has its first backslash at `backslash`.
     fn unescaped(&mut self, start: usize, backslash: usize) -> Option<&'a str> {
-        self.has_escapes = true;
         let bytes = self.text.as_bytes();
         let room = std::mem::take(&mut self.strings);
         let (mut from, mut end, mut length) = (start, backslash, 0);
@@ -351,6 +356,7 @@ impl<'a> Scanner<'a> {
                 b'\\' => {
                     self.position = end;
                     let character = self.escape()?;
+                    self.is_escaped |= matches!(character, '"' | '\\' | '\0'..='\u{1f}');
                     length +=
                         character.encode_utf8(room.get_mut(length..)?.get_mut(..character.len_utf8())?).len();
                 }
@@ -367,20 +373,20 @@ impl<'a> Scanner<'a> {
 
     fn skip_string(&mut self) -> Option<()> {
         self.take(b'"')?;
+        let start = self.position;
         let bytes = self.text.as_bytes();
         loop {
-            self.position += plain_prefix(bytes.get(self.position..)?);
-            match bytes.get(self.position)? {
-                b'"' => {
-                    self.position += 1;
-                    return Some(());
-                }
-                b'\\' => {
-                    self.escape()?;
-                }
-                _ => return None,
+            // Unused strings are long: here a search by whole vectors pays.
+            self.position += memchr2(b'"', b'\\', bytes.get(self.position..)?)?;
+            if bytes[self.position] == b'"' {
+                break;
             }
+            self.escape()?;
         }
+        let has_control =
+            bytes[start..self.position].iter().fold(false, |found, &byte| found | (byte < b' '));
+        self.position += 1;
+        (!has_control).then_some(())
     }
 
     /// The character of the escape here; a surrogate alone is none.
