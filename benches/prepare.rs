@@ -13,7 +13,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ctxtune::prepare::reject::RejectLimit;
 use ctxtune::prepare::template::Template;
-use ctxtune::prepare::{Durability, Error, Mode, Options, Prepared, Watch, prepare};
+use ctxtune::prepare::{Durability, Error, Mode, Options, Prepared, Purpose, Watch, prepare};
 
 use corpus::Shape;
 
@@ -80,8 +80,7 @@ fn options(corpus: &Path, output_dir: &Path, threads: usize) -> Options {
         max_record_bytes: 64 << 20,
         threads: NonZeroUsize::new(threads).expect("there is at least one thread"),
         durability: Durability::NoSync,
-        mode: Mode::Publish,
-        show: 0,
+        purpose: Purpose { mode: Mode::Publish, show: 0, name_rejects: 0 },
     }
 }
 

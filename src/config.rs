@@ -17,7 +17,7 @@ use crate::prepare::group::GroupBy;
 use crate::prepare::reject::RejectLimit;
 use crate::prepare::split::Ratio;
 use crate::prepare::template::{Template, TemplateError};
-use crate::prepare::{Durability, Mode, Options};
+use crate::prepare::{Durability, Options, Purpose};
 
 /// Where data goes unless somebody says otherwise.
 pub const DEFAULT_OUTPUT_DIR: &str = "training/output";
@@ -277,12 +277,12 @@ impl PrepareChoices {
         }
     }
 
-    /// Puts defaults where nothing was chosen and checks the rest. `mode` and `show` are no settings,
-    /// but what this one run is for; `cores` is the number of threads by default.
+    /// Puts defaults where nothing was chosen and checks the rest; `cores` is the number of threads by
+    /// default.
     ///
     /// # Errors
     /// When no corpus was named, a value is out of bounds, or the template cannot be used.
-    pub fn resolve(self, mode: Mode, show: usize, cores: NonZeroUsize) -> Result<Options, ConfigError> {
+    pub fn resolve(self, purpose: Purpose, cores: NonZeroUsize) -> Result<Options, ConfigError> {
         let Bytes(max_record_bytes) = self.max_record_bytes.unwrap_or(Bytes(64 << 20));
         if max_record_bytes == 0 || max_record_bytes > MAX_RECORD_BYTES {
             let reason = format!("{max_record_bytes} bytes; it is from 1 byte to 1GiB");
@@ -307,8 +307,7 @@ impl PrepareChoices {
                 Some(true) => Durability::NoSync,
                 Some(false) | None => Durability::Sync,
             },
-            mode,
-            show,
+            purpose,
         })
     }
 }
@@ -330,6 +329,7 @@ fn read_template(name: &Path) -> Result<Template, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prepare::Mode;
 
     fn file(yaml: &str) -> Result<ConfigFile, ConfigError> {
         let dir = tempfile::tempdir().unwrap();
@@ -339,7 +339,8 @@ mod tests {
     }
 
     fn resolve(choices: PrepareChoices) -> Result<Options, ConfigError> {
-        choices.resolve(Mode::Publish, 0, NonZeroUsize::MIN)
+        let purpose = Purpose { mode: Mode::Publish, show: 0, name_rejects: 0 };
+        choices.resolve(purpose, NonZeroUsize::MIN)
     }
 
     #[test]

@@ -203,6 +203,12 @@ pub enum ManifestError {
     },
 }
 
+/// Whether `name` names a file of the directory itself: a manifest must not reach elsewhere.
+fn is_plain_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(part)), None) if part == name)
+}
+
 impl Manifest {
     /// Reads the manifest of the output directory `dir`.
     ///
@@ -228,6 +234,9 @@ impl Manifest {
             serde_json::from_slice(&bytes).map_err(|error| foreign(error.to_string()))?;
         if manifest.schema != SCHEMA {
             return Err(foreign(format!("its schema is `{}`", manifest.schema)));
+        }
+        if let Some(name) = manifest.file_names().into_iter().find(|name| !is_plain_name(name)) {
+            return Err(foreign(format!("`{name}` is no file name")));
         }
         Ok(Some(manifest))
     }

@@ -84,7 +84,7 @@ impl From<prepare::Error> for Failure {
                 "wait for that run to end, or choose another --output-dir".to_owned(),
             ),
             Error::Lock(LockError::Io { .. }) => {
-                (Exit::Failed, "locked", "check the directory's permissions".to_owned())
+                (Exit::Failed, "locked", "check the directory's permissions and free space".to_owned())
             }
             Error::Manifest(ManifestError::Foreign { .. }) => (
                 Exit::Failed,

@@ -21,11 +21,10 @@ pub mod report;
 
 /// Runs the program with `arguments`, the program's name first.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
-    let wants_json =
-        arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json");
-    let cli = match Cli::try_parse_from(with_dashes(arguments)) {
+    let arguments = with_dashes(arguments);
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => return ExitCode::from(explain_usage(&error, wants_json) as u8),
+        Err(error) => return ExitCode::from(explain_usage(&error, &arguments) as u8),
     };
     let mut terminal = Terminal::new(cli.command.voice());
     let name = cli.command.name();
@@ -53,14 +52,18 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
 }
 
 /// Prints what clap has to say: help and version to stdout, errors to stderr.
-fn explain_usage(error: &clap::Error, wants_json: bool) -> Exit {
-    if wants_json && error.use_stderr() {
+fn explain_usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
+    let mut flags = arguments.iter().take_while(|argument| *argument != "--");
+    if error.use_stderr() && flags.any(|argument| argument == "--json") {
         let message = error.to_string();
         let mut lines = message.lines().filter(|line| !line.trim().is_empty());
         let first = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
         let failure = Failure::new(Exit::Usage, "usage", first, "see `ctxtune --help`");
         let voice = args::Voice { json: true, quiet: true, verbose: false };
-        return Terminal::new(voice).fail("", &failure, serde_json::Map::new());
+        let known = Cli::command();
+        let command = arguments.iter().filter_map(|argument| argument.to_str());
+        let command = command.skip(1).find(|name| known.find_subcommand(name).is_some());
+        return Terminal::new(voice).fail(command.unwrap_or_default(), &failure, serde_json::Map::new());
     }
     // A closed pipe is no reason to complain: `ctxtune --help | head -1`.
     let _ = error.print();

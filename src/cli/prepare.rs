@@ -15,10 +15,13 @@ use crate::config::{ConfigError, ConfigFile};
 use crate::json::KeyText;
 use crate::prepare::example::Example;
 use crate::prepare::{
-    Error, FailedRejects, Mode, NotRegular, Options, Prepared, Published, REJECTS_SHOWN, Watch, prepare,
+    Error, FailedRejects, Mode, NotRegular, Options, Prepared, Published, Purpose, Watch, prepare,
 };
 
 const COMMAND: &str = "prepare";
+
+/// How many rejects, or passed-over files, a summary names unless it is to name all.
+const REJECTS_NAMED: usize = 5;
 
 /// Runs the command.
 pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
@@ -35,8 +38,8 @@ pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Ex
         Ok(prepared) => {
             show_examples(&prepared, terminal);
             summarize(&options, &prepared, duration, terminal);
-            let out = options.output_dir.to_string_lossy();
-            let line = (options.mode == Mode::Publish).then_some(&*out);
+            let out = options.output_dir.as_os_str().as_encoded_bytes();
+            let line = (options.purpose.mode == Mode::Publish).then_some(out);
             terminal.succeed(COMMAND, line, document(&options, &prepared, duration))
         }
         Err(error) => fail(error, signals, terminal),
@@ -48,9 +51,14 @@ fn resolve(args: &PrepareArgs) -> Result<Options, ConfigError> {
     if let Some(path) = &args.config_path {
         choices = choices.over(ConfigFile::read(path)?.prepare_choices()?);
     }
-    let mode = if args.dry_run { Mode::DryRun } else { Mode::Publish };
+    let names_all = args.dry_run || args.voice.verbose;
+    let purpose = Purpose {
+        mode: if args.dry_run { Mode::DryRun } else { Mode::Publish },
+        show: args.show,
+        name_rejects: if names_all { usize::MAX - 1 } else { REJECTS_NAMED },
+    };
     let cores = std::thread::available_parallelism().unwrap_or(std::num::NonZeroUsize::MIN);
-    choices.resolve(mode, args.show, cores)
+    choices.resolve(purpose, cores)
 }
 
 fn fail(error: Error, signals: &Signals, terminal: &mut Terminal) -> Exit {
@@ -78,15 +86,15 @@ struct Bar<'s> {
 impl<'s> Bar<'s> {
     fn new(signals: &'s Signals, may_draw: bool) -> Self {
         let drawn = if may_draw { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        drawn.enable_steady_tick(Duration::from_millis(100));
+        if may_draw {
+            drawn.enable_steady_tick(Duration::from_millis(100));
+        }
         Bar { signals, drawn, bytes: AtomicU64::new(0), rejects: AtomicU64::new(0) }
     }
 
     /// From the listing, whose end nobody knows, to the conversion.
     fn begin_conversion(&self) {
-        let style = ProgressStyle::with_template(
-            "{bar:30} {human_pos}/{human_len} records  {per_sec}  {msg}  {eta} left",
-        );
+        let style = ProgressStyle::with_template("{bar:20} {human_pos}/{human_len} {msg}, {eta} left");
         self.drawn.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         self.drawn.reset_elapsed();
     }
@@ -113,8 +121,15 @@ impl Watch for Bar<'_> {
             self.drawn.set_length(visited.max(self.drawn.length().unwrap_or(0) * 2));
         }
         self.drawn.inc(records);
-        let rate = bytes as f64 / self.drawn.elapsed().as_secs_f64().max(0.001);
-        self.drawn.set_message(format!("{}/s  {}", sized(rate as u64), counted(rejects, "reject")));
+        let seconds = self.drawn.elapsed().as_secs_f64().max(0.001);
+        let (files, rate) =
+            ((self.drawn.position() as f64 / seconds) as u64, (bytes as f64 / seconds) as u64);
+        self.drawn.set_message(format!(
+            "{}/s, {}/s, {}",
+            grouped(files),
+            sized(rate),
+            counted(rejects, "reject")
+        ));
     }
 
     fn publishing(&self, step: &str) {
@@ -268,11 +283,12 @@ fn say_rejects<'c>(rejects: &[String], by_code: impl Iterator<Item = (&'c str, u
     terminal.say(&format!("{} {}{codes}", terminal.paint(Style::Label, "rejected "), grouped(total)));
     let mut named: std::collections::BTreeMap<String, u64> = std::collections::BTreeMap::new();
     for reject in rejects {
-        let Ok(reject) = serde_json::from_str::<Value>(&lossy_surrogates(reject)) else { continue };
+        let Ok(reject) = serde_json::from_str::<Value>(&without_surrogates(reject)) else { continue };
         let text = |field: &str| reject[field].as_str().unwrap_or_default().to_owned();
         *named.entry(text("code")).or_default() += 1;
         let at = if text("at").is_empty() { String::new() } else { format!(" at {}", text("at")) };
-        terminal.say(&printable(&format!("  {}: {}: {}{at}", text("key"), text("code"), text("reason"))));
+        let line = format!("  {}: {}: {}{at}", text("key"), text("code"), text("reason"));
+        terminal.say(&printable(&line).replace('\n', "\\n"));
     }
     let more: Vec<String> = by_code
         .iter()
@@ -285,16 +301,30 @@ fn say_rejects<'c>(rejects: &[String], by_code: impl Iterator<Item = (&'c str, u
     }
 }
 
-/// A key's undecodable bytes are `\udcXX` escapes, which serde_json refuses: shown as `\xXX`.
-fn lossy_surrogates(json: &str) -> String {
-    json.replace("\\udc", "\\\\xdc")
+/// JSON that serde_json reads: a key's undecodable bytes are `\udcXX` escapes, shown as `\xXX`.
+fn without_surrogates(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(start) = rest.find('\\') {
+        text.push_str(&rest[..start]);
+        let escape = &rest[start..];
+        // An escaped backslash is passed over whole: what follows it is text.
+        let (shown, after) = match escape.strip_prefix("\\udc") {
+            Some(digits) => ("\\\\x", digits),
+            None => escape.split_at(2),
+        };
+        text.push_str(shown);
+        rest = after;
+    }
+    text.push_str(rest);
+    text
 }
 
 fn not_regular(entries: &[NotRegular], terminal: &Terminal) -> String {
     if entries.is_empty() {
         return String::new();
     }
-    let limit = if terminal.voice().verbose { entries.len() } else { REJECTS_SHOWN };
+    let limit = if terminal.voice().verbose { entries.len() } else { REJECTS_NAMED };
     let mut named: Vec<String> = entries
         .iter()
         .take(limit)
@@ -315,7 +345,7 @@ fn document(options: &Options, prepared: &Prepared, duration: Duration) -> Map<S
     let mut fields = Map::new();
     let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
     put("output_dir", json!(options.output_dir.to_string_lossy()));
-    put("dry_run", json!(options.mode == Mode::DryRun));
+    put("dry_run", json!(options.purpose.mode == Mode::DryRun));
     put(
         "published",
         json!(prepared.result.as_ref().map(|(_, published)| match published {
@@ -331,7 +361,10 @@ fn document(options: &Options, prepared: &Prepared, duration: Duration) -> Map<S
     let not_regular: Vec<Value> = prepared
         .not_regular
         .iter()
-        .map(|entry| json!({ "key": KeyText(&entry.key), "kind": entry.kind }))
+        .map(|entry| {
+            let key = without_surrogates(&KeyText(&entry.key).to_json());
+            json!({ "key": serde_json::from_str::<Value>(&key).unwrap_or(Value::Null), "kind": entry.kind })
+        })
         .collect();
     put("not_regular", json!(not_regular));
     let manifest = prepared.result.as_ref().map(|(manifest, _)| manifest);
@@ -345,7 +378,7 @@ fn document(options: &Options, prepared: &Prepared, duration: Duration) -> Map<S
 fn rejects_value(rejects: &[String]) -> Value {
     rejects
         .iter()
-        .map(|reject| serde_json::from_str::<Value>(&lossy_surrogates(reject)).unwrap_or(Value::Null))
+        .map(|reject| serde_json::from_str::<Value>(&without_surrogates(reject)).unwrap_or(Value::Null))
         .collect()
 }
 

@@ -80,13 +80,13 @@ impl Terminal {
     }
 
     /// Ends a successful command: its one line of data, or the JSON document with `fields`.
-    pub fn succeed(&mut self, command: &str, line: Option<&str>, fields: Map<String, Value>) -> Exit {
+    pub fn succeed(&mut self, command: &str, line: Option<&[u8]>, fields: Map<String, Value>) -> Exit {
         if self.voice.json {
             let document = document(command, Exit::Done, Value::Null, fields);
             return self.deliver(command, format!("{document}\n").as_bytes());
         }
         match line {
-            Some(line) => self.deliver(command, format!("{line}\n").as_bytes()),
+            Some(line) => self.deliver(command, &[line, b"\n"].concat()),
             None => Exit::Done,
         }
     }

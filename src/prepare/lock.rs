@@ -67,8 +67,9 @@ fn acquire_with(
             options.read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         match try_lock(&file) {
             Ok(()) if is_still_there(&file, &path) => {
-                write_holder(&mut file).map_err(failed)?;
-                return Ok(OutputLock { path, file, is_exclusive_file: false });
+                let mut lock = OutputLock { path: path.clone(), file, is_exclusive_file: false };
+                write_holder(&mut lock.file).map_err(failed)?;
+                return Ok(lock);
             }
             // The run before us has removed this file on its way out.
             Ok(()) => {}
@@ -91,9 +92,10 @@ fn acquire_exclusive(dir: &Path) -> Result<OutputLock, LockError> {
     let failed = |source| LockError::Io { path: path.clone(), source };
     for _ in 0..2 {
         match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
-            Ok(mut file) => {
-                write_holder(&mut file).map_err(failed)?;
-                return Ok(OutputLock { path, file, is_exclusive_file: true });
+            Ok(file) => {
+                let mut lock = OutputLock { path: path.clone(), file, is_exclusive_file: true };
+                write_holder(&mut lock.file).map_err(failed)?;
+                return Ok(lock);
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed(error)),

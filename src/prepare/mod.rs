@@ -33,6 +33,7 @@ mod shard;
 pub mod split;
 pub mod story;
 mod tally;
+mod tape;
 pub mod template;
 mod window;
 mod worker;
@@ -46,9 +47,6 @@ use reject::RejectLimit;
 use run::{KEYS, REJECTS, Run};
 use split::Ratio;
 use template::Template;
-
-/// How many rejects a summary names.
-pub const REJECTS_SHOWN: usize = 5;
 
 /// What to prepare, and how. Everything is decided: no value is looked up later.
 #[derive(Debug, Clone)]
@@ -77,13 +75,22 @@ pub struct Options {
     pub threads: NonZeroUsize,
     /// Whether the result is to survive a power loss.
     pub durability: Durability,
+    /// What this run is for.
+    pub purpose: Purpose,
+}
+
+/// What one run is for, as opposed to the settings that decide its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Purpose {
     /// Whether to write anything at all.
     pub mode: Mode,
     /// How many of the first training lines to give back for people to look at.
     pub show: usize,
+    /// How many of the first rejects to give back.
+    pub name_rejects: usize,
 }
 
-/// What a run is for.
+/// Whether a run writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Write and publish.
@@ -107,7 +114,7 @@ pub struct Prepared {
     pub grouping: Option<Grouping>,
     /// Bytes of records read; with groups every record is read twice.
     pub bytes_read: u64,
-    /// The rejects in rank order as JSON lines: the first [`REJECTS_SHOWN`], or all in a dry run.
+    /// The rejects in rank order as JSON lines: as many as asked for.
     pub rejects: Vec<String>,
     /// What was named like a record and was no regular file.
     pub not_regular: Vec<NotRegular>,
@@ -153,7 +160,7 @@ pub fn prepare(options: &Options, watch: &dyn Watch) -> Result<Prepared, Error> 
         .thread_name(|index| format!("convert-{index}"))
         .build()
         .map_err(|error| Error::Threads(io::Error::other(error)))?;
-    let output = match options.mode {
+    let output = match options.purpose.mode {
         Mode::Publish => Some(Output::open(&options.output_dir, options.durability)?),
         Mode::DryRun => None,
     };

@@ -69,7 +69,12 @@ impl Output {
     pub fn open(dir: &Path, durability: Durability) -> Result<Output, Error> {
         let was_made = !dir.exists();
         std::fs::create_dir_all(dir).map_err(|source| Error::Write { path: dir.to_owned(), source })?;
-        let lock = OutputLock::acquire(dir)?;
+        let lock = OutputLock::acquire(dir).inspect_err(|_| {
+            if was_made {
+                // Fails, as it should, unless the directory is empty.
+                let _ = std::fs::remove_dir(dir);
+            }
+        })?;
         let output = Output { dir: dir.to_owned(), durability, was_made, lock: Some(lock) };
         output.clean_up()?;
         let staging = output.staging();
@@ -101,7 +106,7 @@ impl Output {
                 // One that cannot be read is the empty mark, or was never complete.
                 let Ok(Some(manifest)) = Manifest::read_file(&staging.join(name)) else { continue };
                 for file in manifest.file_names() {
-                    if file != card::FILE_NAME || is_our_card(&self.dir, &manifest) {
+                    if file != card::FILE_NAME || is_our_card(&self.dir, &manifest)? {
                         remove_if_there(&self.dir.join(file))?;
                     }
                 }
@@ -228,7 +233,10 @@ impl Output {
     /// When the published manifest cannot be read.
     pub fn may_write_card(&self) -> Result<bool, Error> {
         let there = self.dir.join(card::FILE_NAME).symlink_metadata().is_ok();
-        Ok(!there || self.published()?.is_some_and(|manifest| is_our_card(&self.dir, &manifest)))
+        match self.published()? {
+            Some(manifest) if there => is_our_card(&self.dir, &manifest),
+            _ => Ok(!there),
+        }
     }
 
     /// Whether every file named, and the manifest, is already there with the same bytes.
@@ -326,9 +334,13 @@ fn give_space_back(staging: &Path) {
 }
 
 /// Whether the card in `dir` is, byte for byte, the one that `manifest` vouches for.
-fn is_our_card(dir: &Path, manifest: &Manifest) -> bool {
-    let Ok(card) = std::fs::read(dir.join(card::FILE_NAME)) else { return false };
-    manifest.files.get(card::FILE_NAME) == Some(&digest_of(&card))
+fn is_our_card(dir: &Path, manifest: &Manifest) -> Result<bool, Error> {
+    let path = dir.join(card::FILE_NAME);
+    match std::fs::read(&path) {
+        Ok(card) => Ok(manifest.files.get(card::FILE_NAME) == Some(&digest_of(&card))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || path.is_dir() => Ok(false),
+        Err(source) => Err(Error::Read { path, source }),
+    }
 }
 
 /// Writes to a file and takes the digest of what it writes.

@@ -9,6 +9,7 @@ use simd_json::{Node, StaticNode};
 
 use crate::prepare::reject::{Code, RejectReason};
 use crate::prepare::story;
+use crate::prepare::tape::Cursor;
 
 /// One usable record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,7 +146,7 @@ pub fn parse<'a>(
     group_field: Option<&str>,
     story_text: &'a mut String,
 ) -> Result<Record<'a>, RejectReason> {
-    let root = Cursor { nodes, index: 0 };
+    let root = Cursor::root(nodes);
     let mut keys = Vec::with_capacity(16);
     root.object("")?.check_duplicates(&mut keys)?;
     let mut record = RootFields::default();
@@ -239,7 +240,7 @@ fn context_of<'a>(value: Cursor<'_, 'a>, keys: &mut Vec<&'a str>) -> Result<Cont
     }
     let names = required(names, "agents_names")?;
     let list = names.list("agents_names")?;
-    let mut agents_names = Vec::with_capacity(list.len);
+    let mut agents_names = Vec::with_capacity(list.len());
     for (index, name) in list.enumerate() {
         let at = |reason: RejectReason| reason.within(&format!("agents_names[{index}]"));
         agents_names.push(name.string("").map_err(at)?);
@@ -249,12 +250,12 @@ fn context_of<'a>(value: Cursor<'_, 'a>, keys: &mut Vec<&'a str>) -> Result<Cont
     }
 
     let list = required(steps, "socialized_context")?.list("socialized_context")?;
-    if list.len == 0 {
+    if list.len() == 0 {
         return Err(RejectReason::new(Code::NoSteps, "there is no timestep", "socialized_context"));
     }
     let mut context = Context {
-        pairs: Vec::with_capacity(list.len * agents_names.len() * 2),
-        steps: Vec::with_capacity(list.len),
+        pairs: Vec::with_capacity(list.len() * agents_names.len() * 2),
+        steps: Vec::with_capacity(list.len()),
         agents_names,
         is_plain: false,
     };
@@ -359,121 +360,6 @@ pub fn first_duplicate<'a>(keys: &mut [&'a str]) -> Option<&'a str> {
     }
     let repeats = |(index, key): (usize, &&'a str)| keys[..index].contains(key).then_some(*key);
     keys.iter().enumerate().find_map(repeats)
-}
-
-/// A value on the parser's tape.
-#[derive(Clone, Copy)]
-struct Cursor<'n, 'a> {
-    nodes: &'n [Node<'a>],
-    index: usize,
-}
-
-impl<'n, 'a> Cursor<'n, 'a> {
-    fn node(self) -> Node<'a> {
-        self.nodes[self.index]
-    }
-
-    /// The index of the node behind this value and all it holds.
-    fn end(self) -> usize {
-        match self.node() {
-            Node::Object { count, .. } | Node::Array { count, .. } => self.index + 1 + count,
-            Node::String(_) | Node::Static(_) => self.index + 1,
-        }
-    }
-
-    fn wrong_type(self, at: &str, expected: &str) -> RejectReason {
-        let found = match self.node() {
-            Node::String(_) => "a string",
-            Node::Object { .. } => "an object",
-            Node::Array { .. } => "a list",
-            Node::Static(StaticNode::Bool(_)) => "a boolean",
-            Node::Static(StaticNode::Null) => "null",
-            Node::Static(_) => "a number",
-        };
-        RejectReason::new(Code::WrongType, format!("expected {expected}, found {found}"), at)
-    }
-
-    fn string(self, at: &str) -> Result<&'a str, RejectReason> {
-        match self.node() {
-            Node::String(text) => Ok(text),
-            _ => Err(self.wrong_type(at, "a string")),
-        }
-    }
-
-    fn optional_bool(self, at: &str) -> Result<Option<bool>, RejectReason> {
-        match self.node() {
-            Node::Static(StaticNode::Bool(value)) => Ok(Some(value)),
-            Node::Static(StaticNode::Null) => Ok(None),
-            _ => Err(self.wrong_type(at, "true, false or null")),
-        }
-    }
-
-    fn object(self, at: &str) -> Result<Fields<'n, 'a>, RejectReason> {
-        match self.node() {
-            Node::Object { len, .. } => Ok(Fields { items: self.items(len) }),
-            _ => Err(self.wrong_type(at, "an object")),
-        }
-    }
-
-    fn list(self, at: &str) -> Result<Items<'n, 'a>, RejectReason> {
-        match self.node() {
-            Node::Array { len, .. } => Ok(self.items(len)),
-            _ => Err(self.wrong_type(at, "a list")),
-        }
-    }
-
-    fn items(self, len: usize) -> Items<'n, 'a> {
-        Items { nodes: self.nodes, index: self.index + 1, len }
-    }
-}
-
-/// The items of a list, in order.
-struct Items<'n, 'a> {
-    nodes: &'n [Node<'a>],
-    index: usize,
-    len: usize,
-}
-
-impl<'n, 'a> Iterator for Items<'n, 'a> {
-    type Item = Cursor<'n, 'a>;
-
-    fn next(&mut self) -> Option<Cursor<'n, 'a>> {
-        self.len = self.len.checked_sub(1)?;
-        let item = Cursor { nodes: self.nodes, index: self.index };
-        self.index = item.end();
-        Some(item)
-    }
-}
-
-/// The keys and values of an object, in order.
-struct Fields<'n, 'a> {
-    items: Items<'n, 'a>,
-}
-
-impl<'n, 'a> Iterator for Fields<'n, 'a> {
-    type Item = (&'a str, Cursor<'n, 'a>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let items = &mut self.items;
-        items.len = items.len.checked_sub(1)?;
-        let Node::String(key) = items.nodes[items.index] else { return None };
-        let value = Cursor { nodes: items.nodes, index: items.index + 1 };
-        items.index = value.end();
-        Some((key, value))
-    }
-}
-
-impl<'a> Fields<'_, 'a> {
-    fn check_duplicates(self, keys: &mut Vec<&'a str>) -> Result<(), RejectReason> {
-        keys.clear();
-        keys.extend(self.map(|(key, _)| key));
-        match first_duplicate(keys) {
-            Some(key) => {
-                Err(RejectReason::new(Code::DuplicateKey, format!("the key `{key}` appears twice"), key))
-            }
-            None => Ok(()),
-        }
-    }
 }
 
 #[cfg(test)]

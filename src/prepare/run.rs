@@ -22,7 +22,7 @@ use crate::prepare::shard::{FileError, SideWriter, move_tail};
 use crate::prepare::tally::{Order, Tally};
 use crate::prepare::window::run_in_order;
 use crate::prepare::worker::{RecordBatch, Verdict, Worker};
-use crate::prepare::{Mode, Options, Prepared, REJECTS_SHOWN, Watch};
+use crate::prepare::{Options, Prepared, Watch};
 
 /// Records a chunk: their lines fill a write of some hundred KiB.
 const CHUNK_RECORDS: usize = 64;
@@ -192,7 +192,7 @@ impl Run<'_> {
             |name| SideWriter::new(name, staging.as_deref(), self.options.shard_records.map(NonZeroU64::get));
         Ok(Converted {
             tally: Tally::new(self.listing.len(), self.options.group_by.is_some()),
-            rejects: RejectLog::create(staging.as_deref()).map_err(Error::RejectLog)?,
+            rejects: RejectLog::create(staging.as_deref()).map_err(|source| self.reject_error(source))?,
             bytes_read: 0,
             shown: Vec::new(),
             sides: Sides { train: side("train"), val: side("val") },
@@ -260,7 +260,7 @@ impl Run<'_> {
                         true => rejects.push_ascending(key, reason),
                         false => rejects.push_descending(key, reason),
                     };
-                    pushed.map_err(Error::RejectLog)?;
+                    pushed.map_err(|source| self.reject_error(source))?;
                 }
             }
         }
@@ -268,17 +268,24 @@ impl Run<'_> {
     }
 
     fn show(&self, batch: &RecordBatch, shown: &mut Vec<Vec<u8>>) {
-        if !batch.trains || shown.len() >= self.options.show {
+        if !batch.trains || shown.len() >= self.options.purpose.show {
             return;
         }
         let lines = batch.lines.split_inclusive(|&byte| byte == b'\n');
-        shown.extend(lines.take(self.options.show - shown.len()).map(<[u8]>::to_vec));
+        shown.extend(lines.take(self.options.purpose.show - shown.len()).map(<[u8]>::to_vec));
     }
 
     fn path(&self, position: u32) -> PathBuf {
         let mut path = PathBuf::new();
         record_path(&self.options.corpus, self.listing.key(position as usize), &mut path);
         path
+    }
+
+    fn reject_error(&self, source: std::io::Error) -> Error {
+        match self.output {
+            Some(output) => Error::Write { path: output.staging(), source },
+            None => Error::RejectLog(source),
+        }
     }
 
     fn is_over_limit(&self, rejects: &RejectLog) -> bool {
@@ -319,11 +326,8 @@ impl Run<'_> {
     }
 
     fn shown_rejects(&self, rejects: &mut RejectLog) -> Result<Vec<String>, Error> {
-        let limit = match self.options.mode {
-            Mode::Publish => REJECTS_SHOWN,
-            Mode::DryRun => usize::MAX - 1,
-        };
-        rejects.first(limit).map_err(Error::RejectLog)
+        let limit = self.options.purpose.name_rejects;
+        rejects.first(limit).map_err(|source| self.reject_error(source))
     }
 
     fn counts(&self, converted: &Converted) -> Counts {

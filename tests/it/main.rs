@@ -9,4 +9,17 @@
     reason = "a test fails by panicking, and says when it skips"
 )]
 
+mod architecture;
+mod cli;
+mod datasets;
+mod determinism;
+mod differential;
+#[cfg(target_os = "linux")]
+mod faults;
+mod input;
+#[cfg(unix)]
+mod process;
+mod publish;
+mod readme;
+mod real_data;
 mod support;

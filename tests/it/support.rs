@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+/// Files with their bytes, by path.
+pub type Tree = Vec<(String, Vec<u8>)>;
 
 /// A temporary directory that a test fills and looks into.
 pub struct Dir(tempfile::TempDir);
@@ -55,10 +59,47 @@ impl Dir {
         command
     }
 
+    /// `prepare corpus -o out --no-sync` and `more`, run in this directory.
+    pub fn prepare(&self, more: &[&str]) -> Outcome {
+        self.ctxtune(["prepare", "corpus", "-o", "out", "--no-sync"].iter().chain(more))
+    }
+
+    /// The lines of a JSONL file.
+    pub fn json_lines(&self, name: &str) -> Vec<Value> {
+        self.read(name).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The manifest of `out`.
+    pub fn manifest(&self) -> Value {
+        serde_json::from_str(&self.read("out/manifest.json")).unwrap()
+    }
+
+    /// The rows of `out/keys.tsv`.
+    pub fn key_rows(&self) -> Vec<KeyRow> {
+        let keys = self.read("out/keys.tsv");
+        let mut lines = keys.lines();
+        assert_eq!(lines.next(), Some("split\tline\tshard\tkey"));
+        lines.map(KeyRow::parse).collect()
+    }
+
+    /// The keys of one side of `out` in the order of its lines.
+    pub fn keys(&self, side: &str) -> Vec<String> {
+        self.key_rows().into_iter().filter(|row| row.side == side).map(|row| row.key).collect()
+    }
+
+    /// The texts of the messages in `out` that were made from the record `key`.
+    #[track_caller]
+    pub fn texts(&self, key: &str) -> Vec<String> {
+        let row = self.key_rows().into_iter().find(|row| row.key == key);
+        let row = row.unwrap_or_else(|| panic!("no example of {key}"));
+        let shard = self.read(format!("out/{}", row.shard));
+        texts_of(&serde_json::from_str(shard.lines().nth(row.line - 1).unwrap()).unwrap())
+    }
+
     /// Every file below `name` with its bytes, by its path.
-    pub fn tree(&self, name: &str) -> Vec<(String, Vec<u8>)> {
+    pub fn tree(&self, name: &str) -> Tree {
         let root = self.path(name);
-        let mut files: Vec<(String, Vec<u8>)> = walkdir::WalkDir::new(&root)
+        let mut files: Tree = walkdir::WalkDir::new(&root)
             .into_iter()
             .map(Result::unwrap)
             .filter(|entry| entry.file_type().is_file())
@@ -69,6 +110,117 @@ impl Dir {
             .collect();
         files.sort();
         files
+    }
+
+    /// Makes `name` a directory with exactly these files.
+    pub fn plant(&self, name: &str, tree: &Tree) {
+        let root = self.path(name);
+        if root.exists() {
+            std::fs::remove_dir_all(&root).unwrap();
+        }
+        std::fs::create_dir_all(&root).unwrap();
+        for (file, content) in tree {
+            self.write(root.join(file), content);
+        }
+    }
+
+    /// The files that the manifest in `name` vouches for, and the manifest; `None` without one.
+    ///
+    /// Sizes and digests are checked here, without the product's code. `foreign` are files that
+    /// the manifest names though they are the user's own; they are left out.
+    #[track_caller]
+    pub fn result(&self, name: &str, foreign: &[&str]) -> Option<Tree> {
+        let text = std::fs::read(self.path(name).join("manifest.json")).ok()?;
+        let manifest: Value = serde_json::from_slice(&text).unwrap();
+        let mut files = vec![("manifest.json".to_owned(), text)];
+        let mut take = |file: &str, vouched: &Value| {
+            let content = std::fs::read(self.path(name).join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+            assert_eq!(vouched["bytes"], content.len() as u64, "{file}");
+            assert_eq!(vouched["sha256"], sha256(&content), "{file}");
+            files.push((file.to_owned(), content.clone()));
+            content
+        };
+        for side in [&manifest["train"], &manifest["val"]].into_iter().filter(|side| !side.is_null()) {
+            let shards = side["shards"].as_array().unwrap();
+            let joined: Vec<u8> =
+                shards.iter().flat_map(|shard| take(shard["file"].as_str().unwrap(), shard)).collect();
+            assert_eq!(side["sha256"], sha256(&joined));
+            let lines = joined.iter().filter(|&&byte| byte == b'\n').count();
+            assert_eq!(side["records"], lines as u64);
+        }
+        for (file, vouched) in manifest["files"].as_object().unwrap() {
+            if !foreign.contains(&file.as_str()) {
+                take(file, vouched);
+            }
+        }
+        files.sort();
+        Some(files)
+    }
+}
+
+/// The names of a tree's files, for messages that can be read.
+pub fn names(tree: &Tree) -> Vec<&str> {
+    tree.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+fn sha256(content: &[u8]) -> String {
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Fails at the first file that two trees do not share, or the first line in which it differs.
+#[track_caller]
+pub fn assert_same_tree(found: &Tree, expected: &Tree, what: &str) {
+    assert_eq!(names(found), names(expected), "{what}: the files");
+    for ((name, found), (_, expected)) in found.iter().zip(expected) {
+        let lines = |bytes: &[u8]| -> Vec<String> {
+            String::from_utf8_lossy(bytes).split('\n').map(str::to_owned).collect()
+        };
+        if found != expected {
+            let (found, expected) = (lines(found), lines(expected));
+            let at = found.iter().zip(&expected).position(|(one, other)| one != other);
+            let at = at.unwrap_or(found.len().min(expected.len()));
+            let line = |of: &[String]| of.get(at).cloned().unwrap_or_else(|| "nothing".to_owned());
+            panic!("{what}: {name}, line {}:\n{}\nexpected:\n{}", at + 1, line(&found), line(&expected));
+        }
+    }
+}
+
+/// A row of `keys.tsv`.
+pub struct KeyRow {
+    pub side: String,
+    pub line: usize,
+    pub shard: String,
+    pub key: String,
+}
+
+impl KeyRow {
+    fn parse(row: &str) -> KeyRow {
+        let [side, line, shard, key]: [&str; 4] = row.split('\t').collect::<Vec<_>>().try_into().unwrap();
+        KeyRow {
+            side: side.to_owned(),
+            line: line.parse().unwrap(),
+            shard: shard.to_owned(),
+            key: serde_json::from_str(key).unwrap(),
+        }
+    }
+}
+
+/// The texts of an example's messages.
+pub fn texts_of(example: &Value) -> Vec<String> {
+    let messages = example["messages"].as_array().unwrap();
+    messages.iter().map(|message| message["content"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Python 3 as `CTXTUNE_PYTHON` or the search path has it, or `None` (and a word) where there is none.
+#[expect(clippy::disallowed_methods, reason = "a test asks which Python it may use")]
+pub fn python() -> Option<Command> {
+    let name = std::env::var_os("CTXTUNE_PYTHON").unwrap_or_else(|| "python3".into());
+    match Command::new(&name).arg("--version").output() {
+        Ok(output) if output.status.success() => Some(Command::new(name)),
+        _ => {
+            skip("there is no Python 3");
+            None
+        }
     }
 }
 

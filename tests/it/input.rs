@@ -1,0 +1,883 @@
+//! Bad, odd and unreadable input: what each kind gets, through the program.
+//!
+//! What the parts do alone is tested beside them; here a record stands between neighbours,
+//! and every promise about input is kept or broken in `OUT`.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use ctxtune::prepare::split::rank;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::support::{Dir, record, repository};
+
+/// Every record may be bad, as long as one is good.
+const BEAR_ALL: &[&str] = &["--max-rejects", "100%"];
+
+/// The rejects of `out`: code and place by key.
+fn rejects(dir: &Dir) -> BTreeMap<String, (String, String)> {
+    let text = |reject: &Value, field: &str| reject[field].as_str().unwrap_or_default().to_owned();
+    let rejects = dir.json_lines("out/rejects.jsonl");
+    rejects.iter().map(|each| (text(each, "key"), (text(each, "code"), text(each, "at")))).collect()
+}
+
+fn codes(dir: &Dir) -> BTreeMap<String, String> {
+    rejects(dir).into_iter().map(|(key, (code, _))| (key, code)).collect()
+}
+
+/// The context in the last message made from the record `key`.
+fn context(dir: &Dir, key: &str) -> Value {
+    serde_json::from_str(dir.texts(key).last().unwrap()).unwrap()
+}
+
+/// Prepares `records`, each under its place as key, beside two good ones.
+fn prepare_all(records: impl IntoIterator<Item = String>) -> Dir {
+    let dir = Dir::new();
+    dir.corpus(2);
+    for (place, content) in records.into_iter().enumerate() {
+        dir.write(format!("corpus/case/{place}.json"), content);
+    }
+    dir.prepare(BEAR_ALL).expect(0);
+    dir
+}
+
+fn case(place: usize) -> String {
+    format!("case/{place}.json")
+}
+
+#[test]
+fn each_malformed_file_is_rejected_and_its_neighbours_convert() {
+    let dir = Dir::new();
+    dir.corpus(20);
+    let mut expected = BTreeMap::new();
+    for row in std::fs::read_to_string(repository("fixtures/malformed.expected.tsv")).unwrap().lines() {
+        let (file, code) = row.split_once('\t').unwrap();
+        expected.insert(file.to_owned(), code.to_owned());
+    }
+    for entry in std::fs::read_dir(repository("fixtures/malformed")).unwrap() {
+        let entry = entry.unwrap();
+        dir.write(format!("corpus/{}", entry.file_name().display()), std::fs::read(entry.path()).unwrap());
+    }
+    let outcome = dir.prepare(BEAR_ALL).expect(0);
+
+    assert_eq!(codes(&dir), expected);
+    let mut converted = [dir.keys("train"), dir.keys("val")].concat();
+    converted.sort_by_key(|key| key.trim_end_matches(".json").parse::<u32>().unwrap());
+    assert_eq!(converted, (0..20).map(|number| format!("{number}.json")).collect::<Vec<_>>());
+
+    let mut by_code = BTreeMap::<&str, u64>::new();
+    expected.values().for_each(|code| *by_code.entry(code).or_default() += 1);
+    let counts = &dir.manifest()["counts"];
+    assert_eq!(counts["rejected_by_code"], json!(by_code));
+    assert_eq!(
+        (counts["listed"].as_u64(), counts["rejected"].as_u64()),
+        (Some(20 + expected.len() as u64), Some(expected.len() as u64))
+    );
+    for (code, count) in by_code {
+        assert!(outcome.stderr.contains(&format!("{code} {count}")), "{}", outcome.stderr);
+    }
+    for file in ["train.jsonl", "val.jsonl", "rejects.jsonl"] {
+        assert!(
+            !dir.read(format!("out/{file}")).contains('\u{fffd}'),
+            "{file} holds a replacement character"
+        );
+    }
+}
+
+#[test]
+fn rejects_are_listed_by_rank_each_with_its_reason_and_place() {
+    let dir = Dir::new();
+    for entry in std::fs::read_dir(repository("fixtures/malformed")).unwrap() {
+        let entry = entry.unwrap();
+        dir.write(format!("corpus/{}", entry.file_name().display()), std::fs::read(entry.path()).unwrap());
+    }
+    dir.corpus(2).prepare(BEAR_ALL).expect(0);
+
+    let lines = dir.json_lines("out/rejects.jsonl");
+    let keys: Vec<&str> = lines.iter().map(|line| line["key"].as_str().unwrap()).collect();
+    let mut by_rank = keys.clone();
+    by_rank.sort_by_key(|key| rank(42, key.as_bytes()));
+    assert_eq!(keys, by_rank);
+    for line in &lines {
+        let fields: Vec<&String> = line.as_object().unwrap().keys().collect();
+        assert_eq!(fields, ["key", "code", "reason", "at"]);
+        assert!(line["reason"].as_str().is_some_and(|reason| reason.len() > 5), "{line}");
+        // Nothing, another encoding, a root of another type: no place says more than the file.
+        let is_whole = line["code"] == "empty" || line["reason"].as_str().unwrap().contains("not UTF-8 text");
+        let has_place = line["at"].as_str().is_some_and(|at| !at.is_empty());
+        assert_eq!(has_place, !is_whole && !line["key"].as_str().unwrap().starts_with("root_"), "{line}");
+    }
+
+    let check = |key: &str, expected: &str| assert_eq!(rejects(&dir)[key].1, expected, "{key}");
+    check("truncated.json", "line 18 column 20");
+    check("latin1.json", "byte 81");
+    check("missing_actions.json", "socialized_context.socialized_context[0].actions");
+    check("story_operator.json", "story, character 14");
+}
+
+#[test]
+fn a_byte_order_mark_is_accepted() {
+    let marked = format!("\u{feff}{}", record(7));
+    let dir = prepare_all([marked.clone(), format!("\u{feff}{marked}"), "\u{feff}".to_owned()]);
+    assert!(dir.texts(&case(0))[1].ends_with("Agent2 opened door 7. It was open."));
+    assert_eq!(codes(&dir)[&case(1)], "json_syntax");
+    assert_eq!(codes(&dir)[&case(2)], "empty");
+}
+
+#[test]
+fn text_of_any_kind_arrives_unchanged() {
+    let odd = "NUL \0 separator \u{2028} RTL \u{202e}שלום\u{202c} NFD e\u{301} not \u{e9}, 👩\u{200d}👩\u{200d}👧 \
+               <b>&amp;</b> <|eot_id|> {story}{context} \\n \\u0041 \" ' / \t\r\n \u{7f} \u{feff} \u{fffd}";
+    let mut odd_record = record(0);
+    odd_record["story"] = format!("So: {odd}").into();
+    odd_record["socialized_context"] = json!({
+        "agents_names": [odd],
+        "socialized_context": [
+            { "timestep": odd, "state": odd, "observations": { odd: odd }, "actions": { odd: odd } },
+        ],
+    });
+    let text = odd_record.to_string();
+    // The same record, everything but ASCII escaped.
+    let escaped: String = text
+        .chars()
+        .map(|character| match character {
+            ' '..='~' => character.to_string(),
+            _ => character.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
+        })
+        .collect();
+    let dir = prepare_all([text, escaped]);
+
+    for key in [case(0), case(1)] {
+        assert!(dir.texts(&key)[1].ends_with(&format!("\n\nSo: {odd}")), "{key}");
+        assert_eq!(context(&dir, &key), odd_record["socialized_context"], "{key}");
+    }
+    assert_eq!(dir.texts(&case(0)), dir.texts(&case(1)));
+    assert_eq!(dir.manifest()["counts"]["warnings"]["special_tokens"], 2);
+    let outcome = dir.prepare(&[]).expect(0);
+    assert!(
+        outcome.stderr.contains("2 records with special tokens such as <|eot_id|>"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn a_depth_bomb_is_rejected_at_once() {
+    let many = 100_000;
+    let inside = |field: &str, value: String| {
+        record(0).to_string().replacen('{', &format!("{{\"{field}\":{value},"), 1)
+    };
+    let story = |text: String| {
+        let mut bomb = record(0);
+        bomb["story"] = text.into();
+        bomb.to_string()
+    };
+    let closed = |open: &str, close: &str| format!("{}{}", open.repeat(many), close.repeat(many));
+    let bombs = [
+        ("[".repeat(many), "too_deep"),
+        ("{\"a\":".repeat(many), "too_deep"),
+        (closed("[", "]"), "too_deep"),
+        (inside("extra", closed("[", "]")), "too_deep"),
+        (inside("extra", format!("{}0{}", "{\"a\":".repeat(many), "}".repeat(many))), "too_deep"),
+        (story("[".repeat(many)), "story_literal"),
+        (story("(".repeat(many)), "story_literal"),
+        (story(closed("[", "]")), "story_literal"),
+        (story(closed("(", ")")), "story_literal"),
+    ];
+    for (bomb, code) in bombs {
+        let start = Instant::now();
+        let dir = prepare_all([bomb.clone()]);
+        let took = start.elapsed();
+        assert_eq!(codes(&dir)[&case(0)], code, "{}", &bomb[..20]);
+        assert!(took < Duration::from_secs(1), "{}…: {took:?}", &bomb[..20]);
+    }
+}
+
+#[test]
+fn a_story_is_what_pythons_literal_eval_gives_or_prose_or_a_list() {
+    let stories = [
+        (json!(r#"['Mia left.', "She's back."]"#), "Mia left. She's back."),
+        (json!("('Mia left.', 'It rained.',)"), "Mia left. It rained."),
+        (json!("['Mia ' 'left.', u'A', r'\\d', U'B', R'\\n']"), "Mia left. A \\d B \\n"),
+        (json!("['''Mia\n\"left\"''', \"\"\"It's\nover.\"\"\"]"), "Mia\n\"left\" It's\nover."),
+        (json!(r"['\x41\u00e9\U0001f600\101\n\t\\\'']"), "Aé😀A\n\t\\'"),
+        (json!("['Mia \\\nleft.']"), "Mia left."),
+        (json!(" [ # why [\n 'a', # ]\n 'b',\n]"), "a b"),
+        (json!("Mia left [the room], (or so) it seemed."), "Mia left [the room], (or so) it seemed."),
+        (json!("  Two  blanks. "), "  Two  blanks. "),
+        (json!(["Mia left.", "['x']"]), "Mia left. ['x']"),
+    ];
+    let with_story = |(story, _): &(Value, &str)| {
+        let mut told = record(0);
+        told["story"] = story.clone();
+        told.to_string()
+    };
+    let dir = prepare_all(stories.iter().map(with_story));
+    for (place, (story, expected)) in stories.iter().enumerate() {
+        let texts = dir.texts(&case(place));
+        let (_, told) = texts[1].split_once("\n\n").unwrap();
+        assert_eq!(told, *expected, "{story}");
+    }
+}
+
+#[test]
+fn a_story_literal_is_never_evaluated() {
+    let stories = [
+        "[f'{1}']",
+        "[b'Mia']",
+        "[open('pwned', 'w')]",
+        "[__import__('os').system('touch pwned')]",
+        "[Mia]",
+        "['a' + 'b']",
+        "['a'.upper()]",
+        "['a' % 1]",
+        "['a', 3]",
+        "[None]",
+        "['a', ['b']]",
+        "['a', 'b'",
+        "['a', 'b",
+        "['a'] and more",
+        "[]",
+        "('a')",
+        "(Mia left.)",
+        "['\\N{BULLET}']",
+        "['\\ud800']",
+    ];
+    let with_story = |story: &&str| {
+        let mut told = record(0);
+        told["story"] = json!(story);
+        told.to_string()
+    };
+    let dir = prepare_all(stories.iter().map(with_story));
+    let rejects = rejects(&dir);
+    for (place, story) in stories.iter().enumerate() {
+        let (code, at) = &rejects[&case(place)];
+        assert_eq!(code, "story_literal", "{story}");
+        assert!(at.starts_with("story, character "), "{story}: {at}");
+    }
+    assert!(!dir.exists("pwned"));
+}
+
+/// `/a/0/b` as rejects write it: `a[0].b`.
+fn field_path(pointer: &str) -> String {
+    let steps = pointer.split('/').skip(1).map(|step| match step.parse::<usize>() {
+        Ok(index) => format!("[{index}]"),
+        Err(_) => format!(".{step}"),
+    });
+    steps.collect::<String>().trim_start_matches('.').to_owned()
+}
+
+#[test]
+fn a_missing_key_is_named_with_its_path() {
+    let pointers = [
+        "/story",
+        "/question",
+        "/answer",
+        "/socialized_context",
+        "/socialized_context/agents_names",
+        "/socialized_context/socialized_context",
+        "/socialized_context/socialized_context/0/state",
+        "/socialized_context/socialized_context/0/observations",
+        "/socialized_context/socialized_context/0/actions",
+    ];
+    let without = |pointer: &&str| {
+        let mut lacking = record(1);
+        let (holder, key) = pointer.rsplit_once('/').unwrap();
+        lacking.pointer_mut(holder).unwrap().as_object_mut().unwrap().remove(key).unwrap();
+        lacking.to_string()
+    };
+    let dir = prepare_all(pointers.iter().map(without));
+    let reasons: BTreeMap<String, String> = dir
+        .json_lines("out/rejects.jsonl")
+        .iter()
+        .map(|line| (line["key"].as_str().unwrap().to_owned(), line["reason"].as_str().unwrap().to_owned()))
+        .collect();
+    for (place, pointer) in pointers.iter().enumerate() {
+        let key = pointer.rsplit('/').next().unwrap();
+        assert_eq!(rejects(&dir)[&case(place)], ("missing_key".to_owned(), field_path(pointer)));
+        assert!(reasons[&case(place)].contains(&format!("`{key}`")), "{}", reasons[&case(place)]);
+    }
+}
+
+#[test]
+fn a_wrong_type_is_named_with_its_path() {
+    let context = "/socialized_context/socialized_context";
+    let cases = [
+        ("/story".to_owned(), json!(3)),
+        ("/story".to_owned(), json!({"a": "b"})),
+        ("/question".to_owned(), json!(null)),
+        ("/answer".to_owned(), json!(["here"])),
+        ("/is_correct".to_owned(), json!("yes")),
+        ("/socialized_context".to_owned(), json!("text")),
+        ("/socialized_context/agents_names".to_owned(), json!("Agent1")),
+        ("/socialized_context/agents_names/0".to_owned(), json!(1)),
+        (context.to_owned(), json!({})),
+        (format!("{context}/0"), json!("step")),
+        (format!("{context}/0/timestep"), json!(1.0)),
+        (format!("{context}/0/timestep"), json!(true)),
+        (format!("{context}/0/state"), json!(null)),
+        (format!("{context}/0/observations"), json!("none")),
+        (format!("{context}/0/observations/Agent1"), json!(1)),
+        (format!("{context}/0/actions"), json!(null)),
+        (format!("{context}/0/actions/Agent1"), json!(["none"])),
+    ];
+    let with = |(pointer, value): &(String, Value)| {
+        let mut wrong = record(1);
+        *wrong.pointer_mut(pointer).unwrap() = value.clone();
+        wrong.to_string()
+    };
+    let dir = prepare_all(cases.iter().map(with));
+    for (place, (pointer, value)) in cases.iter().enumerate() {
+        assert_eq!(
+            rejects(&dir)[&case(place)],
+            ("wrong_type".to_owned(), field_path(pointer)),
+            "{pointer}: {value}"
+        );
+    }
+}
+
+#[test]
+fn a_failed_generation_is_rejected() {
+    let with = |key: &str| {
+        let mut empty = record(1);
+        empty["socialized_context"][key] = json!([]);
+        empty.to_string()
+    };
+    let dir = prepare_all([with("agents_names"), with("socialized_context")]);
+    let codes = codes(&dir);
+    assert_eq!((codes[&case(0)].as_str(), codes[&case(1)].as_str()), ("no_agents", "no_steps"));
+}
+
+#[test]
+fn a_number_is_carried_exactly_or_rejected() {
+    let with_timestep =
+        |number: &str| record(0).to_string().replace("\"timestep\":\"0\"", &format!("\"timestep\":{number}"));
+    let with_extra =
+        |number: &str| record(0).to_string().replacen('{', &format!("{{\"extra\":[{number}],"), 1);
+    let exact = ["18446744073709551615", "-9223372036854775808", "9007199254740993", "0", "-1"];
+    let out_of_range = ["18446744073709551616", "-9223372036854775809", "1e400", "-1e400"];
+    let records = exact.iter().map(|number| with_timestep(number));
+    let dir = prepare_all(records.chain(out_of_range.iter().map(|number| with_extra(number))));
+    for (place, number) in exact.iter().enumerate() {
+        assert_eq!(context(&dir, &case(place))["socialized_context"][0]["timestep"], *number);
+    }
+    for (place, number) in out_of_range.iter().enumerate() {
+        assert_eq!(codes(&dir)[&case(exact.len() + place)], "number_range", "{number}");
+    }
+}
+
+#[test]
+fn a_key_given_twice_matters_only_where_it_is_used() {
+    let text = record(0).to_string();
+    let twice = |key: &str| {
+        let once = format!("\"{key}\":");
+        assert!(text.contains(&once));
+        text.replacen(&once, &format!("{once}\"first\",{once}"), 1)
+    };
+    let unused = text.replacen('{', r#"{"extra":{"a":1,"a":2,"story":[{"a":1,"a":1}]},"#, 1);
+    let used = ["answer", "agents_names", "state", "Agent0"];
+    let dir = prepare_all(used.iter().map(|key| twice(key)).chain([unused]));
+    for (place, key) in used.iter().enumerate() {
+        let (code, at) = &rejects(&dir)[&case(place)];
+        assert_eq!(code, "duplicate_key");
+        assert!(at.ends_with(key), "{at}");
+    }
+    assert_eq!(context(&dir, &case(used.len()))["agents_names"], json!(["Agent0"]));
+}
+
+#[test]
+fn a_lone_surrogate_never_becomes_a_character() {
+    let text = record(0).to_string();
+    let in_story = |escape: &str| text.replacen("Agent0 opened", &format!("Agent0 {escape} opened"), 1);
+    let in_extra = |escape: &str| text.replacen('{', &format!("{{\"extra\":\"{escape}\","), 1);
+    let lone = ["\\ud800", "\\udc00", "\\ud83d\\ud83d\\ude00", "\\ude00\\ud83d", "\\ud83dx"];
+    let records = lone.iter().flat_map(|escape| [in_story(escape), in_extra(escape)]);
+    let dir = prepare_all(records.chain([in_story("\\ud83d\\ude00")]));
+    for place in 0..lone.len() * 2 {
+        assert_eq!(codes(&dir)[&case(place)], "lone_surrogate", "{}", lone[place / 2]);
+    }
+    assert!(dir.texts(&case(lone.len() * 2))[1].contains("Agent0 😀 opened"));
+}
+
+#[test]
+fn a_record_is_taken_up_to_the_limit_and_not_a_byte_beyond() {
+    let dir = Dir::new();
+    dir.corpus(3);
+    let length = std::fs::metadata(dir.path("corpus/2.json")).unwrap().len();
+    dir.write("corpus/2.json", format!("{} ", record(2)));
+    let limit = length.to_string();
+    dir.prepare(&["--max-rejects", "1", "--max-record-bytes", &limit]).expect(0);
+    assert_eq!(codes(&dir), BTreeMap::from([("2.json".to_owned(), "too_large".to_owned())]));
+    let limit = (length + 1).to_string();
+    dir.prepare(&["--strict", "--max-record-bytes", &limit]).expect(0);
+}
+
+#[test]
+fn a_huge_file_is_not_read_to_its_end() {
+    let dir = Dir::new();
+    dir.corpus(2);
+    let huge = File::create(dir.path("corpus/huge.json")).unwrap();
+    // Holes take no room on the disk. Reading a TiB of them would take minutes, and keeping it no machine can.
+    huge.set_len(1 << 40).or_else(|_| huge.set_len(1 << 30)).unwrap();
+    let start = Instant::now();
+    dir.prepare(&["--max-rejects", "1", "--max-record-bytes", "1MiB"]).expect(0);
+    assert_eq!(codes(&dir)["huge.json"], "too_large");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_field_of_three_megabytes_arrives_whole() {
+    let mut large = record(0);
+    let state = "Mia is \"here\". ".repeat(200_000);
+    large["socialized_context"]["socialized_context"][0]["state"] = json!(state);
+    let dir = prepare_all([large.to_string()]);
+    assert_eq!(context(&dir, &case(0))["socialized_context"][0]["state"], json!(state));
+}
+
+#[test]
+fn an_agent_item_is_split_at_its_first_colon() {
+    let with = |items: Value| {
+        let mut listed = record(1);
+        listed["socialized_context"]["socialized_context"][0]["actions"] = items;
+        listed.to_string()
+    };
+    let dir = prepare_all([
+        with(json!(["Agent1 :  says: \"12:30\" ", "Bo:"])),
+        with(json!(["Agent1: a", "Agent1 : b"])),
+        with(json!(["Agent1: a", "nothing"])),
+        with(json!([": a"])),
+    ]);
+    let actions = &context(&dir, &case(0))["socialized_context"][0]["actions"];
+    assert_eq!(*actions, json!({"Agent1": "says: \"12:30\"", "Bo": ""}));
+    let codes = codes(&dir);
+    assert_eq!(codes[&case(1)], "repeated_agent");
+    assert_eq!([&codes[&case(2)], &codes[&case(3)]], ["agent_item", "agent_item"]);
+}
+
+#[test]
+fn accepted_oddities_are_counted_as_warnings() {
+    let with = |pointer: &str, value: Value| {
+        let mut odd = record(1);
+        *odd.pointer_mut(&format!("/socialized_context{pointer}")).unwrap() = value;
+        odd.to_string()
+    };
+    let step = "/socialized_context/0";
+    let dir = prepare_all([
+        with(&format!("{step}/observations"), json!({})),
+        with(&format!("{step}/actions"), json!({"Agent1": "none", "Stranger": "none"})),
+        with(&format!("{step}/actions/Agent1"), json!("[SAME AS STATE] <same_as_state />")),
+        with(&format!("{step}/actions/Agent1"), json!("[SAME AS STATE]")),
+        with(&format!("{step}/state"), json!("<|im_end|>")),
+        with("/agents_names", json!(["Agent1", "<|x|>"])),
+    ]);
+    assert_eq!(
+        dir.manifest()["counts"]["warnings"],
+        json!({ "agent_missing_from_step": 2, "agent_not_in_names": 1, "mixed_tags": 1, "special_tokens": 2 })
+    );
+    let stderr = dir.prepare(&[]).expect(0).stderr;
+    for words in [
+        "2 records with an agent missing from a step",
+        "1 record with an agent not in agents_names",
+        "1 record mixing [SAME AS …] and <same_as… /> tags",
+        "2 records with special tokens",
+    ] {
+        assert!(stderr.contains(words), "{words}: {stderr}");
+    }
+}
+
+#[test]
+fn wrong_answers_are_kept_and_told_or_skipped_on_request() {
+    let dir = Dir::new();
+    dir.corpus(10);
+    let mut wrong = record(3);
+    wrong["is_correct"] = json!(false);
+    dir.write("corpus/3.json", wrong.to_string());
+    let mut silent = record(4);
+    silent.as_object_mut().unwrap().remove("is_correct");
+    dir.write("corpus/4.json", silent.to_string());
+
+    let stderr = dir.prepare(&["--strict"]).expect(0).stderr;
+    assert!(stderr.contains("1 of them with is_correct: false (--only-correct leaves them out)"), "{stderr}");
+    let counts = &dir.manifest()["counts"];
+    assert_eq!((&counts["accepted"], &counts["skipped"]), (&json!(10), &json!(0)));
+    assert_eq!(counts["is_correct"], json!({ "true": 8, "false": 1, "missing": 1 }));
+
+    let stderr = dir.prepare(&["--strict", "--only-correct"]).expect(0).stderr;
+    assert!(stderr.contains("1 with is_correct: false skipped"), "{stderr}");
+    let counts = &dir.manifest()["counts"];
+    assert_eq!(
+        (&counts["accepted"], &counts["skipped"], &counts["rejected"]),
+        (&json!(9), &json!(1), &json!(0))
+    );
+    assert_eq!(counts["is_correct"], json!({ "true": 8, "false": 1, "missing": 1 }));
+    assert!(dir.read("out/rejects.jsonl").is_empty());
+    let kept = [dir.keys("train"), dir.keys("val")].concat();
+    assert!(kept.contains(&"4.json".to_owned()) && !kept.contains(&"3.json".to_owned()), "{kept:?}");
+}
+
+#[test]
+fn without_an_accepted_record_every_code_is_counted_and_nothing_published() {
+    let dir = Dir::new();
+    dir.write("corpus/0.json", "{");
+    dir.write("corpus/1.json", "");
+    dir.write("corpus/2.json", "{} {}");
+    let outcome = dir.prepare(&["--max-rejects", "100%", "--json"]).expect(3);
+
+    let document = outcome.json();
+    assert_eq!((&document["ok"], &document["exit"]), (&json!(false), &json!(3)));
+    assert_eq!(document["error"]["code"], "rejects");
+    assert_eq!(document["rejected_by_code"], json!({ "empty": 1, "json_syntax": 2 }));
+    assert!(outcome.stderr.contains("empty 1, json_syntax 2"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("rejects-failed.jsonl"), "{}", outcome.stderr);
+    assert_eq!(dir.json_lines("out/rejects-failed.jsonl").len(), 3);
+    assert_eq!(dir.tree("out").len(), 1, "the reasons are all there is");
+
+    dir.corpus(2).write("corpus/2.json", record(2).to_string());
+    dir.prepare(&[]).expect(0);
+    assert!(!dir.exists("out/rejects-failed.jsonl"));
+}
+
+#[test]
+fn over_the_limit_the_old_result_stays_until_a_run_succeeds() {
+    let dir = Dir::new();
+    dir.corpus(19).write("corpus/bad.json", "{");
+    dir.prepare(&[]).expect(0);
+    let old = dir.tree("out");
+
+    // One of twenty is the five per cent that a run bears; two of twenty are not.
+    dir.write("corpus/18.json", "{");
+    let outcome = dir.prepare(&[]).expect(3);
+    assert!(
+        outcome.stderr.contains("2 of 20 records are rejected, and the limit is 5%"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(outcome.stdout.is_empty());
+    let failed = dir.json_lines("out/rejects-failed.jsonl");
+    assert_eq!(failed.len(), 2);
+    std::fs::remove_file(dir.path("out/rejects-failed.jsonl")).unwrap();
+    assert!(dir.tree("out") == old, "the old result has changed");
+
+    for limit in [&["--strict"][..], &["--max-rejects", "1"], &["--max-rejects", "9.99%"]] {
+        dir.prepare(limit).expect(3);
+        assert!(dir.tree("out").len() == old.len() + 1, "{limit:?}");
+    }
+    for limit in ["2", "10%"] {
+        dir.prepare(&["--max-rejects", limit]).expect(0);
+        assert!(!dir.exists("out/rejects-failed.jsonl"));
+        assert_eq!(dir.json_lines("out/rejects.jsonl"), failed);
+    }
+}
+
+#[test]
+fn a_corpus_without_records_is_an_error() {
+    let dir = Dir::new();
+    dir.write("corpus/0.jsonl", record(0).to_string());
+    let outcome = dir.prepare(&[]).expect(3);
+    assert!(outcome.stderr.contains("no `*.json` file below `corpus`"), "{}", outcome.stderr);
+    assert!(!dir.exists("out"));
+}
+
+/// The digest of the manifest's `keys_sha256`, from its definition.
+fn digest_of_keys(keys: &[Vec<u8>]) -> String {
+    let mut keys = keys.to_vec();
+    keys.sort();
+    let digest = keys.iter().fold(Sha256::new(), |digest, key| digest.chain_update(key).chain_update([0]));
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn the_manifest_has_a_digest_of_the_keys() {
+    let dir = Dir::new();
+    dir.corpus(3).write("corpus/a/b.json", record(4).to_string());
+    dir.prepare(&[]).expect(0);
+    let keys = [&b"0.json"[..], b"1.json", b"2.json", b"a/b.json"].map(<[u8]>::to_vec);
+    assert_eq!(dir.manifest()["keys_sha256"], digest_of_keys(&keys));
+}
+
+/// What only Unix has: links, pipes, names of any bytes, limits, permissions.
+#[cfg(unix)]
+mod unix {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
+    use std::process::Command;
+
+    use super::*;
+    use crate::support::{Outcome, Tree, program, skip};
+
+    #[test]
+    fn what_is_no_regular_file_is_named_and_not_opened() {
+        let dir = Dir::new();
+        dir.corpus(3);
+        let corpus = |name: &str| dir.path("corpus").join(name);
+        assert!(Command::new("mkfifo").arg(corpus("fifo.json")).status().unwrap().success());
+        let _listening = UnixListener::bind(corpus("socket.json")).unwrap();
+        symlink("/dev/zero", corpus("zero.json")).unwrap();
+        symlink("loop_b.json", corpus("loop_a.json")).unwrap();
+        symlink("loop_a.json", corpus("loop_b.json")).unwrap();
+        symlink("nowhere", corpus("dangling.json")).unwrap();
+        dir.write("corpus/directory.json/inside.json", "{");
+        dir.write("elsewhere/0.json", "{");
+        symlink("../elsewhere", corpus("linked.json")).unwrap();
+        symlink("../elsewhere", corpus("linked")).unwrap();
+        symlink(".", corpus("self")).unwrap();
+        dir.write("elsewhere/record", record(3).to_string());
+        symlink("../elsewhere/record", corpus("link.json")).unwrap();
+
+        let outcome = dir.prepare(&["--strict", "--json", "-v"]).expect(0);
+        let expected = [
+            ("dangling.json", "dangling link"),
+            ("directory.json", "directory"),
+            ("fifo.json", "FIFO"),
+            ("linked.json", "linked directory"),
+            ("loop_a.json", "link loop"),
+            ("loop_b.json", "link loop"),
+            ("socket.json", "socket"),
+            ("zero.json", "device"),
+        ];
+        let document = outcome.json();
+        let listed: Vec<Value> =
+            expected.iter().map(|(key, kind)| json!({ "key": key, "kind": kind })).collect();
+        assert_eq!(document["not_regular"], json!(listed));
+        for (key, kind) in expected {
+            assert!(outcome.stderr.contains(&format!("\"{key}\" ({kind})")), "{}", outcome.stderr);
+        }
+        let counts = &dir.manifest()["counts"];
+        assert_eq!((&counts["listed"], &counts["not_regular"]), (&json!(4), &json!(8)));
+        assert!(dir.texts("link.json")[1].contains("door 3"));
+    }
+
+    /// Odd names and how a JSON string holds them.
+    fn odd_names() -> Vec<(Vec<u8>, String)> {
+        let long = format!("{}.json", "x".repeat(245));
+        vec![
+            (b"\xff\xc3\xa9\xfe.json".to_vec(), r#""\udcffé\udcfe.json""#.to_owned()),
+            (b"new\nline.json".to_vec(), r#""new\nline.json""#.to_owned()),
+            (b"esc\x1b[31m.json".to_vec(), r#""esc\u001b[31m.json""#.to_owned()),
+            (b"-rf.json".to_vec(), r#""-rf.json""#.to_owned()),
+            (b"tab\t\"quote\"\\.json".to_vec(), r#""tab\t\"quote\"\\.json""#.to_owned()),
+            (b"surrogate\\udcff.json".to_vec(), r#""surrogate\\udcff.json""#.to_owned()),
+            (long.clone().into_bytes(), format!("\"{long}\"")),
+        ]
+    }
+
+    /// Writes a file of any name; `false` where the file system takes UTF-8 only.
+    fn write_named(dir: &Dir, name: &[u8], content: &str) -> bool {
+        std::fs::create_dir_all(dir.path("corpus")).unwrap();
+        let written = std::fs::write(dir.path("corpus").join(OsStr::from_bytes(name)), content);
+        assert!(written.is_ok() || str::from_utf8(name).is_err(), "{written:?}");
+        written.is_ok()
+    }
+
+    #[test]
+    fn a_record_of_any_name_converts() {
+        let dir = Dir::new();
+        let mut names = odd_names();
+        names.retain(|(name, _)| write_named(&dir, name, &record(1).to_string()));
+        dir.prepare(&["--strict"]).expect(0);
+
+        let keys = dir.read("out/keys.tsv");
+        let mut found: Vec<&str> = keys.lines().skip(1).map(|row| row.split('\t').nth(3).unwrap()).collect();
+        let mut expected: Vec<&str> = names.iter().map(|(_, json)| json.as_str()).collect();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+        let names: Vec<Vec<u8>> = names.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(dir.manifest()["keys_sha256"], digest_of_keys(&names));
+    }
+
+    #[test]
+    fn a_rejected_record_of_any_name_is_named() {
+        let dir = Dir::new();
+        let mut names = odd_names();
+        names.retain(|(name, _)| write_named(&dir, name, "{"));
+        dir.corpus(1).write("corpus/1.json", record(1).to_string());
+        let outcome = dir.prepare(&["--max-rejects", "100%", "--dry-run", "--json"]).expect(0);
+        assert_eq!(outcome.json()["rejects"].as_array().unwrap().len(), names.len());
+        for reject in outcome.json()["rejects"].as_array().unwrap() {
+            assert!(reject["key"].is_string(), "{reject}");
+        }
+        let said = outcome.stderr.lines().filter(|line| line.contains(": json_syntax: ")).count();
+        assert_eq!(said, names.len(), "{}", outcome.stderr);
+
+        dir.prepare(BEAR_ALL).expect(0);
+        let rejects = dir.read("out/rejects.jsonl");
+        for (_, json) in names {
+            assert!(rejects.contains(&format!("{{\"key\":{json},\"code\":\"json_syntax\"")), "{rejects}");
+        }
+    }
+
+    #[test]
+    fn a_name_neither_commands_the_terminal_nor_forges_a_line() {
+        let dir = Dir::new();
+        dir.corpus(2);
+        write_named(&dir, b"a\x1b[2J\x9b1m\nwrote     bad.json", "{");
+        let mut misled = record(1);
+        misled["socialized_context"]["socialized_context"][0]["actions"] =
+            json!({ "Agent1\nwrote     at": 1 });
+        dir.write("corpus/agent.json", misled.to_string());
+        std::fs::create_dir(dir.path("corpus/d\x1b[2J\nwrote     directory.json")).unwrap();
+        let stderr = dir.prepare(BEAR_ALL).expect(0).stderr;
+        let begins = |line: &&str| line.starts_with("wrote");
+        assert_eq!(stderr.lines().filter(begins).collect::<Vec<_>>().len(), 1, "{stderr}");
+        assert!(!stderr.contains('\u{1b}'), "{stderr:?}");
+    }
+
+    #[test]
+    fn a_name_that_is_not_utf8_is_no_trouble_where_it_is_passed_over() {
+        let dir = Dir::new();
+        dir.corpus(2);
+        let name = dir.path("corpus").join(OsStr::from_bytes(b"\xff.json"));
+        if std::fs::create_dir(name).is_err() {
+            return skip("this file system takes UTF-8 names only");
+        }
+        let outcome = dir.prepare(&["--json"]).expect(0);
+        assert_eq!(outcome.json()["not_regular"][0]["kind"], "directory");
+        assert!(outcome.stderr.contains("directory"), "{}", outcome.stderr);
+    }
+
+    /// A result in `out` that a failing run must not touch.
+    fn with_old_result() -> (Dir, Tree) {
+        let dir = Dir::new();
+        dir.corpus(10).prepare(&[]).expect(0);
+        let old = dir.tree("out");
+        dir.write("corpus/new.json", record(10).to_string());
+        (dir, old)
+    }
+
+    /// Expects a run that failed to read `name`, saying `cause`, and that left `old` alone.
+    #[track_caller]
+    fn check_unreadable(dir: &Dir, old: &Tree, outcome: Outcome, name: &str, cause: &str) {
+        let outcome = outcome.expect(1);
+        let message = outcome.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(name) && message.contains(cause), "{message}");
+        assert_eq!(outcome.json()["error"]["code"], "read");
+        assert!(dir.tree("out") == *old, "the old result has changed");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_input_output_error_is_not_a_malformed_record() {
+        let (dir, old) = with_old_result();
+        // A regular file to `stat`, whose first page nobody can read.
+        symlink("/proc/self/mem", dir.path("corpus/broken.json")).unwrap();
+        let outcome = dir.prepare(&["--max-rejects", "100%", "--json"]);
+        check_unreadable(&dir, &old, outcome, "corpus/broken.json", "Input/output error");
+    }
+
+    #[test]
+    fn too_few_file_descriptors_fail_the_run_and_publish_nothing() {
+        let (dir, old) = with_old_result();
+        let mut failed_to_read = 0;
+        for limit in 3..40 {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &limit.to_string(), program()]);
+            shell.args(["prepare", "corpus", "-o", "out", "--max-rejects", "100%", "--threads", "2"]);
+            let outcome = Outcome::of({
+                shell.current_dir(dir.path(""));
+                shell
+            });
+            if outcome.code == Some(0) {
+                assert!(failed_to_read > 0, "at {limit} all is well, and reading never failed");
+                assert_eq!(dir.manifest()["counts"]["accepted"], 11);
+                return;
+            }
+            let stderr = outcome.stderr.clone();
+            // Below about five the program's own loader has no descriptor left, and speaks for itself.
+            if stderr.contains("error: ") || stderr.contains("panicked") {
+                outcome.expect(1);
+            }
+            failed_to_read += usize::from(stderr.contains("cannot read `corpus/"));
+            assert!(dir.tree("out") == old, "at {limit} the old result has changed: {stderr}");
+        }
+        panic!("forty file descriptors are not enough");
+    }
+
+    /// Lets everybody into the directory, and gives the program run by somebody without privileges.
+    fn unprivileged(dir: &Dir) -> Option<Command> {
+        for place in ["", "out"] {
+            std::fs::set_permissions(dir.path(place), PermissionsExt::from_mode(0o777)).unwrap();
+        }
+        let user = Command::new("id").arg("-u").output().unwrap();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--", program()]);
+        if user.stdout != b"0\n" {
+            command = Command::new(program());
+        } else if !Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--", program(), "--version"])
+            .output()
+            .is_ok_and(|output| output.status.success())
+        {
+            skip("root may read everything, and cannot become somebody else here");
+            return None;
+        }
+        command.args(["prepare", "corpus", "-o", "out", "--max-rejects", "100%", "--json"]);
+        command.current_dir(dir.path(""));
+        Some(command)
+    }
+
+    #[test]
+    fn a_forbidden_file_or_directory_is_not_a_malformed_record() {
+        let (dir, old) = with_old_result();
+        let forbidden = |name: &str, mode| {
+            std::fs::set_permissions(dir.path(name), PermissionsExt::from_mode(mode)).unwrap();
+        };
+        forbidden("corpus/new.json", 0o000);
+        let Some(command) = unprivileged(&dir) else { return };
+        check_unreadable(&dir, &old, Outcome::of(command), "corpus/new.json", "Permission denied");
+
+        forbidden("corpus/new.json", 0o644);
+        dir.write("corpus/below/0.json", record(0).to_string());
+        forbidden("corpus/below", 0o000);
+        let outcome = Outcome::of(unprivileged(&dir).unwrap());
+        forbidden("corpus/below", 0o755);
+        check_unreadable(&dir, &old, outcome, "corpus/below", "Permission denied");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_record_over_the_limit_is_read_one_byte_beyond_it() {
+        let works = Command::new("strace").args(["-o", "/dev/null", "true"]).status();
+        if !works.is_ok_and(|status| status.success()) {
+            return skip("strace is not here, or may not trace");
+        }
+        let dir = Dir::new();
+        dir.corpus(2).write("corpus/large.json", " ".repeat(200_000));
+        // One within the buffer a run begins with, one beyond it.
+        for limit in [10_000, 100_000] {
+            let mut strace = Command::new("strace");
+            strace.args(["-f", "-qq", "-P", "corpus/large.json", "-o", "trace"]);
+            strace.args(["-e", "trace=read,pread64,readv,mmap", program(), "prepare", "corpus", "-o", "out"]);
+            strace.args(["--max-rejects", "1", "--max-record-bytes", &limit.to_string()]);
+            strace.current_dir(dir.path(""));
+            Outcome::of(strace).expect(0);
+            let trace = dir.read("trace");
+            let given = |line: &str| line.rsplit_once("= ").unwrap().1.parse::<u32>().unwrap();
+            assert_eq!(trace.lines().map(given).sum::<u32>(), limit + 1, "{trace}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn large_records_do_not_add_up_in_memory() {
+        let dir = Dir::new();
+        let mut large = record(0);
+        large["socialized_context"]["socialized_context"][0]["state"] = json!("x".repeat(3_000_000));
+        dir.write("large", large.to_string());
+        std::fs::create_dir(dir.path("corpus")).unwrap();
+        for number in 0..30 {
+            symlink("../large", dir.path(format!("corpus/{number}.json"))).unwrap();
+        }
+        // 90 MB of records in 80 MB of address space, which holds the program and its stacks too.
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -v 80000 && exec \"$0\" \"$@\"", program()]);
+        shell.args(["prepare", "corpus", "-o", "out", "--no-sync", "--threads", "2"]);
+        shell.env("MALLOC_ARENA_MAX", "1").current_dir(dir.path(""));
+        Outcome::of(shell).expect(0);
+        assert_eq!(dir.manifest()["train"]["records"], 27);
+    }
+}
