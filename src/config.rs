@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::prepare::group::GroupBy;
 use crate::prepare::reject::RejectLimit;
+use crate::prepare::source::{Source, SourceKind};
 use crate::prepare::split::Ratio;
 use crate::prepare::template::{Template, TemplateError};
 use crate::prepare::{Durability, Options, Purpose};
@@ -72,13 +73,16 @@ pub enum ConfigError {
         /// What is wrong.
         source: TemplateError,
     },
+    /// A file that is neither a record nor a known container.
+    #[error("`{0}` is no directory, and its name says of no known container")]
+    UnknownSource(PathBuf),
     /// Nobody said which corpus.
     #[error("no corpus was named")]
     NoCorpus,
 }
 
 /// The keys of a configuration file: the seed's, then the options of `prepare`.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
     "base_model",
     "n_epochs",
     "learning_rate",
@@ -102,6 +106,7 @@ const KEYS: [&str; 23] = [
     "max_record_bytes",
     "threads",
     "no_sync",
+    "max_spool_bytes",
 ];
 
 /// A configuration file, its keys checked.
@@ -177,7 +182,9 @@ impl ConfigFile {
             Some(false) | None => self.parse("max_rejects")?,
         };
         Ok(PrepareChoices {
-            corpus: self.get("data_dir")?,
+            sources: self.get("data_dir")?.into_iter().collect(),
+            files_from: None,
+            max_spool_bytes: self.parse("max_spool_bytes")?,
             output_dir: self.get("output_dir")?,
             val_ratio: self.parse("val_ratio")?,
             seed: self.get("seed")?,
@@ -231,8 +238,12 @@ impl FromStr for Bytes {
 /// What somebody chose about preparing; `None` where nothing was said.
 #[derive(Debug, Clone, Default)]
 pub struct PrepareChoices {
-    /// `data_dir`
-    pub corpus: Option<PathBuf>,
+    /// The sources named one by one, or `data_dir`
+    pub sources: Vec<PathBuf>,
+    /// A file that names further sources
+    pub files_from: Option<PathBuf>,
+    /// `max_spool_bytes`
+    pub max_spool_bytes: Option<Bytes>,
     /// `output_dir`
     pub output_dir: Option<PathBuf>,
     /// `val_ratio`
@@ -261,8 +272,11 @@ impl PrepareChoices {
     /// These choices where they say something, else those of `lower`.
     #[must_use]
     pub fn over(self, lower: PrepareChoices) -> PrepareChoices {
+        let names_sources = !self.sources.is_empty() || self.files_from.is_some();
         PrepareChoices {
-            corpus: self.corpus.or(lower.corpus),
+            sources: if names_sources { self.sources } else { lower.sources },
+            files_from: self.files_from.or(lower.files_from),
+            max_spool_bytes: self.max_spool_bytes.or(lower.max_spool_bytes),
             output_dir: self.output_dir.or(lower.output_dir),
             val_ratio: self.val_ratio.or(lower.val_ratio),
             seed: self.seed.or(lower.seed),
@@ -288,8 +302,12 @@ impl PrepareChoices {
             let reason = format!("{max_record_bytes} bytes; it is from 1 byte to 1GiB");
             return Err(ConfigError::Value { key: "max_record_bytes", place: String::new(), reason });
         }
+        let Bytes(max_spool_bytes) = self.max_spool_bytes.unwrap_or(Bytes(64 << 30));
+        let sources = sources(self.sources, self.files_from.as_deref())?;
         Ok(Options {
-            corpus: self.corpus.ok_or(ConfigError::NoCorpus)?,
+            prefixes_keys: sources.iter().filter(|source| source.kind != SourceKind::Record).count() > 1,
+            sources,
+            max_spool_bytes,
             output_dir: self.output_dir.unwrap_or_else(|| DEFAULT_OUTPUT_DIR.into()),
             val_ratio: self.val_ratio.unwrap_or_else(|| "0.1".parse().expect("a decimal below 1")),
             seed: self.seed.unwrap_or(42),
@@ -310,6 +328,64 @@ impl PrepareChoices {
             purpose,
         })
     }
+}
+
+/// What the named paths hold, in their order, followed by what the file `from` names.
+fn sources(mut paths: Vec<PathBuf>, from: Option<&Path>) -> Result<Vec<Source>, ConfigError> {
+    if let Some(from) = from {
+        paths.extend(listed_paths(from)?);
+    }
+    if paths.is_empty() {
+        return Err(ConfigError::NoCorpus);
+    }
+    let is_stdin = |path: &Path| path == Path::new("-");
+    let readers =
+        paths.iter().filter(|path| is_stdin(path)).count() + usize::from(from.is_some_and(is_stdin));
+    if readers > 1 {
+        let reason = "standard input can be read once only".to_owned();
+        return Err(ConfigError::Value { key: "-", place: String::new(), reason });
+    }
+    let source = |path: PathBuf| match Source::of(&path) {
+        Some(source) => Ok(source),
+        // Nothing is there: the engine says so, in the system's words.
+        None if !path.exists() => Ok(Source { path, kind: SourceKind::Directory }),
+        None => Err(ConfigError::UnknownSource(path)),
+    };
+    paths.into_iter().map(source).collect()
+}
+
+/// The paths in `file` (`-`: standard input), separated by NUL if there is one, else by newlines.
+fn listed_paths(file: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let read = || match file == Path::new("-") {
+        true => {
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes).map(|_| bytes)
+        }
+        false => std::fs::read(file),
+    };
+    let failed = |source| ConfigError::Read { path: file.to_owned(), source };
+    let bytes = read().map_err(failed)?;
+    let separator = if bytes.contains(&0) { 0 } else { b'\n' };
+    let lines = bytes.split(|&byte| byte == separator);
+    let path = |line: &[u8]| match separator {
+        0 => path_of_bytes(line),
+        _ => path_of_bytes(line.strip_suffix(b"\r").unwrap_or(line)),
+    };
+    let paths = lines.map(path).filter(|path| !path.as_ref().is_ok_and(|path| path.as_os_str().is_empty()));
+    paths.collect::<std::io::Result<_>>().map_err(failed)
+}
+
+#[cfg(unix)]
+fn path_of_bytes(bytes: &[u8]) -> std::io::Result<PathBuf> {
+    use std::os::unix::ffi::OsStrExt;
+    Ok(std::ffi::OsStr::from_bytes(bytes).into())
+}
+
+#[cfg(not(unix))]
+fn path_of_bytes(bytes: &[u8]) -> std::io::Result<PathBuf> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))?;
+    Ok(text.into())
 }
 
 /// The built-in template of that name, or the one in the file.
@@ -406,7 +482,7 @@ mod tests {
     fn a_record_limit_out_of_bounds_is_refused() {
         for bytes in [0, MAX_RECORD_BYTES + 1] {
             let choices = PrepareChoices {
-                corpus: Some("c".into()),
+                sources: vec!["c".into()],
                 max_record_bytes: Some(Bytes(bytes)),
                 ..PrepareChoices::default()
             };

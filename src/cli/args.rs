@@ -70,6 +70,7 @@ Examples:
   ctxtune prepare contexts --output-dir out
   ctxtune prepare contexts -o out --group-by agents --val-ratio 0.2
   ctxtune prepare contexts --dry-run --show 2
+  ctxtune prepare more.jsonl.zst contexts.tar -o out
   ctxtune prepare contexts -o out --json | jq .counts
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 data (too many rejects, an empty side), 130 SIGINT, 143 SIGTERM.";
@@ -78,12 +79,16 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 data (too many rejects, an empty side),
 #[derive(Debug, Args)]
 #[command(after_help = PREPARE_HELP)]
 pub struct PrepareArgs {
-    /// Directory whose *.json files are the records, at any depth
-    #[arg(value_name = "DATA_DIR", conflicts_with = "data_dir")]
-    pub corpus: Option<PathBuf>,
-    /// The same as DATA_DIR
-    #[arg(long, value_name = "DATA_DIR")]
+    /// Directories of *.json records, .jsonl or .ndjson files, .tar archives (each also .gz or
+    /// .zst), or - for JSONL on standard input
+    #[arg(value_name = "SOURCE", conflicts_with = "data_dir")]
+    pub sources: Vec<PathBuf>,
+    /// The same as one SOURCE
+    #[arg(long, value_name = "SOURCE")]
     pub data_dir: Option<PathBuf>,
+    /// File (or -) with further sources or record files, one a line or separated by NUL
+    #[arg(long, value_name = "FILE")]
+    pub files_from: Option<PathBuf>,
     /// Directory for the result [default: training/output]
     #[arg(short, long, value_name = "OUT")]
     pub output_dir: Option<PathBuf>,
@@ -120,6 +125,9 @@ pub struct PrepareArgs {
     #[arg(long, value_name = "SIZE", help_heading = "Records")]
     pub max_record_bytes: Option<Bytes>,
 
+    /// Bytes that compressed sources and standard input may unpack to, together [default: 64GiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Run")]
+    pub max_spool_bytes: Option<Bytes>,
     /// Threads that convert; they do not change a byte [default: the cores available]
     #[arg(long, value_name = "N", help_heading = "Run")]
     pub threads: Option<NonZeroUsize>,
@@ -143,7 +151,12 @@ impl PrepareArgs {
     pub fn choices(&self) -> PrepareChoices {
         let given = |flag: bool| flag.then_some(true);
         PrepareChoices {
-            corpus: self.corpus.clone().or_else(|| self.data_dir.clone()),
+            sources: match &self.data_dir {
+                Some(source) => vec![source.clone()],
+                None => self.sources.clone(),
+            },
+            files_from: self.files_from.clone(),
+            max_spool_bytes: self.max_spool_bytes,
             output_dir: self.output_dir.clone(),
             val_ratio: self.val_ratio,
             seed: self.seed,

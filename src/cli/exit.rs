@@ -53,6 +53,10 @@ impl From<ConfigError> for Failure {
             ConfigError::NoCorpus => {
                 "name a directory: `ctxtune prepare DATA_DIR`, `--data-dir DATA_DIR`, or `data_dir:` in the configuration file".to_owned()
             }
+            ConfigError::UnknownSource(_) => {
+                "sources are directories, .jsonl and .ndjson, .tar, these with .gz or .zst, and - for standard input"
+                    .to_owned()
+            }
             ConfigError::Template { .. } => "README describes templates; `fixtures/templates` has an example".to_owned(),
             ConfigError::Read { .. } => "check the path and its permissions".to_owned(),
             ConfigError::Yaml { .. } | ConfigError::Value { .. } => "correct the value".to_owned(),
@@ -63,65 +67,68 @@ impl From<ConfigError> for Failure {
 
 impl From<prepare::Error> for Failure {
     fn from(error: prepare::Error) -> Failure {
-        use prepare::Error;
-        let (exit, code, hint) = match &error {
-            Error::OutputIsCorpus(_) => {
-                (Exit::Usage, "output_is_corpus", "choose another --output-dir".to_owned())
-            }
-            Error::NoCorpus { .. } => {
-                (Exit::Usage, "no_corpus", "name the directory that holds the record files".to_owned())
-            }
-            Error::List { .. } | Error::Read { .. } => (Exit::Failed, "read", read_hint(&error)),
-            Error::Write { .. } => (
-                Exit::Failed,
-                "write",
-                "free some space or choose another --output-dir, then run it again".to_owned(),
-            ),
-            Error::RejectLog(_) => (Exit::Failed, "write", "free some space, then run it again".to_owned()),
-            Error::Lock(LockError::Held { .. }) => (
-                Exit::Failed,
-                "locked",
-                "wait for that run to end, or choose another --output-dir".to_owned(),
-            ),
-            Error::Lock(LockError::Io { .. }) => {
-                (Exit::Failed, "locked", "check the directory's permissions and free space".to_owned())
-            }
-            Error::Manifest(ManifestError::Foreign { .. }) => (
-                Exit::Failed,
-                "foreign_manifest",
-                "move that file away, or choose another --output-dir".to_owned(),
-            ),
-            Error::Manifest(_) => (Exit::Failed, "read", "check the file's permissions".to_owned()),
-            Error::Foreign { .. } => (
-                Exit::Failed,
-                "foreign_file",
-                "move that file away, or choose another --output-dir".to_owned(),
-            ),
-            Error::Threads(_) => (
-                Exit::Failed,
-                "threads",
-                "use fewer --threads, or raise the limit on processes or memory".to_owned(),
-            ),
-            Error::NothingListed(_) => {
-                (Exit::Data, "nothing_listed", "records are files whose names end in `.json`".to_owned())
-            }
-            Error::TooManyRejects { failed, .. } | Error::NothingAccepted { failed, .. } => {
-                (Exit::Data, "rejects", rejects_hint(failed))
-            }
-            Error::EmptySide { .. } => {
-                (Exit::Data, "empty_side", "add records, or change --val-ratio or --group-by".to_owned())
-            }
-            Error::Changed { .. } => {
-                (Exit::Failed, "changed", "run it again when nothing writes to the corpus".to_owned())
-            }
-            Error::Interrupted => (
-                Exit::Interrupted,
-                "interrupted",
-                "nothing was published; run the same command again".to_owned(),
-            ),
-        };
+        let (exit, code) = classify(&error);
+        let hint = hint(&error);
         Failure::new(exit, code, error, hint)
     }
+}
+
+/// How the program ends after a failed preparation, and the error's name for scripts.
+fn classify(error: &prepare::Error) -> (Exit, &'static str) {
+    use prepare::Error;
+    match error {
+        Error::OutputIsCorpus(_) => (Exit::Usage, "output_is_corpus"),
+        Error::NoCorpus { .. } => (Exit::Usage, "no_corpus"),
+        Error::TooManySources(_) => (Exit::Usage, "too_many_sources"),
+        Error::List { .. } | Error::Read { .. } => (Exit::Failed, "read"),
+        Error::Write { .. } | Error::RejectLog(_) => (Exit::Failed, "write"),
+        Error::Lock(_) => (Exit::Failed, "locked"),
+        Error::Manifest(ManifestError::Foreign { .. }) => (Exit::Failed, "foreign_manifest"),
+        Error::Manifest(_) => (Exit::Failed, "read"),
+        Error::Foreign { .. } => (Exit::Failed, "foreign_file"),
+        Error::Threads(_) => (Exit::Failed, "threads"),
+        Error::Changed { .. } => (Exit::Failed, "changed"),
+        Error::NothingListed(_) => (Exit::Data, "nothing_listed"),
+        Error::TooManyRejects { .. } | Error::NothingAccepted { .. } => (Exit::Data, "rejects"),
+        Error::EmptySide { .. } => (Exit::Data, "empty_side"),
+        Error::EqualKeys { .. } => (Exit::Data, "equal_keys"),
+        Error::Damaged { .. } => (Exit::Data, "damaged"),
+        Error::SpoolLimit { .. } => (Exit::Data, "spool_limit"),
+        Error::Interrupted => (Exit::Interrupted, "interrupted"),
+    }
+}
+
+/// What to do about a failed preparation.
+fn hint(error: &prepare::Error) -> String {
+    use prepare::Error;
+    match error {
+        Error::List { .. } | Error::Read { .. } => return read_hint(error),
+        Error::TooManyRejects { failed, .. } | Error::NothingAccepted { failed, .. } => {
+            return rejects_hint(failed);
+        }
+        Error::OutputIsCorpus(_) => "choose another --output-dir",
+        Error::NoCorpus { .. } => "name the directory or the container that holds the records",
+        Error::TooManySources(_) => "put the records into fewer containers",
+        Error::Write { .. } => "free some space or choose another --output-dir, then run it again",
+        Error::RejectLog(_) => "free some space, then run it again",
+        Error::Lock(LockError::Held { .. }) => "wait for that run to end, or choose another --output-dir",
+        Error::Lock(LockError::Io { .. }) => "check the directory's permissions and free space",
+        Error::Manifest(ManifestError::Foreign { .. }) | Error::Foreign { .. } => {
+            "move that file away, or choose another --output-dir"
+        }
+        Error::Manifest(_) => "check the file's permissions",
+        Error::Threads(_) => "use fewer --threads, or raise the limit on processes or memory",
+        Error::Changed { .. } => "run it again when nothing writes to the corpus",
+        Error::NothingListed(_) => {
+            "records are files whose names end in `.json`, lines of JSON, or such files in an archive"
+        }
+        Error::EmptySide { .. } => "add records, or change --val-ratio or --group-by",
+        Error::EqualKeys { .. } => "rename one of them, or leave one source out",
+        Error::Damaged { .. } => "make or fetch the container again; nothing of it was used",
+        Error::SpoolLimit { .. } => "raise --max-spool-bytes if the source can be trusted",
+        Error::Interrupted => "nothing was published; run the same command again",
+    }
+    .to_owned()
 }
 
 fn read_hint(error: &prepare::Error) -> String {

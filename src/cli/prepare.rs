@@ -161,7 +161,11 @@ fn summarize(options: &Options, prepared: &Prepared, duration: Duration, termina
     let found = counted(counts.listed, "record");
     say(
         "found",
-        format!("{found} in {}{}", shown_path(&options.corpus), not_regular(&prepared.not_regular, terminal)),
+        format!(
+            "{found} in {}{}",
+            printable(&options.shown_sources().replace('`', "")),
+            not_regular(&prepared.not_regular, terminal)
+        ),
     );
     say("accepted", accepted(options, prepared));
     say_rejects(

@@ -68,8 +68,39 @@ pub enum Error {
     #[error("cannot start threads: {0}")]
     Threads(io::Error),
     /// There is nothing to prepare.
-    #[error("no `*.json` file below `{0}`")]
-    NothingListed(PathBuf),
+    #[error("no record in {0}")]
+    NothingListed(String),
+    /// Two records cannot be told apart.
+    #[error("the key {key} is there twice: {first} and {second}")]
+    EqualKeys {
+        /// The key as a JSON string.
+        key: String,
+        /// Where it is first.
+        first: String,
+        /// Where it is again.
+        second: String,
+    },
+    /// More sources than can be numbered.
+    #[error("{0} sources are more than can be read at once")]
+    TooManySources(usize),
+    /// A container is cut or damaged.
+    #[error("`{path}` is damaged at byte {byte}: {reason}")]
+    Damaged {
+        /// The container.
+        path: PathBuf,
+        /// How far it could be read; in its own bytes, compressed or not.
+        byte: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A compressed source grows beyond the limit.
+    #[error("`{path}` unpacks to more than {limit} bytes, together with the sources before it")]
+    SpoolLimit {
+        /// The source.
+        path: PathBuf,
+        /// The limit.
+        limit: u64,
+    },
     /// Too many records are unusable.
     #[error("{} of {listed} records are rejected, and the limit is {limit}", failed.counts.total())]
     TooManyRejects {
@@ -102,7 +133,7 @@ pub enum Error {
         /// How many groups there are, as text, where there are any.
         groups: String,
     },
-    /// A file changed between the two passes of a grouped run.
+    /// A file changed between two looks at it.
     #[error("`{path}` changed while it was being prepared")]
     Changed {
         /// The file.

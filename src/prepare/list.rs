@@ -1,10 +1,11 @@
-//! Turns a directory into keys in rank order.
+//! Turns the sources of a corpus into keys in rank order, and keys into places to read.
 //!
 //! A million keys must fit beside everything else, so they are kept as one arena of
 //! bytes with 8 bytes a key, and nothing is asked of the file system but the names and
-//! the types that come with them. Files are not opened here; what is no regular file is
-//! named and left alone.
+//! the types that come with them. Record files are not opened here; what is no regular
+//! file is named and left alone. Containers are indexed, and read later by rank.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,8 +13,12 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
 
+use crate::json::KeyText;
 use crate::manifest::Hex;
+use crate::prepare::index::{Extent, Refusal, index_lines, index_tar};
+use crate::prepare::source::{Compression, Source, SourceKind};
 use crate::prepare::split::{Rank, rank};
+use crate::prepare::spool::Spool;
 use crate::prepare::{Error, Watch};
 
 /// The longest key in bytes; a path this long cannot be opened anyway.
@@ -22,10 +27,12 @@ const MAX_KEY_BYTES: usize = u16::MAX as usize;
 /// Large enough for the longest key, small enough not to matter.
 const BLOCK_BYTES: usize = 1 << 20;
 
-/// Keys one behind the other, each after its length in two bytes.
+/// Keys one behind the other. An entry is the number of its source and the key's length, two bytes
+/// each, the key, and for a record in a container its offset and length, eight bytes each.
 #[derive(Debug, Default)]
 struct KeyArena {
     blocks: Vec<Vec<u8>>,
+    count: usize,
 }
 
 /// Where a key stands in the arena: block and offset.
@@ -35,39 +42,107 @@ struct KeyRef {
     offset: u32,
 }
 
+/// Bytes of an entry before its key.
+const HEAD_BYTES: usize = 4;
+
+/// Set in the number of the source where a place follows the key.
+const HAS_EXTENT: u16 = 1 << 15;
+
+/// The offset of an extent that is none: its length then says why the member is refused.
+const REFUSED: u64 = u64::MAX;
+
 impl KeyArena {
-    fn push(&mut self, key: &[u8]) -> KeyRef {
+    fn push(&mut self, source: u16, key: &[u8], extent: Option<Extent>) -> KeyRef {
         let length = u16::try_from(key.len()).expect("the listing refuses longer keys");
-        let needed = key.len() + 2;
+        let needed = HEAD_BYTES + key.len() + 16;
         if self.blocks.last().is_none_or(|block| block.capacity() - block.len() < needed) {
             self.blocks.push(Vec::with_capacity(BLOCK_BYTES));
         }
         let index = self.blocks.len() - 1;
         let block = &mut self.blocks[index];
         let offset = block.len();
+        let head = if extent.is_some() { source | HAS_EXTENT } else { source };
+        block.extend_from_slice(&head.to_le_bytes());
         block.extend_from_slice(&length.to_le_bytes());
         block.extend_from_slice(key);
+        let place = extent.map(|extent| match extent {
+            Extent::Bytes(start, length) => [start, length],
+            Extent::Refused(refusal) => [REFUSED, refusal as u64],
+        });
+        for number in place.into_iter().flatten() {
+            block.extend_from_slice(&number.to_le_bytes());
+        }
+        self.count += 1;
         KeyRef { block: index as u32, offset: offset as u32 }
     }
 
-    fn get(&self, key: KeyRef) -> &[u8] {
+    fn entry(&self, key: KeyRef) -> Entry<'_> {
         let bytes = &self.blocks[key.block as usize][key.offset as usize..];
-        let length = usize::from(u16::from_le_bytes([bytes[0], bytes[1]]));
-        &bytes[2..2 + length]
+        let head = u16::from_le_bytes([bytes[0], bytes[1]]);
+        let length = usize::from(u16::from_le_bytes([bytes[2], bytes[3]]));
+        let (key, rest) = bytes[HEAD_BYTES..].split_at(length);
+        let number = |at: usize| u64::from_le_bytes(rest[at..at + 8].try_into().expect("eight bytes"));
+        let extent = (head & HAS_EXTENT != 0).then(|| match (number(0), number(8)) {
+            (REFUSED, reason) => Extent::Refused(Refusal::from_number(reason)),
+            (start, length) => Extent::Bytes(start, length),
+        });
+        Entry { source: head & !HAS_EXTENT, key, extent }
+    }
+
+    fn get(&self, key: KeyRef) -> &[u8] {
+        self.entry(key).key
     }
 
     /// The keys in the order in which they were pushed.
     fn iter(&self) -> impl Iterator<Item = KeyRef> + '_ {
-        self.blocks.iter().enumerate().flat_map(|(index, block)| {
+        self.blocks.iter().enumerate().flat_map(move |(index, block)| {
             let mut offset = 0;
             std::iter::from_fn(move || {
                 let start = offset;
-                let length = u16::from_le_bytes([*block.get(start)?, *block.get(start + 1)?]);
-                offset = start + 2 + usize::from(length);
-                Some(KeyRef { block: index as u32, offset: start as u32 })
+                if start >= block.len() {
+                    return None;
+                }
+                let key = KeyRef { block: index as u32, offset: start as u32 };
+                let entry = self.entry(key);
+                offset = start + HEAD_BYTES + entry.key.len() + if entry.extent.is_some() { 16 } else { 0 };
+                Some(key)
             })
         })
     }
+}
+
+/// An entry of the arena.
+struct Entry<'a> {
+    source: u16,
+    key: &'a [u8],
+    extent: Option<Extent>,
+}
+
+/// A source while its records are read.
+#[derive(Debug)]
+enum OpenSource {
+    /// Files below `root`; the first `prefix` bytes of a key are no part of the path.
+    Files { root: PathBuf, prefix: usize },
+    /// Ranges of one file: the user's own, or our spool of it.
+    Ranges { file: File, path: PathBuf },
+}
+
+/// Where the bytes of a record are.
+#[derive(Debug)]
+pub enum Place<'l> {
+    /// They are a file of their own, at the path built in the caller's buffer.
+    File,
+    /// They are a range of a container.
+    Range {
+        /// The container, or our spool of it.
+        file: &'l File,
+        /// The offset of the first byte.
+        start: u64,
+        /// How many bytes.
+        length: u64,
+    },
+    /// They are not to be read.
+    Refused(Refusal),
 }
 
 /// Something named like a record that is not a regular file, and what it is.
@@ -84,6 +159,7 @@ pub struct NotRegular {
 pub struct Listing {
     arena: KeyArena,
     by_rank: Vec<KeyRef>,
+    sources: Vec<OpenSource>,
     /// SHA-256 of the keys sorted bytewise, each followed by NUL, in lower-case hex.
     pub keys_sha256: String,
     /// What was passed over, in the order of its names.
@@ -105,55 +181,203 @@ impl Listing {
     pub fn key(&self, position: usize) -> &[u8] {
         self.arena.get(self.by_rank[position])
     }
+
+    /// Where the record at `position` is. Its file, or its container, is named in `path`.
+    pub fn place(&self, position: usize, path: &mut PathBuf) -> Place<'_> {
+        let entry = self.arena.entry(self.by_rank[position]);
+        path.as_mut_os_string().clear();
+        match (&self.sources[usize::from(entry.source)], entry.extent) {
+            (OpenSource::Files { root, prefix }, _) => {
+                path.as_mut_os_string().push(root);
+                path.push(key_as_path(&entry.key[*prefix..]));
+                Place::File
+            }
+            (OpenSource::Ranges { file, path: container }, Some(Extent::Bytes(start, length))) => {
+                path.as_mut_os_string().push(container);
+                Place::Range { file, start, length }
+            }
+            (OpenSource::Ranges { path: container, .. }, Some(Extent::Refused(refusal))) => {
+                path.as_mut_os_string().push(container);
+                Place::Refused(refusal)
+            }
+            (OpenSource::Ranges { .. }, None) => unreachable!("a container's records have their places"),
+        }
+    }
 }
 
-/// Lists every `*.json` below `corpus` and sorts by rank under `seed`.
+/// What to list.
+#[derive(Debug)]
+pub struct Corpus<'c> {
+    /// The sources in the order in which they were given.
+    pub sources: &'c [Source],
+    /// The output directory, if it exists: it is not entered where it lies inside a source.
+    pub skip: Option<&'c Path>,
+    /// The seed of the ranks.
+    pub seed: u64,
+    /// Whether each key begins with the name of its source.
+    pub prefixes_keys: bool,
+}
+
+/// Lists every record of `corpus` and sorts by rank.
 ///
-/// A link to a file counts as a file; linked directories and directories named
-/// `*.json` are not entered. `skip` (the output directory, if it lies inside) is not entered.
-/// Sorting runs in the current rayon pool.
+/// In a directory that is every `*.json`: a link to a file counts as a file; linked
+/// directories and directories named `*.json` are not entered. Sorting runs in the current
+/// rayon pool.
 ///
 /// # Errors
-/// When a directory cannot be read, or the run is stopped.
-pub fn list(corpus: &Path, skip: Option<&Path>, seed: u64, watch: &dyn Watch) -> Result<Listing, Error> {
-    let mut arena = KeyArena::default();
-    let mut not_regular = Vec::new();
-    let mut walk = WalkDir::new(corpus).follow_root_links(true).into_iter();
-    let mut seen = 0u64;
-    while let Some(entry) = walk.next() {
-        let entry = entry.map_err(|error| walk_error(corpus, error))?;
-        let file_type = entry.file_type();
-        if entry.depth() == 0 {
-            continue;
-        }
-        if file_type.is_dir() && skip.is_some_and(|skip| entry.path() == skip) {
-            walk.skip_current_dir();
-            continue;
-        }
-        if !entry.file_name().as_encoded_bytes().ends_with(b".json") {
-            continue;
-        }
-        let key = key_below(corpus, entry.path())?;
-        match kind(&entry)? {
-            None => {
-                arena.push(&key);
-                seen += 1;
-                if seen.is_multiple_of(4096) {
-                    watch.listed(seen);
-                    watch.check_stop()?;
-                }
+/// When a source cannot be listed or unpacked, two records have one key, or the run is stopped.
+pub fn list(corpus: &Corpus<'_>, spool: &mut Spool, watch: &dyn Watch) -> Result<Listing, Error> {
+    let mut builder =
+        Builder { arena: KeyArena::default(), not_regular: Vec::new(), sources: Vec::new(), watch };
+    for source in corpus.sources {
+        let prefix = match source.kind {
+            // A record named by itself has its path for a key: there is nothing else to tell it by.
+            SourceKind::Record => Vec::new(),
+            _ if corpus.prefixes_keys => source.prefix(),
+            _ => Vec::new(),
+        };
+        builder.add(source, &prefix, corpus.skip, spool)?;
+    }
+    let Builder { arena, mut not_regular, sources, watch } = builder;
+    watch.listed(arena.count as u64);
+    not_regular.sort_by(|a, b| a.key.cmp(&b.key));
+    sorted(arena, sources, corpus.seed, not_regular)
+}
+
+/// A listing in the making.
+struct Builder<'w> {
+    arena: KeyArena,
+    not_regular: Vec<NotRegular>,
+    sources: Vec<OpenSource>,
+    watch: &'w dyn Watch,
+}
+
+impl Builder<'_> {
+    fn add(
+        &mut self,
+        source: &Source,
+        prefix: &[u8],
+        skip: Option<&Path>,
+        spool: &mut Spool,
+    ) -> Result<(), Error> {
+        let number = u16::try_from(self.sources.len()).ok().filter(|number| number & HAS_EXTENT == 0);
+        let number = number.ok_or_else(|| Error::TooManySources(self.sources.len()))?;
+        match source.kind {
+            SourceKind::Directory => {
+                self.sources.push(OpenSource::Files { root: source.path.clone(), prefix: prefix.len() });
+                self.walk(number, &source.path, prefix, skip)
             }
-            Some(kind) => {
-                if file_type.is_dir() {
-                    walk.skip_current_dir();
+            SourceKind::Record => {
+                // All records named by themselves are one source: there may be very many.
+                let own = |open: &OpenSource| matches!(open, OpenSource::Files { root, .. } if root.as_os_str().is_empty());
+                let known = self.sources.iter().position(own);
+                if known.is_none() {
+                    self.sources.push(OpenSource::Files { root: PathBuf::new(), prefix: 0 });
                 }
-                not_regular.push(NotRegular { key, kind });
+                self.add_record(known.map_or(number, |known| known as u16), &source.path)
+            }
+            SourceKind::Lines(compression) | SourceKind::Tar(compression) => {
+                let mut file = open(source, compression, spool, self.watch)?;
+                self.index(number, source, prefix, &mut file)?;
+                self.sources.push(OpenSource::Ranges { file, path: source.path.clone() });
+                Ok(())
             }
         }
     }
-    watch.listed(seen);
-    not_regular.sort_by(|a, b| a.key.cmp(&b.key));
-    Ok(sorted(arena, seed, not_regular))
+
+    fn push(&mut self, source: u16, key: &[u8], extent: Option<Extent>) -> Result<(), Error> {
+        if key.len() > MAX_KEY_BYTES {
+            let path = PathBuf::from(KeyText(&key[..100]).to_json());
+            return Err(Error::Read { path, source: io::ErrorKind::InvalidFilename.into() });
+        }
+        self.arena.push(source, key, extent);
+        if self.arena.count.is_multiple_of(4096) {
+            self.watch.listed(self.arena.count as u64);
+            self.watch.check_stop()?;
+        }
+        Ok(())
+    }
+
+    fn index(&mut self, number: u16, source: &Source, prefix: &[u8], file: &mut File) -> Result<(), Error> {
+        let mut key = prefix.to_vec();
+        let mut push = |name: &[u8], extent: Extent| {
+            key.truncate(prefix.len());
+            key.extend_from_slice(name);
+            self.push(number, &key, Some(extent))
+        };
+        match source.kind {
+            SourceKind::Tar(_) => index_tar(file, &source.path, push),
+            _ => index_lines(file, &source.path, |line, extent| push(format!("#{line}").as_bytes(), extent)),
+        }
+    }
+
+    fn add_record(&mut self, number: u16, path: &Path) -> Result<(), Error> {
+        let failed = |source| Error::Read { path: path.to_owned(), source };
+        let file_type = std::fs::metadata(path).map_err(failed)?.file_type();
+        let key = path_as_key(path.strip_prefix(".").unwrap_or(path));
+        match kind_of(file_type) {
+            None => self.push(number, &key, None),
+            Some(kind) => {
+                self.not_regular.push(NotRegular { key, kind });
+                Ok(())
+            }
+        }
+    }
+
+    fn walk(&mut self, number: u16, root: &Path, prefix: &[u8], skip: Option<&Path>) -> Result<(), Error> {
+        let skip = skip.and_then(|skip| below(root, skip));
+        let mut walk = WalkDir::new(root).follow_root_links(true).into_iter();
+        while let Some(entry) = walk.next() {
+            let entry = entry.map_err(|error| walk_error(root, error))?;
+            let file_type = entry.file_type();
+            if entry.depth() == 0 {
+                continue;
+            }
+            if file_type.is_dir() && skip.as_deref() == Some(entry.path()) {
+                walk.skip_current_dir();
+                continue;
+            }
+            if !entry.file_name().as_encoded_bytes().ends_with(b".json") {
+                continue;
+            }
+            let below = entry.path().strip_prefix(root).expect("walkdir gives paths below its root");
+            let key = [prefix, &path_as_key(below)].concat();
+            match kind(&entry)? {
+                None => self.push(number, &key, None)?,
+                Some(kind) => {
+                    if file_type.is_dir() {
+                        walk.skip_current_dir();
+                    }
+                    self.not_regular.push(NotRegular { key, kind });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The file of a container that can be read at random: its own, or a spool of its plain bytes.
+fn open(
+    source: &Source,
+    compression: Compression,
+    spool: &mut Spool,
+    watch: &dyn Watch,
+) -> Result<File, Error> {
+    let failed = |error| Error::Read { path: source.path.clone(), source: error };
+    if compression == Compression::None && !source.is_stdin() {
+        let file = File::open(&source.path).map_err(failed)?;
+        // A FIFO named like a container is read once, as standard input is.
+        if file.metadata().map_err(failed)?.is_file() {
+            return Ok(file);
+        }
+    }
+    spool.unpack(source, watch)
+}
+
+/// `inner` as a path below `outer`, if it lies inside.
+fn below(outer: &Path, inner: &Path) -> Option<PathBuf> {
+    let (canonical, inner) = (outer.canonicalize().ok()?, inner.canonicalize().ok()?);
+    Some(outer.join(inner.strip_prefix(canonical).ok()?))
 }
 
 /// `None` for a regular file or a link to one, else the word for what it is.
@@ -197,18 +421,13 @@ fn kind_of(file_type: std::fs::FileType) -> Option<&'static str> {
     }
 }
 
-/// The path below `corpus` as bytes with `/`.
-fn key_below(corpus: &Path, path: &Path) -> Result<Vec<u8>, Error> {
-    let below = path.strip_prefix(corpus).expect("walkdir gives paths below its root");
-    let mut key = below.as_os_str().as_encoded_bytes().to_vec();
+/// A path as bytes with `/`.
+fn path_as_key(path: &Path) -> Vec<u8> {
+    let mut key = path.as_os_str().as_encoded_bytes().to_vec();
     if std::path::MAIN_SEPARATOR == '\\' {
         key.iter_mut().filter(|byte| **byte == b'\\').for_each(|byte| *byte = b'/');
     }
-    if key.len() > MAX_KEY_BYTES {
-        let source = io::Error::from(io::ErrorKind::InvalidFilename);
-        return Err(Error::Read { path: path.to_owned(), source });
-    }
-    Ok(key)
+    key
 }
 
 fn walk_error(corpus: &Path, error: walkdir::Error) -> Error {
@@ -223,10 +442,14 @@ struct Ranked {
     key: KeyRef,
 }
 
-fn sorted(arena: KeyArena, seed: u64, not_regular: Vec<NotRegular>) -> Listing {
-    // Counted first: a vector that doubles would take half as much again at its peak.
-    let count = arena.iter().count();
-    let mut ranked = Vec::with_capacity(count);
+fn sorted(
+    arena: KeyArena,
+    sources: Vec<OpenSource>,
+    seed: u64,
+    not_regular: Vec<NotRegular>,
+) -> Result<Listing, Error> {
+    // Made to measure: a vector that doubles would take half as much again at its peak.
+    let mut ranked = Vec::with_capacity(arena.count);
     ranked.extend(arena.iter().map(|key| Ranked { rank: Rank::default(), key }));
     // The place of the rank first holds the key's beginning, which decides nearly every comparison
     // without a look into the arena.
@@ -234,6 +457,9 @@ fn sorted(arena: KeyArena, seed: u64, not_regular: Vec<NotRegular>) -> Listing {
     let by_rank_then_key =
         |a: &Ranked, b: &Ranked| a.rank.cmp(&b.rank).then_with(|| arena.get(a.key).cmp(arena.get(b.key)));
     ranked.par_sort_unstable_by(by_rank_then_key);
+    if let Some(pair) = ranked.windows(2).find(|pair| arena.get(pair[0].key) == arena.get(pair[1].key)) {
+        return Err(equal_keys(&arena, &sources, [pair[0].key, pair[1].key]));
+    }
     let mut digest = Sha256::new();
     for entry in &ranked {
         digest.update(arena.get(entry.key));
@@ -243,7 +469,24 @@ fn sorted(arena: KeyArena, seed: u64, not_regular: Vec<NotRegular>) -> Listing {
     ranked.par_iter_mut().for_each(|entry| entry.rank = rank(seed, arena.get(entry.key)));
     ranked.par_sort_unstable_by(by_rank_then_key);
     let by_rank = ranked.into_iter().map(|entry| entry.key).collect();
-    Listing { arena, by_rank, keys_sha256, not_regular }
+    Ok(Listing { arena, by_rank, sources, keys_sha256, not_regular })
+}
+
+fn equal_keys(arena: &KeyArena, sources: &[OpenSource], keys: [KeyRef; 2]) -> Error {
+    let named = keys.map(|key| {
+        let entry = arena.entry(key);
+        match (&sources[usize::from(entry.source)], entry.extent) {
+            (OpenSource::Files { root, prefix }, _) => {
+                root.join(key_as_path(&entry.key[*prefix..])).to_string_lossy().into_owned()
+            }
+            (OpenSource::Ranges { path, .. }, Some(Extent::Bytes(start, _))) => {
+                format!("{} at byte {start}", path.display())
+            }
+            (OpenSource::Ranges { path, .. }, _) => path.display().to_string(),
+        }
+    });
+    let [first, second] = named;
+    Error::EqualKeys { key: KeyText(arena.get(keys[0])).to_json(), first, second }
 }
 
 /// The first bytes of `key`, filled up with NULs, which sort before everything.
@@ -252,14 +495,6 @@ fn beginning(key: &[u8]) -> Rank {
     let length = key.len().min(beginning.len());
     beginning[..length].copy_from_slice(&key[..length]);
     beginning
-}
-
-/// The path of the record `key` of `corpus`, built in `path`, which is reused.
-pub fn record_path<'a>(corpus: &Path, key: &[u8], path: &'a mut PathBuf) -> &'a Path {
-    path.as_mut_os_string().clear();
-    path.as_mut_os_string().push(corpus);
-    path.push(key_as_path(key));
-    path
 }
 
 #[cfg(unix)]
@@ -286,10 +521,10 @@ mod tests {
         let mut arena = KeyArena::default();
         let keys: Vec<String> = (0..30_000).map(|n| format!("{n:0>60}.json")).collect();
         for key in &keys {
-            arena.push(key.as_bytes());
+            arena.push(0, key.as_bytes(), None);
         }
         assert!(arena.blocks.len() > 1);
-        let listing = sorted(arena, 7, Vec::new());
+        let listing = sorted(arena, Vec::new(), 7, Vec::new()).unwrap();
         let mut expected: Vec<&str> = keys.iter().map(String::as_str).collect();
         expected.sort_by_key(|key| rank(7, key.as_bytes()));
         let listed: Vec<&str> =
@@ -298,9 +533,34 @@ mod tests {
     }
 
     #[test]
-    fn a_windows_or_unix_key_leads_back_to_its_file() {
-        let mut path = PathBuf::new();
-        assert_eq!(record_path(Path::new("corpus"), b"a/b.json", &mut path), Path::new("corpus/a/b.json"));
-        assert_eq!(record_path(Path::new("c"), b"d.json", &mut path), Path::new("c/d.json"));
+    fn an_entry_keeps_its_place_in_a_container() {
+        let mut arena = KeyArena::default();
+        let places = [
+            None,
+            Some(Extent::Bytes(5, 7)),
+            Some(Extent::Bytes(u64::MAX - 1, 0)),
+            Some(Extent::Refused(Refusal::Climbing)),
+        ];
+        for place in places {
+            arena.push(3, b"key", place);
+        }
+        let entries: Vec<_> = arena.iter().map(|key| arena.entry(key)).collect();
+        assert_eq!(entries.iter().map(|entry| entry.extent).collect::<Vec<_>>(), places);
+        assert!(entries.iter().all(|entry| entry.source == 3 && entry.key == b"key"));
+    }
+
+    #[test]
+    fn equal_keys_are_an_error_that_names_both() {
+        let mut arena = KeyArena::default();
+        arena.push(0, b"a/x.json", None);
+        arena.push(1, b"a/x.json", Some(Extent::Bytes(512, 2)));
+        let file = tempfile::tempfile().unwrap();
+        let sources = vec![
+            OpenSource::Files { root: "one/a".into(), prefix: 2 },
+            OpenSource::Ranges { file, path: "two/a.tar".into() },
+        ];
+        let error = sorted(arena, sources, 7, Vec::new()).unwrap_err().to_string();
+        assert!(error.contains("\"a/x.json\"") && error.contains("one/a/x.json"), "{error}");
+        assert!(error.contains("two/a.tar at byte 512"), "{error}");
     }
 }

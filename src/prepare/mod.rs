@@ -20,6 +20,7 @@ pub mod diagnose;
 pub mod error;
 pub mod example;
 pub mod group;
+mod index;
 mod leakage;
 mod list;
 pub mod lock;
@@ -30,7 +31,9 @@ pub mod reject;
 mod run;
 pub mod scan;
 mod shard;
+pub mod source;
 pub mod split;
+mod spool;
 pub mod story;
 mod tally;
 mod tape;
@@ -40,19 +43,26 @@ mod worker;
 
 pub use error::{Error, FailedRejects};
 use group::GroupBy;
+use list::Corpus;
 pub use list::NotRegular;
 use publish::Output;
 pub use publish::{Durability, Published};
 use reject::RejectLimit;
 use run::{KEYS, REJECTS, Run};
+use source::{Source, SourceKind};
 use split::Ratio;
+use spool::Spool;
 use template::Template;
 
 /// What to prepare, and how. Everything is decided: no value is looked up later.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The directory whose `*.json` are the records.
-    pub corpus: PathBuf,
+    /// Where the records come from.
+    pub sources: Vec<Source>,
+    /// Whether keys begin with the name of their source, as they do where there are several.
+    pub prefixes_keys: bool,
+    /// Bytes that compressed sources and standard input may unpack to, together.
+    pub max_spool_bytes: u64,
     /// Where the result goes; made if it is not there.
     pub output_dir: PathBuf,
     /// The part that validates.
@@ -77,6 +87,18 @@ pub struct Options {
     pub durability: Durability,
     /// What this run is for.
     pub purpose: Purpose,
+}
+
+impl Options {
+    /// The sources as people read them: the first three, and how many more.
+    pub fn shown_sources(&self) -> String {
+        let mut shown: Vec<String> =
+            self.sources.iter().take(3).map(|source| format!("`{}`", source.path.display())).collect();
+        if self.sources.len() > shown.len() {
+            shown.push(format!("{} more", self.sources.len() - shown.len()));
+        }
+        shown.join(", ")
+    }
 }
 
 /// What one run is for, as opposed to the settings that decide its bytes.
@@ -167,31 +189,32 @@ pub fn prepare(options: &Options, watch: &dyn Watch) -> Result<Prepared, Error> 
     if let Some(output) = &output {
         output.check_foreign(fixed_names(options))?;
     }
-    let skip = below_corpus(options);
-    let listing = pool.install(|| list::list(&options.corpus, skip.as_deref(), options.seed, watch))?;
+    let staging = output.as_ref().map(Output::staging);
+    let mut spool = Spool::new(staging.as_deref(), options.max_spool_bytes);
+    let corpus = Corpus {
+        sources: &options.sources,
+        skip: Some(&options.output_dir),
+        seed: options.seed,
+        prefixes_keys: options.prefixes_keys,
+    };
+    let listing = pool.install(|| list::list(&corpus, &mut spool, watch))?;
     if listing.is_empty() {
-        return Err(Error::NothingListed(options.corpus.clone()));
+        return Err(Error::NothingListed(options.shown_sources()));
     }
     let run = Run { options, watch, pool: &pool, listing: &listing, output: output.as_ref() };
     run.prepare()
 }
 
 fn check_directories(options: &Options) -> Result<(), Error> {
-    let no_corpus = |source| Error::NoCorpus { path: options.corpus.clone(), source };
-    let corpus = options.corpus.canonicalize().map_err(no_corpus)?;
-    if !corpus.is_dir() {
-        return Err(no_corpus(io::ErrorKind::NotADirectory.into()));
+    for source in options.sources.iter().filter(|source| source.kind == SourceKind::Directory) {
+        let no_corpus = |error| Error::NoCorpus { path: source.path.clone(), source: error };
+        let corpus = source.path.canonicalize().map_err(no_corpus)?;
+        match options.output_dir.canonicalize() {
+            Ok(output) if output == corpus => return Err(Error::OutputIsCorpus(options.output_dir.clone())),
+            _ => {}
+        }
     }
-    match options.output_dir.canonicalize() {
-        Ok(output) if output == corpus => Err(Error::OutputIsCorpus(options.output_dir.clone())),
-        _ => Ok(()),
-    }
-}
-
-/// The output directory as a path below the corpus, if it lies inside.
-fn below_corpus(options: &Options) -> Option<PathBuf> {
-    let (corpus, output) = (options.corpus.canonicalize().ok()?, options.output_dir.canonicalize().ok()?);
-    Some(options.corpus.join(output.strip_prefix(corpus).ok()?))
+    Ok(())
 }
 
 /// The names of the result's files that are known before anything is converted.

@@ -1,4 +1,5 @@
-//! Reads one record's bytes: one open, one read, one close, into a buffer that is reused.
+//! Reads one record's bytes: one open, one read, one close, or one read inside a container,
+//! into a buffer that is reused.
 //!
 //! No `stat`, no memory map and no vector a file: measured, each costs more than the
 //! parsing it would spare. A record over the size limit is read to the limit plus one
@@ -54,16 +55,38 @@ impl Reader {
         &mut self.buffer
     }
 
+    /// Gives back what one huge record has taken.
+    fn give_back(&mut self) {
+        if self.buffer.len() > KEPT_BYTES {
+            self.buffer.truncate(INITIAL_BYTES + PADDING);
+            self.buffer.shrink_to_fit();
+        }
+    }
+
+    /// Reads `length` bytes of `file` from `start` on to the start of the buffer.
+    ///
+    /// # Errors
+    /// The system's, unchanged; `UnexpectedEof` where the file has become shorter.
+    pub fn read_range(&mut self, file: &File, start: u64, length: u64) -> io::Result<Length> {
+        let length = match usize::try_from(length) {
+            Ok(length) if length <= self.max_record_bytes => length,
+            _ => return Ok(Length::TooLarge),
+        };
+        self.give_back();
+        if self.buffer.len() < length + PADDING {
+            self.buffer.resize(length + PADDING, 0);
+        }
+        read_exact_at(file, &mut self.buffer[..length], start)?;
+        Ok(Length::Bytes(length))
+    }
+
     /// Reads the file at `path` to the start of the buffer.
     ///
     /// # Errors
     /// The system's, unchanged: a record that cannot be read is not a malformed record.
     pub fn read(&mut self, path: &Path, effort: Effort) -> io::Result<Length> {
         let mut file = File::open(path)?;
-        if self.buffer.len() > KEPT_BYTES {
-            self.buffer.truncate(INITIAL_BYTES + PADDING);
-            self.buffer.shrink_to_fit();
-        }
+        self.give_back();
         let mut length = 0;
         loop {
             let end = (self.buffer.len() - PADDING).min(self.max_record_bytes + 1);
@@ -86,6 +109,23 @@ impl Reader {
             }
         }
     }
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match std::os::windows::fs::FileExt::seek_read(file, &mut buffer[done..], offset + done as u64)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => done += read,
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -51,11 +51,13 @@ pub enum Code {
     RepeatedAgent,
     /// The field given to `--group-by` is absent or not a string.
     GroupField,
+    /// A member of an archive that is no plain file below it.
+    UnsafeMember,
 }
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Code; 17] = [
+    pub const ALL: [Code; 18] = [
         Code::TooLarge,
         Code::Empty,
         Code::Encoding,
@@ -73,6 +75,7 @@ impl Code {
         Code::AgentItem,
         Code::RepeatedAgent,
         Code::GroupField,
+        Code::UnsafeMember,
     ];
 
     /// The code as it stands in `rejects.jsonl` and in the manifest.
@@ -95,6 +98,7 @@ impl Code {
             Code::AgentItem => "agent_item",
             Code::RepeatedAgent => "repeated_agent",
             Code::GroupField => "group_field",
+            Code::UnsafeMember => "unsafe_member",
         }
     }
 }

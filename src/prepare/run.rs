@@ -15,7 +15,7 @@ use crate::manifest::{Counts, Grouping, Manifest, OptionsUsed, SCHEMA, TemplateU
 use crate::prepare::convert::LineWriter;
 use crate::prepare::error::{Error, FailedRejects};
 use crate::prepare::group::{GroupBy, GroupedSplit, split_groups};
-use crate::prepare::list::{Listing, record_path};
+use crate::prepare::list::Listing;
 use crate::prepare::publish::Output;
 use crate::prepare::reject::RejectLog;
 use crate::prepare::shard::{FileError, SideWriter, move_tail};
@@ -277,7 +277,7 @@ impl Run<'_> {
 
     fn path(&self, position: u32) -> PathBuf {
         let mut path = PathBuf::new();
-        record_path(&self.options.corpus, self.listing.key(position as usize), &mut path);
+        self.listing.place(position as usize, &mut path);
         path
     }
 

@@ -3,14 +3,16 @@
 //! Decides between the three fates of a record (accepted, skipped, rejected) and tells
 //! them from the one fate of a run: a file that cannot be read ends it. It writes no file.
 
+use std::io;
 use std::path::PathBuf;
 
 use memchr::memmem::Finder;
 
 use crate::prepare::convert::{LineWriter, ParseFailure, Parser};
 use crate::prepare::group::{GroupBy, write_agents_key, write_group_key};
+use crate::prepare::index::Refusal;
 use crate::prepare::leakage::{Fingerprint, fingerprint};
-use crate::prepare::list::{Listing, record_path};
+use crate::prepare::list::{Listing, Place};
 use crate::prepare::read::{Effort, Length, Reader};
 use crate::prepare::record::Record;
 use crate::prepare::reject::{Code, RejectReason};
@@ -84,6 +86,16 @@ impl Batch for RecordBatch {
     }
 }
 
+/// What reading a record gave.
+enum Outcome {
+    /// So many bytes, in the reader's buffer.
+    Bytes(usize),
+    /// It is larger than the limit.
+    TooLarge,
+    /// It is not to be read.
+    Refused(Refusal),
+}
+
 /// One thread's tools.
 pub struct Worker<'r> {
     options: &'r Options,
@@ -115,8 +127,11 @@ impl<'r> Worker<'r> {
     /// When the file cannot be read.
     pub fn convert(&mut self, position: u32, batch: &mut RecordBatch) -> Result<(), Error> {
         let verdict = match self.read(position, Effort::OneRead)? {
-            Length::TooLarge => Verdict::Rejected(self.too_large()),
-            Length::Bytes(length) => {
+            Outcome::TooLarge => Verdict::Rejected(self.too_large()),
+            Outcome::Refused(refusal) => {
+                Verdict::Rejected(RejectReason::new(Code::UnsafeMember, refusal.reason(), ""))
+            }
+            Outcome::Bytes(length) => {
                 batch.bytes_read += length as u64;
                 match self.parse(length, batch) {
                     Ok(verdict) => verdict,
@@ -129,16 +144,27 @@ impl<'r> Worker<'r> {
         Ok(())
     }
 
-    fn read(&mut self, position: u32, effort: Effort) -> Result<Length, Error> {
-        let key = self.listing.key(position as usize);
-        let path = record_path(&self.options.corpus, key, &mut self.path);
-        self.reader.read(path, effort).map_err(|source| Error::Read { path: path.to_owned(), source })
+    fn read(&mut self, position: u32, effort: Effort) -> Result<Outcome, Error> {
+        let place = self.listing.place(position as usize, &mut self.path);
+        let result = match place {
+            Place::File => self.reader.read(&self.path, effort),
+            Place::Range { file, start, length } => self.reader.read_range(file, start, length),
+            Place::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
+        };
+        match result {
+            Ok(Length::Bytes(length)) => Ok(Outcome::Bytes(length)),
+            Ok(Length::TooLarge) => Ok(Outcome::TooLarge),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(Error::Changed { path: self.path.clone() })
+            }
+            Err(source) => Err(Error::Read { path: self.path.clone(), source }),
+        }
     }
 
     /// The second, patient look at a record that is not JSON: parsing has changed its bytes, and a
     /// read may have been cut short.
     fn look_again(&mut self, position: u32, batch: &mut RecordBatch) -> Result<Verdict, Error> {
-        let Length::Bytes(length) = self.read(position, Effort::ToTheEnd)? else {
+        let Outcome::Bytes(length) = self.read(position, Effort::ToTheEnd)? else {
             return Ok(Verdict::Rejected(self.too_large()));
         };
         let pristine = self.reader.buffer()[..length].to_vec();
