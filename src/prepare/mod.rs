@@ -21,6 +21,7 @@ pub mod error;
 pub mod example;
 pub mod group;
 mod index;
+mod keys;
 mod leakage;
 mod list;
 pub mod lock;

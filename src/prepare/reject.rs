@@ -52,7 +52,7 @@ pub enum Code {
     /// The field given to `--group-by` is absent or not a string.
     GroupField,
     /// A member of an archive that is no plain file below it.
-    UnsafeMember,
+    HostileMember,
 }
 
 impl Code {
@@ -75,7 +75,7 @@ impl Code {
         Code::AgentItem,
         Code::RepeatedAgent,
         Code::GroupField,
-        Code::UnsafeMember,
+        Code::HostileMember,
     ];
 
     /// The code as it stands in `rejects.jsonl` and in the manifest.
@@ -98,7 +98,7 @@ impl Code {
             Code::AgentItem => "agent_item",
             Code::RepeatedAgent => "repeated_agent",
             Code::GroupField => "group_field",
-            Code::UnsafeMember => "unsafe_member",
+            Code::HostileMember => "hostile_member",
         }
     }
 }

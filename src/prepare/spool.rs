@@ -73,9 +73,15 @@ impl Spool {
     }
 
     fn copy(&mut self, source: &Source, plain: &mut dyn Read, watch: &dyn Watch) -> Result<File, Failure> {
-        let spool_dir = self.dir.clone().unwrap_or_else(std::env::temp_dir);
-        let write_error = |error| Failure::Run(Error::Write { path: spool_dir.clone(), source: error });
-        let mut file = tempfile::tempfile_in(&spool_dir).map_err(write_error)?;
+        let write_error = |error| {
+            let path = self.dir.clone().unwrap_or_else(|| "a temporary file".into());
+            Failure::Run(Error::Write { path, source: error })
+        };
+        let unlinked = match &self.dir {
+            Some(dir) => tempfile::tempfile_in(dir),
+            None => tempfile::tempfile(),
+        };
+        let mut file = unlinked.map_err(write_error)?;
         let mut block = vec![0; BLOCK_BYTES];
         loop {
             watch.check_stop().map_err(Failure::Run)?;

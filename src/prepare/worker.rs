@@ -129,7 +129,7 @@ impl<'r> Worker<'r> {
         let verdict = match self.read(position, Effort::OneRead)? {
             Outcome::TooLarge => Verdict::Rejected(self.too_large()),
             Outcome::Refused(refusal) => {
-                Verdict::Rejected(RejectReason::new(Code::UnsafeMember, refusal.reason(), ""))
+                Verdict::Rejected(RejectReason::new(Code::HostileMember, refusal.reason(), ""))
             }
             Outcome::Bytes(length) => {
                 batch.bytes_read += length as u64;

@@ -25,7 +25,7 @@ fn help_names_every_command_and_flag() {
     check(&["help"], &["prepare", "completions"]);
     check(&["completions", "--help"], &["bash", "zsh", "fish", "powershell"]);
     let flags = [
-        "DATA_DIR",
+        "SOURCE",
         "--data-dir",
         "--output-dir",
         "--config-path",
@@ -116,7 +116,7 @@ fn flags_may_have_underscores() {
 #[test]
 fn a_missing_corpus_is_a_usage_error() {
     let dir = Dir::new();
-    dir.write("file.json", "{}");
+    dir.write("notes.txt", "{}");
     let check = |arguments: &[&str], code: &str, named: &str| {
         let run = dir.ctxtune([&["prepare", "-o", "out", "--json"], arguments].concat()).expect(2);
         assert_eq!(run.json()["error"]["code"], code);
@@ -125,7 +125,7 @@ fn a_missing_corpus_is_a_usage_error() {
     };
     check(&[], "config", "--data-dir");
     check(&["nowhere"], "no_corpus", "`nowhere`");
-    check(&["file.json"], "no_corpus", "`file.json`");
+    check(&["notes.txt"], "config", "`notes.txt`");
 }
 
 /// The seed's configuration file, in a directory laid out as the repository is.

@@ -576,7 +576,7 @@ fn a_corpus_without_records_is_an_error() {
     let dir = Dir::new();
     dir.write("corpus/0.jsonl", record(0).to_string());
     let outcome = dir.prepare(&[]).expect(3);
-    assert!(outcome.stderr.contains("no `*.json` file below `corpus`"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("no record in `corpus`"), "{}", outcome.stderr);
     assert!(!dir.exists("out"));
 }
 

@@ -17,6 +17,7 @@ mod differential;
 #[cfg(target_os = "linux")]
 mod faults;
 mod input;
+mod packed;
 #[cfg(unix)]
 mod process;
 mod publish;

@@ -440,7 +440,7 @@ mod killed {
         let Ok(dies_at) = std::env::var(DIES_AT) else { return Ok(()) };
         let (step, shard_records) = dies_at.split_once(' ').unwrap();
         let choices = PrepareChoices {
-            corpus: Some("corpus".into()),
+            sources: vec!["corpus".into()],
             output_dir: Some("out".into()),
             shard_records: shard_records.parse::<NonZeroU64>().ok(),
             ..PrepareChoices::default()
