@@ -4,7 +4,7 @@
 //!
 //! - [`prepare`] is the engine: a directory of records becomes train and validation JSONL.
 //! - [`manifest`] is what it leaves, the one document that later steps believe.
-//! - [`config`] resolves what the user wants: defaults, then the file, then flags; [`env`] names the variables.
+//! - [`config`] resolves what the user wants: defaults, then the file, then flags; [`mod@env`] names the variables.
 //! - [`cli`] is the terminal: arguments, progress, summaries, exit codes.
 //! - [`json`] holds the escapes that all of them share.
 //!

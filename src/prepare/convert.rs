@@ -1,7 +1,7 @@
 //! Turns bytes into one training line: parse, check, and write straight into the doubly
 //! escaped form, in one pass and without an intermediate string.
 //!
-//! This is the hot path: one [`Converter`] a thread, all its buffers reused. What goes
+//! This is the hot path: one [`Parser`] a thread, all its buffers reused. What goes
 //! wrong with a record leaves here as a `RejectReason`; finding its place is cold work
 //! (`diagnose`). It knows no files.
 
