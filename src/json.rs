@@ -19,40 +19,43 @@ pub enum Charset {
 const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
 const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
 
-/// Flags (bit 7) the bytes of `word` below `limit`, which is at most 0x80; exact up to and including the
-/// lowest flag.
-const fn below(word: u64, limit: u8) -> u64 {
-    word.wrapping_sub(ONES * limit as u64) & !word & HIGHS
-}
-
 /// The number of bytes at the start of `bytes` that need no escape.
 #[inline]
 fn clean_prefix(bytes: &[u8], charset: Charset) -> usize {
-    let mut position = 0;
-    let mut chunks = bytes.chunks_exact(8);
-    for chunk in &mut chunks {
-        match first_to_escape(chunk.try_into().expect("chunks_exact gives eight"), charset) {
-            8 => position += 8,
-            found => return position + found,
+    let mut rest = bytes;
+    while let Some((chunk, behind)) = rest.split_first_chunk::<8>() {
+        match first_to_escape(*chunk, charset) {
+            8 => rest = behind,
+            found => return bytes.len() - rest.len() + found,
         }
     }
-    let rest = chunks.remainder();
-    let mut padded = [b' '; 8];
-    padded[..rest.len()].copy_from_slice(rest);
-    position + first_to_escape(padded, charset).min(rest.len())
+    if rest.is_empty() {
+        return bytes.len();
+    }
+    match bytes.last_chunk::<8>() {
+        // The bytes before `rest` are known to be clean: looking at some again is cheaper than a copy.
+        Some(chunk) => bytes.len() - 8 + first_to_escape(*chunk, charset),
+        None => {
+            let mut padded = [b' '; 8];
+            padded[..rest.len()].copy_from_slice(rest);
+            first_to_escape(padded, charset).min(rest.len())
+        }
+    }
 }
 
 /// The place of the first byte that needs an escape, or 8.
 #[inline]
 fn first_to_escape(chunk: [u8; 8], charset: Charset) -> usize {
     let word = u64::from_le_bytes(chunk);
+    // Bit 7 of a difference flags a byte below the limit; exact up to and including the lowest flag.
     // Flipping bit 1 puts the quote (0x22) at 0x20, right behind the control characters: one test for both.
-    let mut found = below(word ^ (ONES * 2), 0x21) | below(word ^ (ONES * 0x5c), 1);
-    if charset == Charset::Ascii {
-        found |= (word & HIGHS) | below(word ^ (ONES * 0x7f), 1);
+    let mut found = (word ^ (ONES * 2)).wrapping_sub(ONES * 0x21) | (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
+    match charset {
+        Charset::Utf8 => found &= !word,
+        Charset::Ascii => found |= word | (word ^ (ONES * 0x7f)).wrapping_sub(ONES),
     }
     // 64 zeros, hence 8, where nothing was found.
-    found.trailing_zeros() as usize / 8
+    (found & HIGHS).trailing_zeros() as usize / 8
 }
 
 /// The letter of the two-character escape of a control character, if JSON has one.
@@ -77,6 +80,7 @@ fn push_hex(out: &mut Vec<u8>, unit: u16) {
 
 /// The number of bytes at the start of `bytes` that stand for themselves inside a JSON string:
 /// all up to the first quote, backslash or control character.
+#[inline]
 pub fn plain_prefix(bytes: &[u8]) -> usize {
     clean_prefix(bytes, Charset::Utf8)
 }
@@ -118,17 +122,39 @@ pub fn escape_twice(out: &mut Vec<u8>, text: &str, charset: Charset) {
                 Some(letter) => out.push(letter),
                 None => push_hex(out, character as u16),
             },
+            _ => push_units(out, character),
+        }
+        rest = &rest[clean + character.len_utf8()..];
+    }
+}
+
+/// Appends the inside of a JSON string, all its escapes the two-character ones that [`escape_twice`]
+/// writes, as the inside of a JSON string that itself stands inside a JSON string.
+pub fn escape_raw(out: &mut Vec<u8>, raw: &str, charset: Charset) {
+    let mut rest = raw;
+    loop {
+        let clean = clean_prefix(rest.as_bytes(), charset);
+        out.extend_from_slice(&rest.as_bytes()[..clean]);
+        let Some(character) = rest[clean..].chars().next() else { return };
+        match character {
+            '"' | '\\' => out.extend_from_slice(&[b'\\', character as u8]),
             _ => {
-                let mut units = [0; 2];
-                let units = character.encode_utf16(&mut units);
-                push_hex(out, units[0]);
-                if let Some(&low) = units.get(1) {
-                    out.extend_from_slice(br"\\");
-                    push_hex(out, low);
-                }
+                out.extend_from_slice(br"\\");
+                push_units(out, character);
             }
         }
         rest = &rest[clean + character.len_utf8()..];
+    }
+}
+
+/// Appends a character without the backslashes before its first `u`, inside two strings.
+fn push_units(out: &mut Vec<u8>, character: char) {
+    let mut units = [0; 2];
+    let units = character.encode_utf16(&mut units);
+    push_hex(out, units[0]);
+    if let Some(&low) = units.get(1) {
+        out.extend_from_slice(br"\\");
+        push_hex(out, low);
     }
 }
 
@@ -216,6 +242,11 @@ mod tests {
             for charset in [Charset::Utf8, Charset::Ascii] {
                 let inner = read(&twice(&text, charset));
                 prop_assert_eq!(&read(&inner), &text);
+                let mut out = Vec::new();
+                if !text.bytes().any(|byte| byte < b' ' && short_escape(byte).is_none()) {
+                    escape_raw(&mut out, &once(&text), charset);
+                    prop_assert_eq!(out, twice(&text, charset).into_bytes());
+                }
                 if charset == Charset::Ascii {
                     prop_assert!(inner.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
                 }

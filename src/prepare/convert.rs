@@ -7,10 +7,10 @@
 
 use simd_json::{Buffers, Tape};
 
-use crate::json::{Charset, escape_once, escape_twice};
+use crate::json::{Charset, escape_once, escape_raw, escape_twice};
 use crate::prepare::diagnose::diagnose;
 use crate::prepare::read::PADDING;
-use crate::prepare::record::{self, AgentText, Context, Record, Timestep};
+use crate::prepare::record::{self, AgentText, Context, Record, Text, Timestep};
 use crate::prepare::reject::RejectReason;
 use crate::prepare::scan::{self, Scratch};
 use crate::prepare::template::{Form, Segment, Template};
@@ -26,6 +26,7 @@ pub struct Parser {
     tape: Tape<'static>,
     story_text: String,
     strings: Vec<u8>,
+    manual: Vec<u8>,
 }
 
 impl Default for Parser {
@@ -35,6 +36,7 @@ impl Default for Parser {
             tape: Tape::null().reset(),
             story_text: String::new(),
             strings: Vec::new(),
+            manual: Vec::new(),
         }
     }
 }
@@ -46,7 +48,12 @@ impl Parser {
         if self.strings.len() < text.len() {
             self.strings.resize(text.len(), 0);
         }
-        scan::read(text, group_field, Scratch { strings: &mut self.strings, story: &mut self.story_text })
+        let scratch = Scratch {
+            strings: &mut self.strings,
+            story: &mut self.story_text,
+            manual: &mut self.manual,
+        };
+        scan::read(text, group_field, scratch)
     }
 
     /// Parses the record in the first `length` bytes of `buffer`, which has [`PADDING`] more, and
@@ -227,11 +234,16 @@ impl<'t> LineWriter<'t> {
     /// Appends `context` as JSON text, escaped for the inside of a JSON string.
     fn write_context(&self, context: &Context<'_>, out: &mut Vec<u8>) {
         match self.template.context.charset {
-            // Nothing to escape: most records, and a copy is several times faster than a search.
-            Charset::Utf8 if context.is_plain => {
-                self.write_context_with(context, out, |out, text| out.extend_from_slice(text.as_bytes()));
-            }
-            charset => self.write_context_with(context, out, |out, text| escape_twice(out, text, charset)),
+            Charset::Utf8 => self.write_context_with(context, out, |out, text| match text {
+                // Most texts, and a copy is several times faster than a search.
+                Text::Plain(text) => out.extend_from_slice(text.as_bytes()),
+                Text::Raw(raw) => escape_raw(out, raw, Charset::Utf8),
+                Text::Real(text) => escape_twice(out, text, Charset::Utf8),
+            }),
+            Charset::Ascii => self.write_context_with(context, out, |out, text| match text {
+                Text::Raw(raw) => escape_raw(out, raw, Charset::Ascii),
+                Text::Plain(text) | Text::Real(text) => escape_twice(out, text, Charset::Ascii),
+            }),
         }
     }
 
@@ -239,19 +251,34 @@ impl<'t> LineWriter<'t> {
         &self,
         context: &Context<'_>,
         out: &mut Vec<u8>,
-        write: impl Fn(&mut Vec<u8>, &str),
+        write: impl Fn(&mut Vec<u8>, Text<'_>),
     ) {
         let marks = &self.punctuation;
+        let write_name = |out: &mut Vec<u8>, name: &str| {
+            write(out, if context.has_plain_names { Text::Plain(name) } else { Text::Real(name) });
+        };
         out.extend_from_slice(&marks.open);
-        for (index, name) in context.agents_names.iter().enumerate() {
+        for (index, &name) in context.agents_names.iter().enumerate() {
             if index > 0 {
                 out.extend_from_slice(&marks.name_separator);
             }
-            write(out, name);
+            write_name(out, name);
         }
+        let write_pairs = |out: &mut Vec<u8>, pairs: &[AgentText<'_>]| {
+            if pairs.is_empty() {
+                out.extend_from_slice(marks.pairs_empty);
+                return;
+            }
+            for (index, &(agent, text)) in pairs.iter().enumerate() {
+                out.extend_from_slice(if index == 0 { &marks.pairs_open } else { &marks.pair_separator });
+                write_name(out, agent);
+                out.extend_from_slice(marks.agent_to_text);
+                write(out, text);
+            }
+            out.extend_from_slice(&marks.pairs_close);
+        };
         for (index, step) in context.steps.iter().enumerate() {
-            let before = if index == 0 { &marks.names_to_steps } else { &marks.step_separator };
-            out.extend_from_slice(before);
+            out.extend_from_slice(if index == 0 { &marks.names_to_steps } else { &marks.step_separator });
             match step.timestep {
                 Timestep::Text(text) => write(out, text),
                 Timestep::Number(number) => out.extend_from_slice(number.to_string().as_bytes()),
@@ -259,27 +286,11 @@ impl<'t> LineWriter<'t> {
             out.extend_from_slice(&marks.to_state);
             write(out, step.state);
             out.extend_from_slice(&marks.to_observations);
-            self.write_pairs(context.observations(step), out, &write);
+            write_pairs(out, context.observations(step));
             out.extend_from_slice(&marks.to_actions);
-            self.write_pairs(context.actions(step), out, &write);
+            write_pairs(out, context.actions(step));
         }
         out.extend_from_slice(&marks.close);
-    }
-
-    fn write_pairs(&self, pairs: &[AgentText<'_>], out: &mut Vec<u8>, write: impl Fn(&mut Vec<u8>, &str)) {
-        let marks = &self.punctuation;
-        if pairs.is_empty() {
-            out.extend_from_slice(marks.pairs_empty);
-            return;
-        }
-        for (index, (agent, text)) in pairs.iter().enumerate() {
-            let before = if index == 0 { &marks.pairs_open } else { &marks.pair_separator };
-            out.extend_from_slice(before);
-            write(out, agent);
-            out.extend_from_slice(marks.agent_to_text);
-            write(out, text);
-        }
-        out.extend_from_slice(&marks.pairs_close);
     }
 }
 

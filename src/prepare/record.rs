@@ -5,6 +5,8 @@
 //! it. Agents and what they observe stay lists of pairs: no map ever stands between
 //! input and output.
 
+use std::ptr;
+
 use simd_json::{Node, StaticNode};
 
 use crate::prepare::reject::{Code, RejectReason};
@@ -38,12 +40,32 @@ pub struct Context<'a> {
     /// All pairs of agent and text, one step behind the other: two vectors a step would be
     /// sixteen allocations a record.
     pairs: Vec<AgentText<'a>>,
-    /// Whether no text holds a character that JSON escapes; `false` also where nobody looked.
-    pub is_plain: bool,
+    /// Whether no agent's name holds a character that JSON escapes; `false` also where nobody looked.
+    pub has_plain_names: bool,
+}
+
+/// A text of a context, in the form that its reader had at hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Text<'a> {
+    /// The text; nothing in it needs an escape in JSON.
+    Plain(&'a str),
+    /// The inside of the JSON string as it was written, its escapes all of the two-character kind that
+    /// Python writes. The line needs just that: to unescape it would only mean to escape it again.
+    Raw(&'a str),
+    /// The text; whether it needs escapes is not known.
+    Real(&'a str),
+}
+
+impl<'a> Text<'a> {
+    /// The text, or the inside of its JSON string: enough to look for what has no escape.
+    pub fn as_written(self) -> &'a str {
+        let (Text::Plain(text) | Text::Raw(text) | Text::Real(text)) = self;
+        text
+    }
 }
 
 /// An agent and what it observes or does.
-pub type AgentText<'a> = (&'a str, &'a str);
+pub type AgentText<'a> = (&'a str, Text<'a>);
 
 /// One timestep.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +73,7 @@ pub struct Step<'a> {
     /// The timestep's name.
     pub timestep: Timestep<'a>,
     /// The state of the world before anyone acts.
-    pub state: &'a str,
+    pub state: Text<'a>,
     observations: (usize, usize),
     actions: (usize, usize),
 }
@@ -60,7 +82,7 @@ pub struct Step<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timestep<'a> {
     /// As written.
-    Text(&'a str),
+    Text(Text<'a>),
     /// An integer, or the place in the list, counted from 0.
     Number(i128),
 }
@@ -69,7 +91,7 @@ impl<'a> Step<'a> {
     /// A step whose observations and actions are these ranges of the context's pairs.
     pub fn new(
         timestep: Timestep<'a>,
-        state: &'a str,
+        state: Text<'a>,
         observations: (usize, usize),
         actions: (usize, usize),
     ) -> Self {
@@ -83,10 +105,10 @@ impl<'a> Context<'a> {
         agents_names: Vec<&'a str>,
         steps: Vec<Step<'a>>,
         pairs: Vec<AgentText<'a>>,
-        is_plain: bool,
+        has_plain_names: bool,
     ) -> Option<Self> {
         let is_usable = !agents_names.is_empty() && !steps.is_empty();
-        is_usable.then_some(Context { agents_names, steps, pairs, is_plain })
+        is_usable.then_some(Context { agents_names, steps, pairs, has_plain_names })
     }
 
     /// What each agent observes in `step`, in the record's order.
@@ -99,15 +121,15 @@ impl<'a> Context<'a> {
         &self.pairs[step.actions.0..step.actions.1]
     }
 
-    /// Every text of the context: agents, timesteps, states, observations, actions.
+    /// Every text of the context as it was written: agents, timesteps, states, observations, actions.
     pub fn texts(&self) -> impl Iterator<Item = &'a str> + '_ {
         let timestep = |step: &Step<'a>| match step.timestep {
-            Timestep::Text(text) => Some(text),
+            Timestep::Text(text) => Some(text.as_written()),
             Timestep::Number(_) => None,
         };
         let names = self.agents_names.iter().copied();
-        let steps = self.steps.iter().flat_map(move |step| timestep(step).into_iter().chain([step.state]));
-        names.chain(steps).chain(self.pairs.iter().flat_map(|&(agent, text)| [agent, text]))
+        let steps = self.steps.iter().flat_map(move |step| timestep(step).into_iter().chain([step.state.as_written()]));
+        names.chain(steps).chain(self.pairs.iter().flat_map(|&(agent, text)| [agent, text.as_written()]))
     }
 
     /// Whether some agent of `agents_names` is missing from a step.
@@ -131,7 +153,7 @@ impl<'a> Context<'a> {
 
 /// Whether `pairs` name exactly the agents, in their order: the common case, seen at one glance.
 fn in_order(agents: &[&str], pairs: &[AgentText<'_>]) -> bool {
-    agents.len() == pairs.len() && agents.iter().zip(pairs).all(|(name, (agent, _))| name == agent)
+    agents.len() == pairs.len() && agents.iter().zip(pairs).all(|(name, (agent, _))| ptr::eq(*name, *agent) || name == agent)
 }
 
 /// Reads the record whose parsed nodes are `nodes`.
@@ -257,7 +279,7 @@ fn context_of<'a>(value: Cursor<'_, 'a>, keys: &mut Vec<&'a str>) -> Result<Cont
         pairs: Vec::with_capacity(list.len() * agents_names.len() * 2),
         steps: Vec::with_capacity(list.len()),
         agents_names,
-        is_plain: false,
+        has_plain_names: false,
     };
     for (index, step) in list.enumerate() {
         let step = step_of(step, index, &mut context.pairs, keys)
@@ -285,7 +307,7 @@ fn step_of<'a>(
             _ => {}
         }
     }
-    let state = required(state, "state")?.string("state")?;
+    let state = required(state, "state")?.string("state").map(Text::Real)?;
     let start = pairs.len();
     pairs_of(required(observations, "observations")?, pairs, keys)
         .map_err(|reason| reason.within("observations"))?;
@@ -296,7 +318,7 @@ fn step_of<'a>(
 
 fn timestep_of<'a>(value: Cursor<'_, 'a>, place: Timestep<'a>) -> Result<Timestep<'a>, RejectReason> {
     match value.node() {
-        Node::String(text) => Ok(Timestep::Text(text)),
+        Node::String(text) => Ok(Timestep::Text(Text::Real(text))),
         Node::Static(StaticNode::I64(number)) => Ok(Timestep::Number(i128::from(number))),
         Node::Static(StaticNode::U64(number)) => Ok(Timestep::Number(i128::from(number))),
         Node::Static(StaticNode::Null) => Ok(place),
@@ -314,14 +336,16 @@ fn pairs_of<'a>(
         Node::Object { .. } => {
             value.object("")?.check_duplicates(keys)?;
             for (agent, text) in value.object("")? {
-                pairs.push((agent, text.string("").map_err(|reason| reason.within(agent))?));
+                let text = text.string("").map_err(|reason| reason.within(agent))?;
+                pairs.push((agent, Text::Real(text)));
             }
         }
         Node::Array { .. } => {
             let start = pairs.len();
             for (index, item) in value.list("")?.enumerate() {
                 let at = |reason: RejectReason| reason.within(&format!("[{index}]"));
-                pairs.push(item.string("").and_then(split_item).map_err(at)?);
+                let (agent, text) = item.string("").and_then(split_item).map_err(at)?;
+                pairs.push((agent, Text::Real(text)));
             }
             keys.clear();
             keys.extend(pairs[start..].iter().map(|(agent, _)| *agent));
@@ -339,7 +363,7 @@ fn pairs_of<'a>(
 ///
 /// # Errors
 /// When there is no colon, or nothing before it.
-pub fn split_item(item: &str) -> Result<AgentText<'_>, RejectReason> {
+pub fn split_item(item: &str) -> Result<(&str, &str), RejectReason> {
     let reason = |what| RejectReason::new(Code::AgentItem, what, "");
     let (agent, text) = item.split_once(':').ok_or_else(|| reason("the item is not `agent: text`"))?;
     match agent.trim_matches(story::is_blank) {
@@ -402,9 +426,9 @@ mod tests {
             assert_eq!(context.agents_names, ["B", "A"]);
             let timesteps: Vec<_> = context.steps.iter().map(|step| step.timestep).collect();
             assert_eq!(timesteps, [Timestep::Number(7), Timestep::Number(1), Timestep::Number(2)]);
-            assert_eq!(context.observations(&context.steps[0]), [("B", "x: y"), ("A", "")]);
-            assert_eq!(context.observations(&context.steps[1]), [("B", "1"), ("A", "2")]);
-            assert_eq!(context.actions(&context.steps[2]), [("A", "3")]);
+            assert_eq!(context.observations(&context.steps[0]), [("B", Text::Real("x: y")), ("A", Text::Real(""))]);
+            assert_eq!(context.observations(&context.steps[1]), [("B", Text::Real("1")), ("A", Text::Real("2"))]);
+            assert_eq!(context.actions(&context.steps[2]), [("A", Text::Real("3"))]);
             assert!(context.misses_an_agent());
             assert!(!context.names_a_stranger());
         });

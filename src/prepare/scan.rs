@@ -8,10 +8,8 @@
 //!
 //! Measured on 100,000 records: see ARCHITECTURE.md.
 
-use memchr::memchr2;
-
 use crate::json::plain_prefix;
-use crate::prepare::record::{AgentText, Context, Record, Step, Timestep, first_duplicate, split_item};
+use crate::prepare::record::{AgentText, Context, Record, Step, Text, Timestep, first_duplicate, split_item};
 use crate::prepare::story;
 
 /// Deeper values are left to the general path.
@@ -20,6 +18,9 @@ const MAX_DEPTH: usize = 32;
 /// More digits could leave 64 bits, or need rounding that must be the parser's.
 const MAX_DIGITS: usize = 17;
 
+/// Longer manuals are not remembered.
+const MAX_MANUAL: usize = 64 << 10;
+
 /// Room for what the scanner cannot borrow from the text.
 #[derive(Debug)]
 pub struct Scratch<'a> {
@@ -27,14 +28,18 @@ pub struct Scratch<'a> {
     pub strings: &'a mut [u8],
     /// For a story that has to be joined.
     pub story: &'a mut String,
+    /// The manual of the record before: most corpora repeat one in every record, and bytes that were
+    /// stepped over once need only be compared.
+    pub manual: &'a mut Vec<u8>,
 }
 
 /// Reads the record in `text`, or declines.
 ///
 /// `group_field` names a further top-level string to borrow.
 pub fn read<'a>(text: &'a str, group_field: Option<&str>, scratch: Scratch<'a>) -> Option<Record<'a>> {
-    let Scratch { strings, story } = scratch;
-    let mut scanner = Scanner { text, position: 0, strings, is_escaped: false, keys: Vec::with_capacity(16) };
+    let Scratch { strings, story, manual } = scratch;
+    let agents = Vec::with_capacity(8);
+    let mut scanner = Scanner { text, position: 0, strings, manual, is_escaped: false, agents };
     let record = scanner.record(group_field, story)?;
     scanner.is_at_end().then_some(record)
 }
@@ -43,10 +48,22 @@ struct Scanner<'a> {
     text: &'a str,
     position: usize,
     strings: &'a mut [u8],
-    /// Whether some string taken so far holds a character that JSON escapes.
+    manual: &'a mut Vec<u8>,
+    /// Whether some string unescaped so far holds a character that JSON escapes.
     is_escaped: bool,
-    /// The keys of the object at hand; a vector of its own would be an allocation an object.
-    keys: Vec<&'a str>,
+    /// The agents of the list before, none twice: nearly always the next list names the same.
+    agents: Vec<&'a str>,
+}
+
+/// How a string was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Written {
+    /// Without an escape.
+    Plain,
+    /// With escapes of two characters, as Python writes them.
+    Short,
+    /// With other escapes.
+    Other,
 }
 
 impl<'a> Scanner<'a> {
@@ -54,7 +71,8 @@ impl<'a> Scanner<'a> {
         let (mut story, mut question, mut answer, mut is_correct) = (None, None, None, None);
         let (mut context, mut group_text) = (None, None);
         let mut root_keys = Vec::with_capacity(16);
-        self.fields(|scanner, key| {
+        self.sequence(*b"{}", |scanner| {
+            let key = scanner.key()?;
             root_keys.push(key);
             let start = scanner.position;
             match key {
@@ -88,12 +106,14 @@ impl<'a> Scanner<'a> {
         let was_escaped = std::mem::replace(&mut self.is_escaped, false);
         let (mut names, mut steps, mut pairs) = (None, None, Vec::with_capacity(64));
         let mut context_keys = Vec::with_capacity(4);
-        self.fields(|scanner, key| {
+        self.sequence(*b"{}", |scanner| {
+            let key = scanner.key()?;
             context_keys.push(key);
             match key {
                 "agents_names" => names = Some(scanner.names()?),
                 // A second list would append to the first one's pairs; it declines below in any case.
                 "socialized_context" => steps = Some(scanner.steps(&mut pairs)?),
+                "context_manual" => scanner.skip_manual()?,
                 _ => scanner.skip_value(1)?,
             }
             Some(())
@@ -101,23 +121,35 @@ impl<'a> Scanner<'a> {
         if first_duplicate(&mut context_keys).is_some() {
             return None;
         }
-        let is_plain = !self.is_escaped;
+        let has_plain_names = !self.is_escaped;
         self.is_escaped |= was_escaped;
-        Context::new(names?, steps?, pairs, is_plain)
+        Context::new(names?, steps?, pairs, has_plain_names)
     }
 
     fn names(&mut self) -> Option<Vec<&'a str>> {
         let mut names = Vec::with_capacity(4);
-        self.items(|scanner| {
+        self.sequence(*b"[]", |scanner| {
             names.push(scanner.string()?);
             Some(())
         })?;
+        self.remember(names.iter().copied());
         Some(names)
+    }
+
+    /// Expects `agents` in the next list, unless one is there twice; tells whether all are different.
+    fn remember(&mut self, agents: impl Iterator<Item = &'a str>) -> bool {
+        self.agents.clear();
+        self.agents.extend(agents);
+        let are_different = first_duplicate(&mut self.agents).is_none();
+        if !are_different {
+            self.agents.clear();
+        }
+        are_different
     }
 
     fn steps(&mut self, pairs: &mut Vec<AgentText<'a>>) -> Option<Vec<Step<'a>>> {
         let mut steps = Vec::with_capacity(16);
-        self.items(|scanner| {
+        self.sequence(*b"[]", |scanner| {
             let step = scanner.step(steps.len(), pairs)?;
             steps.push(step);
             Some(())
@@ -129,13 +161,13 @@ impl<'a> Scanner<'a> {
         let mut timestep = Timestep::Number(index as i128);
         let (mut state, mut observations, mut actions) = (None, None, None);
         let mut has_timestep = false;
-        self.fields(|scanner, key| {
-            match key {
+        self.sequence(*b"{}", |scanner| {
+            match scanner.key()? {
                 "timestep" if !has_timestep => {
                     timestep = scanner.timestep(timestep)?;
                     has_timestep = true;
                 }
-                "state" if state.is_none() => state = Some(scanner.string()?),
+                "state" if state.is_none() => state = Some(scanner.text()?),
                 "observations" if observations.is_none() => observations = Some(scanner.pairs(pairs)?),
                 "actions" if actions.is_none() => actions = Some(scanner.pairs(pairs)?),
                 // An unused key might be there twice, and a used one is: not the common shape.
@@ -148,7 +180,7 @@ impl<'a> Scanner<'a> {
 
     fn timestep(&mut self, place: Timestep<'a>) -> Option<Timestep<'a>> {
         match self.next_byte()? {
-            b'"' => self.string().map(Timestep::Text),
+            b'"' => self.text().map(Timestep::Text),
             b'n' => self.word("null").map(|()| place),
             _ => {
                 let digits = self.number()?;
@@ -165,19 +197,45 @@ impl<'a> Scanner<'a> {
     /// Appends the pairs of one observations or actions value; gives their range.
     fn pairs(&mut self, pairs: &mut Vec<AgentText<'a>>) -> Option<(usize, usize)> {
         let start = pairs.len();
+        let mut are_remembered = true;
         match self.next_byte()? {
-            b'{' => self.fields(|scanner, agent| {
-                pairs.push((agent, scanner.string()?));
+            b'{' => self.sequence(*b"{}", |scanner| {
+                let agent = match scanner.remembered_agent(pairs.len() - start) {
+                    Some(agent) => agent,
+                    None => {
+                        are_remembered = false;
+                        scanner.string()?
+                    }
+                };
+                scanner.take(b':')?;
+                pairs.push((agent, scanner.text()?));
                 Some(())
             })?,
-            _ => self.items(|scanner| {
-                pairs.push(split_item(scanner.string()?).ok()?);
-                Some(())
-            })?,
+            _ => {
+                are_remembered = false;
+                self.sequence(*b"[]", |scanner| {
+                    // A blank may be written as an escape: only the real text can be trimmed.
+                    let (agent, text) = split_item(scanner.string()?).ok()?;
+                    pairs.push((agent, Text::Real(text)));
+                    Some(())
+                })?;
+            }
         }
-        self.keys.clear();
-        self.keys.extend(pairs[start..].iter().map(|(agent, _)| *agent));
-        if first_duplicate(&mut self.keys).is_some() { None } else { Some((start, pairs.len())) }
+        let are_different = are_remembered || self.remember(pairs[start..].iter().map(|(agent, _)| *agent));
+        are_different.then_some((start, pairs.len()))
+    }
+
+    /// Takes the agent that stood at this place of the list before, if it stands here again.
+    fn remembered_agent(&mut self, index: usize) -> Option<&'a str> {
+        let agent = *self.agents.get(index)?;
+        self.next_byte()?;
+        let rest = self.text.as_bytes()[self.position..].strip_prefix(b"\"")?;
+        // An agent with a quote or a backslash is not written the way it reads.
+        if self.is_escaped || rest.get(agent.len()) != Some(&b'"') || !rest.starts_with(agent.as_bytes()) {
+            return None;
+        }
+        self.position += agent.len() + 2;
+        Some(agent)
     }
 
     fn optional_bool(&mut self) -> Option<Option<bool>> {
@@ -188,36 +246,30 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Calls `each` with every key of the object here; `each` takes the value.
-    fn fields(&mut self, mut each: impl FnMut(&mut Self, &'a str) -> Option<()>) -> Option<()> {
-        self.take(b'{')?;
-        if self.next_byte()? == b'}' {
-            return self.take(b'}');
+    /// Calls `each` at every member of the object or list here, whose brackets are given; `each` takes it.
+    #[inline]
+    fn sequence(&mut self, brackets: [u8; 2], mut each: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        self.take(brackets[0])?;
+        if self.next_byte()? == brackets[1] {
+            self.position += 1;
+            return Some(());
         }
         loop {
-            let key = self.string()?;
-            self.take(b':')?;
-            each(self, key)?;
-            match self.next_byte()? {
-                b',' => self.take(b',')?,
-                _ => return self.take(b'}'),
+            each(self)?;
+            let byte = self.next_byte()?;
+            self.position += 1;
+            if byte != b',' {
+                return (byte == brackets[1]).then_some(());
             }
         }
     }
 
-    /// Calls `each` at every item of the list here; `each` takes the item.
-    fn items(&mut self, mut each: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
-        self.take(b'[')?;
-        if self.next_byte()? == b']' {
-            return self.take(b']');
-        }
-        loop {
-            each(self)?;
-            match self.next_byte()? {
-                b',' => self.take(b',')?,
-                _ => return self.take(b']'),
-            }
-        }
+    /// The key here, its colon taken too.
+    #[inline]
+    fn key(&mut self) -> Option<&'a str> {
+        let key = self.string()?;
+        self.take(b':')?;
+        Some(key)
     }
 
     /// Steps over a value without keeping any of it.
@@ -226,9 +278,13 @@ impl<'a> Scanner<'a> {
             return None;
         }
         match self.next_byte()? {
-            b'"' => self.skip_string(),
-            b'{' => self.fields_skipping(depth),
-            b'[' => self.items(|scanner| scanner.skip_value(depth + 1)),
+            b'"' => self.skip_string().map(drop),
+            b'{' => self.sequence(*b"{}", |scanner| {
+                scanner.skip_string()?;
+                scanner.take(b':')?;
+                scanner.skip_value(depth + 1)
+            }),
+            b'[' => self.sequence(*b"[]", |scanner| scanner.skip_value(depth + 1)),
             b't' => self.word("true"),
             b'f' => self.word("false"),
             b'n' => self.word("null"),
@@ -236,49 +292,59 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn fields_skipping(&mut self, depth: usize) -> Option<()> {
-        self.take(b'{')?;
-        if self.next_byte()? == b'}' {
-            return self.take(b'}');
+    /// Steps over the manual, at one glance where it is that of the record before.
+    fn skip_manual(&mut self) -> Option<()> {
+        let is_string = self.next_byte()? == b'"';
+        let rest = &self.text.as_bytes()[self.position..];
+        if !self.manual.is_empty() && rest.starts_with(self.manual) {
+            self.position += self.manual.len();
+            return Some(());
         }
-        loop {
-            self.skip_string()?;
-            self.take(b':')?;
-            self.skip_value(depth + 1)?;
-            match self.next_byte()? {
-                b',' => self.take(b',')?,
-                _ => return self.take(b'}'),
-            }
+        let start = self.position;
+        self.skip_value(1)?;
+        let length = self.position - start;
+        if is_string && length <= MAX_MANUAL {
+            self.manual.clear();
+            self.manual.extend_from_slice(&rest[..length]);
         }
+        Some(())
     }
 
     /// The next byte that is not blank, not yet taken.
+    #[inline]
     fn next_byte(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
-        let first = *bytes.get(self.position)?;
-        if first > b' ' {
-            return Some(first);
-        }
-        // One blank behind each comma and colon is what `json.dumps` writes.
-        if first == b' ' && *bytes.get(self.position + 1)? > b' ' {
+        let mut byte = *bytes.get(self.position)?;
+        if byte == b' ' {
+            // One blank behind each comma and colon is what `json.dumps` writes.
             self.position += 1;
-            return bytes.get(self.position).copied();
+            byte = *bytes.get(self.position)?;
         }
-        self.skip_blanks();
-        bytes.get(self.position).copied()
+        if byte <= b' ' {
+            self.skip_blanks();
+            byte = *bytes.get(self.position)?;
+        }
+        Some(byte)
     }
 
     fn skip_blanks(&mut self) {
-        let bytes = self.text.as_bytes();
-        while let Some(b' ' | b'\n' | b'\t' | b'\r') = bytes.get(self.position) {
-            self.position += 1;
+        let mut rest = &self.text.as_bytes()[self.position..];
+        while let [b' ' | b'\n' | b'\t' | b'\r', behind @ ..] = rest {
+            rest = behind;
             // Indentation comes in runs.
-            while bytes.get(self.position..self.position + 8).is_some_and(|run| run == b"        ") {
-                self.position += 8;
+            while let Some((run, behind)) = rest.split_first_chunk::<8>() {
+                let others = u64::from_le_bytes(*run) ^ u64::from_le_bytes([b' '; 8]);
+                if others != 0 {
+                    rest = &rest[others.trailing_zeros() as usize / 8..];
+                    break;
+                }
+                rest = behind;
             }
         }
+        self.position = self.text.len() - rest.len();
     }
 
+    #[inline]
     fn take(&mut self, expected: u8) -> Option<()> {
         if self.next_byte()? != expected {
             return None;
@@ -332,7 +398,7 @@ impl<'a> Scanner<'a> {
     fn string(&mut self) -> Option<&'a str> {
         self.take(b'"')?;
         let start = self.position;
-        let end = start + plain_prefix(&self.text.as_bytes()[start..]);
+        let end = self.plain_end(start);
         match self.text.as_bytes().get(end)? {
             b'"' => {
                 self.position = end + 1;
@@ -341,6 +407,54 @@ impl<'a> Scanner<'a> {
             b'\\' => self.unescaped(start, end),
             _ => None,
         }
+    }
+
+    /// The string here as a text of the context: unescaped only where it must be.
+    fn text(&mut self) -> Option<Text<'a>> {
+        let start = self.next_byte().map(|_| self.position + 1)?;
+        let written = self.skip_string()?;
+        let text = &self.text[start..self.position - 1];
+        match written {
+            Written::Plain => Some(Text::Plain(text)),
+            Written::Short => Some(Text::Raw(text)),
+            Written::Other => {
+                let backslash = self.plain_end(start);
+                self.unescaped(start, backslash).map(Text::Real)
+            }
+        }
+    }
+
+    /// Steps over a string, checking it; tells its escapes.
+    #[inline]
+    fn skip_string(&mut self) -> Option<Written> {
+        self.take(b'"')?;
+        let bytes = self.text.as_bytes();
+        let mut written = Written::Plain;
+        let mut end = self.plain_end(self.position);
+        while *bytes.get(end)? != b'"' {
+            match bytes.get(end..end + 2)? {
+                [b'\\', b'"' | b'\\' | b'n' | b't' | b'r' | b'b' | b'f'] => {
+                    written = written.max(Written::Short);
+                    end += 2;
+                }
+                [b'\\', _] => {
+                    written = Written::Other;
+                    self.position = end;
+                    self.escape()?;
+                    end = self.position;
+                }
+                _ => return None,
+            }
+            end = self.plain_end(end);
+        }
+        self.position = end + 1;
+        Some(written)
+    }
+
+    /// The place of the first byte from `start` on that does not stand for itself.
+    #[inline]
+    fn plain_end(&self, start: usize) -> usize {
+        start + plain_prefix(&self.text.as_bytes()[start..])
     }
 
     /// The string that begins at `start` and has its first backslash at `backslash`.
@@ -363,30 +477,12 @@ impl<'a> Scanner<'a> {
                 _ => return None,
             }
             from = self.position;
-            end = from + plain_prefix(&bytes[from..]);
+            end = self.plain_end(from);
         }
         self.position = end + 1;
         let (string, rest) = room.split_at_mut(length);
         self.strings = rest;
         std::str::from_utf8(string).ok()
-    }
-
-    fn skip_string(&mut self) -> Option<()> {
-        self.take(b'"')?;
-        let start = self.position;
-        let bytes = self.text.as_bytes();
-        loop {
-            // Unused strings are long: here a search by whole vectors pays.
-            self.position += memchr2(b'"', b'\\', bytes.get(self.position..)?)?;
-            if bytes[self.position] == b'"' {
-                break;
-            }
-            self.escape()?;
-        }
-        let has_control =
-            bytes[start..self.position].iter().fold(false, |found, &byte| found | (byte < b' '));
-        self.position += 1;
-        (!has_control).then_some(())
     }
 
     /// The character of the escape here; a surrogate alone is none.
@@ -439,7 +535,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::prepare::convert::LineWriter;
     use crate::prepare::record;
+    use crate::prepare::template::Template;
 
     /// What the general path makes of `text`; `None` where it refuses.
     fn general(text: &str) -> Option<String> {
@@ -449,28 +547,58 @@ mod tests {
         record::parse(&tape.0, Some("group"), &mut story).ok().map(|record| describe(&record))
     }
 
-    /// The same of the quick reader; `None` where it declines.
+    /// The same of the quick reader; `None` where it declines. It has seen another record before.
     fn quick(text: &str) -> Option<String> {
         let mut strings = vec![0; text.len()];
         let mut story = String::new();
-        let scratch = Scratch { strings: &mut strings, story: &mut story };
+        let mut manual = br#""x\ny""#.to_vec();
+        let scratch = Scratch { strings: &mut strings, story: &mut story, manual: &mut manual };
         let record = read(text, Some("group"), scratch)?;
-        if record.context.is_plain {
-            let is_plain = |text: &str| plain_prefix(text.as_bytes()) == text.len();
-            assert!(record.context.texts().all(is_plain), "{text}");
+        let is_plain = |text: &str| plain_prefix(text.as_bytes()) == text.len();
+        let context = &record.context;
+        if context.has_plain_names {
+            assert!(context.agents_names.iter().all(|name| is_plain(name)), "{text}");
+        }
+        let pairs = context.steps.iter().flat_map(|step| [context.observations(step), context.actions(step)]);
+        for (agent, agent_text) in pairs.flatten() {
+            assert!(!context.has_plain_names || is_plain(agent), "{text}");
+            assert!(!matches!(agent_text, Text::Plain(plain) if !is_plain(plain)), "{text}");
         }
         Some(describe(&record))
     }
 
+    /// Everything in `record`, and its lines: a text may be held in several forms.
     fn describe(record: &Record<'_>) -> String {
+        let real = |text: Text<'_>| match text {
+            Text::Plain(text) | Text::Real(text) => text.to_owned(),
+            Text::Raw(raw) => serde_json::from_str(&format!("\"{raw}\"")).unwrap(),
+        };
+        let pairs = |pairs: &[AgentText<'_>]| -> Vec<_> {
+            pairs.iter().map(|&(agent, text)| (agent.to_owned(), real(text))).collect()
+        };
         let Record { story, question, answer, is_correct, context, group_field } = record;
-        let steps: Vec<_> = context
-            .steps
-            .iter()
-            .map(|step| (step.timestep, step.state, context.observations(step), context.actions(step)))
-            .collect();
+        let step = |step: &Step<'_>| {
+            let timestep = match step.timestep {
+                Timestep::Text(text) => Err(real(text)),
+                Timestep::Number(number) => Ok(number),
+            };
+            (timestep, real(step.state), pairs(context.observations(step)), pairs(context.actions(step)))
+        };
+        let steps: Vec<_> = context.steps.iter().map(step).collect();
         let names = &context.agents_names;
-        format!("{:?}", (story, question, answer, is_correct, group_field, names, steps))
+        let flags = (context.misses_an_agent(), context.names_a_stranger());
+        format!("{:?}", (story, question, answer, is_correct, group_field, names, steps, flags, lines(record)))
+    }
+
+    /// The lines of `record` in both character sets.
+    fn lines(record: &Record<'_>) -> [String; 2] {
+        ["false", "true"].map(|ascii| {
+            let yaml = format!("messages: [{{role: user, content: '{{story}}'}}, {{role: assistant, content: '{{context}}'}}]\ncontext: {{form: object, ascii: {ascii}}}");
+            let template = Template::parse(&yaml, "t").unwrap();
+            let mut line = Vec::new();
+            LineWriter::new(&template).write_line(record, &mut line);
+            String::from_utf8(line).unwrap()
+        })
     }
 
     /// The quick reader never takes what the general path refuses, and reads the rest the same way.
