@@ -85,6 +85,12 @@ pub fn plain_prefix(bytes: &[u8]) -> usize {
     clean_prefix(bytes, Charset::Utf8)
 }
 
+/// The same of eight bytes.
+#[inline]
+pub fn plain_bytes(chunk: [u8; 8]) -> usize {
+    first_to_escape(chunk, Charset::Utf8)
+}
+
 /// Appends `text` as the inside of a JSON string, UTF-8 as it is.
 pub fn escape_once(out: &mut Vec<u8>, text: &str) {
     let mut rest = text.as_bytes();

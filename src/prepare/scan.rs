@@ -8,7 +8,7 @@
 //!
 //! Measured on 100,000 records: see ARCHITECTURE.md.
 
-use crate::json::plain_prefix;
+use crate::json::{plain_bytes, plain_prefix};
 use crate::prepare::record::{AgentText, Context, Record, Step, Text, Timestep, first_duplicate, split_item};
 use crate::prepare::story;
 
@@ -18,8 +18,20 @@ const MAX_DEPTH: usize = 32;
 /// More digits could leave 64 bits, or need rounding that must be the parser's.
 const MAX_DIGITS: usize = 17;
 
-/// Longer manuals are not remembered.
+/// Shorter and longer manuals are not remembered.
+const MIN_MANUAL: usize = 64;
 const MAX_MANUAL: usize = 64 << 10;
+
+/// The characters that make an escape with a backslash and nothing more.
+const IS_SHORT_ESCAPE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut letters: &[u8] = br#""\/bfnrt"#;
+    while let [letter, others @ ..] = letters {
+        table[*letter as usize] = true;
+        letters = others;
+    }
+    table
+};
 
 /// Room for what the scanner cannot borrow from the text.
 #[derive(Debug)]
@@ -29,7 +41,7 @@ pub struct Scratch<'a> {
     /// For a story that has to be joined.
     pub story: &'a mut String,
     /// The manual of the record before: most corpora repeat one in every record, and bytes that were
-    /// stepped over once need only be compared.
+    /// stepped over once need only be compared. With its closing quote.
     pub manual: &'a mut Vec<u8>,
 }
 
@@ -39,9 +51,14 @@ pub struct Scratch<'a> {
 pub fn read<'a>(text: &'a str, group_field: Option<&str>, scratch: Scratch<'a>) -> Option<Record<'a>> {
     let Scratch { strings, story, manual } = scratch;
     let agents = Vec::with_capacity(8);
-    let mut scanner = Scanner { text, position: 0, strings, manual, is_escaped: false, agents };
+    let manual_head = head(manual);
+    let mut scanner = Scanner { text, position: 0, strings, manual, manual_head, is_escaped: false, agents };
     let record = scanner.record(group_field, story)?;
     scanner.is_at_end().then_some(record)
+}
+
+fn head(manual: &[u8]) -> [u8; 8] {
+    manual.first_chunk().copied().unwrap_or_default()
 }
 
 struct Scanner<'a> {
@@ -49,21 +66,12 @@ struct Scanner<'a> {
     position: usize,
     strings: &'a mut [u8],
     manual: &'a mut Vec<u8>,
+    /// The first bytes of `manual`; a control character, which no string holds, if there is none.
+    manual_head: [u8; 8],
     /// Whether some string unescaped so far holds a character that JSON escapes.
     is_escaped: bool,
     /// The agents of the list before, none twice: nearly always the next list names the same.
     agents: Vec<&'a str>,
-}
-
-/// How a string was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Written {
-    /// Without an escape.
-    Plain,
-    /// With escapes of two characters, as Python writes them.
-    Short,
-    /// With other escapes.
-    Other,
 }
 
 impl<'a> Scanner<'a> {
@@ -278,7 +286,7 @@ impl<'a> Scanner<'a> {
             return None;
         }
         match self.next_byte()? {
-            b'"' => self.skip_string().map(drop),
+            b'"' => self.skip_string(),
             b'{' => self.sequence(*b"{}", |scanner| {
                 scanner.skip_string()?;
                 scanner.take(b':')?;
@@ -295,19 +303,24 @@ impl<'a> Scanner<'a> {
     /// Steps over the manual, at one glance where it is that of the record before.
     fn skip_manual(&mut self) -> Option<()> {
         let is_string = self.next_byte()? == b'"';
-        let rest = &self.text.as_bytes()[self.position..];
-        if !self.manual.is_empty() && rest.starts_with(self.manual) {
-            self.position += self.manual.len();
+        let inside = self.position + 1;
+        let rest = self.text.as_bytes().get(inside..)?;
+        if is_string && self.is_manual(rest) {
+            self.position = inside + self.manual.len();
             return Some(());
         }
-        let start = self.position;
         self.skip_value(1)?;
-        let length = self.position - start;
-        if is_string && length <= MAX_MANUAL {
+        let length = self.position - inside;
+        if is_string && (MIN_MANUAL..MAX_MANUAL).contains(&length) {
             self.manual.clear();
             self.manual.extend_from_slice(&rest[..length]);
+            self.manual_head = head(self.manual);
         }
         Some(())
+    }
+
+    fn is_manual(&self, rest: &[u8]) -> bool {
+        !self.manual.is_empty() && rest.starts_with(self.manual)
     }
 
     /// The next byte that is not blank, not yet taken.
@@ -411,44 +424,65 @@ impl<'a> Scanner<'a> {
 
     /// The string here as a text of the context: unescaped only where it must be.
     fn text(&mut self) -> Option<Text<'a>> {
-        let start = self.next_byte().map(|_| self.position + 1)?;
-        let written = self.skip_string()?;
-        let text = &self.text[start..self.position - 1];
-        match written {
-            Written::Plain => Some(Text::Plain(text)),
-            Written::Short => Some(Text::Raw(text)),
-            Written::Other => {
-                let backslash = self.plain_end(start);
-                self.unescaped(start, backslash).map(Text::Real)
-            }
-        }
-    }
-
-    /// Steps over a string, checking it; tells its escapes.
-    #[inline]
-    fn skip_string(&mut self) -> Option<Written> {
         self.take(b'"')?;
         let bytes = self.text.as_bytes();
-        let mut written = Written::Plain;
-        let mut end = self.plain_end(self.position);
-        while *bytes.get(end)? != b'"' {
-            match bytes.get(end..end + 2)? {
-                [b'\\', b'"' | b'\\' | b'n' | b't' | b'r' | b'b' | b'f'] => {
-                    written = written.max(Written::Short);
-                    end += 2;
+        let start = self.position;
+        let first = self.plain_end(start);
+        let mut end = first;
+        loop {
+            match *bytes.get(end)? {
+                b'"' => break,
+                b'\\' if matches!(bytes.get(end + 1)?, b'"' | b'\\' | b'n' | b't' | b'r' | b'b' | b'f') => {
+                    end = self.plain_end(end + 2);
                 }
-                [b'\\', _] => {
-                    written = Written::Other;
-                    self.position = end;
-                    self.escape()?;
-                    end = self.position;
-                }
+                b'\\' => return self.unescaped(start, first).map(Text::Real),
                 _ => return None,
             }
-            end = self.plain_end(end);
         }
         self.position = end + 1;
-        Some(written)
+        let text = &self.text[start..end];
+        Some(if end == first { Text::Plain(text) } else { Text::Raw(text) })
+    }
+
+    /// Steps over a string that nobody asks for, checking it.
+    fn skip_string(&mut self) -> Option<()> {
+        self.take(b'"')?;
+        let bytes = self.text.as_bytes();
+        let mut rest = &bytes[self.position..];
+        loop {
+            let stop = match rest.split_first_chunk::<8>() {
+                // The published corpus repeats the manual at the end of another unused string.
+                Some((chunk, _)) if *chunk == self.manual_head && self.is_manual(rest) => {
+                    rest = &rest[self.manual.len()..];
+                    break;
+                }
+                Some((chunk, behind)) => match plain_bytes(*chunk) {
+                    8 => {
+                        rest = behind;
+                        continue;
+                    }
+                    stop => stop,
+                },
+                None => plain_prefix(rest),
+            };
+            // An escape of two characters, in nearly all cases.
+            if *rest.get(stop)? == b'"' {
+                rest = &rest[stop + 1..];
+                break;
+            }
+            if rest[stop] != b'\\' {
+                return None;
+            }
+            if IS_SHORT_ESCAPE[usize::from(*rest.get(stop + 1)?)] {
+                rest = &rest[stop + 2..];
+            } else {
+                self.position = bytes.len() - rest.len() + stop;
+                self.escape()?;
+                rest = &bytes[self.position..];
+            }
+        }
+        self.position = bytes.len() - rest.len();
+        Some(())
     }
 
     /// The place of the first byte from `start` on that does not stand for itself.
@@ -551,7 +585,7 @@ mod tests {
     fn quick(text: &str) -> Option<String> {
         let mut strings = vec![0; text.len()];
         let mut story = String::new();
-        let mut manual = br#""x\ny""#.to_vec();
+        let mut manual = br#"= Manual\nx\ny""#.to_vec();
         let scratch = Scratch { strings: &mut strings, story: &mut story, manual: &mut manual };
         let record = read(text, Some("group"), scratch)?;
         let is_plain = |text: &str| plain_prefix(text.as_bytes()) == text.len();
@@ -610,10 +644,10 @@ mod tests {
 
     const COMMON: &str = r#"{ "story": "['Mia l\\'eft.', 'Zo\u00eb ran.']", "question": "a \"b\" \ud83d\ude00?",
         "reasoning": {"a": [1, -2.5, true, null, {}, []], "b": "\/x\u0000"}, "answer": "é", "is_correct": false, "group": "g",
-        "socialized_context": {"agents_names": ["Mia", "Z"], "context_manual": "x\ny", "socialized_context": [
+        "socialized_context": {"agents_names": ["Mia", "Z"], "context_manual": "= Manual\nx\ny", "socialized_context": [
         {"timestep": "0", "state": "none", "observations": {"Mia": "n", "Z": "m\t"}, "actions": {"Mia": "", "Z": "q"}},
         {"actions": ["Mia: a", "Z:b"], "timestep": 7, "observations": [], "state": "s"},
-        {"state": "t", "timestep": null, "observations": {}, "actions": {"Mia": "x"}}]}, "extra": 0 }"#;
+        {"state": "t", "timestep": null, "observations": {}, "actions": {"Mia": "x"}}]}, "last": "of \n= Manual\nx\ny", "extra": 0 }"#;
 
     #[test]
     fn the_common_shape_is_read_as_the_general_path_reads_it() {
@@ -640,7 +674,7 @@ mod tests {
             (r#""timestep": 7"#, r#""timestep": 7.0"#),
             (r#""timestep": 7"#, r#""timestep": 7, "timestep": 7"#),
             (r#""timestep": 7"#, r#""state": "s""#),
-            (r#""context_manual": "x\ny""#, r#""agents_names": []"#),
+            (r#""context_manual": "= Manual\nx\ny""#, r#""agents_names": []"#),
             (r#"["Mia", "Z"]"#, "[]"),
             (r#""Mia: a""#, r#""Z: a""#),
             (r#""Mia: a""#, r#""Mia a""#),
