@@ -57,6 +57,15 @@ pub fn read<'a>(text: &'a str, group_field: Option<&str>, scratch: Scratch<'a>) 
     scanner.is_at_end().then_some(record)
 }
 
+/// The keys of a timestep.
+#[derive(Clone, Copy)]
+enum StepKey {
+    Timestep,
+    State,
+    Observations,
+    Actions,
+}
+
 fn head(manual: &[u8]) -> [u8; 8] {
     manual.first_chunk().copied().unwrap_or_default()
 }
@@ -170,20 +179,40 @@ impl<'a> Scanner<'a> {
         let (mut state, mut observations, mut actions) = (None, None, None);
         let mut has_timestep = false;
         self.sequence(*b"{}", |scanner| {
-            match scanner.key()? {
-                "timestep" if !has_timestep => {
+            match scanner.step_key()? {
+                StepKey::Timestep if !has_timestep => {
                     timestep = scanner.timestep(timestep)?;
                     has_timestep = true;
                 }
-                "state" if state.is_none() => state = Some(scanner.text()?),
-                "observations" if observations.is_none() => observations = Some(scanner.pairs(pairs)?),
-                "actions" if actions.is_none() => actions = Some(scanner.pairs(pairs)?),
-                // An unused key might be there twice, and a used one is: not the common shape.
+                StepKey::State if state.is_none() => state = Some(scanner.text()?),
+                StepKey::Observations if observations.is_none() => observations = Some(scanner.pairs(pairs)?),
+                StepKey::Actions if actions.is_none() => actions = Some(scanner.pairs(pairs)?),
                 _ => return None,
             }
             Some(())
         })?;
         Some(Step::new(timestep, state?, observations?, actions?))
+    }
+
+    /// The key here, its colon taken too. An unused key might be there twice, and a used one written
+    /// with escapes: neither is the common shape.
+    #[inline]
+    fn step_key(&mut self) -> Option<StepKey> {
+        self.next_byte()?;
+        let rest = &self.text.as_bytes()[self.position..];
+        // Compared as constants, a key costs a few instructions; read as a string, fifty.
+        let (key, behind) = if let Some(behind) = rest.strip_prefix(br#""state""#) {
+            (StepKey::State, behind)
+        } else if let Some(behind) = rest.strip_prefix(br#""actions""#) {
+            (StepKey::Actions, behind)
+        } else if let Some(behind) = rest.strip_prefix(br#""timestep""#) {
+            (StepKey::Timestep, behind)
+        } else {
+            (StepKey::Observations, rest.strip_prefix(br#""observations""#)?)
+        };
+        self.position = self.text.len() - behind.len();
+        self.take(b':')?;
+        Some(key)
     }
 
     fn timestep(&mut self, place: Timestep<'a>) -> Option<Timestep<'a>> {

@@ -6,7 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use memchr::memmem::Finder;
+use memchr::memchr2_iter;
 
 use crate::prepare::convert::{LineWriter, ParseFailure, Parser};
 use crate::prepare::group::{GroupBy, write_agents_key, write_group_key};
@@ -104,7 +104,7 @@ pub struct Worker<'r> {
     reader: Reader,
     parser: Parser,
     path: PathBuf,
-    finders: Finders,
+    key: Vec<u8>,
 }
 
 impl<'r> Worker<'r> {
@@ -117,7 +117,7 @@ impl<'r> Worker<'r> {
             reader: Reader::new(options.max_record_bytes),
             parser: Parser::default(),
             path: PathBuf::new(),
-            finders: Finders::new(),
+            key: Vec::new(),
         }
     }
 
@@ -181,7 +181,7 @@ impl<'r> Worker<'r> {
         let buffer = self.reader.buffer();
         let content = group_by.map(|_| fingerprint(&buffer[..length])).unwrap_or_default();
         let only_correct = self.options.only_correct;
-        let (lines, finders) = (self.lines, &mut self.finders);
+        let (lines, key) = (self.lines, &mut self.key);
         self.parser.with_record(buffer, length, group_by.and_then(GroupBy::field), |record| {
             if only_correct && record.is_correct == Some(false) {
                 return Verdict::Skipped;
@@ -190,47 +190,44 @@ impl<'r> Worker<'r> {
             lines.write_line(record, &mut batch.lines);
             let line = &batch.lines[start..];
             batch.lengths.push(line.len() as u64);
-            let mut marks = finders.marks(record, line);
+            let mut marks = marks(record, line, key);
             marks.content = content;
             if let Some(by) = group_by {
-                write_group_key(by, record, &mut finders.key);
-                marks.group = rank(self.options.seed, &finders.key);
+                write_group_key(by, record, key);
+                marks.group = rank(self.options.seed, key);
             }
             Verdict::Accepted(marks)
         })
     }
 }
 
-/// What looks for oddities in accepted records.
-struct Finders {
-    special_token: Finder<'static>,
-    bracket_tag: Finder<'static>,
-    key: Vec<u8>,
+/// The marks of `record`, whose line is `line`; `key` is room for its agents.
+fn marks(record: &Record<'_>, line: &[u8], key: &mut Vec<u8>) -> Marks {
+    write_agents_key(&record.context.agents_names, key);
+    // What does not occur in the line does not occur in the record.
+    let (may_have_token, may_have_bracket_tag) = suspicions(line);
+    let mut texts = record.context.texts().chain([record.story, record.question, record.answer]);
+    Marks {
+        story: fingerprint(record.story.as_bytes()),
+        agents: fingerprint(key),
+        content: 0,
+        group: Rank::default(),
+        is_correct: record.is_correct,
+        misses_an_agent: record.context.misses_an_agent(),
+        names_a_stranger: record.context.names_a_stranger(),
+        mixes_tags: may_have_bracket_tag && mixes_tags(record),
+        has_special_token: may_have_token && texts.any(has_special_token),
+    }
 }
 
-impl Finders {
-    fn new() -> Self {
-        Finders { special_token: Finder::new("<|"), bracket_tag: Finder::new("[SAME AS"), key: Vec::new() }
+/// Whether `line` holds `<|`, and whether `[SAME AS`: one pass for the rarer character of each.
+fn suspicions(line: &[u8]) -> (bool, bool) {
+    let (mut token, mut bracket_tag) = (false, false);
+    for place in memchr2_iter(b'|', b'[', line) {
+        token |= line[..=place].ends_with(b"<|");
+        bracket_tag |= line[place..].starts_with(b"[SAME AS");
     }
-
-    /// The line is searched first: what does not occur in it does not occur in the record.
-    fn marks(&mut self, record: &Record<'_>, line: &[u8]) -> Marks {
-        write_agents_key(&record.context.agents_names, &mut self.key);
-        let may_have_token = self.special_token.find(line).is_some();
-        let may_have_bracket_tag = self.bracket_tag.find(line).is_some();
-        let mut texts = record.context.texts().chain([record.story, record.question, record.answer]);
-        Marks {
-            story: fingerprint(record.story.as_bytes()),
-            agents: fingerprint(&self.key),
-            content: 0,
-            group: Rank::default(),
-            is_correct: record.is_correct,
-            misses_an_agent: record.context.misses_an_agent(),
-            names_a_stranger: record.context.names_a_stranger(),
-            mixes_tags: may_have_bracket_tag && mixes_tags(record),
-            has_special_token: may_have_token && texts.any(has_special_token),
-        }
-    }
+    (token, bracket_tag)
 }
 
 fn mixes_tags(record: &Record<'_>) -> bool {
