@@ -48,11 +48,8 @@ impl Parser {
         if self.strings.len() < text.len() {
             self.strings.resize(text.len(), 0);
         }
-        let scratch = Scratch {
-            strings: &mut self.strings,
-            story: &mut self.story_text,
-            manual: &mut self.manual,
-        };
+        let scratch =
+            Scratch { strings: &mut self.strings, story: &mut self.story_text, manual: &mut self.manual };
         scan::read(text, group_field, scratch)
     }
 

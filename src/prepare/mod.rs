@@ -31,6 +31,7 @@ pub mod record;
 pub mod reject;
 mod run;
 pub mod scan;
+pub mod scanner;
 mod shard;
 pub mod source;
 pub mod split;

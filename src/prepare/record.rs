@@ -128,7 +128,10 @@ impl<'a> Context<'a> {
             Timestep::Number(_) => None,
         };
         let names = self.agents_names.iter().copied();
-        let steps = self.steps.iter().flat_map(move |step| timestep(step).into_iter().chain([step.state.as_written()]));
+        let steps = self
+            .steps
+            .iter()
+            .flat_map(move |step| timestep(step).into_iter().chain([step.state.as_written()]));
         names.chain(steps).chain(self.pairs.iter().flat_map(|&(agent, text)| [agent, text.as_written()]))
     }
 
@@ -153,7 +156,8 @@ impl<'a> Context<'a> {
 
 /// Whether `pairs` name exactly the agents, in their order: the common case, seen at one glance.
 fn in_order(agents: &[&str], pairs: &[AgentText<'_>]) -> bool {
-    agents.len() == pairs.len() && agents.iter().zip(pairs).all(|(name, (agent, _))| ptr::eq(*name, *agent) || name == agent)
+    agents.len() == pairs.len()
+        && agents.iter().zip(pairs).all(|(name, (agent, _))| ptr::eq(*name, *agent) || name == agent)
 }
 
 /// Reads the record whose parsed nodes are `nodes`.
@@ -426,8 +430,14 @@ mod tests {
             assert_eq!(context.agents_names, ["B", "A"]);
             let timesteps: Vec<_> = context.steps.iter().map(|step| step.timestep).collect();
             assert_eq!(timesteps, [Timestep::Number(7), Timestep::Number(1), Timestep::Number(2)]);
-            assert_eq!(context.observations(&context.steps[0]), [("B", Text::Real("x: y")), ("A", Text::Real(""))]);
-            assert_eq!(context.observations(&context.steps[1]), [("B", Text::Real("1")), ("A", Text::Real("2"))]);
+            assert_eq!(
+                context.observations(&context.steps[0]),
+                [("B", Text::Real("x: y")), ("A", Text::Real(""))]
+            );
+            assert_eq!(
+                context.observations(&context.steps[1]),
+                [("B", Text::Real("1")), ("A", Text::Real("2"))]
+            );
             assert_eq!(context.actions(&context.steps[2]), [("A", Text::Real("3"))]);
             assert!(context.misses_an_agent());
             assert!(!context.names_a_stranger());

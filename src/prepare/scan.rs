@@ -6,32 +6,11 @@
 //! a repeated key, a float with an exponent, deep nesting, a story that is a list) makes it
 //! decline, and the general path decides. In tests simd-json is its oracle.
 //!
-//! Measured on 100,000 records: see ARCHITECTURE.md.
+//! What was tried, with figures: see ARCHITECTURE.md.
 
-use crate::json::{plain_bytes, plain_prefix};
 use crate::prepare::record::{AgentText, Context, Record, Step, Text, Timestep, first_duplicate, split_item};
+use crate::prepare::scanner::Scanner;
 use crate::prepare::story;
-
-/// Deeper values are left to the general path.
-const MAX_DEPTH: usize = 32;
-
-/// More digits could leave 64 bits, or need rounding that must be the parser's.
-const MAX_DIGITS: usize = 17;
-
-/// Shorter and longer manuals are not remembered.
-const MIN_MANUAL: usize = 64;
-const MAX_MANUAL: usize = 64 << 10;
-
-/// The characters that make an escape with a backslash and nothing more.
-const IS_SHORT_ESCAPE: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut letters: &[u8] = br#""\/bfnrt"#;
-    while let [letter, others @ ..] = letters {
-        table[*letter as usize] = true;
-        letters = others;
-    }
-    table
-};
 
 /// Room for what the scanner cannot borrow from the text.
 #[derive(Debug)]
@@ -50,9 +29,7 @@ pub struct Scratch<'a> {
 /// `group_field` names a further top-level string to borrow.
 pub fn read<'a>(text: &'a str, group_field: Option<&str>, scratch: Scratch<'a>) -> Option<Record<'a>> {
     let Scratch { strings, story, manual } = scratch;
-    let agents = Vec::with_capacity(8);
-    let manual_head = head(manual);
-    let mut scanner = Scanner { text, position: 0, strings, manual, manual_head, is_escaped: false, agents };
+    let mut scanner = Scanner::new(text, strings, manual);
     let record = scanner.record(group_field, story)?;
     scanner.is_at_end().then_some(record)
 }
@@ -64,23 +41,6 @@ enum StepKey {
     State,
     Observations,
     Actions,
-}
-
-fn head(manual: &[u8]) -> [u8; 8] {
-    manual.first_chunk().copied().unwrap_or_default()
-}
-
-struct Scanner<'a> {
-    text: &'a str,
-    position: usize,
-    strings: &'a mut [u8],
-    manual: &'a mut Vec<u8>,
-    /// The first bytes of `manual`; a control character, which no string holds, if there is none.
-    manual_head: [u8; 8],
-    /// Whether some string unescaped so far holds a character that JSON escapes.
-    is_escaped: bool,
-    /// The agents of the list before, none twice: nearly always the next list names the same.
-    agents: Vec<&'a str>,
 }
 
 impl<'a> Scanner<'a> {
@@ -282,305 +242,6 @@ impl<'a> Scanner<'a> {
             _ => self.word("null").map(|()| None),
         }
     }
-
-    /// Calls `each` at every member of the object or list here, whose brackets are given; `each` takes it.
-    #[inline]
-    fn sequence(&mut self, brackets: [u8; 2], mut each: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
-        self.take(brackets[0])?;
-        if self.next_byte()? == brackets[1] {
-            self.position += 1;
-            return Some(());
-        }
-        loop {
-            each(self)?;
-            let byte = self.next_byte()?;
-            self.position += 1;
-            if byte != b',' {
-                return (byte == brackets[1]).then_some(());
-            }
-        }
-    }
-
-    /// The key here, its colon taken too.
-    #[inline]
-    fn key(&mut self) -> Option<&'a str> {
-        let key = self.string()?;
-        self.take(b':')?;
-        Some(key)
-    }
-
-    /// Steps over a value without keeping any of it.
-    fn skip_value(&mut self, depth: usize) -> Option<()> {
-        if depth > MAX_DEPTH {
-            return None;
-        }
-        match self.next_byte()? {
-            b'"' => self.skip_string(),
-            b'{' => self.sequence(*b"{}", |scanner| {
-                scanner.skip_string()?;
-                scanner.take(b':')?;
-                scanner.skip_value(depth + 1)
-            }),
-            b'[' => self.sequence(*b"[]", |scanner| scanner.skip_value(depth + 1)),
-            b't' => self.word("true"),
-            b'f' => self.word("false"),
-            b'n' => self.word("null"),
-            _ => self.number().map(drop),
-        }
-    }
-
-    /// Steps over the manual, at one glance where it is that of the record before.
-    fn skip_manual(&mut self) -> Option<()> {
-        let is_string = self.next_byte()? == b'"';
-        let inside = self.position + 1;
-        let rest = self.text.as_bytes().get(inside..)?;
-        if is_string && self.is_manual(rest) {
-            self.position = inside + self.manual.len();
-            return Some(());
-        }
-        self.skip_value(1)?;
-        let length = self.position - inside;
-        if is_string && (MIN_MANUAL..MAX_MANUAL).contains(&length) {
-            self.manual.clear();
-            self.manual.extend_from_slice(&rest[..length]);
-            self.manual_head = head(self.manual);
-        }
-        Some(())
-    }
-
-    fn is_manual(&self, rest: &[u8]) -> bool {
-        !self.manual.is_empty() && rest.starts_with(self.manual)
-    }
-
-    /// The next byte that is not blank, not yet taken.
-    #[inline]
-    fn next_byte(&mut self) -> Option<u8> {
-        let bytes = self.text.as_bytes();
-        let mut byte = *bytes.get(self.position)?;
-        if byte == b' ' {
-            // One blank behind each comma and colon is what `json.dumps` writes.
-            self.position += 1;
-            byte = *bytes.get(self.position)?;
-        }
-        if byte <= b' ' {
-            self.skip_blanks();
-            byte = *bytes.get(self.position)?;
-        }
-        Some(byte)
-    }
-
-    fn skip_blanks(&mut self) {
-        let mut rest = &self.text.as_bytes()[self.position..];
-        while let [b' ' | b'\n' | b'\t' | b'\r', behind @ ..] = rest {
-            rest = behind;
-            // Indentation comes in runs.
-            while let Some((run, behind)) = rest.split_first_chunk::<8>() {
-                let others = u64::from_le_bytes(*run) ^ u64::from_le_bytes([b' '; 8]);
-                if others != 0 {
-                    rest = &rest[others.trailing_zeros() as usize / 8..];
-                    break;
-                }
-                rest = behind;
-            }
-        }
-        self.position = self.text.len() - rest.len();
-    }
-
-    #[inline]
-    fn take(&mut self, expected: u8) -> Option<()> {
-        if self.next_byte()? != expected {
-            return None;
-        }
-        self.position += 1;
-        Some(())
-    }
-
-    fn word(&mut self, word: &str) -> Option<()> {
-        self.next_byte()?;
-        if !self.text.as_bytes()[self.position..].starts_with(word.as_bytes()) {
-            return None;
-        }
-        self.position += word.len();
-        Some(())
-    }
-
-    fn is_at_end(&mut self) -> bool {
-        self.skip_blanks();
-        self.position == self.text.len()
-    }
-
-    /// The text of a plain number: an integer, or digits with a point.
-    fn number(&mut self) -> Option<&'a str> {
-        self.next_byte()?;
-        let start = self.position;
-        let bytes = self.text.as_bytes();
-        let digits = |from: usize| bytes[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let whole = start + usize::from(bytes[start] == b'-');
-        let mut count = digits(whole);
-        let mut end = whole + count;
-        if count == 0 || (count > 1 && bytes[whole] == b'0') {
-            return None;
-        }
-        if bytes.get(end) == Some(&b'.') {
-            let decimals = digits(end + 1);
-            if decimals == 0 {
-                return None;
-            }
-            count += decimals;
-            end += 1 + decimals;
-        }
-        if count > MAX_DIGITS || matches!(bytes.get(end), Some(b'e' | b'E')) {
-            return None;
-        }
-        self.position = end;
-        Some(&self.text[start..end])
-    }
-
-    /// The text of the string here, borrowed where it has no escape.
-    fn string(&mut self) -> Option<&'a str> {
-        self.take(b'"')?;
-        let start = self.position;
-        let end = self.plain_end(start);
-        match self.text.as_bytes().get(end)? {
-            b'"' => {
-                self.position = end + 1;
-                Some(&self.text[start..end])
-            }
-            b'\\' => self.unescaped(start, end),
-            _ => None,
-        }
-    }
-
-    /// The string here as a text of the context: unescaped only where it must be.
-    fn text(&mut self) -> Option<Text<'a>> {
-        self.take(b'"')?;
-        let bytes = self.text.as_bytes();
-        let start = self.position;
-        let first = self.plain_end(start);
-        let mut end = first;
-        loop {
-            match *bytes.get(end)? {
-                b'"' => break,
-                b'\\' if matches!(bytes.get(end + 1)?, b'"' | b'\\' | b'n' | b't' | b'r' | b'b' | b'f') => {
-                    end = self.plain_end(end + 2);
-                }
-                b'\\' => return self.unescaped(start, first).map(Text::Real),
-                _ => return None,
-            }
-        }
-        self.position = end + 1;
-        let text = &self.text[start..end];
-        Some(if end == first { Text::Plain(text) } else { Text::Raw(text) })
-    }
-
-    /// Steps over a string that nobody asks for, checking it.
-    fn skip_string(&mut self) -> Option<()> {
-        self.take(b'"')?;
-        let bytes = self.text.as_bytes();
-        let mut rest = &bytes[self.position..];
-        loop {
-            let stop = match rest.split_first_chunk::<8>() {
-                // The published corpus repeats the manual at the end of another unused string.
-                Some((chunk, _)) if *chunk == self.manual_head && self.is_manual(rest) => {
-                    rest = &rest[self.manual.len()..];
-                    break;
-                }
-                Some((chunk, behind)) => match plain_bytes(*chunk) {
-                    8 => {
-                        rest = behind;
-                        continue;
-                    }
-                    stop => stop,
-                },
-                None => plain_prefix(rest),
-            };
-            // An escape of two characters, in nearly all cases.
-            if *rest.get(stop)? == b'"' {
-                rest = &rest[stop + 1..];
-                break;
-            }
-            if rest[stop] != b'\\' {
-                return None;
-            }
-            if IS_SHORT_ESCAPE[usize::from(*rest.get(stop + 1)?)] {
-                rest = &rest[stop + 2..];
-            } else {
-                self.position = bytes.len() - rest.len() + stop;
-                self.escape()?;
-                rest = &bytes[self.position..];
-            }
-        }
-        self.position = bytes.len() - rest.len();
-        Some(())
-    }
-
-    /// The place of the first byte from `start` on that does not stand for itself.
-    #[inline]
-    fn plain_end(&self, start: usize) -> usize {
-        start + plain_prefix(&self.text.as_bytes()[start..])
-    }
-
-    /// The string that begins at `start` and has its first backslash at `backslash`.
-    fn unescaped(&mut self, start: usize, backslash: usize) -> Option<&'a str> {
-        let bytes = self.text.as_bytes();
-        let room = std::mem::take(&mut self.strings);
-        let (mut from, mut end, mut length) = (start, backslash, 0);
-        loop {
-            room.get_mut(length..length + end - from)?.copy_from_slice(&bytes[from..end]);
-            length += end - from;
-            match bytes.get(end)? {
-                b'"' => break,
-                b'\\' => {
-                    self.position = end;
-                    let character = self.escape()?;
-                    self.is_escaped |= matches!(character, '"' | '\\' | '\0'..='\u{1f}');
-                    length +=
-                        character.encode_utf8(room.get_mut(length..)?.get_mut(..character.len_utf8())?).len();
-                }
-                _ => return None,
-            }
-            from = self.position;
-            end = self.plain_end(from);
-        }
-        self.position = end + 1;
-        let (string, rest) = room.split_at_mut(length);
-        self.strings = rest;
-        std::str::from_utf8(string).ok()
-    }
-
-    /// The character of the escape here; a surrogate alone is none.
-    fn escape(&mut self) -> Option<char> {
-        let letter = *self.text.as_bytes().get(self.position + 1)?;
-        self.position += 2;
-        Some(match letter {
-            b'"' | b'\\' | b'/' => char::from(letter),
-            b'n' => '\n',
-            b't' => '\t',
-            b'r' => '\r',
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            b'u' => {
-                let unit = self.hex()?;
-                match unit {
-                    0xd800..0xdc00 => {
-                        self.text.as_bytes()[self.position..].starts_with(b"\\u").then_some(())?;
-                        self.position += 2;
-                        let low = self.hex()?;
-                        (0xdc00..0xe000).contains(&low).then_some(())?;
-                        char::from_u32(0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00))?
-                    }
-                    unit => char::from_u32(unit)?,
-                }
-            }
-            _ => return None,
-        })
-    }
-
-    fn hex(&mut self) -> Option<u32> {
-        let digits = self.text.as_bytes().get(self.position..self.position + 4)?;
-        self.position += 4;
-        digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
-    }
 }
 
 fn story_of<'a>(text: &'a str, story_text: &'a mut String) -> Option<&'a str> {
@@ -598,6 +259,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::json::plain_prefix;
     use crate::prepare::convert::LineWriter;
     use crate::prepare::record;
     use crate::prepare::template::Template;
@@ -650,7 +312,10 @@ mod tests {
         let steps: Vec<_> = context.steps.iter().map(step).collect();
         let names = &context.agents_names;
         let flags = (context.misses_an_agent(), context.names_a_stranger());
-        format!("{:?}", (story, question, answer, is_correct, group_field, names, steps, flags, lines(record)))
+        format!(
+            "{:?}",
+            (story, question, answer, is_correct, group_field, names, steps, flags, lines(record))
+        )
     }
 
     /// The lines of `record` in both character sets.
