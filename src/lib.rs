@@ -4,12 +4,14 @@
 //!
 //! - [`prepare`] is the engine: a directory of records becomes train and validation JSONL.
 //! - [`manifest`] is what it leaves, the one document that later steps believe.
+//! - [`check`] says whether a JSONL file is fit for training, before anybody pays for it.
 //! - [`config`] resolves what the user wants: defaults, then the file, then flags; [`mod@env`] names the variables.
 //! - [`cli`] is the terminal: arguments, progress, summaries, exit codes.
 //! - [`json`] holds the escapes that all of them share.
 //!
 //! The program `ctxtune` is a thin shell around [`cli::run`].
 
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod env;

@@ -26,6 +26,8 @@ pub struct Cli {
 pub enum Command {
     /// Convert a corpus to train and validation JSONL; needs no account and no network
     Prepare(Box<PrepareArgs>),
+    /// Say whether JSONL files are fit for training; needs no account and no network
+    Check(Box<CheckArgs>),
     /// Print the completion script of a shell
     Completions {
         /// The shell
@@ -38,6 +40,7 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Command::Prepare(_) => "prepare",
+            Command::Check(_) => "check",
             Command::Completions { .. } => "completions",
         }
     }
@@ -46,6 +49,7 @@ impl Command {
     pub fn voice(&self) -> Voice {
         match self {
             Command::Prepare(args) => args.voice,
+            Command::Check(args) => args.voice,
             Command::Completions { .. } => Voice::default(),
         }
     }
@@ -170,6 +174,34 @@ impl PrepareArgs {
             no_sync: given(self.no_sync),
         }
     }
+}
+
+const CHECK_HELP: &str = "\
+Examples:
+  ctxtune check train.jsonl val.jsonl
+  ctxtune check out
+  ctxtune prepare contexts -o out && ctxtune check out --max-tokens 8192
+  ctxtune check train.jsonl --json | jq '.findings[]'
+
+Exit codes: 0 fit for training, 1 a file cannot be read, 2 usage, 3 not fit, 130 SIGINT, 143 SIGTERM.";
+
+/// The arguments of `check`.
+#[derive(Debug, Args)]
+#[command(after_help = CHECK_HELP)]
+pub struct CheckArgs {
+    /// JSONL files, or output directories of `prepare`
+    #[arg(value_name = "FILE|OUT", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Fail samples that have more than N tokens, by estimate
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<u64>,
+    /// Threads that check [default: the cores available]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+
+    /// How much to say.
+    #[command(flatten)]
+    pub voice: Voice,
 }
 
 /// Lets every flag be written with underscores, as the keys of the configuration file are:

@@ -1,5 +1,6 @@
 //! Exit codes, and what to do about each error. The numbers are a contract with scripts.
 
+use crate::check;
 use crate::config::ConfigError;
 use crate::manifest::ManifestError;
 use crate::prepare;
@@ -129,6 +130,36 @@ fn hint(error: &prepare::Error) -> String {
         Error::Interrupted => "nothing was published; run the same command again",
     }
     .to_owned()
+}
+
+impl From<check::Error> for Failure {
+    fn from(error: check::Error) -> Failure {
+        use check::Error;
+        let (exit, code, hint) = match &error {
+            Error::NotFile { .. } => {
+                (Exit::Usage, "no_file", "name JSONL files, or a directory that `ctxtune prepare` made")
+            }
+            Error::Manifest(ManifestError::Missing(_)) => (
+                Exit::Usage,
+                "not_prepared",
+                "name the files in it, or make it with `ctxtune prepare`; an interrupted run is mended by running it again",
+            ),
+            Error::Manifest(ManifestError::Foreign { .. }) => {
+                (Exit::Data, "foreign_manifest", "prepare the directory again, or name the files in it")
+            }
+            Error::Manifest(ManifestError::Io { .. }) | Error::Read { .. } => {
+                (Exit::Failed, "read", "check the file's permissions and the disk it is on")
+            }
+            Error::Changed { .. } => {
+                (Exit::Failed, "changed", "run it again when nothing writes to the file")
+            }
+            Error::Threads(_) => {
+                (Exit::Failed, "threads", "use fewer --threads, or raise the limit on processes or memory")
+            }
+            Error::Interrupted => (Exit::Interrupted, "interrupted", "run the same command again"),
+        };
+        Failure::new(exit, code, error, hint)
+    }
 }
 
 fn read_hint(error: &prepare::Error) -> String {

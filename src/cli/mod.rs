@@ -15,6 +15,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::Terminal;
 
 pub mod args;
+mod check;
 pub mod exit;
 mod prepare;
 pub mod report;
@@ -42,6 +43,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     };
     let exit = match &cli.command {
         Command::Prepare(args) => prepare::run(args, &signals, &mut terminal),
+        Command::Check(args) => check::run(args, &signals, &mut terminal),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "ctxtune", &mut script);

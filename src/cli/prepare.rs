@@ -202,11 +202,7 @@ fn summarize(options: &Options, prepared: &Prepared, duration: Duration, termina
 fn next_command(options: &Options, prepared: &Prepared) -> String {
     match &prepared.result {
         None => "the same without --dry-run".to_owned(),
-        Some((manifest, _)) => {
-            let first = manifest.train.shards.first().map_or("train.jsonl", |shard| &shard.file);
-            let path = options.output_dir.join(first);
-            format!("head -n 1 {} | jq -r '.messages[].content'", shown_path(&path))
-        }
+        Some(_) => format!("ctxtune check {}", shown_path(&options.output_dir)),
     }
 }
 
@@ -306,7 +302,7 @@ fn say_rejects<'c>(rejects: &[String], by_code: impl Iterator<Item = (&'c str, u
 }
 
 /// JSON that serde_json reads: a key's undecodable bytes are `\udcXX` escapes, shown as `\xXX`.
-fn without_surrogates(json: &str) -> String {
+pub fn without_surrogates(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     let mut rest = json;
     while let Some(start) = rest.find('\\') {

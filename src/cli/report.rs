@@ -22,6 +22,15 @@ pub struct Terminal {
     has_colour: bool,
 }
 
+/// The last field of a document where it is a list that may be too long to be built: it is written
+/// item by item.
+pub struct LongList<'l> {
+    /// The field's name.
+    pub name: &'static str,
+    /// Writes the items with commas between them.
+    pub write: &'l dyn Fn(&mut dyn Write) -> io::Result<()>,
+}
+
 /// A colour on stderr.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
@@ -81,9 +90,20 @@ impl Terminal {
 
     /// Ends a successful command: its one line of data, or the JSON document with `fields`.
     pub fn succeed(&mut self, command: &str, line: Option<&[u8]>, fields: Map<String, Value>) -> Exit {
+        self.succeed_with(command, line, fields, None)
+    }
+
+    /// The same, with one more field of the document.
+    pub fn succeed_with(
+        &mut self,
+        command: &str,
+        line: Option<&[u8]>,
+        fields: Map<String, Value>,
+        list: Option<&LongList<'_>>,
+    ) -> Exit {
         if self.voice.json {
             let document = document(command, Exit::Done, Value::Null, fields);
-            return self.deliver(command, format!("{document}\n").as_bytes());
+            return self.delivered(command, write_document(&document, list));
         }
         match line {
             Some(line) => self.deliver(command, &[line, b"\n"].concat()),
@@ -93,6 +113,17 @@ impl Terminal {
 
     /// Ends a failed command: error and hint on stderr, and the JSON document if asked for.
     pub fn fail(&mut self, command: &str, failure: &Failure, fields: Map<String, Value>) -> Exit {
+        self.fail_with(command, failure, fields, None)
+    }
+
+    /// The same, with one more field of the document.
+    pub fn fail_with(
+        &mut self,
+        command: &str,
+        failure: &Failure,
+        fields: Map<String, Value>,
+        list: Option<&LongList<'_>>,
+    ) -> Exit {
         self.say_always(&format!("{} {}", self.paint(Style::Error, "error:"), printable(&failure.message)));
         if let Some(hint) = &failure.hint {
             self.say_always(&format!("{} {}", self.paint(Style::Notice, "hint:"), printable(hint)));
@@ -101,7 +132,7 @@ impl Terminal {
             let error = json!({ "code": failure.code, "message": failure.message, "hint": failure.hint });
             let document = document(command, failure.exit, error, fields);
             // The exit code already says that it failed.
-            let _ = io::stdout().lock().write_all(format!("{document}\n").as_bytes());
+            let _ = write_document(&document, list);
         }
         failure.exit
     }
@@ -109,7 +140,12 @@ impl Terminal {
     /// Writes data to stdout. A reader that has gone is no error; a full disk is.
     pub fn deliver(&mut self, command: &str, bytes: &[u8]) -> Exit {
         let mut stdout = io::stdout().lock();
-        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+        self.delivered(command, written)
+    }
+
+    fn delivered(&mut self, command: &str, written: io::Result<()>) -> Exit {
+        match written {
             Ok(()) => Exit::Done,
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
             Err(error) => {
@@ -121,6 +157,19 @@ impl Terminal {
             }
         }
     }
+}
+
+fn write_document(document: &Value, list: Option<&LongList<'_>>) -> io::Result<()> {
+    let mut text = document.to_string();
+    let mut stdout = io::BufWriter::new(io::stdout().lock());
+    if let Some(LongList { name, write }) = list {
+        text.pop();
+        write!(stdout, "{text},\"{name}\":[")?;
+        write(&mut stdout)?;
+        text = "]}".to_owned();
+    }
+    writeln!(stdout, "{text}")?;
+    stdout.flush()
 }
 
 fn document(command: &str, exit: Exit, error: Value, fields: Map<String, Value>) -> Value {

@@ -10,6 +10,9 @@
 )]
 
 mod architecture;
+mod check;
+mod check_prepared;
+mod check_sdk;
 mod cli;
 mod datasets;
 mod determinism;

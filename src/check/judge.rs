@@ -1,0 +1,154 @@
+//! What the rules of a sample share: where they say what they found, and what they count.
+//!
+//! One judge a sample. It turns a rule's word into a finding with its line, adds up the
+//! text for the estimate of tokens, and looks for special tokens in each text.
+
+use memchr::memmem::Finder;
+
+use crate::check::code::Code;
+use crate::check::finding::Findings;
+use crate::check::stats::MESSAGE_WEIGHT;
+
+/// Who speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Instructions.
+    System,
+    /// The one who asks.
+    User,
+    /// The one who learns.
+    Assistant,
+    /// What a function gave back.
+    Tool,
+}
+
+impl Role {
+    /// All roles.
+    pub const ALL: [Role; 4] = [Role::System, Role::User, Role::Assistant, Role::Tool];
+
+    /// The role as it stands in a message.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+            Role::Tool => "tool",
+        }
+    }
+
+    /// The role of that name.
+    pub fn named(name: &str) -> Option<Role> {
+        Role::ALL.into_iter().find(|role| role.as_str() == name)
+    }
+}
+
+/// Finds what looks like a tokenizer's special token.
+#[derive(Debug)]
+pub struct SpecialTokens(Finder<'static>);
+
+impl Default for SpecialTokens {
+    fn default() -> Self {
+        SpecialTokens(Finder::new("<|"))
+    }
+}
+
+impl SpecialTokens {
+    /// The first `<|name|>` in `text`, the shape of special tokens in the Llama and ChatML families.
+    pub fn find<'t>(&self, text: &'t str) -> Option<&'t str> {
+        // Almost no text holds the opening, and then this is all.
+        let first = self.0.find(text.as_bytes())?;
+        let text = &text[first..];
+        text.match_indices("<|").find_map(|(start, opening)| {
+            let name = start + opening.len();
+            let length = text[name..].find(|c: char| !c.is_ascii_alphanumeric() && c != '_')?;
+            let end = name + length + "|>".len();
+            (length > 0 && text[name + length..].starts_with("|>")).then(|| &text[start..end])
+        })
+    }
+}
+
+/// The judge of one sample.
+#[derive(Debug)]
+pub struct Judge<'s> {
+    findings: &'s mut Findings,
+    roles: &'s mut [u64; Role::ALL.len()],
+    special_tokens: &'s SpecialTokens,
+    line: u64,
+    weight: u64,
+    has_special_token: bool,
+}
+
+impl<'s> Judge<'s> {
+    /// The judge of the sample in `line`, who writes to `findings` and counts messages in `roles`.
+    pub fn new(
+        findings: &'s mut Findings,
+        roles: &'s mut [u64; Role::ALL.len()],
+        special_tokens: &'s SpecialTokens,
+        line: u64,
+    ) -> Self {
+        Judge { findings, roles, special_tokens, line, weight: 0, has_special_token: false }
+    }
+
+    /// Adds a finding.
+    pub fn say(&mut self, code: Code, message: impl FnOnce() -> String) {
+        self.findings.push(code, Some(self.line), message);
+    }
+
+    /// Takes note of a text that the model will see. `at` says where it stands.
+    pub fn text(&mut self, text: &str, at: impl FnOnce() -> String) {
+        self.weight += text.len() as u64;
+        if self.has_special_token {
+            return;
+        }
+        if let Some(token) = self.special_tokens.find(text) {
+            self.has_special_token = true;
+            self.say(Code::SpecialToken, || format!("{} holds `{token}`", at()));
+        }
+    }
+
+    /// Takes note of a message of `role`.
+    pub fn message(&mut self, role: Option<Role>) {
+        self.weight += MESSAGE_WEIGHT;
+        if let Some(role) = role {
+            self.roles[role as usize] += 1;
+        }
+    }
+
+    /// The sample's texts in bytes, with what its messages cost beside them.
+    pub fn weight(&self) -> u64 {
+        self.weight
+    }
+}
+
+/// `text` for a message: at most forty characters of it.
+pub fn shortened(text: &str) -> String {
+    match text.char_indices().nth(40) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn special_tokens_are_recognised_by_their_shape() {
+        let check = |text: &str, expected: Option<&str>| {
+            assert_eq!(SpecialTokens::default().find(text), expected, "{text}");
+        };
+        check("<|eot_id|>", Some("<|eot_id|>"));
+        check("a <|im_start|>b", Some("<|im_start|>"));
+        check("<|<|x|>", Some("<|x|>"));
+        check("é<|é|><|a|>", Some("<|a|>"));
+        for text in ["", "<|", "<||>", "a <| b |> c", "< |x|>", "<|eot id|>", "<|abc"] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert_eq!(shortened("short"), "short");
+        assert_eq!(shortened(&"é".repeat(50)), format!("{}…", "é".repeat(40)));
+    }
+}

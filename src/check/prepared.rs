@@ -1,0 +1,184 @@
+//! Compares a prepared directory with what its manifest says, and checks its shards.
+//!
+//! Sizes and digests of the shards, of both sides as a whole and of the other files, and
+//! the numbers of records. The README is left out: people may edit it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::check::code::Code;
+use crate::check::file::check_file;
+use crate::check::{Error, Run, Watch};
+use crate::manifest::{self, FileDigest, Hex, Manifest, Side};
+
+/// The dataset card beside the shards.
+const CARD: &str = "README.md";
+
+/// Bytes read at once for a digest.
+const READ_BYTES: usize = 1 << 20;
+
+/// A directory whose shards are to be mapped back to the records they came from.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The directory.
+    pub dir: PathBuf,
+    /// The shards with as many lines as they should have: path of the report, name.
+    pub shards: Vec<(u32, String)>,
+}
+
+/// Checks the prepared directory `dir`.
+///
+/// # Errors
+/// When there is no manifest to believe, a file cannot be read, or somebody asked to stop.
+pub fn check_prepared(run: &mut Run<'_>, dir: &Path) -> Result<(), Error> {
+    let manifest = Manifest::read(dir)?;
+    let manifest_path = run.add_path(&dir.join(manifest::FILE_NAME));
+    for fault in contradictions(&manifest) {
+        run.say(manifest_path, Code::ManifestSum, fault);
+    }
+    let mut prepared = Prepared { dir: dir.to_owned(), shards: Vec::new() };
+    let watch = run.watch;
+    // The digests keep one thread busy while the others check.
+    let verified = std::thread::scope(|scope| {
+        let verifying = scope.spawn(|| verify(dir, &manifest, watch));
+        for (_, side) in manifest.sides() {
+            for shard in side.shards.iter().filter(|shard| is_file(&dir.join(&shard.file))) {
+                check_file(run, &dir.join(&shard.file))?;
+                let report = run.files.last().expect("it was just checked");
+                let (path, records) = (report.path, report.lines - report.blank_lines);
+                if records == shard.records {
+                    prepared.shards.push((path, shard.file.clone()));
+                } else {
+                    let fault = format!("{records} samples, and the manifest says {}", shard.records);
+                    run.say(path, Code::RecordCount, fault);
+                }
+            }
+        }
+        verifying.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    for Mismatch { name, code, reason } in verified {
+        let path = run.path_of(&dir.join(name));
+        run.say(path, code, reason);
+    }
+    run.prepared.push(prepared);
+    Ok(())
+}
+
+fn is_file(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
+}
+
+/// Where the manifest's own numbers do not add up.
+fn contradictions(manifest: &Manifest) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut compare = |what: String, says: u64, sum: u64| {
+        if says != sum {
+            faults.push(format!("{what}: {says}, and the parts add up to {sum}"));
+        }
+    };
+    let mut accepted = 0;
+    for (name, side) in manifest.sides() {
+        let sum = |of: fn(&manifest::Shard) -> u64| side.shards.iter().map(of).fold(0, u64::saturating_add);
+        compare(format!("records of {name}"), side.records, sum(|shard| shard.records));
+        compare(format!("bytes of {name}"), side.bytes, sum(|shard| shard.bytes));
+        accepted += side.records;
+    }
+    compare("accepted records".to_owned(), manifest.counts.accepted, accepted);
+    faults
+}
+
+/// A file that is not what the manifest says.
+struct Mismatch {
+    name: String,
+    code: Code,
+    reason: String,
+}
+
+/// Reads every file of the manifest but the card.
+fn verify(dir: &Path, manifest: &Manifest, watch: &dyn Watch) -> Result<Vec<Mismatch>, Error> {
+    let mut found = Vec::new();
+    for (name, side) in manifest.sides() {
+        verify_side(dir, name, side, watch, &mut found)?;
+    }
+    for (name, expected) in manifest.files.iter().filter(|(name, _)| *name != CARD) {
+        verify_file(dir, name, expected, None, watch, &mut found)?;
+    }
+    Ok(found)
+}
+
+fn verify_side(
+    dir: &Path,
+    name: &str,
+    side: &Side,
+    watch: &dyn Watch,
+    found: &mut Vec<Mismatch>,
+) -> Result<(), Error> {
+    // A single shard is its side: one digest does for both.
+    let mut joined = (side.shards.len() > 1).then(Sha256::new);
+    let before = found.len();
+    for shard in &side.shards {
+        let expected = FileDigest { bytes: shard.bytes, sha256: shard.sha256.clone() };
+        verify_file(dir, &shard.file, &expected, joined.as_mut(), watch, found)?;
+    }
+    // Where a shard differs, the side differs too, and nothing is gained by saying it twice.
+    let is_right = match (joined, side.shards.as_slice()) {
+        _ if found.len() > before => true,
+        (Some(joined), _) => Hex(&joined.finalize()).to_string() == side.sha256,
+        (None, [only]) => only.sha256 == side.sha256,
+        (None, _) => true,
+    };
+    if !is_right {
+        let reason = format!("the SHA-256 of {name} as a whole is not that of its shards joined");
+        found.push(Mismatch { name: manifest::FILE_NAME.to_owned(), code: Code::ManifestSum, reason });
+    }
+    Ok(())
+}
+
+fn verify_file(
+    dir: &Path,
+    name: &str,
+    expected: &FileDigest,
+    joined: Option<&mut Sha256>,
+    watch: &dyn Watch,
+    found: &mut Vec<Mismatch>,
+) -> Result<(), Error> {
+    let path = dir.join(name);
+    let mut say = |code, reason| found.push(Mismatch { name: name.to_owned(), code, reason });
+    if !is_file(&path) {
+        say(Code::MissingFile, "the manifest names it, and it is not there".to_owned());
+        return Ok(());
+    }
+    let FileDigest { bytes, sha256 } = digest_of(&path, joined, watch)?;
+    if bytes != expected.bytes {
+        say(Code::ChangedFile, format!("{bytes} bytes, and the manifest says {}", expected.bytes));
+    } else if sha256 != expected.sha256 {
+        say(Code::ChangedFile, format!("its SHA-256 is {sha256}, and the manifest says {}", expected.sha256));
+    }
+    Ok(())
+}
+
+fn digest_of(path: &Path, mut joined: Option<&mut Sha256>, watch: &dyn Watch) -> Result<FileDigest, Error> {
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(failed)?;
+    let mut buffer = vec![0; READ_BYTES];
+    let mut hasher = Sha256::new();
+    let mut bytes = 0;
+    loop {
+        watch.check_stop()?;
+        let read = match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        hasher.update(&buffer[..read]);
+        if let Some(joined) = &mut joined {
+            joined.update(&buffer[..read]);
+        }
+        bytes += read as u64;
+    }
+    Ok(FileDigest { bytes, sha256: Hex(&hasher.finalize()).to_string() })
+}
