@@ -4,7 +4,7 @@
 #   scripts/bench.sh [FILES=100000] [SHAPE=lean|real]
 #
 # Environment: ROUNDS=7, THREADS=2, WORK=target/bench (corpus and outputs; its file system is
-# what is measured), BASELINE=rounds that also run the Python baseline (1 from 20,000 files
+# what is measured), CTXTUNE_PYTHON=a Python with orjson, BASELINE=rounds that also run the Python baseline (1 from 20,000 files
 # on, else 3; 0 leaves it out). Needs cargo and python3.
 #
 # Every ratio but Python's is the median of the ratios within a round, so that a machine that
@@ -27,7 +27,7 @@ mkdir -p "$work"
 corpus=$work/$shape-$files
 out=$work/out
 runs=$work/runs.tsv
-trap 'rm -rf "$out" "$out.baseline" "$out.warm"' EXIT
+trap 'rm -rf "$out" "$out.baseline" "$out.warm" "$out.plain"' EXIT
 
 cargo build --release --locked --quiet --examples --bins
 
@@ -39,23 +39,6 @@ if [[ $(head -n 1 "$corpus.made" 2>/dev/null) != "$generator" ]]; then
     printf '%s\n%s\n' "$generator" "$size" >"$corpus.made"
 fi
 
-# Runs a command, without its output, and prints wall, user and system seconds and peak RSS in
-# KiB. A child's peak begins at its parent's size, hence an interpreter without site packages:
-# peaks below its own 8 MiB or so cannot be told apart.
-measure='
-import os, sys, time
-null = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-start = time.perf_counter()
-pid = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=null)
-_, status, usage = os.wait4(pid, 0)
-wall = time.perf_counter() - start
-code = os.waitstatus_to_exitcode(status)
-if code:
-    sys.exit(f"{sys.argv[1:]} ended with {code}")
-peak = usage.ru_maxrss // (1024 if sys.platform == "darwin" else 1)
-print(f"{wall:.6f}\t{usage.ru_utime:.6f}\t{usage.ru_stime:.6f}\t{peak}")
-'
-
 # timed ROUND NAME COMMAND...: one line for the table, on a quiet disk and with the corpus in the
 # page cache: some kernels take back pages that have been idle for a few seconds.
 timed() {
@@ -63,8 +46,17 @@ timed() {
     shift 2
     sync
     "$target/examples/floor" "$corpus" "$out.warm" --threads "$threads" --bytes 0 >/dev/null
-    figures=$("$python" -I -S -c "$measure" "$@")
+    figures=$("$python" -I -S scripts/measure.py "$@")
     printf '%s\t%s\t%s\n' "$round" "$name" "$figures" >>"$runs"
+}
+
+# The floor of a container: a plain copy, or what its decompressor alone takes.
+plain() {
+    case $1 in
+        copy-jsonl) echo "cat $lines.jsonl" ;;
+        copy-jsonl.gz) echo "gzip -dc $lines.jsonl.gz" ;;
+        copy-jsonl.zst) echo "zstd -qdc $lines.jsonl.zst" ;;
+    esac
 }
 
 run() {
@@ -78,10 +70,33 @@ run() {
         no-sync) timed "$round" "$name" "${product[@]}" --threads "$threads" --no-sync ;;
         default) timed "$round" "$name" "${product[@]}" --threads "$threads" ;;
         one-thread) timed "$round" "$name" "${product[@]}" --threads 1 --no-sync ;;
+        orjson) timed "$round" "$name" "$orjson_python" scripts/baseline_orjson.py "$corpus" "$out" ;;
+        copy-*) timed "$round" "$name" bash -c "$(plain "$name") > $out.plain" ;;
+        pack-*) timed "$round" "$name" "$target/ctxtune" prepare "$lines.${name#pack-}" --output-dir "$out" -q \
+            --threads "$threads" --no-sync ;;
         baseline) timed "$round" "$name" "$python" -I -S scripts/baseline.py "$corpus" "$out" ;;
     esac
     rm -rf "$out"
 }
+
+# The same records as lines, plain and compressed, each made once. Without the `zstd` program its
+# rows are left out; without orjson (CTXTUNE_PYTHON names a Python that has it) that one is.
+lines=$work/$shape-$files.lines
+if [[ ! -e $lines.jsonl || $lines.jsonl -ot $corpus.made ]]; then
+    "$python" -I -S -c '
+import json, os, sys
+with open(sys.argv[2], "w", encoding="utf-8") as out:
+    for name in sorted(os.listdir(sys.argv[1])):
+        with open(os.path.join(sys.argv[1], name), encoding="utf-8-sig") as record:
+            out.write(json.dumps(json.load(record), ensure_ascii=False) + "\n")
+' "$corpus" "$lines.jsonl"
+    gzip -kf -1 "$lines.jsonl"
+    if command -v zstd >/dev/null; then zstd -qkf "$lines.jsonl"; fi
+fi
+packs=(jsonl jsonl.gz)
+if [[ -e $lines.jsonl.zst ]]; then packs+=(jsonl.zst); fi
+orjson_python=${CTXTUNE_PYTHON:-$python}
+if ! "$orjson_python" -c 'import orjson' 2>/dev/null; then orjson_python=; fi
 
 # The first run says how many bytes the floor has to write, and is compared with the baseline:
 # nothing is gained by being fast and wrong.
@@ -103,7 +118,14 @@ for ((round = 0; round < rounds; round++)); do
     for ((turn = 0; turn < ${#names[@]}; turn++)); do
         run "$round" "${names[(round + turn) % ${#names[@]}]}"
     done
-    if ((round < baseline_rounds)); then run "$round" baseline; fi
+    if ((round < baseline_rounds)); then
+        run "$round" baseline
+        if [[ -n $orjson_python ]]; then run "$round" orjson; fi
+    fi
+    for pack in "${packs[@]}"; do
+        run "$round" "copy-$pack"
+        run "$round" "pack-$pack"
+    done
 done
 
 cpu=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1 || true)
@@ -135,6 +157,13 @@ titles = {
     "default": f"ctxtune, {threads} threads",
     "one-thread": "ctxtune --no-sync, 1 thread",
     "baseline": "Python, standard library",
+    "orjson": "Python, orjson, 2 processes",
+    "copy-jsonl": "floor of .jsonl: a copy",
+    "pack-jsonl": "ctxtune --no-sync, .jsonl",
+    "copy-jsonl.gz": "floor of .jsonl.gz: gzip -dc",
+    "pack-jsonl.gz": "ctxtune --no-sync, .jsonl.gz",
+    "copy-jsonl.zst": "floor of .jsonl.zst: zstd -dc",
+    "pack-jsonl.zst": "ctxtune --no-sync, .jsonl.zst",
 }
 print("| median of a run | wall s | least | most | CPU s | files/s | peak MiB |")
 print("|---|---|---|---|---|---|---|")
@@ -168,6 +197,12 @@ show("--no-sync / floor", ratio("no-sync", "floor"), "", "≤", 2.1)
 show("default / floor with fsync", ratio("default", "floor-fsync"), "", "≤", 2.0)
 if "baseline" in wall:
     show("Python / --no-sync", python_ratio(), "", "≥", 20)
+if "orjson" in wall:
+    orjson = median(wall["orjson"].values()) / median(wall["no-sync"].values())
+    print(f"| Python with orjson / --no-sync | {orjson:.2f} | | |")
+for pack in ("jsonl", "jsonl.gz", "jsonl.zst"):
+    if f"pack-{pack}" in wall:
+        print(f"| .{pack} / its floor | {ratio(f'pack-{pack}', f'copy-{pack}'):.2f} | | |")
 show(f"1 thread / {threads} threads", ratio("one-thread", "no-sync"), "", "≥", 1.7)
 show("peak RSS, the largest of all runs", max(max(peak[name].values()) for name in ("no-sync", "default", "one-thread")), " MiB", "≤", 32)
 EOF

@@ -40,22 +40,7 @@ if [[ ! -f $file ]]; then
     rm -rf "$corpus"
 fi
 
-# Prints the wall seconds of a command, and its peak RSS in KiB.
-measure='
-import os, sys, time
-null = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-start = time.perf_counter()
-pid = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=null)
-_, status, usage = os.wait4(pid, 0)
-wall = time.perf_counter() - start
-code = os.waitstatus_to_exitcode(status)
-if code:
-    sys.exit(f"{sys.argv[1:]} ended with {code}")
-peak = usage.ru_maxrss // (1024 if sys.platform == "darwin" else 1)
-print(f"{wall:.6f}\t{peak}")
-'
-
-# The same of the client, whose verdict must be ours: nothing is gained by being fast and wrong.
+# Prints the wall seconds and the peak RSS in KiB of the client, whose verdict must be ours: nothing is gained by being fast and wrong.
 client='
 import resource, sys, time
 from together.lib.utils.files import check_file
@@ -74,8 +59,8 @@ samples=$("$target/ctxtune" check "$file" --json -q | "$python" -c 'import json,
 run() {
     local round=$1 name=$2 figures
     case $name in
-        both) figures=$("$python" -I -S -c "$measure" "$target/ctxtune" check "$file" -q --threads "$threads") ;;
-        one) figures=$("$python" -I -S -c "$measure" "$target/ctxtune" check "$file" -q --threads 1) ;;
+        both) figures=$("$python" -I -S scripts/measure.py "$target/ctxtune" check "$file" -q --threads "$threads" | cut -f 1,4) ;;
+        one) figures=$("$python" -I -S scripts/measure.py "$target/ctxtune" check "$file" -q --threads 1 | cut -f 1,4) ;;
         client) figures=$("$python" -c "$client" "$file" "$samples") ;;
     esac
     printf '%s\t%s\t%s\n' "$round" "$name" "$figures" >>"$runs"
