@@ -7,7 +7,7 @@
 //! - [`check`] says whether a JSONL file is fit for training, before anybody pays for it.
 //! - [`config`] resolves what the user wants: defaults, then the file, then flags; [`mod@env`] names the variables.
 //! - [`cli`] is the terminal: arguments, progress, summaries, exit codes.
-//! - [`json`] holds the escapes that all of them share.
+//! - [`json`] holds the escapes that all of them share; [`special_token`] the rule for `<|name|>`.
 //!
 //! The program `ctxtune` is a thin shell around [`cli::run`].
 
@@ -18,3 +18,4 @@ pub mod env;
 pub mod json;
 pub mod manifest;
 pub mod prepare;
+pub mod special_token;

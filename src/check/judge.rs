@@ -8,6 +8,7 @@ use memchr::memmem::Finder;
 use crate::check::code::Code;
 use crate::check::finding::Findings;
 use crate::check::stats::MESSAGE_WEIGHT;
+use crate::special_token;
 
 /// Who speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,13 +58,7 @@ impl SpecialTokens {
     pub fn find<'t>(&self, text: &'t str) -> Option<&'t str> {
         // Almost no text holds the opening, and then this is all.
         let first = self.0.find(text.as_bytes())?;
-        let text = &text[first..];
-        text.match_indices("<|").find_map(|(start, opening)| {
-            let name = start + opening.len();
-            let length = text[name..].find(|c: char| !c.is_ascii_alphanumeric() && c != '_')?;
-            let end = name + length + "|>".len();
-            (length > 0 && text[name + length..].starts_with("|>")).then(|| &text[start..end])
-        })
+        special_token::find(&text[first..])
     }
 }
 
@@ -131,20 +126,6 @@ pub fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn special_tokens_are_recognised_by_their_shape() {
-        let check = |text: &str, expected: Option<&str>| {
-            assert_eq!(SpecialTokens::default().find(text), expected, "{text}");
-        };
-        check("<|eot_id|>", Some("<|eot_id|>"));
-        check("a <|im_start|>b", Some("<|im_start|>"));
-        check("<|<|x|>", Some("<|x|>"));
-        check("é<|é|><|a|>", Some("<|a|>"));
-        for text in ["", "<|", "<||>", "a <| b |> c", "< |x|>", "<|eot id|>", "<|abc"] {
-            check(text, None);
-        }
-    }
 
     #[test]
     fn long_texts_are_cut_between_characters() {

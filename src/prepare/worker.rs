@@ -19,6 +19,7 @@ use crate::prepare::reject::{Code, RejectReason};
 use crate::prepare::split::{Rank, rank};
 use crate::prepare::window::Batch;
 use crate::prepare::{Error, Options};
+use crate::special_token;
 
 /// A batch beyond this belongs to huge records and gives its room back.
 const KEPT_BYTES: usize = 2 << 20;
@@ -216,7 +217,7 @@ fn marks(record: &Record<'_>, line: &[u8], key: &mut Vec<u8>) -> Marks {
         misses_an_agent: record.context.misses_an_agent(),
         names_a_stranger: record.context.names_a_stranger(),
         mixes_tags: may_have_bracket_tag && mixes_tags(record),
-        has_special_token: may_have_token && texts.any(has_special_token),
+        has_special_token: may_have_token && texts.any(|text| special_token::find(text).is_some()),
     }
 }
 
@@ -233,28 +234,4 @@ fn suspicions(line: &[u8]) -> (bool, bool) {
 fn mixes_tags(record: &Record<'_>) -> bool {
     let has = |tag: &str| record.context.texts().any(|text| text.contains(tag));
     has("[SAME AS") && has("<same_as")
-}
-
-/// Whether `text` holds `<|name|>`, the shape of special tokens in the Llama and ChatML families.
-fn has_special_token(text: &str) -> bool {
-    text.match_indices("<|").any(|(start, opening)| {
-        let rest = &text[start + opening.len()..];
-        let name = rest.find(|character: char| !character.is_ascii_alphanumeric() && character != '_');
-        name.is_some_and(|end| end > 0 && rest[end..].starts_with("|>"))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn special_tokens_are_recognised_by_their_shape() {
-        for text in ["<|eot_id|>", "a <|im_start|>b", "<|<|x|>"] {
-            assert!(has_special_token(text), "{text}");
-        }
-        for text in ["<|", "<||>", "a <| b |> c", "< |x|>", "<|eot id|>"] {
-            assert!(!has_special_token(text), "{text}");
-        }
-    }
 }
