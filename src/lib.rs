@@ -7,12 +7,14 @@
 //! - [`check`] says whether a JSONL file is fit for training, before anybody pays for it.
 //! - [`config`] resolves what the user wants: defaults, then the file, then flags; [`mod@env`] names the variables.
 //! - [`cli`] is the terminal: arguments, progress, summaries, exit codes.
+//! - [`clock`] is time as it is passed in: only `cli` reads a real one.
 //! - [`json`] holds the escapes that all of them share; [`special_token`] the rule for `<|name|>`.
 //!
 //! The program `ctxtune` is a thin shell around [`cli::run`].
 
 pub mod check;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod env;
 pub mod json;
