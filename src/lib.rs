@@ -19,6 +19,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod env;
+pub mod http;
 pub mod json;
 pub mod lock;
 pub mod manifest;
