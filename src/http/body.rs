@@ -98,7 +98,8 @@ impl Read for Reader {
             {
                 let path = &self.parts[self.next - 1].path;
                 let most = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
-                let count = read_some(file, &mut buffer[..most]).map_err(|source| unreadable(path, source))?;
+                let count =
+                    read_some(file, &mut buffer[..most]).map_err(|source| unreadable(path, source))?;
                 *left -= count as u64;
                 return Ok(count);
             }

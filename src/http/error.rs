@@ -101,10 +101,9 @@ impl Error {
             | ureq::Error::ConnectionFailed
             | ureq::Error::InvalidProxyUrl
             | ureq::Error::ConnectProxyFailed(_) => Error::NotSent { url, reason: error.to_string() },
-            ureq::Error::Tls(_)
-            | ureq::Error::Rustls(_)
-            | ureq::Error::Pem(_)
-            | ureq::Error::TlsRequired => Error::Tls { url, reason: error.to_string() },
+            ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_) | ureq::Error::TlsRequired => {
+                Error::Tls { url, reason: error.to_string() }
+            }
             // Its text could repeat the URL.
             ureq::Error::BadUri(_) => Error::Invalid { url, reason: "it is no URL of a server".to_owned() },
             ureq::Error::Http(_) => Error::Invalid { url, reason: error.to_string() },

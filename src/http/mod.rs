@@ -111,6 +111,7 @@ impl fmt::Debug for Call<'_> {
 }
 
 /// What a request sends along.
+#[derive(Clone, Copy)]
 pub enum Body<'c> {
     /// Nothing.
     Empty,

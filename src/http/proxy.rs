@@ -64,7 +64,8 @@ mod tests {
 
     #[test]
     fn exceptions_are_read_as_people_write_them() {
-        let proxy = parse("http://u:p%40@proxy.corp:8080", " example.com, .b.org,10.0.0.1:80,::2 ,,").unwrap();
+        let proxy =
+            parse("http://u:p%40@proxy.corp:8080", " example.com, .b.org,10.0.0.1:80,::2 ,,").unwrap();
         let check = |url: &str, is_direct: bool| {
             assert_eq!(proxy.is_no_proxy(&url.parse().unwrap()), is_direct, "{url}");
         };

@@ -155,10 +155,8 @@ enum Expect {
 
 /// The head of the request.
 fn request(call: &Call<'_>, expect: Expect) -> Result<Request<()>, Error> {
-    let invalid = |reason: &str| Error::Invalid {
-        url: without_query(&call.url).to_owned(),
-        reason: reason.to_owned(),
-    };
+    let invalid =
+        |reason: &str| Error::Invalid { url: without_query(&call.url).to_owned(), reason: reason.to_owned() };
     let mut builder = Request::builder().method(call.method.as_str()).uri(&call.url);
     for (name, value) in &call.headers {
         builder = builder.header(name, value);
