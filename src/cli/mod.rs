@@ -16,6 +16,7 @@ use crate::cli::report::Terminal;
 
 pub mod args;
 mod check;
+pub mod clock;
 pub mod exit;
 mod prepare;
 pub mod report;

@@ -124,7 +124,7 @@ fn may_know(part: &str) -> &'static [&'static str] {
     match part {
         "lib" => &["check", "cli", "config", "env", "json", "manifest", "prepare", "special_token"],
         "main" => &["cli"],
-        "cli" => &["check", "config", "env", "json", "manifest", "prepare"],
+        "cli" => &["check", "clock", "config", "env", "json", "manifest", "prepare"],
         "config" => &["prepare"],
         "check" => &["manifest", "special_token"],
         "prepare" => &["manifest", "json", "special_token"],
