@@ -8,6 +8,7 @@
 //! - [`config`] resolves what the user wants: defaults, then the file, then flags; [`mod@env`] names the variables.
 //! - [`cli`] is the terminal: arguments, progress, summaries, exit codes.
 //! - [`clock`] is time as it is passed in: only `cli` reads a real one.
+//! - [`rehearsal`] is a loopback server that speaks the API, for trying everything without an account.
 //! - [`json`] holds the escapes that all of them share; [`special_token`] the rule for `<|name|>`.
 //!
 //! The program `ctxtune` is a thin shell around [`cli::run`].
@@ -20,4 +21,5 @@ pub mod env;
 pub mod json;
 pub mod manifest;
 pub mod prepare;
+pub mod rehearsal;
 pub mod special_token;

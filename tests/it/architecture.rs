@@ -124,10 +124,11 @@ fn may_know(part: &str) -> &'static [&'static str] {
     match part {
         "lib" => &["check", "cli", "config", "env", "json", "manifest", "prepare", "special_token"],
         "main" => &["cli"],
-        "cli" => &["check", "clock", "config", "env", "json", "manifest", "prepare"],
+        "cli" => &["check", "clock", "config", "env", "json", "manifest", "prepare", "rehearsal"],
         "config" => &["prepare"],
         "check" => &["manifest", "special_token"],
         "prepare" => &["manifest", "json", "special_token"],
+        "rehearsal" => &["clock"],
         "manifest" => &["json"],
         "json" | "env" | "special_token" => &[],
         _ => {
