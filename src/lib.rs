@@ -7,8 +7,10 @@
 //! - [`check`] says whether a JSONL file is fit for training, before anybody pays for it.
 //! - [`config`] resolves what the user wants: defaults, then the file, then flags; [`mod@env`] names the variables.
 //! - [`cli`] is the terminal: arguments, progress, summaries, exit codes.
+//! - [`together`] is the API of the service that trains.
 //! - [`clock`] is time as it is passed in: only `cli` reads a real one.
 //! - [`rehearsal`] is a loopback server that speaks the API, for trying everything without an account.
+//! - [`lock`] lets one run at a time into an output directory.
 //! - [`json`] holds the escapes that all of them share; [`special_token`] the rule for `<|name|>`.
 //!
 //! The program `ctxtune` is a thin shell around [`cli::run`].
@@ -19,7 +21,9 @@ pub mod clock;
 pub mod config;
 pub mod env;
 pub mod json;
+pub mod lock;
 pub mod manifest;
 pub mod prepare;
 pub mod rehearsal;
 pub mod special_token;
+pub mod together;

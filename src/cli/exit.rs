@@ -2,9 +2,9 @@
 
 use crate::check;
 use crate::config::ConfigError;
+use crate::lock::LockError;
 use crate::manifest::ManifestError;
 use crate::prepare;
-use crate::prepare::lock::LockError;
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

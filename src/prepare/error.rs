@@ -5,8 +5,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::lock::LockError;
 use crate::manifest::ManifestError;
-use crate::prepare::lock::LockError;
 use crate::prepare::reject::{RejectCounts, RejectLimit};
 use crate::prepare::split::Ratio;
 use crate::prepare::window::Stopped;

@@ -24,7 +24,6 @@ mod index;
 mod keys;
 mod leakage;
 mod list;
-pub mod lock;
 mod publish;
 pub mod read;
 pub mod record;

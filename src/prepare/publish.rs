@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use crate::lock::OutputLock;
 use crate::manifest::{self, FileDigest, Hex, Manifest, ManifestError};
 use crate::prepare::card;
-use crate::prepare::lock::OutputLock;
 use crate::prepare::{Error, Watch};
 
 /// The staging directory inside the output directory.

@@ -1,0 +1,3 @@
+//! The provider's API, one file a subject.
+
+pub mod job;
