@@ -16,8 +16,10 @@ use crate::cli::report::Terminal;
 
 pub mod args;
 mod check;
+pub mod clock;
 pub mod exit;
 mod prepare;
+mod rehearse;
 pub mod report;
 
 /// Runs the program with `arguments`, the program's name first.
@@ -44,6 +46,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let exit = match &cli.command {
         Command::Prepare(args) => prepare::run(args, &signals, &mut terminal),
         Command::Check(args) => check::run(args, &signals, &mut terminal),
+        Command::Rehearse(args) => rehearse::run(args, &signals, &mut terminal),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "ctxtune", &mut script);
