@@ -29,3 +29,4 @@ pub mod prepare;
 pub mod rehearsal;
 pub mod special_token;
 pub mod together;
+pub mod tune;

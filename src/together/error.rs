@@ -6,7 +6,9 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::http;
@@ -31,8 +33,8 @@ pub enum Error {
         url: String,
         /// The status.
         status: u16,
-        /// Whether the server said when to come back.
-        has_retry_after: bool,
+        /// When the server said to come back.
+        retry_after: Option<Duration>,
         /// The server's words, fit to print; may be empty.
         said: String,
     },
@@ -86,7 +88,7 @@ impl Error {
                 Certainty::Refused
             }
             Error::Refused { status: 429, .. } => Certainty::NotAccepted,
-            Error::Refused { status: 503, has_retry_after: true, .. } => Certainty::NotAccepted,
+            Error::Refused { status: 503, retry_after: Some(_), .. } => Certainty::NotAccepted,
             Error::Refused { status: 408 | 409, .. } => Certainty::Unknown,
             Error::Refused { status: 400..=499, .. } => Certainty::Refused,
             _ => Certainty::Unknown,
@@ -103,6 +105,14 @@ impl Error {
             Error::Refused { status, .. } => *status >= 500 || retry::is_passing(*status),
             Error::Unreadable { .. } => true,
             Error::NoKey | Error::Write { .. } => false,
+        }
+    }
+
+    /// When the server said to come back.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Error::Refused { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 
@@ -123,6 +133,8 @@ pub struct Asked<'a> {
     pub url: &'a str,
     /// What the server may echo and nobody may see.
     pub secrets: Vec<&'a str>,
+    /// When it was answered: what a date to come back at is counted from.
+    pub now: Timestamp,
 }
 
 impl Asked<'_> {
@@ -132,8 +144,7 @@ impl Asked<'_> {
             method: self.method.as_str(),
             url: http::without_query(self.url).to_owned(),
             status: answer.status,
-            has_retry_after: answer.header("retry-after").is_some()
-                || answer.header("retry-after-ms").is_some(),
+            retry_after: retry::parse_retry_after(&answer.headers, self.now),
             said: said(&answer.body, &self.secrets),
         }
     }
@@ -168,9 +179,9 @@ fn after_colon(said: &str) -> String {
 mod tests {
     use super::*;
 
-    fn refused(status: u16, has_retry_after: bool) -> Error {
+    fn refused(status: u16, retry_after: Option<Duration>) -> Error {
         let (method, url) = ("POST", "https://a.example/v1/fine-tunes".to_owned());
-        Error::Refused { method, url, status, has_retry_after, said: "no".to_owned() }
+        Error::Refused { method, url, status, retry_after, said: "no".to_owned() }
     }
 
     fn tls(reason: &str) -> Error {
@@ -180,14 +191,14 @@ mod tests {
     #[test]
     fn only_what_certainly_was_not_accepted_may_be_sent_again() {
         for status in 300..=599 {
-            for has_retry_after in [false, true] {
-                let expected = match (status, has_retry_after) {
-                    (429, _) | (503, true) => Certainty::NotAccepted,
+            for retry_after in [None, Some(Duration::from_secs(1))] {
+                let expected = match (status, retry_after) {
+                    (429, _) | (503, Some(_)) => Certainty::NotAccepted,
                     (408 | 409, _) => Certainty::Unknown,
                     (400..=499, _) => Certainty::Refused,
                     _ => Certainty::Unknown,
                 };
-                assert_eq!(refused(status, has_retry_after).certainty(), expected, "{status}");
+                assert_eq!(refused(status, retry_after).certainty(), expected, "{status}");
             }
         }
         let (url, reason) = (String::new(), String::new());
@@ -204,10 +215,10 @@ mod tests {
     #[test]
     fn a_waiting_poll_outlives_what_passes() {
         for status in [408, 429, 500, 501, 502, 503, 504, 599] {
-            assert!(refused(status, false).is_passing(), "{status}");
+            assert!(refused(status, None).is_passing(), "{status}");
         }
         for status in [302, 400, 401, 403, 404, 409, 422] {
-            assert!(!refused(status, false).is_passing(), "{status}");
+            assert!(!refused(status, None).is_passing(), "{status}");
         }
         assert!(!Error::NoKey.is_passing() && !tls("").is_passing());
         assert!(!Error::Http(http::Error::Stopped).is_passing());
@@ -216,6 +227,6 @@ mod tests {
     #[test]
     fn a_message_has_the_place_and_the_words_of_the_server() {
         let expected = "POST https://a.example/v1/fine-tunes: 400 from server: no";
-        assert_eq!(refused(400, false).to_string(), expected);
+        assert_eq!(refused(400, None).to_string(), expected);
     }
 }

@@ -79,8 +79,17 @@ pub fn hand_over(together: &Together, upload: &Upload<'_>) -> Result<HandedOver,
     if stored.status != 200 {
         return Err(together.asked(Method::Put, &url).refused(&stored));
     }
-    together.ask(Method::Post, &format!("/v1/files/{id}/preprocess"), Body::Empty, Tries::Many)?;
+    preprocess(together, &id)?;
     Ok(HandedOver::New(id))
+}
+
+/// Has the server look at a file whose bytes it has.
+///
+/// # Errors
+/// When there is no answer, or it refuses.
+pub fn preprocess(together: &Together, id: &FileId) -> Result<(), Error> {
+    together.ask(Method::Post, &format!("/v1/files/{id}/preprocess"), Body::Empty, Tries::Many)?;
+    Ok(())
 }
 
 /// The id in an answer that says that the same bytes are there.

@@ -89,37 +89,40 @@ pub enum Availability {
 pub fn limits(together: &Together, model: &str) -> Result<Option<Limits>, Error> {
     let path = format!("{JOBS}/models/limits?model_name={}", encode(model));
     match together.get(&path) {
-        Ok(value) if value.is_object() => Ok(Some(read_limits(model, &value))),
+        Ok(value) if value.is_object() => Ok(Some(Limits::read(model, &value))),
         Ok(value) => Err(unlike(together, (Method::Get, &path), &value, "it is no object")),
         Err(Error::Refused { status: 404, .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn read_limits(model: &str, object: &Value) -> Limits {
-    let whole_of = |key: &str| whole(object, &[key]);
-    let batch = |key: &str| {
-        let limits = object.get(key).filter(|limits| limits.is_object())?;
-        Some(BatchLimits {
-            max_rank: whole(limits, &["max_rank"]),
-            default_rank: whole(limits, &["default_rank"]),
-            max_batch_size: whole(limits, &["max_batch_size"]),
-            min_batch_size: whole(limits, &["min_batch_size"]),
-        })
-    };
-    Limits {
-        model_name: text(object, &["model_name"]).unwrap_or_else(|| model.to_owned()),
-        max_num_epochs: whole_of("max_num_epochs"),
-        max_num_evals: whole_of("max_num_evals"),
-        max_num_checkpoints: whole_of("max_num_checkpoints"),
-        min_learning_rate: number(object, &["min_learning_rate"]),
-        max_learning_rate: number(object, &["max_learning_rate"]),
-        max_seq_length: whole(object, &["max_seq_length_sft", "max_seq_length"]),
-        min_max_seq_length: whole_of("min_max_seq_length"),
-        supports_full_training: object.get("supports_full_training").and_then(Value::as_bool),
-        lora: batch("lora_training"),
-        full: batch("full_training"),
-        object: object.clone(),
+impl Limits {
+    /// Reads the limits of `model`; what is missing is not known.
+    pub fn read(model: &str, object: &Value) -> Limits {
+        let whole_of = |key: &str| whole(object, &[key]);
+        let batch = |key: &str| {
+            let limits = object.get(key).filter(|limits| limits.is_object())?;
+            Some(BatchLimits {
+                max_rank: whole(limits, &["max_rank"]),
+                default_rank: whole(limits, &["default_rank"]),
+                max_batch_size: whole(limits, &["max_batch_size"]),
+                min_batch_size: whole(limits, &["min_batch_size"]),
+            })
+        };
+        Limits {
+            model_name: text(object, &["model_name"]).unwrap_or_else(|| model.to_owned()),
+            max_num_epochs: whole_of("max_num_epochs"),
+            max_num_evals: whole_of("max_num_evals"),
+            max_num_checkpoints: whole_of("max_num_checkpoints"),
+            min_learning_rate: number(object, &["min_learning_rate"]),
+            max_learning_rate: number(object, &["max_learning_rate"]),
+            max_seq_length: whole(object, &["max_seq_length_sft", "max_seq_length"]),
+            min_max_seq_length: whole_of("min_max_seq_length"),
+            supports_full_training: object.get("supports_full_training").and_then(Value::as_bool),
+            lora: batch("lora_training"),
+            full: batch("full_training"),
+            object: object.clone(),
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub mod files;
 mod follow;
 pub mod job;
 pub mod jobs;
-mod parts;
+pub mod parts;
 mod said;
 
 pub use crate::together::base::{BaseUrl, BaseUrlError, DEFAULT_BASE_URL};
@@ -169,6 +169,6 @@ impl Together {
     /// What was asked, for errors; a server may echo the key.
     fn asked<'a>(&'a self, method: Method, url: &'a str) -> Asked<'a> {
         let secrets = self.key.iter().map(|key| key.expose_secret()).collect();
-        Asked { method, url, secrets }
+        Asked { method, url, secrets, now: self.client.clock().now() }
     }
 }
