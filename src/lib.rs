@@ -8,6 +8,7 @@
 //! - [`config`] resolves what the user wants: defaults, then the file, then flags; [`mod@env`] names the variables.
 //! - [`cli`] is the terminal: arguments, progress, summaries, exit codes.
 //! - [`together`] is the API of the service that trains.
+//! - [`tune`] takes a prepared directory to a finished job.
 //! - [`clock`] is time as it is passed in: only `cli` reads a real one.
 //! - [`lock`] lets one run at a time into an output directory.
 //! - [`json`] holds the escapes that all of them share; [`special_token`] the rule for `<|name|>`.
@@ -25,3 +26,4 @@ pub mod manifest;
 pub mod prepare;
 pub mod special_token;
 pub mod together;
+pub mod tune;

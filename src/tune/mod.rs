@@ -1,0 +1,3 @@
+//! From a prepared directory to a finished job.
+
+pub mod progress;
