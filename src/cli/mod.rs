@@ -15,10 +15,13 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::Terminal;
 
 pub mod args;
+pub mod chart;
 mod check;
+pub mod curve;
 pub mod exit;
 mod prepare;
 pub mod report;
+pub mod svg;
 
 /// Runs the program with `arguments`, the program's name first.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
