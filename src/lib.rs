@@ -7,6 +7,7 @@
 //! - [`check`] says whether a JSONL file is fit for training, before anybody pays for it.
 //! - [`config`] resolves what the user wants: defaults, then the file, then flags; [`mod@env`] names the variables.
 //! - [`cli`] is the terminal: arguments, progress, summaries, exit codes.
+//! - [`http`] sends requests, with timeouts and one retry loop.
 //! - [`together`] is the API of the service that trains.
 //! - [`tune`] takes a prepared directory to a finished job.
 //! - [`clock`] is time as it is passed in: only `cli` reads a real one.
@@ -20,6 +21,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod env;
+pub mod http;
 pub mod json;
 pub mod lock;
 pub mod manifest;
