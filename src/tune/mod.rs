@@ -1,3 +1,5 @@
 //! From a prepared directory to a finished job.
 
+pub mod monitor;
+pub mod pace;
 pub mod progress;
