@@ -15,13 +15,17 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::Terminal;
 
 pub mod args;
+pub mod block;
+pub mod canvas;
 pub mod chart;
 mod check;
 pub mod curve;
 pub mod exit;
+pub mod ndjson;
 mod prepare;
 pub mod report;
 pub mod svg;
+pub mod watch;
 
 /// Runs the program with `arguments`, the program's name first.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
