@@ -11,6 +11,7 @@
 //! - [`together`] is the API of the service that trains.
 //! - [`tune`] takes a prepared directory to a finished job.
 //! - [`clock`] is time as it is passed in: only `cli` reads a real one.
+//! - [`rehearsal`] is a loopback server that speaks the API, for trying everything without an account.
 //! - [`lock`] lets one run at a time into an output directory.
 //! - [`json`] holds the escapes that all of them share; [`special_token`] the rule for `<|name|>`.
 //!
@@ -26,6 +27,7 @@ pub mod json;
 pub mod lock;
 pub mod manifest;
 pub mod prepare;
+pub mod rehearsal;
 pub mod special_token;
 pub mod together;
 pub mod tune;

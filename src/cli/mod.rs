@@ -19,10 +19,12 @@ pub mod block;
 pub mod canvas;
 pub mod chart;
 mod check;
+pub mod clock;
 pub mod curve;
 pub mod exit;
 pub mod ndjson;
 mod prepare;
+mod rehearse;
 pub mod report;
 pub mod svg;
 pub mod watch;
@@ -51,6 +53,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let exit = match &cli.command {
         Command::Prepare(args) => prepare::run(args, &signals, &mut terminal),
         Command::Check(args) => check::run(args, &signals, &mut terminal),
+        Command::Rehearse(args) => rehearse::run(args, &signals, &mut terminal),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "ctxtune", &mut script);

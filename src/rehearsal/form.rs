@@ -1,0 +1,103 @@
+//! The fields of a form: `multipart/form-data` or urlencoded, and the query of a URL.
+//!
+//! Separate because clients write both, and a form in parts is a small format of its own. It
+//! reads plain fields only; a file in a form is refused.
+
+/// The fields of a form, by its content type.
+///
+/// # Errors
+/// When the body is no form of plain fields.
+pub fn fields(content_type: &str, body: &[u8]) -> Result<Vec<(String, String)>, String> {
+    let text = std::str::from_utf8(body).map_err(|_| "the form is not UTF-8".to_owned())?;
+    let lower = content_type.to_ascii_lowercase();
+    if lower.starts_with("application/x-www-form-urlencoded") {
+        return Ok(urlencoded(text));
+    }
+    let boundary = lower.find("boundary=").map(|start| &content_type[start + "boundary=".len()..]);
+    match boundary.map(|rest| rest.split(';').next().unwrap_or_default().trim_matches('"')) {
+        Some(boundary) if lower.starts_with("multipart/form-data") && !boundary.is_empty() => {
+            parts(text, &format!("--{boundary}"))
+        }
+        _ => Err(format!("content type `{content_type}` is no form")),
+    }
+}
+
+fn parts(text: &str, delimiter: &str) -> Result<Vec<(String, String)>, String> {
+    let mut fields = Vec::new();
+    let mut rest = text.split(delimiter).skip(1);
+    for part in rest.by_ref() {
+        if part.starts_with("--") {
+            return Ok(fields);
+        }
+        let part = part.strip_prefix("\r\n").ok_or("a part does not begin with a line end")?;
+        let (head, value) = part.split_once("\r\n\r\n").ok_or("a part has no blank line")?;
+        let value = value.strip_suffix("\r\n").ok_or("a part does not end with a line end")?;
+        if head.to_ascii_lowercase().contains("filename=") {
+            return Err("a file in the form: only plain fields are expected".to_owned());
+        }
+        let name = head.split("name=\"").nth(1).and_then(|rest| rest.split('"').next());
+        fields.push((name.ok_or("a part has no name")?.to_owned(), value.to_owned()));
+    }
+    Err("the form has no end".to_owned())
+}
+
+/// `a=b&c=d`, decoded.
+pub fn urlencoded(text: &str) -> Vec<(String, String)> {
+    let pairs = text.split('&').filter(|pair| !pair.is_empty());
+    let decoded = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode(name), decode(value))
+    };
+    pairs.map(decoded).collect()
+}
+
+/// Resolves `+` and `%41`; what is no escape stays.
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = tail
+            .get(..2)
+            .filter(|_| *first == b'%')
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        bytes.push(escaped.unwrap_or(if *first == b'+' { b' ' } else { *first }));
+        rest = if escaped.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(content_type: &str, body: &str, expected: Result<&[(&str, &str)], &str>) {
+        let fields = fields(content_type, body.as_bytes());
+        match expected {
+            Ok(expected) => {
+                let fields = fields.unwrap();
+                let seen: Vec<_> = fields.iter().map(|(name, value)| (&name[..], &value[..])).collect();
+                assert_eq!(seen, expected);
+            }
+            Err(part) => assert!(fields.as_ref().is_err_and(|error| error.contains(part)), "{fields:?}"),
+        }
+    }
+
+    #[test]
+    fn fields_are_read_from_both_forms() {
+        let body = "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nb c\r\n--x\r\nContent-Disposition: form-data; name=\"d\"\r\n\r\n\r\n--x--\r\n";
+        check("multipart/form-data; boundary=x", body, Ok(&[("a", "b c"), ("d", "")]));
+        check("multipart/form-data; boundary=\"x\"", body, Ok(&[("a", "b c"), ("d", "")]));
+        check("application/x-www-form-urlencoded", "a=b+c&d=%2Fe%", Ok(&[("a", "b c"), ("d", "/e%")]));
+    }
+
+    #[test]
+    fn what_is_no_form_of_plain_fields_is_refused() {
+        check("application/json", "{}", Err("is no form"));
+        check("multipart/form-data", "", Err("is no form"));
+        check("multipart/form-data; boundary=x", "--x\r\n", Err("no blank line"));
+        check("multipart/form-data; boundary=x", "--x\r\nname=\"a\"\r\n\r\nb\r\n", Err("has no end"));
+        let file = "--x\r\nContent-Disposition: form-data; name=\"a\"; filename=\"b\"\r\n\r\nc\r\n--x--";
+        check("multipart/form-data; boundary=x", file, Err("a file in the form"));
+    }
+}

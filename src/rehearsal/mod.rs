@@ -1,0 +1,210 @@
+//! A server on the loopback that speaks the API, for trying the whole pipeline without an account.
+//!
+//! Separate from the clients, whose types it does not share: what both sides believe must be on
+//! the wire. It is strict about what it gets, keeps everything in memory, trains nothing, and
+//! can be told to fail in any way a network can. It must never be reachable from another machine.
+//!
+//! The way of a request: `serve` accepts, `wire` reads, `faults` decides, `route` finds the
+//! handler (`files`, `multipart`, `jobs`, `progress`, `download`, `chat`), `reply` is written.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crate::clock::Clock;
+use crate::rehearsal::faults::Count;
+use crate::rehearsal::serve::{Origin, Shared};
+use crate::rehearsal::state::State;
+
+pub use crate::rehearsal::course::Outcome;
+
+mod chat;
+mod course;
+mod download;
+pub mod faults;
+mod files;
+mod form;
+mod jobs;
+mod models;
+mod multipart;
+mod order;
+mod progress;
+mod reply;
+mod route;
+mod serve;
+mod state;
+mod verdict;
+mod wire;
+
+/// The one key that is accepted, unless a script names another.
+pub const KEY: &str = "rehearsal-key";
+
+/// How the server behaves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Script {
+    /// The only key that is accepted.
+    pub key: String,
+    /// How long a job takes from its creation to its end.
+    pub job_seconds: f64,
+    /// How long a file waits for its verdict.
+    pub verdict_seconds: f64,
+    /// What goes wrong.
+    pub faults: faults::Faults,
+    /// How jobs end.
+    pub outcome: Outcome,
+}
+
+impl Default for Script {
+    fn default() -> Script {
+        Script {
+            key: KEY.to_owned(),
+            job_seconds: 5.0,
+            verdict_seconds: 0.3,
+            faults: faults::Faults::default(),
+            outcome: Outcome::Completed,
+        }
+    }
+}
+
+/// A request as it arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// From 0, in order of arrival.
+    pub number: usize,
+    /// As sent: `GET`.
+    pub method: String,
+    /// With the query.
+    pub path: String,
+    /// The header of this name.
+    pub authorization: Option<String>,
+    /// All headers, with their names as sent.
+    pub headers: Vec<(String, String)>,
+    /// The first MiB of the body.
+    pub body: Vec<u8>,
+    /// How many bytes of the body arrived.
+    pub body_bytes: u64,
+    /// Whether it came to the storage rather than to the API.
+    pub is_storage: bool,
+    /// The status that was sent; 0 when no reply was.
+    pub status: u16,
+}
+
+/// How far a request has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// It was read; nothing is done yet.
+    Received,
+    /// It was carried out; no reply is sent yet.
+    Acted,
+}
+
+/// What is told of every request; it may block, and then the request waits.
+pub type Watch = Arc<dyn Fn(Stage, &Seen) + Send + Sync>;
+
+/// A running server. Dropping it closes every connection.
+pub struct Server {
+    shared: Arc<Shared>,
+    url: String,
+    addresses: Vec<SocketAddr>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts one on 127.0.0.1 and a free port.
+    ///
+    /// # Errors
+    /// When the system gives no port or no thread.
+    pub fn start(script: Script, clock: Arc<dyn Clock>) -> io::Result<Server> {
+        Server::begin(0, script, clock, Arc::new(|_, _| ()))
+    }
+
+    /// The same, which tells `watch` of every request: after it was read, and after it was
+    /// carried out but before the reply.
+    ///
+    /// # Errors
+    /// When the system gives no port or no thread.
+    pub fn start_watched(script: Script, clock: Arc<dyn Clock>, watch: Watch) -> io::Result<Server> {
+        Server::begin(0, script, clock, watch)
+    }
+
+    /// Starts one whose API is on this port of 127.0.0.1; 0 is a free one.
+    ///
+    /// # Errors
+    /// When the port is taken, or the system gives no thread.
+    pub fn start_on(port: u16, script: Script, clock: Arc<dyn Clock>) -> io::Result<Server> {
+        Server::begin(port, script, clock, Arc::new(|_, _| ()))
+    }
+
+    fn begin(port: u16, script: Script, clock: Arc<dyn Clock>, watch: Watch) -> io::Result<Server> {
+        let api = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+        let storage = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let addresses = vec![api.local_addr()?, storage.local_addr()?];
+        let url = format!("http://{}", addresses[0]);
+        let counts = vec![Count::default(); script.faults.rules.len()];
+        let storage_url = format!("http://{}", addresses[1]);
+        let state = State { script, api: url.clone(), storage: storage_url, counts, ..State::default() };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            clock,
+            watch,
+            is_over: AtomicBool::new(false),
+            connections: Mutex::default(),
+        });
+        let mut server = Server { shared, url, addresses, threads: Vec::new() };
+        for (listener, origin) in [(api, Origin::Api), (storage, Origin::Storage)] {
+            let shared = Arc::clone(&server.shared);
+            let accept = move || serve::accept(&shared, &listener, origin);
+            server.threads.push(std::thread::Builder::new().spawn(accept)?);
+        }
+        Ok(server)
+    }
+
+    /// `http://127.0.0.1:PORT`, without a slash.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Every request so far, in order of arrival, to the API and to the storage.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.shared.state().seen.clone()
+    }
+
+    /// How many jobs were created, whether or not the client was told.
+    pub fn jobs_created(&self) -> usize {
+        self.shared.state().jobs_created
+    }
+
+    /// Breaches of the protocol by the client, in words.
+    pub fn violations(&self) -> Vec<String> {
+        self.shared.state().violations.clone()
+    }
+
+    /// Changes how the server behaves from now on. Rules that change are counted anew.
+    pub fn set_script(&self, change: impl FnOnce(&mut Script)) {
+        let mut state = self.shared.state();
+        let rules = state.script.faults.rules.clone();
+        change(&mut state.script);
+        if state.script.faults.rules != rules {
+            state.counts = vec![Count::default(); state.script.faults.rules.len()];
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::SeqCst);
+        for address in &self.addresses {
+            // Wakes the thread that accepts.
+            drop(TcpStream::connect(address));
+        }
+        for connection in self.shared.connections().values() {
+            let _ = connection.shutdown(std::net::Shutdown::Both);
+        }
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Method and path into the handler that knows the answer; the key is asked for first.
+//!
+//! Separate so that the whole API is one table. It must not answer anything itself but what has
+//! no other place: who the key belongs to, and that a path does not exist.
+
+use serde_json::{Value, json};
+
+use crate::rehearsal::reply::Reply;
+use crate::rehearsal::state::{Now, Request, State};
+use crate::rehearsal::{chat, download, files, jobs, models, multipart, progress};
+
+/// Carries out a request to the API.
+pub fn api(state: &mut State, request: &Request, now: Now) -> Reply {
+    let expected = format!("Bearer {}", state.script.key);
+    if request.head.header("authorization") != Some(&expected) {
+        return Reply::coded(401, "invalid_api_key", "Invalid API key provided");
+    }
+    let segments: Vec<&str> = request.path.trim_start_matches('/').split('/').collect();
+    let method = request.head.method.as_str();
+    let result = match segments.as_slice() {
+        ["v3", "whoami"] if method == "GET" => Ok(whoami()),
+        ["v1", "files", rest @ ..] => of_files(state, request, (method, rest), now),
+        ["v1", "fine-tunes", rest @ ..] => of_jobs(state, request, (method, rest), now),
+        ["v1", "finetune", "download"] if method == "GET" => download::download(state, request, now),
+        ["v1", "chat", "completions"] if method == "POST" => {
+            body(request).and_then(|body| chat::completions(state, &body, now))
+        }
+        _ => Err(nowhere(request)),
+    };
+    result.unwrap_or_else(|reply| reply)
+}
+
+fn of_files(state: &mut State, request: &Request, line: (&str, &[&str]), now: Now) -> Result<Reply, Reply> {
+    match line {
+        ("POST", []) => files::announce(state, request, now),
+        ("GET", []) => Ok(files::list(state, now)),
+        ("POST", ["multipart", "initiate"]) => multipart::initiate(state, &body(request)?, now),
+        ("POST", ["multipart", "complete"]) => multipart::complete(state, &body(request)?, now),
+        ("POST", ["multipart", "abort"]) => multipart::abort(state, &body(request)?),
+        ("POST", [id, "preprocess"]) if request.body.bytes == 0 => files::preprocess(state, id, now),
+        ("POST", [_, "preprocess"]) => Err(Reply::error(400, "preprocess takes no body")),
+        ("GET", [id]) => files::get(state, id, now),
+        ("GET", [id, "content"]) => files::content(state, id),
+        ("DELETE", [id]) => files::delete(state, id),
+        _ => Err(nowhere(request)),
+    }
+}
+
+fn of_jobs(state: &mut State, request: &Request, line: (&str, &[&str]), now: Now) -> Result<Reply, Reply> {
+    match line {
+        ("GET", ["models", "limits"]) => jobs::limits(state, request),
+        ("GET", ["models", "supported"]) => Ok(models::supported()),
+        ("POST", ["estimate-price"]) => jobs::estimate(state, &body(request)?, now),
+        ("POST", []) => jobs::create(state, &body(request)?, now),
+        ("GET", []) => Ok(jobs::list(state, now)),
+        ("GET", [id]) => jobs::get(state, id, now),
+        ("POST", [id, "cancel"]) => jobs::cancel(state, id, now),
+        ("DELETE", [id]) => jobs::delete(state, id, now),
+        ("GET", [id, "events"]) => progress::events(state, id, now),
+        ("GET", [id, "metrics"]) => progress::metrics(state, request, id, now),
+        ("GET", [id, "checkpoints"]) => progress::checkpoints(state, id, now),
+        _ => Err(nowhere(request)),
+    }
+}
+
+/// Carries out a request to the storage.
+pub fn storage(state: &mut State, request: &Request) -> Reply {
+    let segments: Vec<&str> = request.path.trim_start_matches('/').split('/').collect();
+    let result = match (request.head.method.as_str(), segments.as_slice()) {
+        ("PUT", ["storage", "parts", id, number]) => multipart::store_part(state, request, (id, number)),
+        ("PUT", ["storage", _]) => files::store(state, request),
+        _ => Err(files::denied()),
+    };
+    result.unwrap_or_else(|reply| reply)
+}
+
+/// Accuses a client that carries its key to the storage.
+pub fn guard_key(state: &mut State, headers: &[(String, String)], path: &str) {
+    let key = state.script.key.clone();
+    let carries = |(name, value): &&(String, String)| {
+        name.eq_ignore_ascii_case("authorization") || (!key.is_empty() && value.contains(&key))
+    };
+    if let Some((name, _)) = headers.iter().find(carries) {
+        state.accuse(format!("{path}: the key arrived at the storage, in the header `{name}`"));
+    }
+}
+
+fn body(request: &Request) -> Result<Value, Reply> {
+    let content_type = request.head.header("content-type").unwrap_or_default();
+    if !content_type.to_ascii_lowercase().starts_with("application/json") {
+        return Err(Reply::error(400, format!("content type `{content_type}` is not application/json")));
+    }
+    serde_json::from_slice(&request.body.kept)
+        .map_err(|error| Reply::error(400, format!("the body is no JSON: {error}")))
+}
+
+fn whoami() -> Reply {
+    Reply::json(
+        200,
+        &json!({
+            "type": "project_api_key",
+            "api_key": { "id": "key-rehearsal" },
+            "project": { "id": "proj-rehearsal", "name": "Rehearsal", "slug": "rehearsal" },
+            "organization": { "id": "org-rehearsal", "name": "Rehearsal" },
+        }),
+    )
+}
+
+fn nowhere(request: &Request) -> Reply {
+    Reply::error(404, format!("no such route: {} {}", request.head.method, request.path))
+}
