@@ -9,6 +9,7 @@
 //! - [`cli`] is the terminal: arguments, progress, summaries, exit codes.
 //! - [`http`] sends requests, with timeouts and one retry loop.
 //! - [`together`] is the API of the service that trains.
+//! - [`tune`] takes a prepared directory to a finished job.
 //! - [`clock`] is time as it is passed in: only `cli` reads a real one.
 //! - [`rehearsal`] is a loopback server that speaks the API, for trying everything without an account.
 //! - [`lock`] lets one run at a time into an output directory.

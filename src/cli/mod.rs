@@ -15,20 +15,27 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::Terminal;
 
 pub mod args;
+pub mod block;
+pub mod canvas;
+pub mod chart;
 mod check;
 pub mod clock;
 mod consent;
+pub mod curve;
 mod dry_run;
 mod environment;
 pub mod exit;
 mod explain;
+pub mod ndjson;
 mod plan;
 mod prepare;
 mod rehearse;
 pub mod report;
 mod service;
 mod submit;
+pub mod svg;
 mod upload;
+pub mod watch;
 
 /// Runs the program with `arguments`, the program's name first.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {

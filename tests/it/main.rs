@@ -26,4 +26,5 @@ mod process;
 mod publish;
 mod readme;
 mod real_data;
+mod rehearsal;
 mod support;
