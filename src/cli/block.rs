@@ -34,6 +34,7 @@ pub struct Block<'b> {
     charset: Charset,
     happened: VecDeque<String>,
     trouble: Option<String>,
+    banner: Option<&'static str>,
 }
 
 /// What a block shows beside the progress.
@@ -43,6 +44,7 @@ struct Moment<'m> {
     next: Duration,
     happened: &'m VecDeque<String>,
     trouble: Option<&'m str>,
+    banner: Option<&'static str>,
     size: Size,
     charset: Charset,
 }
@@ -50,7 +52,13 @@ struct Moment<'m> {
 impl<'b> Block<'b> {
     /// A block on `canvas`.
     pub fn new(canvas: Canvas, clock: &'b dyn Clock, charset: Charset) -> Block<'b> {
-        Block { canvas, clock, charset, happened: VecDeque::new(), trouble: None }
+        Block { canvas, clock, charset, happened: VecDeque::new(), trouble: None, banner: None }
+    }
+
+    /// The same under a line that is always there.
+    #[must_use]
+    pub fn with_banner(self, banner: Option<&'static str>) -> Self {
+        Block { banner, ..self }
     }
 
     fn note(&mut self, at: Option<Timestamp>, text: &str) {
@@ -66,6 +74,7 @@ impl<'b> Block<'b> {
             next,
             happened: &self.happened,
             trouble: self.trouble.as_deref(),
+            banner: self.banner,
             size: self.canvas.size(),
             charset: self.charset,
         };
@@ -103,6 +112,7 @@ impl Screen for Block<'_> {
         let curve = Curve::of(progress);
         let mut lines = if curve.steps().is_some() { chart(&curve, &frame) } else { Vec::new() };
         let price = progress.price().map(|price| format!("price {}", dollars(price)));
+        lines.extend(self.banner.map(str::to_owned));
         lines.extend(joined([Some(how(ending).to_owned()), steps(progress), price]));
         lines.extend(joined([train_loss(progress), eval_loss(progress)]));
         self.canvas.leave(&lines);
@@ -128,7 +138,7 @@ fn block(progress: &Progress, moment: &Moment<'_>) -> Vec<String> {
 
 /// The lines that are always there: who, how far, how well, how much.
 fn head(progress: &Progress, moment: &Moment<'_>) -> Vec<String> {
-    let mut lines = Vec::new();
+    let mut lines: Vec<String> = moment.banner.map(str::to_owned).into_iter().collect();
     match progress.job() {
         Some(job) => {
             let unknown = if job.status.is_known() { "" } else { " (a status that is new here)" };
@@ -212,6 +222,7 @@ mod tests {
             next: Duration::from_millis(3_500),
             happened: &happened,
             trouble: None,
+            banner: None,
             size: Size { columns, rows },
             charset,
         };

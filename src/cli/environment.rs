@@ -33,6 +33,13 @@ impl Environment {
         Environment { process, files: files.collect() }
     }
 
+    /// These variables, and of the process's only those that say which characters a terminal can show.
+    pub fn rehearsal(variables: impl IntoIterator<Item = (&'static str, String)>) -> Environment {
+        #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+        let locales = env::LOCALES.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?)));
+        Environment::of(locales.chain(variables))
+    }
+
     /// Exactly these variables.
     pub fn of(variables: impl IntoIterator<Item = (&'static str, String)>) -> Environment {
         let process = variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();

@@ -20,8 +20,6 @@ use crate::cli::submit::{self, Order, Steps, Truncation, refuse_without_consent}
 use crate::config::{ConfigFile, PrepareChoices, TuneChoices};
 use crate::tune::create::Renewal;
 
-const COMMAND: &str = "finetune";
-
 /// Where the seed's configuration file may be.
 const CONFIG_PLACES: [&str; 2] = ["finetune_config.yaml", "training/finetune_config.yaml"];
 
@@ -29,46 +27,54 @@ const CONFIG_PLACES: [&str; 2] = ["finetune_config.yaml", "training/finetune_con
 pub fn run(args: &FinetuneArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
     let config_path = args.corpus.config_path.clone().or_else(find_config);
     let environment = Environment::read(config_path.as_deref(), terminal);
-    finetune(args, config_path.as_deref(), (environment, signals), terminal)
+    let run = Run { command: "finetune", config_path: config_path.as_deref(), environment, signals };
+    finetune(args, run, terminal)
+}
+
+/// Where a run's settings and keys come from.
+pub struct Run<'r> {
+    /// The command that the document names.
+    pub command: &'static str,
+    /// The configuration file.
+    pub config_path: Option<&'r Path>,
+    /// The variables.
+    pub environment: Environment,
+    /// The signals.
+    pub signals: &'r Signals,
 }
 
 fn find_config() -> Option<PathBuf> {
     CONFIG_PLACES.iter().map(PathBuf::from).find(|path| path.is_file())
 }
 
-/// Runs all steps with this configuration and environment.
-pub fn finetune(
-    args: &FinetuneArgs,
-    config_path: Option<&Path>,
-    (environment, signals): (Environment, &Signals),
-    terminal: &mut Terminal,
-) -> Exit {
+/// Runs all steps.
+pub fn finetune(args: &FinetuneArgs, run: Run<'_>, terminal: &mut Terminal) -> Exit {
+    let command = run.command;
     terminal.say(&terminal.paint(Style::Label, "Together AI Fine-Tuning Pipeline"));
-    terminal.say(&match config_path {
+    terminal.say(&match run.config_path {
         Some(path) => printable(&format!("settings from {}", path.display())),
         None => format!("settings: the defaults (no {})", CONFIG_PLACES.join(", no ")),
     });
-    let submitted = steps_to_job(args, config_path, (environment, signals), terminal);
+    let submitted = steps_to_job(args, run, terminal);
     let (service, submitted, out) = match submitted {
         Ok(submitted) => submitted,
-        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
+        Err(failure) => return terminal.fail(command, &failure, Map::new()),
     };
     let job = submitted.adopted.job.id.clone();
     let fields = submit::document(&submitted);
     if args.detach {
         terminal.label("next", &format!("ctxtune monitor {job}"));
-        return terminal.succeed(COMMAND, Some(job.as_str().as_bytes()), fields);
+        return terminal.succeed(command, Some(job.as_str().as_bytes()), fields);
     }
     Steps::Announced.announce(4, "Monitoring fine-tuning job", terminal);
-    let shown = Shown { command: COMMAND, out: Some(out), fields, events: monitor::Events::Silent };
+    let shown = Shown { command, out: Some(out), fields, events: monitor::Events::Silent };
     monitor::watch(&service, &job, (&args.watch, shown), terminal)
 }
 
 /// The steps up to a job that exists.
 fn steps_to_job(
     args: &FinetuneArgs,
-    config_path: Option<&Path>,
-    (environment, signals): (Environment, &Signals),
+    Run { config_path, environment, signals, .. }: Run<'_>,
     terminal: &mut Terminal,
 ) -> Result<(Service, submit::Submitted, PathBuf), Failure> {
     let (data, tune) = match config_path {

@@ -26,6 +26,8 @@ mod dry_run;
 mod environment;
 pub mod exit;
 mod explain;
+mod finetune;
+mod monitor;
 pub mod ndjson;
 mod plan;
 mod prepare;
@@ -63,6 +65,8 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Check(args) => check::run(args, &signals, &mut terminal),
         Command::Upload(args) => upload::run(args, &signals, &mut terminal),
         Command::Submit(args) => submit::run(args, &signals, &mut terminal),
+        Command::Monitor(args) => monitor::run(args, &signals, &mut terminal),
+        Command::Finetune(args) => finetune::run(args, &signals, &mut terminal),
         Command::Rehearse(args) => rehearse::run(args, &signals, &mut terminal),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -1,7 +1,8 @@
-//! `ctxtune rehearse`: serves the API on this machine, so that any client can be tried against it.
+//! `ctxtune rehearse`: the whole pipeline against a server on this machine, or only that server.
 //!
-//! Separate from the server, which prints nothing. What it says on stderr makes plain that
-//! nothing is trained; the base URL is the one line on stdout.
+//! Separate from the server, which prints nothing. Every screen says that nothing is trained. The
+//! pipeline is `finetune` itself, in an environment made here: it cannot see a real key, and knows
+//! no address but the loopback's. With `--serve` the base URL is the one line on stdout.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -11,43 +12,94 @@ use std::time::Duration;
 use serde_json::Map;
 
 use crate::cli::Signals;
-use crate::cli::args::RehearseArgs;
+use crate::cli::args::{FinetuneArgs, RehearseArgs};
 use crate::cli::clock::SystemClock;
+use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::report::{Terminal, counted, printable};
+use crate::cli::finetune;
+use crate::cli::report::{Style, Terminal, counted, printable};
 use crate::clock::Clock;
+use crate::env;
 use crate::rehearsal::faults::{self, Faults};
-use crate::rehearsal::{Script, Server};
+use crate::rehearsal::{Script, Server, corpus};
 
 const COMMAND: &str = "rehearse";
+
+/// What every screen says.
+const BANNER: &str = "REHEARSAL: nothing leaves this machine, is trained or paid for";
+
+/// How often the pipeline looks at its job, which takes seconds.
+const POLL: Duration = Duration::from_millis(400);
 
 /// Longer than anybody rehearses.
 const LONG: Duration = Duration::from_secs(86_400);
 
 /// Runs the command.
 pub fn run(args: &RehearseArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    match serve(args, signals, terminal) {
+    let mut terminal = terminal.clone().with_banner(BANNER);
+    let ran =
+        if args.serve { serve(args, signals, &terminal) } else { rehearse(args, signals, &mut terminal) };
+    match ran {
         Ok(exit) => exit,
         Err(failure) => terminal.fail(COMMAND, &failure, Map::new()),
     }
 }
 
-fn serve(args: &RehearseArgs, signals: &Signals, terminal: &Terminal) -> Result<Exit, Failure> {
+/// Runs `finetune` against a server of this process.
+fn rehearse(args: &RehearseArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    let server = start(args, signals)?;
+    let failed = |error: io::Error| {
+        let message = format!("cannot write the corpus of the rehearsal: {error}");
+        Failure::new(Exit::Failed, "write", message, "free some space in the directory for temporary files")
+    };
+    let room = tempfile::tempdir().map_err(failed)?;
+    let corpus = match &args.source {
+        Some(source) => source.clone(),
+        None => {
+            let corpus = room.path().join("contexts");
+            corpus::write(&corpus).map_err(failed)?;
+            corpus
+        }
+    };
+    let out = args.output_dir.clone().unwrap_or_else(|| room.path().join("out"));
+    terminal.say(&terminal.paint(Style::Notice, BANNER));
+    let environment = Environment::rehearsal([
+        (env::TOGETHER_API_KEY, args.key.clone()),
+        (env::TOGETHER_BASE_URL, server.url().to_owned()),
+        (env::XDG_STATE_HOME, room.path().to_string_lossy().into_owned()),
+    ]);
+    let mut finetune_args = FinetuneArgs::of(corpus, out, args.voice);
+    finetune_args.watch.poll = Some(POLL);
+    finetune_args.watch.svg.clone_from(&args.svg);
+    let run =
+        finetune::Run { command: COMMAND, config_path: args.config_path.as_deref(), environment, signals };
+    let exit = finetune::finetune(&finetune_args, run, terminal);
+    if args.output_dir.is_none() {
+        terminal.say("the result was in a temporary directory and is gone; --output-dir keeps it");
+    }
+    terminal.say(&terminal.paint(Style::Notice, BANNER));
+    Ok(exit)
+}
+
+/// Starts the server that `args` describe.
+fn start(args: &RehearseArgs, signals: &Signals) -> Result<Server, Failure> {
     let faults = args.faults.as_deref().map(read_faults).transpose()?.unwrap_or_default();
     let script = Script { key: args.key.clone(), job_seconds: args.job_seconds, faults, ..Script::default() };
-    let clock = Arc::new(SystemClock::new(signals.clone(), 1.0));
-    let server =
-        Server::start_on(args.port, script, Arc::clone(&clock) as Arc<dyn Clock>).map_err(|error| {
-            let message = format!("cannot serve on 127.0.0.1:{}: {error}", args.port);
-            Failure::new(Exit::Failed, "serve", message, "choose another --port, or 0 for a free one")
-        })?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(signals.clone(), 1.0));
+    Server::start_on(args.port, script, clock).map_err(|error| {
+        let message = format!("cannot serve on 127.0.0.1:{}: {error}", args.port);
+        Failure::new(Exit::Failed, "serve", message, "choose another --port, or 0 for a free one")
+    })
+}
+
+fn serve(args: &RehearseArgs, signals: &Signals, terminal: &Terminal) -> Result<Exit, Failure> {
+    let server = start(args, signals)?;
+    let clock = SystemClock::new(signals.clone(), 1.0);
     let rules = match &args.faults {
         Some(path) => format!("; faults from {}", path.display()),
         None => String::new(),
     };
-    terminal.say(&printable(&format!(
-        "this is a rehearsal: nothing leaves the machine, nothing is trained, nothing is paid for{rules}"
-    )));
+    terminal.say(&printable(&format!("{BANNER}{rules}")));
     terminal.say(&printable(&format!(
         "clients need TOGETHER_BASE_URL={} TOGETHER_API_KEY={}",
         server.url(),

@@ -20,6 +20,7 @@ pub struct Terminal {
     voice: Voice,
     stderr_is_terminal: bool,
     has_colour: bool,
+    banner: Option<&'static str>,
 }
 
 /// The last field of a document where it is a list that may be too long to be built: it is written
@@ -48,7 +49,18 @@ impl Terminal {
         #[expect(clippy::disallowed_methods, reason = "the terminal is where the environment is read")]
         let no_colour = std::env::var_os(env::NO_COLOR).is_some_and(|value| !value.is_empty());
         let stderr_is_terminal = io::stderr().is_terminal();
-        Terminal { voice, stderr_is_terminal, has_colour: stderr_is_terminal && !no_colour }
+        Terminal { voice, stderr_is_terminal, has_colour: stderr_is_terminal && !no_colour, banner: None }
+    }
+
+    /// The same streams, whose every screen carries `banner`.
+    #[must_use]
+    pub fn with_banner(self, banner: &'static str) -> Terminal {
+        Terminal { banner: Some(banner), ..self }
+    }
+
+    /// The line that every screen carries.
+    pub fn banner(&self) -> Option<&'static str> {
+        self.banner
     }
 
     /// How much to say.

@@ -1,11 +1,12 @@
 //! What every command that speaks to the service needs: the client, the clock, the account.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::cli::Signals;
 use crate::cli::args::RemoteArgs;
+use crate::cli::canvas::Canvas;
 use crate::cli::clock::SystemClock;
 use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
@@ -31,7 +32,11 @@ pub struct Service {
     pub signals: Signals,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    canvas: SharedCanvas,
 }
+
+/// Where notices of the transport go while lines are redrawn; they come from several threads.
+type SharedCanvas = Arc<Mutex<Option<Canvas>>>;
 
 impl Service {
     /// Reads where the service is and with which key, and connects to nothing yet.
@@ -53,20 +58,25 @@ impl Service {
             timeouts: http::Timeouts::DEFAULT,
             policy: retry::Policy::DEFAULT,
         };
-        let voice = terminal.clone();
+        let canvas = SharedCanvas::default();
+        let (voice, shared) = (terminal.clone(), Arc::clone(&canvas));
         let tell = Arc::new(move |notice: &retry::Notice| {
-            voice.say(&printable(&format!(
+            let text = printable(&format!(
                 "network: {}; trying again in {:.1} s ({} left)",
                 notice.what,
                 notice.after.as_secs_f64(),
                 notice.tries_left
-            )));
+            ));
+            match shared.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+                Some(canvas) => canvas.print_above(&text),
+                None => voice.say(&text),
+            }
         });
         let client = Client::new(settings, Arc::clone(&clock), tell);
         let headers = custom_headers(environment.get(env::TOGETHER_CUSTOM_HEADERS).unwrap_or_default());
         let key = environment.secret(env::TOGETHER_API_KEY);
         let together = Together::new(client, base, key, headers);
-        Ok(Service { together, environment, signals: signals.clone(), clock })
+        Ok(Service { together, environment, signals: signals.clone(), clock, canvas })
     }
 
     /// Whose files and jobs these are: asks the service, which also shows that the key is accepted.
@@ -76,6 +86,11 @@ impl Service {
     pub fn account(&self) -> Result<Account, Failure> {
         let identity = self.together.whoami().map_err(|error| self.explain(error))?;
         Ok(Account { api: self.together.base().origin(), project: identity.project_id.unwrap_or_default() })
+    }
+
+    /// Prints notices of the transport above the lines of `canvas`, as long as it is drawn on.
+    pub fn draw_on(&self, canvas: Option<Canvas>) {
+        *self.canvas.lock().unwrap_or_else(PoisonError::into_inner) = canvas;
     }
 
     /// Refuses where there is no key, before anything else is done.

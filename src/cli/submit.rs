@@ -15,7 +15,7 @@ use crate::cli::dry_run;
 use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::plan;
-use crate::cli::report::{Terminal, printable};
+use crate::cli::report::{Style, Terminal, printable};
 use crate::cli::service::Service;
 use crate::cli::upload::{Uploaded, upload_sides};
 use crate::config::{ConfigFile, DEFAULT_OUTPUT_DIR, TuneChoices};
@@ -73,8 +73,9 @@ impl Steps {
     pub fn announce(self, number: u32, what: &str, terminal: &Terminal) {
         if self == Steps::Announced {
             terminal.say("");
-            terminal
-                .say(&terminal.paint(crate::cli::report::Style::Label, &format!("Step {number}: {what}")));
+            let banner = terminal.banner().map(|banner| format!(" ({banner})")).unwrap_or_default();
+            let step = terminal.paint(Style::Label, &format!("Step {number}: {what}"));
+            terminal.say(&format!("{step}{banner}"));
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::rehearsal::state::State;
 pub use crate::rehearsal::course::Outcome;
 
 mod chat;
+pub mod corpus;
 mod course;
 mod download;
 pub mod faults;

@@ -22,7 +22,7 @@ Examples:
 Exit codes: 0 done, 1 failed, 2 usage, 3 data (too many rejects, an empty side), 130 SIGINT, 143 SIGTERM.";
 
 /// Where the records are and how they become examples: of `prepare` and of `finetune`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct CorpusArgs {
     /// Directories of *.json records, .jsonl or .ndjson files, .tar archives (each also .gz or
     /// .zst), or - for JSONL on standard input

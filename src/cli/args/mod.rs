@@ -38,6 +38,10 @@ pub enum Command {
     Upload(Box<UploadArgs>),
     /// Upload prepared data and start a fine-tuning job; costs money, after a yes
     Submit(Box<SubmitArgs>),
+    /// Watch a job until it ends, from any machine
+    Monitor(Box<MonitorArgs>),
+    /// Prepare, upload, submit and monitor in one go; goes on wherever it was stopped
+    Finetune(Box<FinetuneArgs>),
     /// Try the whole pipeline against a server on this machine; nothing is trained or paid for
     Rehearse(Box<RehearseArgs>),
     /// Print the completion script of a shell
@@ -55,6 +59,8 @@ impl Command {
             Command::Check(_) => "check",
             Command::Upload(_) => "upload",
             Command::Submit(_) => "submit",
+            Command::Monitor(_) => "monitor",
+            Command::Finetune(_) => "finetune",
             Command::Rehearse(_) => "rehearse",
             Command::Completions { .. } => "completions",
         }
@@ -67,6 +73,8 @@ impl Command {
             Command::Check(args) => args.voice,
             Command::Upload(args) => args.voice,
             Command::Submit(args) => args.voice,
+            Command::Monitor(args) => args.voice,
+            Command::Finetune(args) => args.voice,
             Command::Rehearse(args) => args.voice,
             Command::Completions { .. } => Voice::default(),
         }

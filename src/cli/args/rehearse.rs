@@ -8,18 +8,32 @@ use crate::cli::args::Voice;
 
 const REHEARSE_HELP: &str = "\
 Examples:
+  ctxtune rehearse
+  ctxtune rehearse contexts -o out --svg curve.svg
   ctxtune rehearse --serve
   ctxtune rehearse --serve --port 8080 --faults faults.yaml --job-seconds 60
   TOGETHER_BASE_URL=http://127.0.0.1:8080 TOGETHER_API_KEY=rehearsal-key tg fine-tuning list
 
-Exit codes: 1 failed, 2 usage, 130 SIGINT, 143 SIGTERM.";
+Exit codes: those of finetune.";
 
 /// The arguments of `rehearse`.
 #[derive(Debug, Args)]
 #[command(after_help = REHEARSE_HELP)]
 pub struct RehearseArgs {
+    /// The corpus to rehearse with [default: 24 example records]
+    #[arg(value_name = "SOURCE", conflicts_with = "serve")]
+    pub source: Option<PathBuf>,
+    /// Keep the result here [default: a temporary directory]
+    #[arg(short, long, value_name = "OUT", conflicts_with = "serve")]
+    pub output_dir: Option<PathBuf>,
+    /// YAML file with settings, as `finetune` takes it
+    #[arg(long, alias = "config", value_name = "FILE", conflicts_with = "serve")]
+    pub config_path: Option<PathBuf>,
+    /// Write the loss curve to this file as SVG
+    #[arg(long, value_name = "FILE", conflicts_with = "serve")]
+    pub svg: Option<PathBuf>,
     /// Only serve: print the base URL and answer until a signal
-    #[arg(long, required = true)]
+    #[arg(long)]
     pub serve: bool,
     /// Port of 127.0.0.1 to serve on; 0 for a free one
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]

@@ -141,6 +141,22 @@ pub struct FinetuneArgs {
     pub voice: Voice,
 }
 
+impl FinetuneArgs {
+    /// From one source to `out`, agreed to, with defaults for the rest.
+    pub fn of(source: PathBuf, out: PathBuf, voice: Voice) -> FinetuneArgs {
+        FinetuneArgs {
+            corpus: CorpusArgs { sources: vec![source], output_dir: Some(out), ..CorpusArgs::default() },
+            detach: false,
+            allow_truncation: false,
+            spending: SpendingArgs { yes: true, max_cost: None, new_job: false },
+            choices: TuneChoices::default(),
+            watch: WatchArgs { poll: None, timeout: None, svg: None },
+            remote: RemoteArgs { base_url: None },
+            voice,
+        }
+    }
+}
+
 /// The arguments of `doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {

@@ -1,0 +1,269 @@
+//! `ctxtune monitor`: watches a job on whatever screen there is, and ends as the job did.
+//!
+//! Stopping never cancels the job. What a directory's ledger knows of the job is brought up to date.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::cli::Signals;
+use crate::cli::args::{MonitorArgs, WatchArgs};
+use crate::cli::block::Block;
+use crate::cli::canvas::Canvas;
+use crate::cli::chart::Charset;
+use crate::cli::curve::Curve;
+use crate::cli::environment::Environment;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::ndjson::Ndjson;
+use crate::cli::report::{Terminal, printable};
+use crate::cli::service::Service;
+use crate::cli::svg::picture;
+use crate::cli::watch::{Lines, Several, dollars, event, one_line, steps};
+use crate::together::job::{Ending, Job, JobId};
+use crate::tune::ledger::Run;
+use crate::tune::monitor::{BUDGET, Cause, Finished, MonitorError, MonitorOptions, Screen, monitor};
+use crate::tune::progress::Progress;
+
+/// How many events a failed job's end repeats.
+const LAST_EVENTS: usize = 5;
+
+/// Whether everything that happens goes to stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Events {
+    /// It does.
+    Streamed,
+    /// stdout is the model's name.
+    Silent,
+}
+
+/// How a watching is shown, and under which name.
+pub struct Shown {
+    /// The command that the document names.
+    pub command: &'static str,
+    /// The directory whose ledger knows the job.
+    pub out: Option<PathBuf>,
+    /// Further fields of the document.
+    pub fields: Map<String, Value>,
+    /// What goes to stdout.
+    pub events: Events,
+}
+
+/// Runs the command.
+pub fn run(args: &MonitorArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+    let environment = Environment::read(None, terminal);
+    let found = Service::new(&args.remote, environment, signals, terminal).and_then(|service| {
+        service.require_key()?;
+        let job = service.job(args.target.as_deref())?;
+        Ok((service, job))
+    });
+    let (service, job) = match found {
+        Ok(found) => found,
+        Err(failure) => return terminal.fail("monitor", &failure, Map::new()),
+    };
+    let shown = Shown {
+        command: "monitor",
+        out: args.target.as_ref().map(PathBuf::from).filter(|target| target.is_dir()),
+        fields: Map::new(),
+        events: if args.events { Events::Streamed } else { Events::Silent },
+    };
+    watch(&service, &job, (&args.watch, shown), terminal)
+}
+
+/// Watches `job` until it ends or watching stops.
+pub fn watch(
+    service: &Service,
+    job: &JobId,
+    (args, shown): (&WatchArgs, Shown),
+    terminal: &mut Terminal,
+) -> Exit {
+    terminal.label("job", &format!("{job}  {}", service.dashboard(job)));
+    let options = MonitorOptions { poll: args.poll, timeout: args.timeout, budget: BUDGET };
+    let watched = {
+        let mut screen = screens(service, job, shown.events, terminal);
+        let watched = monitor(&service.together, job, &options, &mut screen);
+        service.draw_on(None);
+        watched
+    };
+    let progress = match &watched {
+        Ok(finished) => &finished.progress,
+        Err(error) => &error.progress,
+    };
+    if let Some(path) = &args.svg {
+        write_picture(path, job, progress, terminal);
+    }
+    if let (Some(out), Some(seen)) = (&shown.out, progress.job()) {
+        note(out, seen, terminal);
+    }
+    match watched {
+        Ok(finished) => end(service, &finished, shown, terminal),
+        Err(error) => stop(service, job, (error, shown), terminal),
+    }
+}
+
+/// Every screen there is a place for.
+fn screens<'s>(service: &'s Service, job: &JobId, events: Events, terminal: &Terminal) -> Several<'s> {
+    let clock = service.clock.as_ref();
+    let mut screens: Vec<Box<dyn Screen + 's>> = Vec::new();
+    if terminal.may_draw() {
+        let canvas = Canvas::on_stderr();
+        service.draw_on(Some(canvas.clone()));
+        let charset = if service.environment.is_utf8() { Charset::Unicode } else { Charset::Ascii };
+        screens.push(Box::new(Block::new(canvas, clock, charset).with_banner(terminal.banner())));
+    } else if !terminal.voice().quiet {
+        screens.push(Box::new(Lines::new(Box::new(std::io::stderr()), clock)));
+    }
+    if events == Events::Streamed {
+        screens.push(Box::new(Ndjson::new(Box::new(std::io::stdout()), clock, job.as_str())));
+    }
+    Several(screens)
+}
+
+fn write_picture(path: &Path, job: &JobId, progress: &Progress, terminal: &Terminal) {
+    let model = progress.job().and_then(Job::model).unwrap_or_default();
+    let svg = picture(&Curve::of(progress), &format!("{job} {model}"));
+    if let Err(error) = std::fs::write(path, svg) {
+        terminal.warn(&printable(&format!("cannot write `{}`: {error}", path.display())));
+    }
+}
+
+/// Brings the ledger of `out` up to date; it is a convenience for later commands, not for money.
+fn note(out: &Path, job: &Job, terminal: &Terminal) {
+    let noted = Run::read_all(out).and_then(|runs| {
+        let run = runs.into_iter().find(|run| run.job.as_ref() == Some(&job.id));
+        run.map_or(Ok(()), |mut run| {
+            run.note(job);
+            run.write(out)
+        })
+    });
+    if let Err(error) = noted {
+        terminal.warn(&printable(&error.to_string()));
+    }
+}
+
+/// Ends as the job ended.
+fn end(service: &Service, finished: &Finished, shown: Shown, terminal: &mut Terminal) -> Exit {
+    let Finished { progress, ending } = finished;
+    let fields = document(service, progress, shown.fields);
+    let Some(job) = progress.job() else { return Exit::Failed };
+    if *ending == Ending::Completed {
+        say_model(service, job, terminal);
+        let name = job.model_output_name().unwrap_or_default();
+        let line = (shown.events == Events::Silent).then(|| printable(&name));
+        return terminal.succeed(shown.command, line.as_deref().map(str::as_bytes), fields);
+    }
+    say_failure(job, progress, terminal);
+    let (exit, code, verb) = match ending {
+        Ending::Cancelled => (Exit::JobCancelled, "job_cancelled", "was cancelled"),
+        _ => (Exit::JobFailed, "job_failed", "failed"),
+    };
+    let words = last_words(progress).map(|words| format!(": {words}")).unwrap_or_default();
+    let message = format!("the job {} {verb}{words}", job.id);
+    let again = match &shown.out {
+        Some(out) => format!("ctxtune submit {} --new-job", out.display()),
+        None => "ctxtune submit OUT --new-job".to_owned(),
+    };
+    let hint = format!(
+        "mend what the service names, then `{again}`: it uses the files that are there, and pays for another job"
+    );
+    terminal.fail(shown.command, &Failure::new(exit, code, message, hint), fields)
+}
+
+/// What there is now, where, and what to do with it.
+fn say_model(service: &Service, job: &Job, terminal: &Terminal) {
+    let say = |label: &str, text: Option<String>| {
+        if let Some(text) = text {
+            terminal.label(label, &one_line(&text));
+        }
+    };
+    if job.is_early_stopped() {
+        terminal.label("note", "early stopping ended it: the validation loss no longer fell");
+    }
+    say("model", job.model_output_name());
+    say("object", job.model_object_id());
+    say("page", Some(service.dashboard(&job.id)));
+    say("W&B", job.wandb_url());
+    terminal.label("next", &format!("ctxtune download {} --adapter", job.id));
+    let is_reference = job.model().is_some_and(|model| model.ends_with("-Reference"));
+    let how = if is_reference {
+        "its base model cannot be deployed at Together: serve what you downloaded"
+    } else {
+        "or deploy the object to an endpoint, on the page: a tuned model is not callable by its name alone"
+    };
+    terminal.say(&format!("          {how}"));
+}
+
+/// The last events, how far it came, what it cost, and what is left at the service.
+fn say_failure(job: &Job, progress: &Progress, terminal: &Terminal) {
+    let events = progress.events();
+    for last in &events[events.len().saturating_sub(LAST_EVENTS)..] {
+        terminal.label("event", &event(last));
+    }
+    if let Some(steps) = steps(progress) {
+        terminal.label("reached", &steps);
+    }
+    if let Some(price) = progress.price() {
+        terminal.label("charged", &dollars(price));
+    }
+    let (train, val) = job.file_ids();
+    let files: Vec<String> = [train, val].into_iter().flatten().collect();
+    terminal.label("files", &format!("{} stay at the service", one_line(&files.join(", "))));
+}
+
+/// The service's words about why a job failed.
+fn last_words(progress: &Progress) -> Option<String> {
+    let said =
+        progress.events().iter().rev().find(|event| event.level == "error" || event.kind.ends_with("error"));
+    said.map(|event| one_line(&event.message)).filter(|words| !words.is_empty())
+}
+
+/// Ends while the job runs on.
+fn stop(
+    service: &Service,
+    job: &JobId,
+    (error, shown): (MonitorError, Shown),
+    terminal: &mut Terminal,
+) -> Exit {
+    let fields = document(service, &error.progress, shown.fields);
+    let resume = format!("the job runs on; to go on watching: ctxtune monitor {job}");
+    let message = error.to_string();
+    let failure = match error.cause {
+        Cause::Refused { source, .. } => Failure { message, ..Failure::from(source) },
+        Cause::Lost { .. } => Failure::new(Exit::Network, "network", message, resume),
+        Cause::TimedOut { .. } => Failure::new(Exit::JobRunning, "timed_out", message, resume),
+        Cause::Stopped => Failure::new(service.signals.exit(), "interrupted", message, resume),
+        // Whoever read has gone on purpose: no word is owed to anybody.
+        Cause::Closed => return Exit::JobRunning,
+    };
+    terminal.fail(shown.command, &failure, fields)
+}
+
+/// The fields of the JSON document beside the common ones.
+fn document(service: &Service, progress: &Progress, mut fields: Map<String, Value>) -> Map<String, Value> {
+    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
+    let job = progress.job();
+    let text = |of: fn(&Job) -> Option<String>| Value::from(job.and_then(of));
+    put("job", job.map(|job| job.id.as_str()).into());
+    put("status", job.map(|job| job.status.as_str()).into());
+    put("model", text(Job::model_output_name));
+    put("model_object", text(Job::model_object_id));
+    put("url", job.map(|job| service.dashboard(&job.id)).into());
+    put("step", progress.step().into());
+    put("total_steps", progress.total_steps().into());
+    put("train_loss", progress.train_loss().into());
+    let point = |point: Option<crate::tune::progress::EvalPoint>| {
+        point.map_or(Value::Null, |point| json!({ "step": point.step, "loss": point.loss }))
+    };
+    put("eval_loss", point(progress.last_eval()));
+    put("best_eval_loss", point(progress.best_eval()));
+    put("price_dollars", progress.price().into());
+    let files = job.map(Job::file_ids).unwrap_or_default();
+    put("files", json!({ "train": files.0, "val": files.1 }));
+    let events = progress.events();
+    let last = events[events.len().saturating_sub(LAST_EVENTS)..].iter().map(|event| {
+        json!({
+            "created_at": event.created_at, "type": event.kind, "level": event.level, "message": event.message,
+        })
+    });
+    put("last_events", last.collect());
+    fields
+}
