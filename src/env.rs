@@ -2,3 +2,45 @@
 
 /// Any value but the empty one turns colour off; see <https://no-color.org>.
 pub const NO_COLOR: &str = "NO_COLOR";
+
+/// The key of the training service; also in `.env`.
+pub const TOGETHER_API_KEY: &str = "TOGETHER_API_KEY";
+
+/// The API, with or without `/v1`; also in `.env`.
+pub const TOGETHER_BASE_URL: &str = "TOGETHER_BASE_URL";
+
+/// Further headers of every API call: `Name: value`, one a line.
+pub const TOGETHER_CUSTOM_HEADERS: &str = "TOGETHER_CUSTOM_HEADERS";
+
+/// The key of Weights & Biases; also in `.env` and netrc.
+pub const WANDB_API_KEY: &str = "WANDB_API_KEY";
+
+/// The run an agent of Weights & Biases has chosen: part of a job's tag.
+pub const WANDB_RUN_ID: &str = "WANDB_RUN_ID";
+
+/// The proxy that the service is reached through, strongest first; each also in lower case.
+pub const PROXIES: [&str; 2] = ["HTTPS_PROXY", "ALL_PROXY"];
+
+/// Hosts that are reached without a proxy; also in lower case.
+pub const NO_PROXY: &str = "NO_PROXY";
+
+/// A bundle of certificates that TLS believes, on Linux.
+pub const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
+
+/// Where the list of started jobs is kept, under `ctxtune/`.
+pub const XDG_STATE_HOME: &str = "XDG_STATE_HOME";
+
+/// The home directory: where state is kept without the variable above.
+pub const HOME: &str = "HOME";
+
+/// What decides whether text may be UTF-8, strongest first.
+pub const LOCALES: [&str; 3] = ["LC_ALL", "LC_CTYPE", "LANG"];
+
+/// For tests: bytes above which a file is uploaded in parts.
+pub const CTXTUNE_MULTIPART_THRESHOLD: &str = "CTXTUNE_MULTIPART_THRESHOLD";
+
+/// For tests: seconds the service may take to list a job that it has accepted.
+pub const CTXTUNE_GRACE_SECONDS: &str = "CTXTUNE_GRACE_SECONDS";
+
+/// For tests: what every wait is multiplied by.
+pub const CTXTUNE_TIME_SCALE: &str = "CTXTUNE_TIME_SCALE";

@@ -7,7 +7,9 @@
 //! - [`check`] says whether a JSONL file is fit for training, before anybody pays for it.
 //! - [`config`] resolves what the user wants: defaults, then the file, then flags; [`mod@env`] names the variables.
 //! - [`cli`] is the terminal: arguments, progress, summaries, exit codes.
+//! - [`http`] sends requests, with timeouts and one retry loop.
 //! - [`together`] is the API of the service that trains.
+//! - [`tune`] takes a prepared directory to a finished job.
 //! - [`clock`] is time as it is passed in: only `cli` reads a real one.
 //! - [`rehearsal`] is a loopback server that speaks the API, for trying everything without an account.
 //! - [`lock`] lets one run at a time into an output directory.
@@ -20,6 +22,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod env;
+pub mod http;
 pub mod json;
 pub mod lock;
 pub mod manifest;
@@ -27,3 +30,4 @@ pub mod prepare;
 pub mod rehearsal;
 pub mod special_token;
 pub mod together;
+pub mod tune;

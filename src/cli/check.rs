@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -42,22 +43,12 @@ pub fn run(args: &CheckArgs, signals: &Signals, terminal: &mut Terminal) -> Exit
         keep: if is_all { Keep::All } else { Keep::First(FINDINGS_SHOWN) },
         max_tokens: args.max_tokens,
     };
-    let bar = Bar::new(signals, terminal.may_draw());
     let start = Instant::now();
-    let result = check(&options, &bar);
-    let duration = start.elapsed();
-    bar.drawn.finish_and_clear();
-    let report = match result {
+    let report = match checked(&options, signals, terminal) {
         Ok(report) => report,
-        Err(error) => {
-            let is_interrupted = matches!(error, Error::Interrupted);
-            let mut failure = Failure::from(error);
-            if is_interrupted {
-                failure.exit = signals.exit();
-            }
-            return terminal.fail(COMMAND, &failure, Map::new());
-        }
+        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
     };
+    let duration = start.elapsed();
     summarize(&report, duration, terminal);
     say_findings(&report, terminal);
     let fields = document(&options, &report, duration);
@@ -70,6 +61,40 @@ pub fn run(args: &CheckArgs, signals: &Signals, terminal: &mut Terminal) -> Exit
     terminal.succeed_with(COMMAND, Some(&lines.join(&b'\n')), fields, Some(&findings))
 }
 
+fn checked(options: &Options, signals: &Signals, terminal: &Terminal) -> Result<Report, Failure> {
+    let bar = Bar::new(signals, terminal.may_draw());
+    let result = check(options, &bar);
+    bar.drawn.finish_and_clear();
+    result.map_err(|error| {
+        let is_interrupted = matches!(error, Error::Interrupted);
+        let mut failure = Failure::from(error);
+        if is_interrupted {
+            failure.exit = signals.exit();
+        }
+        failure
+    })
+}
+
+/// Whether `paths` are fit for training, as an upload wants to know it: findings are named, and errors
+/// fail. Of samples longer than `max_tokens`, if that is known, only those that are longer by every
+/// estimate are errors.
+///
+/// # Errors
+/// When they are not fit, or there is no verdict.
+pub fn verify(
+    paths: &[PathBuf],
+    max_tokens: Option<u64>,
+    signals: &Signals,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let keep = Keep::First(FINDINGS_SHOWN);
+    let options = Options { paths: paths.to_vec(), threads: cores, keep, max_tokens };
+    let report = checked(&options, signals, terminal)?;
+    say_findings(&report, terminal);
+    if report.is_passed() { Ok(()) } else { Err(failure(&report)) }
+}
+
 fn failure(report: &Report) -> Failure {
     let errors = report.findings.total(Level::Error);
     let stages = [Stage::Structure, Stage::Conversation, Stage::Length, Stage::Prepared];
@@ -80,8 +105,11 @@ fn failure(report: &Report) -> Failure {
         .map(|(errors, stage)| format!("{stage} {}", grouped(errors)))
         .collect();
     let message = format!("not fit for training: {} ({})", counted(errors, "error"), by_stage.join(", "));
-    let hint = match report.findings.errors(Stage::Prepared) {
-        0 => "mend the lines named above; `--json` and `--verbose` name all of them",
+    let hint = match (report.findings.errors(Stage::Prepared), report.findings.errors(Stage::Length)) {
+        (0, long) if long == errors => {
+            "shorten these records; a larger limit, or --allow-truncation of `submit`, lets them pass"
+        }
+        (0, _) => "mend the lines named above; `--json` and `--verbose` name all of them",
         _ => "prepare the directory again: it is not what its manifest says",
     };
     Failure::new(Exit::Data, "check_failed", message, hint)

@@ -15,12 +15,27 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::Terminal;
 
 pub mod args;
+pub mod block;
+pub mod canvas;
+pub mod chart;
 mod check;
 pub mod clock;
+mod consent;
+pub mod curve;
+mod dry_run;
+mod environment;
 pub mod exit;
+mod explain;
+pub mod ndjson;
+mod plan;
 mod prepare;
 mod rehearse;
 pub mod report;
+mod service;
+mod submit;
+pub mod svg;
+mod upload;
+pub mod watch;
 
 /// Runs the program with `arguments`, the program's name first.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
@@ -46,6 +61,8 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let exit = match &cli.command {
         Command::Prepare(args) => prepare::run(args, &signals, &mut terminal),
         Command::Check(args) => check::run(args, &signals, &mut terminal),
+        Command::Upload(args) => upload::run(args, &signals, &mut terminal),
+        Command::Submit(args) => submit::run(args, &signals, &mut terminal),
         Command::Rehearse(args) => rehearse::run(args, &signals, &mut terminal),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -1,5 +1,6 @@
 //! `ctxtune prepare`: progress while it runs, a summary that reads in ten lines.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use crate::cli::Signals;
 use crate::cli::args::PrepareArgs;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Style, Terminal, counted, grouped, percent, printable, sized};
-use crate::config::{ConfigError, ConfigFile};
+use crate::config::{ConfigError, ConfigFile, PrepareChoices};
 use crate::json::KeyText;
 use crate::prepare::example::Example;
 use crate::prepare::{
@@ -29,26 +30,25 @@ pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Ex
         Ok(options) => options,
         Err(error) => return terminal.fail(COMMAND, &error.into(), Map::new()),
     };
-    let bar = Bar::new(signals, terminal.may_draw());
-    let start = Instant::now();
-    let result = prepare(&options, &bar);
-    let duration = start.elapsed();
-    bar.drawn.finish_and_clear();
-    match result {
-        Ok(prepared) => {
+    match prepare_drawn(&options, signals, terminal) {
+        Ok((prepared, duration)) => {
             show_examples(&prepared, terminal);
             summarize(&options, &prepared, duration, terminal);
+            terminal.label("next", &next_command(&options, &prepared));
             let out = options.output_dir.as_os_str().as_encoded_bytes();
             let line = (options.purpose.mode == Mode::Publish).then_some(out);
             terminal.succeed(COMMAND, line, document(&options, &prepared, duration))
         }
-        Err(error) => fail(error, signals, terminal),
+        Err(error) => {
+            let (failure, fields) = explain(error, signals, terminal);
+            terminal.fail(COMMAND, &failure, fields)
+        }
     }
 }
 
 fn resolve(args: &PrepareArgs) -> Result<Options, ConfigError> {
-    let mut choices = args.choices();
-    if let Some(path) = &args.config_path {
+    let mut choices = args.corpus.choices();
+    if let Some(path) = &args.corpus.config_path {
         choices = choices.over(ConfigFile::read(path)?.prepare_choices()?);
     }
     let names_all = args.dry_run || args.voice.verbose;
@@ -57,11 +57,45 @@ fn resolve(args: &PrepareArgs) -> Result<Options, ConfigError> {
         show: args.show,
         name_rejects: if names_all { usize::MAX - 1 } else { REJECTS_NAMED },
     };
-    let cores = std::thread::available_parallelism().unwrap_or(std::num::NonZeroUsize::MIN);
-    choices.resolve(purpose, cores)
+    choices.resolve(purpose, cores())
 }
 
-fn fail(error: Error, signals: &Signals, terminal: &mut Terminal) -> Exit {
+/// Prepares as a step of something larger: publishes, and says the summary.
+///
+/// # Errors
+/// When the choices cannot be resolved, or nothing is published.
+pub fn prepare_corpus(
+    choices: PrepareChoices,
+    signals: &Signals,
+    terminal: &Terminal,
+) -> Result<Options, Failure> {
+    let purpose = Purpose { mode: Mode::Publish, show: 0, name_rejects: REJECTS_NAMED };
+    let options = choices.resolve(purpose, cores())?;
+    let (prepared, duration) =
+        prepare_drawn(&options, signals, terminal).map_err(|error| explain(error, signals, terminal).0)?;
+    summarize(&options, &prepared, duration, terminal);
+    Ok(options)
+}
+
+fn cores() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// Prepares with progress on a terminal.
+fn prepare_drawn(
+    options: &Options,
+    signals: &Signals,
+    terminal: &Terminal,
+) -> Result<(Prepared, Duration), Error> {
+    let bar = Bar::new(signals, terminal.may_draw());
+    let start = Instant::now();
+    let result = prepare(options, &bar);
+    let duration = start.elapsed();
+    bar.drawn.finish_and_clear();
+    result.map(|prepared| (prepared, duration))
+}
+
+fn explain(error: Error, signals: &Signals, terminal: &Terminal) -> (Failure, Map<String, Value>) {
     let mut fields = Map::new();
     if let Error::TooManyRejects { failed, .. } | Error::NothingAccepted { failed, .. } = &error {
         say_rejects(&failed.rejects, failed.counts.by_code(), terminal);
@@ -72,7 +106,7 @@ fn fail(error: Error, signals: &Signals, terminal: &mut Terminal) -> Exit {
     if is_interrupted {
         failure.exit = signals.exit();
     }
-    terminal.fail(COMMAND, &failure, fields)
+    (failure, fields)
 }
 
 /// Draws progress on a terminal and passes signals on.
@@ -155,9 +189,7 @@ fn show_examples(prepared: &Prepared, terminal: &Terminal) {
 
 fn summarize(options: &Options, prepared: &Prepared, duration: Duration, terminal: &Terminal) {
     let counts = &prepared.counts;
-    let say = |label: &str, text: String| {
-        terminal.say(&format!("{} {text}", terminal.paint(Style::Label, &format!("{label:<9}"))));
-    };
+    let say = |label: &str, text: String| terminal.label(label, &text);
     let found = counted(counts.listed, "record");
     say(
         "found",
@@ -196,7 +228,6 @@ fn summarize(options: &Options, prepared: &Prepared, duration: Duration, termina
     if prepared.kept_readme {
         terminal.warn("the README.md in the output directory is not ours and stays; without our card `load_dataset` may need `data_files`");
     }
-    say("next", next_command(options, prepared));
 }
 
 fn next_command(options: &Options, prepared: &Prepared) -> String {

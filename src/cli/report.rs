@@ -15,7 +15,7 @@ use crate::env;
 pub const SCHEMA: &str = "ctxtune.cli/1";
 
 /// The two output streams and how to use them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Terminal {
     voice: Voice,
     stderr_is_terminal: bool,
@@ -81,6 +81,18 @@ impl Terminal {
     fn say_always(&self, text: &str) {
         // Nobody reads: nothing to be done, and no reason to fail.
         let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+
+    /// Puts a question, also under `--quiet`; the answer comes on the same line.
+    pub fn ask(&self, question: &str) {
+        let mut stderr = io::stderr().lock();
+        // Nobody sees it: then nobody answers, and that is no.
+        let _ = stderr.write_all(printable(question).as_bytes()).and_then(|()| stderr.flush());
+    }
+
+    /// Says something under a label of nine characters, as summaries do.
+    pub fn label(&self, label: &str, text: &str) {
+        self.say(&format!("{} {}", self.paint(Style::Label, &format!("{label:<9}")), printable(text)));
     }
 
     /// Says a warning, unless `--quiet`.

@@ -1,3 +1,174 @@
 //! The provider's API, one file a subject.
+//!
+//! Turns plain functions (`files::hand_over`, `jobs::create`) into calls and their answers
+//! into plain types, leniently. Separate from `http`, which knows no API, and from `tune`,
+//! which decides what is asked and when. The key goes to the origin of the base URL and
+//! nowhere else; no redirect is followed but by [`follow`], by hand.
+//! See <https://docs.together.ai/reference>.
 
+use std::fmt;
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+
+use crate::http::retry::parse_date;
+use crate::http::{Answer, Body, Call, Client, Method};
+
+mod base;
+pub mod download;
+mod error;
+pub mod file;
+pub mod files;
+mod follow;
 pub mod job;
+pub mod jobs;
+pub mod parts;
+mod said;
+
+pub use crate::together::base::{BaseUrl, BaseUrlError, DEFAULT_BASE_URL};
+pub use crate::together::error::{Certainty, Error};
+pub use crate::together::said::printable;
+
+use crate::together::error::Asked;
+use crate::together::job::text;
+
+/// Whom the API is asked through, and as whom.
+pub struct Together {
+    client: Client,
+    base: BaseUrl,
+    key: Option<SecretString>,
+    headers: Vec<(String, String)>,
+}
+
+impl fmt::Debug for Together {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Together {{ {} }}", self.base)
+    }
+}
+
+/// Whose key it is; all that the server did not say is absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The project's id, which the second version of the API wants.
+    pub project_id: Option<String>,
+    /// The project's short name, which stands in names of models.
+    pub project_slug: Option<String>,
+    /// The project's name.
+    pub project_name: Option<String>,
+    /// The organization's name.
+    pub organization_name: Option<String>,
+    /// The key's id; not the key.
+    pub key_id: Option<String>,
+    /// The server's time.
+    pub date: Option<Timestamp>,
+}
+
+/// How often a call is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tries {
+    /// Once: it must not be done twice.
+    One,
+    /// As often as the client's policy says: it may arrive twice without harm.
+    Many,
+}
+
+impl Together {
+    /// The API at `base`, asked through `client` with `key`, which is missed at the first
+    /// call only. `headers` go along with every call to it; those that frame or authorize a
+    /// request are left out.
+    pub fn new(
+        client: Client,
+        base: BaseUrl,
+        key: Option<SecretString>,
+        mut headers: Vec<(String, String)>,
+    ) -> Together {
+        let ours =
+            ["authorization", "connection", "content-length", "content-type", "host", "transfer-encoding"];
+        headers.retain(|(name, _)| !ours.contains(&name.to_ascii_lowercase().as_str()));
+        Together { client, base, key, headers }
+    }
+
+    /// Where the API is.
+    pub fn base(&self) -> &BaseUrl {
+        &self.base
+    }
+
+    /// Whom it is asked through.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Whose key it is. A server that is too old to know leaves all but the date absent.
+    ///
+    /// # Errors
+    /// When there is no answer, the key is not accepted, or the answer is none.
+    pub fn whoami(&self) -> Result<Identity, Error> {
+        let url = self.url("/v3/whoami");
+        let answer = self.answer(Method::Get, &url, Body::Empty, Tries::Many)?;
+        let date = answer.header("date").and_then(parse_date);
+        if answer.status == 404 {
+            return Ok(Identity { date, ..Identity::default() });
+        }
+        let value = self.asked(Method::Get, &url).value(&answer)?;
+        let of = |object: &str, key: &str| text(value.get(object)?, &[key]);
+        Ok(Identity {
+            project_id: of("project", "id"),
+            project_slug: of("project", "slug"),
+            project_name: of("project", "name"),
+            organization_name: of("organization", "name"),
+            key_id: of("api_key", "id"),
+            date,
+        })
+    }
+
+    /// The URL of `path`, which begins with a slash and its version.
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    fn get(&self, path: &str) -> Result<Value, Error> {
+        self.ask(Method::Get, path, Body::Empty, Tries::Many)
+    }
+
+    /// The JSON that the API answers.
+    fn ask(&self, method: Method, path: &str, body: Body<'_>, tries: Tries) -> Result<Value, Error> {
+        let url = self.url(path);
+        let mut asked = self.asked(method, &url);
+        if let Body::Json(sent) = body {
+            let others = ["wandb_key", "wandb_api_key", "hf_api_token"];
+            asked.secrets.extend(others.iter().filter_map(|name| sent.get(name)?.as_str()));
+        }
+        asked.value(&self.answer(method, &url, body, tries)?)
+    }
+
+    /// The answer of the API, whatever it says.
+    fn answer(&self, method: Method, url: &str, body: Body<'_>, tries: Tries) -> Result<Answer, Error> {
+        let call = self.call(method, url, body)?;
+        let answer = match tries {
+            Tries::One => self.client.send(&call),
+            Tries::Many => self.client.repeat(&call),
+        };
+        Ok(answer?)
+    }
+
+    /// A call of the API. A URL of another origin gets neither the key nor our headers.
+    fn call<'c>(&'c self, method: Method, url: &str, body: Body<'c>) -> Result<Call<'c>, Error> {
+        let key = self.key.as_ref().ok_or(Error::NoKey)?;
+        let mut call = Call { method, url: url.to_owned(), key: None, headers: Vec::new(), body };
+        if self.base.is_same_origin(url) {
+            call.key = Some(key);
+            call.headers.push(("accept".to_owned(), "application/json".to_owned()));
+            call.headers
+                .retain(|(name, _)| !self.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name)));
+            call.headers.extend(self.headers.iter().cloned());
+        }
+        Ok(call)
+    }
+
+    /// What was asked, for errors; a server may echo the key.
+    fn asked<'a>(&'a self, method: Method, url: &'a str) -> Asked<'a> {
+        let secrets = self.key.iter().map(|key| key.expose_secret()).collect();
+        Asked { method, url, secrets, now: self.client.clock().now() }
+    }
+}

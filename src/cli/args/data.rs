@@ -1,77 +1,15 @@
-//! The command line as clap reads it. Help texts are here; what the words mean is `config`'s.
+//! The arguments of the commands that need no account: `prepare` and `check`.
 
-use std::ffi::OsString;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
-use clap_complete::Shell;
+use clap::Args;
 
+use crate::cli::args::Voice;
 use crate::config::{Bytes, PrepareChoices};
 use crate::prepare::group::GroupBy;
 use crate::prepare::reject::RejectLimit;
 use crate::prepare::split::Ratio;
-
-/// Turns a corpus of socialized-context JSONs into a fine-tuned model.
-#[derive(Debug, Parser)]
-#[command(name = "ctxtune", version, about, max_term_width = 100, arg_required_else_help = true)]
-pub struct Cli {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// The commands.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Convert a corpus to train and validation JSONL; needs no account and no network
-    Prepare(Box<PrepareArgs>),
-    /// Say whether JSONL files are fit for training; needs no account and no network
-    Check(Box<CheckArgs>),
-    /// Try the whole pipeline against a server on this machine; nothing is trained or paid for
-    Rehearse(Box<RehearseArgs>),
-    /// Print the completion script of a shell
-    Completions {
-        /// The shell
-        shell: Shell,
-    },
-}
-
-impl Command {
-    /// Its name on the command line.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Command::Prepare(_) => "prepare",
-            Command::Check(_) => "check",
-            Command::Rehearse(_) => "rehearse",
-            Command::Completions { .. } => "completions",
-        }
-    }
-
-    /// How much it says, and in which form.
-    pub fn voice(&self) -> Voice {
-        match self {
-            Command::Prepare(args) => args.voice,
-            Command::Check(args) => args.voice,
-            Command::Rehearse(args) => args.voice,
-            Command::Completions { .. } => Voice::default(),
-        }
-    }
-}
-
-/// How much a command says, and in which form.
-#[derive(Debug, Clone, Copy, Default, Args)]
-pub struct Voice {
-    /// Print one JSON document on stdout, also on failure
-    #[arg(long, help_heading = "Output")]
-    pub json: bool,
-    /// Say nothing but errors on stderr
-    #[arg(short, long, help_heading = "Output", conflicts_with = "verbose")]
-    pub quiet: bool,
-    /// Name everything a summary would only count
-    #[arg(short, long, help_heading = "Output")]
-    pub verbose: bool,
-}
 
 const PREPARE_HELP: &str = "\
 Examples:
@@ -83,10 +21,9 @@ Examples:
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 data (too many rejects, an empty side), 130 SIGINT, 143 SIGTERM.";
 
-/// The arguments of `prepare`.
+/// Where the records are and how they become examples: of `prepare` and of `finetune`.
 #[derive(Debug, Args)]
-#[command(after_help = PREPARE_HELP)]
-pub struct PrepareArgs {
+pub struct CorpusArgs {
     /// Directories of *.json records, .jsonl or .ndjson files, .tar archives (each also .gz or
     /// .zst), or - for JSONL on standard input
     #[arg(value_name = "SOURCE", conflicts_with = "data_dir")]
@@ -142,6 +79,15 @@ pub struct PrepareArgs {
     /// Do not wait for the disk: faster, but a power loss can damage the result
     #[arg(long, help_heading = "Run")]
     pub no_sync: bool,
+}
+
+/// The arguments of `prepare`.
+#[derive(Debug, Args)]
+#[command(after_help = PREPARE_HELP)]
+pub struct PrepareArgs {
+    /// Where the records are and how they become examples.
+    #[command(flatten)]
+    pub corpus: CorpusArgs,
     /// Count, split, measure and list rejects; write nothing
     #[arg(long, help_heading = "Run")]
     pub dry_run: bool,
@@ -154,7 +100,7 @@ pub struct PrepareArgs {
     pub voice: Voice,
 }
 
-impl PrepareArgs {
+impl CorpusArgs {
     /// What the flags say.
     pub fn choices(&self) -> PrepareChoices {
         let given = |flag: bool| flag.then_some(true);
@@ -206,87 +152,4 @@ pub struct CheckArgs {
     /// How much to say.
     #[command(flatten)]
     pub voice: Voice,
-}
-
-const REHEARSE_HELP: &str = "\
-Examples:
-  ctxtune rehearse --serve
-  ctxtune rehearse --serve --port 8080 --faults faults.yaml --job-seconds 60
-  TOGETHER_BASE_URL=http://127.0.0.1:8080 TOGETHER_API_KEY=rehearsal-key tg fine-tuning list
-
-Exit codes: 1 failed, 2 usage, 130 SIGINT, 143 SIGTERM.";
-
-/// The arguments of `rehearse`.
-#[derive(Debug, Args)]
-#[command(after_help = REHEARSE_HELP)]
-pub struct RehearseArgs {
-    /// Only serve: print the base URL and answer until a signal
-    #[arg(long, required = true)]
-    pub serve: bool,
-    /// Port of 127.0.0.1 to serve on; 0 for a free one
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub port: u16,
-    /// YAML or JSON file that says which requests go wrong, and how
-    #[arg(long, value_name = "FILE")]
-    pub faults: Option<PathBuf>,
-    /// Seconds that a job takes
-    #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = seconds)]
-    pub job_seconds: f64,
-    /// The key that is accepted; not a real one
-    #[arg(long, value_name = "KEY", default_value = crate::rehearsal::KEY)]
-    pub key: String,
-
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
-}
-
-/// A number of seconds, not negative.
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if seconds.is_finite() && seconds >= 0.0 => Ok(seconds),
-        _ => Err("expected a number of seconds, 0 or more".to_owned()),
-    }
-}
-
-/// Lets every flag be written with underscores, as the keys of the configuration file are:
-/// `--val_ratio=0.1` becomes `--val-ratio=0.1`. Values, and all behind a bare `--`, stay.
-pub fn with_dashes(arguments: Vec<OsString>) -> Vec<OsString> {
-    let mut is_flag_zone = true;
-    let dashed = |argument: OsString| {
-        let Some(text) = argument.to_str().filter(|text| text.starts_with("--")) else { return argument };
-        match text.split_once('=') {
-            Some((name, value)) => format!("{}={value}", name.replace('_', "-")).into(),
-            None => text.replace('_', "-").into(),
-        }
-    };
-    let each = |argument: OsString| {
-        is_flag_zone &= argument != "--";
-        if is_flag_zone { dashed(argument) } else { argument }
-    };
-    arguments.into_iter().map(each).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn flags_may_have_underscores() {
-        let dashed = |arguments: &[&str]| -> Vec<String> {
-            let arguments = with_dashes(arguments.iter().map(OsString::from).collect());
-            arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect()
-        };
-        assert_eq!(
-            dashed(&["x", "--val_ratio=0.1", "--output_dir", "a_b", "--data_dir=c_d", "-o", "--", "--e_f"]),
-            ["x", "--val-ratio=0.1", "--output-dir", "a_b", "--data-dir=c_d", "-o", "--", "--e_f"]
-        );
-    }
 }

@@ -1,0 +1,217 @@
+//! The arguments of the commands about jobs and files that exist.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use crate::cli::args::{RemoteArgs, Voice};
+
+/// How to watch a job.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Watching")]
+pub struct WatchArgs {
+    /// Ask this often [default: every 5 s, growing to 60 s while nothing happens]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub poll: Option<Duration>,
+    /// Stop watching after this time, sleep of the machine included; the job runs on (exit 8)
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// Write the loss curve to this file as SVG
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
+/// A time as people write it: `90s`, `4h`, `1h 30m`; a bare number is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let explain = || format!("`{text}` is not a time such as 90s, 15m or 4h");
+    let duration = match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| explain())?,
+        Err(_) => {
+            let span: jiff::SignedDuration = text.parse().map_err(|_| explain())?;
+            Duration::try_from(span).map_err(|_| explain())?
+        }
+    };
+    if duration.is_zero() { Err(explain()) } else { Ok(duration) }
+}
+
+const MONITOR_HELP: &str = "\
+Examples:
+  ctxtune monitor ft-0123abcd
+  ctxtune monitor out
+  ctxtune monitor --last --timeout 4h
+  ctxtune monitor out --events | jq -r 'select(.type == \"eval\") | [.step, .loss] | @tsv'
+
+stdout: the tuned model's name. Stopping never cancels the job.
+Exit codes: 0 completed, 2 no such job, 4 key, 5 network, 6 the job failed, 7 it was cancelled,
+8 stopped waiting while it runs, 130 SIGINT, 143 SIGTERM.";
+
+/// The arguments of `monitor`.
+#[derive(Debug, Args)]
+#[command(after_help = MONITOR_HELP)]
+pub struct MonitorArgs {
+    /// A job's id, or a directory of `prepare`
+    #[arg(value_name = "JOB|OUT", required_unless_present = "last")]
+    pub target: Option<String>,
+    /// The newest job that this machine started
+    #[arg(long, conflicts_with = "target")]
+    pub last: bool,
+    /// Print everything that happens on stdout, one JSON object a line, instead of the model's name
+    #[arg(long, conflicts_with = "json")]
+    pub events: bool,
+    /// How to watch.
+    #[command(flatten)]
+    pub watch: WatchArgs,
+    /// Which service to speak to.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+    /// How much to say.
+    #[command(flatten)]
+    pub voice: Voice,
+}
+
+/// The arguments of a command about one job.
+#[derive(Debug, Args)]
+pub struct JobArgs {
+    /// A job's id, or a directory of `prepare`
+    #[arg(value_name = "JOB|OUT", required_unless_present = "last")]
+    pub target: Option<String>,
+    /// The newest job that this machine started
+    #[arg(long, conflicts_with = "target")]
+    pub last: bool,
+    /// Which service to speak to.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+    /// How much to say.
+    #[command(flatten)]
+    pub voice: Voice,
+}
+
+/// The arguments of `cancel`.
+#[derive(Debug, Args)]
+pub struct CancelArgs {
+    /// The job's id
+    #[arg(value_name = "JOB")]
+    pub job: String,
+    /// Cancel without asking
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Which service to speak to.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+    /// How much to say.
+    #[command(flatten)]
+    pub voice: Voice,
+}
+
+/// The arguments of `jobs`.
+#[derive(Debug, Args)]
+pub struct JobsArgs {
+    /// Show this many, newest first; 0 shows all
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub limit: usize,
+    /// Which service to speak to.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+    /// How much to say.
+    #[command(flatten)]
+    pub voice: Voice,
+}
+
+/// The arguments of `files`.
+#[derive(Debug, Args)]
+pub struct FilesArgs {
+    /// What to do; without it the files are listed.
+    #[command(subcommand)]
+    pub command: Option<FilesCommand>,
+    /// Which service to speak to.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+    /// How much to say.
+    #[command(flatten)]
+    pub voice: Voice,
+}
+
+/// What to do with files.
+#[derive(Debug, Subcommand)]
+pub enum FilesCommand {
+    /// List the files, newest first
+    List,
+    /// Delete files; asks before
+    Delete {
+        /// Their ids
+        #[arg(value_name = "FILE_ID", required = true)]
+        ids: Vec<String>,
+        /// Delete without asking
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+/// The arguments of `checkpoints`.
+#[derive(Debug, Args)]
+pub struct CheckpointsArgs {
+    /// A job's id, or a directory of `prepare`
+    #[arg(value_name = "JOB|OUT")]
+    pub target: String,
+    /// Which service to speak to.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+    /// How much to say.
+    #[command(flatten)]
+    pub voice: Voice,
+}
+
+const DOWNLOAD_HELP: &str = "\
+Examples:
+  ctxtune download ft-0123abcd --adapter
+  ctxtune download out --checkpoint 40 -o adapter.tar.zst
+
+A download that was cut goes on where it stopped. stdout: the file.";
+
+/// The arguments of `download`.
+#[derive(Debug, Args)]
+#[command(after_help = DOWNLOAD_HELP)]
+pub struct DownloadArgs {
+    /// A job's id, or a directory of `prepare`
+    #[arg(value_name = "JOB|OUT")]
+    pub target: String,
+    /// The checkpoint of this training step instead of the last one
+    #[arg(long, value_name = "STEP")]
+    pub checkpoint: Option<u64>,
+    /// Only what LoRA trained
+    #[arg(long, conflicts_with = "merged")]
+    pub adapter: bool,
+    /// The whole model [default]
+    #[arg(long)]
+    pub merged: bool,
+    /// Where to write it, a file or a directory [default: the model's name in this directory]
+    #[arg(short, long = "output", value_name = "PATH")]
+    pub output: Option<PathBuf>,
+    /// Which service to speak to.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+    /// How much to say.
+    #[command(flatten)]
+    pub voice: Voice,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        let check = |text: &str, seconds: Option<u64>| {
+            assert_eq!(duration(text).ok(), seconds.map(Duration::from_secs), "{text}");
+        };
+        check("90", Some(90));
+        check("90s", Some(90));
+        check("4h", Some(4 * 3600));
+        check("1h 30m", Some(5400));
+        check("0", None);
+        check("-3s", None);
+        check("soon", None);
+        check("1e400", None);
+    }
+}

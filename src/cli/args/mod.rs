@@ -1,0 +1,130 @@
+//! The command line as clap reads it. Help texts are here; what the words mean is `config`'s.
+
+use std::ffi::OsString;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+mod data;
+mod job;
+mod rehearse;
+mod remote;
+
+pub use data::{CheckArgs, CorpusArgs, PrepareArgs};
+pub use job::{
+    CancelArgs, CheckpointsArgs, DownloadArgs, FilesArgs, FilesCommand, JobArgs, JobsArgs, MonitorArgs,
+    WatchArgs,
+};
+pub use rehearse::RehearseArgs;
+pub use remote::{DoctorArgs, FinetuneArgs, RemoteArgs, SpendingArgs, SubmitArgs, UploadArgs};
+
+/// Turns a corpus of socialized-context JSONs into a fine-tuned model.
+#[derive(Debug, Parser)]
+#[command(name = "ctxtune", version, about, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Convert a corpus to train and validation JSONL; needs no account and no network
+    Prepare(Box<PrepareArgs>),
+    /// Say whether JSONL files are fit for training; needs no account and no network
+    Check(Box<CheckArgs>),
+    /// Bring prepared data to the service; costs nothing
+    Upload(Box<UploadArgs>),
+    /// Upload prepared data and start a fine-tuning job; costs money, after a yes
+    Submit(Box<SubmitArgs>),
+    /// Try the whole pipeline against a server on this machine; nothing is trained or paid for
+    Rehearse(Box<RehearseArgs>),
+    /// Print the completion script of a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+impl Command {
+    /// Its name on the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Prepare(_) => "prepare",
+            Command::Check(_) => "check",
+            Command::Upload(_) => "upload",
+            Command::Submit(_) => "submit",
+            Command::Rehearse(_) => "rehearse",
+            Command::Completions { .. } => "completions",
+        }
+    }
+
+    /// How much it says, and in which form.
+    pub fn voice(&self) -> Voice {
+        match self {
+            Command::Prepare(args) => args.voice,
+            Command::Check(args) => args.voice,
+            Command::Upload(args) => args.voice,
+            Command::Submit(args) => args.voice,
+            Command::Rehearse(args) => args.voice,
+            Command::Completions { .. } => Voice::default(),
+        }
+    }
+}
+
+/// How much a command says, and in which form.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Voice {
+    /// Print one JSON document on stdout, also on failure
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Say nothing but errors on stderr
+    #[arg(short, long, help_heading = "Output", conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Name everything a summary would only count
+    #[arg(short, long, help_heading = "Output")]
+    pub verbose: bool,
+}
+
+/// Lets every flag be written with underscores, as the keys of the configuration file are:
+/// `--val_ratio=0.1` becomes `--val-ratio=0.1`. Values, and all behind a bare `--`, stay.
+pub fn with_dashes(arguments: Vec<OsString>) -> Vec<OsString> {
+    let mut is_flag_zone = true;
+    let dashed = |argument: OsString| {
+        let Some(text) = argument.to_str().filter(|text| text.starts_with("--")) else { return argument };
+        match text.split_once('=') {
+            Some((name, value)) => format!("{}={value}", name.replace('_', "-")).into(),
+            None => text.replace('_', "-").into(),
+        }
+    };
+    let each = |argument: OsString| {
+        is_flag_zone &= argument != "--";
+        if is_flag_zone { dashed(argument) } else { argument }
+    };
+    arguments.into_iter().map(each).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_may_have_underscores() {
+        let dashed = |arguments: &[&str]| -> Vec<String> {
+            let arguments = with_dashes(arguments.iter().map(OsString::from).collect());
+            arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect()
+        };
+        assert_eq!(
+            dashed(&["x", "--val_ratio=0.1", "--output_dir", "a_b", "--data_dir=c_d", "-o", "--", "--e_f"]),
+            ["x", "--val-ratio=0.1", "--output-dir", "a_b", "--data-dir=c_d", "-o", "--", "--e_f"]
+        );
+    }
+}

@@ -1,0 +1,48 @@
+//! The arguments of `rehearse`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::args::Voice;
+
+const REHEARSE_HELP: &str = "\
+Examples:
+  ctxtune rehearse --serve
+  ctxtune rehearse --serve --port 8080 --faults faults.yaml --job-seconds 60
+  TOGETHER_BASE_URL=http://127.0.0.1:8080 TOGETHER_API_KEY=rehearsal-key tg fine-tuning list
+
+Exit codes: 1 failed, 2 usage, 130 SIGINT, 143 SIGTERM.";
+
+/// The arguments of `rehearse`.
+#[derive(Debug, Args)]
+#[command(after_help = REHEARSE_HELP)]
+pub struct RehearseArgs {
+    /// Only serve: print the base URL and answer until a signal
+    #[arg(long, required = true)]
+    pub serve: bool,
+    /// Port of 127.0.0.1 to serve on; 0 for a free one
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub port: u16,
+    /// YAML or JSON file that says which requests go wrong, and how
+    #[arg(long, value_name = "FILE")]
+    pub faults: Option<PathBuf>,
+    /// Seconds that a job takes
+    #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = seconds)]
+    pub job_seconds: f64,
+    /// The key that is accepted; not a real one
+    #[arg(long, value_name = "KEY", default_value = crate::rehearsal::KEY)]
+    pub key: String,
+
+    /// How much to say.
+    #[command(flatten)]
+    pub voice: Voice,
+}
+
+/// A number of seconds, not negative.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds.is_finite() && seconds >= 0.0 => Ok(seconds),
+        _ => Err("expected a number of seconds, 0 or more".to_owned()),
+    }
+}

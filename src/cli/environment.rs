@@ -1,0 +1,166 @@
+//! The environment as this program sees it: the process's variables over those of `.env` files.
+//!
+//! Read once into a map that is passed on; nothing is exported. A rehearsal makes one of its own,
+//! so that it cannot see a real key. No value is ever shown, not even of a line that cannot be read.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+
+use crate::cli::report::Terminal;
+use crate::env;
+
+/// Variables with where they come from.
+#[derive(Clone, Default)]
+pub struct Environment {
+    process: BTreeMap<String, String>,
+    files: Vec<(PathBuf, BTreeMap<String, String>)>,
+}
+
+impl Environment {
+    /// The process's variables, then `.env` of the working directory, then the one beside the
+    /// configuration file. A `.env` that cannot be read, or that others can read, is warned about.
+    pub fn read(config_path: Option<&Path>, terminal: &Terminal) -> Environment {
+        #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+        let process = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let mut places = vec![PathBuf::from(".env")];
+        let beside = config_path.and_then(Path::parent).filter(|dir| !dir.as_os_str().is_empty());
+        places.extend(beside.map(|dir| dir.join(".env")));
+        let files = places.into_iter().filter_map(|path| Some((path.clone(), read_file(&path, terminal)?)));
+        Environment { process, files: files.collect() }
+    }
+
+    /// Exactly these variables.
+    pub fn of(variables: impl IntoIterator<Item = (&'static str, String)>) -> Environment {
+        let process = variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Environment { process, files: Vec::new() }
+    }
+
+    /// The value of `name`; an empty one is none.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.find(name).map(|(value, _)| value)
+    }
+
+    /// The value of `name` as a secret.
+    pub fn secret(&self, name: &str) -> Option<SecretString> {
+        self.get(name).map(|value| SecretString::from(value.trim().to_owned()))
+    }
+
+    /// Where `name` has its value from, for people.
+    pub fn place(&self, name: &str) -> Option<String> {
+        self.find(name).map(|(_, file)| match file {
+            Some(path) => format!("`{}`", path.display()),
+            None => "the environment".to_owned(),
+        })
+    }
+
+    fn find(&self, name: &str) -> Option<(&str, Option<&Path>)> {
+        let process = std::iter::once((&self.process, None));
+        let files = self.files.iter().map(|(path, variables)| (variables, Some(path.as_path())));
+        process.chain(files).find_map(|(variables, path)| {
+            let value = variables.get(name).filter(|value| !value.trim().is_empty())?;
+            Some((value.as_str(), path))
+        })
+    }
+
+    /// The number that a variable for tests holds.
+    pub fn number(&self, name: &str) -> Option<f64> {
+        self.get(name)?.parse().ok()
+    }
+
+    /// Whether text for people may be more than ASCII.
+    pub fn is_utf8(&self) -> bool {
+        let locale = env::LOCALES.iter().find_map(|name| self.get(name)).unwrap_or_default();
+        let locale = locale.to_ascii_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    }
+
+    /// The file that lists the jobs this machine started; nowhere to be kept without a home.
+    pub fn journal(&self) -> Option<PathBuf> {
+        let state = match self.get(env::XDG_STATE_HOME).map(PathBuf::from).filter(|path| path.is_absolute()) {
+            Some(state) => state,
+            None => Path::new(self.get(env::HOME)?).join(".local/state"),
+        };
+        Some(state.join("ctxtune/jobs.jsonl"))
+    }
+}
+
+fn read_file(path: &Path, terminal: &Terminal) -> Option<BTreeMap<String, String>> {
+    let shown = path.display();
+    let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+    warn_if_others_read(path, &metadata, terminal);
+    let lines = match dotenvy::from_path_iter(path) {
+        Ok(lines) => lines,
+        Err(_) => {
+            terminal.warn(&format!("`{shown}` cannot be read, and is left out"));
+            return None;
+        }
+    };
+    let mut variables = BTreeMap::new();
+    for (index, line) in lines.enumerate() {
+        match line {
+            Ok((name, value)) => {
+                variables.insert(name, value);
+            }
+            // The line may hold a key: it is counted, not shown.
+            Err(_) => {
+                terminal.warn(&format!(
+                    "`{shown}` cannot be read from its {}. variable on: write `NAME=\"value\"`",
+                    index + 1
+                ));
+                break;
+            }
+        }
+    }
+    Some(variables)
+}
+
+#[cfg(unix)]
+fn warn_if_others_read(path: &Path, metadata: &std::fs::Metadata, terminal: &Terminal) {
+    use std::os::unix::fs::PermissionsExt;
+    if metadata.permissions().mode() & 0o077 != 0 {
+        let shown = path.display();
+        terminal.warn(&format!("others can read `{shown}`, which may hold keys: chmod 600 {shown}"));
+    }
+}
+
+#[cfg(not(unix))]
+fn warn_if_others_read(_: &Path, _: &std::fs::Metadata, _: &Terminal) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_wins_over_files_and_an_empty_value_is_none() {
+        let mut environment = Environment::of([("A", "process".to_owned()), ("B", " ".to_owned())]);
+        let file = [("A", "file"), ("B", "file")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        environment.files.push((".env".into(), file.into()));
+        assert_eq!((environment.get("A"), environment.get("B")), (Some("process"), Some("file")));
+        assert_eq!(environment.place("A").as_deref(), Some("the environment"));
+        assert_eq!(environment.place("B").as_deref(), Some("`.env`"));
+        assert_eq!(environment.get("C"), None);
+    }
+
+    #[test]
+    fn the_locale_decides_about_utf8() {
+        let is_utf8 = |variables: &[(&'static str, &str)]| {
+            Environment::of(variables.iter().map(|(name, value)| (*name, (*value).to_owned()))).is_utf8()
+        };
+        assert!(is_utf8(&[("LANG", "de_DE.UTF-8")]));
+        assert!(is_utf8(&[("LANG", "C"), ("LC_ALL", "C.utf8")]));
+        assert!(!is_utf8(&[("LANG", "de_DE.UTF-8"), ("LC_ALL", "C")]));
+        assert!(!is_utf8(&[]));
+    }
+
+    #[test]
+    fn the_journal_is_in_the_state_directory() {
+        let journal = |name, value: &str| Environment::of([(name, value.to_owned())]).journal();
+        assert_eq!(journal(env::XDG_STATE_HOME, "/s"), Some("/s/ctxtune/jobs.jsonl".into()));
+        assert_eq!(journal(env::HOME, "/h"), Some("/h/.local/state/ctxtune/jobs.jsonl".into()));
+        assert_eq!(Environment::default().journal(), None);
+    }
+}

@@ -1,0 +1,100 @@
+//! `ctxtune finetune`: prepare, upload, submit, monitor, in the seed's four steps.
+//!
+//! Each step finds what an earlier run has done: the data unchanged, the files there, the job
+//! running. So the same command goes on wherever it was stopped.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Map;
+
+use crate::cli::Signals;
+use crate::cli::args::FinetuneArgs;
+use crate::cli::consent::Spending;
+use crate::cli::environment::Environment;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::monitor::{self, Shown};
+use crate::cli::prepare::prepare_corpus;
+use crate::cli::report::{Style, Terminal, printable};
+use crate::cli::service::Service;
+use crate::cli::submit::{self, Order, Steps, Truncation, refuse_without_consent};
+use crate::config::{ConfigFile, PrepareChoices, TuneChoices};
+use crate::tune::create::Renewal;
+
+const COMMAND: &str = "finetune";
+
+/// Where the seed's configuration file may be.
+const CONFIG_PLACES: [&str; 2] = ["finetune_config.yaml", "training/finetune_config.yaml"];
+
+/// Runs the command.
+pub fn run(args: &FinetuneArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+    let config_path = args.corpus.config_path.clone().or_else(find_config);
+    let environment = Environment::read(config_path.as_deref(), terminal);
+    finetune(args, config_path.as_deref(), (environment, signals), terminal)
+}
+
+fn find_config() -> Option<PathBuf> {
+    CONFIG_PLACES.iter().map(PathBuf::from).find(|path| path.is_file())
+}
+
+/// Runs all steps with this configuration and environment.
+pub fn finetune(
+    args: &FinetuneArgs,
+    config_path: Option<&Path>,
+    (environment, signals): (Environment, &Signals),
+    terminal: &mut Terminal,
+) -> Exit {
+    terminal.say(&terminal.paint(Style::Label, "Together AI Fine-Tuning Pipeline"));
+    terminal.say(&match config_path {
+        Some(path) => printable(&format!("settings from {}", path.display())),
+        None => format!("settings: the defaults (no {})", CONFIG_PLACES.join(", no ")),
+    });
+    let submitted = steps_to_job(args, config_path, (environment, signals), terminal);
+    let (service, submitted, out) = match submitted {
+        Ok(submitted) => submitted,
+        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
+    };
+    let job = submitted.adopted.job.id.clone();
+    let fields = submit::document(&submitted);
+    if args.detach {
+        terminal.label("next", &format!("ctxtune monitor {job}"));
+        return terminal.succeed(COMMAND, Some(job.as_str().as_bytes()), fields);
+    }
+    Steps::Announced.announce(4, "Monitoring fine-tuning job", terminal);
+    let shown = Shown { command: COMMAND, out: Some(out), fields, events: monitor::Events::Silent };
+    monitor::watch(&service, &job, (&args.watch, shown), terminal)
+}
+
+/// The steps up to a job that exists.
+fn steps_to_job(
+    args: &FinetuneArgs,
+    config_path: Option<&Path>,
+    (environment, signals): (Environment, &Signals),
+    terminal: &mut Terminal,
+) -> Result<(Service, submit::Submitted, PathBuf), Failure> {
+    let (data, tune) = match config_path {
+        Some(path) => {
+            let file = ConfigFile::read(path)?;
+            (file.prepare_choices()?, file.tune_choices()?)
+        }
+        None => (PrepareChoices::default(), TuneChoices::default()),
+    };
+    let choices = args.corpus.choices().over(data);
+    let service = Service::new(&args.remote, environment, signals, terminal)?;
+    let spending = Spending::of(&args.spending);
+    let out = choices.output_dir.clone().unwrap_or_else(|| crate::config::DEFAULT_OUTPUT_DIR.into());
+    refuse_without_consent(spending, &out)?;
+    service.require_key()?;
+    Steps::Announced.announce(1, "Preparing data", terminal);
+    let options = prepare_corpus(choices, signals, terminal)?;
+    let order = Order {
+        out: options.output_dir,
+        parameters: args.choices.clone().resolve(tune, options.seed),
+        spending,
+        renewal: if args.spending.new_job { Renewal::New } else { Renewal::Keep },
+        truncation: if args.allow_truncation { Truncation::Allowed } else { Truncation::Refused },
+        steps: Steps::Announced,
+    };
+    let out = order.out.clone();
+    let submitted = submit::submit(&service, order, terminal)?;
+    Ok((service, submitted, out))
+}

@@ -1,0 +1,117 @@
+//! The table before consent: what is trained on what, every value with its origin and its limit.
+
+use std::path::Path;
+
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::report::{Terminal, grouped, printable};
+use crate::manifest::Manifest;
+use crate::together::jobs::Limits;
+use crate::tune::ledger::Account;
+use crate::tune::limits::Row;
+use crate::tune::model::Chosen;
+use crate::tune::parameters::Settled;
+use crate::tune::price::Price;
+
+/// What is about to be submitted.
+pub struct Plan<'p> {
+    /// The data.
+    pub manifest: &'p Manifest,
+    /// Whose job it will be.
+    pub account: &'p Account,
+    /// The model.
+    pub chosen: &'p Chosen,
+    /// The parameters.
+    pub settled: &'p Settled,
+    /// Them with their limits.
+    pub rows: &'p [Row],
+}
+
+/// Refuses values over the model's limits, each by key, value and bound.
+///
+/// # Errors
+/// When there are such values.
+pub fn refuse(rows: &[Row], limits: &Limits) -> Result<(), Failure> {
+    let refused = rows.iter().filter_map(|row| {
+        let reason = row.refusal.as_ref()?;
+        Some(format!("`{}` is {}: {reason} (chosen by {})", row.key, row.value, row.origin))
+    });
+    let refused: Vec<String> = refused.collect();
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let message = format!("cannot be sent for {}: {}", limits.model_name, refused.join("; "));
+    Err(Failure::new(
+        Exit::Usage,
+        "over_limit",
+        message,
+        "set them within their bounds, as flags or in the configuration file; nothing was uploaded",
+    ))
+}
+
+/// Shows the plan to whoever is to agree to it.
+pub fn show(plan: &Plan<'_>, out: &Path, terminal: &Terminal) {
+    let val = plan.manifest.val.as_ref().map_or(0, |val| val.records);
+    let data = format!(
+        "{} training + {} validation examples of {}",
+        grouped(plan.manifest.train.records),
+        grouped(val),
+        out.display()
+    );
+    terminal.label("data", &data);
+    let parameters = &plan.settled.parameters;
+    let model = parameters.from_checkpoint.as_ref().unwrap_or(&parameters.base_model);
+    terminal.label("model", &format!("{} at {}", model.value, plan.account.api));
+    if let Some(name) = &plan.chosen.replaced {
+        terminal.say(&printable(&format!(
+            "          {name} can no longer be tuned under that name: this is its tunable twin"
+        )));
+    }
+    if plan.chosen.is_download_only(parameters) {
+        terminal
+            .say("          trainable, but not deployable at Together: what is tuned can only be downloaded");
+    }
+    table(plan.rows, terminal);
+}
+
+fn table(rows: &[Row], terminal: &Terminal) {
+    let width = |of: fn(&Row) -> usize| rows.iter().map(of).max().unwrap_or(0);
+    let (keys, values) = (width(|row| row.key.len()), width(|row| row.value.chars().count()));
+    terminal.say(&format!("  {:<keys$}  {:<values$}  {:<7}  allowed", "key", "value", "from"));
+    for row in rows {
+        let line = format!(
+            "  {:<keys$}  {:<values$}  {:<7}  {}",
+            row.key,
+            row.value,
+            row.origin.to_string(),
+            row.limit
+        );
+        terminal.say(printable(&line).trim_end());
+    }
+    for row in rows {
+        if let Some(note) = row.note {
+            terminal.say(&printable(&format!("  note: {} {}: {note}", row.key, row.value)));
+        }
+    }
+}
+
+/// Shows what the job will cost, as far as anybody can say.
+pub fn show_price(price: &Price, terminal: &Terminal) {
+    let tokens = match (price.train_tokens, price.eval_tokens) {
+        (Some(train), Some(eval)) => {
+            format!(" for {} tokens of training and {} of evaluation", grouped(train), grouped(eval))
+        }
+        (Some(train), None) => format!(" for {} tokens of training", grouped(train)),
+        _ => String::new(),
+    };
+    let text = match (price.dollars, &price.reason) {
+        (Some(dollars), _) => {
+            format!("about ${dollars:.2}{tokens}; an estimate: --max-cost caps it, nothing caps the bill")
+        }
+        (None, Some(reason)) => format!("not known: {reason}"),
+        (None, None) => "not known".to_owned(),
+    };
+    terminal.label("price", &text);
+    if let Some(basis) = &price.basis {
+        terminal.say(&format!("          {basis}"));
+    }
+}

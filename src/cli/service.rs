@@ -1,0 +1,202 @@
+//! What every command that speaks to the service needs: the client, the clock, the account.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cli::Signals;
+use crate::cli::args::RemoteArgs;
+use crate::cli::clock::SystemClock;
+use crate::cli::environment::Environment;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::report::{Terminal, printable};
+use crate::clock::Clock;
+use crate::env;
+use crate::http::{self, Client, retry};
+use crate::together::job::JobId;
+use crate::together::{BaseUrl, DEFAULT_BASE_URL, Together};
+use crate::tune::journal;
+use crate::tune::ledger::{Account, Run};
+
+/// How long the service may take to list a job that it has accepted.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// A service to speak to.
+pub struct Service {
+    /// Its API.
+    pub together: Together,
+    /// The variables of this run.
+    pub environment: Environment,
+    /// The signals of this run.
+    pub signals: Signals,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Service {
+    /// Reads where the service is and with which key, and connects to nothing yet.
+    ///
+    /// # Errors
+    /// When the URL or a proxy cannot be used.
+    pub fn new(
+        args: &RemoteArgs,
+        environment: Environment,
+        signals: &Signals,
+        terminal: &Terminal,
+    ) -> Result<Service, Failure> {
+        let base = base_url(args, &environment)?;
+        let scale = environment.number(env::CTXTUNE_TIME_SCALE).unwrap_or(1.0);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(signals.clone(), scale));
+        let settings = http::Settings {
+            user_agent: concat!("ctxtune/", env!("CARGO_PKG_VERSION")).to_owned(),
+            proxy: proxy(&environment)?,
+            timeouts: http::Timeouts::DEFAULT,
+            policy: retry::Policy::DEFAULT,
+        };
+        let voice = terminal.clone();
+        let tell = Arc::new(move |notice: &retry::Notice| {
+            voice.say(&printable(&format!(
+                "network: {}; trying again in {:.1} s ({} left)",
+                notice.what,
+                notice.after.as_secs_f64(),
+                notice.tries_left
+            )));
+        });
+        let client = Client::new(settings, Arc::clone(&clock), tell);
+        let headers = custom_headers(environment.get(env::TOGETHER_CUSTOM_HEADERS).unwrap_or_default());
+        let key = environment.secret(env::TOGETHER_API_KEY);
+        let together = Together::new(client, base, key, headers);
+        Ok(Service { together, environment, signals: signals.clone(), clock })
+    }
+
+    /// Whose files and jobs these are: asks the service, which also shows that the key is accepted.
+    ///
+    /// # Errors
+    /// When the key is refused or the service cannot be reached.
+    pub fn account(&self) -> Result<Account, Failure> {
+        let identity = self.together.whoami().map_err(|error| self.explain(error))?;
+        Ok(Account { api: self.together.base().origin(), project: identity.project_id.unwrap_or_default() })
+    }
+
+    /// Refuses where there is no key, before anything else is done.
+    ///
+    /// # Errors
+    /// That refusal, which says what to export.
+    pub fn require_key(&self) -> Result<(), Failure> {
+        match self.environment.get(env::TOGETHER_API_KEY) {
+            Some(_) => Ok(()),
+            None => Err(crate::together::Error::NoKey.into()),
+        }
+    }
+
+    /// How long the service may take to list a job that it has accepted.
+    pub fn grace(&self) -> Duration {
+        let seconds = self.environment.number(env::CTXTUNE_GRACE_SECONDS);
+        seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or(GRACE)
+    }
+
+    /// Above how many bytes a file goes in parts.
+    pub fn multipart_threshold(&self) -> u64 {
+        let bytes = self.environment.number(env::CTXTUNE_MULTIPART_THRESHOLD);
+        bytes.map_or(crate::tune::upload::MULTIPART_THRESHOLD, |bytes| bytes as u64)
+    }
+
+    /// An error as the terminal shows it; what a signal ended ends as the signal says.
+    pub fn explain(&self, error: impl Into<Failure>) -> Failure {
+        let mut failure = error.into();
+        if failure.exit == Exit::Interrupted {
+            failure.exit = self.signals.exit();
+        }
+        failure
+    }
+
+    /// The job that `target` names: an output directory's newest job, or an id. Without a target the
+    /// newest job that this machine started.
+    ///
+    /// # Errors
+    /// When there is no such job.
+    pub fn job(&self, target: Option<&str>) -> Result<JobId, Failure> {
+        let api = self.together.base().origin();
+        let Some(target) = target else { return self.last_job(&api) };
+        let dir = Path::new(target);
+        if !dir.is_dir() {
+            let hint = "name a job's id (`ctxtune jobs` lists them) or a directory of `ctxtune prepare`";
+            return JobId::new(target).ok_or_else(|| {
+                Failure::new(
+                    Exit::Usage,
+                    "no_job",
+                    format!("`{target}` is neither a directory nor a job's id"),
+                    hint,
+                )
+            });
+        }
+        let runs = Run::read_all(dir)?;
+        let newest =
+            runs.into_iter().filter(|run| run.account.api == api).filter_map(|run| run.job).next_back();
+        newest.ok_or_else(|| {
+            let message = format!("`{target}` knows no job at {api}");
+            Failure::new(
+                Exit::Usage,
+                "no_job",
+                message,
+                "submit it with `ctxtune submit`, or name the job's id",
+            )
+        })
+    }
+
+    fn last_job(&self, api: &str) -> Result<JobId, Failure> {
+        let none = |reason: String| {
+            Failure::new(Exit::Usage, "no_job", reason, "name the job's id; `ctxtune jobs` lists them")
+        };
+        let path =
+            self.environment.journal().ok_or_else(|| none("there is no state directory".to_owned()))?;
+        match journal::newest(&path, api) {
+            Ok(Some(started)) => Ok(started.job),
+            Ok(None) => Err(none(format!("this machine has started no job at {api}"))),
+            Err(error) => Err(none(format!("cannot read `{}`: {error}", path.display()))),
+        }
+    }
+
+    /// The page of a job.
+    pub fn dashboard(&self, job: &JobId) -> String {
+        format!("{}/fine-tuning/{job}", self.together.base().origin())
+    }
+}
+
+/// Where the API is.
+///
+/// # Errors
+/// When it cannot be used.
+pub fn base_url(args: &RemoteArgs, environment: &Environment) -> Result<BaseUrl, Failure> {
+    let variable = environment.get(env::TOGETHER_BASE_URL);
+    let (url, place) = match (&args.base_url, variable) {
+        (Some(url), _) => (url.as_str(), "--base-url".to_owned()),
+        (None, Some(url)) => (url, env::TOGETHER_BASE_URL.to_owned()),
+        (None, None) => (DEFAULT_BASE_URL, String::new()),
+    };
+    BaseUrl::parse(url).map_err(|error| {
+        let hint = "write it as https://host, with or without /v1; http is for this machine only";
+        Failure::new(Exit::Usage, "base_url", format!("{place}: {error}"), hint)
+    })
+}
+
+fn proxy(environment: &Environment) -> Result<Option<ureq::Proxy>, Failure> {
+    let either = |name: &str| environment.get(name).or_else(|| environment.get(&name.to_lowercase()));
+    let Some((name, url)) = env::PROXIES.iter().find_map(|name| Some((*name, either(name)?))) else {
+        return Ok(None);
+    };
+    let exceptions = either(env::NO_PROXY).unwrap_or_default();
+    http::proxy::parse(url, exceptions).map(Some).map_err(|error| {
+        let hint = "write it as http://host:port, or unset the variable";
+        Failure::new(Exit::Usage, "proxy", format!("{name}: {error}"), hint)
+    })
+}
+
+/// `Name: value`, one a line; what is no header is left out.
+fn custom_headers(text: &str) -> Vec<(String, String)> {
+    let header = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        Some((name.trim().to_owned(), value.trim().to_owned())).filter(|(name, _)| !name.is_empty())
+    };
+    text.lines().filter_map(header).collect()
+}

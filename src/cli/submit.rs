@@ -1,0 +1,371 @@
+//! `ctxtune submit`: what the model allows, the files, the price, a yes, and one job.
+//!
+//! The order is the promise: nothing leaves the machine without a way to agree to the cost, nothing
+//! is uploaded for values that the model refuses, and nothing is created that is there already.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::cli::Signals;
+use crate::cli::args::SubmitArgs;
+use crate::cli::check::verify;
+use crate::cli::consent::{Spending, ask};
+use crate::cli::dry_run;
+use crate::cli::environment::Environment;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::plan;
+use crate::cli::report::{Terminal, printable};
+use crate::cli::service::Service;
+use crate::cli::upload::{Uploaded, upload_sides};
+use crate::config::{ConfigFile, DEFAULT_OUTPUT_DIR, TuneChoices};
+use crate::env;
+use crate::lock::OutputLock;
+use crate::manifest::Manifest;
+use crate::together::job::{Ending, Job};
+use crate::together::jobs::{self, Limits};
+use crate::tune::create::{Adopted, Known, Renewal, Submission, is_to_be_watched};
+use crate::tune::journal::{self, Started};
+use crate::tune::ledger::{Account, Identity, Run};
+use crate::tune::limits::{rows, settle};
+use crate::tune::model;
+use crate::tune::parameters::{Files, Parameters, Settled};
+use crate::tune::price::{Extent, Price};
+
+const COMMAND: &str = "submit";
+
+/// What is to be submitted, and how.
+pub struct Order {
+    /// The prepared directory.
+    pub out: PathBuf,
+    /// What the job is asked to do.
+    pub parameters: Parameters,
+    /// How spending is agreed to.
+    pub spending: Spending,
+    /// Whether an ended job is submitted again.
+    pub renewal: Renewal,
+    /// Whether samples may be longer than the model's sequences.
+    pub truncation: Truncation,
+    /// Whether steps are announced, as `finetune` does.
+    pub steps: Steps,
+}
+
+/// Whether samples may be cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Truncation {
+    /// No: a longer sample is unfit.
+    Refused,
+    /// Yes.
+    Allowed,
+}
+
+/// Whether the steps of the whole pipeline are announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Steps {
+    /// They are.
+    Announced,
+    /// They are not.
+    Silent,
+}
+
+impl Steps {
+    /// Announces a step of `finetune` on stderr.
+    pub fn announce(self, number: u32, what: &str, terminal: &Terminal) {
+        if self == Steps::Announced {
+            terminal.say("");
+            terminal
+                .say(&terminal.paint(crate::cli::report::Style::Label, &format!("Step {number}: {what}")));
+        }
+    }
+}
+
+/// A job that exists, and how it came about.
+pub struct Submitted {
+    /// The job.
+    pub adopted: Adopted,
+    /// Whose it is.
+    pub account: Account,
+    /// What it was held against: nothing where it was there before.
+    pub price: Option<Price>,
+}
+
+/// Runs the command.
+pub fn run(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+    if args.dry_run {
+        return match order(args).and_then(|order| dry_run::requests(&order, &args.remote, terminal)) {
+            Ok(requests) => dry_run::show(&requests, terminal),
+            Err(failure) => terminal.fail(COMMAND, &failure, Map::new()),
+        };
+    }
+    let submitted = order(args).and_then(|order| {
+        let environment = Environment::read(args.config_path.as_deref(), terminal);
+        let service = Service::new(&args.remote, environment, signals, terminal)?;
+        submit(&service, order, terminal)
+    });
+    match submitted {
+        Ok(submitted) => {
+            let job = &submitted.adopted.job.id;
+            terminal.label("next", &format!("ctxtune monitor {job}"));
+            terminal.succeed(COMMAND, Some(job.as_str().as_bytes()), document(&submitted))
+        }
+        Err(failure) => terminal.fail(COMMAND, &failure, Map::new()),
+    }
+}
+
+fn order(args: &SubmitArgs) -> Result<Order, Failure> {
+    let file = args.config_path.as_deref().map(ConfigFile::read).transpose()?;
+    let chosen = match &file {
+        Some(file) => file.tune_choices()?,
+        None => TuneChoices::default(),
+    };
+    let data = file.as_ref().map(ConfigFile::prepare_choices).transpose()?.unwrap_or_default();
+    let out = args.output_dir.clone().or(data.output_dir).unwrap_or_else(|| DEFAULT_OUTPUT_DIR.into());
+    let seed = Manifest::read(&out)?.options.seed;
+    Ok(Order {
+        out,
+        parameters: args.choices.clone().resolve(chosen, seed),
+        spending: Spending::of(&args.spending),
+        renewal: if args.spending.new_job { Renewal::New } else { Renewal::Keep },
+        truncation: if args.allow_truncation { Truncation::Allowed } else { Truncation::Refused },
+        steps: Steps::Silent,
+    })
+}
+
+/// Refuses where nobody can agree to spend and `out` knows of no job that could be gone on with.
+///
+/// # Errors
+/// That refusal; nothing has left the machine.
+pub fn refuse_without_consent(spending: Spending, out: &Path) -> Result<(), Failure> {
+    if spending == Spending::Impossible && Run::read_all(out)?.is_empty() {
+        return Err(Spending::refusal());
+    }
+    Ok(())
+}
+
+/// Takes the prepared directory of `order` to a job that exists: the one that is there, or a new one.
+///
+/// # Errors
+/// When there is no job in the end, or it has failed or was cancelled before this run.
+pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Result<Submitted, Failure> {
+    refuse_without_consent(order.spending, &order.out)?;
+    let manifest = Manifest::read(&order.out)?;
+    let account = service.account()?;
+    let chosen =
+        model::choose(&service.together, &mut order.parameters).map_err(|error| service.explain(error))?;
+    let has_val = manifest.val.is_some();
+    let settled = settle(order.parameters.clone(), &chosen.limits, has_val);
+    let rows = rows(&settled, &chosen.limits, has_val);
+    plan::refuse(&rows, &chosen.limits)?;
+    let identity = identity(&account, &manifest, &settled, service);
+    let _lock = OutputLock::acquire(&order.out)?;
+    let submission = Submission {
+        together: &service.together,
+        out: &order.out,
+        account: &account,
+        identity: &identity,
+        grace: service.grace(),
+        renewal: order.renewal,
+    };
+    let known = submission.find().map_err(|error| service.explain(error))?;
+    let (attempt, pending_since) = match known {
+        Known::Job(adopted) => return go_on(*adopted, account, &order, terminal),
+        Known::Nothing { attempt, pending_since } => (attempt, pending_since),
+    };
+    if order.spending == Spending::Impossible {
+        return Err(Spending::refusal());
+    }
+    plan::show(
+        &plan::Plan {
+            manifest: &manifest,
+            account: &account,
+            chosen: &chosen,
+            settled: &settled,
+            rows: &rows,
+        },
+        &order.out,
+        terminal,
+    );
+    check(&order, &settled, &chosen.limits, (&service.signals, terminal))?;
+    order.steps.announce(2, "Uploading files to Together AI", terminal);
+    let uploaded = upload_sides(service, &account, &order.out, terminal)?;
+    order.steps.announce(3, "Creating fine-tuning job", terminal);
+    let files = files(&uploaded);
+    let extent = extent(&manifest, &settled, &chosen.limits);
+    let price = price(service, &settled, files, extent)?;
+    agree(&order, &price, service, terminal)?;
+    let suffix = format!("{}-{}", settled.parameters.suffix.value, identity.tag(attempt));
+    let body = settled.body(files, &suffix);
+    let adopted = submission.create(attempt, pending_since, body).map_err(|error| service.explain(error))?;
+    write_journal(service, &order.out, &account, &adopted, terminal);
+    say_job(&adopted, terminal);
+    Ok(Submitted { adopted, account, price: Some(price) })
+}
+
+fn identity(account: &Account, manifest: &Manifest, settled: &Settled, service: &Service) -> Identity {
+    Identity {
+        project: account.project.clone(),
+        train_sha256: manifest.train.sha256.clone(),
+        val_sha256: manifest.val.as_ref().map(|val| val.sha256.clone()),
+        parameters: settled.body(Files { train: "", val: None }, &settled.parameters.suffix.value),
+        wandb_run_id: service.environment.get(env::WANDB_RUN_ID).map(str::to_owned),
+    }
+}
+
+/// The data itself: fit, as the manifest says, and no sample longer than the model's sequences.
+fn check(
+    order: &Order,
+    settled: &Settled,
+    limits: &Limits,
+    (signals, terminal): (&Signals, &Terminal),
+) -> Result<(), Failure> {
+    let length = sequence_length(settled, limits).filter(|_| order.truncation == Truncation::Refused);
+    verify(std::slice::from_ref(&order.out), length, signals, terminal)
+}
+
+fn sequence_length(settled: &Settled, limits: &Limits) -> Option<u64> {
+    settled.parameters.max_seq_length.map(|chosen| chosen.value).or(limits.max_seq_length)
+}
+
+fn files(uploaded: &[Uploaded]) -> Files<'_> {
+    let id =
+        |label: &str| uploaded.iter().find(|file| file.side.label == label).map(|file| file.file_id.as_str());
+    Files { train: id("train").unwrap_or_default(), val: id("val") }
+}
+
+fn extent(manifest: &Manifest, settled: &Settled, limits: &Limits) -> Extent {
+    Extent {
+        train_samples: manifest.train.records,
+        val_samples: manifest.val.as_ref().map_or(0, |val| val.records),
+        max_seq_length: sequence_length(settled, limits),
+    }
+}
+
+/// The service's estimate; that it cannot be had is no failure, but leaves the price unknown.
+fn price(service: &Service, settled: &Settled, files: Files<'_>, extent: Extent) -> Result<Price, Failure> {
+    match jobs::estimate(&service.together, &settled.estimate_body(files)) {
+        Ok(estimate) => Ok(Price::of(&estimate, settled, extent)),
+        Err(error) if matches!(error, crate::together::Error::Http(crate::http::Error::Stopped)) => {
+            Err(service.explain(error))
+        }
+        Err(error) => Ok(Price::unknown(error.to_string())),
+    }
+}
+
+/// A yes to the price: from flags, or from whoever is at the terminal.
+fn agree(order: &Order, price: &Price, service: &Service, terminal: &Terminal) -> Result<(), Failure> {
+    plan::show_price(price, terminal);
+    let cap = match order.spending {
+        Spending::Agreed { max_cost } => max_cost,
+        Spending::Asked | Spending::Impossible => None,
+    };
+    price.check(cap)?;
+    if order.spending != Spending::Asked {
+        return Ok(());
+    }
+    let question = match price.dollars {
+        Some(dollars) => format!("Start this job for about ${dollars:.2}?"),
+        None => "Start this job, at a price nobody knows?".to_owned(),
+    };
+    match ask(&question, &service.signals, terminal) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::new(
+            Exit::Unspent,
+            "declined",
+            "the job was not started: the answer was no",
+            "run it again to be asked again; the files stay at the service",
+        )),
+        Err(stopped) => Err(service.explain(stopped)),
+    }
+}
+
+/// What a re-run does about the job that is there.
+fn go_on(
+    adopted: Adopted,
+    account: Account,
+    order: &Order,
+    terminal: &Terminal,
+) -> Result<Submitted, Failure> {
+    let job = &adopted.job;
+    if is_to_be_watched(job) {
+        if order.renewal == Renewal::New && job.status.ending().is_none() {
+            terminal.warn(&printable(&format!(
+                "the job {} still runs, and --new-job starts none beside it; to replace it: ctxtune cancel {}",
+                job.id, job.id
+            )));
+        }
+        say_job(&adopted, terminal);
+        return Ok(Submitted { adopted, account, price: None });
+    }
+    let (exit, code) = match job.status.ending() {
+        Some(Ending::Cancelled) => (Exit::JobCancelled, "job_cancelled"),
+        _ => (Exit::JobFailed, "job_failed"),
+    };
+    let said = last_words(job).map(|words| format!(": {words}")).unwrap_or_default();
+    let message = format!("the job {} for this data and these parameters is {}{said}", job.id, job.status);
+    let hint = format!("`ctxtune monitor {}` shows how it ended; --new-job pays for another one", job.id);
+    Err(Failure::new(exit, code, message, hint))
+}
+
+/// What the service said at a job's end.
+fn last_words(job: &Job) -> Option<String> {
+    let events = job.events();
+    let said = events.iter().rev().find(|event| event.kind.ends_with("error") || event.level == "error");
+    said.map(|event| event.message.clone()).filter(|words| !words.is_empty())
+}
+
+fn say_job(adopted: &Adopted, terminal: &Terminal) {
+    let job = &adopted.job;
+    let how = match (adopted.is_new, adopted.attempt) {
+        (true, 1) => "created".to_owned(),
+        (true, attempt) => format!("created (attempt {attempt})"),
+        (false, _) => format!("found, {}: no other one is started", job.status),
+    };
+    terminal.label("job", &format!("{} {how}", job.id));
+    for other in &adopted.others {
+        terminal.warn(&printable(&format!(
+            "the job {other} has the same tag: this one is the older; if the other is not wanted: ctxtune cancel {other}"
+        )));
+    }
+}
+
+/// Keeps the job for `--last`; that this fails is said and changes nothing.
+fn write_journal(service: &Service, out: &Path, account: &Account, adopted: &Adopted, terminal: &Terminal) {
+    let Some(path) = service.environment.journal() else { return };
+    let started = Started {
+        job: adopted.job.id.clone(),
+        api: account.api.clone(),
+        started_at: service.clock.now().to_string(),
+        output_dir: out.canonicalize().unwrap_or_else(|_| out.to_owned()).to_string_lossy().into_owned(),
+    };
+    if let Err(error) = journal::add(&path, &started) {
+        terminal.warn(&printable(&format!(
+            "`--last` will not know the job: cannot write `{}`: {error}",
+            path.display()
+        )));
+    }
+}
+
+/// The fields of the JSON document beside the common ones.
+pub fn document(submitted: &Submitted) -> Map<String, Value> {
+    let Submitted { adopted, account, price } = submitted;
+    let mut fields = Map::new();
+    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
+    put("job", adopted.job.id.as_str().into());
+    put("status", adopted.job.status.as_str().into());
+    put("created", adopted.is_new.into());
+    put("attempt", adopted.attempt.into());
+    put("tag", adopted.tag.clone().into());
+    put("other_jobs", adopted.others.iter().map(|job| Value::from(job.as_str())).collect());
+    put("api", account.api.clone().into());
+    put("project", account.project.clone().into());
+    put(
+        "price",
+        price.as_ref().map_or(Value::Null, |price| {
+            json!({
+                "estimated_dollars": price.dollars, "unknown_because": price.reason, "basis": price.basis,
+                "train_tokens": price.train_tokens, "eval_tokens": price.eval_tokens,
+            })
+        }),
+    );
+    fields
+}

@@ -1,0 +1,283 @@
+//! What somebody chose about a fine-tuning job: keys of the file, flags, and the seed's defaults.
+//!
+//! One list serves the file and the command line, so that every key is also a flag. Which
+//! values a model allows is not known here: `tune` asks the service.
+
+use std::str::FromStr;
+
+use clap::Args;
+
+use crate::config::{ConfigError, ConfigFile};
+use crate::tune::parameters::{
+    BatchSize, Chosen, Origin, Parameters, SEED_MODEL, SEED_SUFFIX, Scheduler, TrainOnInputs,
+};
+
+/// The keys of a configuration file that are about a job.
+pub const KEYS: [&str; 30] = [
+    "base_model",
+    "from_checkpoint",
+    "n_epochs",
+    "n_evals",
+    "n_checkpoints",
+    "learning_rate",
+    "batch_size",
+    "lora",
+    "lora_rank",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_trainable_modules",
+    "lr_scheduler",
+    "min_lr_ratio",
+    "lr_num_cycles",
+    "warmup_ratio",
+    "weight_decay",
+    "max_grad_norm",
+    "packing",
+    "max_seq_length",
+    "gradient_accumulation_steps",
+    "train_on_inputs",
+    "random_seed",
+    "suffix",
+    "early_stopping",
+    "early_stopping_patience",
+    "early_stopping_min_delta",
+    "early_stopping_warmup_evals",
+    "wandb_project",
+    "wandb_run_name",
+];
+
+/// A truth value as YAML and Python write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Switch(pub bool);
+
+impl FromStr for Switch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Switch, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "yes" | "on" | "1" => Ok(Switch(true)),
+            "false" | "no" | "off" | "0" => Ok(Switch(false)),
+            _ => Err(format!("`{text}` is neither `true` nor `false`")),
+        }
+    }
+}
+
+/// What somebody chose about a job; `None` where nothing was said.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Training")]
+pub struct TuneChoices {
+    /// Model to start from [default: meta-llama/Meta-Llama-3.1-8B-Instruct]
+    #[arg(long, value_name = "MODEL")]
+    pub base_model: Option<String>,
+    /// Job or tuned model to go on from, instead of a base model
+    #[arg(long, value_name = "JOB|MODEL[:STEP]")]
+    pub from_checkpoint: Option<String>,
+    /// Epochs [default: 3]
+    #[arg(long, value_name = "N")]
+    pub n_epochs: Option<u64>,
+    /// Evaluations on the validation data [default: one an epoch]
+    #[arg(long, value_name = "N")]
+    pub n_evals: Option<u64>,
+    /// Checkpoints to keep [default: one an epoch, where the model allows]
+    #[arg(long, value_name = "N")]
+    pub n_checkpoints: Option<u64>,
+    /// Learning rate, sent exactly as set [default: 1e-5]
+    #[arg(long, value_name = "RATE")]
+    pub learning_rate: Option<f64>,
+    /// Samples a step, or `max` [default: max]
+    #[arg(long, value_name = "max|N")]
+    pub batch_size: Option<BatchSize>,
+    /// Train LoRA matrices; false trains all weights [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub lora: Option<Switch>,
+    /// LoRA rank [default: 64]
+    #[arg(long, value_name = "N")]
+    pub lora_rank: Option<u64>,
+    /// LoRA alpha [default: 16]
+    #[arg(long, value_name = "N")]
+    pub lora_alpha: Option<u64>,
+    /// LoRA dropout, from 0 to below 1 [default: 0]
+    #[arg(long, value_name = "PART")]
+    pub lora_dropout: Option<f64>,
+    /// Modules that LoRA trains [default: all-linear]
+    #[arg(long, value_name = "NAMES")]
+    pub lora_trainable_modules: Option<String>,
+    /// How the learning rate falls [default: cosine]
+    #[arg(long, value_name = "cosine|linear")]
+    pub lr_scheduler: Option<Scheduler>,
+    /// Part of the learning rate that is left at the end [default: 0]
+    #[arg(long, value_name = "PART")]
+    pub min_lr_ratio: Option<f64>,
+    /// Cycles of the cosine [default: 0.5]
+    #[arg(long, value_name = "N")]
+    pub lr_num_cycles: Option<f64>,
+    /// Part of the steps in which the learning rate rises [default: 0]
+    #[arg(long, value_name = "PART")]
+    pub warmup_ratio: Option<f64>,
+    /// Weight decay [default: 0]
+    #[arg(long, value_name = "X")]
+    pub weight_decay: Option<f64>,
+    /// Where gradients are clipped; 0 for nowhere [default: 1]
+    #[arg(long, value_name = "X")]
+    pub max_grad_norm: Option<f64>,
+    /// Let samples share a sequence; without it every sample costs a whole one [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub packing: Option<Switch>,
+    /// Longest sequence in tokens [default: the model's]
+    #[arg(long, value_name = "N")]
+    pub max_seq_length: Option<u64>,
+    /// Steps whose gradients are added up [default: the service's]
+    #[arg(long, value_name = "N")]
+    pub gradient_accumulation_steps: Option<u64>,
+    /// Count tokens of the prompt in the loss [default: auto]
+    #[arg(long, value_name = "auto|BOOL")]
+    pub train_on_inputs: Option<TrainOnInputs>,
+    /// Seed of the training [default: the seed of the split]
+    #[arg(long, value_name = "N")]
+    pub random_seed: Option<u64>,
+    /// What the tuned model's name ends in; at most 31 characters [default: socialized-context-generator]
+    #[arg(long, value_name = "TEXT")]
+    pub suffix: Option<String>,
+    /// Stop when the validation loss no longer falls [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub early_stopping: Option<Switch>,
+    /// Evaluations without progress to bear [default: the service's]
+    #[arg(long, value_name = "N")]
+    pub early_stopping_patience: Option<u64>,
+    /// Least progress that counts [default: the service's]
+    #[arg(long, value_name = "X")]
+    pub early_stopping_min_delta: Option<f64>,
+    /// Evaluations before it counts [default: the service's]
+    #[arg(long, value_name = "N")]
+    pub early_stopping_warmup_evals: Option<u64>,
+}
+
+impl ConfigFile {
+    /// What the file says about a job.
+    ///
+    /// # Errors
+    /// When a value is not of its key's type.
+    pub fn tune_choices(&self) -> Result<TuneChoices, ConfigError> {
+        Ok(TuneChoices {
+            base_model: self.get("base_model")?,
+            from_checkpoint: self.get("from_checkpoint")?,
+            n_epochs: self.parse("n_epochs")?,
+            n_evals: self.parse("n_evals")?,
+            n_checkpoints: self.parse("n_checkpoints")?,
+            learning_rate: self.parse("learning_rate")?,
+            batch_size: self.parse("batch_size")?,
+            lora: self.parse("lora")?,
+            lora_rank: self.parse("lora_rank")?,
+            lora_alpha: self.parse("lora_alpha")?,
+            lora_dropout: self.parse("lora_dropout")?,
+            lora_trainable_modules: self.get("lora_trainable_modules")?,
+            lr_scheduler: self.parse("lr_scheduler")?,
+            min_lr_ratio: self.parse("min_lr_ratio")?,
+            lr_num_cycles: self.parse("lr_num_cycles")?,
+            warmup_ratio: self.parse("warmup_ratio")?,
+            weight_decay: self.parse("weight_decay")?,
+            max_grad_norm: self.parse("max_grad_norm")?,
+            packing: self.parse("packing")?,
+            max_seq_length: self.parse("max_seq_length")?,
+            gradient_accumulation_steps: self.parse("gradient_accumulation_steps")?,
+            train_on_inputs: self.parse("train_on_inputs")?,
+            random_seed: self.parse("random_seed")?,
+            suffix: self.get("suffix")?,
+            early_stopping: self.parse("early_stopping")?,
+            early_stopping_patience: self.parse("early_stopping_patience")?,
+            early_stopping_min_delta: self.parse("early_stopping_min_delta")?,
+            early_stopping_warmup_evals: self.parse("early_stopping_warmup_evals")?,
+        })
+    }
+}
+
+impl TuneChoices {
+    /// These flags over what the `file` says, over the seed's defaults. `seed` is the seed of the split.
+    pub fn resolve(self, file: TuneChoices, seed: u64) -> Parameters {
+        let switch = |of: Option<Switch>| of.map(|Switch(truth)| truth);
+        Parameters {
+            base_model: pick(self.base_model, file.base_model, SEED_MODEL.to_owned()),
+            from_checkpoint: said(self.from_checkpoint, file.from_checkpoint),
+            n_epochs: pick(self.n_epochs, file.n_epochs, 3),
+            n_evals: said(self.n_evals, file.n_evals),
+            n_checkpoints: said(self.n_checkpoints, file.n_checkpoints),
+            learning_rate: pick(self.learning_rate, file.learning_rate, 1e-5),
+            batch_size: pick(self.batch_size, file.batch_size, BatchSize::Max),
+            lora: pick(switch(self.lora), switch(file.lora), true),
+            lora_rank: pick(self.lora_rank, file.lora_rank, 64),
+            lora_alpha: pick(self.lora_alpha, file.lora_alpha, 16),
+            lora_dropout: pick(self.lora_dropout, file.lora_dropout, 0.0),
+            lora_trainable_modules: pick(
+                self.lora_trainable_modules,
+                file.lora_trainable_modules,
+                "all-linear".to_owned(),
+            ),
+            lr_scheduler: pick(self.lr_scheduler, file.lr_scheduler, Scheduler::Cosine),
+            min_lr_ratio: pick(self.min_lr_ratio, file.min_lr_ratio, 0.0),
+            lr_num_cycles: pick(self.lr_num_cycles, file.lr_num_cycles, 0.5),
+            warmup_ratio: pick(self.warmup_ratio, file.warmup_ratio, 0.0),
+            weight_decay: pick(self.weight_decay, file.weight_decay, 0.0),
+            max_grad_norm: pick(self.max_grad_norm, file.max_grad_norm, 1.0),
+            packing: pick(switch(self.packing), switch(file.packing), true),
+            max_seq_length: said(self.max_seq_length, file.max_seq_length),
+            gradient_accumulation_steps: said(
+                self.gradient_accumulation_steps,
+                file.gradient_accumulation_steps,
+            ),
+            train_on_inputs: pick(self.train_on_inputs, file.train_on_inputs, TrainOnInputs::Auto),
+            random_seed: pick(self.random_seed, file.random_seed, seed),
+            suffix: pick(self.suffix, file.suffix, SEED_SUFFIX.to_owned()),
+            early_stopping: pick(switch(self.early_stopping), switch(file.early_stopping), false),
+            early_stopping_patience: said(self.early_stopping_patience, file.early_stopping_patience),
+            early_stopping_min_delta: said(self.early_stopping_min_delta, file.early_stopping_min_delta),
+            early_stopping_warmup_evals: said(
+                self.early_stopping_warmup_evals,
+                file.early_stopping_warmup_evals,
+            ),
+        }
+    }
+}
+
+/// What was said, the flag before the file.
+fn said<T>(flag: Option<T>, file: Option<T>) -> Option<Chosen<T>> {
+    let flag = flag.map(|value| Chosen { value, origin: Origin::Flag });
+    flag.or_else(|| file.map(|value| Chosen { value, origin: Origin::File }))
+}
+
+fn pick<T>(flag: Option<T>, file: Option<T>, default: T) -> Chosen<T> {
+    said(flag, file).unwrap_or(Chosen { value: default, origin: Origin::Default })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_read_as_python_and_yaml_write_values() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.yaml");
+        let check = |yaml: &str| {
+            std::fs::write(&path, yaml).unwrap();
+            ConfigFile::read(&path).unwrap().tune_choices()
+        };
+        let choices = check("learning_rate: 1e-6\nlora: False\nbatch_size: 16\nn_epochs: \"2\"\n").unwrap();
+        assert_eq!((choices.learning_rate, choices.lora), (Some(1e-6), Some(Switch(false))));
+        assert_eq!((choices.batch_size, choices.n_epochs), (Some(BatchSize::Samples(16)), Some(2)));
+        assert_eq!(check("learning_rate: \"1e-6\"\n").unwrap().learning_rate, Some(1e-6));
+        for wrong in ["n_epochs: 1.5", "lora: maybe", "batch_size: [1]", "learning_rate: fast"] {
+            let key = wrong.split(':').next().unwrap();
+            let error = check(wrong).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("`{key}` in `")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_says_so() {
+        let flags = TuneChoices { n_epochs: Some(2), ..TuneChoices::default() };
+        let file = TuneChoices { n_epochs: Some(5), lora_rank: Some(32), ..TuneChoices::default() };
+        let parameters = flags.resolve(file, 7);
+        assert_eq!(parameters.n_epochs, Chosen { value: 2, origin: Origin::Flag });
+        assert_eq!(parameters.lora_rank, Chosen { value: 32, origin: Origin::File });
+        assert_eq!(parameters.random_seed, Chosen { value: 7, origin: Origin::Default });
+    }
+}

@@ -1,0 +1,248 @@
+//! Fine-tuning jobs: what they may be, what they cost, and how they go.
+//!
+//! Separate from [`crate::together::job`], which reads what comes back. Every call may be
+//! repeated without harm but [`create`], which is sent once: whoever calls it must look for
+//! the job before sending it again. See <https://docs.together.ai/reference>.
+
+use serde_json::Value;
+
+use crate::http::{Body, Method};
+use crate::together::base::encode;
+use crate::together::files::{items, unlike};
+use crate::together::job::{Checkpoint, Event, Job, JobId, MetricRow, Status, number, text, whole};
+use crate::together::{Error, Together, Tries};
+
+const JOBS: &str = "/v1/fine-tunes";
+
+/// What a model allows; all that the server did not say is absent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// The model's name.
+    pub model_name: String,
+    /// The most epochs.
+    pub max_num_epochs: Option<u64>,
+    /// The most evaluations.
+    pub max_num_evals: Option<u64>,
+    /// The most checkpoints.
+    pub max_num_checkpoints: Option<u64>,
+    /// The lowest learning rate.
+    pub min_learning_rate: Option<f64>,
+    /// The highest learning rate.
+    pub max_learning_rate: Option<f64>,
+    /// The longest sample in tokens, for supervised training.
+    pub max_seq_length: Option<u64>,
+    /// The least that may be asked for as the longest sample.
+    pub min_max_seq_length: Option<u64>,
+    /// Whether all weights can be trained.
+    pub supports_full_training: Option<bool>,
+    /// What training an adapter allows; absent where it cannot be.
+    pub lora: Option<BatchLimits>,
+    /// What training all weights allows; absent where they cannot be.
+    pub full: Option<BatchLimits>,
+    /// The whole object as it came.
+    pub object: Value,
+}
+
+/// What a way of training allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// The highest rank; of adapters only.
+    pub max_rank: Option<u64>,
+    /// The rank that the server would take; of adapters only.
+    pub default_rank: Option<u64>,
+    /// The largest batch.
+    pub max_batch_size: Option<u64>,
+    /// The smallest batch.
+    pub min_batch_size: Option<u64>,
+}
+
+/// What a job would cost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Estimate {
+    /// Whether the server can tell.
+    pub availability: Availability,
+    /// The price in dollars.
+    pub dollars: Option<f64>,
+    /// Tokens of the training file, all epochs.
+    pub train_tokens: Option<u64>,
+    /// Tokens of the validation file, all evaluations.
+    pub eval_tokens: Option<u64>,
+    /// What the account may still spend, in dollars.
+    pub user_limit: Option<f64>,
+    /// Whether the account may start the job.
+    pub allowed_to_proceed: Option<bool>,
+}
+
+/// Whether the server can tell a price.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Availability {
+    /// It can.
+    Available,
+    /// It cannot; why, as it says.
+    Unavailable(String),
+}
+
+/// What `model` allows; nothing where it cannot be trained.
+///
+/// # Errors
+/// When there is no answer, or it is none.
+pub fn limits(together: &Together, model: &str) -> Result<Option<Limits>, Error> {
+    let path = format!("{JOBS}/models/limits?model_name={}", encode(model));
+    match together.get(&path) {
+        Ok(value) if value.is_object() => Ok(Some(Limits::read(model, &value))),
+        Ok(value) => Err(unlike(together, (Method::Get, &path), &value, "it is no object")),
+        Err(Error::Refused { status: 404, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl Limits {
+    /// Reads the limits of `model`; what is missing is not known.
+    pub fn read(model: &str, object: &Value) -> Limits {
+        let whole_of = |key: &str| whole(object, &[key]);
+        let batch = |key: &str| {
+            let limits = object.get(key).filter(|limits| limits.is_object())?;
+            Some(BatchLimits {
+                max_rank: whole(limits, &["max_rank"]),
+                default_rank: whole(limits, &["default_rank"]),
+                max_batch_size: whole(limits, &["max_batch_size"]),
+                min_batch_size: whole(limits, &["min_batch_size"]),
+            })
+        };
+        Limits {
+            model_name: text(object, &["model_name"]).unwrap_or_else(|| model.to_owned()),
+            max_num_epochs: whole_of("max_num_epochs"),
+            max_num_evals: whole_of("max_num_evals"),
+            max_num_checkpoints: whole_of("max_num_checkpoints"),
+            min_learning_rate: number(object, &["min_learning_rate"]),
+            max_learning_rate: number(object, &["max_learning_rate"]),
+            max_seq_length: whole(object, &["max_seq_length_sft", "max_seq_length"]),
+            min_max_seq_length: whole_of("min_max_seq_length"),
+            supports_full_training: object.get("supports_full_training").and_then(Value::as_bool),
+            lora: batch("lora_training"),
+            full: batch("full_training"),
+            object: object.clone(),
+        }
+    }
+}
+
+/// The names of all models that can be trained.
+///
+/// # Errors
+/// When there is no answer, or it is no list.
+pub fn supported(together: &Together) -> Result<Vec<String>, Error> {
+    let path = format!("{JOBS}/models/supported");
+    let value = together.get(&path)?;
+    let models = items(together, &path, value.get("models").unwrap_or(&value))?;
+    let name = |model: &Value| {
+        model.as_str().map(str::to_owned).or_else(|| text(model, &["model_name", "id", "name"]))
+    };
+    Ok(models.iter().filter_map(name).collect())
+}
+
+/// What the job in `body` would cost.
+///
+/// # Errors
+/// When there is no answer, the server refuses, or the answer is none.
+pub fn estimate(together: &Together, body: &Value) -> Result<Estimate, Error> {
+    let path = format!("{JOBS}/estimate-price");
+    let value = together.ask(Method::Post, &path, Body::Json(body), Tries::Many)?;
+    if !value.is_object() {
+        return Err(unlike(together, (Method::Post, &path), &value, "it is no object"));
+    }
+    let is_available = value.get("estimation_available").and_then(Value::as_bool).unwrap_or(true);
+    let reason = || text(&value, &["unavailable_reason"]).unwrap_or_default();
+    Ok(Estimate {
+        availability: if is_available {
+            Availability::Available
+        } else {
+            Availability::Unavailable(reason())
+        },
+        dollars: number(&value, &["estimated_total_price"]),
+        train_tokens: whole(&value, &["estimated_train_token_count"]),
+        eval_tokens: whole(&value, &["estimated_eval_token_count"]),
+        user_limit: number(&value, &["user_limit"]),
+        allowed_to_proceed: value.get("allowed_to_proceed").and_then(Value::as_bool),
+    })
+}
+
+/// Creates the job in `body`. It costs money and is sent once;
+/// [`Error::certainty`] says what a failure leaves open.
+///
+/// # Errors
+/// When there is no answer, the server refuses, or no job is in the answer.
+pub fn create(together: &Together, body: &Value) -> Result<Job, Error> {
+    let value = together.ask(Method::Post, JOBS, Body::Json(body), Tries::One)?;
+    Job::read(&value).ok_or_else(|| unlike(together, (Method::Post, JOBS), &value, "it is no job"))
+}
+
+/// All jobs of the account, in the order of the answer.
+///
+/// # Errors
+/// When there is no answer, it is no list, or a job in it has an id that is none.
+pub fn list(together: &Together) -> Result<Vec<Job>, Error> {
+    let value = together.get(JOBS)?;
+    let mut jobs = Vec::new();
+    for object in items(together, JOBS, &value)? {
+        let Some(id) = text(object, &["id", "job_id"]) else { continue };
+        // Who looks for a job before creating it must not miss one.
+        let id = JobId::new(&id).ok_or_else(|| {
+            unlike(together, (Method::Get, JOBS), object, "a job in it has an id that is none")
+        })?;
+        let status = Status::new(&text(object, &["status"]).unwrap_or_default());
+        jobs.push(Job { id, status, object: object.clone() });
+    }
+    Ok(jobs)
+}
+
+/// One job.
+///
+/// # Errors
+/// When there is no answer, no such job, or no job in the answer.
+pub fn retrieve(together: &Together, id: &JobId) -> Result<Job, Error> {
+    let path = format!("{JOBS}/{id}");
+    let value = together.get(&path)?;
+    Job::read(&value).ok_or_else(|| unlike(together, (Method::Get, &path), &value, "it is no job"))
+}
+
+/// Cancels a job.
+///
+/// # Errors
+/// When there is no answer, the server refuses, or no job is in the answer.
+pub fn cancel(together: &Together, id: &JobId) -> Result<Job, Error> {
+    let path = format!("{JOBS}/{id}/cancel");
+    let value = together.ask(Method::Post, &path, Body::Empty, Tries::Many)?;
+    Job::read(&value).ok_or_else(|| unlike(together, (Method::Post, &path), &value, "it is no job"))
+}
+
+/// All events of a job, in the order of the answer.
+///
+/// # Errors
+/// When there is no answer, or it is no list.
+pub fn events(together: &Together, id: &JobId) -> Result<Vec<Event>, Error> {
+    let path = format!("{JOBS}/{id}/events");
+    let value = together.get(&path)?;
+    Ok(items(together, &path, &value)?.iter().map(Event::read).collect())
+}
+
+/// The metrics of a job, from a training step on if one is given, in the order of the answer.
+///
+/// # Errors
+/// When there is no answer, or it is no list.
+pub fn metrics(together: &Together, id: &JobId, from_step: Option<u64>) -> Result<Vec<MetricRow>, Error> {
+    let query = from_step.map(|step| format!("?global_step_from={step}")).unwrap_or_default();
+    let path = format!("{JOBS}/{id}/metrics{query}");
+    let value = together.get(&path)?;
+    let rows = items(together, &path, value.get("metrics").unwrap_or(&value))?;
+    Ok(rows.iter().map(MetricRow::read).collect())
+}
+
+/// The checkpoints of a job, in the order of the answer.
+///
+/// # Errors
+/// When there is no answer, or it is no list.
+pub fn checkpoints(together: &Together, id: &JobId) -> Result<Vec<Checkpoint>, Error> {
+    let path = format!("{JOBS}/{id}/checkpoints");
+    let value = together.get(&path)?;
+    Ok(items(together, &path, &value)?.iter().map(Checkpoint::read).collect())
+}

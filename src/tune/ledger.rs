@@ -1,0 +1,448 @@
+//! What was uploaded and what was started, kept so that nothing is done or paid twice.
+//!
+//! `OUT/uploads.json` holds file ids by digest, `OUT/runs/<tag>.json` one job each and is never
+//! written over by another job. Both belong to one account: another API origin or project never
+//! matches. They hold no key and no signed URL. Each write is a file of its own, for the owner's
+//! eyes, flushed and renamed into place, so that a ledger is whole or not there.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::manifest::Hex;
+use crate::together::job::{Job, JobId};
+
+/// The file ids of an output directory.
+pub const UPLOADS_FILE: &str = "uploads.json";
+
+/// The directory of the jobs' ledgers.
+pub const RUNS_DIR: &str = "runs";
+
+/// Hexadecimal digits of a tag.
+pub const TAG_DIGITS: usize = 8;
+
+const UPLOADS_SCHEMA: &str = "ctxtune.uploads/1";
+const RUN_SCHEMA: &str = "ctxtune.run/1";
+
+/// A ledger that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The system refused.
+    #[error("cannot {verb} `{path}`: {source}")]
+    Io {
+        /// `read` or `write`.
+        verb: &'static str,
+        /// The ledger.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What stands there is not one.
+    #[error("`{path}` is no ledger this version knows: {reason}")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Whose files and jobs they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// The API's origin.
+    pub api: String,
+    /// The project's id; empty where the service did not say.
+    pub project: String,
+}
+
+/// How far an upload has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UploadState {
+    /// An upload in parts has begun; a later process aborts it.
+    Begun {
+        /// Its id at the service.
+        upload_id: String,
+    },
+    /// The service has the bytes.
+    Uploaded,
+    /// The service found the file fit for training.
+    Verified,
+}
+
+/// A file that went, or is going, to the service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadRecord {
+    /// Whose it is.
+    pub account: Account,
+    /// SHA-256 of its bytes.
+    pub sha256: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its name at the service.
+    pub name: String,
+    /// Its id.
+    pub file_id: String,
+    /// How far it has come.
+    pub state: UploadState,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct UploadsFile {
+    schema: String,
+    uploads: Vec<UploadRecord>,
+}
+
+/// The uploads of an output directory.
+#[derive(Debug)]
+pub struct Uploads {
+    path: PathBuf,
+    records: Vec<UploadRecord>,
+}
+
+impl Uploads {
+    /// Reads what `out` knows; nothing where it knows nothing.
+    ///
+    /// # Errors
+    /// When there is a ledger that cannot be read.
+    pub fn read(out: &Path) -> Result<Uploads, LedgerError> {
+        let path = out.join(UPLOADS_FILE);
+        let file: Option<UploadsFile> = read(&path)?;
+        let records = match file {
+            Some(file) if file.schema != UPLOADS_SCHEMA => return Err(foreign(&path, &file.schema)),
+            Some(file) => file.uploads,
+            None => Vec::new(),
+        };
+        Ok(Uploads { path, records })
+    }
+
+    /// The upload of these bytes for this account.
+    pub fn find(&self, account: &Account, sha256: &str) -> Option<&UploadRecord> {
+        self.records.iter().find(|record| record.account == *account && record.sha256 == sha256)
+    }
+
+    /// Takes `record` in place of what was known of the same bytes, and writes it down.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn put(&mut self, record: UploadRecord) -> Result<(), LedgerError> {
+        self.drop_record(&record.account, &record.sha256);
+        self.records.push(record);
+        self.write()
+    }
+
+    /// Forgets the upload of these bytes.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub fn forget(&mut self, account: &Account, sha256: &str) -> Result<(), LedgerError> {
+        self.drop_record(account, sha256);
+        self.write()
+    }
+
+    fn drop_record(&mut self, account: &Account, sha256: &str) {
+        self.records.retain(|record| record.account != *account || record.sha256 != sha256);
+    }
+
+    fn write(&self) -> Result<(), LedgerError> {
+        let file = UploadsFile { schema: UPLOADS_SCHEMA.to_owned(), uploads: self.records.clone() };
+        write(&self.path, &file)
+    }
+}
+
+/// What makes a job the same job: whoever has the same of these gets the same tag.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The project's id.
+    pub project: String,
+    /// SHA-256 of the training side.
+    pub train_sha256: String,
+    /// SHA-256 of the validation side.
+    pub val_sha256: Option<String>,
+    /// The body of the creation without file ids and tag.
+    pub parameters: Value,
+    /// `WANDB_RUN_ID`, if an agent set it.
+    pub wandb_run_id: Option<String>,
+}
+
+impl Identity {
+    /// The tag of the attempt with this number, counted from 1: the first 8 hexadecimal digits of a SHA-256.
+    pub fn tag(&self, attempt: u32) -> String {
+        let parts = [
+            self.project.as_str(),
+            &self.train_sha256,
+            self.val_sha256.as_deref().unwrap_or_default(),
+            &self.parameters.to_string(),
+            &attempt.to_string(),
+            self.wandb_run_id.as_deref().unwrap_or_default(),
+        ];
+        let mut hasher = Sha256::new();
+        for part in parts {
+            hasher.update(part);
+            hasher.update([0]);
+        }
+        let digest = hasher.finalize();
+        Hex(&digest[..TAG_DIGITS / 2]).to_string()
+    }
+}
+
+/// How far a job's creation has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// It was about to be asked for; whether the service made it is not known.
+    Intent,
+    /// The service said no: there is no such job.
+    Refused,
+    /// It exists.
+    Created,
+}
+
+/// The ledger of one job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    schema: String,
+    /// What the job's suffix ends in.
+    pub tag: String,
+    /// Which attempt it is, from 1.
+    pub attempt: u32,
+    /// Whose it is.
+    pub account: Account,
+    /// How far its creation has come.
+    pub state: RunState,
+    /// When it was last about to be asked for (RFC 3339).
+    pub intended_at: String,
+    /// SHA-256 of the training side.
+    pub train_sha256: String,
+    /// SHA-256 of the validation side.
+    pub val_sha256: Option<String>,
+    /// The body of the creation, as it was sent.
+    pub body: Value,
+    /// The job.
+    pub job: Option<JobId>,
+    /// The status that was seen last.
+    pub status: Option<String>,
+    /// The tuned model's name, as soon as it is known.
+    pub model: Option<String>,
+    /// The tuned model's object id, as soon as it is known.
+    pub model_object: Option<String>,
+    /// What the service said when it refused.
+    pub refusal: Option<String>,
+}
+
+impl Run {
+    /// A job that is about to be asked for.
+    pub fn intent(account: &Account, identity: &Identity, attempt: u32, body: Value) -> Run {
+        Run {
+            schema: RUN_SCHEMA.to_owned(),
+            tag: identity.tag(attempt),
+            attempt,
+            account: account.clone(),
+            state: RunState::Intent,
+            intended_at: String::new(),
+            train_sha256: identity.train_sha256.clone(),
+            val_sha256: identity.val_sha256.clone(),
+            body,
+            job: None,
+            status: None,
+            model: None,
+            model_object: None,
+            refusal: None,
+        }
+    }
+
+    /// The ledger of the job with this tag; nothing where there is none, or one of another account.
+    ///
+    /// # Errors
+    /// When there is one that cannot be read.
+    pub fn read(out: &Path, account: &Account, tag: &str) -> Result<Option<Run>, LedgerError> {
+        let run = Run::read_file(&run_path(out, tag))?;
+        Ok(run.filter(|run| run.account == *account && run.tag == tag))
+    }
+
+    fn read_file(path: &Path) -> Result<Option<Run>, LedgerError> {
+        match read::<Run>(path)? {
+            Some(run) if run.schema != RUN_SCHEMA => Err(foreign(path, &run.schema)),
+            run => Ok(run),
+        }
+    }
+
+    /// All ledgers in `out`, the one that was intended last at the end.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn read_all(out: &Path) -> Result<Vec<Run>, LedgerError> {
+        let dir = out.join(RUNS_DIR);
+        let failed = |source| LedgerError::Io { verb: "read", path: dir.clone(), source };
+        let entries = match std::fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut runs = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                runs.extend(Run::read_file(&path)?);
+            }
+        }
+        runs.sort_by(|one: &Run, other: &Run| {
+            (&one.intended_at, &one.tag).cmp(&(&other.intended_at, &other.tag))
+        });
+        Ok(runs)
+    }
+
+    /// Takes over what `job` says of itself.
+    pub fn note(&mut self, job: &Job) {
+        self.job = Some(job.id.clone());
+        self.status = Some(job.status.as_str().to_owned());
+        self.model = job.model_output_name().or(self.model.take());
+        self.model_object = job.model_object_id().or(self.model_object.take());
+    }
+
+    /// Writes it down.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, out: &Path) -> Result<(), LedgerError> {
+        write(&run_path(out, &self.tag), self)
+    }
+}
+
+fn run_path(out: &Path, tag: &str) -> PathBuf {
+    out.join(RUNS_DIR).join(format!("{tag}.json"))
+}
+
+fn foreign(path: &Path, schema: &str) -> LedgerError {
+    LedgerError::Foreign { path: path.to_owned(), reason: format!("its schema is `{schema}`") }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, LedgerError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(LedgerError::Io { verb: "read", path: path.to_owned(), source }),
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| LedgerError::Foreign { path: path.to_owned(), reason: error.to_string() })
+}
+
+/// Writes `value` to `path`, whole or not at all, also through a power loss.
+fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), LedgerError> {
+    let attempt = || {
+        let dir = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(dir)?;
+        // The file is for its owner's eyes from the beginning: that is how temporary files are made.
+        let mut file = tempfile::Builder::new().prefix(".ctxtune-ledger-").tempfile_in(dir)?;
+        let mut json = serde_json::to_vec_pretty(value).map_err(io::Error::other)?;
+        json.push(b'\n');
+        file.write_all(&json)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        sync_dir(dir)
+    };
+    attempt().map_err(|source| LedgerError::Io { verb: "write", path: path.to_owned(), source })
+}
+
+#[cfg(unix)]
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    std::fs::File::open(dir)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_dir(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn account(project: &str) -> Account {
+        Account { api: "https://api".to_owned(), project: project.to_owned() }
+    }
+
+    fn identity() -> Identity {
+        Identity {
+            project: "p".to_owned(),
+            train_sha256: "t".to_owned(),
+            val_sha256: Some("v".to_owned()),
+            parameters: json!({ "n_epochs": 3 }),
+            wandb_run_id: None,
+        }
+    }
+
+    #[test]
+    fn the_tag_depends_on_everything_that_makes_a_job() {
+        let tag = identity().tag(1);
+        // printf 'p\0t\0v\0{"n_epochs":3}\0001\0\0' | sha256sum
+        assert_eq!(tag, "32868ab9");
+        assert_eq!(tag, identity().tag(1));
+        let mut tags = vec![tag, identity().tag(2)];
+        tags.push(Identity { project: "q".to_owned(), ..identity() }.tag(1));
+        tags.push(Identity { train_sha256: "u".to_owned(), ..identity() }.tag(1));
+        tags.push(Identity { val_sha256: None, ..identity() }.tag(1));
+        tags.push(Identity { parameters: json!({ "n_epochs": 4 }), ..identity() }.tag(1));
+        tags.push(Identity { wandb_run_id: Some("r".to_owned()), ..identity() }.tag(1));
+        assert!(tags.iter().all(|tag| tag.len() == TAG_DIGITS), "{tags:?}");
+        let count = tags.len();
+        tags.sort();
+        tags.dedup();
+        assert_eq!(tags.len(), count);
+    }
+
+    #[test]
+    fn a_ledger_is_for_its_owner_and_its_account() {
+        let out = tempfile::tempdir().unwrap();
+        let run = Run::intent(&account("p"), &identity(), 1, json!({}));
+        run.write(out.path()).unwrap();
+        assert_eq!(Run::read(out.path(), &account("p"), &run.tag).unwrap(), Some(run.clone()));
+        assert_eq!(Run::read(out.path(), &account("other"), &run.tag).unwrap(), None);
+        assert_eq!(Run::read(out.path(), &account("p"), "00000000").unwrap(), None);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = run_path(out.path(), &run.tag).metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+        assert_eq!(std::fs::read_dir(out.path().join(RUNS_DIR)).unwrap().count(), 1, "no litter");
+    }
+
+    #[test]
+    fn uploads_are_found_by_account_and_digest() {
+        let out = tempfile::tempdir().unwrap();
+        let mut uploads = Uploads::read(out.path()).unwrap();
+        let record = UploadRecord {
+            account: account("p"),
+            sha256: "d".to_owned(),
+            bytes: 3,
+            name: "train.jsonl".to_owned(),
+            file_id: "file-1".to_owned(),
+            state: UploadState::Begun { upload_id: "u".to_owned() },
+        };
+        uploads.put(record.clone()).unwrap();
+        uploads.put(UploadRecord { state: UploadState::Uploaded, ..record.clone() }).unwrap();
+        let uploads = Uploads::read(out.path()).unwrap();
+        assert_eq!(uploads.find(&account("p"), "d").unwrap().state, UploadState::Uploaded);
+        assert_eq!(uploads.records.len(), 1, "the same bytes are known once");
+        assert!(uploads.find(&account("q"), "d").is_none() && uploads.find(&account("p"), "e").is_none());
+    }
+
+    #[test]
+    fn what_is_no_ledger_is_refused_by_name() {
+        let out = tempfile::tempdir().unwrap();
+        for text in ["{", "[]", r#"{"schema":"other/1","uploads":[]}"#] {
+            std::fs::write(out.path().join(UPLOADS_FILE), text).unwrap();
+            let error = Uploads::read(out.path()).unwrap_err().to_string();
+            assert!(error.contains(UPLOADS_FILE) && error.contains("no ledger"), "{error}");
+        }
+    }
+}

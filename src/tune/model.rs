@@ -1,0 +1,69 @@
+//! Which model is tuned, and what it allows, asked before anything is uploaded.
+
+use crate::together::jobs::{self, Limits};
+use crate::together::{self, Together};
+use crate::tune::limits::nearest;
+use crate::tune::parameters::{Parameters, SEED_MODEL};
+
+/// What a base model ends in that can be tuned but not deployed at the service.
+const REFERENCE: &str = "-Reference";
+
+/// Why there is no model to tune.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The API refused or cannot be reached.
+    #[error(transparent)]
+    Api(#[from] together::Error),
+    /// The service tunes no such model.
+    #[error("the service does not tune `{model}`")]
+    Unknown {
+        /// What was asked for.
+        model: String,
+        /// Names that look like it and can be tuned, nearest first.
+        nearest: Vec<String>,
+    },
+}
+
+/// What the model allows.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    /// Its limits.
+    pub limits: Limits,
+    /// The name that was asked for, where another stands for it.
+    pub replaced: Option<String>,
+}
+
+impl Chosen {
+    /// Whether what is tuned can only be downloaded: such a base cannot be deployed at the service.
+    pub fn is_download_only(&self, parameters: &Parameters) -> bool {
+        parameters.from_checkpoint.is_none() && parameters.base_model.value.ends_with(REFERENCE)
+    }
+}
+
+/// Asks for the limits of the model in `parameters`. The seed's default model, which can no longer be
+/// tuned under its name, becomes its `-Reference` twin; any other name stands as it is.
+///
+/// # Errors
+/// When the service tunes no such model, or cannot be asked.
+pub fn choose(together: &Together, parameters: &mut Parameters) -> Result<Chosen, ModelError> {
+    if let Some(checkpoint) = &parameters.from_checkpoint {
+        let model = checkpoint.value.split(':').next().unwrap_or_default();
+        return match jobs::limits(together, model)? {
+            Some(limits) => Ok(Chosen { limits, replaced: None }),
+            None => Err(ModelError::Unknown { model: model.to_owned(), nearest: Vec::new() }),
+        };
+    }
+    let model = parameters.base_model.value.clone();
+    if let Some(limits) = jobs::limits(together, &model)? {
+        return Ok(Chosen { limits, replaced: None });
+    }
+    if model == SEED_MODEL {
+        let twin = format!("{model}{REFERENCE}");
+        if let Some(limits) = jobs::limits(together, &twin)? {
+            parameters.base_model.value = twin;
+            return Ok(Chosen { limits, replaced: Some(model) });
+        }
+    }
+    let nearest = nearest(&model, &jobs::supported(together)?);
+    Err(ModelError::Unknown { model, nearest })
+}
