@@ -130,7 +130,7 @@ fn announce(url: &str) -> io::Result<()> {
 }
 
 fn read_faults(path: &Path) -> Result<Faults, Failure> {
-    let hint = "README describes the file under \"Rehearsal\"";
+    let hint = "`fixtures/faults.yaml` shows every fault there is";
     let refused = |code: &'static str, error: String| {
         let message = format!("cannot use the faults in `{}`: {error}", path.display());
         Failure::new(Exit::Usage, code, message, hint)

@@ -31,7 +31,8 @@ pub struct Faults {
 pub struct Rule {
     /// Any, unless one is named.
     pub method: Option<String>,
-    /// The beginning of a path, or with `*` a pattern for the whole path. Without the query.
+    /// The beginning of a path; with `*` a pattern for the whole path; with `$` at its end a whole
+    /// path. Without the query.
     pub path: String,
     /// Which of the requests that fit.
     pub when: When,
@@ -135,9 +136,10 @@ impl Rule {
     fn fits(&self, (method, path): (&str, &str)) -> bool {
         let is_method = self.method.as_ref().is_none_or(|known| known.eq_ignore_ascii_case(method));
         is_method
-            && match self.path.contains('*') {
-                true => is_like(&self.path, path),
-                false => path.starts_with(&self.path),
+            && match self.path.strip_suffix('$') {
+                Some(whole) => is_like(whole, path),
+                None if self.path.contains('*') => is_like(&self.path, path),
+                None => path.starts_with(&self.path),
             }
     }
 }
@@ -148,6 +150,9 @@ fn is_like(pattern: &str, text: &str) -> bool {
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = text.strip_prefix(first) else { return false };
     let mut parts = parts.peekable();
+    if parts.peek().is_none() {
+        return rest.is_empty();
+    }
     while let Some(part) = parts.next() {
         if parts.peek().is_none() {
             return rest.ends_with(part);
@@ -155,7 +160,7 @@ fn is_like(pattern: &str, text: &str) -> bool {
         let Some(start) = rest.find(part) else { return false };
         rest = &rest[start + part.len()..];
     }
-    rest.is_empty()
+    false
 }
 
 /// A number in [0, 1) that `words` decide alone.
@@ -353,6 +358,8 @@ mod tests {
         check(&rule("/v1/files", When::Every(5), None), &[5, 10]);
         check(&rule("/v1/files", When::Always, Some(2)), &[1, 2]);
         check(&rule("/v1/fine-tunes", When::Always, None), &[]);
+        check(&rule("/v1/files$", When::Always, None), &[]);
+        check(&rule("/v1/files/a$", When::Nth(vec![2]), None), &[2]);
         check(&rule("/v1/files", When::Rate(0.0), None), &[]);
         check(&rule("/v1/files", When::Rate(1.0), Some(1)), &[1]);
     }
@@ -411,6 +418,13 @@ omit: [suffix]
         let json = r#"{"rules":[{"path":"/","do":{"body":"<html>"}}],"statuses":{"2.0":"x"}}"#;
         assert_eq!(parse(json).unwrap().rules[0].action, Action::Body("<html>".to_owned()));
         assert_eq!(parse("{}").unwrap(), Faults::default());
+    }
+
+    #[test]
+    fn the_example_is_read() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/faults.yaml");
+        let faults = parse(&std::fs::read_to_string(path).unwrap()).unwrap();
+        assert!(faults.rules.len() >= 11 && faults.shuffle_events, "{faults:?}");
     }
 
     #[track_caller]

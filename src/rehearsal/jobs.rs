@@ -41,11 +41,15 @@ pub fn estimate(state: &State, body: &Value, now: Now) -> Result<Reply, Reply> {
     let text = |name: &str| body[name].as_str().filter(|text| !text.is_empty());
     let train =
         text("training_file").ok_or_else(|| Reply::field("training_file", "`training_file` is missing"))?;
+    if let Some(model) = text("model").filter(|model| models::find(model).is_none()) {
+        return Err(Reply::field("model", format!("model `{model}` is not available for fine-tuning")));
+    }
     let mut tokens = [0, 0];
     let roles = [("train", Some(train), "n_epochs", 1), ("eval", text("validation_file"), "n_evals", 0)];
     for (index, (role, id, factor, absent)) in roles.into_iter().enumerate() {
         let Some(id) = id else { continue };
-        let file = state.file(id).ok_or_else(|| unknown_file(id))?;
+        let missing = || Reply::error(400, format!("{role} file `{id}` does not exist"));
+        let file = state.file(id).ok_or_else(missing)?;
         let reason = match file.status(now) {
             Some("COMPLETED") => None,
             Some("INVALID_FORMAT") => Some(format!("{role}_file_invalid")),
@@ -76,10 +80,6 @@ fn tokens_of(state: &State, id: &str) -> u64 {
     stored.map_or(0, |stored| (stored.bytes / BYTES_PER_TOKEN).max(1))
 }
 
-fn unknown_file(id: &str) -> Reply {
-    Reply::field("training_file", format!("file `{id}` does not exist"))
-}
-
 /// `POST /v1/fine-tunes`.
 ///
 /// # Errors
@@ -87,7 +87,7 @@ fn unknown_file(id: &str) -> Reply {
 pub fn create(state: &mut State, body: &Value, now: Now) -> Result<Reply, Reply> {
     let parent = |checkpoint: &str| {
         let name = checkpoint.split(':').next().unwrap_or_default();
-        let is_parent = |job: &&Job| job.id == name || output_name(job) == checkpoint;
+        let is_parent = |job: &&Job| job.id == name || output_name(job) == name;
         state.jobs.iter().find(is_parent).map(|job| job.order.model)
     };
     let order = order(body, parent)?;
@@ -337,7 +337,8 @@ fn status(state: &State, job: &Job, seconds: f64) -> String {
 pub fn limits(state: &State, request: &Request) -> Result<Reply, Reply> {
     let name =
         request.query("model_name").ok_or_else(|| Reply::field("model_name", "`model_name` is missing"))?;
-    Ok(match state.job(name) {
+    let is_named = |job: &&Job| job.id == name || output_name(job) == name;
+    Ok(match state.jobs.iter().find(is_named) {
         Some(job) => models::limits(job.order.model.name),
         None => models::limits(name),
     })

@@ -239,7 +239,7 @@ pub struct Wired {
     pub body: Vec<u8>,
 }
 
-/// Lays out `reply`, dated `now`. A reply to `HEAD` and one without content have no body.
+/// Lays out `reply`, dated `now`.
 pub fn wired(reply: &Reply, now: Timestamp) -> Wired {
     let mut head = format!("HTTP/1.1 {} {}\r\n", reply.status, reason(reply.status));
     head.push_str(&format!("Date: {}\r\n", http_date(now)));
