@@ -20,6 +20,7 @@ mod differential;
 #[cfg(target_os = "linux")]
 mod faults;
 mod input;
+mod monitor;
 mod packed;
 #[cfg(unix)]
 mod process;
