@@ -27,4 +27,5 @@ mod publish;
 mod readme;
 mod real_data;
 mod rehearsal;
+mod remote;
 mod support;
