@@ -28,4 +28,5 @@ mod publish;
 mod readme;
 mod real_data;
 mod rehearsal;
+mod remote;
 mod support;
