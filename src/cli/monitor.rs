@@ -227,7 +227,7 @@ fn stop(
     let resume = format!("the job runs on; to go on watching: ctxtune monitor {job}");
     let message = error.to_string();
     let failure = match error.cause {
-        Cause::Refused { source, .. } => Failure { message, ..Failure::from(source) },
+        Cause::Refused { source, .. } => Failure { message, ..Failure::from(*source) },
         Cause::Lost { .. } => Failure::new(Exit::Network, "network", message, resume),
         Cause::TimedOut { .. } => Failure::new(Exit::JobRunning, "timed_out", message, resume),
         Cause::Stopped => Failure::new(service.signals.exit(), "interrupted", message, resume),
