@@ -14,13 +14,16 @@ mod check;
 mod check_prepared;
 mod check_sdk;
 mod cli;
+mod consent;
 mod datasets;
 mod determinism;
 mod differential;
+mod every_request;
 #[cfg(target_os = "linux")]
 mod faults;
 mod input;
 mod monitor;
+mod never_twice;
 mod packed;
 #[cfg(unix)]
 mod process;
@@ -29,4 +32,8 @@ mod readme;
 mod real_data;
 mod rehearsal;
 mod remote;
+mod secrets;
+mod service;
 mod support;
+mod upload;
+mod watching;
