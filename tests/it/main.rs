@@ -19,6 +19,7 @@ mod determinism;
 mod differential;
 #[cfg(target_os = "linux")]
 mod faults;
+mod http;
 mod input;
 mod packed;
 #[cfg(unix)]
@@ -26,4 +27,8 @@ mod process;
 mod publish;
 mod readme;
 mod real_data;
+mod server;
 mod support;
+mod tls;
+mod together;
+mod transfer;
