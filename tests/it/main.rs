@@ -19,6 +19,7 @@ mod determinism;
 mod differential;
 #[cfg(target_os = "linux")]
 mod faults;
+mod http;
 mod input;
 mod monitor;
 mod packed;
@@ -28,4 +29,8 @@ mod publish;
 mod readme;
 mod real_data;
 mod rehearsal;
+mod server;
 mod support;
+mod tls;
+mod together;
+mod transfer;
