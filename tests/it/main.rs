@@ -29,6 +29,7 @@ mod publish;
 mod readme;
 mod real_data;
 mod rehearsal;
+mod remote;
 mod server;
 mod support;
 mod tls;
