@@ -12,6 +12,9 @@ use crate::tune::model::Chosen;
 use crate::tune::parameters::Settled;
 use crate::tune::price::Price;
 
+/// The widest column of values.
+const VALUE_WIDTH: usize = 28;
+
 /// What is about to be submitted.
 pub struct Plan<'p> {
     /// The data.
@@ -75,7 +78,9 @@ pub fn show(plan: &Plan<'_>, out: &Path, terminal: &Terminal) {
 
 fn table(rows: &[Row], terminal: &Terminal) {
     let width = |of: fn(&Row) -> usize| rows.iter().map(of).max().unwrap_or(0);
-    let (keys, values) = (width(|row| row.key.len()), width(|row| row.value.chars().count()));
+    let keys = width(|row| row.key.len());
+    // A model's name may stand out: the other rows need no room for it.
+    let values = width(|row| row.value.chars().count()).min(VALUE_WIDTH);
     terminal.say(&format!("  {:<keys$}  {:<values$}  {:<7}  allowed", "key", "value", "from"));
     for row in rows {
         let line = format!(
