@@ -2,6 +2,7 @@
 //!
 //! Stopping never cancels the job. What a directory's ledger knows of the job is brought up to date.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -78,12 +79,10 @@ pub fn watch(
 ) -> Exit {
     terminal.label("job", &format!("{job}  {}", service.dashboard(job)));
     let options = MonitorOptions { poll: args.poll, timeout: args.timeout, budget: BUDGET };
-    let watched = {
-        let mut screen = screens(service, job, shown.events, terminal);
-        let watched = monitor(&service.together, job, &options, &mut screen);
-        service.draw_on(None);
-        watched
-    };
+    let mut screens = Screens::new(service, job, shown.events, terminal);
+    let watched = monitor(&service.together, job, &options, &mut screens.all());
+    service.draw_on(None);
+    let streamed = screens.stream.as_mut().map_or(Ok(()), Ndjson::result);
     let progress = match &watched {
         Ok(finished) => &finished.progress,
         Err(error) => &error.progress,
@@ -96,26 +95,55 @@ pub fn watch(
     }
     match watched {
         Ok(finished) => end(service, &finished, shown, terminal),
+        Err(error) if matches!(error.cause, Cause::Closed) => closed(streamed, &shown, terminal),
         Err(error) => stop(service, job, (error, shown), terminal),
     }
 }
 
+/// Ends a stream that cannot be written: a reader that has gone is owed no word, a full disk is.
+fn closed(streamed: io::Result<()>, shown: &Shown, terminal: &mut Terminal) -> Exit {
+    match streamed {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            let message = format!("cannot write to standard output: {error}");
+            let failure = Failure::new(Exit::Failed, "write", message, "free some space, then run it again");
+            terminal.fail(shown.command, &failure, Map::new())
+        }
+    }
+}
+
 /// Every screen there is a place for.
-fn screens<'s>(service: &'s Service, job: &JobId, events: Events, terminal: &Terminal) -> Several<'s> {
-    let clock = service.clock.as_ref();
-    let mut screens: Vec<Box<dyn Screen + 's>> = Vec::new();
-    if terminal.may_draw() {
-        let canvas = Canvas::on_stderr();
-        service.draw_on(Some(canvas.clone()));
-        let charset = if service.environment.is_utf8() { Charset::Unicode } else { Charset::Ascii };
-        screens.push(Box::new(Block::new(canvas, clock, charset).with_banner(terminal.banner())));
-    } else if !terminal.voice().quiet {
-        screens.push(Box::new(Lines::new(Box::new(std::io::stderr()), clock)));
+#[derive(Default)]
+struct Screens<'s> {
+    block: Option<Block<'s>>,
+    lines: Option<Lines<'s>>,
+    stream: Option<Ndjson<'s>>,
+}
+
+impl<'s> Screens<'s> {
+    fn new(service: &'s Service, job: &JobId, events: Events, terminal: &Terminal) -> Screens<'s> {
+        let clock = service.clock.as_ref();
+        let mut screens = Screens::default();
+        if terminal.may_draw() {
+            let canvas = Canvas::on_stderr();
+            service.draw_on(Some(canvas.clone()));
+            let charset = if service.environment.is_utf8() { Charset::Unicode } else { Charset::Ascii };
+            screens.block = Some(Block::new(canvas, clock, charset).with_banner(terminal.banner()));
+        } else if !terminal.voice().quiet {
+            screens.lines = Some(Lines::new(Box::new(io::stderr()), clock));
+        }
+        if events == Events::Streamed {
+            screens.stream = Some(Ndjson::new(Box::new(io::stdout()), clock, job.as_str()));
+        }
+        screens
     }
-    if events == Events::Streamed {
-        screens.push(Box::new(Ndjson::new(Box::new(std::io::stdout()), clock, job.as_str())));
+
+    fn all(&mut self) -> Several<'_> {
+        let block = self.block.as_mut().map(|screen| screen as &mut dyn Screen);
+        let lines = self.lines.as_mut().map(|screen| screen as &mut dyn Screen);
+        let stream = self.stream.as_mut().map(|screen| screen as &mut dyn Screen);
+        Several([block, lines, stream].into_iter().flatten().collect())
     }
-    Several(screens)
 }
 
 fn write_picture(path: &Path, job: &JobId, progress: &Progress, terminal: &Terminal) {
@@ -227,12 +255,11 @@ fn stop(
     let resume = format!("the job runs on; to go on watching: ctxtune monitor {job}");
     let message = error.to_string();
     let failure = match error.cause {
-        Cause::Refused { source, .. } => Failure { message, ..Failure::from(source) },
+        Cause::Refused { source, .. } => Failure { message, ..Failure::from(*source) },
         Cause::Lost { .. } => Failure::new(Exit::Network, "network", message, resume),
         Cause::TimedOut { .. } => Failure::new(Exit::JobRunning, "timed_out", message, resume),
         Cause::Stopped => Failure::new(service.signals.exit(), "interrupted", message, resume),
-        // Whoever read has gone on purpose: no word is owed to anybody.
-        Cause::Closed => return Exit::JobRunning,
+        Cause::Closed => return Exit::Done,
     };
     terminal.fail(shown.command, &failure, fields)
 }

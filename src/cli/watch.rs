@@ -97,7 +97,7 @@ impl Screen for Lines<'_> {
 }
 
 /// Several screens as one. It is closed as soon as one of them is.
-pub struct Several<'s>(pub Vec<Box<dyn Screen + 's>>);
+pub struct Several<'s>(pub Vec<&'s mut dyn Screen>);
 
 impl Screen for Several<'_> {
     fn news(&mut self, progress: &Progress, news: &[News]) {

@@ -94,7 +94,7 @@ pub enum Cause {
         /// The job.
         job: JobId,
         /// What was said.
-        source: Error,
+        source: Box<Error>,
     },
     /// Polling failed for longer than the budget.
     #[error("cannot watch job `{job}`: nothing was heard of it for {}: {source}", spoken(.lasted))]
@@ -104,7 +104,7 @@ pub enum Cause {
         /// How long it failed, sleep of the machine not counted.
         lasted: Duration,
         /// What was said last.
-        source: Error,
+        source: Box<Error>,
     },
     /// The timeout has passed.
     #[error("stopped waiting for job `{job}` after {}", spoken(.after))]
@@ -261,8 +261,11 @@ impl<'w> Watch<'w> {
             return Err(Cause::Stopped);
         }
         let job = self.job.clone();
-        if !error.is_passing() {
-            return Err(Cause::Refused { job, source: error });
+        // Once it has worked, a broken handshake is trouble of the place: a hotel's network answers
+        // for everybody until somebody logs in.
+        let is_of_the_place = self.progress.job().is_some() && matches!(error, Error::Http(_));
+        if !error.is_passing() && !is_of_the_place {
+            return Err(Cause::Refused { job, source: Box::new(error) });
         }
         let now = self.clock.elapsed();
         if std::mem::take(&mut self.woke) {
@@ -272,7 +275,7 @@ impl<'w> Watch<'w> {
         }
         let lasted = self.failing.lasted(now);
         if lasted >= self.options.budget && self.failing.since.is_some() {
-            return Err(Cause::Lost { job, lasted, source: error });
+            return Err(Cause::Lost { job, lasted, source: Box::new(error) });
         }
         let next = self.pace.next(Change::Nothing);
         screen.trouble(&format!("cannot ask for the job: {error}"), next);
@@ -674,8 +677,25 @@ mod tests {
     fn a_refusal_ends_it_at_once() {
         let service = Service::new(&|_, _| Err(Error::NoKey));
         let error = service.watch(&OPTIONS).0.unwrap_err();
-        assert!(matches!(error.cause, Cause::Refused { source: Error::NoKey, .. }));
+        assert!(matches!(error.cause, Cause::Refused { source, .. } if matches!(*source, Error::NoKey)));
         assert_eq!(service.polls.borrow().len(), 1);
+    }
+
+    #[test]
+    fn a_broken_handshake_ends_it_only_at_first() {
+        let tls = || {
+            let [url, reason] = ["u", "unknown issuer"].map(str::to_owned);
+            Error::Http(crate::http::Error::Tls { url, reason })
+        };
+        let first = |_, _| Err(tls());
+        let error = Service::new(&first).watch(&OPTIONS).0.unwrap_err();
+        assert!(matches!(error.cause, Cause::Refused { .. }));
+        let later = |number: usize, _| match number {
+            0 => Ok(with_status("running")),
+            1..5 => Err(tls()),
+            _ => Ok(with_status("completed")),
+        };
+        assert!(Service::new(&later).watch(&OPTIONS).0.is_ok());
     }
 
     #[test]

@@ -271,12 +271,13 @@ fn is_train(row: &MetricRow) -> bool {
 /// not decide: the rest of the key is what an event says.
 fn order(event: &Event) -> (Option<Timestamp>, usize, u64, usize, String, String) {
     let before = ["job_pending", "job_start", "model_download", "training_data", "validation_data", "wandb"];
+    let during = ["training_start", "epoch_complete", "eval_complete", "checkpoint_save"];
     let after = ["training_complete", "model_compress", "compressing", "model_upload", "job_", "refund"];
     let place = |kinds: &[&str]| kinds.iter().position(|kind| event.kind.starts_with(kind));
     let (phase, rank) = match (place(&before), place(&after)) {
         (Some(rank), _) => (0, rank),
         (None, Some(rank)) => (2, rank),
-        (None, None) => (1, usize::from(event.kind != "training_start")),
+        (None, None) => (1, place(&during).unwrap_or(during.len())),
     };
     let step = event.step.filter(|_| phase == 1).unwrap_or(0);
     let rank = rank * 2 + usize::from(event.kind.ends_with("_complete"));
@@ -335,8 +336,8 @@ mod tests {
             event("model_downloading", same, 0),
             event("model_download_complete", same, 0),
             event("training_start", same, 0),
-            event("checkpoint_save", same, 10),
             event("epoch_complete", same, 10),
+            event("checkpoint_save", same, 10),
             event("checkpoint_save", same, 20),
             event("training_complete", same, 30),
             event("model_upload_complete", same, 0),
@@ -401,7 +402,7 @@ mod tests {
             { "train/global_step": 1, "train/loss": 3.0 }, { "eval/loss": 9.0 },
             { "train/global_step": 2, "train/loss": 2.0 },
         ]);
-        check(&[first.clone()], &[(1, 3.0), (2, 2.0)], &[(1, 9.0)]);
+        check(std::slice::from_ref(&first), &[(1, 3.0), (2, 2.0)], &[(1, 9.0)]);
         // In a later answer, before the first train row: the last one known before that.
         let second = json!([{ "eval/loss": 8.0 }, { "train/global_step": 3, "train/loss": 1.0 }]);
         check(&[first.clone(), second], &[(1, 3.0), (2, 2.0), (3, 1.0)], &[(1, 9.0), (2, 8.0)]);

@@ -19,7 +19,9 @@ mod determinism;
 mod differential;
 #[cfg(target_os = "linux")]
 mod faults;
+mod http;
 mod input;
+mod monitor;
 mod packed;
 #[cfg(unix)]
 mod process;
@@ -28,4 +30,8 @@ mod readme;
 mod real_data;
 mod rehearsal;
 mod remote;
+mod server;
 mod support;
+mod tls;
+mod together;
+mod transfer;
