@@ -30,11 +30,12 @@ const SEED_COMMAND: [&str; 4] = [
     "--output-dir=training/output",
 ];
 
-/// Runs a program on a terminal of its own; at the question it types what its first argument says. It
-/// prints what the terminal showed and ends with the program's exit code.
+/// Runs a program on a terminal of its own, and types its first argument as soon as its second one is
+/// shown. It prints what the terminal showed and ends with the program's exit code.
 const PERSON: &str = r#"
 import os, pty, select, sys, time
-answer, command = sys.argv[1].encode().decode("unicode_escape").encode(), sys.argv[2:]
+answer, question = (text.encode().decode("unicode_escape").encode() for text in sys.argv[1:3])
+command = sys.argv[3:]
 child, terminal = pty.fork()
 if child == 0:
     os.execv(command[0], command)
@@ -49,7 +50,7 @@ while time.monotonic() < end:
     if not piece:
         break
     shown += piece
-    if not answered and b"[y/N] " in shown:
+    if not answered and question in shown:
         answered = True
         os.write(terminal, answer)
 else:
@@ -73,9 +74,14 @@ fn scene() -> Rehearsal {
 
 /// What a terminal shows of the command, answered with `answer`.
 fn on_a_terminal(rehearsal: &Rehearsal, answer: &str, arguments: &[&str]) -> Option<Outcome> {
+    typing(rehearsal, (answer, "[y/N] "), arguments)
+}
+
+/// What a terminal shows of the command, into which `answer` is typed once `question` is there.
+fn typing(rehearsal: &Rehearsal, (answer, question): (&str, &str), arguments: &[&str]) -> Option<Outcome> {
     let mut command: Command = python()?;
     rehearsal.lend_environment(&mut command);
-    command.args(["-c", PERSON, answer, program()]).args(arguments);
+    command.args(["-c", PERSON, answer, question, program()]).args(arguments);
     command.current_dir(rehearsal.dir.path("")).env("TERM", "xterm");
     Some(Outcome::of(command))
 }
@@ -153,6 +159,19 @@ fn an_interrupt_at_the_question_ends_it_promptly() {
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
     assert!(run.stdout.contains("[y/N]"), "{}", run.stdout);
     assert_eq!(rehearsal.creations(), 0);
+}
+
+#[test]
+fn an_interrupt_while_watching_on_a_terminal_says_how_to_go_on() {
+    let rehearsal = scene();
+    rehearsal.server.set_script(|script| script.job_seconds = 1000.0);
+    let monitor = ["finetune", "contexts", "-o", "out", "--yes", "--no-sync"];
+    let Some(run) = typing(&rehearsal, ("\\x03", "pending"), &monitor) else { return };
+    let shown = plain(&run.expect(130).stdout);
+    let job = rehearsal.jobs()[0].clone();
+    let resume = format!("ctxtune monitor {}", job["id"].as_str().unwrap());
+    assert!(shown.contains(&resume), "{shown}");
+    assert_eq!(job["status"], "pending");
 }
 
 #[test]
