@@ -16,7 +16,7 @@ const KEY: &str = "tgp_v1_3xAmPlE-oNlY_9f8e7d6c5b4a3210";
 /// Parts of it that nothing else holds: a cut key is a key given away, too.
 const PARTS: [&str; 3] = ["3xAmPlE", "oNlY_9f8e", "5b4a3210"];
 
-const FINETUNE: [&str; 7] = ["finetune", "corpus", "-o", "out", "--no-sync", "--yes", "--timeout=3"];
+const FINETUNE: [&str; 7] = ["finetune", "corpus", "-o", "out", "--no-sync", "--yes", "--timeout=1"];
 
 /// A server that takes that key only.
 fn scene() -> Rehearsal {
@@ -75,6 +75,12 @@ fn a_run_that_succeeds_leaves_the_key_nowhere() {
         &["monitor", "out", "--events"],
         &["monitor", "out", "--json", "--svg=curve.svg", "-v"],
         &["monitor", "--last"],
+        &["status", "out", "--json"],
+        &["jobs", "-v"],
+        &["files", "list", "--json"],
+        &["checkpoints", "out"],
+        &["download", "out", "--adapter", "-o", "got"],
+        &["doctor", "out", "--json"],
         &["finetune", "corpus", "-o", "out", "--no-sync", "--yes", "--json", "-v"],
     ] {
         if arguments[0] == "submit" && !rehearsal.dir.exists("out") {
@@ -87,7 +93,7 @@ fn a_run_that_succeeds_leaves_the_key_nowhere() {
 }
 
 /// Every request of the pipeline by its line, with no ids.
-const LINES: [&str; 13] = [
+const LINES: [&str; 17] = [
     "GET /v3/whoami$",
     "GET /v1/fine-tunes/models/limits$",
     "GET /v1/fine-tunes/models/supported$",
@@ -101,7 +107,36 @@ const LINES: [&str; 13] = [
     "GET /v1/fine-tunes/ft-*",
     "GET /v1/fine-tunes/*/events",
     "GET /v1/fine-tunes/*/metrics",
+    "POST /v1/fine-tunes/*/cancel",
+    "GET /v1/fine-tunes/*/checkpoints",
+    "DELETE /v1/files/*",
+    "GET /v1/finetune/download",
 ];
+
+/// Commands that ask for `line`, the whole pipeline first.
+fn commands(line: &str) -> Vec<&'static [&'static str]> {
+    let submit: [&[&str]; 2] = [
+        &["submit", "out", "--yes", "--json", "--n-epochs=2"],
+        &["submit", "out", "--yes", "--json", "--base-model=nobody/knows"],
+    ];
+    let small: [&[&str]; 9] = [
+        &["monitor", "ft-0123abcd", "--json", "--timeout=0.5"],
+        &["status", "ft-0123abcd"],
+        &["jobs", "--json"],
+        &["files"],
+        &["files", "delete", "file-0123abcd", "--yes", "--json"],
+        &["cancel", "ft-0123abcd", "--yes", "--json"],
+        &["checkpoints", "ft-0123abcd"],
+        &["download", "ft-0123abcd", "--json"],
+        &["doctor", "out"],
+    ];
+    let is_of_submission = LINES[..10].contains(&line);
+    let is_of_others = LINES[10..].contains(&line)
+        || ["GET /v3/whoami$", "GET /v1/fine-tunes$", "GET /v1/files/*"].contains(&line);
+    let submit = submit.into_iter().filter(|_| is_of_submission);
+    let small = small.into_iter().filter(|_| is_of_others);
+    std::iter::once(&FINETUNE[..]).chain(submit).chain(small).collect()
+}
 
 /// Runs the pipeline, its parts and their documents into `action` at each request in turn.
 fn run_into(action: &Action) {
@@ -109,12 +144,7 @@ fn run_into(action: &Action) {
         let rehearsal = scene();
         rehearsal.fail([rule(line, When::Always, action.clone())]);
         let what = format!("{line} {action:?}");
-        for arguments in [
-            &FINETUNE[..],
-            &["submit", "out", "--yes", "--json", "--n-epochs=2"],
-            &["submit", "out", "--yes", "--json", "--base-model=nobody/knows"],
-            &["monitor", "ft-0123abcd", "--json", "--timeout=1"],
-        ] {
+        for arguments in commands(line) {
             let run = with_key(&rehearsal, arguments);
             check_silent(&rehearsal, &run, &what);
         }
