@@ -218,3 +218,42 @@ fn whatever_request_fails_there_is_one_job_in_the_end() {
 fn whatever_request_fails_a_file_in_parts_is_there_once_in_the_end() {
     try_all(Way::InParts, |seen, _| seen.is_storage || seen.path.contains("/files/"));
 }
+
+/// Runs of the program that a network this bad may take.
+const PATIENCE: usize = 30;
+
+/// A network where two requests of five go wrong, differently for each seed, until the job is done.
+fn bad_network(seed: u64) -> Result<(), String> {
+    let (rehearsal, victim) = scene(Way::Whole, None);
+    let faults =
+        [Fault::LoseReply, Fault::ResetBefore, Fault::ResetAfter, Fault::ServerError, Fault::TooMany];
+    let rule = |fault: Fault| Rule {
+        method: None,
+        path: "/".to_owned(),
+        when: When::Rate(0.1),
+        times: None,
+        action: fault.of().0.unwrap(),
+    };
+    rehearsal.server.set_script(|script| {
+        script.faults = Faults { rules: faults.map(rule).into(), seed, ..Faults::default() };
+    });
+    let mut codes = Vec::new();
+    while codes.last() != Some(&Some(0)) {
+        codes.push(victim.run(&rehearsal).0);
+        let is_borne = matches!(codes.last(), Some(Some(0 | 5)));
+        if !is_borne || codes.len() == PATIENCE {
+            return Err(format!("exit codes {codes:?}: {}", rehearsal.dir.read("stderr")));
+        }
+    }
+    rehearsal.server.set_script(|script| script.faults = Faults::default());
+    let seen = (rehearsal.server.jobs_created(), rehearsal.files().len(), rehearsal.server.violations());
+    if seen == (1, 2, Vec::new()) { Ok(()) } else { Err(format!("jobs, files, breaches: {seen:?}")) }
+}
+
+#[test]
+fn on_a_bad_network_there_is_one_job_in_the_end() {
+    let failed: Vec<String> = (1..=8)
+        .filter_map(|seed| bad_network(seed).err().map(|what| format!("seed {seed}: {what}")))
+        .collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
