@@ -17,6 +17,7 @@ mod cli;
 mod datasets;
 mod determinism;
 mod differential;
+mod doctor;
 #[cfg(target_os = "linux")]
 mod faults;
 mod http;
