@@ -51,7 +51,6 @@ impl Wire {
                 .tls_config(tls)
                 .max_redirects(0)
                 .http_status_as_error(false)
-                .max_idle_connections(0)
                 .timeout_resolve(Some(timeouts.connect))
                 .timeout_connect(Some(timeouts.connect))
         };

@@ -385,6 +385,7 @@ pub mod tests {
         }
     }
 
+    /// These parameters with evaluations and checkpoints of three epochs.
     pub fn settled(parameters: Parameters) -> Settled {
         Settled { parameters, n_evals: chosen(3), n_checkpoints: chosen(3) }
     }

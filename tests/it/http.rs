@@ -215,29 +215,44 @@ fn download(asker: &Asker, url: String) -> Result<(), Error> {
     asker.client.download(&get(url), &mut discard).map(drop)
 }
 
+/// More than fits into buffers.
 fn upload(asker: &Asker, url: String) -> Result<(), Error> {
     let dir = tempfile::tempdir().unwrap();
     asker.client.send(&put(url, &file(&dir, 32 << 20))).map(drop)
+}
+
+fn upload_little(asker: &Asker, url: String) -> Result<(), Error> {
+    let dir = tempfile::tempdir().unwrap();
+    asker.client.send(&put(url, &file(&dir, 100_000))).map(drop)
 }
 
 #[test]
 fn a_server_that_never_answers_is_lost() {
     check_hasty(Exchange::hang, "lost", send);
     check_hasty(Exchange::hang, "lost", download);
-    // Takes the file and says nothing.
     check_hasty(Exchange::hang, "lost", upload);
+    // Takes the file and says nothing.
+    check_hasty(Exchange::hang, "lost", upload_little);
 }
 
 #[test]
 fn a_server_that_answers_a_byte_at_a_time_is_lost() {
-    check_hasty(|exchange| exchange.trickle(b"H"), "lost", send);
-    check_hasty(|exchange| exchange.trickle(b"H"), "lost", download);
+    let head = |exchange: &mut Exchange| {
+        exchange.read_body();
+        exchange.send("HTTP/1.1 200 O");
+        exchange.trickle(b"O");
+    };
+    check_hasty(head, "lost", send);
+    check_hasty(head, "lost", download);
+    check_hasty(head, "lost", upload_little);
     let body = |exchange: &mut Exchange| {
+        exchange.read_body();
         exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
         exchange.trickle(b"x");
     };
     check_hasty(body, "lost", send);
     check_hasty(body, "lost", download);
+    check_hasty(body, "lost", upload_little);
 }
 
 #[test]

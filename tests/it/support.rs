@@ -10,7 +10,7 @@ use ctxtune::cli::Signals;
 use ctxtune::cli::clock::SystemClock;
 use ctxtune::clock::{Clock, Stopped};
 use ctxtune::env;
-use ctxtune::rehearsal::{KEY, Script, Server};
+use ctxtune::rehearsal::{KEY, Script, Server, Watch};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -330,11 +330,16 @@ impl Rehearsal {
 
     /// A server that behaves like `script`.
     pub fn with(script: Script) -> Rehearsal {
+        Rehearsal::watched(script, Arc::new(|_, _| ()))
+    }
+
+    /// The same, with `watch` told of every request.
+    pub fn watched(script: Script, watch: Watch) -> Rehearsal {
         let clock = Arc::new(AheadClock {
             system: SystemClock::new(Signals::default(), 1.0),
             ahead: Mutex::default(),
         });
-        let server = Server::start(script, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+        let server = Server::start_watched(script, Arc::clone(&clock) as Arc<dyn Clock>, watch).unwrap();
         Rehearsal { dir: Dir::new(), server, clock }
     }
 

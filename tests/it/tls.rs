@@ -4,7 +4,7 @@
 //! asking is done by this binary run again. Skips where `python3` or `openssl` is missing.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -17,7 +17,7 @@ use crate::server::{PATIENT, Server, asker};
 /// Names the URL for [`asks_the_url_that_it_is_given`].
 const URL: &str = "CTXTUNE_TEST_URL";
 
-/// Answers every TLS client, and says of each connection that it came.
+/// Answers every TLS client, and tells the port of each connection that came.
 const SERVER: &str = r#"
 import socket, ssl, sys
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -25,8 +25,8 @@ context.load_cert_chain(sys.argv[1], sys.argv[2])
 listener = socket.create_server(("127.0.0.1", 0))
 print(listener.getsockname()[1], flush=True)
 while True:
-    connection, _ = listener.accept()
-    print("connection", flush=True)
+    connection, peer = listener.accept()
+    print(peer[1], flush=True)
     try:
         with context.wrap_socket(connection, server_side=True) as stream:
             stream.recv(65536)
@@ -108,7 +108,11 @@ impl Https {
 
     /// How many connections came since the last time somebody asked.
     fn connections(&self) -> usize {
-        self.lines.try_iter().count()
+        // Connections are served in turn: once this one is told of, all before it are.
+        let last = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let port = last.local_addr().unwrap().port().to_string();
+        drop(last);
+        self.lines.iter().take_while(|line| *line != port).count()
     }
 }
 
