@@ -528,3 +528,29 @@ fn looking_changes_nothing_at_the_service() {
     rehearsal.ctxtune(["cancel", &job, "--yes"]).expect(1);
     assert_eq!(changes(&rehearsal), before);
 }
+
+#[cfg(unix)]
+#[test]
+fn a_signal_keeps_what_was_downloaded() {
+    let (rehearsal, job) = completed(&[]);
+    spoil(&rehearsal, "rules: [{ path: /v1/finetune/download, nth: [2], do: { trickle: 1 } }]");
+    let mut command = rehearsal.command(["download", &job, "-o", "weights"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let part = rehearsal.dir.path("weights.part");
+    let written = || std::fs::metadata(&part).map_or(0, |metadata| metadata.len());
+    while written() == 0 {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended too early");
+        std::thread::yield_now();
+    }
+    // A shell's own `kill`: the program of that name is not everywhere.
+    let kill = format!("kill -s INT {}", child.id());
+    assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    let run = support::Outcome::from(child.wait_with_output().unwrap()).expect(130);
+    assert!(run.stderr.contains("goes on where it stopped"), "{}", run.stderr);
+    assert!(written() > 0 && !rehearsal.dir.exists("weights"));
+    let kept = written();
+    rehearsal.ctxtune(["download", &job, "-o", "weights"]).expect(0);
+    let seen = rehearsal.server.seen();
+    let range = seen.last().unwrap().headers.iter().find(|(name, _)| name == "range");
+    assert_eq!(range.unwrap().1, format!("bytes={kept}-"));
+}
