@@ -250,7 +250,7 @@ fn read_domain(name: &str, domain: &Value) -> Result<Domain, String> {
         return Err(at("has neither `values`, `value` nor `min` and `max`"));
     };
     let (low, high) = (least.as_f64().unwrap_or(f64::NAN), most.as_f64().unwrap_or(f64::NAN));
-    if !(low <= high) {
+    if low.partial_cmp(&high).is_none_or(std::cmp::Ordering::is_gt) {
         return Err(at("has a `min` above its `max`"));
     }
     let whole = least.as_i64().zip(most.as_i64());
