@@ -18,6 +18,7 @@ mod consent;
 mod datasets;
 mod determinism;
 mod differential;
+mod doctor;
 mod every_request;
 #[cfg(target_os = "linux")]
 mod faults;
