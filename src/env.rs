@@ -27,6 +27,9 @@ pub const NO_PROXY: &str = "NO_PROXY";
 /// A bundle of certificates that TLS believes, on Linux.
 pub const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
 
+/// The file that holds keys by host, instead of `.netrc` in the home directory.
+pub const NETRC: &str = "NETRC";
+
 /// Where the list of started jobs is kept, under `ctxtune/`.
 pub const XDG_STATE_HOME: &str = "XDG_STATE_HOME";
 

@@ -64,6 +64,11 @@ impl Environment {
         })
     }
 
+    /// Whether the process has `name` itself: libraries know no `.env`.
+    pub fn is_of_process(&self, name: &str) -> bool {
+        matches!(self.find(name), Some((_, None)))
+    }
+
     fn find(&self, name: &str) -> Option<(&str, Option<&Path>)> {
         let process = std::iter::once((&self.process, None));
         let files = self.files.iter().map(|(path, variables)| (variables, Some(path.as_path())));

@@ -43,7 +43,8 @@ pub struct Run<'r> {
     pub signals: &'r Signals,
 }
 
-fn find_config() -> Option<PathBuf> {
+/// The configuration file that is read where none is named.
+pub fn find_config() -> Option<PathBuf> {
     CONFIG_PLACES.iter().map(PathBuf::from).find(|path| path.is_file())
 }
 

@@ -16,26 +16,37 @@ use crate::cli::report::Terminal;
 
 pub mod args;
 pub mod block;
+mod cancel;
 pub mod canvas;
 pub mod chart;
 mod check;
+mod checkpoints;
 pub mod clock;
 mod consent;
 pub mod curve;
+mod doctor;
+mod download;
 mod dry_run;
 mod environment;
 pub mod exit;
 mod explain;
+mod files;
+mod finding;
 mod finetune;
+mod jobs;
+mod machine;
 mod monitor;
 pub mod ndjson;
+mod netrc;
 mod plan;
 mod prepare;
 mod rehearse;
 pub mod report;
 mod service;
+mod status;
 mod submit;
 pub mod svg;
+mod table;
 mod upload;
 pub mod watch;
 
@@ -67,6 +78,13 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Submit(args) => submit::run(args, &signals, &mut terminal),
         Command::Monitor(args) => monitor::run(args, &signals, &mut terminal),
         Command::Finetune(args) => finetune::run(args, &signals, &mut terminal),
+        Command::Status(args) => status::run(args, &signals, &mut terminal),
+        Command::Cancel(args) => cancel::run(args, &signals, &mut terminal),
+        Command::Jobs(args) => jobs::run(args, &signals, &mut terminal),
+        Command::Files(args) => files::run(args, &signals, &mut terminal),
+        Command::Checkpoints(args) => checkpoints::run(args, &signals, &mut terminal),
+        Command::Download(args) => download::run(args, &signals, &mut terminal),
+        Command::Doctor(args) => doctor::run(args, &signals, &mut terminal),
         Command::Rehearse(args) => rehearse::run(args, &signals, &mut terminal),
         Command::Completions { shell } => {
             let mut script = Vec::new();

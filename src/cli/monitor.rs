@@ -210,6 +210,11 @@ fn say_model(service: &Service, job: &Job, terminal: &Terminal) {
     say("object", job.model_object_id());
     say("page", Some(service.dashboard(&job.id)));
     say("W&B", job.wandb_url());
+    if terminal.banner().is_some() {
+        // The server of a rehearsal is gone in a moment, and its model never was.
+        terminal.label("next", "with an account: export TOGETHER_API_KEY=…, then ctxtune finetune SOURCE");
+        return;
+    }
     terminal.label("next", &format!("ctxtune download {} --adapter", job.id));
     let is_reference = job.model().is_some_and(|model| model.ends_with("-Reference"));
     let how = if is_reference {

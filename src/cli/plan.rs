@@ -12,6 +12,9 @@ use crate::tune::model::Chosen;
 use crate::tune::parameters::Settled;
 use crate::tune::price::Price;
 
+/// The widest column of values.
+const VALUE_WIDTH: usize = 28;
+
 /// What is about to be submitted.
 pub struct Plan<'p> {
     /// The data.
@@ -62,9 +65,7 @@ pub fn show(plan: &Plan<'_>, out: &Path, terminal: &Terminal) {
     let model = parameters.from_checkpoint.as_ref().unwrap_or(&parameters.base_model);
     terminal.label("model", &format!("{} at {}", model.value, plan.account.api));
     if let Some(name) = &plan.chosen.replaced {
-        terminal.say(&printable(&format!(
-            "          {name} can no longer be tuned under that name: this is its tunable twin"
-        )));
+        terminal.say(&printable(&format!("          the tunable twin of {name}")));
     }
     if plan.chosen.is_download_only(parameters) {
         terminal
@@ -75,7 +76,9 @@ pub fn show(plan: &Plan<'_>, out: &Path, terminal: &Terminal) {
 
 fn table(rows: &[Row], terminal: &Terminal) {
     let width = |of: fn(&Row) -> usize| rows.iter().map(of).max().unwrap_or(0);
-    let (keys, values) = (width(|row| row.key.len()), width(|row| row.value.chars().count()));
+    let keys = width(|row| row.key.len());
+    // A model's name may stand out: the other rows need no room for it.
+    let values = width(|row| row.value.chars().count()).min(VALUE_WIDTH);
     terminal.say(&format!("  {:<keys$}  {:<values$}  {:<7}  allowed", "key", "value", "from"));
     for row in rows {
         let line = format!(
@@ -105,12 +108,15 @@ pub fn show_price(price: &Price, terminal: &Terminal) {
     };
     let text = match (price.dollars, &price.reason) {
         (Some(dollars), _) => {
-            format!("about ${dollars:.2}{tokens}; an estimate: --max-cost caps it, nothing caps the bill")
+            format!("about ${dollars:.2}{tokens}")
         }
         (None, Some(reason)) => format!("not known: {reason}"),
         (None, None) => "not known".to_owned(),
     };
     terminal.label("price", &text);
+    if price.dollars.is_some() {
+        terminal.say("          an estimate: --max-cost caps it, nothing caps the bill");
+    }
     if let Some(basis) = &price.basis {
         terminal.say(&format!("          {basis}"));
     }

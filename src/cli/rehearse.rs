@@ -26,7 +26,7 @@ use crate::rehearsal::{Script, Server, corpus};
 const COMMAND: &str = "rehearse";
 
 /// What every screen says.
-const BANNER: &str = "REHEARSAL: nothing leaves this machine, is trained or paid for";
+const BANNER: &str = "REHEARSAL: nothing is trained or paid for";
 
 /// How often the pipeline looks at its job, which takes seconds.
 const POLL: Duration = Duration::from_millis(400);

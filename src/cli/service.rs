@@ -54,7 +54,7 @@ impl Service {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(signals.clone(), scale));
         let settings = http::Settings {
             user_agent: concat!("ctxtune/", env!("CARGO_PKG_VERSION")).to_owned(),
-            proxy: proxy(&environment)?,
+            proxy: proxy(&environment)?.map(|(_, proxy)| proxy),
             timeouts: http::Timeouts::DEFAULT,
             policy: retry::Policy::DEFAULT,
         };
@@ -77,6 +77,17 @@ impl Service {
         let key = environment.secret(env::TOGETHER_API_KEY);
         let together = Together::new(client, base, key, headers);
         Ok(Service { together, environment, signals: signals.clone(), clock, canvas })
+    }
+
+    /// The service of a command that needs no configuration file, with its key at hand.
+    ///
+    /// # Errors
+    /// When the URL or a proxy cannot be used, or there is no key.
+    pub fn open(args: &RemoteArgs, signals: &Signals, terminal: &Terminal) -> Result<Service, Failure> {
+        let environment = Environment::read(None, terminal);
+        let service = Service::new(args, environment, signals, terminal)?;
+        service.require_key()?;
+        Ok(service)
     }
 
     /// Whose files and jobs these are: asks the service, which also shows that the key is accepted.
@@ -195,13 +206,17 @@ pub fn base_url(args: &RemoteArgs, environment: &Environment) -> Result<BaseUrl,
     })
 }
 
-fn proxy(environment: &Environment) -> Result<Option<ureq::Proxy>, Failure> {
+/// The proxy that the service is reached through, and the variable that names it.
+///
+/// # Errors
+/// When it cannot be used.
+pub fn proxy(environment: &Environment) -> Result<Option<(&'static str, ureq::Proxy)>, Failure> {
     let either = |name: &str| environment.get(name).or_else(|| environment.get(&name.to_lowercase()));
     let Some((name, url)) = env::PROXIES.iter().find_map(|name| Some((*name, either(name)?))) else {
         return Ok(None);
     };
     let exceptions = either(env::NO_PROXY).unwrap_or_default();
-    http::proxy::parse(url, exceptions).map(Some).map_err(|error| {
+    http::proxy::parse(url, exceptions).map(|proxy| Some((name, proxy))).map_err(|error| {
         let hint = "write it as http://host:port, or unset the variable";
         Failure::new(Exit::Usage, "proxy", format!("{name}: {error}"), hint)
     })

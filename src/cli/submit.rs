@@ -149,6 +149,8 @@ pub fn refuse_without_consent(spending: Spending, out: &Path) -> Result<(), Fail
 /// When there is no job in the end, or it has failed or was cancelled before this run.
 pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Result<Submitted, Failure> {
     refuse_without_consent(order.spending, &order.out)?;
+    // From here on the data is what this manifest says: no other run can publish in between.
+    let _lock = OutputLock::acquire(&order.out)?;
     let manifest = Manifest::read(&order.out)?;
     let account = service.account()?;
     let chosen =
@@ -158,7 +160,6 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
     let rows = rows(&settled, &chosen.limits, has_val);
     plan::refuse(&rows, &chosen.limits)?;
     let identity = identity(&account, &manifest, &settled, service);
-    let _lock = OutputLock::acquire(&order.out)?;
     let submission = Submission {
         together: &service.together,
         out: &order.out,
@@ -169,7 +170,7 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
     };
     let known = submission.find().map_err(|error| service.explain(error))?;
     let (attempt, pending_since) = match known {
-        Known::Job(adopted) => return go_on(*adopted, account, &order, terminal),
+        Known::Job(adopted) => return go_on(*adopted, account, (&order, service), terminal),
         Known::Nothing { attempt, pending_since } => (attempt, pending_since),
     };
     if order.spending == Spending::Impossible {
@@ -188,7 +189,7 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
     );
     check(&order, &settled, &chosen.limits, (&service.signals, terminal))?;
     order.steps.announce(2, "Uploading files to Together AI", terminal);
-    let uploaded = upload_sides(service, &account, &order.out, terminal)?;
+    let uploaded = upload_sides(service, &account, (&order.out, &manifest), terminal)?;
     order.steps.announce(3, "Creating fine-tuning job", terminal);
     let files = files(&uploaded);
     let extent = extent(&manifest, &settled, &chosen.limits);
@@ -283,7 +284,7 @@ fn agree(order: &Order, price: &Price, service: &Service, terminal: &Terminal) -
 fn go_on(
     adopted: Adopted,
     account: Account,
-    order: &Order,
+    (order, service): (&Order, &Service),
     terminal: &Terminal,
 ) -> Result<Submitted, Failure> {
     let job = &adopted.job;
@@ -301,15 +302,15 @@ fn go_on(
         Some(Ending::Cancelled) => (Exit::JobCancelled, "job_cancelled"),
         _ => (Exit::JobFailed, "job_failed"),
     };
-    let said = last_words(job).map(|words| format!(": {words}")).unwrap_or_default();
+    let said = last_words(service, job).map(|words| format!(": {words}")).unwrap_or_default();
     let message = format!("the job {} for this data and these parameters is {}{said}", job.id, job.status);
     let hint = format!("`ctxtune monitor {}` shows how it ended; --new-job pays for another one", job.id);
     Err(Failure::new(exit, code, message, hint))
 }
 
-/// What the service said at a job's end.
-fn last_words(job: &Job) -> Option<String> {
-    let events = job.events();
+/// What the service said at a job's end; a list of jobs leaves it out, and without it the end is plain.
+fn last_words(service: &Service, job: &Job) -> Option<String> {
+    let events = jobs::events(&service.together, &job.id).unwrap_or_default();
     let said = events.iter().rev().find(|event| event.kind.ends_with("error") || event.level == "error");
     said.map(|event| event.message.clone()).filter(|words| !words.is_empty())
 }

@@ -56,7 +56,8 @@ fn upload(
     for path in &args.paths {
         if path.is_dir() {
             let _lock = OutputLock::acquire(path)?;
-            uploaded.extend(upload_sides(&service, &account, path, terminal)?);
+            let manifest = Manifest::read(path)?;
+            uploaded.extend(upload_sides(&service, &account, (path, &manifest), terminal)?);
         } else {
             let side = loose_file(path, service.clock.as_ref()).map_err(|error| service.explain(error))?;
             let file_id = upload_side(&service, &account, &side, None, terminal)?;
@@ -73,13 +74,12 @@ fn upload(
 pub fn upload_sides(
     service: &Service,
     account: &Account,
-    out: &Path,
+    (out, manifest): (&Path, &Manifest),
     terminal: &Terminal,
 ) -> Result<Vec<Uploaded>, Failure> {
-    let manifest = Manifest::read(out)?;
     let mut ledger = Uploads::read(out)?;
     let mut uploaded = Vec::new();
-    for side in sides(out, &manifest) {
+    for side in sides(out, manifest) {
         let file_id = upload_side(service, account, &side, Some(&mut ledger), terminal)?;
         uploaded.push(Uploaded { side, file_id });
     }

@@ -145,7 +145,10 @@ fn from_io(error: io::Error, url: String) -> Error {
     if error.get_ref().is_some_and(|inner| inner.is::<Unreadable>()) {
         return from_file(error);
     }
-    let reason = error.to_string();
+    let reason = match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the connection ended too early".to_owned(),
+        _ => error.to_string(),
+    };
     if is_tls(&error) {
         return Error::Tls { url, reason };
     }

@@ -27,6 +27,7 @@ mod error;
 mod form;
 pub mod proxy;
 pub mod retry;
+mod watch;
 mod wire;
 
 pub use crate::http::error::{Error, without_query};

@@ -248,6 +248,7 @@ impl<'p> Part<'p> {
         // Where a directory cannot be synced, its system sees to that by itself.
         let dir = to.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let _ = File::open(dir).and_then(|dir| dir.sync_all());
+        (self.progress)(self.written, Some(self.written));
         Ok(self.written)
     }
 

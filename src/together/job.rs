@@ -195,6 +195,12 @@ impl Job {
         self.object.get("early_stopped").and_then(Value::as_bool).unwrap_or(false)
     }
 
+    /// Whether all weights are trained rather than an adapter; where it is not said, an adapter is.
+    pub fn trains_all_weights(&self) -> bool {
+        let kind = self.object.get("training_type").and_then(|kind| text(kind, &["type"]));
+        kind.is_some_and(|kind| kind.eq_ignore_ascii_case("full"))
+    }
+
     /// The ids of the training and the validation file.
     pub fn file_ids(&self) -> (Option<String>, Option<String>) {
         (text(&self.object, &["training_file"]), text(&self.object, &["validation_file"]))

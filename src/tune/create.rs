@@ -133,6 +133,8 @@ impl Submission<'_> {
     pub fn find(&self) -> Result<Known, CreateError> {
         let jobs = jobs::list(self.together)?;
         let mut latest: Option<Adopted> = None;
+        // A job that an earlier run asked for and never learned of is shown before it is renewed.
+        let mut renewal = self.renewal;
         for attempt in 1..=MOST_ATTEMPTS {
             let tag = self.identity.tag(attempt);
             let ledger = self.ledger(attempt)?;
@@ -140,19 +142,22 @@ impl Submission<'_> {
                 (Sight::Found { oldest, others }, _) => Some((*oldest, others)),
                 // Not listed any more, or without its suffix: the ledger knows better.
                 (_, Some(id)) => Some((jobs::retrieve(self.together, id)?, Vec::new())),
-                (Sight::Unclear, None) if self.renewal == Renewal::Keep => {
+                // To go on with a job that is known needs no list.
+                (Sight::Unclear, None) if self.renewal == Renewal::Keep && latest.is_none() => {
                     return Err(CreateError::Unclear { tag });
                 }
                 (Sight::Absent | Sight::Unclear, None) => None,
             };
+            let is_open = ledger.as_ref().is_some_and(|run| run.state == RunState::Intent);
             if let Some((job, others)) = found {
+                renewal = if is_open { Renewal::Keep } else { self.renewal };
                 self.note(attempt, &job, ledger)?;
                 latest = Some(Adopted { job, attempt, tag, others, is_new: false });
                 continue;
             }
-            let pending = ledger.filter(|run| run.state == RunState::Intent);
+            let pending = ledger.filter(|_| is_open);
             return Ok(match latest {
-                Some(latest) if pending.is_none() && !self.is_renewed(&latest) => {
+                Some(latest) if pending.is_none() && !is_renewed(renewal, &latest) => {
                     Known::Job(Box::new(latest))
                 }
                 _ => Known::Nothing { attempt, pending_since: pending.and_then(|run| intended(&run)) },
@@ -245,12 +250,6 @@ impl Submission<'_> {
         unreachable!("the last try returns")
     }
 
-    /// Whether `latest` is to be followed by another attempt: never while it runs, since a run that
-    /// was killed and is repeated would else pay again.
-    fn is_renewed(&self, latest: &Adopted) -> bool {
-        self.renewal == Renewal::New && latest.job.status.ending().is_some()
-    }
-
     fn look(&self, tag: &str) -> Result<Option<(Job, Vec<JobId>)>, CreateError> {
         match sight(&jobs::list(self.together)?, tag) {
             Sight::Found { oldest, others } => Ok(Some((*oldest, others))),
@@ -269,6 +268,12 @@ impl Submission<'_> {
             }
         }
     }
+}
+
+/// Whether `latest` is to be followed by another attempt: never while it runs, since a run that
+/// was killed and is repeated would else pay again.
+fn is_renewed(renewal: Renewal, latest: &Adopted) -> bool {
+    renewal == Renewal::New && latest.job.status.ending().is_some()
 }
 
 /// What became of a request.

@@ -135,7 +135,7 @@ fn suffix(suffix: &Chosen<String>) -> Row {
     let row = row("suffix", suffix, format!("at most {SUFFIX_CHARACTERS} characters"));
     let is_of_name = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
     let is_long = suffix.value.chars().count() > SUFFIX_CHARACTERS;
-    let row = refused_if(row, is_long, "it is too long: our tag needs the rest of the service's 40");
+    let row = refused_if(row, is_long, "more than 31 characters: our tag needs the rest of the service's 40");
     let row = refused_if(row, suffix.value.is_empty(), "it is empty");
     let is_name = suffix.value.chars().all(is_of_name);
     refused_if(row, !is_name, "it has characters other than letters, digits, `-`, `_` and `.`")

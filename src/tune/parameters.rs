@@ -342,6 +342,7 @@ fn real(number: f64) -> Value {
     Number::from_f64(number).map_or(Value::Null, Value::Number)
 }
 
+/// The seed's parameters, for this module's tests and its neighbours'.
 #[cfg(test)]
 pub mod tests {
     use super::*;
@@ -384,6 +385,7 @@ pub mod tests {
         }
     }
 
+    /// These parameters with evaluations and checkpoints of three epochs.
     pub fn settled(parameters: Parameters) -> Settled {
         Settled { parameters, n_evals: chosen(3), n_checkpoints: chosen(3) }
     }

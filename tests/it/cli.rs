@@ -264,44 +264,11 @@ fn a_dry_run_names_every_reject() {
     }
 }
 
-/// A document with the name of its type in place of each value.
-fn shape(value: &Value) -> Value {
-    match value {
-        Value::Null => "null".into(),
-        Value::Bool(_) => "boolean".into(),
-        Value::Number(number) => if number.is_f64() { "number" } else { "integer" }.into(),
-        Value::String(_) => "string".into(),
-        Value::Array(values) => values.first().map(shape).into_iter().collect(),
-        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), shape(value))).collect(),
-    }
-}
-
 /// Runs `prepare` with `flags` and `--json` and pins the document: the common fields, then `fields`.
 #[track_caller]
 fn check_document(dir: &Dir, flags: &[&str], exit: i32, fields: Value) -> Value {
     let run = dir.ctxtune([&PREPARE[..], flags, &["--json"]].concat()).expect(exit);
-    assert_eq!(run.stdout.matches('\n').count(), 1, "one line: {}", run.stdout);
-    let document = run.json();
-    let readme = std::fs::read_to_string(repository("README.md")).unwrap();
-    for field in document.as_object().unwrap().keys() {
-        assert!(readme.contains(&format!("`{field}`")), "README does not list `{field}`");
-    }
-    assert_eq!(document["schema"], "ctxtune.cli/1");
-    assert_eq!(document["command"], "prepare");
-    assert_eq!(document["ok"], exit == 0);
-    assert_eq!(document["exit"], exit);
-    let error = match exit {
-        0 => json!("null"),
-        _ => json!({ "code": "string", "message": "string", "hint": "string" }),
-    };
-    let common = json!({
-        "schema": "string", "command": "string", "ok": "boolean", "exit": "integer", "error": error,
-    });
-    let mut expected = common.as_object().unwrap().clone();
-    expected.extend(fields.as_object().unwrap().clone());
-    let (got, expected) = (shape(&document), Value::Object(expected));
-    assert!(got == expected, "got {got:#}\nexpected {expected:#}");
-    document
+    run.document("prepare", fields)
 }
 
 fn fields_of_success() -> Value {

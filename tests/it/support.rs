@@ -3,7 +3,15 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use ctxtune::cli::Signals;
+use ctxtune::cli::clock::SystemClock;
+use ctxtune::clock::{Clock, Stopped};
+use ctxtune::env;
+use ctxtune::rehearsal::{KEY, Script, Server, Watch};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -254,6 +262,47 @@ impl Outcome {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
     }
+
+    /// stdout as the document of `command`, which is one line, has the common fields and then exactly
+    /// `fields`: each with the name of its type. README lists them all.
+    #[track_caller]
+    pub fn document(&self, command: &str, fields: Value) -> Value {
+        assert_eq!(self.stdout.matches('\n').count(), 1, "one line: {}", self.stdout);
+        let document = self.json();
+        let readme = std::fs::read_to_string(repository("README.md")).unwrap();
+        for field in document.as_object().unwrap().keys() {
+            assert!(readme.contains(&format!("`{field}`")), "README does not list `{field}`");
+        }
+        let exit = self.code.unwrap();
+        assert_eq!(document["schema"], "ctxtune.cli/1");
+        assert_eq!(document["command"], command);
+        assert_eq!(document["ok"], exit == 0);
+        assert_eq!(document["exit"], exit);
+        let error = match exit {
+            0 => json!("null"),
+            _ => json!({ "code": "string", "message": "string", "hint": "string" }),
+        };
+        let common = json!({
+            "schema": "string", "command": "string", "ok": "boolean", "exit": "integer", "error": error,
+        });
+        let mut expected = common.as_object().unwrap().clone();
+        expected.extend(fields.as_object().unwrap().clone());
+        let (got, expected) = (shape(&document), Value::Object(expected));
+        assert!(got == expected, "got {got:#}\nexpected {expected:#}");
+        document
+    }
+}
+
+/// A document with the name of its type in place of each value.
+pub fn shape(value: &Value) -> Value {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(_) => "boolean".into(),
+        Value::Number(number) => if number.is_f64() { "number" } else { "integer" }.into(),
+        Value::String(_) => "string".into(),
+        Value::Array(values) => values.first().map(shape).into_iter().collect(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), shape(value))).collect(),
+    }
 }
 
 impl From<Output> for Outcome {
@@ -263,6 +312,105 @@ impl From<Output> for Outcome {
             stderr: String::from_utf8(output.stderr).unwrap(),
             code: output.status.code(),
         }
+    }
+}
+
+/// A server that speaks the API, and a directory whose program speaks to it.
+pub struct Rehearsal {
+    pub dir: Dir,
+    pub server: Server,
+    clock: Arc<AheadClock>,
+}
+
+impl Rehearsal {
+    /// Verdicts come at once; jobs take 1,000 seconds, which pass only in [`Rehearsal::forward`].
+    pub fn new() -> Rehearsal {
+        Rehearsal::with(Script { job_seconds: 1000.0, verdict_seconds: 0.0, ..Script::default() })
+    }
+
+    /// A server that behaves like `script`.
+    pub fn with(script: Script) -> Rehearsal {
+        Rehearsal::watched(script, Arc::new(|_, _| ()))
+    }
+
+    /// The same, with `watch` told of every request.
+    pub fn watched(script: Script, watch: Watch) -> Rehearsal {
+        let clock = Arc::new(AheadClock {
+            system: SystemClock::new(Signals::default(), 1.0),
+            ahead: Mutex::default(),
+        });
+        let server = Server::start_watched(script, Arc::clone(&clock) as Arc<dyn Clock>, watch).unwrap();
+        Rehearsal { dir: Dir::new(), server, clock }
+    }
+
+    /// Lets this many seconds pass for the server.
+    pub fn forward(&self, seconds: f64) {
+        *self.clock.ahead.lock().unwrap() += Duration::from_secs_f64(seconds);
+    }
+
+    /// The program with `arguments`, not yet run: it knows this server and its key, keeps its state in
+    /// the directory, waits a fiftieth, and sees nothing of whoever runs the tests.
+    pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut command = self.dir.command(arguments);
+        for name in env::PROXIES.iter().chain([&env::NO_PROXY]) {
+            command.env_remove(name).env_remove(name.to_lowercase());
+        }
+        let strange = [
+            env::HOME,
+            "USERPROFILE",
+            "NETRC",
+            env::SSL_CERT_FILE,
+            env::TOGETHER_CUSTOM_HEADERS,
+            env::WANDB_API_KEY,
+            env::WANDB_RUN_ID,
+        ];
+        for name in strange {
+            command.env_remove(name);
+        }
+        command
+            .env(env::TOGETHER_BASE_URL, self.server.url())
+            .env(env::TOGETHER_API_KEY, KEY)
+            .env(env::XDG_STATE_HOME, self.dir.path("state"))
+            .env(env::CTXTUNE_TIME_SCALE, "0.02")
+            .env("LC_ALL", "C.UTF-8");
+        command
+    }
+
+    /// The same, run.
+    pub fn ctxtune<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Outcome {
+        Outcome::of(self.command(arguments))
+    }
+
+    /// Prepares `out` from `count` records and submits it with `flags`; gives the job's id.
+    #[track_caller]
+    pub fn submit(&self, count: usize, flags: &[&str]) -> String {
+        self.dir.corpus(count).prepare(&[]).expect(0);
+        let run = self.ctxtune(["submit", "out", "--yes"].iter().chain(flags)).expect(0);
+        run.stdout.trim_end().to_owned()
+    }
+}
+
+/// The system's clock, which can be put forward.
+struct AheadClock {
+    system: SystemClock,
+    ahead: Mutex<Duration>,
+}
+
+impl Clock for AheadClock {
+    fn now(&self) -> Timestamp {
+        self.system.now() + *self.ahead.lock().unwrap()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.system.elapsed() + *self.ahead.lock().unwrap()
+    }
+
+    fn wait(&self, duration: Duration) -> Result<(), Stopped> {
+        self.system.wait(duration)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.system.is_stopped()
     }
 }
 

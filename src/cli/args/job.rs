@@ -70,8 +70,18 @@ pub struct MonitorArgs {
     pub voice: Voice,
 }
 
+const STATUS_HELP: &str = "\
+Examples:
+  ctxtune status ft-0123abcd
+  ctxtune status --last
+  [ \"$(ctxtune status -q out)\" = completed ] && ctxtune download out
+
+stdout: the status, one word. It is a look, not a wait: `ctxtune monitor` waits.
+Exit codes: 0 whatever the status, 2 no such job, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
+
 /// The arguments of a command about one job.
 #[derive(Debug, Args)]
+#[command(after_help = STATUS_HELP)]
 pub struct JobArgs {
     /// A job's id, or a directory of `prepare`
     #[arg(value_name = "JOB|OUT", required_unless_present = "last")]
@@ -87,8 +97,18 @@ pub struct JobArgs {
     pub voice: Voice,
 }
 
+const CANCEL_HELP: &str = "\
+Examples:
+  ctxtune cancel ft-0123abcd
+  ctxtune cancel --yes \"$JOB\"
+
+What was trained until then is billed. stdout: the status afterwards.
+Exit codes: 0 done, 1 it has ended or is being cancelled, 2 no such job, 4 key, 5 network,
+9 nobody agreed, 130 SIGINT, 143 SIGTERM.";
+
 /// The arguments of `cancel`.
 #[derive(Debug, Args)]
+#[command(after_help = CANCEL_HELP)]
 pub struct CancelArgs {
     /// The job's id
     #[arg(value_name = "JOB")]
@@ -104,8 +124,18 @@ pub struct CancelArgs {
     pub voice: Voice,
 }
 
+const JOBS_HELP: &str = "\
+Examples:
+  ctxtune jobs
+  ctxtune jobs -n 0 | awk -F '\\t' '$2 == \"running\" {print $1}'
+  ctxtune jobs --json | jq -r '.jobs[] | select(.status == \"completed\") | .model'
+
+stdout: a line a job, `id<TAB>status<TAB>created<TAB>base model<TAB>tuned model`; a table on a terminal.
+Exit codes: 0 done, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
+
 /// The arguments of `jobs`.
 #[derive(Debug, Args)]
+#[command(after_help = JOBS_HELP)]
 pub struct JobsArgs {
     /// Show this many, newest first; 0 shows all
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
@@ -118,8 +148,18 @@ pub struct JobsArgs {
     pub voice: Voice,
 }
 
+const FILES_HELP: &str = "\
+Examples:
+  ctxtune files
+  ctxtune files delete file-0123abcd file-4567ef01
+
+stdout: a line a file, `id<TAB>bytes<TAB>created<TAB>purpose<TAB>processing<TAB>name`; a table on a terminal.
+`delete` prints the ids that it deleted. A file that is needed again is uploaded again.
+Exit codes: 0 done, 1 failed, 2 no such file, 4 key, 5 network, 9 nobody agreed, 130 SIGINT, 143 SIGTERM.";
+
 /// The arguments of `files`.
 #[derive(Debug, Args)]
+#[command(after_help = FILES_HELP)]
 pub struct FilesArgs {
     /// What to do; without it the files are listed.
     #[command(subcommand)]
@@ -148,8 +188,17 @@ pub enum FilesCommand {
     },
 }
 
+const CHECKPOINTS_HELP: &str = "\
+Examples:
+  ctxtune checkpoints ft-0123abcd
+  ctxtune download out --adapter --checkpoint \"$(ctxtune checkpoints out | tail -1 | cut -f 1)\"
+
+stdout: a line a checkpoint, the last step first: `step<TAB>created<TAB>kind<TAB>path`; a table on a terminal.
+Exit codes: 0 done, 2 no such job, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
+
 /// The arguments of `checkpoints`.
 #[derive(Debug, Args)]
+#[command(after_help = CHECKPOINTS_HELP)]
 pub struct CheckpointsArgs {
     /// A job's id, or a directory of `prepare`
     #[arg(value_name = "JOB|OUT")]
@@ -167,7 +216,9 @@ Examples:
   ctxtune download ft-0123abcd --adapter
   ctxtune download out --checkpoint 40 -o adapter.tar.zst
 
-A download that was cut goes on where it stopped. stdout: the file.";
+A download that was cut goes on where it stopped. stdout: the file.
+Exit codes: 0 done, 1 another file is in the way, 2 no such job or checkpoint, 4 key, 5 network,
+6 the job failed, 7 it was cancelled, 8 it still runs, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of `download`.
 #[derive(Debug, Args)]

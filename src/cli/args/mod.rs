@@ -42,6 +42,20 @@ pub enum Command {
     Monitor(Box<MonitorArgs>),
     /// Prepare, upload, submit and monitor in one go; goes on wherever it was stopped
     Finetune(Box<FinetuneArgs>),
+    /// Show one job as it is now
+    Status(JobArgs),
+    /// Cancel a job; steps already done are billed
+    Cancel(CancelArgs),
+    /// List the jobs of the project
+    Jobs(JobsArgs),
+    /// List or delete the files of the project
+    Files(FilesArgs),
+    /// List the checkpoints of a job
+    Checkpoints(CheckpointsArgs),
+    /// Fetch the weights of a finished job
+    Download(DownloadArgs),
+    /// Look at keys, network, clock and settings before they fail; creates nothing
+    Doctor(Box<DoctorArgs>),
     /// Try the whole pipeline against a server on this machine; nothing is trained or paid for
     Rehearse(Box<RehearseArgs>),
     /// Print the completion script of a shell
@@ -61,6 +75,13 @@ impl Command {
             Command::Submit(_) => "submit",
             Command::Monitor(_) => "monitor",
             Command::Finetune(_) => "finetune",
+            Command::Status(_) => "status",
+            Command::Cancel(_) => "cancel",
+            Command::Jobs(_) => "jobs",
+            Command::Files(_) => "files",
+            Command::Checkpoints(_) => "checkpoints",
+            Command::Download(_) => "download",
+            Command::Doctor(_) => "doctor",
             Command::Rehearse(_) => "rehearse",
             Command::Completions { .. } => "completions",
         }
@@ -75,6 +96,13 @@ impl Command {
             Command::Submit(args) => args.voice,
             Command::Monitor(args) => args.voice,
             Command::Finetune(args) => args.voice,
+            Command::Status(args) => args.voice,
+            Command::Cancel(args) => args.voice,
+            Command::Jobs(args) => args.voice,
+            Command::Files(args) => args.voice,
+            Command::Checkpoints(args) => args.voice,
+            Command::Download(args) => args.voice,
+            Command::Doctor(args) => args.voice,
             Command::Rehearse(args) => args.voice,
             Command::Completions { .. } => Voice::default(),
         }
@@ -85,13 +113,13 @@ impl Command {
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Voice {
     /// Print one JSON document on stdout, also on failure
-    #[arg(long, help_heading = "Output")]
+    #[arg(long, help_heading = "Output", global = true)]
     pub json: bool,
     /// Say nothing but errors on stderr
-    #[arg(short, long, help_heading = "Output", conflicts_with = "verbose")]
+    #[arg(short, long, help_heading = "Output", conflicts_with = "verbose", global = true)]
     pub quiet: bool,
     /// Name everything a summary would only count
-    #[arg(short, long, help_heading = "Output")]
+    #[arg(short, long, help_heading = "Output", global = true)]
     pub verbose: bool,
 }
 

@@ -11,7 +11,7 @@ use crate::config::TuneChoices;
 #[derive(Debug, Clone, Args)]
 pub struct RemoteArgs {
     /// The API, with or without /v1 [default: $TOGETHER_BASE_URL, else https://api.together.ai]
-    #[arg(long, value_name = "URL", help_heading = "Service")]
+    #[arg(long, value_name = "URL", help_heading = "Service", global = true)]
     pub base_url: Option<String>,
 }
 
@@ -157,8 +157,19 @@ impl FinetuneArgs {
     }
 }
 
+const DOCTOR_HELP: &str = "\
+Examples:
+  ctxtune doctor
+  ctxtune doctor out --config-path=training/finetune_config.yaml
+  ctxtune doctor --lora-rank 128 --json | jq '.checks[] | select(.level != \"ok\")'
+
+Takes the flags and the file of `submit`, asks the service, and creates nothing there or here.
+Exit codes: 0 all well, warnings among it, 1 OUT cannot be written, 2 a value over a limit or an unknown
+model, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
+
 /// The arguments of `doctor`.
 #[derive(Debug, Args)]
+#[command(after_help = DOCTOR_HELP)]
 pub struct DoctorArgs {
     /// The output directory to look at [default: output_dir of the configuration, else training/output]
     #[arg(value_name = "OUT")]

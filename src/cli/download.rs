@@ -1,0 +1,262 @@
+//! `ctxtune download`: the weights of a job as an archive, under a name that says what it is.
+//!
+//! The transport keeps what has come and goes on with it; here is decided which weights, whether
+//! there are any, and that no other file is written over.
+
+use std::path::{Path, PathBuf};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value};
+
+use crate::cli::Signals;
+use crate::cli::args::DownloadArgs;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::report::{Terminal, sized};
+use crate::cli::service::Service;
+use crate::cli::watch::one_line;
+use crate::together::download::{Probe, Wanted, Which, fetch, probe};
+use crate::together::job::{Ending, Job, JobId};
+use crate::together::{self, jobs};
+
+const COMMAND: &str = "download";
+
+/// The most characters of a file's name that are taken from the service.
+const NAME_CHARACTERS: usize = 120;
+
+/// An archive that is there.
+struct Fetched {
+    job: JobId,
+    which: Which,
+    step: Option<u64>,
+    path: PathBuf,
+    bytes: u64,
+    /// Whether it was there before.
+    was_there: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &DownloadArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+    match download(args, signals, terminal) {
+        Ok(fetched) => {
+            let how = if fetched.was_there { "is already there" } else { "downloaded" };
+            terminal
+                .label("weights", &format!("{} {how} ({})", fetched.path.display(), sized(fetched.bytes)));
+            terminal.label("next", &unpacking(&fetched.path));
+            let path = fetched.path.as_os_str().as_encoded_bytes().to_vec();
+            terminal.succeed(COMMAND, Some(&path), document(&fetched))
+        }
+        Err(failure) => terminal.fail(COMMAND, &failure, Map::new()),
+    }
+}
+
+fn download(args: &DownloadArgs, signals: &Signals, terminal: &Terminal) -> Result<Fetched, Failure> {
+    let service = Service::open(&args.remote, signals, terminal)?;
+    let id = service.job(Some(&args.target))?;
+    let job = jobs::retrieve(&service.together, &id).map_err(|error| service.explain(error))?;
+    let which = which(args, &job)?;
+    if args.checkpoint.is_none() {
+        require_end(&job)?;
+    }
+    let wanted = Wanted { job: &id, checkpoint: which, step: args.checkpoint };
+    let explain = |error: together::Error| explain(&service, error, &job);
+    let known = probe(&service.together, wanted).map_err(explain)?;
+    let path = place(args.output.as_deref(), &name(&job, wanted, known.extension));
+    let fetched = |bytes, was_there| Fetched {
+        job: id.clone(),
+        which,
+        step: args.checkpoint,
+        path: path.clone(),
+        bytes,
+        was_there,
+    };
+    if let Some(bytes) = there(&path, &known)? {
+        return Ok(fetched(bytes, true));
+    }
+    let bar = bar(&path, terminal);
+    let mut progress = |written: u64, total: Option<u64>| {
+        if let Some(total) = total {
+            bar.set_length(total);
+        }
+        bar.set_position(written);
+    };
+    let bytes = fetch(&service.together, wanted, &path, &mut progress);
+    bar.finish_and_clear();
+    Ok(fetched(bytes.map_err(explain)?, false))
+}
+
+/// Which weights are meant.
+fn which(args: &DownloadArgs, job: &Job) -> Result<Which, Failure> {
+    match (job.trains_all_weights(), args.adapter) {
+        (true, true) => Err(Failure::new(
+            Exit::Usage,
+            "no_adapter",
+            format!("the job {} trains all weights and has no adapter", job.id),
+            "leave out --adapter",
+        )),
+        (true, false) => Ok(Which::Full),
+        (false, true) => Ok(Which::Adapter),
+        (false, false) => Ok(Which::Merged),
+    }
+}
+
+/// Refuses where the last weights are not there, or never will be.
+fn require_end(job: &Job) -> Result<(), Failure> {
+    let id = &job.id;
+    let kept =
+        format!("`ctxtune checkpoints {id}` lists what was kept; --checkpoint STEP fetches one of them");
+    let (exit, code, hint) = match job.status.ending() {
+        Some(Ending::Completed) => return Ok(()),
+        Some(Ending::Failed) => (Exit::JobFailed, "job_failed", kept),
+        Some(Ending::Cancelled) => (Exit::JobCancelled, "job_cancelled", kept),
+        None => (
+            Exit::JobRunning,
+            "job_running",
+            format!(
+                "`ctxtune monitor {id}` waits for its end; --checkpoint STEP fetches what is kept so far"
+            ),
+        ),
+    };
+    let message = format!("the job {id} has no finished model: it is {}", job.status);
+    Err(Failure::new(exit, code, message, hint))
+}
+
+/// The service's refusal, which is most often about the step.
+fn explain(service: &Service, error: together::Error, job: &Job) -> Failure {
+    let is_about_step = matches!(error.status(), Some(400 | 404));
+    let failure = service.explain(error);
+    if is_about_step {
+        let hint = format!("`ctxtune checkpoints {}` lists the steps whose weights were kept", job.id);
+        return Failure { exit: Exit::Usage, code: "no_checkpoint", hint: Some(hint), ..failure };
+    }
+    failure
+}
+
+/// A file's name that says what is in it and is one wherever it goes.
+fn name(job: &Job, wanted: Wanted<'_>, extension: &str) -> String {
+    let model = job.model_output_name().unwrap_or_default();
+    let safe = |character: char| match character {
+        '.' | '_' | '-' => character,
+        character if character.is_ascii_alphanumeric() => character,
+        _ => '-',
+    };
+    let last = model.rsplit('/').next().unwrap_or_default();
+    let stem: String = last.chars().take(NAME_CHARACTERS).map(safe).collect();
+    let stem = match stem.trim_matches(['.', '-']) {
+        "" => job.id.as_str(),
+        stem => stem,
+    };
+    let step = wanted.step.map(|step| format!("-step-{step}")).unwrap_or_default();
+    format!("{stem}{step}-{}.{extension}", word(wanted.checkpoint))
+}
+
+fn word(which: Which) -> &'static str {
+    match which {
+        Which::Merged => "merged",
+        Which::Adapter => "adapter",
+        Which::Full => "full",
+    }
+}
+
+/// Where the file goes: in this directory, in that directory, or exactly there.
+fn place(output: Option<&Path>, name: &str) -> PathBuf {
+    match output {
+        None => PathBuf::from(name),
+        Some(dir) if dir.is_dir() => dir.join(name),
+        Some(file) => file.to_owned(),
+    }
+}
+
+/// The length of the archive where it stands at `path` already.
+///
+/// # Errors
+/// When something else stands there.
+fn there(path: &Path, known: &Probe) -> Result<Option<u64>, Failure> {
+    let Ok(metadata) = path.symlink_metadata() else { return Ok(None) };
+    let bytes =
+        std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
+    if let Some(bytes) = bytes.filter(|bytes| known.bytes == Some(*bytes)) {
+        return Ok(Some(bytes));
+    }
+    let found = match bytes {
+        Some(bytes) => format!("a file of {bytes} bytes"),
+        None if metadata.is_file() => "a file".to_owned(),
+        None => "something that is no file".to_owned(),
+    };
+    let here = known.bytes.map_or("unknown length".to_owned(), |bytes| format!("{bytes} bytes"));
+    let message =
+        format!("`{}` is {found}, and the archive has {here}: it is not written over", path.display());
+    Err(Failure::new(
+        Exit::Failed,
+        "in_the_way",
+        message,
+        "move it away, or name another place with --output",
+    ))
+}
+
+fn bar(path: &Path, terminal: &Terminal) -> ProgressBar {
+    let bar = if terminal.may_draw() { ProgressBar::no_length() } else { ProgressBar::hidden() };
+    let template = "{prefix} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
+    let style = ProgressStyle::with_template(template);
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_prefix(one_line(&path.file_name().unwrap_or_default().to_string_lossy()));
+    bar
+}
+
+/// How to unpack the archive, for a shell.
+fn unpacking(path: &Path) -> String {
+    let shown = path.display().to_string();
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "._-/".contains(character);
+    let quoted = match shown.chars().all(is_plain) && !shown.starts_with('-') {
+        true => shown.clone(),
+        false => format!("'{}'", shown.replace('\'', r"'\''")),
+    };
+    let flags = if shown.ends_with("gz") { "-xzf" } else { "--zstd -xf" };
+    format!("tar {flags} {quoted}")
+}
+
+/// The fields of the JSON document beside the common ones.
+fn document(fetched: &Fetched) -> Map<String, Value> {
+    let mut fields = Map::new();
+    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
+    put("job", fetched.job.as_str().into());
+    put("checkpoint", word(fetched.which).into());
+    put("step", fetched.step.into());
+    put("file", fetched.path.to_string_lossy().into());
+    put("bytes", fetched.bytes.into());
+    put("already_there", fetched.was_there.into());
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(model: &str, step: Option<u64>, expected: &str) {
+        let object = json!({ "id": "ft-1", "status": "completed", "model_output_name": model });
+        let job = Job::read(&object).unwrap();
+        let wanted = Wanted { job: &job.id, checkpoint: Which::Adapter, step };
+        assert_eq!(name(&job, wanted, "tar.zst"), expected, "{model}");
+    }
+
+    #[test]
+    fn a_name_says_what_is_in_the_file_and_stays_in_its_directory() {
+        check("me/Llama-8B-gen-0a1b", None, "Llama-8B-gen-0a1b-adapter.tar.zst");
+        check("me/Llama-8B:gen:ft-1", Some(40), "Llama-8B-gen-ft-1-step-40-adapter.tar.zst");
+        check("", None, "ft-1-adapter.tar.zst");
+        check("me/", None, "ft-1-adapter.tar.zst");
+        check("../..", None, "ft-1-adapter.tar.zst");
+        check("a/..\\x\u{1b}[31m", None, "x--31m-adapter.tar.zst");
+        check("a/-rf", None, "rf-adapter.tar.zst");
+    }
+
+    #[test]
+    fn a_path_is_quoted_for_the_shell_where_it_must_be() {
+        let check = |path: &str, expected: &str| assert_eq!(unpacking(Path::new(path)), expected);
+        check("a-b_1.tar.zst", "tar --zstd -xf a-b_1.tar.zst");
+        check("/m/a.tar.gz", "tar -xzf /m/a.tar.gz");
+        check("my model's.tar.zst", r"tar --zstd -xf 'my model'\''s.tar.zst'");
+    }
+}

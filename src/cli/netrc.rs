@@ -1,0 +1,221 @@
+//! Keys by host, from the file that `curl`, `ftp` and `wandb login` share.
+//!
+//! Read as Python's `netrc` does, since that is what wrote the entry: quotes, backslashes, comments
+//! where a keyword is due, macros passed over, the last entry of a host wins, `default` serves a
+//! host without one. What is not understood is passed over; nothing of it is ever shown.
+
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+
+use crate::cli::environment::Environment;
+use crate::env;
+
+/// The names that the file may have in the home directory.
+const NAMES: [&str; 2] = [".netrc", "_netrc"];
+
+/// The password for `host`, and the file it stands in: that of `NETRC`, else the one at home.
+pub fn find(environment: &Environment, host: &str) -> Option<(PathBuf, SecretString)> {
+    let places = match (environment.get(env::NETRC), environment.get(env::HOME)) {
+        (Some(named), home) => vec![at_home(named, home)],
+        (None, Some(home)) => NAMES.iter().map(|name| Path::new(home).join(name)).collect(),
+        (None, None) => Vec::new(),
+    };
+    places.into_iter().find_map(|path| {
+        let bytes = std::fs::read(&path).ok()?;
+        let password = password(&String::from_utf8_lossy(&bytes), host)?;
+        Some((path, SecretString::from(password)))
+    })
+}
+
+/// `~/…` as a shell would read it: a variable in a file is not expanded by anybody.
+fn at_home(named: &str, home: Option<&str>) -> PathBuf {
+    match (named.strip_prefix("~/"), home) {
+        (Some(below), Some(home)) => Path::new(home).join(below),
+        _ => PathBuf::from(named),
+    }
+}
+
+/// The password that `text` holds for `host`.
+pub fn password(text: &str, host: &str) -> Option<String> {
+    let mut tokens = Tokens(text);
+    let (mut found, mut default) = (None, None);
+    // Whom the entry that is read is for.
+    let mut entry = Entry::Other;
+    while let Some(keyword) = tokens.keyword() {
+        match keyword.as_str() {
+            "machine" => {
+                let is_host = tokens.next()?.eq_ignore_ascii_case(host);
+                entry = if is_host { Entry::Host } else { Entry::Other };
+            }
+            "default" => entry = Entry::Default,
+            "macdef" => {
+                tokens.skip_macro();
+                entry = Entry::Other;
+            }
+            "login" | "user" | "account" => {
+                tokens.next();
+            }
+            "password" => {
+                let password = tokens.next().filter(|password| !password.trim().is_empty());
+                match entry {
+                    Entry::Host => found = password.or(found),
+                    Entry::Default => default = password.or(default),
+                    Entry::Other => {}
+                }
+            }
+            _ => {}
+        }
+    }
+    found.or(default)
+}
+
+/// Whom an entry is for.
+#[derive(Clone, Copy)]
+enum Entry {
+    /// The host that is looked for.
+    Host,
+    /// Every host without an entry.
+    Default,
+    /// Somebody else.
+    Other,
+}
+
+/// The rest of the file.
+struct Tokens<'t>(&'t str);
+
+impl Tokens<'_> {
+    /// The next word; comments are none.
+    fn keyword(&mut self) -> Option<String> {
+        loop {
+            self.0 = self.0.trim_start();
+            if !self.0.starts_with('#') {
+                return self.next();
+            }
+            self.0 = self.0.split_once('\n')?.1;
+        }
+    }
+
+    /// The next word, whatever it begins with; quotes and backslashes are resolved.
+    fn next(&mut self) -> Option<String> {
+        self.0 = self.0.trim_start();
+        let mut word = String::new();
+        let mut characters = self.0.char_indices();
+        let is_quoted = self.0.starts_with('"');
+        if is_quoted {
+            characters.next();
+        }
+        let mut rest = "";
+        while let Some((at, character)) = characters.next() {
+            let is_end = if is_quoted { character == '"' } else { character.is_whitespace() };
+            if is_end {
+                rest = &self.0[at + character.len_utf8()..];
+                break;
+            }
+            match character {
+                '\\' => word.extend(characters.next().map(|(_, escaped)| escaped)),
+                character => word.push(character),
+            }
+        }
+        let is_word = is_quoted || !self.0.is_empty();
+        self.0 = rest;
+        is_word.then_some(word)
+    }
+
+    /// Passes over a macro, which ends at an empty line.
+    fn skip_macro(&mut self) {
+        let end = ["\n\n", "\n\r\n"].iter().filter_map(|end| Some(self.0.find(end)? + end.len())).min();
+        self.0 = end.map_or("", |end| &self.0[end..]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    const HOST: &str = "api.wandb.ai";
+
+    #[track_caller]
+    fn check(text: &str, expected: Option<&str>) {
+        assert_eq!(password(text, HOST).as_deref(), expected, "{text}");
+    }
+
+    #[test]
+    fn an_entry_is_found_on_one_line_or_several() {
+        check("machine api.wandb.ai login user password k1", Some("k1"));
+        check("machine api.wandb.ai\n  login user\n\tpassword k1\n", Some("k1"));
+        check(
+            "machine a login b password c\r\nmachine api.wandb.ai\r\nlogin u\r\npassword k1\r\n",
+            Some("k1"),
+        );
+        check("machine API.wandb.ai password k1 login user", Some("k1"));
+        check("machine api.wandb.ai login user account a password k1", Some("k1"));
+    }
+
+    #[test]
+    fn other_hosts_and_broken_entries_give_nothing() {
+        check("", None);
+        check("machine", None);
+        check("machine api.wandb.ai login user", None);
+        check("machine api.wandb.ai login user password", None);
+        check("machine api.wandb.ai login user password \"\"", None);
+        check("machine wandb.ai password k1", None);
+        check("machine api.wandb.ai.example password k1", None);
+        check("password k1", None);
+    }
+
+    #[test]
+    fn quotes_and_backslashes_are_resolved() {
+        check(r#"machine "api.wandb.ai" login "a b" password "k \"1\"""#, Some("k \"1\""));
+        check(r"machine api.wandb.ai login u password k\ 1\\", Some(r"k 1\"));
+        check("machine api.wandb.ai login password password k1", Some("k1"));
+    }
+
+    #[test]
+    fn comments_are_passed_over_and_a_password_may_begin_like_one() {
+        check("# machine api.wandb.ai password no\nmachine api.wandb.ai # note\n password k1", Some("k1"));
+        check("machine api.wandb.ai login u password #k1", Some("#k1"));
+        check("#", None);
+    }
+
+    #[test]
+    fn the_last_entry_wins_and_the_default_only_where_there_is_none() {
+        check("machine api.wandb.ai password k1\nmachine api.wandb.ai password k2", Some("k2"));
+        check("default login u password d\nmachine api.wandb.ai password k1", Some("k1"));
+        check("machine a password b\ndefault login u password d", Some("d"));
+    }
+
+    #[test]
+    fn macros_are_passed_over() {
+        check(
+            "macdef init\nmachine api.wandb.ai password no\n\nmachine api.wandb.ai password k1",
+            Some("k1"),
+        );
+        check("machine api.wandb.ai password k1\nmacdef init\npassword no\n", Some("k1"));
+    }
+
+    #[test]
+    fn the_variable_wins_over_the_home_directory() {
+        let home = tempfile::tempdir().unwrap();
+        let write = |name: &str, key: &str| {
+            std::fs::write(home.path().join(name), format!("machine {HOST} password {key}")).unwrap();
+        };
+        let found = |named: Option<&str>| {
+            let home = (env::HOME, home.path().to_string_lossy().into_owned());
+            let named = named.map(|named| (env::NETRC, named.to_owned()));
+            let environment = Environment::of(std::iter::once(home).chain(named));
+            find(&environment, HOST).map(|(_, key)| key.expose_secret().to_owned())
+        };
+        assert_eq!(found(None), None);
+        write("_netrc", "k2");
+        assert_eq!(found(None).as_deref(), Some("k2"));
+        write(".netrc", "k1");
+        write("other", "k3");
+        assert_eq!(found(None).as_deref(), Some("k1"));
+        assert_eq!(found(Some("~/other")).as_deref(), Some("k3"));
+        assert_eq!(found(Some("/nowhere")), None);
+        assert!(find(&Environment::default(), HOST).is_none());
+    }
+}

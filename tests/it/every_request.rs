@@ -1,0 +1,199 @@
+//! Every request of a run fails in every way once, or the program dies at it: one job comes of it.
+//!
+//! The requests of one clean run are counted; then each of them has a run of its own for each fault,
+//! repeated until it succeeds, as a person or a script would.
+
+use std::fs::File;
+use std::io::Read;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+
+use ctxtune::env;
+use ctxtune::rehearsal::faults::{Action, Faults, Rule, Side, When};
+use ctxtune::rehearsal::{Script, Seen, Stage};
+
+use crate::service::status_with_retry_after;
+use crate::support::{Rehearsal, Tree};
+
+const FINETUNE: [&str; 6] = ["finetune", "corpus", "-o", "out", "--no-sync", "--yes"];
+
+/// Runs until a fault is got over, the one that meets it included.
+const MOST_RUNS: usize = 4;
+
+/// Requests after the creation that are tried too; watching goes on alike.
+const WATCHED: usize = 4;
+
+/// What happens to one request.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    LoseReply,
+    ResetBefore,
+    ResetAfter,
+    ServerError,
+    TooMany,
+    KilledBefore,
+    KilledAfter,
+}
+
+const FAULTS: [Fault; 7] = [
+    Fault::LoseReply,
+    Fault::ResetBefore,
+    Fault::ResetAfter,
+    Fault::ServerError,
+    Fault::TooMany,
+    Fault::KilledBefore,
+    Fault::KilledAfter,
+];
+
+impl Fault {
+    /// What the server does, and at what the program dies.
+    fn of(self) -> (Option<Action>, Option<Stage>) {
+        let error =
+            || Action::Status { status: 500, headers: Vec::new(), body: String::new(), side: Side::Before };
+        match self {
+            Fault::LoseReply => (Some(Action::LoseReply), None),
+            Fault::ResetBefore => (Some(Action::Reset(Side::Before)), None),
+            Fault::ResetAfter => (Some(Action::Reset(Side::After)), None),
+            Fault::ServerError => (Some(error()), None),
+            Fault::TooMany => (Some(status_with_retry_after(429)), None),
+            Fault::KilledBefore => (None, Some(Stage::Received)),
+            Fault::KilledAfter => (None, Some(Stage::Acted)),
+        }
+    }
+}
+
+/// The program under test, to be killed at one stage of one request.
+struct Victim {
+    at: Option<(Stage, usize)>,
+    child: Mutex<Option<Child>>,
+    born: Condvar,
+}
+
+impl Victim {
+    fn strike(&self, stage: Stage, seen: &Seen) {
+        if self.at != Some((stage, seen.number)) {
+            return;
+        }
+        let mut child = self.child.lock().unwrap();
+        while child.is_none() {
+            child = self.born.wait(child).unwrap();
+        }
+        let child = child.as_mut().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Runs the command of `rehearsal` within reach: its exit code, and what it printed.
+    fn run(&self, rehearsal: &Rehearsal) -> (Option<i32>, String) {
+        let mut command = rehearsal.command(FINETUNE);
+        command.env(env::CTXTUNE_GRACE_SECONDS, "0.05");
+        command.stdout(Stdio::piped()).stderr(File::create(rehearsal.dir.path("stderr")).unwrap());
+        let mut child = command.spawn().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        *self.child.lock().unwrap() = Some(child);
+        self.born.notify_all();
+        let mut printed = String::new();
+        stdout.read_to_string(&mut printed).unwrap();
+        let ended = self.child.lock().unwrap().take().unwrap().wait().unwrap();
+        (ended.code(), printed)
+    }
+}
+
+/// A server one of whose requests, counted from 0, meets `fault`.
+fn scene(fault: Option<(usize, Fault)>) -> (Rehearsal, Arc<Victim>) {
+    let (action, stage) = fault.map(|(_, fault)| fault.of()).unwrap_or_default();
+    let number = fault.map_or(0, |(number, _)| number);
+    let rule = |action| Rule {
+        method: None,
+        path: "/".to_owned(),
+        when: When::Nth(vec![number as u64 + 1]),
+        times: None,
+        action,
+    };
+    let victim = Arc::new(Victim {
+        at: stage.map(|stage| (stage, number)),
+        child: Mutex::default(),
+        born: Condvar::new(),
+    });
+    let faults = Faults { rules: action.into_iter().map(rule).collect(), ..Faults::default() };
+    let script = Script { job_seconds: 0.3, verdict_seconds: 0.0, faults, ..Script::default() };
+    let watched = Arc::clone(&victim);
+    let rehearsal =
+        Rehearsal::watched(script, Arc::new(move |stage, seen: &Seen| watched.strike(stage, seen)));
+    rehearsal.dir.corpus(10);
+    (rehearsal, victim)
+}
+
+/// Runs into the fault and on to success; what is wrong then.
+fn trial(fault: (usize, Fault), clean: &Tree) -> Result<(), String> {
+    let (rehearsal, victim) = scene(Some(fault));
+    let mut codes = Vec::new();
+    let printed = loop {
+        let (code, printed) = victim.run(&rehearsal);
+        codes.push(code);
+        if code == Some(0) {
+            break printed;
+        }
+        let stderr = rehearsal.dir.read("stderr");
+        let may_fail = match fault.1 {
+            Fault::KilledBefore | Fault::KilledAfter => code.is_none() && codes.len() == 1,
+            _ => code == Some(5),
+        };
+        if !may_fail || codes.len() == MOST_RUNS || stderr.contains("panicked") {
+            return Err(format!("exit codes {codes:?}: {stderr}"));
+        }
+    };
+    let expect = |is_so: bool, what: String| if is_so { Ok(()) } else { Err(what) };
+    expect(rehearsal.server.jobs_created() == 1, format!("{} jobs", rehearsal.server.jobs_created()))?;
+    let names: Vec<_> = rehearsal.files().iter().map(|file| file["filename"].clone()).collect();
+    expect(names == ["train.jsonl", "val.jsonl"], format!("the files are {names:?}"))?;
+    let violations = rehearsal.server.violations();
+    expect(violations.is_empty(), format!("{violations:?}"))?;
+    let model = rehearsal.jobs()[0]["model_output_name"].as_str().unwrap().to_owned();
+    expect(printed == format!("{model}\n"), format!("printed {printed:?}, the model is {model}"))?;
+    check_ledgers(&rehearsal, &model)?;
+    expect(rehearsal.dir.result("out", &[]).as_ref() == Some(clean), "the data has changed".to_owned())
+}
+
+/// One whole ledger of the one job, and uploads that are all known to be fit.
+fn check_ledgers(rehearsal: &Rehearsal, model: &str) -> Result<(), String> {
+    let runs = rehearsal.ledgers();
+    let [run] = runs.as_slice() else { return Err(format!("{} ledgers", runs.len())) };
+    let uploads: serde_json::Value = serde_json::from_str(&rehearsal.dir.read("out/uploads.json")).unwrap();
+    let uploads = uploads["uploads"].as_array().unwrap();
+    let is_told = run["state"] == "created" && run["status"] == "completed" && run["model"] == model;
+    let is_fit = uploads.len() == 2 && uploads.iter().all(|upload| upload["state"] == "verified");
+    if is_told && is_fit { Ok(()) } else { Err(format!("ledgers: {run:#} {uploads:#?}")) }
+}
+
+#[test]
+fn whatever_request_fails_there_is_one_job_in_the_end() {
+    let (rehearsal, victim) = scene(None);
+    assert_eq!(victim.run(&rehearsal).0, Some(0), "{}", rehearsal.dir.read("stderr"));
+    let clean = rehearsal.dir.result("out", &[]).unwrap();
+    let requests = rehearsal.server.seen();
+    let creation =
+        requests.iter().position(|seen| (&*seen.method, &*seen.path) == ("POST", "/v1/fine-tunes"));
+    let creation = creation.unwrap();
+    let numbers = 0..=(creation + WATCHED).min(requests.len() - 1);
+    let faults: Vec<_> = numbers.flat_map(|number| FAULTS.map(|fault| (number, fault))).collect();
+    assert!(creation > 10 && faults.len() > 100, "{creation}");
+    let next = Mutex::new(faults.into_iter());
+    let failures = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                loop {
+                    let Some(fault) = next.lock().unwrap().next() else { return };
+                    if let Err(what) = trial(fault, &clean) {
+                        let Seen { method, path, .. } = &requests[fault.0];
+                        let line = format!("request {} ({method} {path}), {:?}: {what}", fault.0, fault.1);
+                        failures.lock().unwrap().push(line);
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().unwrap();
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}

@@ -1,0 +1,268 @@
+//! The API client against a scripted server: what is asked, what is believed, who sees the key.
+
+use ctxtune::together::file::{FileId, Processing};
+use ctxtune::together::job::{JobId, Status};
+use ctxtune::together::jobs::Availability;
+use ctxtune::together::{BaseUrl, Certainty, Error, Together, files, jobs};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use crate::server::{PATIENT, Request, Server, asker};
+
+pub const KEY: &str = "tgp_v1_do-not-print";
+
+/// The API at `server`, with a key.
+pub fn together(server: &Server) -> Together {
+    let base = BaseUrl::parse(&server.url("/v1/")).unwrap();
+    Together::new(asker(PATIENT, None).client, base, Some(SecretString::from(KEY)), Vec::new())
+}
+
+/// A server that answers every request with that JSON.
+fn answering(status: u16, body: Value) -> Server {
+    Server::start(move |exchange| exchange.json(status, &body))
+}
+
+fn has_key(request: &Request) -> bool {
+    request.header("authorization") == Some(&format!("Bearer {KEY}"))
+}
+
+fn job_id() -> JobId {
+    JobId::new("ft-1").unwrap()
+}
+
+#[test]
+fn every_call_asks_what_the_api_understands() {
+    let server = Server::start(|exchange| {
+        let line = exchange.request.line();
+        let answer = match line.as_str() {
+            "GET /v1/fine-tunes" => json!({ "data": [{ "id": "ft-1", "status": "queued" }] }),
+            "GET /v1/fine-tunes/ft-1/metrics?global_step_from=3" => {
+                json!({ "metrics": [{ "train/loss": 1 }] })
+            }
+            "GET /v1/fine-tunes/models/supported" => json!({ "models": ["a", "b"] }),
+            line if line.ends_with("/events") => json!({ "data": [{ "type": "JOB_START" }] }),
+            line if line.ends_with("/checkpoints") => json!({ "data": [{ "step": 4 }] }),
+            "GET /v1/files" => json!({ "data": [{ "id": "file-1" }] }),
+            _ => json!({ "id": "file-1", "status": "running" }),
+        };
+        exchange.json(200, &answer);
+    });
+    let together = together(&server);
+    let file = FileId::new("file-1").unwrap();
+    assert_eq!(jobs::list(&together).unwrap()[0].status.as_str(), "queued");
+    assert_eq!(jobs::retrieve(&together, &job_id()).unwrap().status.as_str(), "running");
+    assert_eq!(jobs::create(&together, &json!({ "model": "m" })).unwrap().id.as_str(), "file-1");
+    jobs::cancel(&together, &job_id()).unwrap();
+    assert_eq!(jobs::events(&together, &job_id()).unwrap()[0].kind, "job_start");
+    assert_eq!(jobs::metrics(&together, &job_id(), Some(3)).unwrap()[0].train_loss, Some(1.0));
+    assert_eq!(jobs::checkpoints(&together, &job_id()).unwrap()[0].step, Some(4));
+    assert_eq!(jobs::supported(&together).unwrap(), ["a", "b"]);
+    jobs::limits(&together, "meta/Llama 3").unwrap().unwrap();
+    jobs::estimate(&together, &json!({ "n_epochs": 3 })).unwrap();
+    assert_eq!(files::list(&together).unwrap()[0].processing, Processing::Untold);
+    files::retrieve(&together, &file).unwrap();
+    files::delete(&together, &file).unwrap();
+    let expected = [
+        "GET /v1/fine-tunes",
+        "GET /v1/fine-tunes/ft-1",
+        "POST /v1/fine-tunes",
+        "POST /v1/fine-tunes/ft-1/cancel",
+        "GET /v1/fine-tunes/ft-1/events",
+        "GET /v1/fine-tunes/ft-1/metrics?global_step_from=3",
+        "GET /v1/fine-tunes/ft-1/checkpoints",
+        "GET /v1/fine-tunes/models/supported",
+        "GET /v1/fine-tunes/models/limits?model_name=meta%2FLlama%203",
+        "POST /v1/fine-tunes/estimate-price",
+        "GET /v1/files",
+        "GET /v1/files/file-1",
+        "DELETE /v1/files/file-1",
+    ];
+    assert_eq!(server.lines(), expected);
+    let requests = server.requests();
+    assert!(requests.iter().all(has_key));
+    assert!(requests.iter().all(|request| request.header("accept") == Some("application/json")));
+    assert_eq!(requests[2].json(), json!({ "model": "m" }));
+}
+
+#[test]
+fn a_job_is_created_by_one_post_whatever_comes_back() {
+    for status in [408, 429, 500, 502, 503] {
+        let server = answering(status, json!({ "message": "busy" }));
+        let error = jobs::create(&together(&server), &json!({})).unwrap_err();
+        assert_eq!((error.status(), server.connections()), (Some(status), 1));
+    }
+    let server = Server::start(|exchange| exchange.read_body());
+    let error = jobs::create(&together(&server), &json!({})).unwrap_err();
+    assert_eq!((error.certainty(), server.connections()), (Certainty::Unknown, 1), "{error}");
+    let server = Server::saying(503, &[("Retry-After", "1")], "");
+    let error = jobs::create(&together(&server), &json!({})).unwrap_err();
+    assert_eq!((error.certainty(), server.connections()), (Certainty::NotAccepted, 1), "{error}");
+}
+
+#[test]
+fn what_may_arrive_twice_is_repeated() {
+    let check = |call: fn(&Together)| {
+        let server = Server::start(|exchange| match exchange.index {
+            0 => exchange.json(502, "{}"),
+            1 => exchange.read_body(),
+            _ => exchange.json(200, json!({ "id": "ft-1", "status": "running", "data": [], "models": [] })),
+        });
+        call(&together(&server));
+        let lines = server.lines();
+        assert!(lines.len() == 3 && lines.iter().all(|line| *line == lines[0]), "{lines:?}");
+    };
+    check(|together| drop(jobs::list(together).unwrap()));
+    check(|together| drop(jobs::retrieve(together, &job_id()).unwrap()));
+    check(|together| drop(jobs::cancel(together, &job_id()).unwrap()));
+    check(|together| drop(jobs::estimate(together, &json!({})).unwrap()));
+    check(|together| drop(together.whoami().unwrap()));
+    check(|together| files::delete(together, &FileId::new("f").unwrap()).unwrap());
+    check(|together| files::abort_parts(together, "u", &FileId::new("f").unwrap()).unwrap());
+}
+
+#[test]
+fn without_a_key_nothing_is_sent() {
+    let server = answering(200, json!({}));
+    let base = BaseUrl::parse(&server.url("")).unwrap();
+    let together = Together::new(asker(PATIENT, None).client, base, None, Vec::new());
+    assert!(matches!(together.whoami().unwrap_err(), Error::NoKey));
+    assert!(matches!(jobs::create(&together, &json!({})).unwrap_err(), Error::NoKey));
+    assert_eq!(server.connections(), 0);
+}
+
+#[test]
+fn own_headers_go_along_but_do_not_frame_or_authorize() {
+    let server = answering(200, json!({}));
+    let headers = [("X-Team", "a"), ("Authorization", "Basic b"), ("Content-Length", "9"), ("Accept", "c/d")];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let base = BaseUrl::parse(&server.url("")).unwrap();
+    let key = Some(SecretString::from(KEY));
+    Together::new(asker(PATIENT, None).client, base, key, headers).whoami().unwrap();
+    let request = &server.requests()[0];
+    assert_eq!((request.header("x-team"), request.header("accept")), (Some("a"), Some("c/d")));
+    assert!(has_key(request) && request.header("content-length").is_none());
+}
+
+#[test]
+fn an_api_that_redirects_is_not_followed() {
+    let elsewhere = answering(200, json!({ "id": "ft-1", "status": "running" }));
+    let url: &'static str = elsewhere.url("/v1/fine-tunes").leak();
+    for status in [301, 302, 303, 307, 308] {
+        let server = Server::start(move |exchange| exchange.reply(status, &[("Location", url)], ""));
+        let error = jobs::create(&together(&server), &json!({})).unwrap_err();
+        assert_eq!((error.status(), error.certainty()), (Some(status), Certainty::Unknown));
+        assert!(jobs::list(&together(&server)).is_err());
+    }
+    assert_eq!(elsewhere.connections(), 0);
+}
+
+#[test]
+fn an_answer_that_is_none_is_not_believed() {
+    let check = |body: &'static str| {
+        let server = Server::saying(200, &[], body);
+        let together = together(&server);
+        let results = [
+            jobs::create(&together, &json!({})).map(drop),
+            jobs::retrieve(&together, &job_id()).map(drop),
+            jobs::list(&together).map(drop),
+            jobs::events(&together, &job_id()).map(drop),
+            jobs::limits(&together, "m").map(drop),
+            jobs::estimate(&together, &json!({})).map(drop),
+            files::retrieve(&together, &FileId::new("f").unwrap()).map(drop),
+        ];
+        for (index, result) in results.into_iter().enumerate() {
+            let error = result.expect_err(&format!("{index} believes {body:?}"));
+            assert!(matches!(error, Error::Unreadable { .. }), "{error}");
+            assert_eq!((error.certainty(), error.is_passing()), (Certainty::Unknown, true), "{error}");
+        }
+    };
+    check("<html><title>Welcome to the hotel</title></html>");
+    check("{\"id\": \"ft-1\", \"stat");
+    check("");
+    check("null");
+    check("\"ok\"");
+    let server = Server::saying(200, &[], "<html><title>Welcome to the hotel</title></html>");
+    let error = jobs::list(&together(&server)).unwrap_err().to_string();
+    assert!(error.ends_with("it is no JSON: Welcome to the hotel"), "{error}");
+}
+
+#[test]
+fn the_words_of_a_refusal_are_shown_without_keys_and_queries() {
+    let body =
+        json!({ "error": { "message": format!("bad \u{1b}[1mkey {KEY} or w-secret"), "code": "odd" } });
+    let server = answering(400, body);
+    let together = together(&server);
+    let error = jobs::create(&together, &json!({ "wandb_key": "w-secret" })).unwrap_err();
+    let expected =
+        format!("POST {}: 400 from server: bad [1mkey [key] or [key] (odd)", server.url("/v1/fine-tunes"));
+    assert_eq!(error.to_string(), expected);
+    let error = jobs::metrics(&together, &job_id(), Some(1)).unwrap_err();
+    assert!(!format!("{error} {error:?} {together:?}").contains(KEY), "{error:?}");
+    assert!(!error.to_string().contains("global_step_from"), "{error}");
+}
+
+#[test]
+fn a_job_of_a_list_is_missed_only_if_it_has_no_id() {
+    let list = |data: Value| jobs::list(&together(&answering(200, data)));
+    let found = list(json!([{ "id": "a" }, { "status": "running" }, 7, { "id": "b", "status": "Running" }]));
+    let found: Vec<(String, Status)> =
+        found.unwrap().into_iter().map(|job| (job.id.to_string(), job.status)).collect();
+    assert_eq!(found, [("a".to_owned(), Status::new("")), ("b".to_owned(), Status::new("running"))]);
+    let error = list(json!({ "data": [{ "id": "../a", "status": "running" }] })).unwrap_err();
+    assert!(matches!(error, Error::Unreadable { .. }), "{error}");
+}
+
+#[test]
+fn limits_are_read_as_far_as_they_are_given() {
+    let object = json!({
+        "model_name": "m", "max_num_epochs": 20, "min_learning_rate": 1e-7, "max_seq_length_sft": 8192,
+        "supports_full_training": false, "lora_training": { "max_rank": 64, "min_batch_size": 8 },
+    });
+    let limits = jobs::limits(&together(&answering(200, object)), "m").unwrap().unwrap();
+    assert_eq!((limits.max_num_epochs, limits.max_num_evals), (Some(20), None));
+    assert_eq!((limits.min_learning_rate, limits.max_seq_length), (Some(1e-7), Some(8192)));
+    let lora = limits.lora.unwrap();
+    assert_eq!((lora.max_rank, lora.default_rank, lora.min_batch_size), (Some(64), None, Some(8)));
+    assert_eq!((limits.full, limits.supports_full_training), (None, Some(false)));
+    let unknown = answering(404, json!({ "message": "not tunable" }));
+    assert_eq!(jobs::limits(&together(&unknown), "m").unwrap(), None);
+}
+
+#[test]
+fn an_estimate_is_there_unless_the_server_says_no() {
+    let estimate = |object: Value| jobs::estimate(&together(&answering(200, object)), &json!({})).unwrap();
+    let there = estimate(json!({ "estimated_total_price": 4.2, "allowed_to_proceed": false }));
+    assert_eq!(there.availability, Availability::Available);
+    assert_eq!((there.dollars, there.allowed_to_proceed, there.user_limit), (Some(4.2), Some(false), None));
+    let no = estimate(json!({ "estimation_available": false, "unavailable_reason": "train_file_invalid" }));
+    assert_eq!(no.availability, Availability::Unavailable("train_file_invalid".to_owned()));
+    assert_eq!(no.dollars, None);
+}
+
+#[test]
+fn an_identity_is_read_as_far_as_it_is_given() {
+    let whole = Server::start(|exchange| {
+        let body = json!({
+            "type": "project_api_key", "api_key": { "id": "k" }, "organization": { "id": "o", "name": "Org" },
+            "project": { "id": "p", "name": "Project", "slug": "proj" },
+        });
+        let headers = [("Date", "Tue, 24 Nov 2026 10:00:05 GMT")];
+        exchange.reply(200, &headers, body.to_string());
+    });
+    let identity = together(&whole).whoami().unwrap();
+    assert_eq!(identity.project_slug.as_deref(), Some("proj"));
+    assert_eq!(identity.organization_name.as_deref(), Some("Org"));
+    assert_eq!(identity.key_id.as_deref(), Some("k"));
+    assert_eq!(identity.date, "2026-11-24T10:00:05Z".parse().ok());
+    let old = together(&answering(404, json!({ "message": "no such route" }))).whoami().unwrap();
+    assert_eq!((old.project_id, old.key_id), (None, None));
+    let error = together(&answering(401, json!({ "error": { "message": "bad key" } }))).whoami().unwrap_err();
+    assert_eq!((error.status(), error.certainty()), (Some(401), Certainty::Refused));
+}
+
+#[test]
+fn a_file_that_is_gone_is_removed() {
+    let gone = answering(404, json!({ "message": "no such file" }));
+    files::delete(&together(&gone), &FileId::new("f").unwrap()).unwrap();
+    files::abort_parts(&together(&gone), "u", &FileId::new("f").unwrap()).unwrap();
+}
