@@ -86,17 +86,7 @@ pub fn upsert(state: &mut State, input: &Map<String, Value>, now: Now) -> Result
         return Err(Refusal::new(404, format!("entity {entity} not found during upsertBucket")));
     }
     let project = text_of("modelName").filter(|project| !project.is_empty()).unwrap_or(PROJECT);
-    let index = match text_of("id").filter(|id| !id.is_empty()) {
-        Some(id) => {
-            let index = state.wandb.runs.iter().position(|run| run.storage_id == id);
-            Some(index.ok_or_else(|| Refusal::new(404, format!("run {id} not found during upsertBucket")))?)
-        }
-        None => {
-            let name = text_of("name").ok_or_else(|| Refusal::new(400, "neither id nor name of a run"))?;
-            check_name(name)?;
-            state.wandb.runs.iter().position(|run| run.project == project && run.name == name)
-        }
-    };
+    let index = position(state, project, input)?;
     let old = index.map(|index| &state.wandb.runs[index]);
     let sweep = text_of("sweep").map(str::to_owned).or_else(|| old.and_then(|run| run.sweep.clone()));
     let config = read(input, "config")?;
@@ -132,6 +122,21 @@ pub fn upsert(state: &mut State, input: &Map<String, Value>, now: Now) -> Result
         run.said.insert("displayName".to_owned(), json!(format!("rehearsal-run-{}", index + 1)));
     }
     Ok(json!({ "bucket": value(&state.wandb.runs[index]), "inserted": inserted }))
+}
+
+/// Which run is meant: by its storage id, else by its name; nothing when it is a new one.
+fn position(state: &State, project: &str, input: &Map<String, Value>) -> Result<Option<usize>, Refusal> {
+    let text_of = |name: &str| input.get(name).and_then(Value::as_str);
+    if let Some(id) = text_of("id").filter(|id| !id.is_empty()) {
+        let index = state.wandb.runs.iter().position(|run| run.storage_id == id);
+        return match index {
+            Some(index) => Ok(Some(index)),
+            None => Err(Refusal::new(404, format!("run {id} not found during upsertBucket"))),
+        };
+    }
+    let name = text_of("name").ok_or_else(|| Refusal::new(400, "neither id nor name of a run"))?;
+    check_name(name)?;
+    Ok(state.wandb.runs.iter().position(|run| run.project == project && run.name == name))
 }
 
 /// Asks for a run to be stopped: `stopRun`.
