@@ -70,7 +70,13 @@ fn cancel(args: &CancelArgs, signals: &Signals, terminal: &Terminal) -> Result<J
         match ask("Cancel it?", signals, terminal) {
             Ok(true) => {}
             Ok(false) => return Err(Refusal { failure: declined(&job), job: Some(Box::new(job)) }),
-            Err(stopped) => return Err(service.explain(stopped).into()),
+            Err(stopped) => {
+                let hint = Some(format!("the job {} goes on", job.id));
+                return Err(Refusal {
+                    failure: Failure { hint, ..service.explain(stopped) },
+                    job: Some(Box::new(job)),
+                });
+            }
         }
     }
     request(&service, job)

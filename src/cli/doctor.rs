@@ -102,7 +102,12 @@ fn way(args: &DoctorArgs, environment: &Environment) -> Finding {
     match proxy(environment) {
         Ok(None) => Finding::ok("none"),
         Ok(Some((name, proxy))) => {
-            let url = format!("{}://{}:{}", proxy.protocol(), proxy.host(), proxy.port());
+            let url = format!(
+                "{}://{}:{}",
+                proxy.protocol().to_string().to_ascii_lowercase(),
+                proxy.host(),
+                proxy.port()
+            );
             let is_passed = uri.is_some_and(|uri| proxy.is_no_proxy(&uri));
             let passed = if is_passed { ", which the base URL is asked without" } else { "" };
             Finding::ok(format!("{url} ({name}){passed}"))

@@ -128,6 +128,10 @@ fn explain(service: &Service, error: together::Error, job: &Job) -> Failure {
         let hint = format!("`ctxtune checkpoints {}` lists the steps whose weights were kept", job.id);
         return Failure { exit: Exit::Usage, code: "no_checkpoint", hint: Some(hint), ..failure };
     }
+    if matches!(failure.exit, Exit::Interrupted | Exit::Terminated) {
+        let hint = "run the same command again: it goes on where it stopped".to_owned();
+        return Failure { hint: Some(hint), ..failure };
+    }
     failure
 }
 

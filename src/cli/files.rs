@@ -165,7 +165,11 @@ fn try_delete(
     }
     if agreed == Agreed::IfAsked {
         let question = format!("Delete {}?", counted(found.len() as u64, "file"));
-        if !ask(&question, signals, terminal).map_err(|stopped| service.explain(stopped))? {
+        let unanswered = |stopped: Stopped| {
+            let hint = Some("nothing was deleted".to_owned());
+            Failure { hint, ..service.explain(stopped) }
+        };
+        if !ask(&question, signals, terminal).map_err(unanswered)? {
             let message = "nothing was deleted: the answer was no";
             return Err(Failure::new(Exit::Unspent, "declined", message, "run it again to be asked again"));
         }

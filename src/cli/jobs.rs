@@ -65,9 +65,15 @@ fn row(job: &Job) -> Vec<Cell> {
         Cell::new(job.id.as_str()),
         Cell::new(job.status.as_str()),
         moment(job.created_at()),
-        Cell::new(&job.model().unwrap_or_default()),
-        Cell::new(&job.model_output_name().unwrap_or_default()),
+        model(job.model()),
+        model(job.model_output_name()),
     ]
+}
+
+/// A model: for people without whose it is, since lines are short.
+fn model(name: Option<String>) -> Cell {
+    let name = name.unwrap_or_default();
+    Cell::of(&name, name.rsplit('/').next().unwrap_or_default())
 }
 
 /// A moment: to the second for programs, to the minute for people.

@@ -15,4 +15,5 @@ pub mod pace;
 pub mod parameters;
 pub mod price;
 pub mod progress;
+pub mod sweep;
 pub mod upload;
