@@ -5,7 +5,7 @@
 //! wrong with a record leaves here as a `RejectReason`; finding its place is cold work
 //! (`diagnose`). It knows no files.
 
-use simd_json::{Buffers, Tape};
+use simd_json::{Buffers, Node, Tape};
 
 use crate::json::{Charset, escape_once, escape_raw, escape_twice};
 use crate::prepare::diagnose::diagnose;
@@ -65,36 +65,63 @@ impl Parser {
         group_field: Option<&str>,
         look: impl FnOnce(&Record<'_>) -> T,
     ) -> Result<T, ParseFailure> {
-        if length > KEPT_BYTES {
-            // One huge record must not leave its buffers behind.
-            *self = Parser::default();
-        }
-        let bom = if buffer[..length].starts_with(UTF8_BOM) { UTF8_BOM.len() } else { 0 };
+        self.give_back(length);
+        let bom = bom(&buffer[..length]);
         if let Some(record) = self.scan(&buffer[bom..length], group_field) {
             return Ok(look(&record));
         }
-        self.with_any_record(&mut buffer[bom..], length - bom, group_field, look)
+        // The general path, with every rule of a record and its reason.
+        self.with_tape(&mut buffer[bom..], length - bom, |nodes, story_text| {
+            record::parse(nodes, group_field, story_text).map(|record| look(&record))
+        })
     }
 
-    /// The general path: simd-json's tape, and every rule of a record with its reason.
-    fn with_any_record<T>(
+    /// Parses only the context of the record, or the bare context, in the first `length` bytes of `buffer`,
+    /// which has [`PADDING`] more, and hands it to `look`. The bytes are changed.
+    ///
+    /// # Errors
+    /// Why the context is refused. A syntax error has no useful place yet: see [`diagnose`].
+    pub fn with_context<T>(
+        &mut self,
+        buffer: &mut [u8],
+        length: usize,
+        look: impl FnOnce(&Context<'_>) -> T,
+    ) -> Result<T, ParseFailure> {
+        self.give_back(length);
+        let bom = bom(&buffer[..length]);
+        self.with_tape(&mut buffer[bom..], length - bom, |nodes, _| {
+            record::parse_context(nodes).map(|context| look(&context))
+        })
+    }
+
+    /// One huge record must not leave its buffers behind.
+    fn give_back(&mut self, length: usize) {
+        if length > KEPT_BYTES {
+            *self = Parser::default();
+        }
+    }
+
+    /// Hands simd-json's tape to `read`, with room for a story.
+    fn with_tape<T>(
         &mut self,
         document: &mut [u8],
         length: usize,
-        group_field: Option<&str>,
-        look: impl FnOnce(&Record<'_>) -> T,
+        read: impl FnOnce(&[Node<'_>], &mut String) -> Result<T, RejectReason>,
     ) -> Result<T, ParseFailure> {
         let mut tape = std::mem::replace(&mut self.tape, Tape::null()).reset();
         let parsed = simd_json::fill_tape_padded(document, length, &mut self.buffers, &mut tape);
         let result = match parsed {
-            Ok(()) => record::parse(&tape.0, group_field, &mut self.story_text)
-                .map(|record| look(&record))
-                .map_err(ParseFailure::Record),
+            Ok(()) => read(&tape.0, &mut self.story_text).map_err(ParseFailure::Record),
             Err(error) => Err(ParseFailure::Json(error)),
         };
         self.tape = tape.reset();
         result
     }
+}
+
+/// How many bytes at the start of `document` are a byte order mark.
+fn bom(document: &[u8]) -> usize {
+    if document.starts_with(UTF8_BOM) { UTF8_BOM.len() } else { 0 }
 }
 
 /// Why a record could not be read.
@@ -120,10 +147,23 @@ impl ParseFailure {
 /// # Errors
 /// Why the record is refused, with its place.
 pub fn with_single_record<T>(bytes: &[u8], look: impl FnOnce(&Record<'_>) -> T) -> Result<T, RejectReason> {
+    let result = Parser::default().with_record(&mut padded(bytes), bytes.len(), None, look);
+    result.map_err(|failure| failure.explain(bytes))
+}
+
+/// Parses one context that stands alone: an answer of a model, or a record's.
+///
+/// # Errors
+/// Why the context is refused, with its place.
+pub fn with_single_context<T>(bytes: &[u8], look: impl FnOnce(&Context<'_>) -> T) -> Result<T, RejectReason> {
+    let result = Parser::default().with_context(&mut padded(bytes), bytes.len(), look);
+    result.map_err(|failure| failure.explain(bytes))
+}
+
+fn padded(bytes: &[u8]) -> Vec<u8> {
     let mut buffer = bytes.to_vec();
     buffer.resize(bytes.len() + PADDING, 0);
-    let result = Parser::default().with_record(&mut buffer, bytes.len(), None, look);
-    result.map_err(|failure| failure.explain(bytes))
+    buffer
 }
 
 /// The fixed pieces around the texts of a context, as Python's `json.dumps` sets them,
@@ -279,6 +319,7 @@ impl<'t> LineWriter<'t> {
             match step.timestep {
                 Timestep::Text(text) => write(out, text),
                 Timestep::Number(number) => out.extend_from_slice(number.to_string().as_bytes()),
+                Timestep::Place(index) => out.extend_from_slice(index.to_string().as_bytes()),
             }
             out.extend_from_slice(&marks.to_state);
             write(out, step.state);

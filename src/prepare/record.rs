@@ -5,6 +5,7 @@
 //! it. Agents and what they observe stay lists of pairs: no map ever stands between
 //! input and output.
 
+use std::borrow::Cow;
 use std::ptr;
 
 use simd_json::{Node, StaticNode};
@@ -62,6 +63,35 @@ impl<'a> Text<'a> {
         let (Text::Plain(text) | Text::Raw(text) | Text::Real(text)) = self;
         text
     }
+
+    /// The text without the escapes of a JSON string.
+    pub fn to_real(self) -> Cow<'a, str> {
+        match self {
+            Text::Plain(text) | Text::Real(text) => Cow::Borrowed(text),
+            Text::Raw(raw) => Cow::Owned(unescaped(raw)),
+        }
+    }
+}
+
+/// `raw` without its escapes, all of the two-character kind.
+fn unescaped(raw: &str) -> String {
+    let mut text = String::with_capacity(raw.len());
+    let mut characters = raw.chars();
+    while let Some(character) = characters.next() {
+        text.push(match character {
+            '\\' => match characters.next() {
+                Some('n') => '\n',
+                Some('r') => '\r',
+                Some('t') => '\t',
+                Some('b') => '\u{8}',
+                Some('f') => '\u{c}',
+                Some(escaped) => escaped,
+                None => '\\',
+            },
+            character => character,
+        });
+    }
+    text
 }
 
 /// An agent and what it observes or does.
@@ -83,8 +113,10 @@ pub struct Step<'a> {
 pub enum Timestep<'a> {
     /// As written.
     Text(Text<'a>),
-    /// An integer, or the place in the list, counted from 0.
+    /// An integer.
     Number(i128),
+    /// None is given: the place in the list, counted from 0, stands for it.
+    Place(usize),
 }
 
 impl<'a> Step<'a> {
@@ -125,7 +157,7 @@ impl<'a> Context<'a> {
     pub fn texts(&self) -> impl Iterator<Item = &'a str> + '_ {
         let timestep = |step: &Step<'a>| match step.timestep {
             Timestep::Text(text) => Some(text.as_written()),
-            Timestep::Number(_) => None,
+            Timestep::Number(_) | Timestep::Place(_) => None,
         };
         let names = self.agents_names.iter().copied();
         let steps = self
@@ -207,6 +239,30 @@ pub fn parse<'a>(
         // Last, since it is the only part that is copied.
         story: story_of(required(story, "story")?, story_text)?,
     })
+}
+
+/// Reads the context alone, of a record that may lack all else, or of a context that stands by itself
+/// (`agents_names` and its list of steps at the top, as a model writes it).
+///
+/// # Errors
+/// The first thing that makes the context unusable, with its place.
+pub fn parse_context<'a>(nodes: &[Node<'a>]) -> Result<Context<'a>, RejectReason> {
+    let root = Cursor::root(nodes);
+    let mut keys = Vec::with_capacity(16);
+    root.object("")?.check_duplicates(&mut keys)?;
+    let (mut is_bare, mut context) = (false, None);
+    for (key, value) in root.object("")? {
+        match key {
+            "socialized_context" => context = Some(value),
+            "agents_names" => is_bare = true,
+            _ => {}
+        }
+    }
+    if is_bare {
+        return context_of(root, &mut keys);
+    }
+    context_of(required(context, "socialized_context")?, &mut keys)
+        .map_err(|reason| reason.within("socialized_context"))
 }
 
 #[derive(Default)]
@@ -300,7 +356,7 @@ fn step_of<'a>(
     keys: &mut Vec<&'a str>,
 ) -> Result<Step<'a>, RejectReason> {
     value.object("")?.check_duplicates(keys)?;
-    let mut timestep = Timestep::Number(index as i128);
+    let mut timestep = Timestep::Place(index);
     let (mut state, mut observations, mut actions) = (None, None, None);
     for (key, value) in value.object("")? {
         match key {
@@ -429,7 +485,7 @@ mod tests {
             let context = &record.context;
             assert_eq!(context.agents_names, ["B", "A"]);
             let timesteps: Vec<_> = context.steps.iter().map(|step| step.timestep).collect();
-            assert_eq!(timesteps, [Timestep::Number(7), Timestep::Number(1), Timestep::Number(2)]);
+            assert_eq!(timesteps, [Timestep::Number(7), Timestep::Place(1), Timestep::Place(2)]);
             assert_eq!(
                 context.observations(&context.steps[0]),
                 [("B", Text::Real("x: y")), ("A", Text::Real(""))]
@@ -442,6 +498,32 @@ mod tests {
             assert!(context.misses_an_agent());
             assert!(!context.names_a_stranger());
         });
+    }
+
+    #[test]
+    fn a_context_needs_nothing_around_it() {
+        let check = |json: &str, expected: Result<usize, &str>| {
+            let mut bytes = json.as_bytes().to_vec();
+            let tape = simd_json::to_tape(&mut bytes).unwrap();
+            let found = parse_context(&tape.0);
+            let found = found.as_ref().map(|context| context.steps.len());
+            assert_eq!(found.map_err(|reason| reason.at.as_str()), expected, "{json}");
+        };
+        let context = format!(r#"{{"agents_names":["A"],"socialized_context":[{STEP}]}}"#);
+        check(&context, Ok(1));
+        check(&format!(r#"{{"socialized_context":{context},"story":3}}"#), Ok(1));
+        check(r#"{"agents_names":["A"],"socialized_context":[]}"#, Err("socialized_context"));
+        check(r#"{"agents_names":["A"]}"#, Err("socialized_context"));
+        let inner = "socialized_context.socialized_context";
+        check(r#"{"socialized_context":{"agents_names":["A"],"socialized_context":[]}}"#, Err(inner));
+        check(r#"{"story":"s"}"#, Err("socialized_context"));
+        check("[]", Err(""));
+    }
+
+    #[test]
+    fn a_raw_text_reads_as_it_was_meant() {
+        assert_eq!(Text::Raw(r#"a\"b\\n\n\té"#).to_real(), "a\"b\\n\n\té");
+        assert_eq!(Text::Plain("a").to_real(), "a");
     }
 
     #[test]

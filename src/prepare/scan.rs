@@ -135,7 +135,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn step(&mut self, index: usize, pairs: &mut Vec<AgentText<'a>>) -> Option<Step<'a>> {
-        let mut timestep = Timestep::Number(index as i128);
+        let mut timestep = Timestep::Place(index);
         let (mut state, mut observations, mut actions) = (None, None, None);
         let mut has_timestep = false;
         self.sequence(*b"{}", |scanner| {
@@ -306,6 +306,7 @@ mod tests {
             let timestep = match step.timestep {
                 Timestep::Text(text) => Err(real(text)),
                 Timestep::Number(number) => Ok(number),
+                Timestep::Place(index) => Ok(index as i128),
             };
             (timestep, real(step.state), pairs(context.observations(step)), pairs(context.actions(step)))
         };

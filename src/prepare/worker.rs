@@ -3,19 +3,16 @@
 //! Decides between the three fates of a record (accepted, skipped, rejected) and tells
 //! them from the one fate of a run: a file that cannot be read ends it. It writes no file.
 
-use std::io;
-use std::path::PathBuf;
-
 use memchr::memchr2_iter;
 
 use crate::prepare::convert::{LineWriter, ParseFailure, Parser};
 use crate::prepare::group::{GroupBy, write_agents_key, write_group_key};
-use crate::prepare::index::Refusal;
 use crate::prepare::leakage::{Fingerprint, fingerprint};
-use crate::prepare::list::{Listing, Place};
-use crate::prepare::read::{Effort, Length, Reader};
+use crate::prepare::list::Listing;
+use crate::prepare::read::Effort;
 use crate::prepare::record::Record;
-use crate::prepare::reject::{Code, RejectReason};
+use crate::prepare::records::RecordBytes;
+use crate::prepare::reject::RejectReason;
 use crate::prepare::split::{Rank, rank};
 use crate::prepare::window::Batch;
 use crate::prepare::{Error, Options};
@@ -87,24 +84,12 @@ impl Batch for RecordBatch {
     }
 }
 
-/// What reading a record gave.
-enum Outcome {
-    /// So many bytes, in the reader's buffer.
-    Bytes(usize),
-    /// It is larger than the limit.
-    TooLarge,
-    /// It is not to be read.
-    Refused(Refusal),
-}
-
 /// One thread's tools.
 pub struct Worker<'r> {
     options: &'r Options,
-    listing: &'r Listing,
     lines: &'r LineWriter<'r>,
-    reader: Reader,
+    bytes: RecordBytes<'r>,
     parser: Parser,
-    path: PathBuf,
     key: Vec<u8>,
 }
 
@@ -113,11 +98,9 @@ impl<'r> Worker<'r> {
     pub fn new(options: &'r Options, listing: &'r Listing, lines: &'r LineWriter<'r>) -> Self {
         Worker {
             options,
-            listing,
             lines,
-            reader: Reader::new(options.max_record_bytes),
+            bytes: RecordBytes::new(listing, options.max_record_bytes),
             parser: Parser::default(),
-            path: PathBuf::new(),
             key: Vec::new(),
         }
     }
@@ -127,12 +110,9 @@ impl<'r> Worker<'r> {
     /// # Errors
     /// When the file cannot be read.
     pub fn convert(&mut self, position: u32, batch: &mut RecordBatch) -> Result<(), Error> {
-        let verdict = match self.read(position, Effort::OneRead)? {
-            Outcome::TooLarge => Verdict::Rejected(self.too_large()),
-            Outcome::Refused(refusal) => {
-                Verdict::Rejected(RejectReason::new(Code::HostileMember, refusal.reason(), ""))
-            }
-            Outcome::Bytes(length) => {
+        let verdict = match self.bytes.read(position as usize, Effort::OneRead)? {
+            Err(reason) => Verdict::Rejected(reason),
+            Ok(length) => {
                 batch.bytes_read += length as u64;
                 match self.parse(length, batch) {
                     Ok(verdict) => verdict,
@@ -145,41 +125,20 @@ impl<'r> Worker<'r> {
         Ok(())
     }
 
-    fn read(&mut self, position: u32, effort: Effort) -> Result<Outcome, Error> {
-        let place = self.listing.place(position as usize, &mut self.path);
-        let result = match place {
-            Place::File => self.reader.read(&self.path, effort),
-            Place::Range { file, start, length } => self.reader.read_range(file, start, length),
-            Place::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
-        };
-        match result {
-            Ok(Length::Bytes(length)) => Ok(Outcome::Bytes(length)),
-            Ok(Length::TooLarge) => Ok(Outcome::TooLarge),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(Error::Changed { path: self.path.clone() })
-            }
-            Err(source) => Err(Error::Read { path: self.path.clone(), source }),
-        }
-    }
-
     /// The second, patient look at a record that is not JSON: parsing has changed its bytes, and a
     /// read may have been cut short.
     fn look_again(&mut self, position: u32, batch: &mut RecordBatch) -> Result<Verdict, Error> {
-        let Outcome::Bytes(length) = self.read(position, Effort::ToTheEnd)? else {
-            return Ok(Verdict::Rejected(self.too_large()));
+        let length = match self.bytes.read(position as usize, Effort::ToTheEnd)? {
+            Ok(length) => length,
+            Err(reason) => return Ok(Verdict::Rejected(reason)),
         };
-        let pristine = self.reader.buffer()[..length].to_vec();
+        let pristine = self.bytes.buffer()[..length].to_vec();
         Ok(self.parse(length, batch).unwrap_or_else(|failure| Verdict::Rejected(failure.explain(&pristine))))
-    }
-
-    fn too_large(&self) -> RejectReason {
-        let reason = format!("larger than {} bytes", self.options.max_record_bytes);
-        RejectReason::new(Code::TooLarge, reason, "")
     }
 
     fn parse(&mut self, length: usize, batch: &mut RecordBatch) -> Result<Verdict, ParseFailure> {
         let group_by = self.options.group_by.as_ref();
-        let buffer = self.reader.buffer();
+        let buffer = self.bytes.buffer();
         let content = group_by.map(|_| fingerprint(&buffer[..length])).unwrap_or_default();
         let only_correct = self.options.only_correct;
         let (lines, key) = (self.lines, &mut self.key);

@@ -1,0 +1,213 @@
+//! The records of a corpus one by one, by the keys that a preparation would give them.
+//!
+//! For whoever reads records without preparing them, and for the one thread's reading that the
+//! engine shares with them. A record that cannot be used is a reason, not an error; one that
+//! cannot be read is an error, and says nothing about the others. It writes nothing.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::prepare::convert::{ParseFailure, Parser};
+use crate::prepare::list::{self, Corpus, Listing, Place};
+use crate::prepare::read::{Effort, Length, Reader};
+use crate::prepare::record::Context;
+use crate::prepare::reject::{Code, RejectReason};
+use crate::prepare::source::Source;
+use crate::prepare::spool::Spool;
+use crate::prepare::{Error, NotRegular, Watch};
+
+/// Every record of some sources.
+#[derive(Debug)]
+pub struct Records(Listing);
+
+impl Records {
+    /// Lists `sources`; keys begin with the name of their source where there are several.
+    ///
+    /// What is compressed, and standard input, is unpacked to unlinked temporary files of `max_spool_bytes`
+    /// in all. Sorting runs in the current rayon pool.
+    ///
+    /// # Errors
+    /// When a source cannot be listed or unpacked, two records have one key, or somebody asked to stop.
+    pub fn list(sources: &[Source], max_spool_bytes: u64, watch: &dyn Watch) -> Result<Records, Error> {
+        let corpus = Corpus { sources, skip: None, seed: 0, prefixes_keys: sources.len() > 1 };
+        list::list(&corpus, &mut Spool::new(None, max_spool_bytes), watch).map(Records)
+    }
+
+    /// The number of records.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The key of the record at `position`, counted from 0, in an order that depends on the keys alone.
+    pub fn key(&self, position: usize) -> &[u8] {
+        self.0.key(position)
+    }
+
+    /// What is named like a record and is no regular file.
+    pub fn not_regular(&self) -> &[NotRegular] {
+        &self.0.not_regular
+    }
+}
+
+/// Reads records of one listing into one buffer.
+#[derive(Debug)]
+pub struct RecordBytes<'l> {
+    listing: &'l Listing,
+    reader: Reader,
+    path: PathBuf,
+    max_record_bytes: usize,
+}
+
+impl<'l> RecordBytes<'l> {
+    /// A reader that takes records of up to `max_record_bytes`, inclusive.
+    pub fn new(listing: &'l Listing, max_record_bytes: usize) -> Self {
+        let reader = Reader::new(max_record_bytes);
+        RecordBytes { listing, reader, path: PathBuf::new(), max_record_bytes }
+    }
+
+    /// Reads the record at `position`: so many bytes at the start of the buffer, or why they are not
+    /// to be read.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn read(&mut self, position: usize, effort: Effort) -> Result<Result<usize, RejectReason>, Error> {
+        let result = match self.listing.place(position, &mut self.path) {
+            Place::File => self.reader.read(&self.path, effort),
+            Place::Range { file, start, length } => self.reader.read_range(file, start, length),
+            Place::Refused(refusal) => {
+                return Ok(Err(RejectReason::new(Code::HostileMember, refusal.reason(), "")));
+            }
+        };
+        match result {
+            Ok(Length::Bytes(length)) => Ok(Ok(length)),
+            Ok(Length::TooLarge) => {
+                let reason = format!("larger than {} bytes", self.max_record_bytes);
+                Ok(Err(RejectReason::new(Code::TooLarge, reason, "")))
+            }
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(Error::Changed { path: self.path.clone() })
+            }
+            Err(source) => Err(Error::Read { path: self.path.clone(), source }),
+        }
+    }
+
+    /// The buffer: what was read last, then at least the parser's padding.
+    pub fn buffer(&mut self) -> &mut [u8] {
+        self.reader.buffer()
+    }
+}
+
+/// Reads and parses records of one listing: one thread's tools.
+pub struct RecordReader<'r> {
+    bytes: RecordBytes<'r>,
+    parser: Parser,
+}
+
+impl<'r> RecordReader<'r> {
+    /// A reader that takes records of up to `max_record_bytes`, inclusive.
+    pub fn new(records: &'r Records, max_record_bytes: usize) -> Self {
+        RecordReader { bytes: RecordBytes::new(&records.0, max_record_bytes), parser: Parser::default() }
+    }
+
+    /// The bytes of the record at `position`, or why they are not to be read.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn bytes(&mut self, position: usize) -> Result<Result<&[u8], RejectReason>, Error> {
+        let read = self.bytes.read(position, Effort::ToTheEnd)?;
+        Ok(read.map(|length| &self.bytes.buffer()[..length]))
+    }
+
+    /// Hands the context of the record at `position` to `look`, or gives why there is none.
+    ///
+    /// Only the context is asked for: a record may lack its story or its question, or be the bare context.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn with_context<T>(
+        &mut self,
+        position: usize,
+        mut look: impl FnMut(&Context<'_>) -> T,
+    ) -> Result<Result<T, RejectReason>, Error> {
+        let length = match self.bytes.read(position, Effort::OneRead)? {
+            Ok(length) => length,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        match self.parser.with_context(self.bytes.buffer(), length, &mut look) {
+            Ok(value) => return Ok(Ok(value)),
+            Err(ParseFailure::Record(reason)) => return Ok(Err(reason)),
+            Err(ParseFailure::Json(_)) => {}
+        }
+        // Parsing has changed the bytes, and the read may have been cut short.
+        let length = match self.bytes.read(position, Effort::ToTheEnd)? {
+            Ok(length) => length,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let pristine = self.bytes.buffer()[..length].to_vec();
+        let result = self.parser.with_context(self.bytes.buffer(), length, &mut look);
+        Ok(result.map_err(|failure| failure.explain(&pristine)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    struct Unwatched;
+
+    impl Watch for Unwatched {
+        fn listed(&self, _: u64) {}
+        fn converted(&self, _: u64, _: u64, _: u64) {}
+        fn publishing(&self, _: &str) {}
+        fn is_stopped(&self) -> bool {
+            false
+        }
+    }
+
+    /// The steps of each record of `source`, or why it has none, by key.
+    fn steps(source: &Path) -> Vec<(String, Result<usize, &'static str>)> {
+        let records = Records::list(&[Source::of(source).unwrap()], 1 << 20, &Unwatched).unwrap();
+        let mut reader = RecordReader::new(&records, 500);
+        let mut found: Vec<_> = (0..records.len())
+            .map(|position| {
+                let steps = reader.with_context(position, |context| context.steps.len()).unwrap();
+                let key = String::from_utf8(records.key(position).to_vec()).unwrap();
+                (key, steps.map_err(|reason| reason.code.as_str()))
+            })
+            .collect();
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn records_and_bare_contexts_are_read_by_their_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let context =
+            r#"{"agents_names":["A"],"socialized_context":[{"state":"","observations":{},"actions":{}}]}"#;
+        let record = format!(r#"{{"socialized_context":{context}}}"#);
+        let write = |name: &str, content: &str| std::fs::write(dir.path().join(name), content).unwrap();
+        write("a.json", context);
+        write("b.json", &record);
+        write("c.json", "{");
+        write("d.json", &format!("{context}{}", " ".repeat(500)));
+        write("e.json", "{}");
+        let expected = [
+            ("a.json".to_owned(), Ok(1)),
+            ("b.json".to_owned(), Ok(1)),
+            ("c.json".to_owned(), Err("json_syntax")),
+            ("d.json".to_owned(), Err("too_large")),
+            ("e.json".to_owned(), Err("missing_key")),
+        ];
+        assert_eq!(steps(dir.path()), expected);
+        write("x.jsonl", &format!("{context}\n\n{record}\n"));
+        let expected = [("#0".to_owned(), Ok(1)), ("#1".to_owned(), Ok(1))];
+        assert_eq!(steps(&dir.path().join("x.jsonl")), expected);
+    }
+}
