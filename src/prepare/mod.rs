@@ -15,6 +15,7 @@ use rayon::ThreadPoolBuilder;
 use crate::manifest::{Counts, Grouping, Leakage, Manifest};
 
 mod card;
+pub mod context;
 pub mod convert;
 pub mod diagnose;
 pub mod error;
