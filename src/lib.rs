@@ -5,6 +5,7 @@
 //! - [`prepare`] is the engine: a directory of records becomes train and validation JSONL.
 //! - [`manifest`] is what it leaves, the one document that later steps believe.
 //! - [`check`] says whether a JSONL file is fit for training, before anybody pays for it.
+//! - [`score`] compares generated contexts with reference ones.
 //! - [`config`] resolves what the user wants: defaults, then the file, then flags; [`mod@env`] names the variables.
 //! - [`cli`] is the terminal: arguments, progress, summaries, exit codes.
 //! - [`http`] sends requests, with timeouts and one retry loop.
@@ -28,6 +29,7 @@ pub mod lock;
 pub mod manifest;
 pub mod prepare;
 pub mod rehearsal;
+pub mod score;
 pub mod special_token;
 pub mod together;
 pub mod tune;

@@ -160,7 +160,8 @@ pub fn with_single_context<T>(bytes: &[u8], look: impl FnOnce(&Context<'_>) -> T
     result.map_err(|failure| failure.explain(bytes))
 }
 
-fn padded(bytes: &[u8]) -> Vec<u8> {
+/// `bytes` with the room behind them that the parser reads.
+pub fn padded(bytes: &[u8]) -> Vec<u8> {
     let mut buffer = bytes.to_vec();
     buffer.resize(bytes.len() + PADDING, 0);
     buffer

@@ -136,6 +136,7 @@ fn may_know(part: &str) -> &'static [&'static str] {
             "manifest",
             "prepare",
             "rehearsal",
+            "score",
             "together",
             "tune",
         ],
@@ -145,6 +146,7 @@ fn may_know(part: &str) -> &'static [&'static str] {
         "http" => &["clock"],
         "rehearsal" => &["clock"],
         "check" => &["manifest", "special_token"],
+        "score" => &["manifest", "prepare"],
         "prepare" => &["lock", "manifest", "json", "special_token"],
         "manifest" => &["json"],
         "json" | "env" | "special_token" | "clock" | "lock" => &[],
@@ -201,8 +203,10 @@ fn the_configuration_knows_only_the_option_types_of_the_engine() {
 
 #[test]
 fn the_engine_knows_no_network_clock_environment_or_terminal() {
-    let engine: Vec<Module> =
-        modules().into_iter().filter(|module| ["prepare", "check"].contains(&module.part())).collect();
+    let engine: Vec<Module> = modules()
+        .into_iter()
+        .filter(|module| ["prepare", "check", "score"].contains(&module.part()))
+        .collect();
     let paths =
         ["std::net", "std::env", "process::exit", "process::Command", "indicatif", "clap", "signal_hook"];
     // As words, since `use std::{env, net}` names them without their path.

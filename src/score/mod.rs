@@ -1,0 +1,245 @@
+//! Generated contexts against reference ones: how good a model is, without asking anybody.
+//!
+//! References and answers are read as `prepare` reads records and matched by their keys. Each answer is
+//! judged by its form (`structure`) and by how far it agrees with its reference (`agreement`), with the
+//! special tags resolved first (`resolve`); totals are means over all references, with intervals
+//! (`bootstrap`). The result is a function of the bytes read, the seed and the number of resamples. Nothing
+//! here knows a network, a clock, the environment or a terminal.
+
+use std::io;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+
+use rayon::ThreadPoolBuilder;
+use rayon::prelude::*;
+
+use crate::prepare;
+use crate::prepare::reject::RejectReason;
+
+pub mod agreement;
+pub mod answer;
+pub mod bootstrap;
+mod generated;
+pub mod gold;
+pub mod measure;
+pub mod report;
+pub mod resolve;
+pub mod structure;
+pub mod words;
+
+use answer::AnswerReader;
+use bootstrap::Draws;
+use generated::{Generated, Matched};
+use gold::{Gold, GoldReader};
+pub use report::Report;
+use report::{GoldReport, RecordReport, difference, set_report};
+use resolve::Resolved;
+
+/// What to score, and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The references: a source as `prepare` reads it, or what it made.
+    pub gold: PathBuf,
+    /// The sets of answers, each a source; the difference is taken of the first two.
+    pub generated: Vec<PathBuf>,
+    /// The seed of the resamples.
+    pub seed: u64,
+    /// How many resamples the intervals are made of.
+    pub resamples: NonZeroU32,
+    /// Threads that score.
+    pub threads: NonZeroUsize,
+    /// The largest record read, in bytes, inclusive.
+    pub max_record_bytes: usize,
+    /// Bytes that each compressed source may unpack to.
+    pub max_spool_bytes: u64,
+}
+
+/// Where a scoring reports how far it is, and learns whether it is to stop.
+pub trait Watch: Sync {
+    /// There are so many references.
+    fn expects(&self, records: u64);
+    /// One more reference is done.
+    fn scored(&self);
+    /// Whether somebody asked the scoring to stop.
+    fn is_stopped(&self) -> bool;
+}
+
+/// A listing's view of whoever watches.
+pub struct Watched<'w>(pub &'w dyn Watch);
+
+impl prepare::Watch for Watched<'_> {
+    fn listed(&self, _records: u64) {}
+    fn converted(&self, _records: u64, _bytes: u64, _rejects: u64) {}
+    fn publishing(&self, _step: &str) {}
+
+    fn is_stopped(&self) -> bool {
+        self.0.is_stopped()
+    }
+}
+
+/// Why there are no scores.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody knows what is there.
+    #[error("`{0}` is no directory, and its name is of no known kind")]
+    UnknownSource(PathBuf),
+    /// A source cannot be listed, or a reference not be read.
+    #[error(transparent)]
+    Records(#[from] prepare::Error),
+    /// A file of a prepared directory cannot be read.
+    #[error("cannot read `{path}`: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A prepared directory without a validation side.
+    #[error("`{0}` was prepared without validation records")]
+    NoValidation(PathBuf),
+    /// A prepared directory whose lines are not those of its list of keys.
+    #[error("`{0}` is not as it was prepared: its validation lines and `keys.tsv` do not agree")]
+    NotAsPrepared(PathBuf),
+    /// No reference can be used.
+    #[error("no record of `{path}` can be a reference{}", first_reason(first.as_ref()))]
+    NoReference {
+        /// Where they should be.
+        path: PathBuf,
+        /// The first record that cannot, if there is one at all.
+        first: Option<Box<(Vec<u8>, RejectReason)>>,
+    },
+    /// No reference has an answer.
+    #[error("nothing in `{generated}` answers any of {references} records of `{gold}`")]
+    NothingMatches {
+        /// The references.
+        gold: PathBuf,
+        /// How many they are.
+        references: u64,
+        /// The answers.
+        generated: PathBuf,
+    },
+    /// No thread could be started.
+    #[error("cannot start threads: {0}")]
+    Threads(io::Error),
+    /// Somebody asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+fn first_reason(first: Option<&Box<(Vec<u8>, RejectReason)>>) -> String {
+    match first.map(Box::as_ref) {
+        Some((key, reason)) => {
+            format!(": {}: {}: {}", String::from_utf8_lossy(key), reason.code, reason.reason)
+        }
+        None => ": there is none".to_owned(),
+    }
+}
+
+/// Scores as `options` say, reporting to `watch`.
+///
+/// # Errors
+/// Whatever keeps the references from being scored. A bad answer is no error, but counts 0.
+pub fn score(options: &Options, watch: &dyn Watch) -> Result<Report, Error> {
+    let pool = ThreadPoolBuilder::new()
+        .num_threads(options.threads.get())
+        .thread_name(|index| format!("score-{index}"))
+        .build()
+        .map_err(|error| Error::Threads(io::Error::other(error)))?;
+    pool.install(|| run(options, watch))
+}
+
+fn run(options: &Options, watch: &dyn Watch) -> Result<Report, Error> {
+    let watched = Watched(watch);
+    let gold = Gold::list(&options.gold, options, &watched)?;
+    let mut sets = Vec::with_capacity(options.generated.len());
+    for path in &options.generated {
+        let generated = Generated::list(path, options, &watched)?;
+        let matched = generated.matched(gold.keys().iter().map(|(key, _)| key.as_slice()));
+        sets.push((generated, matched));
+    }
+    watch.expects(gold.keys().len() as u64);
+    let (records, rejected) = judge_all(&gold, &sets, options, watch)?;
+    if records.is_empty() {
+        let first = rejected.into_iter().next().map(Box::new);
+        return Err(Error::NoReference { path: options.gold.clone(), first });
+    }
+    let draws = Draws { seed: options.seed, resamples: options.resamples.get() };
+    let is_stopped = || watch.is_stopped();
+    let mut reports = Vec::with_capacity(sets.len());
+    for (index, (_, matched)) in sets.into_iter().enumerate() {
+        let set =
+            set_report(&records, (index, matched.extra), draws, &is_stopped).ok_or(Error::Interrupted)?;
+        if set.count(answer::Status::Missing) == records.len() as u64 {
+            return Err(Error::NothingMatches {
+                gold: options.gold.clone(),
+                references: records.len() as u64,
+                generated: options.generated[index].clone(),
+            });
+        }
+        reports.push(set);
+    }
+    let difference = difference(&records, draws, &is_stopped).ok_or(Error::Interrupted)?;
+    let unresolved = records.iter().map(|record| record.unresolved).sum();
+    let gold = GoldReport { form: gold.form, rejected, unresolved };
+    Ok(Report { gold, sets: reports, difference, records })
+}
+
+/// Records that were judged, and those that are no reference.
+type Judged = (Vec<RecordReport>, Vec<(Vec<u8>, RejectReason)>);
+
+fn judge_all(
+    gold: &Gold,
+    sets: &[(Generated, Matched)],
+    options: &Options,
+    watch: &dyn Watch,
+) -> Result<Judged, Error> {
+    let worker = || Worker {
+        gold: gold.reader(options.max_record_bytes),
+        answers: sets.iter().map(|(set, _)| AnswerReader::new(set, options.max_record_bytes)).collect(),
+    };
+    let judged: Result<Vec<Result<RecordReport, RejectReason>>, Error> = gold
+        .keys()
+        .par_iter()
+        .enumerate()
+        .map_init(worker, |worker, (index, (key, position))| {
+            if watch.is_stopped() {
+                return Err(Error::Interrupted);
+            }
+            let found = sets.iter().map(|(_, matched)| matched.answers[index]);
+            let judged = worker.judge(key, *position, &found.collect::<Vec<_>>());
+            watch.scored();
+            judged
+        })
+        .collect();
+    let (mut records, mut rejected) = (Vec::new(), Vec::new());
+    for ((key, _), judged) in gold.keys().iter().zip(judged?) {
+        match judged {
+            Ok(record) => records.push(record),
+            Err(reason) => rejected.push((key.clone(), reason)),
+        }
+    }
+    Ok((records, rejected))
+}
+
+/// One thread's tools.
+struct Worker<'g> {
+    gold: GoldReader<'g>,
+    answers: Vec<AnswerReader<'g>>,
+}
+
+impl Worker<'_> {
+    /// Judges the answers `found` to the reference at `position`.
+    fn judge(
+        &mut self,
+        key: &[u8],
+        position: usize,
+        found: &[Option<generated::Found>],
+    ) -> Result<Result<RecordReport, RejectReason>, Error> {
+        let answers = &mut self.answers;
+        self.gold.with_context(position, |context| {
+            let gold = Resolved::of(context);
+            let answers = answers.iter_mut().zip(found).map(|(reader, found)| reader.answer(*found, &gold));
+            RecordReport { key: key.to_vec(), answers: answers.collect(), unresolved: gold.unresolved }
+        })
+    }
+}
