@@ -21,7 +21,7 @@ use crate::cli::report::{Style, Terminal, counted, printable};
 use crate::clock::Clock;
 use crate::env;
 use crate::rehearsal::faults::{self, Faults};
-use crate::rehearsal::{Script, Server, corpus};
+use crate::rehearsal::{Script, Server, WANDB_KEY, corpus};
 
 const COMMAND: &str = "rehearse";
 
@@ -105,6 +105,8 @@ fn serve(args: &RehearseArgs, signals: &Signals, terminal: &Terminal) -> Result<
         server.url(),
         args.key
     )));
+    terminal
+        .say(&printable(&format!("and for W&B WANDB_BASE_URL={} WANDB_API_KEY={WANDB_KEY}", server.url())));
     announce(server.url()).map_err(|error| Failure {
         exit: Exit::Failed,
         code: "write",
