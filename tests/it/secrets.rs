@@ -16,7 +16,7 @@ const KEY: &str = "tgp_v1_3xAmPlE-oNlY_9f8e7d6c5b4a3210";
 /// Parts of it that nothing else holds: a cut key is a key given away, too.
 const PARTS: [&str; 3] = ["3xAmPlE", "oNlY_9f8e", "5b4a3210"];
 
-const FINETUNE: [&str; 7] = ["finetune", "corpus", "-o", "out", "--no-sync", "--yes", "--timeout=1"];
+const FINETUNE: [&str; 7] = ["finetune", "corpus", "-o", "out", "--no-sync", "--yes", "--timeout=50"];
 
 /// A server that takes that key only.
 fn scene() -> Rehearsal {
@@ -120,7 +120,7 @@ fn commands(line: &str) -> Vec<&'static [&'static str]> {
         &["submit", "out", "--yes", "--json", "--base-model=nobody/knows"],
     ];
     let small: [&[&str]; 9] = [
-        &["monitor", "ft-0123abcd", "--json", "--timeout=0.5"],
+        &["monitor", "ft-0123abcd", "--json", "--timeout=10"],
         &["status", "ft-0123abcd"],
         &["jobs", "--json"],
         &["files"],
