@@ -220,10 +220,29 @@ pub fn base_url(args: &RemoteArgs, environment: &Environment) -> Result<BaseUrl,
         (None, Some(url)) => (url, env::TOGETHER_BASE_URL.to_owned()),
         (None, None) => (DEFAULT_BASE_URL, String::new()),
     };
-    BaseUrl::parse(url).map_err(|error| {
+    let base = BaseUrl::parse(url).map_err(|error| {
         let hint = "write it as https://host, with or without /v1; http is for this machine only";
         Failure::new(Exit::Usage, "base_url", format!("{place}: {error}"), hint)
-    })
+    })?;
+    refuse_strange_url(args, environment, &base)?;
+    Ok(base)
+}
+
+/// A `.env` comes with a checkout: it may not send the user's own key to a host of its choice.
+fn refuse_strange_url(args: &RemoteArgs, environment: &Environment, base: &BaseUrl) -> Result<(), Failure> {
+    let is_of_file = args.base_url.is_none() && !environment.is_of_process(env::TOGETHER_BASE_URL);
+    let is_default = base.origin() == DEFAULT_BASE_URL || base.is_loopback();
+    if is_default || !is_of_file || !environment.is_of_process(env::TOGETHER_API_KEY) {
+        return Ok(());
+    }
+    let place = environment.place(env::TOGETHER_BASE_URL).unwrap_or_default();
+    let message = format!(
+        "{} in {place} would send the key of the environment to {}",
+        env::TOGETHER_BASE_URL,
+        base.origin()
+    );
+    let hint = "if that is meant, export the URL as well, or keep the key in the same file";
+    Err(Failure::new(Exit::Usage, "base_url", message, hint))
 }
 
 /// The proxy that the service is reached through, and the variable that names it.

@@ -26,7 +26,7 @@ use crate::together::job::{Ending, Job};
 use crate::together::jobs::{self, Limits};
 use crate::tune::create::{Adopted, Known, Renewal, Submission, is_to_be_watched};
 use crate::tune::journal::{self, Started};
-use crate::tune::ledger::{Account, Identity, Run};
+use crate::tune::ledger::{Account, Identity, Run, RunState};
 use crate::tune::limits::{rows, settle};
 use crate::tune::model;
 use crate::tune::parameters::{Files, Parameters, Settled};
@@ -177,6 +177,7 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
     if order.spending == Spending::Impossible {
         return Err(Spending::refusal());
     }
+    warn_of_open_intents(&order.out, &account, &identity.tag(attempt), terminal)?;
     plan::show(
         &plan::Plan {
             manifest: &manifest,
@@ -202,6 +203,23 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
     write_journal(service, &order.out, &account, &adopted, terminal);
     say_job(&adopted, terminal);
     Ok(Submitted { adopted, account, price: Some(price) })
+}
+
+/// Names creations that an earlier run never learned the outcome of, and that this one is not about.
+fn warn_of_open_intents(
+    out: &Path,
+    account: &Account,
+    tag: &str,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    let is_open = |run: &Run| run.state == RunState::Intent && run.account == *account && run.tag != tag;
+    for run in Run::read_all(out)?.iter().filter(|run| is_open(run)) {
+        terminal.warn(&printable(&format!(
+            "a job with other data or parameters was asked for at {}, and whether it was created is not known: look for a suffix ending in {} with `ctxtune jobs`",
+            run.intended_at, run.tag
+        )));
+    }
+    Ok(())
 }
 
 /// What makes a job over this data the same job.

@@ -310,7 +310,16 @@ impl Run {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, out: &Path) -> Result<(), LedgerError> {
-        write_ledger(&run_path(out, &self.tag), self)
+        let path = run_path(out, &self.tag);
+        match Run::read_file(&path)? {
+            // The same data and parameters in the same project, reached by another address: its open
+            // intent must not be lost.
+            Some(other) if other.account != self.account => {
+                let reason = format!("it is of the API at {}", other.account.api);
+                Err(LedgerError::Foreign { path, reason })
+            }
+            _ => write_ledger(&path, self),
+        }
     }
 }
 
@@ -421,6 +430,17 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600);
         }
         assert_eq!(std::fs::read_dir(out.path().join(RUNS_DIR)).unwrap().count(), 1, "no litter");
+    }
+
+    #[test]
+    fn a_ledger_of_another_api_is_not_written_over() {
+        let out = tempfile::tempdir().unwrap();
+        let first = Run::intent(&account("p"), &identity(), 1, json!({}));
+        first.write(out.path()).unwrap();
+        let elsewhere = Account { api: "https://other".to_owned(), ..account("p") };
+        let error = Run::intent(&elsewhere, &identity(), 1, json!({})).write(out.path()).unwrap_err();
+        assert!(error.to_string().contains("of the API at https://api"), "{error}");
+        assert_eq!(Run::read(out.path(), &account("p"), &first.tag).unwrap(), Some(first));
     }
 
     #[test]

@@ -314,6 +314,28 @@ fn a_key_in_dotenv_is_used_and_the_environment_wins() {
     check_silent(&rehearsal, &run, "training/.env");
 }
 
+#[test]
+fn a_url_in_dotenv_does_not_get_the_key_of_the_environment() {
+    let rehearsal = scene();
+    rehearsal.dir.prepare(&[]).expect(0);
+    let url = "TOGETHER_BASE_URL=https://elsewhere.invalid\n";
+    write_env(&rehearsal, ".env", url, 0o600);
+    let run = |key: bool| {
+        let mut command = rehearsal.command(["jobs", "--json"]);
+        command.env_remove(env::TOGETHER_BASE_URL);
+        if !key {
+            command.env_remove(env::TOGETHER_API_KEY);
+        }
+        Outcome::of(command)
+    };
+    let refused = run(true).expect(2);
+    assert_eq!(refused.json()["error"]["code"], "base_url");
+    assert!(refused.stderr.contains("elsewhere.invalid"), "{}", refused.stderr);
+    // A key of the same file may go where the file says; there is no such host.
+    write_env(&rehearsal, ".env", &format!("{url}TOGETHER_API_KEY={KEY}\n"), 0o600);
+    run(false).expect(5);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_dotenv_that_others_can_read_is_warned_about() {
