@@ -23,6 +23,16 @@ pub struct SweepArgs {
     pub command: SweepCommand,
 }
 
+impl SweepArgs {
+    /// How much it says, and in which form.
+    pub fn voice(&self) -> Voice {
+        match &self.command {
+            SweepCommand::Run(args) => args.voice,
+            SweepCommand::Init(args) => args.voice,
+        }
+    }
+}
+
 /// What to do with a sweep.
 #[derive(Debug, Subcommand)]
 pub enum SweepCommand {
