@@ -26,7 +26,7 @@ use crate::together::job::{Ending, Job};
 use crate::together::jobs::{self, Limits};
 use crate::tune::create::{Adopted, Known, Renewal, Submission, is_to_be_watched};
 use crate::tune::journal::{self, Started};
-use crate::tune::ledger::{Account, Identity, Run};
+use crate::tune::ledger::{Account, Identity, Run, RunState};
 use crate::tune::limits::{rows, settle};
 use crate::tune::model;
 use crate::tune::parameters::{Files, Parameters, Settled};
@@ -159,7 +159,8 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
     let settled = settle(order.parameters.clone(), &chosen.limits, has_val);
     let rows = rows(&settled, &chosen.limits, has_val);
     plan::refuse(&rows, &chosen.limits)?;
-    let identity = identity(&account, &manifest, &settled, service);
+    let wandb_run_id = service.environment.get(env::WANDB_RUN_ID);
+    let identity = identity(&account, &manifest, &settled, wandb_run_id);
     let submission = Submission {
         together: &service.together,
         out: &order.out,
@@ -176,6 +177,7 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
     if order.spending == Spending::Impossible {
         return Err(Spending::refusal());
     }
+    warn_of_open_intents(&order.out, &account, &identity.tag(attempt), terminal)?;
     plan::show(
         &plan::Plan {
             manifest: &manifest,
@@ -203,13 +205,36 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
     Ok(Submitted { adopted, account, price: Some(price) })
 }
 
-fn identity(account: &Account, manifest: &Manifest, settled: &Settled, service: &Service) -> Identity {
+/// Names creations that an earlier run never learned the outcome of, and that this one is not about.
+fn warn_of_open_intents(
+    out: &Path,
+    account: &Account,
+    tag: &str,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    let is_open = |run: &Run| run.state == RunState::Intent && run.account == *account && run.tag != tag;
+    for run in Run::read_all(out)?.iter().filter(|run| is_open(run)) {
+        terminal.warn(&printable(&format!(
+            "a job with other data or parameters was asked for at {}, and whether it was created is not known: look for a suffix ending in {} with `ctxtune jobs`",
+            run.intended_at, run.tag
+        )));
+    }
+    Ok(())
+}
+
+/// What makes a job over this data the same job.
+pub fn identity(
+    account: &Account,
+    manifest: &Manifest,
+    settled: &Settled,
+    wandb_run_id: Option<&str>,
+) -> Identity {
     Identity {
         project: account.project.clone(),
         train_sha256: manifest.train.sha256.clone(),
         val_sha256: manifest.val.as_ref().map(|val| val.sha256.clone()),
         parameters: settled.body(Files { train: "", val: None }, &settled.parameters.suffix.value),
-        wandb_run_id: service.environment.get(env::WANDB_RUN_ID).map(str::to_owned),
+        wandb_run_id: wandb_run_id.map(str::to_owned),
     }
 }
 
@@ -224,17 +249,20 @@ fn check(
     verify(std::slice::from_ref(&order.out), length, signals, terminal)
 }
 
-fn sequence_length(settled: &Settled, limits: &Limits) -> Option<u64> {
+/// The longest sequence that is trained on, in tokens, if anybody knows.
+pub fn sequence_length(settled: &Settled, limits: &Limits) -> Option<u64> {
     settled.parameters.max_seq_length.map(|chosen| chosen.value).or(limits.max_seq_length)
 }
 
-fn files(uploaded: &[Uploaded]) -> Files<'_> {
+/// The ids of both sides.
+pub fn files(uploaded: &[Uploaded]) -> Files<'_> {
     let id =
         |label: &str| uploaded.iter().find(|file| file.side.label == label).map(|file| file.file_id.as_str());
     Files { train: id("train").unwrap_or_default(), val: id("val") }
 }
 
-fn extent(manifest: &Manifest, settled: &Settled, limits: &Limits) -> Extent {
+/// How many samples of how many tokens the data has at the most.
+pub fn extent(manifest: &Manifest, settled: &Settled, limits: &Limits) -> Extent {
     Extent {
         train_samples: manifest.train.records,
         val_samples: manifest.val.as_ref().map_or(0, |val| val.records),
@@ -243,7 +271,15 @@ fn extent(manifest: &Manifest, settled: &Settled, limits: &Limits) -> Extent {
 }
 
 /// The service's estimate; that it cannot be had is no failure, but leaves the price unknown.
-fn price(service: &Service, settled: &Settled, files: Files<'_>, extent: Extent) -> Result<Price, Failure> {
+///
+/// # Errors
+/// When a signal comes.
+pub fn price(
+    service: &Service,
+    settled: &Settled,
+    files: Files<'_>,
+    extent: Extent,
+) -> Result<Price, Failure> {
     match jobs::estimate(&service.together, &settled.estimate_body(files)) {
         Ok(estimate) => Ok(Price::of(&estimate, settled, extent)),
         Err(error) if matches!(error, crate::together::Error::Http(crate::http::Error::Stopped)) => {

@@ -16,7 +16,7 @@ const KEY: &str = "tgp_v1_3xAmPlE-oNlY_9f8e7d6c5b4a3210";
 /// Parts of it that nothing else holds: a cut key is a key given away, too.
 const PARTS: [&str; 3] = ["3xAmPlE", "oNlY_9f8e", "5b4a3210"];
 
-const FINETUNE: [&str; 7] = ["finetune", "corpus", "-o", "out", "--no-sync", "--yes", "--timeout=1"];
+const FINETUNE: [&str; 7] = ["finetune", "corpus", "-o", "out", "--no-sync", "--yes", "--timeout=50"];
 
 /// A server that takes that key only.
 fn scene() -> Rehearsal {
@@ -120,7 +120,7 @@ fn commands(line: &str) -> Vec<&'static [&'static str]> {
         &["submit", "out", "--yes", "--json", "--base-model=nobody/knows"],
     ];
     let small: [&[&str]; 9] = [
-        &["monitor", "ft-0123abcd", "--json", "--timeout=0.5"],
+        &["monitor", "ft-0123abcd", "--json", "--timeout=10"],
         &["status", "ft-0123abcd"],
         &["jobs", "--json"],
         &["files"],
@@ -312,6 +312,28 @@ fn a_key_in_dotenv_is_used_and_the_environment_wins() {
     let config = "--config-path=training/finetune_config.yaml";
     let run = without_key(&rehearsal, &["submit", "out", "--yes", config]).expect(0);
     check_silent(&rehearsal, &run, "training/.env");
+}
+
+#[test]
+fn a_url_in_dotenv_does_not_get_the_key_of_the_environment() {
+    let rehearsal = scene();
+    rehearsal.dir.prepare(&[]).expect(0);
+    let url = "TOGETHER_BASE_URL=https://elsewhere.invalid\n";
+    write_env(&rehearsal, ".env", url, 0o600);
+    let run = |key: bool| {
+        let mut command = rehearsal.command(["jobs", "--json"]);
+        command.env_remove(env::TOGETHER_BASE_URL);
+        if !key {
+            command.env_remove(env::TOGETHER_API_KEY);
+        }
+        Outcome::of(command)
+    };
+    let refused = run(true).expect(2);
+    assert_eq!(refused.json()["error"]["code"], "base_url");
+    assert!(refused.stderr.contains("elsewhere.invalid"), "{}", refused.stderr);
+    // A key of the same file may go where the file says; there is no such host.
+    write_env(&rehearsal, ".env", &format!("{url}TOGETHER_API_KEY={KEY}\n"), 0o600);
+    run(false).expect(5);
 }
 
 #[cfg(unix)]

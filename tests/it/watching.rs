@@ -115,6 +115,19 @@ fn what_may_pass_is_waited_out() {
 }
 
 #[test]
+fn what_lasts_for_half_an_hour_ends_the_watching_and_not_the_job() {
+    let (rehearsal, job) = scene(1000.0, End::Completed);
+    rehearsal.fail([rule("GET /v1/fine-tunes/ft-", When::Always, status(503))]);
+    let mut command = rehearsal.command(["monitor", &job]);
+    command.env(env::CTXTUNE_TIME_SCALE, "0.002");
+    let run = Outcome::of(command).expect(5);
+    assert!(run.stderr.lines().count() < 20, "half an hour of the same is one line: {}", run.stderr);
+    assert!(run.stderr.contains("nothing was heard of it for 3"), "{}", run.stderr);
+    assert!(run.stderr.contains(&format!("the job runs on; to go on watching: ctxtune monitor {job}")));
+    assert!(rehearsal.requests("GET /v1/fine-tunes/ft-").len() > 50);
+}
+
+#[test]
 fn the_stream_of_events_is_json_and_has_everything_once() {
     let (rehearsal, _) = scene(1.0, End::Completed);
     rehearsal.server.set_script(|script| {
