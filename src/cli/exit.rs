@@ -5,6 +5,7 @@ use crate::config::ConfigError;
 use crate::lock::LockError;
 use crate::manifest::ManifestError;
 use crate::prepare;
+use crate::score;
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,6 +166,41 @@ impl From<check::Error> for Failure {
             Error::Changed { .. } => {
                 (Exit::Failed, "changed", "run it again when nothing writes to the file")
             }
+            Error::Threads(_) => {
+                (Exit::Failed, "threads", "use fewer --threads, or raise the limit on processes or memory")
+            }
+            Error::Interrupted => (Exit::Interrupted, "interrupted", "run the same command again"),
+        };
+        Failure::new(exit, code, error, hint)
+    }
+}
+
+impl From<score::Error> for Failure {
+    fn from(error: score::Error) -> Failure {
+        use score::Error;
+        let (exit, code, hint) = match error {
+            Error::Records(error) => return error.into(),
+            Error::Absent(_) => (Exit::Usage, "no_file", "check the path"),
+            Error::UnknownSource(_) => (
+                Exit::Usage,
+                "unknown_source",
+                "records are in a directory, .jsonl, .ndjson or .tar, these with .gz or .zst, or - for standard input",
+            ),
+            Error::Read { .. } => {
+                (Exit::Failed, "read", "check the file's permissions and the disk it is on")
+            }
+            Error::NoValidation(_) => {
+                (Exit::Data, "no_validation", "prepare it with a --val-ratio, or name the records themselves")
+            }
+            Error::NotAsPrepared(_) => (Exit::Data, "not_as_prepared", "prepare the directory again"),
+            Error::NoReference { .. } => {
+                (Exit::Data, "no_reference", "references are records with a `socialized_context`")
+            }
+            Error::NothingMatches { .. } => (
+                Exit::Data,
+                "nothing_matches",
+                "answers have the keys of their references: the same path below the directory, the same line",
+            ),
             Error::Threads(_) => {
                 (Exit::Failed, "threads", "use fewer --threads, or raise the limit on processes or memory")
             }

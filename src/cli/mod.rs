@@ -43,6 +43,8 @@ mod plan;
 mod prepare;
 mod rehearse;
 pub mod report;
+mod score;
+mod scoreboard;
 mod service;
 mod status;
 mod submit;
@@ -89,6 +91,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Download(args) => download::run(args, &signals, &mut terminal),
         Command::Doctor(args) => doctor::run(args, &signals, &mut terminal),
         Command::Sweep(args) => sweep::run(args, &signals, &mut terminal),
+        Command::Score(args) => score::run(args, &signals, &mut terminal),
         Command::Rehearse(args) => rehearse::run(args, &signals, &mut terminal),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -184,8 +184,22 @@ fn reason_of(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
     use super::*;
     use crate::prepare::convert::with_single_context;
+
+    /// What the context `generated` is worth against `gold`, and how far it agrees.
+    fn answer(gold: &str, generated: &str) -> Answer {
+        with_single_context(gold.as_bytes(), |gold| {
+            with_single_context(generated.as_bytes(), |generated| {
+                Answer::of(&Resolved::of(gold), generated, &mut Comparer::default())
+            })
+            .unwrap()
+        })
+        .unwrap()
+    }
 
     #[test]
     fn a_missing_timestep_costs_what_was_published() {
@@ -199,16 +213,8 @@ mod tests {
                 step(timesteps[1])
             )
         };
-        let score = |generated: &str| {
-            let gold = context([r#""timestep":0,"#, r#""timestep":1,"#]);
-            with_single_context(gold.as_bytes(), |gold| {
-                with_single_context(generated.as_bytes(), |generated| {
-                    Answer::of(&Resolved::of(gold), generated, &mut Comparer::default()).scores
-                })
-                .unwrap()
-            })
-            .unwrap()
-        };
+        let gold = context([r#""timestep":0,"#, r#""timestep":1,"#]);
+        let score = |generated: &str| answer(&gold, generated).scores;
         assert_eq!(score(&context([r#""timestep":0,"#, r#""timestep":1,"#])), [1.0; Measure::ALL.len()]);
         let scores = score(&context(["", ""]).replace("o p", "o"));
         assert!((scores[Measure::Structural.index()] - 0.85).abs() < 1e-12);
@@ -221,5 +227,53 @@ mod tests {
         assert_eq!(reason_of(br#"{"reason": "cut short", "answer": 3}"#), "cut short");
         assert_eq!(reason_of(b"{"), "it was invalid; the file does not say why");
         assert_eq!(reason_of(br#"["reason"]"#), "it was invalid; the file does not say why");
+    }
+    /// Agents with what they observe and do, a state: a step.
+    type Step = (Vec<(String, String)>, String);
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let text = "none|[ab]{1,3}( <same_as_state />)?|<same_as_last_action(_[0-2])? /> ?c?|";
+        let told = proptest::collection::vec((text, text), 3);
+        proptest::collection::vec((told, "none|[de]{1,3}"), 1..5)
+    }
+
+    /// A context of these steps; the agents of each list turned by `turn`.
+    fn context(steps: &[Step], turn: usize) -> String {
+        let names = ["A", "B", "C"];
+        let list = |told: &[(String, String)], of: fn(&(String, String)) -> &str| {
+            let mut pairs: Vec<(String, Value)> =
+                names.iter().zip(told).map(|(name, told)| ((*name).to_owned(), json!(of(told)))).collect();
+            pairs.rotate_left(turn % 3);
+            Value::Object(pairs.into_iter().collect())
+        };
+        let steps: Vec<Value> = steps
+            .iter()
+            .enumerate()
+            .map(|(index, (told, state))| {
+                let (observations, actions) = (list(told, |told| &told.0), list(told, |told| &told.1));
+                json!({ "timestep": index, "state": state, "observations": observations, "actions": actions })
+            })
+            .collect();
+        json!({ "agents_names": names, "socialized_context": steps }).to_string()
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_agents_does_not_matter(
+            gold in steps(), generated in steps(), turn in 0usize..3, other in 0usize..3
+        ) {
+            let plain = answer(&context(&gold, 0), &context(&generated, 0));
+            prop_assert_eq!(&plain, &answer(&context(&gold, turn), &context(&generated, other)));
+            prop_assert!(plain.scores.iter().all(|score| (0.0..=1.0).contains(score)), "{:?}", plain.scores);
+            prop_assert!(plain.tally.observations.exact() <= plain.tally.observations.f1());
+            let turned = answer(&context(&generated, turn), &context(&gold, other));
+            prop_assert_eq!(&plain.tally, &turned.tally);
+        }
+
+        #[test]
+        fn a_context_agrees_with_itself(steps in steps(), turn in 0usize..3) {
+            let found = answer(&context(&steps, 0), &context(&steps, turn));
+            prop_assert_eq!(found.scores, [1.0; Measure::ALL.len()]);
+        }
     }
 }

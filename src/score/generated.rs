@@ -7,8 +7,7 @@
 use std::path::Path;
 
 use crate::prepare::records::Records;
-use crate::prepare::source::Source;
-use crate::score::{Error, Options, Watched};
+use crate::score::{Error, Options, Watched, source};
 
 const JSON: &[u8] = b".json";
 const INVALID: &[u8] = b".invalid.json";
@@ -45,7 +44,7 @@ impl Generated {
     /// # Errors
     /// When they cannot be listed.
     pub fn list(path: &Path, options: &Options, watch: &Watched<'_>) -> Result<Generated, Error> {
-        let source = Source::of(path).ok_or_else(|| Error::UnknownSource(path.to_owned()))?;
+        let source = source(path)?;
         let records = Records::list(&[source], options.max_spool_bytes, watch)?;
         let mut keys: Vec<(Vec<u8>, usize)> =
             (0..records.len()).map(|position| (records.key(position).to_vec(), position)).collect();

@@ -13,7 +13,7 @@ use crate::prepare::example::Example;
 use crate::prepare::records::{RecordReader, Records};
 use crate::prepare::reject::{Code, RejectReason};
 use crate::prepare::source::{Compression, Source, SourceKind};
-use crate::score::{Error, Options, Watched};
+use crate::score::{Error, Options, Watched, source};
 
 const KEYS: &str = "keys.tsv";
 
@@ -45,7 +45,7 @@ impl Gold {
         match prepared(path)? {
             Some(manifest) => Gold::list_prepared(path, &manifest, options, watch),
             None => {
-                let source = Source::of(path).ok_or_else(|| Error::UnknownSource(path.to_owned()))?;
+                let source = source(path)?;
                 let records = Records::list(&[source], options.max_spool_bytes, watch)?;
                 let keys = (0..records.len()).map(|position| (records.key(position).to_vec(), position));
                 Ok(Gold { form: Form::Records, keys: sorted(keys.collect()), records })
@@ -107,8 +107,11 @@ fn sorted(mut keys: Vec<(Vec<u8>, usize)>) -> Vec<(Vec<u8>, usize)> {
     keys
 }
 
-/// For each line of the side, the key that `Records` give it, and that of the record it came from.
-fn read_keys(dir: &Path, side: &Side) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+/// The key that `Records` give a line, and that of the record it came from.
+type LineKey = (Vec<u8>, Vec<u8>);
+
+/// The keys of every line of the side.
+fn read_keys(dir: &Path, side: &Side) -> Result<Vec<LineKey>, Error> {
     let path = dir.join(KEYS);
     let rows = std::fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
     let mut keys = Vec::new();
@@ -121,7 +124,7 @@ fn read_keys(dir: &Path, side: &Side) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> 
 }
 
 /// What the rest of a row, `line, shard, key`, says.
-fn line_and_key(row: &str, side: &Side) -> Option<(Vec<u8>, Vec<u8>)> {
+fn line_and_key(row: &str, side: &Side) -> Option<LineKey> {
     let mut columns = row.splitn(3, '\t');
     let line: u64 = columns.next()?.parse().ok()?;
     let shard = columns.next()?;

@@ -8,13 +8,14 @@
 
 use std::io;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 
 use crate::prepare;
 use crate::prepare::reject::RejectReason;
+use crate::prepare::source::Source;
 
 pub mod agreement;
 pub mod answer;
@@ -80,6 +81,9 @@ impl prepare::Watch for Watched<'_> {
 /// Why there are no scores.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// There is nothing.
+    #[error("`{0}` does not exist")]
+    Absent(PathBuf),
     /// Nobody knows what is there.
     #[error("`{0}` is no directory, and its name is of no known kind")]
     UnknownSource(PathBuf),
@@ -101,12 +105,12 @@ pub enum Error {
     #[error("`{0}` is not as it was prepared: its validation lines and `keys.tsv` do not agree")]
     NotAsPrepared(PathBuf),
     /// No reference can be used.
-    #[error("no record of `{path}` can be a reference{}", first_reason(first.as_ref()))]
+    #[error("no record of `{path}` can be a reference: {why}")]
     NoReference {
         /// Where they should be.
         path: PathBuf,
-        /// The first record that cannot, if there is one at all.
-        first: Option<Box<(Vec<u8>, RejectReason)>>,
+        /// Why the first record cannot, if there is one at all.
+        why: String,
     },
     /// No reference has an answer.
     #[error("nothing in `{generated}` answers any of {references} records of `{gold}`")]
@@ -126,13 +130,12 @@ pub enum Error {
     Interrupted,
 }
 
-fn first_reason(first: Option<&Box<(Vec<u8>, RejectReason)>>) -> String {
-    match first.map(Box::as_ref) {
-        Some((key, reason)) => {
-            format!(": {}: {}: {}", String::from_utf8_lossy(key), reason.code, reason.reason)
-        }
-        None => ": there is none".to_owned(),
+/// The source at `path`.
+fn source(path: &Path) -> Result<Source, Error> {
+    if path != Path::new("-") && !path.exists() {
+        return Err(Error::Absent(path.to_owned()));
     }
+    Source::of(path).ok_or_else(|| Error::UnknownSource(path.to_owned()))
 }
 
 /// Scores as `options` say, reporting to `watch`.
@@ -160,8 +163,10 @@ fn run(options: &Options, watch: &dyn Watch) -> Result<Report, Error> {
     watch.expects(gold.keys().len() as u64);
     let (records, rejected) = judge_all(&gold, &sets, options, watch)?;
     if records.is_empty() {
-        let first = rejected.into_iter().next().map(Box::new);
-        return Err(Error::NoReference { path: options.gold.clone(), first });
+        let why = rejected.first().map_or("there is none".to_owned(), |(key, reason)| {
+            format!("{}: {}: {}", String::from_utf8_lossy(key), reason.code, reason.reason)
+        });
+        return Err(Error::NoReference { path: options.gold.clone(), why });
     }
     let draws = Draws { seed: options.seed, resamples: options.resamples.get() };
     let is_stopped = || watch.is_stopped();

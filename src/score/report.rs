@@ -102,11 +102,13 @@ pub struct RecordReport {
 }
 
 impl Report {
-    /// The answers of the set `index` that are worst by their overall score, of those that there are.
+    /// The answers of the set `index` that are worst by their overall score, of those that there are and
+    /// that are not perfect.
     pub fn worst(&self, index: usize, count: usize) -> Vec<&RecordReport> {
         let overall = |record: &&RecordReport| record.answers[index].scores[Measure::Overall.index()];
-        let is_there = |record: &&RecordReport| record.answers[index].status != Status::Missing;
-        let mut records: Vec<&RecordReport> = self.records.iter().filter(is_there).collect();
+        let is_bad =
+            |record: &&RecordReport| record.answers[index].status != Status::Missing && overall(record) < 1.0;
+        let mut records: Vec<&RecordReport> = self.records.iter().filter(is_bad).collect();
         // Stable: equals stay in the order of their keys.
         records.sort_by(|a, b| overall(a).total_cmp(&overall(b)));
         records.truncate(count);

@@ -37,6 +37,7 @@ mod real_data;
 mod rehearsal;
 mod rehearse;
 mod remote;
+mod score;
 #[cfg(unix)]
 mod script;
 mod secrets;

@@ -9,6 +9,7 @@ mod data;
 mod job;
 mod rehearse;
 mod remote;
+mod score;
 mod sweep;
 
 pub use data::{CheckArgs, CorpusArgs, PrepareArgs};
@@ -18,6 +19,7 @@ pub use job::{
 };
 pub use rehearse::RehearseArgs;
 pub use remote::{DoctorArgs, FinetuneArgs, RemoteArgs, SpendingArgs, SubmitArgs, UploadArgs};
+pub use score::ScoreArgs;
 pub use sweep::{SweepArgs, SweepCommand, SweepInitArgs, SweepRunArgs};
 
 /// Turns a corpus of socialized-context JSONs into a fine-tuned model.
@@ -60,6 +62,8 @@ pub enum Command {
     Doctor(Box<DoctorArgs>),
     /// Try many combinations of parameters, within one cap; costs money, after a yes
     Sweep(Box<SweepArgs>),
+    /// Compare generated contexts with reference ones; needs no account and no network
+    Score(Box<ScoreArgs>),
     /// Try the whole pipeline against a server on this machine; nothing is trained or paid for
     Rehearse(Box<RehearseArgs>),
     /// Print the completion script of a shell
@@ -87,6 +91,7 @@ impl Command {
             Command::Download(_) => "download",
             Command::Doctor(_) => "doctor",
             Command::Sweep(_) => "sweep",
+            Command::Score(_) => "score",
             Command::Rehearse(_) => "rehearse",
             Command::Completions { .. } => "completions",
         }
@@ -109,6 +114,7 @@ impl Command {
             Command::Download(args) => args.voice,
             Command::Doctor(args) => args.voice,
             Command::Sweep(args) => args.voice(),
+            Command::Score(args) => args.voice,
             Command::Rehearse(args) => args.voice,
             Command::Completions { .. } => Voice::default(),
         }

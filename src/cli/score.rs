@@ -1,0 +1,314 @@
+//! `ctxtune score`: how far generated contexts agree with reference ones.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value, json};
+
+use crate::cli::Signals;
+use crate::cli::args::ScoreArgs;
+use crate::cli::chart::Charset;
+use crate::cli::environment::Environment;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::prepare::without_surrogates;
+use crate::cli::report::{LongList, Terminal, printable};
+use crate::cli::scoreboard::{coverage, notes, references, table};
+use crate::json::KeyText;
+use crate::score::agreement::Tally;
+use crate::score::answer::{Answer, Status};
+use crate::score::gold::Form;
+use crate::score::measure::{Measure, Scores};
+use crate::score::report::{Pairs, RecordReport, Report, SetReport, Total};
+use crate::score::{Options, Watch, score};
+
+const COMMAND: &str = "score";
+
+/// The largest record read, as `prepare` takes it unless told otherwise.
+const MAX_RECORD_BYTES: usize = 64 << 20;
+
+/// What a compressed source may unpack to, likewise.
+const MAX_SPOOL_BYTES: u64 = 64 << 30;
+
+/// Keys of a kind that are named, unless all are asked for.
+const NAMED: usize = 5;
+
+/// Runs the command.
+pub fn run(args: &ScoreArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let options = Options {
+        gold: args.gold.clone(),
+        generated: args.generated.clone(),
+        seed: args.seed,
+        resamples: args.resamples,
+        threads: args.threads.unwrap_or(cores),
+        max_record_bytes: MAX_RECORD_BYTES,
+        max_spool_bytes: MAX_SPOOL_BYTES,
+    };
+    let start = Instant::now();
+    let report = match scored(&options, signals, terminal) {
+        Ok(report) => report,
+        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
+    };
+    let duration = start.elapsed();
+    summarize(&options, &report, terminal);
+    if let Some(path) = &args.per_record
+        && let Err(error) = write_rows(path, &options, &report)
+    {
+        let message = format!("cannot write `{}`: {error}", path.display());
+        let hint = "free some space, or name another file with --per-record";
+        let failure = Failure::new(Exit::Failed, "write", message, hint);
+        return terminal.fail(COMMAND, &failure, Map::new());
+    }
+    end(args, &options, (&report, duration), terminal)
+}
+
+/// The line on stdout, or the document; and whether the score is high enough.
+fn end(
+    args: &ScoreArgs,
+    options: &Options,
+    (report, duration): (&Report, Duration),
+    terminal: &mut Terminal,
+) -> Exit {
+    let overall: Vec<f64> = report.sets.iter().map(|set| set.total(Measure::Overall).mean).collect();
+    let line = overall.iter().map(|score| format!("{score:.4}")).collect::<Vec<_>>().join("\t");
+    let mut fields = document(options, report, duration);
+    fields.insert("min_score".to_owned(), json!(args.min_score));
+    let write = |out: &mut dyn Write| write_records(report, out);
+    let records = LongList { name: "records", write: &write };
+    let least = args.min_score.zip(overall.last().copied()).filter(|(least, score)| score < least);
+    let Some((least, score)) = least else {
+        return terminal.succeed_with(COMMAND, Some(line.as_bytes()), fields, Some(&records));
+    };
+    if !args.voice.json {
+        terminal.deliver(COMMAND, format!("{line}\n").as_bytes());
+    }
+    let message = format!("the overall score is {score:.4}, below {least}");
+    let hint = "the table and `--per-record` say where it falls short";
+    let failure = Failure::new(Exit::Data, "below_min_score", message, hint);
+    terminal.fail_with(COMMAND, &failure, fields, Some(&records))
+}
+
+fn scored(options: &Options, signals: &Signals, terminal: &Terminal) -> Result<Report, Failure> {
+    let bar = Bar::new(signals, terminal.may_draw());
+    let result = score(options, &bar);
+    bar.drawn.finish_and_clear();
+    result.map_err(|error| {
+        let mut failure = Failure::from(error);
+        if failure.exit == Exit::Interrupted {
+            failure.exit = signals.exit();
+        }
+        failure
+    })
+}
+
+/// Draws progress on a terminal and passes signals on.
+struct Bar<'s> {
+    signals: &'s Signals,
+    drawn: ProgressBar,
+}
+
+impl<'s> Bar<'s> {
+    fn new(signals: &'s Signals, may_draw: bool) -> Self {
+        let drawn = if may_draw { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} {per_sec}  {eta} left");
+        drawn.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        if may_draw {
+            drawn.enable_steady_tick(Duration::from_millis(100));
+        }
+        Bar { signals, drawn }
+    }
+}
+
+impl Watch for Bar<'_> {
+    fn expects(&self, records: u64) {
+        self.drawn.set_length(records);
+    }
+
+    fn scored(&self) {
+        if !self.drawn.is_hidden() {
+            self.drawn.inc(1);
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.signals.is_stopped()
+    }
+}
+
+fn summarize(options: &Options, report: &Report, terminal: &Terminal) {
+    if terminal.voice().quiet {
+        return;
+    }
+    // Of the environment only the locale is asked for.
+    let is_utf8 = Environment::rehearsal([]).is_utf8();
+    let charset = if is_utf8 { Charset::Unicode } else { Charset::Ascii };
+    terminal.label("gold", &references(report, &shown(&options.gold)));
+    let letters = ["A", "B"].into_iter().map(str::to_owned);
+    let names: Vec<String> = match options.generated.as_slice() {
+        [only] => vec![shown(only)],
+        several => letters.take(several.len()).collect(),
+    };
+    for ((path, name), set) in options.generated.iter().zip(&names).zip(&report.sets) {
+        let path = shown(path);
+        let called = if *name == path { path } else { format!("{name} = {path}") };
+        terminal.label("generated", &format!("{called}: {}", coverage(set)));
+    }
+    for line in table(report, charset) {
+        terminal.say(&line);
+    }
+    let limit = if terminal.voice().verbose { usize::MAX } else { NAMED };
+    for line in notes(report, &names, limit) {
+        // A reason may quote what a model wrote.
+        terminal.say(&printable(&line).replace('\n', "\\n"));
+    }
+}
+
+fn shown(path: &Path) -> String {
+    printable(&path.to_string_lossy())
+}
+
+/// A row for every record and set; the numbers to six decimals.
+fn write_rows(path: &Path, options: &Options, report: &Report) -> io::Result<()> {
+    let mut out = BufWriter::new(File::create(path)?);
+    let measures = Measure::ALL.map(Measure::as_str).join("\t");
+    writeln!(out, "key\tgenerated\tstatus\t{measures}\tunresolved_tags\treason")?;
+    for record in &report.records {
+        let key = KeyText(&record.key).to_json();
+        for (answer, generated) in record.answers.iter().zip(&options.generated) {
+            let generated = json!(generated.to_string_lossy());
+            write!(out, "{key}\t{generated}\t{}", answer.status.as_str())?;
+            answer.scores.iter().try_for_each(|score| write!(out, "\t{score:.6}"))?;
+            writeln!(out, "\t{}\t{}", answer.unresolved, json!(answer.reason))?;
+        }
+    }
+    out.flush()
+}
+
+/// The fields of the JSON document beside the common ones.
+fn document(options: &Options, report: &Report, duration: Duration) -> Map<String, Value> {
+    let mut fields = Map::new();
+    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
+    let rejected: Vec<Value> = report
+        .gold
+        .rejected
+        .iter()
+        .map(|(key, reason)| {
+            let at = (!reason.at.is_empty()).then_some(&reason.at);
+            json!({ "key": key_value(key), "code": reason.code.as_str(), "reason": reason.reason, "at": at })
+        })
+        .collect();
+    put(
+        "gold",
+        json!({
+            "path": options.gold.to_string_lossy(),
+            "form": if report.gold.form == Form::Prepared { "prepared" } else { "records" },
+            "references": report.records.len(),
+            "rejected": rejected,
+            "unresolved_tags": report.gold.unresolved,
+        }),
+    );
+    let sets = options.generated.iter().zip(&report.sets).enumerate();
+    put("sets", sets.map(|(index, (path, set))| set_value(report, index, (path, set))).collect());
+    let difference = report.difference.as_ref().map(
+        |difference| json!({ "references": difference.records, "scores": totals_value(&difference.totals) }),
+    );
+    put("difference", json!(difference));
+    put("seed", json!(options.seed));
+    put("resamples", json!(options.resamples));
+    put("seconds", json!(duration.as_secs_f64()));
+    fields
+}
+
+fn set_value(report: &Report, index: usize, (path, set): (&Path, &SetReport)) -> Value {
+    let coverage: Map<String, Value> =
+        Status::ALL.iter().map(|status| (status.as_str().to_owned(), json!(set.count(*status)))).collect();
+    let worst = report.worst(index, NAMED).into_iter().map(|record| {
+        let answer = &record.answers[index];
+        json!({
+            "key": key_value(&record.key),
+            "overall": answer.scores[Measure::Overall.index()],
+            "status": answer.status.as_str(),
+            "reason": answer.reason,
+        })
+    });
+    let extra = set.extra.iter().map(|key| key_value(key));
+    json!({
+        "path": path.to_string_lossy(),
+        "coverage": coverage,
+        "extra": extra.collect::<Vec<_>>(),
+        "scores": totals_value(&set.totals),
+        "pairs": pairs_value(&set.pairs),
+        "unresolved_tags": set.unresolved,
+        "worst": worst.collect::<Vec<_>>(),
+    })
+}
+
+fn totals_value(totals: &[Total; Measure::ALL.len()]) -> Value {
+    let value = |(measure, total): (Measure, &Total)| {
+        let value = json!({ "mean": total.mean, "low": total.interval.low, "high": total.interval.high });
+        (measure.as_str().to_owned(), value)
+    };
+    Value::Object(Measure::ALL.into_iter().zip(totals).map(value).collect())
+}
+
+fn pairs_value(pairs: &Pairs) -> Value {
+    let value = |tally: &Tally| json!({ "pairs": tally.pairs, "none": tally.none });
+    json!({
+        "state": value(&pairs.state),
+        "observations": value(&pairs.observations),
+        "actions": value(&pairs.actions),
+    })
+}
+
+/// A line each, since there may be millions of them.
+fn write_records(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    for (index, record) in report.records.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        write!(out, "{comma}\n{}", record_value(record))?;
+    }
+    Ok(())
+}
+
+fn record_value(record: &RecordReport) -> Value {
+    let answers: Vec<Value> = record.answers.iter().map(answer_value).collect();
+    json!({ "key": key_value(&record.key), "unresolved_tags": record.unresolved, "answers": answers })
+}
+
+fn answer_value(answer: &Answer) -> Value {
+    let tally = &answer.tally;
+    let pairs = Pairs { state: tally.state, observations: tally.observations, actions: tally.actions };
+    let agents: Map<String, Value> = tally
+        .agents
+        .iter()
+        .map(|(agent, tally)| {
+            let value = json!({
+                "observations_exact": tally.observations.exact(),
+                "observations_f1": tally.observations.f1(),
+                "actions_exact": tally.actions.exact(),
+                "actions_f1": tally.actions.f1(),
+            });
+            (agent.clone(), value)
+        })
+        .collect();
+    json!({
+        "status": answer.status.as_str(),
+        "reason": answer.reason,
+        "scores": scores_value(&answer.scores),
+        "agents": agents,
+        "pairs": pairs_value(&pairs),
+        "unresolved_tags": answer.unresolved,
+    })
+}
+
+fn scores_value(scores: &Scores) -> Value {
+    let named = Measure::ALL.into_iter().zip(scores);
+    Value::Object(named.map(|(measure, score)| (measure.as_str().to_owned(), json!(score))).collect())
+}
+
+fn key_value(key: &[u8]) -> Value {
+    serde_json::from_str(&without_surrogates(&KeyText(key).to_json())).unwrap_or(Value::Null)
+}
