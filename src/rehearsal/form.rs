@@ -52,7 +52,7 @@ pub fn urlencoded(text: &str) -> Vec<(String, String)> {
 }
 
 /// Resolves `+` and `%41`; what is no escape stays.
-fn decode(text: &str) -> String {
+pub fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {

@@ -5,7 +5,8 @@
 //! can be told to fail in any way a network can. It must never be reachable from another machine.
 //!
 //! The way of a request: `serve` accepts, `wire` reads, `faults` decides, `route` finds the
-//! handler (`files`, `multipart`, `jobs`, `progress`, `download`, `chat`), `reply` is written.
+//! handler (`files`, `multipart`, `jobs`, `progress`, `download`, `chat`; `wandb` has its own paths
+//! and key), `reply` is written.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -20,6 +21,7 @@ use crate::rehearsal::serve::{Origin, Shared};
 use crate::rehearsal::state::State;
 
 pub use crate::rehearsal::course::Outcome;
+pub use crate::rehearsal::wandb::{Orders, WandbRun, WandbSweep};
 
 mod chat;
 pub mod corpus;
@@ -38,10 +40,14 @@ mod route;
 mod serve;
 mod state;
 mod verdict;
+mod wandb;
 mod wire;
 
 /// The one key that is accepted, unless a script names another.
 pub const KEY: &str = "rehearsal-key";
+
+/// The same for W&B, whose clients want at least 40 characters.
+pub const WANDB_KEY: &str = "rehearsalrehearsalrehearsalrehearsalrehe";
 
 /// How the server behaves.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +62,12 @@ pub struct Script {
     pub faults: faults::Faults,
     /// How jobs end.
     pub outcome: Outcome,
+    /// The only key that the W&B part accepts.
+    pub wandb_key: String,
+    /// Whether every stream of a run is told that Stop was pressed.
+    pub wandb_stop: bool,
+    /// What the agents of sweeps are told.
+    pub wandb_agents: Orders,
 }
 
 impl Default for Script {
@@ -66,6 +78,9 @@ impl Default for Script {
             verdict_seconds: 0.3,
             faults: faults::Faults::default(),
             outcome: Outcome::Completed,
+            wandb_key: WANDB_KEY.to_owned(),
+            wandb_stop: false,
+            wandb_agents: Orders::Suggest,
         }
     }
 }
@@ -181,6 +196,21 @@ impl Server {
     /// Breaches of the protocol by the client, in words.
     pub fn violations(&self) -> Vec<String> {
         self.shared.state().violations.clone()
+    }
+
+    /// Every run that was logged to W&B, in order of creation.
+    pub fn wandb_runs(&self) -> Vec<WandbRun> {
+        wandb::wandb_runs(&self.shared.state())
+    }
+
+    /// Every sweep, in order of creation.
+    pub fn wandb_sweeps(&self) -> Vec<WandbSweep> {
+        wandb::wandb_sweeps(&self.shared.state())
+    }
+
+    /// Deletes the sweep of this name, as somebody does on its page.
+    pub fn delete_wandb_sweep(&self, name: &str) {
+        wandb::delete_sweep(&mut self.shared.state(), name);
     }
 
     /// Changes how the server behaves from now on. Rules that change are counted anew.

@@ -7,10 +7,13 @@ use serde_json::{Value, json};
 
 use crate::rehearsal::reply::Reply;
 use crate::rehearsal::state::{Now, Request, State};
-use crate::rehearsal::{chat, download, files, jobs, models, multipart, progress};
+use crate::rehearsal::{chat, download, files, jobs, models, multipart, progress, wandb};
 
 /// Carries out a request to the API.
 pub fn api(state: &mut State, request: &Request, now: Now) -> Reply {
+    if let Some(reply) = wandb::api(state, request, now) {
+        return reply;
+    }
     let expected = format!("Bearer {}", state.script.key);
     if request.head.header("authorization") != Some(&expected) {
         return Reply::coded(401, "invalid_api_key", "Invalid API key provided");
@@ -65,6 +68,9 @@ fn of_jobs(state: &mut State, request: &Request, line: (&str, &[&str]), now: Now
 
 /// Carries out a request to the storage.
 pub fn storage(state: &mut State, request: &Request) -> Reply {
+    if let Some(reply) = wandb::store(state, request) {
+        return reply;
+    }
     let segments: Vec<&str> = request.path.trim_start_matches('/').split('/').collect();
     let result = match (request.head.method.as_str(), segments.as_slice()) {
         ("PUT", ["storage", "parts", id, number]) => multipart::store_part(state, request, (id, number)),
@@ -76,9 +82,10 @@ pub fn storage(state: &mut State, request: &Request) -> Reply {
 
 /// Accuses a client that carries its key to the storage.
 pub fn guard_key(state: &mut State, headers: &[(String, String)], path: &str) {
-    let key = state.script.key.clone();
+    let keys = [state.script.key.clone(), state.script.wandb_key.clone()];
     let carries = |(name, value): &&(String, String)| {
-        name.eq_ignore_ascii_case("authorization") || (!key.is_empty() && value.contains(&key))
+        let has_key = keys.iter().any(|key| !key.is_empty() && value.contains(key));
+        name.eq_ignore_ascii_case("authorization") || has_key
     };
     if let Some((name, _)) = headers.iter().find(carries) {
         state.accuse(format!("{path}: the key arrived at the storage, in the header `{name}`"));

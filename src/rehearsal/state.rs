@@ -12,6 +12,7 @@ use crate::rehearsal::course::Plan;
 use crate::rehearsal::faults::Count;
 use crate::rehearsal::files::{File, Multipart};
 use crate::rehearsal::order::Order;
+use crate::rehearsal::wandb::Wandb;
 use crate::rehearsal::wire::{Body, Head, hex};
 use crate::rehearsal::{Script, Seen};
 
@@ -92,6 +93,8 @@ pub struct State {
     pub jobs: Vec<Job>,
     /// How many were created, deleted ones too.
     pub jobs_created: usize,
+    /// What came to W&B.
+    pub wandb: Wandb,
     /// How many names were given.
     pub ids: u64,
 }

@@ -1,0 +1,278 @@
+//! Runs: made and changed by `upsertBucket`, shown to whoever resumes them.
+//!
+//! Separate from the stream that fills them. Nothing is merged: what an update says replaces what
+//! was there, as the service does it, and what it leaves out stays.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::rehearsal::state::{Now, State};
+use crate::rehearsal::wandb::{ENTITY, PROJECT, Refusal, space, text};
+
+/// A run, from its creation on.
+#[derive(Debug, Clone, Default)]
+pub struct Run {
+    /// Opaque to clients.
+    pub storage_id: String,
+    /// The project that it is in.
+    pub project: String,
+    /// The id that its client gave it.
+    pub name: String,
+    /// What was last said of it, by the name in the mutation.
+    pub said: Map<String, Value>,
+    /// As sent: every key holds an object with `value`.
+    pub config: Value,
+    /// As sent last.
+    pub summary: Value,
+    /// Lines as sent, by offset.
+    pub history: Vec<String>,
+    /// Lines as sent, by offset.
+    pub events: Vec<String>,
+    /// Lines as sent, by offset.
+    pub log: Vec<String>,
+    /// Files whose bytes arrived, with their size.
+    pub files: Vec<(String, u64)>,
+    /// `pending`, `running`, `finished`, `failed`, `preempting`, or what the client said.
+    pub state: String,
+    /// As sent with the end.
+    pub exit_code: Option<i64>,
+    /// The name of its sweep.
+    pub sweep: Option<String>,
+    /// Requests to its stream.
+    pub requests: usize,
+    /// Whether somebody wants it stopped.
+    pub is_stopped: bool,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+    /// When something came last.
+    pub heard: Option<Timestamp>,
+}
+
+impl Run {
+    /// One that nothing is known of yet.
+    pub fn new(project: &str, name: &str, now: Now) -> Run {
+        Run {
+            storage_id: text::storage_id("Run", [name, project, ENTITY]),
+            project: project.to_owned(),
+            name: name.to_owned(),
+            config: json!({}),
+            summary: json!({}),
+            state: "running".to_owned(),
+            created: Some(now.time),
+            heard: Some(now.time),
+            ..Run::default()
+        }
+    }
+
+    /// What was last said under this name of the mutation.
+    pub fn said(&self, name: &str) -> Value {
+        self.said.get(name).cloned().unwrap_or_default()
+    }
+}
+
+/// The run of this place.
+pub fn find<'s>(state: &'s State, project: &str, name: &str) -> Option<&'s Run> {
+    state.wandb.runs.iter().find(|run| run.project == project && run.name == name)
+}
+
+/// Carries out `upsertBucket`: the payload.
+///
+/// # Errors
+/// When the entity, the run or the sweep is not there, or a value is not allowed.
+pub fn upsert(state: &mut State, input: &Map<String, Value>, now: Now) -> Result<Value, Refusal> {
+    let text_of = |name: &str| input.get(name).and_then(Value::as_str);
+    let entity = text_of("entityName").filter(|entity| !entity.is_empty()).unwrap_or(ENTITY);
+    if entity != ENTITY {
+        return Err(Refusal::new(404, format!("entity {entity} not found during upsertBucket")));
+    }
+    let project = text_of("modelName").filter(|project| !project.is_empty()).unwrap_or(PROJECT);
+    let index = match text_of("id").filter(|id| !id.is_empty()) {
+        Some(id) => {
+            let index = state.wandb.runs.iter().position(|run| run.storage_id == id);
+            Some(index.ok_or_else(|| Refusal::new(404, format!("run {id} not found during upsertBucket")))?)
+        }
+        None => {
+            let name = text_of("name").ok_or_else(|| Refusal::new(400, "neither id nor name of a run"))?;
+            check_name(name)?;
+            state.wandb.runs.iter().position(|run| run.project == project && run.name == name)
+        }
+    };
+    let old = index.map(|index| &state.wandb.runs[index]);
+    let sweep = text_of("sweep").map(str::to_owned).or_else(|| old.and_then(|run| run.sweep.clone()));
+    let config = read(input, "config")?;
+    if let (Some(sweep), Some(config)) = (&sweep, &config) {
+        let project = old.map_or(project, |run| &run.project);
+        space::check_config(state, (project, sweep), config)?;
+    }
+    let summary = read(input, "summaryMetrics")?;
+    let inserted = index.is_none();
+    let index = index.unwrap_or_else(|| {
+        state.wandb.runs.push(Run::new(project, text_of("name").unwrap_or_default(), now));
+        state.wandb.runs.len() - 1
+    });
+    let run = &mut state.wandb.runs[index];
+    run.heard = Some(now.time);
+    run.sweep = sweep;
+    run.config = config.unwrap_or_else(|| run.config.take());
+    run.summary = summary.unwrap_or_else(|| run.summary.take());
+    match text_of("state") {
+        Some(state) => run.state = state.to_owned(),
+        None if run.state == "pending" => run.state = "running".to_owned(),
+        None => {}
+    }
+    let kept = ["config", "summaryMetrics", "state", "sweep", "id", "name", "modelName", "entityName"];
+    for (name, value) in
+        input.iter().filter(|(name, value)| !value.is_null() && !kept.contains(&name.as_str()))
+    {
+        run.said.insert(name.clone(), value.clone());
+    }
+    if run.said("displayName").is_null() {
+        run.said.insert("displayName".to_owned(), json!(format!("rehearsal-run-{}", index + 1)));
+    }
+    Ok(json!({ "bucket": value(&state.wandb.runs[index]), "inserted": inserted }))
+}
+
+/// Asks for a run to be stopped: `stopRun`.
+///
+/// # Errors
+/// When there is none.
+pub fn stop(state: &mut State, input: &Map<String, Value>) -> Result<Value, Refusal> {
+    let id = input.get("id").and_then(Value::as_str).unwrap_or_default();
+    let run = state.wandb.runs.iter_mut().find(|run| run.storage_id == id);
+    run.ok_or_else(|| Refusal::new(404, format!("run {id} not found")))?.is_stopped = true;
+    Ok(json!({ "success": true }))
+}
+
+fn check_name(name: &str) -> Result<(), Refusal> {
+    let is_strange = |c: char| "/\\#?%:".contains(c) || c.is_control();
+    if name.is_empty() || name.chars().count() > 128 || name.contains(is_strange) {
+        return Err(Refusal::new(400, format!("invalid run name: {name}")));
+    }
+    Ok(())
+}
+
+/// A JSONString of the input as an object.
+fn read(input: &Map<String, Value>, name: &str) -> Result<Option<Value>, Refusal> {
+    let Some(text) = input.get(name).and_then(Value::as_str) else { return Ok(None) };
+    match text::read(text) {
+        Ok(value) if value.is_object() => Ok(Some(value)),
+        _ => Err(Refusal::new(400, format!("{name} is no JSON object"))),
+    }
+}
+
+/// A run as the schema shows it.
+pub fn value(run: &Run) -> Value {
+    let is_running = run.state == "running";
+    let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
+    json!({
+        "id": run.storage_id,
+        "name": run.name,
+        "displayName": run.said("displayName"),
+        "description": run.said("description"),
+        "notes": run.said("notes"),
+        "tags": run.said.get("tags").cloned().unwrap_or_else(|| json!([])),
+        "group": run.said("groupName"),
+        "jobType": run.said("jobType"),
+        "host": run.said("host"),
+        "state": run.state,
+        "exitcode": run.exit_code,
+        "config": run.config.to_string(),
+        "summaryMetrics": run.summary.to_string(),
+        "historyLineCount": run.history.len(),
+        "eventsLineCount": run.events.len(),
+        "logLineCount": run.log.len(),
+        "historyTail": tail(&run.history),
+        "eventsTail": tail(&run.events),
+        "sweepName": run.sweep,
+        "createdAt": time(run.created),
+        "heartbeatAt": time(run.heard),
+        "stopped": run.is_stopped,
+        "shouldStop": run.is_stopped,
+        "failed": run.state == "failed",
+        "running": is_running,
+        "project": project(&run.project),
+    })
+}
+
+/// A project as the schema shows it, without its runs and sweeps.
+pub fn project(name: &str) -> Value {
+    json!({
+        "id": text::base64(format!("Project:v1:{name}:{ENTITY}").as_bytes()),
+        "name": name,
+        "entityName": ENTITY,
+        "entity": entity(),
+    })
+}
+
+/// The one entity.
+pub fn entity() -> Value {
+    let organization = json!({ "id": "organization", "coreWeaveOrganizationId": null });
+    json!({ "id": text::base64(b"Entity:1"), "name": ENTITY, "isTeam": false, "organization": organization })
+}
+
+/// The last lines, as JSON text of a list of JSON texts: such that everybody can read.
+fn tail(lines: &[String]) -> String {
+    let last = lines[lines.len().saturating_sub(2)..].iter();
+    json!(last.map(|line| text::finite(line)).collect::<Vec<_>>()).to_string()
+}
+
+/// `wandbConfig(keys)`: those keys of what the client says about itself, as JSON text.
+pub fn client_config(run: &Run, keys: &Value) -> Value {
+    let own = run.config.pointer("/_wandb/value").and_then(Value::as_object).cloned().unwrap_or_default();
+    let is_wanted =
+        |name: &str| keys.as_array().is_none_or(|keys| keys.iter().any(|key| key.as_str() == Some(name)));
+    let wanted: Map<String, Value> = own.into_iter().filter(|(name, _)| is_wanted(name)).collect();
+    json!(Value::Object(wanted).to_string())
+}
+
+/// `sampledHistory(specs)`: for each of them the rows that have all its keys. Nothing is left out.
+pub fn sampled(run: &Run, specs: &Value) -> Value {
+    let specs = match specs {
+        Value::Array(specs) => specs.clone(),
+        one => vec![one.clone()],
+    };
+    let sample = |spec: &Value| {
+        let spec = spec.as_str().and_then(|text| text::read(text).ok()).unwrap_or_default();
+        let keys: Vec<&str> =
+            spec["keys"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let rows = run.history.iter().filter_map(|line| text::read(line).ok());
+        let picked = rows.filter_map(|row| {
+            let pick = |key: &&str| row.get(*key).map(|value| ((*key).to_owned(), value.clone()));
+            keys.iter().map(pick).collect::<Option<Map<_, _>>>()
+        });
+        let picked: Vec<Value> = picked.filter(|row| !row.is_empty()).map(Value::Object).collect();
+        Value::Array(picked)
+    };
+    Value::Array(specs.iter().map(sample).collect())
+}
+
+/// Carries out `createRunFiles`: addresses at the storage.
+///
+/// # Errors
+/// When the run is not there.
+pub fn create_files(state: &State, input: &Map<String, Value>) -> Result<Value, Refusal> {
+    let run = named(state, input)?;
+    let names: Vec<&str> =
+        input["files"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let file = |name: &&str| {
+        let url = format!("{}/wandb/{}/{}/{name}?signature=rehearsal", state.storage, run.project, run.name);
+        json!({ "name": name, "uploadUrl": url })
+    };
+    let files: Vec<Value> = names.iter().map(file).collect();
+    Ok(json!({ "runID": run.storage_id, "uploadHeaders": [], "files": files }))
+}
+
+/// Carries out `markRunFilesUploaded`.
+///
+/// # Errors
+/// When the run is not there.
+pub fn mark_uploaded(state: &State, input: &Map<String, Value>) -> Result<Value, Refusal> {
+    named(state, input).map(|_| json!({ "success": true }))
+}
+
+fn named<'s>(state: &'s State, input: &Map<String, Value>) -> Result<&'s Run, Refusal> {
+    let text_of = |name: &str| input.get(name).and_then(Value::as_str);
+    let name = text_of("runName").unwrap_or_default();
+    find(state, text_of("projectName").unwrap_or(PROJECT), name)
+        .ok_or_else(|| Refusal::new(404, format!("run {name} not found")))
+}
