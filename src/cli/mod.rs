@@ -48,6 +48,9 @@ mod submit;
 pub mod svg;
 mod table;
 mod upload;
+mod wandb;
+mod wandb_run;
+mod wandb_sync;
 pub mod watch;
 
 /// Runs the program with `arguments`, the program's name first.
@@ -85,6 +88,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Checkpoints(args) => checkpoints::run(args, &signals, &mut terminal),
         Command::Download(args) => download::run(args, &signals, &mut terminal),
         Command::Doctor(args) => doctor::run(args, &signals, &mut terminal),
+        Command::WandbSync(args) => wandb_sync::run(args, &signals, &mut terminal),
         Command::Rehearse(args) => rehearse::run(args, &signals, &mut terminal),
         Command::Completions { shell } => {
             let mut script = Vec::new();

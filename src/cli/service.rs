@@ -38,6 +38,20 @@ pub struct Service {
 /// Where notices of the transport go while lines are redrawn; they come from several threads.
 type SharedCanvas = Arc<Mutex<Option<Canvas>>>;
 
+/// Says a line of text, from whatever thread.
+pub type Voice = Arc<dyn Fn(&str) + Send + Sync>;
+
+fn voice(canvas: &SharedCanvas, terminal: &Terminal) -> Voice {
+    let (terminal, canvas) = (terminal.clone(), Arc::clone(canvas));
+    Arc::new(move |text| {
+        let text = printable(text);
+        match canvas.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            Some(canvas) => canvas.print_above(&text),
+            None => terminal.say(&text),
+        }
+    })
+}
+
 impl Service {
     /// Reads where the service is and with which key, and connects to nothing yet.
     ///
@@ -59,18 +73,14 @@ impl Service {
             policy: retry::Policy::DEFAULT,
         };
         let canvas = SharedCanvas::default();
-        let (voice, shared) = (terminal.clone(), Arc::clone(&canvas));
+        let voice = voice(&canvas, terminal);
         let tell = Arc::new(move |notice: &retry::Notice| {
-            let text = printable(&format!(
+            voice(&format!(
                 "network: {}; trying again in {:.1} s ({} left)",
                 notice.what,
                 notice.after.as_secs_f64(),
                 notice.tries_left
             ));
-            match shared.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-                Some(canvas) => canvas.print_above(&text),
-                None => voice.say(&text),
-            }
         });
         let client = Client::new(settings, Arc::clone(&clock), tell);
         let headers = custom_headers(environment.get(env::TOGETHER_CUSTOM_HEADERS).unwrap_or_default());
@@ -97,6 +107,11 @@ impl Service {
     pub fn account(&self) -> Result<Account, Failure> {
         let identity = self.together.whoami().map_err(|error| self.explain(error))?;
         Ok(Account { api: self.together.base().origin(), project: identity.project_id.unwrap_or_default() })
+    }
+
+    /// Says something, from whatever thread, above the lines that are drawn at the time.
+    pub fn voice(&self, terminal: &Terminal) -> Voice {
+        voice(&self.canvas, terminal)
     }
 
     /// Prints notices of the transport above the lines of `canvas`, as long as it is drawn on.

@@ -113,7 +113,10 @@ mod tests {
         check(r#"{"error":"text"}"#, "text");
         check(r#"{"detail":"gone"}"#, "gone");
         check(r#"{"error":{"reason":7}}"#, r#"{"reason":7}"#);
-        check(r#"{"errors":[{"message":"permission denied","path":["x"]}],"data":null}"#, "permission denied");
+        check(
+            r#"{"errors":[{"message":"permission denied","path":["x"]}],"data":null}"#,
+            "permission denied",
+        );
         check(r#"{"errors":[1]}"#, r#"{"errors":[1]}"#);
         check("upstream connect error\n", "upstream connect error");
         check("", "");

@@ -149,8 +149,7 @@ fn request(call: &Call<'_>, expect: Expect) -> Result<Request<()>, Error> {
     }
     builder = builder.header(header::CONNECTION, "close");
     if let Some(key) = call.key {
-        let value =
-            key.header().ok_or_else(|| invalid("the key has characters that no header may have"))?;
+        let value = key.header().ok_or_else(|| invalid("the key has characters that no header may have"))?;
         builder = builder.header(header::AUTHORIZATION, value);
     }
     builder = match &call.body {

@@ -25,9 +25,9 @@ pub mod job;
 pub mod jobs;
 pub mod parts;
 
+pub use crate::http::said::printable;
 pub use crate::together::base::{BaseUrl, BaseUrlError, DEFAULT_BASE_URL};
 pub use crate::together::error::{Certainty, Error};
-pub use crate::http::said::printable;
 
 use crate::together::error::Asked;
 use crate::together::job::text;

@@ -90,7 +90,13 @@ impl Logger {
     }
 
     fn begin(&mut self, job: &Job) {
-        let Stage::Waiting(logging) = std::mem::replace(&mut self.stage, Stage::Off) else { return };
+        let logging = match std::mem::replace(&mut self.stage, Stage::Off) {
+            Stage::Waiting(logging) => logging,
+            begun => {
+                self.stage = begun;
+                return;
+            }
+        };
         let tell = Arc::clone(&logging.tell);
         self.began = began(job, &*self.clock);
         match begin(*logging, job, self.began) {
@@ -123,8 +129,7 @@ impl Logger {
 
     fn eval(&self, point: &EvalPoint) -> Entry {
         let loss = json!(point.loss);
-        let fields =
-            vec![("eval/loss", loss.clone()), ("val/loss", loss), ("train/step", json!(point.step))];
+        let fields = vec![("eval/loss", loss.clone()), ("val/loss", loss), ("train/step", json!(point.step))];
         self.entry(Key::Point("eval".to_owned(), point.step), time(point.timestamp_ns), fields)
     }
 
@@ -249,7 +254,8 @@ pub fn tag(job: &Job) -> String {
 
 /// Whether the service that trains logs the job by itself.
 fn is_logged_elsewhere(job: &Job) -> bool {
-    let is_said = |key: &&str| job.object.get(*key).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
+    let is_said =
+        |key: &&str| job.object.get(*key).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
     ["wandb_url", "wandb_project_name"].iter().any(|key| is_said(&key))
 }
 

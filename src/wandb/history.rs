@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::wandb::logged::{Key, Logged, Writer};
-use crate::wandb::run::{Found, Plan, RunIdentity};
+use crate::wandb::run::{Found, Plan, RunIdentity, merged};
 
 const SCHEMA: &str = "ctxtune.wandb/1";
 
@@ -102,13 +102,19 @@ pub fn known(dir: &Path) -> io::Result<Vec<State>> {
     Ok(states)
 }
 
-/// Writes down what a run is to be, unless `dir` knows of it; nothing is sent and nobody disturbed.
+/// Writes down what a run is to be, or what is new of its configuration where `dir` knows of it;
+/// nothing is sent and nobody disturbed.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn remember(dir: &Path, plan: Plan, began: f64) -> io::Result<State> {
     let path = state_path(dir, &plan.run);
-    if let Some(known) = read_state(&path) {
+    if let Some(mut known) = read_state(&path) {
+        let config = merged(&known.plan.config, &plan.config);
+        if config != known.plan.config {
+            known.plan.config = config;
+            write_state(&path, &known)?;
+        }
         return Ok(known);
     }
     let state = State { schema: SCHEMA.to_owned(), plan, began, ..State::default() };
@@ -227,8 +233,7 @@ impl Spool {
             return self.logged.clone();
         }
         let mut logged = Logged::read(&self.state.before);
-        let (rows, lines) =
-            (self.rows.len() - unsent_rows + rows, self.lines.len() - unsent_lines + lines);
+        let (rows, lines) = (self.rows.len() - unsent_rows + rows, self.lines.len() - unsent_lines + lines);
         self.rows[..rows].iter().for_each(|(key, _)| {
             logged.insert(key);
         });

@@ -130,7 +130,9 @@ fn expanded(runs: &Value) -> BTreeSet<u64> {
             (Some(step), _) => {
                 steps.insert(step);
             }
-            (None, Ok([first, last, stride])) if stride > 0 && last.saturating_sub(first) / stride < MOST_STEPS => {
+            (None, Ok([first, last, stride]))
+                if stride > 0 && last.saturating_sub(first) / stride < MOST_STEPS =>
+            {
                 steps.extend((first..=last).step_by(usize::try_from(stride).unwrap_or(usize::MAX)));
             }
             _ => {}

@@ -168,7 +168,8 @@ impl Wandb {
         let url = format!("{}/graphql", self.settings.base);
         let answer = self.post(&url, &body)?;
         let value = self.value(operation.name, &answer)?;
-        let has_errors = value.get("errors").and_then(Value::as_array).is_some_and(|errors| !errors.is_empty());
+        let has_errors =
+            value.get("errors").and_then(Value::as_array).is_some_and(|errors| !errors.is_empty());
         if has_errors {
             return Err(self.refused(operation.name, &answer));
         }

@@ -71,7 +71,8 @@ pub fn write(run: Offline<'_>, out: &mut dyn Write) -> io::Result<()> {
 fn run_record(plan: &Plan, began: f64) -> Message {
     let config = document(&plan.config, &plan.metrics);
     let config = config.as_object().map(|config| {
-        let values = config.iter().filter_map(|(key, value)| Some((key.clone(), value.get("value")?.clone())));
+        let values =
+            config.iter().filter_map(|(key, value)| Some((key.clone(), value.get("value")?.clone())));
         items(&values.collect())
     });
     let optional = |message: Message, field: u32, text: &Option<String>| match text {

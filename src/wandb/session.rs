@@ -76,6 +76,11 @@ impl Session {
         Session { goal, spool, clock, stage: Stage::New, is_summary_due: false, page }
     }
 
+    /// Whether lines go to the service.
+    pub fn is_online(&self) -> bool {
+        matches!(self.goal, Goal::Online(_))
+    }
+
     /// The run's page, or the directory that it is in, as soon as that is known.
     pub fn page(&self) -> Option<&str> {
         self.page.as_deref()
@@ -165,7 +170,9 @@ impl Session {
         };
         let plan = &self.spool.state.plan;
         let config = match found {
-            Some(found) => Some(run::merged(&found.config, &plan.config)).filter(|config| *config != found.config),
+            Some(found) => {
+                Some(run::merged(&found.config, &plan.config)).filter(|config| *config != found.config)
+            }
             None => Some(plan.config.clone()),
         };
         let identity = run::upsert(wandb, entity, plan, config.as_ref())?;

@@ -274,7 +274,8 @@ impl Errand {
     }
 
     fn note_unsent(&self) {
-        let unsent = self.session.spool.unsent_rows().len() as u64;
+        let is_online = self.session.is_online();
+        let unsent = if is_online { self.session.spool.unsent_rows().len() as u64 } else { 0 };
         self.shared.unsent.store(unsent, Ordering::Relaxed);
     }
 
@@ -289,6 +290,10 @@ impl Errand {
         let has_reason = self.session.spool.owes() || is_silent || is_first || self.stage == Stage::Leaving;
         if self.now < self.due || !has_reason {
             return Onward::Yes;
+        }
+        if self.stage == Stage::Leaving && self.session.is_online() && !self.session.spool.owes() {
+            self.note_page();
+            return Onward::Done;
         }
         let pushed = self.session.push();
         self.note_unsent();
@@ -306,6 +311,7 @@ impl Errand {
                 if self.stage == Stage::Watching { Onward::Yes } else { Onward::Done }
             }
             Ok(Pushed::TakenOver) => {
+                self.shared.unsent.store(0, Ordering::Relaxed);
                 self.say(Said::TakenOver);
                 Onward::Done
             }

@@ -9,6 +9,7 @@ mod data;
 mod job;
 mod rehearse;
 mod remote;
+mod wandb;
 
 pub use data::{CheckArgs, CorpusArgs, PrepareArgs};
 pub use job::{
@@ -17,6 +18,7 @@ pub use job::{
 };
 pub use rehearse::RehearseArgs;
 pub use remote::{DoctorArgs, FinetuneArgs, RemoteArgs, SpendingArgs, SubmitArgs, UploadArgs};
+pub use wandb::{By, WandbArgs, WandbSyncArgs};
 
 /// Turns a corpus of socialized-context JSONs into a fine-tuned model.
 #[derive(Debug, Parser)]
@@ -56,6 +58,8 @@ pub enum Command {
     Download(DownloadArgs),
     /// Look at keys, network, clock and settings before they fail; creates nothing
     Doctor(Box<DoctorArgs>),
+    /// Send to Weights & Biases what could not be sent while a job was watched
+    WandbSync(WandbSyncArgs),
     /// Try the whole pipeline against a server on this machine; nothing is trained or paid for
     Rehearse(Box<RehearseArgs>),
     /// Print the completion script of a shell
@@ -82,6 +86,7 @@ impl Command {
             Command::Checkpoints(_) => "checkpoints",
             Command::Download(_) => "download",
             Command::Doctor(_) => "doctor",
+            Command::WandbSync(_) => "wandb-sync",
             Command::Rehearse(_) => "rehearse",
             Command::Completions { .. } => "completions",
         }
@@ -103,6 +108,7 @@ impl Command {
             Command::Checkpoints(args) => args.voice,
             Command::Download(args) => args.voice,
             Command::Doctor(args) => args.voice,
+            Command::WandbSync(args) => args.voice,
             Command::Rehearse(args) => args.voice,
             Command::Completions { .. } => Voice::default(),
         }
