@@ -17,6 +17,8 @@ use crate::cli::prepare::prepare_corpus;
 use crate::cli::report::{Style, Terminal, printable};
 use crate::cli::service::Service;
 use crate::cli::submit::{self, Order, Steps, Truncation, refuse_without_consent};
+use crate::cli::wandb::{self, Chosen};
+use crate::cli::wandb_run;
 use crate::config::{ConfigFile, PrepareChoices, TuneChoices};
 use crate::tune::create::Renewal;
 
@@ -57,18 +59,21 @@ pub fn finetune(args: &FinetuneArgs, run: Run<'_>, terminal: &mut Terminal) -> E
         None => format!("settings: the defaults (no {})", CONFIG_PLACES.join(", no ")),
     });
     let submitted = steps_to_job(args, run, terminal);
-    let (service, submitted, out) = match submitted {
+    let (service, mut submitted, (out, wandb)) = match submitted {
         Ok(submitted) => submitted,
         Err(failure) => return terminal.fail(command, &failure, Map::new()),
     };
     let job = submitted.adopted.job.id.clone();
-    let fields = submit::document(&submitted);
     if args.detach {
+        let place = (out.as_path(), &submitted.adopted.job);
+        submitted.wandb_url = wandb_run::announce(&service, &wandb, place, terminal);
+        let fields = submit::document(&submitted);
         terminal.label("next", &format!("ctxtune monitor {job}"));
         return terminal.succeed(command, Some(job.as_str().as_bytes()), fields);
     }
     Steps::Announced.announce(4, "Monitoring fine-tuning job", terminal);
-    let shown = Shown { command, out: Some(out), fields, events: monitor::Events::Silent };
+    let fields = submit::document(&submitted);
+    let shown = Shown { command, out: Some(out), fields, events: monitor::Events::Silent, wandb };
     monitor::watch(&service, &job, (&args.watch, shown), terminal)
 }
 
@@ -77,14 +82,13 @@ fn steps_to_job(
     args: &FinetuneArgs,
     Run { config_path, environment, signals, .. }: Run<'_>,
     terminal: &mut Terminal,
-) -> Result<(Service, submit::Submitted, PathBuf), Failure> {
-    let (data, tune) = match config_path {
-        Some(path) => {
-            let file = ConfigFile::read(path)?;
-            (file.prepare_choices()?, file.tune_choices()?)
-        }
+) -> Result<(Service, submit::Submitted, (PathBuf, Chosen)), Failure> {
+    let file = config_path.map(ConfigFile::read).transpose()?;
+    let (data, tune) = match &file {
+        Some(file) => (file.prepare_choices()?, file.tune_choices()?),
         None => (PrepareChoices::default(), TuneChoices::default()),
     };
+    let wandb = wandb::resolve(&args.wandb, file.as_ref(), &environment, terminal)?;
     let choices = args.corpus.choices().over(data);
     let service = Service::new(&args.remote, environment, signals, terminal)?;
     let spending = Spending::of(&args.spending);
@@ -100,8 +104,9 @@ fn steps_to_job(
         renewal: if args.spending.new_job { Renewal::New } else { Renewal::Keep },
         truncation: if args.allow_truncation { Truncation::Allowed } else { Truncation::Refused },
         steps: Steps::Announced,
+        wandb: wandb.clone(),
     };
     let out = order.out.clone();
     let submitted = submit::submit(&service, order, terminal)?;
-    Ok((service, submitted, out))
+    Ok((service, submitted, (out, wandb)))
 }

@@ -51,6 +51,9 @@ mod sweep;
 mod sweep_run;
 mod table;
 mod upload;
+mod wandb;
+mod wandb_run;
+mod wandb_sync;
 pub mod watch;
 
 /// Runs the program with `arguments`, the program's name first.
@@ -89,6 +92,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Download(args) => download::run(args, &signals, &mut terminal),
         Command::Doctor(args) => doctor::run(args, &signals, &mut terminal),
         Command::Sweep(args) => sweep::run(args, &signals, &mut terminal),
+        Command::WandbSync(args) => wandb_sync::run(args, &signals, &mut terminal),
         Command::Rehearse(args) => rehearse::run(args, &signals, &mut terminal),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -10,6 +10,7 @@ mod job;
 mod rehearse;
 mod remote;
 mod sweep;
+mod wandb;
 
 pub use data::{CheckArgs, CorpusArgs, PrepareArgs};
 pub use job::{
@@ -19,6 +20,7 @@ pub use job::{
 pub use rehearse::RehearseArgs;
 pub use remote::{DoctorArgs, FinetuneArgs, RemoteArgs, SpendingArgs, SubmitArgs, UploadArgs};
 pub use sweep::{SweepArgs, SweepCommand, SweepInitArgs, SweepRunArgs};
+pub use wandb::{By, WandbArgs, WandbSyncArgs};
 
 /// Turns a corpus of socialized-context JSONs into a fine-tuned model.
 #[derive(Debug, Parser)]
@@ -60,6 +62,8 @@ pub enum Command {
     Doctor(Box<DoctorArgs>),
     /// Try many combinations of parameters, within one cap; costs money, after a yes
     Sweep(Box<SweepArgs>),
+    /// Send to Weights & Biases what could not be sent while a job was watched
+    WandbSync(WandbSyncArgs),
     /// Try the whole pipeline against a server on this machine; nothing is trained or paid for
     Rehearse(Box<RehearseArgs>),
     /// Print the completion script of a shell
@@ -87,6 +91,7 @@ impl Command {
             Command::Download(_) => "download",
             Command::Doctor(_) => "doctor",
             Command::Sweep(_) => "sweep",
+            Command::WandbSync(_) => "wandb-sync",
             Command::Rehearse(_) => "rehearse",
             Command::Completions { .. } => "completions",
         }
@@ -109,6 +114,7 @@ impl Command {
             Command::Download(args) => args.voice,
             Command::Doctor(args) => args.voice,
             Command::Sweep(args) => args.voice(),
+            Command::WandbSync(args) => args.voice,
             Command::Rehearse(args) => args.voice,
             Command::Completions { .. } => Voice::default(),
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::args::{CorpusArgs, Voice, WatchArgs};
+use crate::cli::args::{CorpusArgs, Voice, WandbArgs, WatchArgs};
 use crate::config::TuneChoices;
 
 /// Which service to speak to.
@@ -94,6 +94,9 @@ pub struct SubmitArgs {
     /// What the job is asked to do.
     #[command(flatten)]
     pub choices: TuneChoices,
+    /// Where its curves are logged.
+    #[command(flatten)]
+    pub wandb: WandbArgs,
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
@@ -133,6 +136,9 @@ pub struct FinetuneArgs {
     /// How to watch the job.
     #[command(flatten)]
     pub watch: WatchArgs,
+    /// Where its curves are logged.
+    #[command(flatten)]
+    pub wandb: WandbArgs,
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
@@ -150,7 +156,8 @@ impl FinetuneArgs {
             allow_truncation: false,
             spending: SpendingArgs { yes: true, max_cost: None, new_job: false },
             choices: TuneChoices::default(),
-            watch: WatchArgs { poll: None, timeout: None, svg: None },
+            watch: WatchArgs { poll: None, timeout: None, svg: None, cancel_on_stop: false },
+            wandb: WandbArgs::default(),
             remote: RemoteArgs { base_url: None },
             voice,
         }
