@@ -196,32 +196,39 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
         return Err(Spending::refusal());
     }
     warn_of_open_intents(&order.out, &account, &identity.tag(attempt), terminal)?;
-    plan::show(
-        &plan::Plan {
-            manifest: &manifest,
-            account: &account,
-            chosen: &chosen,
-            settled: &settled,
-            rows: &rows,
-        },
-        &order.out,
-        terminal,
-    );
-    check(&order, &settled, &chosen.limits, (&service.signals, terminal))?;
-    order.steps.announce(2, "Uploading files to Together AI", terminal);
-    let uploaded = upload_sides(service, &account, (&order.out, &manifest), terminal)?;
-    order.steps.announce(3, "Creating fine-tuning job", terminal);
-    let files = files(&uploaded);
-    let extent = extent(&manifest, &settled, &chosen.limits);
-    let price = price(service, &settled, files, extent)?;
-    agree(&order, &price, service, terminal)?;
+    let plan = plan::Plan {
+        manifest: &manifest,
+        account: &account,
+        chosen: &chosen,
+        settled: &settled,
+        rows: &rows,
+    };
+    let (uploaded, price) = bring_and_agree(service, &order, &plan, terminal)?;
     let suffix = format!("{}-{}", settled.parameters.suffix.value, identity.tag(attempt));
-    let body = settled.body(files, &suffix);
+    let body = settled.body(files(&uploaded), &suffix);
     let adopted = submission.create(attempt, pending_since, body).map_err(|error| service.explain(error))?;
     write_journal(service, &order.out, &account, &adopted, terminal);
     say_job(&adopted, terminal);
     plan_run(&order, (&manifest, &settled), &adopted.job, terminal);
     Ok(Submitted { adopted, account, price: Some(price), wandb_url: None })
+}
+
+/// Shows the plan, brings checked data to the service, and gets a yes to the price.
+fn bring_and_agree(
+    service: &Service,
+    order: &Order,
+    plan: &plan::Plan<'_>,
+    terminal: &Terminal,
+) -> Result<(Vec<Uploaded>, Price), Failure> {
+    let (manifest, settled, limits) = (plan.manifest, plan.settled, &plan.chosen.limits);
+    plan::show(plan, &order.out, terminal);
+    check(order, settled, limits, (&service.signals, terminal))?;
+    order.steps.announce(2, "Uploading files to Together AI", terminal);
+    let uploaded = upload_sides(service, plan.account, (&order.out, manifest), terminal)?;
+    order.steps.announce(3, "Creating fine-tuning job", terminal);
+    let price = price(service, settled, files(&uploaded), extent(manifest, settled, limits))?;
+    agree(order, &price, service, terminal)?;
+    Ok((uploaded, price))
 }
 
 /// Keeps what the job's run at W&B is to be.
