@@ -15,8 +15,50 @@ pub const TOGETHER_CUSTOM_HEADERS: &str = "TOGETHER_CUSTOM_HEADERS";
 /// The key of Weights & Biases; also in `.env` and netrc.
 pub const WANDB_API_KEY: &str = "WANDB_API_KEY";
 
-/// The run an agent of Weights & Biases has chosen: part of a job's tag.
+/// The run an agent of Weights & Biases has chosen: part of a job's tag, and the run's id.
 pub const WANDB_RUN_ID: &str = "WANDB_RUN_ID";
+
+/// Where W&B is; like all of these also in `.env`.
+pub const WANDB_BASE_URL: &str = "WANDB_BASE_URL";
+
+/// Where its pages are, if that does not follow from the variable above.
+pub const WANDB_APP_URL: &str = "WANDB_APP_URL";
+
+/// Whose runs they are: a user or a team.
+pub const WANDB_ENTITY: &str = "WANDB_ENTITY";
+
+/// The project that runs are in.
+pub const WANDB_PROJECT: &str = "WANDB_PROJECT";
+
+/// What a run is called.
+pub const WANDB_NAME: &str = "WANDB_NAME";
+
+/// The group that a run is in.
+pub const WANDB_RUN_GROUP: &str = "WANDB_RUN_GROUP";
+
+/// What a run is for.
+pub const WANDB_JOB_TYPE: &str = "WANDB_JOB_TYPE";
+
+/// What runs are searched by, separated by commas.
+pub const WANDB_TAGS: &str = "WANDB_TAGS";
+
+/// What people write about a run.
+pub const WANDB_NOTES: &str = "WANDB_NOTES";
+
+/// `online`, `offline` or `disabled`.
+pub const WANDB_MODE: &str = "WANDB_MODE";
+
+/// The directory in whose `wandb/` offline runs are written.
+pub const WANDB_DIR: &str = "WANDB_DIR";
+
+/// The directory of the settings that `wandb` keeps.
+pub const WANDB_CONFIG_DIR: &str = "WANDB_CONFIG_DIR";
+
+/// The sweep that an agent runs the program for.
+pub const WANDB_SWEEP_ID: &str = "WANDB_SWEEP_ID";
+
+/// The file with the values that a sweep suggests.
+pub const WANDB_SWEEP_PARAM_PATH: &str = "WANDB_SWEEP_PARAM_PATH";
 
 /// The proxy that the service is reached through, strongest first; each also in lower case.
 pub const PROXIES: [&str; 2] = ["HTTPS_PROXY", "ALL_PROXY"];

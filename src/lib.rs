@@ -11,6 +11,7 @@
 //! - [`http`] sends requests, with timeouts and one retry loop.
 //! - [`together`] is the API of the service that trains.
 //! - [`tune`] takes a prepared directory to a finished job.
+//! - [`wandb`] logs what a job shows to Weights & Biases.
 //! - [`clock`] is time as it is passed in: only `cli` reads a real one.
 //! - [`rehearsal`] is a loopback server that speaks the API, for trying everything without an account.
 //! - [`lock`] lets one run at a time into an output directory.
@@ -33,3 +34,4 @@ pub mod score;
 pub mod special_token;
 pub mod together;
 pub mod tune;
+pub mod wandb;

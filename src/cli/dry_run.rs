@@ -73,7 +73,11 @@ pub fn requests(order: &Order, remote: &RemoteArgs, terminal: &Terminal) -> Resu
     let suffix = format!("{}-<tag>", settled.parameters.suffix.value);
     requests.push(api("POST", origin, "/v1/fine-tunes/estimate-price", settled.estimate_body(files)));
     requests.push(api("GET", origin, "/v1/fine-tunes", Value::Null));
-    requests.push(api("POST", origin, "/v1/fine-tunes", settled.body(files, &suffix)));
+    let mut body = settled.body(files, &suffix);
+    if let Some(body) = body.as_object_mut() {
+        body.extend(order.wandb.handed_over(|_| "[key]".to_owned()));
+    }
+    requests.push(api("POST", origin, "/v1/fine-tunes", body));
     Ok(requests)
 }
 

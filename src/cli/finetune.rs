@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Map;
 
 use crate::cli::Signals;
+use crate::cli::agent::{Agency, cancel_unwanted, patiently};
 use crate::cli::args::FinetuneArgs;
 use crate::cli::consent::Spending;
 use crate::cli::environment::Environment;
@@ -17,6 +18,8 @@ use crate::cli::prepare::prepare_corpus;
 use crate::cli::report::{Style, Terminal, printable};
 use crate::cli::service::Service;
 use crate::cli::submit::{self, Order, Steps, Truncation, refuse_without_consent};
+use crate::cli::wandb::{self, Chosen};
+use crate::cli::wandb_run;
 use crate::config::{ConfigFile, PrepareChoices, TuneChoices};
 use crate::tune::create::Renewal;
 
@@ -56,20 +59,36 @@ pub fn finetune(args: &FinetuneArgs, run: Run<'_>, terminal: &mut Terminal) -> E
         Some(path) => printable(&format!("settings from {}", path.display())),
         None => format!("settings: the defaults (no {})", CONFIG_PLACES.join(", no ")),
     });
+    let environment = run.environment.clone();
     let submitted = steps_to_job(args, run, terminal);
-    let (service, submitted, out) = match submitted {
+    let (service, mut submitted, Place { out, wandb, agency }) = match submitted {
         Ok(submitted) => submitted,
         Err(failure) => return terminal.fail(command, &failure, Map::new()),
     };
     let job = submitted.adopted.job.id.clone();
-    let fields = submit::document(&submitted);
     if args.detach {
+        let place = (out.as_path(), &submitted.adopted.job);
+        submitted.wandb_url = wandb_run::announce(&service, &wandb, place, terminal);
+        let fields = submit::document(&submitted);
         terminal.label("next", &format!("ctxtune monitor {job}"));
         return terminal.succeed(command, Some(job.as_str().as_bytes()), fields);
     }
     Steps::Announced.announce(4, "Monitoring fine-tuning job", terminal);
-    let shown = Shown { command, out: Some(out), fields, events: monitor::Events::Silent };
-    monitor::watch(&service, &job, (&args.watch, shown), terminal)
+    let fields = submit::document(&submitted);
+    let shown = Shown { command, out: Some(out.clone()), fields, events: monitor::Events::Silent, wandb };
+    let exit = monitor::watch(&service, &job, (&args.watch, shown), terminal);
+    cancel_unwanted((exit, &job), (&args.remote, &environment), terminal);
+    if let Some(agency) = agency.filter(|_| !service.signals.is_stopped()) {
+        agency.settle(&service, (&out, &job), terminal);
+    }
+    exit
+}
+
+/// Where a job's data is, where it is logged, and which sweep it belongs to.
+struct Place {
+    out: PathBuf,
+    wandb: Chosen,
+    agency: Option<Agency>,
 }
 
 /// The steps up to a job that exists.
@@ -77,22 +96,26 @@ fn steps_to_job(
     args: &FinetuneArgs,
     Run { config_path, environment, signals, .. }: Run<'_>,
     terminal: &mut Terminal,
-) -> Result<(Service, submit::Submitted, PathBuf), Failure> {
-    let (data, tune) = match config_path {
-        Some(path) => {
-            let file = ConfigFile::read(path)?;
-            (file.prepare_choices()?, file.tune_choices()?)
-        }
+) -> Result<(Service, submit::Submitted, Place), Failure> {
+    let file = config_path.map(ConfigFile::read).transpose()?;
+    let (data, tune) = match &file {
+        Some(file) => (file.prepare_choices()?, file.tune_choices()?),
         None => (PrepareChoices::default(), TuneChoices::default()),
     };
+    let wandb = wandb::resolve(&args.wandb, file.as_ref(), &environment, terminal)?;
     let choices = args.corpus.choices().over(data);
+    let agency = Agency::of(args.sweep_max_cost, &environment)?;
     let service = Service::new(&args.remote, environment, signals, terminal)?;
-    let spending = Spending::of(&args.spending);
+    let spending = match &agency {
+        Some(agency) => Spending::Agreed { max_cost: Some(agency.cap()) },
+        None => Spending::of(&args.spending),
+    };
     let out = choices.output_dir.clone().unwrap_or_else(|| crate::config::DEFAULT_OUTPUT_DIR.into());
     refuse_without_consent(spending, &out)?;
     service.require_key()?;
     Steps::Announced.announce(1, "Preparing data", terminal);
-    let options = prepare_corpus(choices, signals, terminal)?;
+    let prepare = || prepare_corpus(choices.clone(), signals, terminal);
+    let options = if agency.is_some() { patiently(&service, prepare)? } else { prepare()? };
     let order = Order {
         out: options.output_dir,
         parameters: args.choices.clone().resolve(tune, options.seed),
@@ -100,8 +123,10 @@ fn steps_to_job(
         renewal: if args.spending.new_job { Renewal::New } else { Renewal::Keep },
         truncation: if args.allow_truncation { Truncation::Allowed } else { Truncation::Refused },
         steps: Steps::Announced,
+        wandb: wandb.clone(),
+        agency: agency.clone(),
     };
     let out = order.out.clone();
     let submitted = submit::submit(&service, order, terminal)?;
-    Ok((service, submitted, out))
+    Ok((service, submitted, Place { out, wandb, agency }))
 }

@@ -14,6 +14,7 @@ use crate::cli::args::{Cli, Command, with_dashes};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::Terminal;
 
+mod agent;
 pub mod args;
 pub mod block;
 mod cancel;
@@ -53,6 +54,9 @@ mod sweep;
 mod sweep_run;
 mod table;
 mod upload;
+mod wandb;
+mod wandb_run;
+mod wandb_sync;
 pub mod watch;
 
 /// Runs the program with `arguments`, the program's name first.
@@ -92,6 +96,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Doctor(args) => doctor::run(args, &signals, &mut terminal),
         Command::Sweep(args) => sweep::run(args, &signals, &mut terminal),
         Command::Score(args) => score::run(args, &signals, &mut terminal),
+        Command::WandbSync(args) => wandb_sync::run(args, &signals, &mut terminal),
         Command::Rehearse(args) => rehearse::run(args, &signals, &mut terminal),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -19,6 +19,8 @@ use crate::cli::ndjson::Ndjson;
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::{Notices, Service};
 use crate::cli::svg::picture;
+use crate::cli::wandb::{self, Chosen};
+use crate::cli::wandb_run::{Log, OnStop};
 use crate::cli::watch::{Lines, Several, dollars, event, one_line, steps};
 use crate::together::job::{Ending, Job, JobId};
 use crate::tune::ledger::Run;
@@ -47,6 +49,8 @@ pub struct Shown {
     pub fields: Map<String, Value>,
     /// What goes to stdout.
     pub events: Events,
+    /// Where the job is logged.
+    pub wandb: Chosen,
 }
 
 /// Runs the command.
@@ -55,9 +59,10 @@ pub fn run(args: &MonitorArgs, signals: &Signals, terminal: &mut Terminal) -> Ex
     let found = Service::new(&args.remote, environment, signals, terminal).and_then(|service| {
         service.require_key()?;
         let job = service.job(args.target.as_deref())?;
-        Ok((service, job))
+        let wandb = wandb::resolve(&args.wandb, None, &service.environment, terminal)?;
+        Ok((service, job, wandb))
     });
-    let (service, job) = match found {
+    let (service, job, wandb) = match found {
         Ok(found) => found,
         Err(failure) => return terminal.fail("monitor", &failure, Map::new()),
     };
@@ -66,6 +71,7 @@ pub fn run(args: &MonitorArgs, signals: &Signals, terminal: &mut Terminal) -> Ex
         out: args.target.as_ref().map(PathBuf::from).filter(|target| target.is_dir()),
         fields: Map::new(),
         events: if args.events { Events::Streamed } else { Events::Silent },
+        wandb,
     };
     watch(&service, &job, (&args.watch, shown), terminal)
 }
@@ -74,13 +80,18 @@ pub fn run(args: &MonitorArgs, signals: &Signals, terminal: &mut Terminal) -> Ex
 pub fn watch(
     service: &Service,
     job: &JobId,
-    (args, shown): (&WatchArgs, Shown),
+    (args, mut shown): (&WatchArgs, Shown),
     terminal: &mut Terminal,
 ) -> Exit {
     terminal.label("job", &format!("{job}  {}", service.dashboard(job)));
     let options = MonitorOptions { poll: args.poll, timeout: args.timeout, budget: BUDGET };
     let mut screens = Screens::new(service, job, shown.events, terminal);
+    let on_stop = if args.cancel_on_stop { OnStop::Cancel } else { OnStop::Report };
+    screens.log = Log::begin(service, (&shown.wandb, on_stop), (job, shown.out.as_deref()), terminal);
     let watched = monitor(&service.together, job, &options, &mut screens.all());
+    let logged = screens.log.take().map(Log::close).unwrap_or_default();
+    shown.fields.insert("wandb_url".to_owned(), logged.page.into());
+    shown.fields.insert("wandb_unsent_rows".to_owned(), logged.unsent.into());
     service.send_notices(Notices::Said);
     let streamed = screens.stream.as_mut().map_or(Ok(()), Ndjson::result);
     let progress = match &watched {
@@ -118,6 +129,7 @@ struct Screens<'s> {
     block: Option<Block<'s>>,
     lines: Option<Lines<'s>>,
     stream: Option<Ndjson<'s>>,
+    log: Option<Log<'s>>,
 }
 
 impl<'s> Screens<'s> {
@@ -147,7 +159,8 @@ impl<'s> Screens<'s> {
         let block = self.block.as_mut().map(|screen| screen as &mut dyn Screen);
         let lines = self.lines.as_mut().map(|screen| screen as &mut dyn Screen);
         let stream = self.stream.as_mut().map(|screen| screen as &mut dyn Screen);
-        Several([block, lines, stream].into_iter().flatten().collect())
+        let log = self.log.as_mut().map(|screen| screen as &mut dyn Screen);
+        Several([block, lines, stream, log].into_iter().flatten().collect())
     }
 }
 

@@ -21,7 +21,8 @@ use crate::cli::report::{Style, Terminal, counted, printable};
 use crate::clock::Clock;
 use crate::env;
 use crate::rehearsal::faults::{self, Faults};
-use crate::rehearsal::{Script, Server, WANDB_KEY, corpus};
+use crate::rehearsal::{ENTITY, Script, Server, WANDB_KEY, corpus};
+use crate::tune::logging::DEFAULT_PROJECT;
 
 const COMMAND: &str = "rehearse";
 
@@ -67,6 +68,12 @@ fn rehearse(args: &RehearseArgs, signals: &Signals, terminal: &mut Terminal) -> 
         (env::TOGETHER_API_KEY, args.key.clone()),
         (env::TOGETHER_BASE_URL, server.url().to_owned()),
         (env::XDG_STATE_HOME, room.path().to_string_lossy().into_owned()),
+        (env::WANDB_API_KEY, WANDB_KEY.to_owned()),
+        (env::WANDB_BASE_URL, server.url().to_owned()),
+        // Said here, lest the settings that `wandb` keeps in the working directory say it.
+        (env::WANDB_ENTITY, ENTITY.to_owned()),
+        (env::WANDB_PROJECT, DEFAULT_PROJECT.to_owned()),
+        (env::WANDB_MODE, "online".to_owned()),
     ]);
     let mut finetune_args = FinetuneArgs::of(corpus, out, args.voice);
     finetune_args.watch.poll = Some(POLL);

@@ -46,6 +46,20 @@ pub enum Notices {
     Unsaid,
 }
 
+/// Says a line of text, from whatever thread.
+pub type Voice = Arc<dyn Fn(&str) + Send + Sync>;
+
+fn voice(notices: &Arc<Mutex<Notices>>, terminal: &Terminal) -> Voice {
+    let (terminal, notices) = (terminal.clone(), Arc::clone(notices));
+    Arc::new(move |text| {
+        let text = printable(text);
+        match &*notices.lock().unwrap_or_else(PoisonError::into_inner) {
+            Notices::Above(canvas) => canvas.print_above(&text),
+            Notices::Said | Notices::Unsaid => terminal.say(&text),
+        }
+    })
+}
+
 impl Service {
     /// Reads where the service is and with which key, and connects to nothing yet.
     ///
@@ -67,19 +81,17 @@ impl Service {
             policy: retry::Policy::DEFAULT,
         };
         let notices = Arc::new(Mutex::new(Notices::Said));
-        let (voice, shared) = (terminal.clone(), Arc::clone(&notices));
+        let (voice, shared) = (voice(&notices, terminal), Arc::clone(&notices));
         let tell = Arc::new(move |notice: &retry::Notice| {
-            let text = printable(&format!(
+            if matches!(*shared.lock().unwrap_or_else(PoisonError::into_inner), Notices::Unsaid) {
+                return;
+            }
+            voice(&format!(
                 "network: {}; trying again in {:.1} s ({} left)",
                 notice.what,
                 notice.after.as_secs_f64(),
                 notice.tries_left
             ));
-            match &*shared.lock().unwrap_or_else(PoisonError::into_inner) {
-                Notices::Said => voice.say(&text),
-                Notices::Above(canvas) => canvas.print_above(&text),
-                Notices::Unsaid => {}
-            }
         });
         let client = Client::new(settings, Arc::clone(&clock), tell);
         let headers = custom_headers(environment.get(env::TOGETHER_CUSTOM_HEADERS).unwrap_or_default());
@@ -106,6 +118,11 @@ impl Service {
     pub fn account(&self) -> Result<Account, Failure> {
         let identity = self.together.whoami().map_err(|error| self.explain(error))?;
         Ok(Account { api: self.together.base().origin(), project: identity.project_id.unwrap_or_default() })
+    }
+
+    /// Says something, from whatever thread, above the lines that are drawn at the time.
+    pub fn voice(&self, terminal: &Terminal) -> Voice {
+        voice(&self.notices, terminal)
     }
 
     /// From now on notices of the transport go there.

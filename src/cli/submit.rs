@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::cli::Signals;
+use crate::cli::agent::{Agency, wait_for_lock};
 use crate::cli::args::SubmitArgs;
 use crate::cli::check::verify;
 use crate::cli::consent::{Spending, ask};
@@ -18,6 +19,8 @@ use crate::cli::plan;
 use crate::cli::report::{Style, Terminal, printable};
 use crate::cli::service::Service;
 use crate::cli::upload::{Uploaded, upload_sides};
+use crate::cli::wandb::{self, Chosen};
+use crate::cli::wandb_run;
 use crate::config::{ConfigFile, DEFAULT_OUTPUT_DIR, TuneChoices};
 use crate::env;
 use crate::lock::OutputLock;
@@ -48,6 +51,10 @@ pub struct Order {
     pub truncation: Truncation,
     /// Whether steps are announced, as `finetune` does.
     pub steps: Steps,
+    /// Where it is logged.
+    pub wandb: Chosen,
+    /// Its place in a sweep of W&B's agent.
+    pub agency: Option<Agency>,
 }
 
 /// Whether samples may be cut.
@@ -88,20 +95,28 @@ pub struct Submitted {
     pub account: Account,
     /// What it was held against: nothing where it was there before.
     pub price: Option<Price>,
+    /// The page of its run at W&B, once that is made.
+    pub wandb_url: Option<String>,
 }
 
 /// Runs the command.
 pub fn run(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+    let environment = Environment::read(args.config_path.as_deref(), terminal);
     if args.dry_run {
-        return match order(args).and_then(|order| dry_run::requests(&order, &args.remote, terminal)) {
+        return match order(args, &environment, terminal)
+            .and_then(|order| dry_run::requests(&order, &args.remote, terminal))
+        {
             Ok(requests) => dry_run::show(&requests, terminal),
             Err(failure) => terminal.fail(COMMAND, &failure, Map::new()),
         };
     }
-    let submitted = order(args).and_then(|order| {
-        let environment = Environment::read(args.config_path.as_deref(), terminal);
+    let submitted = order(args, &environment, terminal).and_then(|order| {
         let service = Service::new(&args.remote, environment, signals, terminal)?;
-        submit(&service, order, terminal)
+        let (wandb, out) = (order.wandb.clone(), order.out.clone());
+        let mut submitted = submit(&service, order, terminal)?;
+        let place = (out.as_path(), &submitted.adopted.job);
+        submitted.wandb_url = wandb_run::announce(&service, &wandb, place, terminal);
+        Ok(submitted)
     });
     match submitted {
         Ok(submitted) => {
@@ -113,7 +128,7 @@ pub fn run(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Exi
     }
 }
 
-fn order(args: &SubmitArgs) -> Result<Order, Failure> {
+fn order(args: &SubmitArgs, environment: &Environment, terminal: &Terminal) -> Result<Order, Failure> {
     let file = args.config_path.as_deref().map(ConfigFile::read).transpose()?;
     let chosen = match &file {
         Some(file) => file.tune_choices()?,
@@ -129,6 +144,8 @@ fn order(args: &SubmitArgs) -> Result<Order, Failure> {
         renewal: if args.spending.new_job { Renewal::New } else { Renewal::Keep },
         truncation: if args.allow_truncation { Truncation::Allowed } else { Truncation::Refused },
         steps: Steps::Silent,
+        wandb: wandb::resolve(&args.wandb, file.as_ref(), environment, terminal)?,
+        agency: None,
     })
 }
 
@@ -150,7 +167,10 @@ pub fn refuse_without_consent(spending: Spending, out: &Path) -> Result<(), Fail
 pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Result<Submitted, Failure> {
     refuse_without_consent(order.spending, &order.out)?;
     // From here on the data is what this manifest says: no other run can publish in between.
-    let _lock = OutputLock::acquire(&order.out)?;
+    let _lock = match &order.agency {
+        Some(_) => wait_for_lock(&order.out, service)?,
+        None => OutputLock::acquire(&order.out)?,
+    };
     let manifest = Manifest::read(&order.out)?;
     let account = service.account()?;
     let chosen =
@@ -168,41 +188,69 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
         identity: &identity,
         grace: service.grace(),
         renewal: order.renewal,
+        secret_fields: &order.wandb.secret_fields(),
     };
     let known = submission.find().map_err(|error| service.explain(error))?;
     let (attempt, pending_since) = match known {
-        Known::Job(adopted) => return go_on(*adopted, account, (&order, service), terminal),
+        Known::Job(adopted) => {
+            let submitted = go_on(*adopted, account, (&order, service), terminal)?;
+            plan_run(&order, (&manifest, &settled), &submitted.adopted.job, terminal)?;
+            return Ok(submitted);
+        }
         Known::Nothing { attempt, pending_since } => (attempt, pending_since),
     };
     if order.spending == Spending::Impossible {
         return Err(Spending::refusal());
     }
     warn_of_open_intents(&order.out, &account, &identity.tag(attempt), terminal)?;
-    plan::show(
-        &plan::Plan {
-            manifest: &manifest,
-            account: &account,
-            chosen: &chosen,
-            settled: &settled,
-            rows: &rows,
-        },
-        &order.out,
-        terminal,
-    );
-    check(&order, &settled, &chosen.limits, (&service.signals, terminal))?;
-    order.steps.announce(2, "Uploading files to Together AI", terminal);
-    let uploaded = upload_sides(service, &account, (&order.out, &manifest), terminal)?;
-    order.steps.announce(3, "Creating fine-tuning job", terminal);
-    let files = files(&uploaded);
-    let extent = extent(&manifest, &settled, &chosen.limits);
-    let price = price(service, &settled, files, extent)?;
-    agree(&order, &price, service, terminal)?;
+    let plan = plan::Plan {
+        manifest: &manifest,
+        account: &account,
+        chosen: &chosen,
+        settled: &settled,
+        rows: &rows,
+    };
+    let (uploaded, price) = bring_and_agree(service, &order, &plan, terminal)?;
     let suffix = format!("{}-{}", settled.parameters.suffix.value, identity.tag(attempt));
-    let body = settled.body(files, &suffix);
+    let body = settled.body(files(&uploaded), &suffix);
     let adopted = submission.create(attempt, pending_since, body).map_err(|error| service.explain(error))?;
     write_journal(service, &order.out, &account, &adopted, terminal);
     say_job(&adopted, terminal);
-    Ok(Submitted { adopted, account, price: Some(price) })
+    plan_run(&order, (&manifest, &settled), &adopted.job, terminal)?;
+    Ok(Submitted { adopted, account, price: Some(price), wandb_url: None })
+}
+
+/// Shows the plan, brings checked data to the service, and gets a yes to the price.
+fn bring_and_agree(
+    service: &Service,
+    order: &Order,
+    plan: &plan::Plan<'_>,
+    terminal: &Terminal,
+) -> Result<(Vec<Uploaded>, Price), Failure> {
+    let (manifest, settled, limits) = (plan.manifest, plan.settled, &plan.chosen.limits);
+    plan::show(plan, &order.out, terminal);
+    check(order, settled, limits, (&service.signals, terminal))?;
+    order.steps.announce(2, "Uploading files to Together AI", terminal);
+    let uploaded = upload_sides(service, plan.account, (&order.out, manifest), terminal)?;
+    order.steps.announce(3, "Creating fine-tuning job", terminal);
+    let price = price(service, settled, files(&uploaded), extent(manifest, settled, limits))?;
+    agree(order, &price, service, terminal)?;
+    if let Some(agency) = &order.agency {
+        agency.reserve(&order.out, &price)?;
+    }
+    Ok((uploaded, price))
+}
+
+/// Keeps what the job's run at W&B is to be, and what it counts for in its sweep.
+fn plan_run(
+    order: &Order,
+    (manifest, settled): (&Manifest, &Settled),
+    job: &Job,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    let config = wandb_run::config(manifest, settled, job);
+    wandb_run::plan(&order.wandb, (&order.out, config), job, terminal);
+    order.agency.as_ref().map_or(Ok(()), |agency| agency.note(&order.out, job))
 }
 
 /// Names creations that an earlier run never learned the outcome of, and that this one is not about.
@@ -292,6 +340,7 @@ pub fn price(
 /// A yes to the price: from flags, or from whoever is at the terminal.
 fn agree(order: &Order, price: &Price, service: &Service, terminal: &Terminal) -> Result<(), Failure> {
     plan::show_price(price, terminal);
+    wandb_run::say_handover(&order.wandb, terminal);
     let cap = match order.spending {
         Spending::Agreed { max_cost } => max_cost,
         Spending::Asked | Spending::Impossible => None,
@@ -332,7 +381,7 @@ fn go_on(
             )));
         }
         say_job(&adopted, terminal);
-        return Ok(Submitted { adopted, account, price: None });
+        return Ok(Submitted { adopted, account, price: None, wandb_url: None });
     }
     let (exit, code) = match job.status.ending() {
         Some(Ending::Cancelled) => (Exit::JobCancelled, "job_cancelled"),
@@ -385,7 +434,7 @@ fn write_journal(service: &Service, out: &Path, account: &Account, adopted: &Ado
 
 /// The fields of the JSON document beside the common ones.
 pub fn document(submitted: &Submitted) -> Map<String, Value> {
-    let Submitted { adopted, account, price } = submitted;
+    let Submitted { adopted, account, price, wandb_url } = submitted;
     let mut fields = Map::new();
     let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
     put("job", adopted.job.id.as_str().into());
@@ -396,6 +445,7 @@ pub fn document(submitted: &Submitted) -> Map<String, Value> {
     put("other_jobs", adopted.others.iter().map(|job| Value::from(job.as_str())).collect());
     put("api", account.api.clone().into());
     put("project", account.project.clone().into());
+    put("wandb_url", wandb_url.clone().into());
     put(
         "price",
         price.as_ref().map_or(Value::Null, |price| {

@@ -198,6 +198,7 @@ fn submit(shared: &Shared<'_>, index: usize) -> Result<Job, Failure> {
         identity: &identity,
         grace: service.grace(),
         renewal: Renewal::Keep,
+        secret_fields: &Map::new(),
     };
     let found = submission.find().map_err(|error| service.explain(error))?;
     let job = match found {

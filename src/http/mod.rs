@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use secrecy::SecretString;
 use serde_json::Value;
 
 use crate::clock::Clock;
@@ -25,12 +24,15 @@ use crate::http::wire::Wire;
 pub mod body;
 mod error;
 mod form;
+mod key;
 pub mod proxy;
 pub mod retry;
+pub mod said;
 mod watch;
 mod wire;
 
 pub use crate::http::error::{Error, without_query};
+pub use crate::http::key::Key;
 
 /// What a client needs to know.
 pub struct Settings {
@@ -96,8 +98,8 @@ pub struct Call<'c> {
     pub method: Method,
     /// Where; `http` or `https`.
     pub url: String,
-    /// Sent as `Authorization: Bearer`; the caller sees to it that the URL may know it.
-    pub key: Option<&'c SecretString>,
+    /// The caller sees to it that the URL may know it.
+    pub key: Option<Key<'c>>,
     /// Further headers.
     pub headers: Vec<(String, String)>,
     /// What is sent along.

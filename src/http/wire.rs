@@ -12,7 +12,6 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
-use secrecy::ExposeSecret;
 use ureq::http::{HeaderValue, Request, Response, header};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Proxy, SendBody};
@@ -150,9 +149,7 @@ fn request(call: &Call<'_>, expect: Expect) -> Result<Request<()>, Error> {
     }
     builder = builder.header(header::CONNECTION, "close");
     if let Some(key) = call.key {
-        let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret()))
-            .map_err(|_| invalid("the key has characters that no header may have"))?;
-        value.set_sensitive(true);
+        let value = key.header().ok_or_else(|| invalid("the key has characters that no header may have"))?;
         builder = builder.header(header::AUTHORIZATION, value);
     }
     builder = match &call.body {

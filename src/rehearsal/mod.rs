@@ -21,7 +21,7 @@ use crate::rehearsal::serve::{Origin, Shared};
 use crate::rehearsal::state::State;
 
 pub use crate::rehearsal::course::Outcome;
-pub use crate::rehearsal::wandb::{Orders, WandbRun, WandbSweep};
+pub use crate::rehearsal::wandb::{ENTITY, Orders, WandbRun, WandbSweep};
 
 mod chat;
 pub mod corpus;

@@ -2,7 +2,7 @@
 //!
 //! Separate because money depends on [`Error::certainty`]: a job is created again only if
 //! the first request certainly was not accepted. Messages name the server's words, which
-//! [`crate::together::said`] makes fit to print.
+//! [`crate::http::said`] makes fit to print.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::http;
 use crate::http::retry;
-use crate::together::said::{redact, said};
+use crate::http::said::{redact, said};
 
 /// Why a call of the API failed.
 #[derive(Debug, thiserror::Error)]

@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use crate::http::retry::parse_date;
-use crate::http::{Answer, Body, Call, Client, Method};
+use crate::http::{Answer, Body, Call, Client, Key, Method};
 
 mod base;
 pub mod download;
@@ -24,11 +24,10 @@ mod follow;
 pub mod job;
 pub mod jobs;
 pub mod parts;
-mod said;
 
+pub use crate::http::said::printable;
 pub use crate::together::base::{BaseUrl, BaseUrlError, DEFAULT_BASE_URL};
 pub use crate::together::error::{Certainty, Error};
-pub use crate::together::said::printable;
 
 use crate::together::error::Asked;
 use crate::together::job::text;
@@ -157,7 +156,7 @@ impl Together {
         let key = self.key.as_ref().ok_or(Error::NoKey)?;
         let mut call = Call { method, url: url.to_owned(), key: None, headers: Vec::new(), body };
         if self.base.is_same_origin(url) {
-            call.key = Some(key);
+            call.key = Some(Key::Bearer(key));
             call.headers.push(("accept".to_owned(), "application/json".to_owned()));
             call.headers
                 .retain(|(name, _)| !self.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name)));

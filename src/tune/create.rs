@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::clock::Stopped;
 use crate::together::job::{Ending, Job, JobId};
@@ -74,6 +74,8 @@ pub struct Submission<'s> {
     pub grace: Duration,
     /// Whether an ended job is submitted again.
     pub renewal: Renewal,
+    /// Fields of the creation that are written down nowhere, such as the key of somebody else.
+    pub secret_fields: &'s Map<String, Value>,
 }
 
 /// Whether an ended job is submitted again.
@@ -226,8 +228,12 @@ impl Submission<'_> {
     fn ask(&self, run: &mut Run) -> Result<Asked, CreateError> {
         let clock = self.together.client().clock();
         let mut wait = BACKOFF;
+        let mut body = run.body.clone();
+        if let Some(body) = body.as_object_mut() {
+            body.extend(self.secret_fields.clone());
+        }
         for left in (0..TRIES).rev() {
-            let error = match jobs::create(self.together, &run.body) {
+            let error = match jobs::create(self.together, &body) {
                 Ok(job) => return Ok(Asked::Created(Box::new(job))),
                 Err(error) => error,
             };

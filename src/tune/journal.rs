@@ -47,13 +47,25 @@ pub fn add(path: &Path, started: &Started) -> io::Result<()> {
 /// # Errors
 /// When the journal is there and cannot be read.
 pub fn newest(path: &Path, api: &str) -> io::Result<Option<Started>> {
+    last(path, |started| started.api == api)
+}
+
+/// The start of this job.
+///
+/// # Errors
+/// When the journal is there and cannot be read.
+pub fn started(path: &Path, job: &JobId) -> io::Result<Option<Started>> {
+    last(path, |started| started.job == *job)
+}
+
+fn last(path: &Path, is_it: impl Fn(&Started) -> bool) -> io::Result<Option<Started>> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     let lines = text.lines().rev().filter_map(|line| serde_json::from_str::<Started>(line).ok());
-    Ok(lines.into_iter().find(|started| started.api == api))
+    Ok(lines.into_iter().find(|started| is_it(started)))
 }
 
 #[cfg(test)]

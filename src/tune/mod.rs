@@ -10,6 +10,7 @@ pub mod create;
 pub mod journal;
 pub mod ledger;
 pub mod limits;
+pub mod logging;
 pub mod model;
 pub mod monitor;
 pub mod pace;

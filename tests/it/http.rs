@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ctxtune::http::body::{FileBody, Part};
-use ctxtune::http::{Body, Call, Error, Method, Timeouts, proxy};
+use ctxtune::http::{Body, Call, Error, Key, Method, Timeouts, proxy};
 use secrecy::SecretString;
 use serde_json::json;
 
@@ -53,7 +53,7 @@ fn a_call_is_sent_as_it_is_described() {
     let (key, document) = (SecretString::from("k-1"), json!({ "b": [1] }));
     let headers = vec![("X-Own".to_owned(), "2".to_owned())];
     let (method, body) = (Method::Post, Body::Json(&document));
-    let call = Call { method, url: server.url("/p?q=1"), key: Some(&key), headers, body };
+    let call = Call { method, url: server.url("/p?q=1"), key: Some(Key::Bearer(&key)), headers, body };
     let answer = client.send(&call).unwrap();
     assert_eq!((answer.status, answer.header("x-odd")), (201, Some("1")));
     assert_eq!(answer.json().unwrap(), json!({ "a": 1 }));
@@ -179,7 +179,7 @@ fn what_cannot_be_a_request_is_said_at_once_and_without_the_key() {
         assert_eq!(kind(&error), "invalid", "{error}");
         assert!(!format!("{error} {error:?}").contains("secret"), "{error}");
     };
-    check(Call { key: Some(&key), ..get("http://127.0.0.1:1/".to_owned()) });
+    check(Call { key: Some(Key::Bearer(&key)), ..get("http://127.0.0.1:1/".to_owned()) });
     check(Call {
         headers: vec![("a b".to_owned(), "secret".to_owned())],
         ..get("http://127.0.0.1:1/".to_owned())
@@ -495,7 +495,7 @@ fn nothing_that_is_debugged_shows_a_secret() {
     let (key, document) = (SecretString::from("secret"), json!({ "wandb_key": "secret" }));
     let headers = vec![("X-Auth".to_owned(), "secret".to_owned())];
     let call = Call {
-        key: Some(&key),
+        key: Some(Key::Bearer(&key)),
         headers: headers.clone(),
         body: Body::Json(&document),
         ..get("https://a.example/p?sig=secret".to_owned())

@@ -363,6 +363,20 @@ impl Rehearsal {
             env::TOGETHER_CUSTOM_HEADERS,
             env::WANDB_API_KEY,
             env::WANDB_RUN_ID,
+            env::WANDB_BASE_URL,
+            env::WANDB_APP_URL,
+            env::WANDB_ENTITY,
+            env::WANDB_PROJECT,
+            env::WANDB_NAME,
+            env::WANDB_RUN_GROUP,
+            env::WANDB_JOB_TYPE,
+            env::WANDB_TAGS,
+            env::WANDB_NOTES,
+            env::WANDB_MODE,
+            env::WANDB_DIR,
+            env::WANDB_CONFIG_DIR,
+            env::WANDB_SWEEP_ID,
+            env::WANDB_SWEEP_PARAM_PATH,
         ];
         for name in strange {
             command.env_remove(name);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::cli::args::{RemoteArgs, Voice};
+use crate::cli::args::{RemoteArgs, Voice, WandbArgs};
 
 /// How to watch a job.
 #[derive(Debug, Clone, Args)]
@@ -20,6 +20,9 @@ pub struct WatchArgs {
     /// Write the loss curve to this file as SVG
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
+    /// Cancel the job when somebody presses Stop on its page at Weights & Biases
+    #[arg(long)]
+    pub cancel_on_stop: bool,
 }
 
 /// A time as people write it: `90s`, `4h`, `1h 30m`; a bare number is seconds.
@@ -42,7 +45,8 @@ Examples:
   ctxtune monitor --last --timeout 4h
   ctxtune monitor out --events | jq -r 'select(.type == \"eval\") | [.step, .loss] | @tsv'
 
-stdout: the tuned model's name. Stopping never cancels the job.
+stdout: the tuned model's name. Stopping never cancels the job. With a key of Weights & Biases it is logged
+there; trouble with that changes nothing else.
 Exit codes: 0 completed, 2 no such job, 4 key, 5 network, 6 the job failed, 7 it was cancelled,
 8 stopped waiting while it runs, 130 SIGINT, 143 SIGTERM.";
 
@@ -62,6 +66,9 @@ pub struct MonitorArgs {
     /// How to watch.
     #[command(flatten)]
     pub watch: WatchArgs,
+    /// Where its curves are logged.
+    #[command(flatten)]
+    pub wandb: WandbArgs,
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,

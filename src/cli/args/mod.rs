@@ -11,6 +11,7 @@ mod rehearse;
 mod remote;
 mod score;
 mod sweep;
+mod wandb;
 
 pub use data::{CheckArgs, CorpusArgs, PrepareArgs};
 pub use job::{
@@ -21,6 +22,7 @@ pub use rehearse::RehearseArgs;
 pub use remote::{DoctorArgs, FinetuneArgs, RemoteArgs, SpendingArgs, SubmitArgs, UploadArgs};
 pub use score::ScoreArgs;
 pub use sweep::{SweepArgs, SweepCommand, SweepInitArgs, SweepRunArgs};
+pub use wandb::{By, WandbArgs, WandbSyncArgs};
 
 /// Turns a corpus of socialized-context JSONs into a fine-tuned model.
 #[derive(Debug, Parser)]
@@ -64,6 +66,8 @@ pub enum Command {
     Sweep(Box<SweepArgs>),
     /// Compare generated contexts with reference ones; needs no account and no network
     Score(Box<ScoreArgs>),
+    /// Send to Weights & Biases what could not be sent while a job was watched
+    WandbSync(WandbSyncArgs),
     /// Try the whole pipeline against a server on this machine; nothing is trained or paid for
     Rehearse(Box<RehearseArgs>),
     /// Print the completion script of a shell
@@ -92,6 +96,7 @@ impl Command {
             Command::Doctor(_) => "doctor",
             Command::Sweep(_) => "sweep",
             Command::Score(_) => "score",
+            Command::WandbSync(_) => "wandb-sync",
             Command::Rehearse(_) => "rehearse",
             Command::Completions { .. } => "completions",
         }
@@ -115,6 +120,7 @@ impl Command {
             Command::Doctor(args) => args.voice,
             Command::Sweep(args) => args.voice(),
             Command::Score(args) => args.voice,
+            Command::WandbSync(args) => args.voice,
             Command::Rehearse(args) => args.voice,
             Command::Completions { .. } => Voice::default(),
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::args::{CorpusArgs, Voice, WatchArgs};
+use crate::cli::args::{CorpusArgs, Voice, WandbArgs, WatchArgs};
 use crate::config::TuneChoices;
 
 /// Which service to speak to.
@@ -94,6 +94,9 @@ pub struct SubmitArgs {
     /// What the job is asked to do.
     #[command(flatten)]
     pub choices: TuneChoices,
+    /// Where its curves are logged.
+    #[command(flatten)]
+    pub wandb: WandbArgs,
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
@@ -121,6 +124,9 @@ pub struct FinetuneArgs {
     /// End after the submission, with the job's id on stdout
     #[arg(long)]
     pub detach: bool,
+    /// For `ctxtune sweep init`: what all runs of W&B's sweep may cost together, by estimate
+    #[arg(long, value_name = "USD", hide = true, value_parser = dollars, conflicts_with_all = ["yes", "max_cost"])]
+    pub sweep_max_cost: Option<f64>,
     /// Submit although samples may be longer than the model's sequences, and are then cut
     #[arg(long)]
     pub allow_truncation: bool,
@@ -133,6 +139,9 @@ pub struct FinetuneArgs {
     /// How to watch the job.
     #[command(flatten)]
     pub watch: WatchArgs,
+    /// Where its curves are logged.
+    #[command(flatten)]
+    pub wandb: WandbArgs,
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
@@ -147,10 +156,12 @@ impl FinetuneArgs {
         FinetuneArgs {
             corpus: CorpusArgs { sources: vec![source], output_dir: Some(out), ..CorpusArgs::default() },
             detach: false,
+            sweep_max_cost: None,
             allow_truncation: false,
             spending: SpendingArgs { yes: true, max_cost: None, new_job: false },
             choices: TuneChoices::default(),
-            watch: WatchArgs { poll: None, timeout: None, svg: None },
+            watch: WatchArgs { poll: None, timeout: None, svg: None, cancel_on_stop: false },
+            wandb: WandbArgs::default(),
             remote: RemoteArgs { base_url: None },
             voice,
         }

@@ -89,13 +89,15 @@ fn cut(text: &str, most: usize) -> String {
     format!("{}…", &text[..end])
 }
 
-/// `{"error": {"message", "code"}}`, `{"error": "text"}`, `{"message"}`, `{"detail"}`.
+/// `{"error": {"message", "code"}}`, `{"error": "text"}`, `{"errors": [{"message"}]}`, `{"message"}`,
+/// `{"detail"}`.
 fn words_of(value: &Value) -> Option<String> {
     let text = |value: &Value, key: &str| value.get(key)?.as_str().map(str::to_owned);
+    let first = value.get("errors").and_then(|errors| errors.get(0)).filter(|error| error.is_object());
     let error = match value.get("error") {
         Some(error) if error.is_object() => error,
         Some(Value::String(words)) => return Some(words.clone()),
-        _ => value,
+        _ => first.unwrap_or(value),
     };
     let message = text(error, "message").or_else(|| text(error, "detail")).or_else(|| {
         // Words in a shape that nobody knows are still words.
@@ -139,6 +141,10 @@ mod tests {
         check(r#"{"error":"text"}"#, "text");
         check(r#"{"detail":"gone"}"#, "gone");
         check(r#"{"error":{"reason":7}}"#, r#"{"reason":7}"#);
+        check(
+            r#"{"errors":[{"message":"permission denied","path":["x"]}],"data":null}"#,
+            "permission denied",
+        );
         check(r#"{"errors":[1]}"#, r#"{"errors":[1]}"#);
         check("upstream connect error\n", "upstream connect error");
         check("", "");

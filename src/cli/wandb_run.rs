@@ -1,0 +1,328 @@
+//! A job's run at Weights & Biases, from its submission to its end: made, logged, spoken of.
+//!
+//! Separate from the commands, which say when. The run is made once the job exists: a refused job
+//! leaves none, and whoever watches a job whose submission was killed makes it then. Whatever goes
+//! wrong is a line on stderr and changes nothing else.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::cli::Signals;
+use crate::cli::clock::SystemClock;
+use crate::cli::environment::Environment;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::report::{Terminal, printable};
+use crate::cli::service::{Service, Voice, proxy};
+use crate::cli::wandb::{Chosen, Way};
+use crate::clock::Clock;
+use crate::env;
+use crate::http::{self, Client, retry};
+use crate::manifest::{Hex, Manifest};
+use crate::together::job::{Ending, Job, JobId};
+use crate::together::jobs;
+use crate::tune::journal;
+use crate::tune::logging::{Logger, Logging, settled};
+use crate::tune::monitor::Screen;
+use crate::tune::parameters::Settled;
+use crate::tune::progress::{News, Progress};
+use crate::wandb::history::{State, note_identity, remember};
+use crate::wandb::run::make;
+use crate::wandb::session::Goal;
+use crate::wandb::worker::{Closed, Said, Tell};
+use crate::wandb::{Settings, Wandb};
+
+/// The directory of an output directory that holds what is logged.
+pub const WANDB_DIR: &str = "wandb";
+
+/// What `submit` waits for W&B at most, for each of its three questions.
+const SUBMIT_CALL: Duration = Duration::from_secs(5);
+
+/// What a call may take while a job is watched.
+const CALL: Duration = Duration::from_secs(20);
+
+/// What `monitor` waits for the last lines; and after a signal.
+const FAREWELL: Duration = Duration::from_millis(4500);
+const HASTY_FAREWELL: Duration = Duration::from_secs(1);
+
+/// W&B as `settings` say; what fails is said by whoever asks.
+///
+/// # Errors
+/// When a proxy cannot be used.
+pub fn connect(
+    settings: Settings,
+    call: Duration,
+    environment: &Environment,
+    clock: Arc<dyn Clock>,
+) -> Result<Wandb, Failure> {
+    let transport = http::Settings {
+        user_agent: concat!("ctxtune/", env!("CARGO_PKG_VERSION")).to_owned(),
+        proxy: proxy(environment)?.map(|(_, proxy)| proxy),
+        timeouts: http::Timeouts {
+            connect: call.min(http::Timeouts::DEFAULT.connect),
+            call,
+            ..http::Timeouts::DEFAULT
+        },
+        policy: retry::Policy { tries: 1, ..retry::Policy::DEFAULT },
+    };
+    Ok(Wandb::new(Client::new(transport, clock, Arc::new(|_| ())), settings))
+}
+
+/// A clock that no signal stops: what is logged last still goes out.
+fn unstopped(environment: &Environment) -> Arc<dyn Clock> {
+    let scale = environment.number(env::CTXTUNE_TIME_SCALE).unwrap_or(1.0);
+    Arc::new(SystemClock::new(Signals::default(), scale))
+}
+
+/// What tells this process from every other one.
+pub fn owner(clock: &dyn Clock) -> String {
+    let seed = format!("{} {} {:?}", clock.now().as_nanosecond(), std::process::id(), clock.elapsed());
+    Hex(&Sha256::digest(seed)[..8]).to_string()
+}
+
+/// What a run's page shows of a job's parameters and data, by the seed's names.
+pub fn config(manifest: &Manifest, settled: &Settled, job: &Job) -> Map<String, Value> {
+    let (chosen, (train, val)) = (&settled.parameters, job.file_ids());
+    let side = |side: &crate::manifest::Side| json!({ "examples": side.records, "bytes": side.bytes, "sha256": side.sha256 });
+    let options = &manifest.options;
+    let config = json!({
+        "base_model": chosen.base_model.value,
+        "n_epochs": chosen.n_epochs.value,
+        "learning_rate": chosen.learning_rate.value,
+        "batch_size": settled.body(crate::tune::parameters::Files { train: "", val: None }, "")["batch_size"],
+        "lora": chosen.lora.value,
+        "lora_rank": chosen.lora_rank.value,
+        "lora_alpha": chosen.lora_alpha.value,
+        "train_file_id": train,
+        "val_file_id": val,
+        "n_evals": settled.n_evals.value,
+        "random_seed": chosen.random_seed.value,
+        "job_id": job.id.as_str(),
+        "data": { "train": side(&manifest.train), "val": manifest.val.as_ref().map(side), "keys_sha256": manifest.keys_sha256 },
+        "split": { "seed": options.seed, "val_ratio": options.val_ratio, "group_by": options.group_by },
+        "leakage": {
+            "val_sharing_story": manifest.leakage.val_sharing_story,
+            "val_sharing_agents": manifest.leakage.val_sharing_agents,
+        },
+        "template": manifest.template.name,
+    });
+    config.as_object().cloned().unwrap_or_default()
+}
+
+/// Writes down in `out` what the run of `job` is to be, so that any later command can make it.
+pub fn plan(chosen: &Chosen, (out, config): (&Path, Map<String, Value>), job: &Job, terminal: &Terminal) {
+    if matches!(chosen.way, Way::Off) {
+        return;
+    }
+    let mut plan = settled(chosen.plan.clone(), None, job);
+    plan.config = config;
+    plan.is_elsewhere = matches!(chosen.way, Way::Together { .. });
+    let began = job.created_at().map_or(0.0, |at| at.as_nanosecond() as f64 / 1e9);
+    if let Err(error) = remember(&out.join(WANDB_DIR), plan, began) {
+        terminal
+            .warn(&printable(&format!("W&B: cannot write to `{}`: {error}", out.join(WANDB_DIR).display())));
+    }
+}
+
+/// Makes the run of a job that was submitted, and says where it is.
+pub fn announce(
+    service: &Service,
+    chosen: &Chosen,
+    (out, job): (&Path, &Job),
+    terminal: &Terminal,
+) -> Option<String> {
+    let Way::Online { settings, place } = &chosen.way else { return None };
+    let dir = out.join(WANDB_DIR);
+    let plan = settled(chosen.plan.clone(), None, job);
+    let state: State = remember(&dir, plan, 0.0).ok()?;
+    if state.plan.is_elsewhere {
+        return None;
+    }
+    let say = |text: String| terminal.say(&printable(&text));
+    if let Some(identity) = state.identity {
+        say(format!("W&B: {}", identity.url));
+        return Some(identity.url);
+    }
+    let wandb =
+        connect(settings.clone(), SUBMIT_CALL, &service.environment, Arc::clone(&service.clock)).ok()?;
+    match make(&wandb, &state.plan) {
+        Ok(identity) => {
+            say(format!("W&B: {}", identity.url));
+            say(format!("     key from {place}; entity {}, project {}", identity.entity, identity.project));
+            // Should it not be kept, the next one to ask finds the run by its name.
+            let _ = note_identity(&dir, &state.plan.run, &identity);
+            Some(identity.url)
+        }
+        Err(error) => {
+            terminal.warn(&printable(&format!("W&B: {error}; `ctxtune monitor {}` makes the run", job.id)));
+            None
+        }
+    }
+}
+
+/// Where lines about `job` are kept: in its output directory, wherever that is named.
+fn place(service: &Service, job: &JobId, out: Option<&Path>) -> Option<PathBuf> {
+    let journal = service.environment.journal();
+    let started = journal.as_deref().and_then(|path| journal::started(path, job).ok().flatten());
+    let known = started.map(|started| PathBuf::from(started.output_dir)).filter(|dir| dir.is_dir());
+    let out = out.map(Path::to_owned).or(known);
+    out.or_else(|| Some(journal?.parent()?.to_owned())).map(|dir| dir.join(WANDB_DIR))
+}
+
+/// Logs a watched job, and cancels it where Stop is pressed and that was asked for.
+pub struct Log<'l> {
+    logger: Logger,
+    service: &'l Service,
+    job: JobId,
+    on_stop: OnStop,
+    voice: Voice,
+    /// Whether it was asked to cancel since the last poll.
+    has_asked: bool,
+}
+
+/// What Stop does to the job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnStop {
+    /// It is cancelled.
+    Cancel,
+    /// It runs on.
+    Report,
+}
+
+impl<'l> Log<'l> {
+    /// Begins to log `job`; nothing where it is not to be logged.
+    pub fn begin(
+        service: &'l Service,
+        (chosen, on_stop): (&Chosen, OnStop),
+        (job, out): (&JobId, Option<&Path>),
+        terminal: &Terminal,
+    ) -> Option<Log<'l>> {
+        let clock = unstopped(&service.environment);
+        let dir = place(service, job, out);
+        let voice = service.voice(terminal);
+        let (goal, from) = match &chosen.way {
+            Way::Online { settings, place } => {
+                let wandb = connect(settings.clone(), CALL, &service.environment, Arc::clone(&clock)).ok()?;
+                (Goal::Online(Box::new(wandb)), Some(place.clone()))
+            }
+            Way::Offline { dir: chosen } => {
+                let root = chosen.as_ref().map(|root| root.join(WANDB_DIR)).or_else(|| dir.clone());
+                (Goal::Offline(root.unwrap_or_else(|| WANDB_DIR.into())), None)
+            }
+            Way::Together { .. } | Way::Off => return None,
+        };
+        let logging = Logging {
+            goal,
+            dir,
+            plan: chosen.plan.clone(),
+            owner: owner(&*clock),
+            exit_code,
+            clock,
+            tell: tell(Arc::clone(&voice), from, (job.clone(), on_stop)),
+        };
+        Some(Log {
+            logger: Logger::new(logging),
+            service,
+            job: job.clone(),
+            on_stop,
+            voice,
+            has_asked: false,
+        })
+    }
+
+    /// Lets the last lines go out, a few seconds long, and says what is still here.
+    pub fn close(self) -> Closed {
+        let longest = if self.service.signals.is_stopped() { HASTY_FAREWELL } else { FAREWELL };
+        let closed = self.logger.close(longest).unwrap_or_default();
+        if closed.unsent > 0 {
+            let rows = crate::cli::report::counted(closed.unsent, "row");
+            (self.voice)(&format!(
+                "W&B: {rows} not sent yet; the next monitor or `ctxtune wandb-sync` sends them"
+            ));
+        }
+        closed
+    }
+
+    /// Cancels the job, once a poll until that has worked.
+    fn heed_stop(&mut self, progress: &Progress) {
+        let is_over = progress
+            .job()
+            .is_none_or(|job| job.status.ending().is_some() || job.status.as_str() == "cancel_requested");
+        if self.on_stop == OnStop::Report || self.has_asked || is_over || !self.logger.is_stopped() {
+            return;
+        }
+        self.has_asked = true;
+        if let Err(error) = jobs::cancel(&self.service.together, &self.job) {
+            (self.voice)(&format!("cannot cancel the job {}: {error}", self.job));
+        }
+    }
+}
+
+impl Screen for Log<'_> {
+    fn news(&mut self, progress: &Progress, news: &[News]) {
+        self.logger.news(progress, news);
+        self.has_asked = false;
+        self.heed_stop(progress);
+    }
+
+    fn waiting(&mut self, progress: &Progress, _: Duration) {
+        self.heed_stop(progress);
+    }
+
+    fn trouble(&mut self, _: &str, _: Duration) {}
+
+    fn slept(&mut self, _: Duration) {}
+
+    fn finished(&mut self, progress: &Progress, ending: Ending) {
+        self.logger.finished(progress, ending);
+    }
+}
+
+/// How `monitor` ends after a job that ended so.
+fn exit_code(ending: Ending) -> i32 {
+    let exit = match ending {
+        Ending::Completed => Exit::Done,
+        Ending::Failed => Exit::JobFailed,
+        Ending::Cancelled => Exit::JobCancelled,
+    };
+    exit as i32
+}
+
+/// What the thread that logs has to say, in words.
+fn tell(voice: Voice, from: Option<String>, (job, on_stop): (JobId, OnStop)) -> Tell {
+    Arc::new(move |said| match said {
+        Said::Page { page, entity, project } => {
+            voice(&format!("W&B: {page}"));
+            if let Some(from) = &from {
+                let entity = entity.map(|entity| format!("entity {entity}, ")).unwrap_or_default();
+                voice(&format!("     key from {from}; {entity}project {project}"));
+            }
+        }
+        Said::Trouble(what) => voice(&format!("W&B: {what}; lines are kept and sent when it works again")),
+        Said::GivenUp(what) => voice(&format!("W&B: {what}; lines are kept, and no longer sent")),
+        Said::TakenOver => voice("W&B: another monitor logs this run now; this one no longer does"),
+        Said::Stopped => match on_stop {
+            OnStop::Cancel => voice(&format!("W&B: Stop was pressed; the job {job} is cancelled")),
+            OnStop::Report => voice(&format!(
+                "W&B: Stop was pressed; the job runs on: `ctxtune cancel {job}`, or --cancel-on-stop"
+            )),
+        },
+    })
+}
+
+/// Says, before anything is agreed to, that the key is handed over.
+pub fn say_handover(chosen: &Chosen, terminal: &Terminal) {
+    if let Way::Together { .. } = &chosen.way {
+        let project = chosen.handed_over(|_| String::new());
+        let project = project.get("wandb_project_name").and_then(Value::as_str).unwrap_or_default();
+        terminal.label(
+            "W&B",
+            &format!(
+                "your key is handed to Together, which keeps it and logs the job itself (project {project})"
+            ),
+        );
+    }
+}

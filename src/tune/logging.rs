@@ -1,0 +1,329 @@
+//! What a watched job shows, as rows, lines and a summary of a W&B run.
+//!
+//! A screen that waits for nothing: what is new becomes rows, and a thread of `wandb` takes them.
+//! Separate from that thread, which knows no job. Rows are known by what they are about, so that those
+//! that come again, from whatever process, are logged once. Which run it is follows from the job
+//! alone: its id is the tag at the end of the job's suffix.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::clock::Clock;
+use crate::together::job::{Ending, Event, Job};
+use crate::tune::ledger::TAG_DIGITS;
+use crate::tune::monitor::Screen;
+use crate::tune::progress::{EvalPoint, News, Progress, TrainPoint};
+use crate::wandb::history::{Entry, Spool, State, known};
+use crate::wandb::logged::Key;
+use crate::wandb::run::Plan;
+use crate::wandb::session::Goal;
+use crate::wandb::worker::{Beginning, Closed, Said, Tell, Worker};
+
+/// The metrics that are drawn over the first of them.
+pub const METRICS: [&str; 7] = [
+    "train/step",
+    "train/loss",
+    "train/learning_rate",
+    "train/grad_norm",
+    "train/epoch",
+    "eval/loss",
+    "val/loss",
+];
+
+/// Everything that logging a job needs.
+pub struct Logging {
+    /// Where lines go.
+    pub goal: Goal,
+    /// Where they are kept; nothing: in memory.
+    pub dir: Option<PathBuf>,
+    /// What was chosen about the run: its place and its names. Its id, where that was chosen too.
+    pub plan: Plan,
+    /// What tells this process from every other one.
+    pub owner: String,
+    /// The exit code of whoever watches a job that ended so.
+    pub exit_code: fn(Ending) -> i32,
+    /// Time that no signal stops.
+    pub clock: Arc<dyn Clock>,
+    /// Who is told of what happens.
+    pub tell: Tell,
+}
+
+/// Logs a job while it is watched.
+pub struct Logger {
+    stage: Stage,
+    exit_code: fn(Ending) -> i32,
+    clock: Arc<dyn Clock>,
+    began: f64,
+}
+
+enum Stage {
+    /// The job is not known yet.
+    Waiting(Box<Logging>),
+    /// Its lines go to this thread.
+    Logging(Worker),
+    /// It is not logged.
+    Off,
+}
+
+impl Logger {
+    /// Logs as `logging` says, from the first look at the job on.
+    pub fn new(logging: Logging) -> Logger {
+        let (exit_code, clock) = (logging.exit_code, Arc::clone(&logging.clock));
+        Logger { stage: Stage::Waiting(Box::new(logging)), exit_code, clock, began: 0.0 }
+    }
+
+    /// Whether somebody pressed Stop on the run's page.
+    pub fn is_stopped(&self) -> bool {
+        matches!(&self.stage, Stage::Logging(worker) if worker.is_stopped())
+    }
+
+    /// Lets what is there go out, for at most so long. Nothing where no run was begun.
+    pub fn close(self, longest: Duration) -> Option<Closed> {
+        match self.stage {
+            Stage::Logging(worker) => Some(worker.close(longest)),
+            Stage::Waiting(_) | Stage::Off => None,
+        }
+    }
+
+    fn begin(&mut self, job: &Job) {
+        let logging = match std::mem::replace(&mut self.stage, Stage::Off) {
+            Stage::Waiting(logging) => logging,
+            begun => {
+                self.stage = begun;
+                return;
+            }
+        };
+        let tell = Arc::clone(&logging.tell);
+        self.began = began(job, &*self.clock);
+        match begin(*logging, job, self.began) {
+            Ok(Some(worker)) => self.stage = Stage::Logging(worker),
+            Ok(None) => {}
+            Err(error) => tell(Said::GivenUp(format!("the job is not logged: {error}"))),
+        }
+    }
+
+    /// A row with its times.
+    fn entry(&self, key: Key, at: Option<Timestamp>, fields: Vec<(&str, Value)>) -> Entry {
+        let at = at.unwrap_or_else(|| self.clock.now()).as_nanosecond() as f64 / 1e9;
+        let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
+        let mut row: Map<String, Value> = fields.map(|(name, value)| (name.to_owned(), value)).collect();
+        row.insert("_timestamp".to_owned(), json!(at));
+        row.insert("_runtime".to_owned(), json!((at - self.began).max(0.0)));
+        Entry::Row(key, row)
+    }
+
+    fn train(&self, point: &TrainPoint) -> Entry {
+        let fields = vec![
+            ("train/loss", json!(point.loss)),
+            ("train/learning_rate", json!(point.learning_rate)),
+            ("train/grad_norm", json!(point.grad_norm)),
+            ("train/epoch", json!(point.epoch)),
+            ("train/step", json!(point.step)),
+        ];
+        self.entry(Key::Point("train".to_owned(), point.step), time(point.timestamp_ns), fields)
+    }
+
+    fn eval(&self, point: &EvalPoint) -> Entry {
+        let loss = json!(point.loss);
+        let fields = vec![("eval/loss", loss.clone()), ("val/loss", loss), ("train/step", json!(point.step))];
+        self.entry(Key::Point("eval".to_owned(), point.step), time(point.timestamp_ns), fields)
+    }
+
+    fn change(&self, name: &str, value: Value) -> Entry {
+        self.entry(Key::Change(name.to_owned(), value.clone()), None, vec![(name, value)])
+    }
+
+    /// Rows in the order of steps, an evaluation behind its training; then what has no step.
+    fn entries(&self, progress: &Progress, news: &[News]) -> Vec<Entry> {
+        let mut points: Vec<(u64, u8, Entry)> = Vec::new();
+        let mut others = Vec::new();
+        for news in news {
+            match news {
+                News::Train(point) => points.push((point.step, 0, self.train(point))),
+                News::Eval(point) => points.push((point.step, 1, self.eval(point))),
+                News::Status { to, .. } => others.push(self.change("status", json!(to.as_str()))),
+                News::Event(event) => others.push(Entry::Line(line(event))),
+                News::Queue(_) => {}
+            }
+        }
+        points.sort_by_key(|(step, kind, _)| (*step, *kind));
+        if let Some(price) = progress.price() {
+            others.push(self.change("price", json!(price)));
+        }
+        points.into_iter().map(|(_, _, entry)| entry).chain(others).collect()
+    }
+}
+
+impl Screen for Logger {
+    fn news(&mut self, progress: &Progress, news: &[News]) {
+        if let Some(job) = progress.job() {
+            self.begin(job);
+        }
+        if let Stage::Logging(worker) = &self.stage {
+            let entries = self.entries(progress, news);
+            if !entries.is_empty() {
+                worker.log(entries, summary(progress));
+            }
+        }
+    }
+
+    fn waiting(&mut self, _: &Progress, _: Duration) {}
+
+    fn trouble(&mut self, _: &str, _: Duration) {}
+
+    fn slept(&mut self, _: Duration) {}
+
+    fn finished(&mut self, progress: &Progress, ending: Ending) {
+        if let Stage::Logging(worker) = &self.stage {
+            worker.log(Vec::new(), summary(progress));
+            worker.end((self.exit_code)(ending));
+        }
+    }
+}
+
+/// Starts the thread; nothing where the service that trains logs the job itself.
+fn begin(logging: Logging, job: &Job, began: f64) -> std::io::Result<Option<Worker>> {
+    let Logging { goal, dir, plan, owner, clock, tell, .. } = logging;
+    let state = dir.as_deref().and_then(|dir| find(dir, &plan, job));
+    let known = state.map(|state| state.plan);
+    if known.as_ref().is_some_and(|known| known.is_elsewhere) || is_logged_elsewhere(job) {
+        return Ok(None);
+    }
+    let plan = settled(plan, known, job);
+    let mut spool = match Spool::open(dir, plan.clone(), &owner) {
+        Ok(spool) => spool,
+        Err(error) => {
+            tell(Said::Trouble(format!("what is logged cannot be kept on this machine: {error}")));
+            Spool::open(None, plan.clone(), &owner)?
+        }
+    };
+    spool.state.plan = plan;
+    spool.state.began = began;
+    Worker::start(Beginning { goal, spool, clock, tell }).map(Some)
+}
+
+/// What this machine knows of the run of `job`.
+fn find(dir: &std::path::Path, plan: &Plan, job: &Job) -> Option<State> {
+    let tag = tag(job);
+    let states = known(dir).unwrap_or_default();
+    let is_it = |state: &State| match plan.run.as_str() {
+        "" => state.plan.tag == tag,
+        run => state.plan.run == run,
+    };
+    states.into_iter().find(is_it)
+}
+
+/// The run that `job` is logged as: what was chosen now, over what was known, over what the job says.
+pub fn settled(chosen: Plan, known: Option<Plan>, job: &Job) -> Plan {
+    let known = known.unwrap_or_default();
+    let tag = tag(job);
+    let text = |chosen: String, known: String, otherwise: &str| {
+        [chosen, known].into_iter().find(|text| !text.is_empty()).unwrap_or_else(|| otherwise.to_owned())
+    };
+    Plan {
+        run: text(chosen.run, known.run, &tag),
+        tag,
+        entity: chosen.entity.or(known.entity),
+        project: text(chosen.project, known.project, DEFAULT_PROJECT),
+        display_name: chosen.display_name.or(known.display_name),
+        group: chosen.group.or(known.group),
+        job_type: chosen.job_type.or(known.job_type),
+        tags: if chosen.tags.is_empty() { known.tags } else { chosen.tags },
+        notes: chosen.notes.or(known.notes),
+        sweep: chosen.sweep.or(known.sweep),
+        config: if known.config.is_empty() { config(job) } else { known.config },
+        metrics: METRICS.map(str::to_owned).to_vec(),
+        is_elsewhere: false,
+    }
+}
+
+/// The project of runs about which nothing was said: the seed's.
+pub const DEFAULT_PROJECT: &str = "social-world-model-finetuning";
+
+/// What the job's suffix ends in, or its id where that is no tag of ours.
+pub fn tag(job: &Job) -> String {
+    let suffix = job.suffix().unwrap_or_default();
+    let last = suffix.rsplit('-').next().unwrap_or_default();
+    let is_tag = last.len() == TAG_DIGITS && last.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_tag { last.to_owned() } else { job.id.to_string() }
+}
+
+/// Whether the service that trains logs the job by itself.
+fn is_logged_elsewhere(job: &Job) -> bool {
+    let is_said =
+        |key: &&str| job.object.get(*key).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
+    ["wandb_url", "wandb_project_name"].iter().any(is_said)
+}
+
+/// What a job says of its parameters, by the seed's names.
+fn config(job: &Job) -> Map<String, Value> {
+    let of = |key: &str| job.object.get(key).cloned().unwrap_or_default();
+    let kind = of("training_type");
+    let lora = |key: &str| kind.get(key).cloned().unwrap_or_default();
+    let fields = [
+        ("base_model", json!(job.model())),
+        ("n_epochs", of("n_epochs")),
+        ("learning_rate", of("learning_rate")),
+        ("batch_size", of("batch_size")),
+        ("lora", json!(!job.trains_all_weights())),
+        ("lora_rank", lora("lora_r")),
+        ("lora_alpha", lora("lora_alpha")),
+        ("train_file_id", of("training_file")),
+        ("val_file_id", of("validation_file")),
+        ("job_id", json!(job.id.as_str())),
+    ];
+    let said = fields.into_iter().filter(|(_, value)| !value.is_null());
+    said.map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// What a run's page shows first: the last values, the best, and in the end what there is now.
+fn summary(progress: &Progress) -> Map<String, Value> {
+    let job = progress.job();
+    let (last, best) = (progress.last_eval(), progress.best_eval());
+    let eval = json!(last.map(|point| point.loss));
+    let fields = [
+        ("train/step", json!(progress.step())),
+        ("train/loss", json!(progress.train_loss())),
+        ("train/learning_rate", json!(progress.learning_rate())),
+        ("train/grad_norm", json!(progress.train().rev().find_map(|point| point.grad_norm))),
+        ("train/epoch", json!(progress.epoch())),
+        ("eval/loss", eval.clone()),
+        ("val/loss", eval),
+        ("best_val_loss", json!(best.map(|point| point.loss))),
+        ("best_val_step", json!(best.map(|point| point.step))),
+        ("price", json!(progress.price())),
+        ("status", json!(job.map(|job| job.status.as_str()))),
+        ("job_id", json!(job.map(|job| job.id.as_str()))),
+        ("model", json!(job.and_then(Job::model_output_name))),
+        ("duration_seconds", json!(job.and_then(duration))),
+    ];
+    let known = fields.into_iter().filter(|(_, value)| !value.is_null());
+    known.map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// The seconds that an ended job took.
+fn duration(job: &Job) -> Option<f64> {
+    job.status.ending()?;
+    Some(job.updated_at()?.duration_since(job.created_at()?).as_secs_f64())
+}
+
+/// When the job was created: the same on every machine.
+fn began(job: &Job, clock: &dyn Clock) -> f64 {
+    job.created_at().unwrap_or_else(|| clock.now()).as_nanosecond() as f64 / 1e9
+}
+
+fn time(timestamp_ns: Option<i64>) -> Option<Timestamp> {
+    Timestamp::from_nanosecond(i128::from(timestamp_ns?)).ok()
+}
+
+/// An event on one line.
+fn line(event: &Event) -> String {
+    let step = event.step.map(|step| format!(" at step {step}")).unwrap_or_default();
+    let words: Vec<&str> = event.message.split_whitespace().collect();
+    let level = if event.level.is_empty() { "info" } else { &event.level };
+    format!("{} {level} {}{step}: {}", event.created_at, event.kind, words.join(" "))
+}

@@ -1,0 +1,298 @@
+//! Weights & Biases as a client of its own: GraphQL for runs, `file_stream` for what they log.
+//!
+//! Turns plain values into the two requests of the wire and their answers into plain types. Nothing
+//! here retries: who logs has time, and tries again on a clock of its own. Every call may arrive
+//! twice without harm, as runs are named by the client and lines have offsets. It knows no job;
+//! rows are objects whose meaning is `tune`'s. The key goes to the base URL and nowhere else.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use crate::http::said::{printable, said};
+use crate::http::{self, Answer, Body, Call, Client, Key, Method, retry};
+use crate::wandb::run::RunIdentity;
+
+pub mod history;
+pub mod logged;
+pub mod offline;
+pub mod run;
+pub mod session;
+pub mod worker;
+
+/// Where the service is, unless somebody says otherwise.
+pub const DEFAULT_BASE_URL: &str = "https://api.wandb.ai";
+
+/// The user name that goes with every key.
+const USER: &str = "api";
+
+/// Where W&B is, and as whom it is asked.
+#[derive(Clone)]
+pub struct Settings {
+    /// The API, without a slash at its end.
+    pub base: String,
+    /// The pages for people, without a slash at their end.
+    pub app: String,
+    /// The key.
+    pub key: SecretString,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Settings {{ {} }}", self.base)
+    }
+}
+
+/// Where the pages are whose API is at `base`.
+pub fn app_url(base: &str) -> String {
+    let base = base.trim_end_matches('/');
+    if base.contains("://api.wandb.") {
+        return base.replacen("://api.wandb.", "://wandb.", 1);
+    }
+    base.replacen("://api.", "://app.", 1)
+}
+
+/// Whom W&B is asked through.
+#[derive(Debug)]
+pub struct Wandb {
+    client: Client,
+    settings: Settings,
+}
+
+/// A document of GraphQL and its name.
+#[derive(Debug, Clone, Copy)]
+pub struct Operation {
+    /// As it stands in the text.
+    pub name: &'static str,
+    /// The document.
+    pub text: &'static str,
+}
+
+/// What the answer to a stream says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// Whether somebody pressed Stop on the run's page.
+    pub is_stopped: bool,
+}
+
+/// Why W&B did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No answer.
+    #[error(transparent)]
+    Http(#[from] http::Error),
+    /// An answer that says no.
+    #[error("{what}: {status} from {host}{}", after_colon(.said))]
+    Refused {
+        /// What was asked.
+        what: &'static str,
+        /// Whom.
+        host: String,
+        /// The status; 200 where GraphQL says no in an answer of that status.
+        status: u16,
+        /// When the server said to come back.
+        retry_after: Option<Duration>,
+        /// The server's words, fit to print; may be empty.
+        said: String,
+    },
+    /// An answer that does not say what it must.
+    #[error("{what}: the answer of {host} cannot be understood: {reason}")]
+    Unreadable {
+        /// What was asked.
+        what: &'static str,
+        /// Whom.
+        host: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// What is known of the run cannot be kept here.
+    #[error("cannot write down what was logged: {0}")]
+    Disk(#[from] io::Error),
+    /// The key belongs to nobody.
+    #[error("{host} does not accept the key")]
+    Key {
+        /// Who says so.
+        host: String,
+    },
+}
+
+fn after_colon(said: &str) -> String {
+    if said.is_empty() { String::new() } else { format!(": {said}") }
+}
+
+impl Error {
+    /// Whether waiting mends nothing.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Error::Http(error) => matches!(error, http::Error::Invalid { .. }),
+            // A run that is being made elsewhere is a conflict that passes.
+            Error::Refused { what: run::UPSERT_NAME, status: 409, .. } => false,
+            Error::Refused { status, .. } => {
+                matches!(status, 200 | 400 | 401 | 403 | 404 | 409 | 410 | 413 | 422 | 501)
+            }
+            Error::Unreadable { .. } | Error::Disk(_) => false,
+            Error::Key { .. } => true,
+        }
+    }
+
+    /// When the server said to come back.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Error::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+impl Wandb {
+    /// W&B at the place of `settings`, asked through `client`.
+    pub fn new(client: Client, settings: Settings) -> Wandb {
+        Wandb { client, settings }
+    }
+
+    /// Where the pages are.
+    pub fn app(&self) -> &str {
+        &self.settings.app
+    }
+
+    /// The `data` of the answer to `operation`.
+    ///
+    /// # Errors
+    /// When there is no answer, it says no, or it is none.
+    pub fn graphql(&self, operation: Operation, variables: &Value) -> Result<Value, Error> {
+        let body =
+            json!({ "query": operation.text, "variables": variables, "operationName": operation.name });
+        let url = format!("{}/graphql", self.settings.base);
+        let answer = self.post(&url, &body)?;
+        let value = self.value(operation.name, &answer)?;
+        let has_errors =
+            value.get("errors").and_then(Value::as_array).is_some_and(|errors| !errors.is_empty());
+        if has_errors {
+            return Err(self.refused(operation.name, &answer));
+        }
+        match value.get("data") {
+            Some(data) if data.is_object() => Ok(data.clone()),
+            _ => Err(self.unreadable(operation.name, "it has no `data`")),
+        }
+    }
+
+    /// Sends lines, a summary, an end, or with an empty `body` a sign of life.
+    ///
+    /// # Errors
+    /// When there is no answer, or it says no.
+    pub fn stream(&self, run: &RunIdentity, body: &Value) -> Result<Heard, Error> {
+        let [entity, project, name] = [&run.entity, &run.project, &run.name].map(|part| encoded(part));
+        let url = format!("{}/files/{entity}/{project}/{name}/file_stream", self.settings.base);
+        let answer = self.post(&url, body)?;
+        // An answer without JSON is still a yes.
+        if !answer.is_success() {
+            return Err(self.refused("file_stream", &answer));
+        }
+        let stopped = answer.json().and_then(|value| value.get("stopped")?.as_bool());
+        Ok(Heard { is_stopped: stopped.unwrap_or(false) })
+    }
+
+    fn key(&self) -> Key<'_> {
+        Key::Basic { user: USER, password: &self.settings.key }
+    }
+
+    fn post(&self, url: &str, body: &Value) -> Result<Answer, Error> {
+        let key = Some(self.key());
+        let call = Call {
+            method: Method::Post,
+            url: url.to_owned(),
+            key,
+            headers: Vec::new(),
+            body: Body::Json(body),
+        };
+        Ok(self.client.send(&call)?)
+    }
+
+    fn value(&self, what: &'static str, answer: &Answer) -> Result<Value, Error> {
+        if !answer.is_success() {
+            return Err(self.refused(what, answer));
+        }
+        answer.json().ok_or_else(|| self.unreadable(what, "it is no JSON"))
+    }
+
+    fn host(&self) -> String {
+        let base = &self.settings.base;
+        base.split_once("://").map_or(base.as_str(), |(_, host)| host).to_owned()
+    }
+
+    fn refused(&self, what: &'static str, answer: &Answer) -> Error {
+        if answer.status == 401 {
+            return Error::Key { host: self.host() };
+        }
+        let secrets = self.key().secrets();
+        let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+        let retry_after = retry::parse_retry_after(&answer.headers, self.client.clock().now());
+        let reset = || answer.header("ratelimit-reset")?.parse().ok().map(Duration::from_secs);
+        Error::Refused {
+            what,
+            host: self.host(),
+            status: answer.status,
+            retry_after: retry_after.or_else(|| reset().filter(|_| answer.status == 429)),
+            said: said(&answer.body, &secrets),
+        }
+    }
+
+    fn unreadable(&self, what: &'static str, reason: &str) -> Error {
+        Error::Unreadable { what, host: self.host(), reason: printable(reason, &[]) }
+    }
+}
+
+/// `part` as a piece of a path: what is not plain is percent-encoded, as the service does.
+pub fn encoded(part: &str) -> String {
+    let mut text = String::new();
+    for byte in part.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~=+&$@".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_where_the_service_has_them() {
+        let check = |base: &str, app: &str| assert_eq!(app_url(base), app);
+        check("https://api.wandb.ai", "https://wandb.ai");
+        check("https://api.wandb.ai/", "https://wandb.ai");
+        check("https://api.wandb.example.org", "https://wandb.example.org");
+        check("https://api.example.org", "https://app.example.org");
+        check("http://127.0.0.1:8080", "http://127.0.0.1:8080");
+        check("https://wandb.example.org", "https://wandb.example.org");
+    }
+
+    #[test]
+    fn parts_of_a_path_stay_in_their_place() {
+        assert_eq!(encoded("a b/c?d#e%ü"), "a%20b%2Fc%3Fd%23e%25%C3%BC");
+        assert_eq!(encoded("a=b+c&d$e@f-_.~9"), "a=b+c&d$e@f-_.~9");
+    }
+
+    #[test]
+    fn a_refusal_is_permanent_where_the_sdk_gives_up_too() {
+        let refused = |what: &'static str, status: u16| Error::Refused {
+            what,
+            host: String::new(),
+            status,
+            retry_after: None,
+            said: String::new(),
+        };
+        let permanent: Vec<u16> =
+            (300..600).filter(|status| refused("file_stream", *status).is_permanent()).collect();
+        assert_eq!(permanent, [400, 401, 403, 404, 409, 410, 413, 422, 501]);
+        assert!(!refused(run::UPSERT_NAME, 409).is_permanent());
+        assert!(refused(run::UPSERT_NAME, 410).is_permanent());
+        assert!(Error::Key { host: String::new() }.is_permanent());
+    }
+}

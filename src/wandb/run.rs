@@ -1,0 +1,266 @@
+//! Runs: who the key belongs to, a run as the service has it, a run made or changed.
+//!
+//! Separate from what is logged to them. The place of a run is taken from the answer, never from
+//! the request. Configurations are replaced as a whole by the service, so that whoever changes one
+//! says all of it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::wandb::{Error, Operation, Wandb, encoded};
+
+/// The name of the mutation that makes or changes a run.
+pub const UPSERT_NAME: &str = "UpsertBucket";
+
+const VIEWER: Operation =
+    Operation { name: "Viewer", text: "query Viewer { viewer { id entity username flags } }" };
+
+const RESUME: Operation = Operation {
+    name: "RunResumeStatus",
+    text: "query RunResumeStatus($project: String, $entity: String, $name: String!) { \
+           model(name: $project, entityName: $entity) { id name entity { id name } \
+           bucket(name: $name, missingOk: true) { id name summaryMetrics historyLineCount logLineCount \
+           historyTail config } } }",
+};
+
+const SUMMARY: Operation = Operation {
+    name: "RunSummary",
+    text: "query RunSummary($project: String, $entity: String, $name: String!) { \
+           model(name: $project, entityName: $entity) { \
+           bucket(name: $name, missingOk: true) { id summaryMetrics } } }",
+};
+
+const UPSERT: Operation = Operation {
+    name: UPSERT_NAME,
+    text: "mutation UpsertBucket($input: UpsertBucketInput!) { upsertBucket(input: $input) { \
+           bucket { id name displayName project { id name entity { id name } } } inserted } }",
+};
+
+/// A run that exists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunIdentity {
+    /// Whose it is.
+    pub entity: String,
+    /// The project that it is in.
+    pub project: String,
+    /// Its id.
+    pub name: String,
+    /// The service's own id of it; opaque.
+    pub storage_id: String,
+    /// Its page.
+    pub url: String,
+}
+
+/// Where a run is to be, and everything that is said of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Plan {
+    /// Its id.
+    pub run: String,
+    /// What the job's suffix ends in; the same as the id unless an agent chose that.
+    pub tag: String,
+    /// Whose it is; nothing: the key's own entity.
+    pub entity: Option<String>,
+    /// The project that it is in.
+    pub project: String,
+    /// What people see; nothing: the service invents it.
+    pub display_name: Option<String>,
+    /// The group that it is in.
+    pub group: Option<String>,
+    /// What it is for.
+    pub job_type: Option<String>,
+    /// What people search by.
+    pub tags: Vec<String>,
+    /// What people wrote.
+    pub notes: Option<String>,
+    /// The sweep that it belongs to.
+    pub sweep: Option<String>,
+    /// What was chosen, by name.
+    pub config: Map<String, Value>,
+    /// The metrics that are shown over the first of them.
+    pub metrics: Vec<String>,
+    /// Whether the service that trains logs by itself, so that nothing is logged here.
+    pub is_elsewhere: bool,
+}
+
+/// A run as it is at the service.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// Its summary.
+    pub summary: Map<String, Value>,
+    /// Its configuration, values only.
+    pub config: Map<String, Value>,
+    /// Lines of its history.
+    pub rows: u64,
+    /// Lines of its console.
+    pub lines: u64,
+    /// The `_step` that its next row may have.
+    pub next_step: u64,
+}
+
+/// The default entity of the key.
+///
+/// # Errors
+/// When the key is not accepted, or W&B cannot be asked.
+pub fn viewer(wandb: &Wandb) -> Result<String, Error> {
+    let data = wandb.graphql(VIEWER, &json!({}))?;
+    let viewer = data.get("viewer").filter(|viewer| viewer.is_object());
+    let viewer = viewer.ok_or_else(|| Error::Key { host: wandb.host() })?;
+    Ok(viewer.get("entity").and_then(Value::as_str).unwrap_or_default().to_owned())
+}
+
+/// The run of `plan` in this entity, if it is there.
+///
+/// # Errors
+/// When W&B cannot be asked.
+pub fn find(wandb: &Wandb, entity: &str, plan: &Plan) -> Result<Option<Found>, Error> {
+    let data = wandb.graphql(RESUME, &place(entity, &plan.project, &plan.run))?;
+    let Some(bucket) = data.pointer("/model/bucket").filter(|bucket| bucket.is_object()) else {
+        return Ok(None);
+    };
+    let count = |key: &str| bucket.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let rows = count("historyLineCount");
+    let summary = embedded(bucket, "summaryMetrics");
+    let step = |row: &Map<String, Value>| row.get("_step").and_then(Value::as_u64);
+    let last = last_row(bucket).as_ref().and_then(step).max(step(&summary));
+    Ok(Some(Found {
+        config: plain(embedded(bucket, "config")),
+        rows,
+        lines: count("logLineCount"),
+        next_step: if rows == 0 { 0 } else { last.map_or(rows, |last| last + 1) },
+        summary,
+    }))
+}
+
+/// The summary of a run as it is now; nothing where the run is gone.
+///
+/// # Errors
+/// When W&B cannot be asked.
+pub fn summary(wandb: &Wandb, run: &RunIdentity) -> Result<Option<Map<String, Value>>, Error> {
+    let data = wandb.graphql(SUMMARY, &place(&run.entity, &run.project, &run.name))?;
+    let bucket = data.pointer("/model/bucket").filter(|bucket| bucket.is_object());
+    Ok(bucket.map(|bucket| embedded(bucket, "summaryMetrics")))
+}
+
+fn place(entity: &str, project: &str, name: &str) -> Value {
+    json!({ "entity": Some(entity).filter(|entity| !entity.is_empty()), "project": project, "name": name })
+}
+
+/// Makes the run of `plan`, or changes what is said of it. Without a `config` the one that is there stays.
+///
+/// # Errors
+/// When W&B refuses or cannot be asked.
+pub fn upsert(
+    wandb: &Wandb,
+    entity: &str,
+    plan: &Plan,
+    config: Option<&Map<String, Value>>,
+) -> Result<RunIdentity, Error> {
+    let config = config.map(|config| document(config, &plan.metrics).to_string());
+    let mut input = json!({
+        "name": plan.run, "modelName": plan.project, "displayName": plan.display_name,
+        "entityName": Some(entity).filter(|entity| !entity.is_empty()),
+        "groupName": plan.group, "jobType": plan.job_type, "notes": plan.notes, "sweep": plan.sweep,
+        "config": config,
+    });
+    if !plan.tags.is_empty() {
+        input["tags"] = json!(plan.tags);
+    }
+    let data = wandb.graphql(UPSERT, &json!({ "input": input }))?;
+    let text = |place: &str| {
+        let text = data.pointer(&format!("/upsertBucket/bucket/{place}")).and_then(Value::as_str);
+        text.map(str::to_owned)
+            .ok_or_else(|| wandb.unreadable(UPSERT_NAME, &format!("it has no `bucket/{place}`")))
+    };
+    let (entity, project, name) = (text("project/entity/name")?, text("project/name")?, text("name")?);
+    let url = url(wandb.app(), [&entity, &project, &name]);
+    Ok(RunIdentity { storage_id: text("id")?, entity, project, name, url })
+}
+
+/// Makes the run of `plan` unless it is there; what was said of it there stays.
+///
+/// # Errors
+/// When W&B refuses or cannot be asked.
+pub fn make(wandb: &Wandb, plan: &Plan) -> Result<RunIdentity, Error> {
+    let own = viewer(wandb)?;
+    let entity = plan.entity.clone().unwrap_or(own);
+    let config = match find(wandb, &entity, plan)? {
+        Some(found) => merged(&found.config, &plan.config),
+        None => plan.config.clone(),
+    };
+    upsert(wandb, &entity, plan, Some(&config))
+}
+
+/// What is there, and of what is here the keys that are not there: a sweep's values stay as they came.
+pub fn merged(theirs: &Map<String, Value>, ours: &Map<String, Value>) -> Map<String, Value> {
+    let mut merged = theirs.clone();
+    for (key, value) in ours {
+        merged.entry(key).or_insert_with(|| value.clone());
+    }
+    merged
+}
+
+/// The page of a run.
+pub fn url(app: &str, [entity, project, name]: [&str; 3]) -> String {
+    format!("{app}/{}/{}/runs/{}", encoded(entity), encoded(project), encoded(name))
+}
+
+/// A configuration as it goes over the wire. The reserved key shows readers that the run has begun,
+/// and over which of the `metrics` the others are drawn: the first.
+pub fn document(config: &Map<String, Value>, metrics: &[String]) -> Value {
+    let mut document: Map<String, Value> =
+        config.iter().map(|(key, value)| (key.clone(), json!({ "value": value }))).collect();
+    let version = env!("CARGO_PKG_VERSION");
+    let metric = |(index, name): (usize, &String)| match index {
+        0 => json!({ "1": name, "6": [3] }),
+        _ => json!({ "1": name, "5": 1, "6": [3] }),
+    };
+    let metrics: Vec<Value> = metrics.iter().enumerate().map(metric).collect();
+    let own = json!({ "cli_version": version, "m": metrics, "t": { "12": version } });
+    document.insert("_wandb".to_owned(), json!({ "value": own }));
+    Value::Object(document)
+}
+
+/// The values of a configuration of the wire.
+fn plain(document: Map<String, Value>) -> Map<String, Value> {
+    let values = document.into_iter().filter(|(key, _)| key != "_wandb");
+    values.filter_map(|(key, value)| Some((key, value.get("value")?.clone()))).collect()
+}
+
+/// The object that stands as JSON text in `value`; what is none is empty.
+fn embedded(value: &Value, key: &str) -> Map<String, Value> {
+    let text = value.get(key).and_then(Value::as_str).unwrap_or_default();
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+fn last_row(bucket: &Value) -> Option<Map<String, Value>> {
+    let tail: Vec<String> = serde_json::from_str(bucket.get("historyTail")?.as_str()?).ok()?;
+    serde_json::from_str(tail.last()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_goes_there_and_back() {
+        let config = json!({ "learning_rate": 1e-6, "lora": true, "data": { "train": "sha" } });
+        let config = config.as_object().unwrap();
+        let metrics = ["train/step", "val/loss"].map(str::to_owned);
+        let document = document(config, &metrics);
+        assert_eq!(document["learning_rate"], json!({ "value": 1e-6 }));
+        let own = &document["_wandb"]["value"];
+        assert_eq!(own["m"], json!([{ "1": "train/step", "6": [3] }, { "1": "val/loss", "5": 1, "6": [3] }]));
+        assert!(own["t"]["12"].is_string());
+        assert_eq!(&plain(document.as_object().unwrap().clone()), config);
+    }
+
+    #[test]
+    fn the_last_row_stands_in_text_in_text() {
+        let bucket = json!({ "historyTail": json!([r#"{"_step":1}"#, r#"{"_step":2}"#]).to_string() });
+        assert_eq!(last_row(&bucket).unwrap()["_step"], 2);
+        for strange in [json!({}), json!({ "historyTail": "[]" }), json!({ "historyTail": "[1]" })] {
+            assert!(last_row(&strange).is_none());
+        }
+    }
+}

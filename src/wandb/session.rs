@@ -1,0 +1,314 @@
+//! One program's writing of one run: finds it or makes it, sends what is unsent, gives way.
+//!
+//! Separate from the thread that decides when: each call is one step that may fail and be taken
+//! again. Before each request the run is looked up, and whoever finds a later writer there stops.
+//! A batch bears its rows, and the summary that says which rows those are, in one request: a
+//! program that goes on elsewhere finds both or neither.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use crate::clock::Clock;
+use crate::wandb::history::{Spool, write_whole};
+use crate::wandb::logged::{LOGGED_KEY, Logged, WRITER_KEY, Writer};
+use crate::wandb::offline::{self, Offline};
+use crate::wandb::run::{self, Found};
+use crate::wandb::{Error, Wandb};
+
+/// The most lines of a request.
+const MOST_LINES: usize = 1000;
+
+/// The most bytes of rows in a request, well below what the service takes.
+const MOST_BYTES: usize = 1 << 20;
+
+/// Where lines go.
+pub enum Goal {
+    /// To the service.
+    Online(Box<Wandb>),
+    /// Into a directory below this one, for another program to upload.
+    Offline(PathBuf),
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It sent something.
+    Sent {
+        /// Whether there is more to send.
+        has_more: bool,
+        /// Whether somebody pressed Stop.
+        is_stopped: bool,
+    },
+    /// There is nothing that the service lacks.
+    Nothing,
+    /// Another program writes the run now.
+    TakenOver,
+}
+
+/// How far it has come.
+enum Stage {
+    /// Nobody was asked yet.
+    New,
+    /// The run was looked at, and is there if this holds something.
+    Seen(String, Option<Box<Found>>),
+    /// It is ours to write.
+    Entered(Writer),
+}
+
+/// The writing of one run.
+pub struct Session {
+    goal: Goal,
+    /// Its lines.
+    pub spool: Spool,
+    clock: Arc<dyn Clock>,
+    stage: Stage,
+    /// Whether the summary is to be sent though no line is.
+    is_summary_due: bool,
+    page: Option<String>,
+}
+
+impl Session {
+    /// The writing of the run of `spool`; nothing is asked yet.
+    pub fn new(goal: Goal, spool: Spool, clock: Arc<dyn Clock>) -> Session {
+        let page = spool.state.identity.as_ref().map(|identity| identity.url.clone());
+        Session { goal, spool, clock, stage: Stage::New, is_summary_due: false, page }
+    }
+
+    /// Whether lines go to the service.
+    pub fn is_online(&self) -> bool {
+        matches!(self.goal, Goal::Online(_))
+    }
+
+    /// The run's page, or the directory that it is in, as soon as that is known.
+    pub fn page(&self) -> Option<&str> {
+        self.page.as_deref()
+    }
+
+    /// Whose it is and in which project, as far as that is known.
+    pub fn place(&self) -> (Option<&str>, &str) {
+        let state = &self.spool.state;
+        match (&state.identity, &self.stage) {
+            (Some(identity), _) => (Some(&identity.entity), &identity.project),
+            (None, Stage::Seen(entity, _)) => (Some(entity), &state.plan.project),
+            (None, _) => (state.plan.entity.as_deref(), &state.plan.project),
+        }
+    }
+
+    /// One step: a batch, or a sign of life where there is nothing to send.
+    ///
+    /// # Errors
+    /// When the service refuses or cannot be asked: the step may be taken again, unless that is permanent.
+    pub fn push(&mut self) -> Result<Pushed, Error> {
+        if !self.spool.is_ours() {
+            return Ok(Pushed::TakenOver);
+        }
+        let wandb = match &self.goal {
+            Goal::Online(wandb) => wandb,
+            Goal::Offline(root) => {
+                let root = root.clone();
+                return self.export(root);
+            }
+        };
+        let owes = self.spool.owes();
+        match &self.stage {
+            // The state of this machine says that the service has all.
+            Stage::New if self.spool.state.is_finished && !owes => return Ok(Pushed::Nothing),
+            Stage::New => {
+                let (entity, found) = look(wandb, &self.spool)?;
+                self.join(entity, found)?;
+            }
+            Stage::Seen(..) => {}
+            Stage::Entered(writer) => {
+                let Some(identity) = &self.spool.state.identity else { return Ok(Pushed::Nothing) };
+                let summary = run::summary(wandb, identity)?;
+                let theirs = summary.as_ref().and_then(Writer::of);
+                if theirs.as_ref() > Some(writer) {
+                    return Ok(Pushed::TakenOver);
+                }
+                self.is_summary_due |= theirs.as_ref() != Some(writer);
+                return self.send();
+            }
+        }
+        // A run that was told of its end is not opened again for nothing.
+        if self.spool.state.is_finished && !self.spool.owes() {
+            return Ok(Pushed::Nothing);
+        }
+        if let Err(error) = self.enter() {
+            // By the next try somebody else may have been there.
+            self.stage = Stage::New;
+            return Err(error);
+        }
+        self.send()
+    }
+
+    /// Compares what is here with what is there.
+    fn join(&mut self, entity: String, found: Option<Found>) -> Result<(), Error> {
+        let theirs = found.as_ref().and_then(|found| Writer::of(&found.summary));
+        let was_us = theirs.is_some_and(|writer| self.spool.state.writers.contains(&writer));
+        if let Some(found) = &found {
+            let exit = Logged::of(&found.summary).exit;
+            self.spool.state.is_finished =
+                exit.is_some() && (self.spool.state.exit.is_none() || self.spool.state.exit == exit);
+        }
+        if !was_us {
+            self.spool.rebase(found.as_ref().unwrap_or(&Found::default()))?;
+        }
+        if let (Some(_), Goal::Online(wandb), None) = (&found, &self.goal, &self.page) {
+            let plan = &self.spool.state.plan;
+            self.page = Some(run::url(wandb.app(), [&entity, &plan.project, &plan.run]));
+        }
+        self.stage = Stage::Seen(entity, found.map(Box::new));
+        Ok(())
+    }
+
+    /// Makes the run, or takes it over.
+    fn enter(&mut self) -> Result<(), Error> {
+        let (Goal::Online(wandb), Stage::Seen(entity, found)) = (&self.goal, &self.stage) else {
+            return Ok(());
+        };
+        let plan = &self.spool.state.plan;
+        let config = match found {
+            Some(found) => {
+                Some(run::merged(&found.config, &plan.config)).filter(|config| *config != found.config)
+            }
+            None => Some(plan.config.clone()),
+        };
+        let identity = run::upsert(wandb, entity, plan, config.as_ref())?;
+        let before = found.as_ref().and_then(|found| Writer::of(&found.summary));
+        let generation = before.map_or(0, |writer| writer.generation) + 1;
+        let writer = Writer { generation, id: self.spool.state.owner.clone() };
+        let writers = &mut self.spool.state.writers;
+        writers.push(writer.clone());
+        let old = writers.len().saturating_sub(2);
+        writers.drain(..old);
+        self.page = Some(identity.url.clone());
+        self.spool.state.identity = Some(identity);
+        self.spool.state.is_finished = false;
+        // Before anything is sent under this name: a lost answer is recognized by it.
+        self.spool.save()?;
+        self.is_summary_due = true;
+        self.stage = Stage::Entered(writer);
+        Ok(())
+    }
+
+    fn send(&mut self) -> Result<Pushed, Error> {
+        let (Goal::Online(wandb), Stage::Entered(writer)) = (&self.goal, &self.stage) else {
+            return Ok(Pushed::Nothing);
+        };
+        let Some(identity) = &self.spool.state.identity else { return Ok(Pushed::Nothing) };
+        let batch = Batch::of(&self.spool);
+        let body = self.body(&batch, writer);
+        let heard = wandb.stream(identity, &body)?;
+        self.spool.note_sent(batch.rows.len(), batch.lines.len());
+        self.is_summary_due = false;
+        if batch.exit.is_some() {
+            self.spool.state.is_finished = true;
+        }
+        self.spool.save()?;
+        Ok(Pushed::Sent { has_more: self.spool.owes(), is_stopped: heard.is_stopped })
+    }
+
+    fn body(&self, batch: &Batch, writer: &Writer) -> Value {
+        let state = &self.spool.state;
+        let (rows, lines) = (batch.rows.len(), batch.lines.len());
+        if rows + lines == 0 && !self.is_summary_due && batch.exit.is_none() {
+            return json!({});
+        }
+        let mut logged = self.spool.logged_after(rows, lines);
+        logged.exit = batch.exit;
+        let mut summary = state.summary.clone();
+        let now = self.clock.now().as_nanosecond() as f64 / 1e9;
+        let runtime = (now - state.began).max(0.0);
+        let first_unsent = state.rows.unsent - state.rows.first;
+        let own = [
+            ("_step", json!((state.first_step + first_unsent + rows as u64).saturating_sub(1))),
+            ("_timestamp", json!(now)),
+            ("_runtime", json!(runtime)),
+            ("_wandb", json!({ "runtime": runtime as u64 })),
+            (LOGGED_KEY, json!(logged.text())),
+            (WRITER_KEY, json!(writer.text())),
+        ];
+        summary.extend(own.map(|(key, value)| (key.to_owned(), value)));
+        let mut files = Map::new();
+        let mut put = |name: &str, offset: u64, content: Vec<String>| {
+            if !content.is_empty() {
+                files.insert(name.to_owned(), json!({ "offset": offset, "content": content }));
+            }
+        };
+        put("wandb-history.jsonl", state.rows.unsent, batch.rows.clone());
+        put("output.log", state.lines.unsent, batch.lines.clone());
+        put("wandb-summary.json", 0, vec![Value::Object(summary).to_string()]);
+        let mut body = json!({ "files": files });
+        if let Some(code) = batch.exit {
+            body["complete"] = json!(true);
+            body["exitcode"] = json!(code);
+        }
+        body
+    }
+
+    /// Writes the run anew as the file that `wandb sync` uploads.
+    fn export(&mut self, root: PathBuf) -> Result<Pushed, Error> {
+        let state = &mut self.spool.state;
+        let run = state.plan.run.clone();
+        let began = self.clock.now().strftime("%Y%m%d_%H%M%S").to_string();
+        let name = state.offline.get_or_insert_with(|| format!("offline-run-{began}-{run}"));
+        let dir = root.join(name);
+        self.spool.save()?;
+        let state = &self.spool.state;
+        let mut summary = state.summary.clone();
+        summary.insert("_step".to_owned(), self.spool.next_step().saturating_sub(1).into());
+        write_whole(&dir.join(format!("run-{run}.wandb")), &mut |out| {
+            let run = Offline {
+                plan: &state.plan,
+                began: state.began,
+                rows: Box::new(self.spool.rows()),
+                lines: self.spool.lines(),
+                summary: &summary,
+                exit: state.exit,
+            };
+            offline::write(run, out)
+        })?;
+        self.page = Some(dir.display().to_string());
+        Ok(Pushed::Sent { has_more: false, is_stopped: false })
+    }
+}
+
+/// What a request bears.
+struct Batch {
+    rows: Vec<String>,
+    lines: Vec<String>,
+    /// The exit code, with the last of the lines.
+    exit: Option<i32>,
+}
+
+impl Batch {
+    fn of(spool: &Spool) -> Batch {
+        let mut bytes = 0;
+        let rows = spool.unsent_rows().iter().take(MOST_LINES).map(|(_, row)| json!(row).to_string());
+        let rows: Vec<String> = rows
+            .take_while(|row| {
+                bytes += row.len();
+                bytes <= MOST_BYTES
+            })
+            .collect();
+        let lines: Vec<String> = spool.unsent_lines().iter().take(MOST_LINES).cloned().collect();
+        let is_last = rows.len() == spool.unsent_rows().len() && lines.len() == spool.unsent_lines().len();
+        let exit = spool.state.exit.filter(|_| is_last && !spool.state.is_finished);
+        Batch { rows, lines, exit }
+    }
+}
+
+/// Asks who we are and what is there.
+fn look(wandb: &Wandb, spool: &Spool) -> Result<(String, Option<Found>), Error> {
+    let own = run::viewer(wandb)?;
+    let mut plan = spool.state.plan.clone();
+    if let Some(identity) = &spool.state.identity {
+        plan.entity = Some(identity.entity.clone());
+        plan.project.clone_from(&identity.project);
+    }
+    let entity = plan.entity.clone().unwrap_or(own);
+    let found = run::find(wandb, &entity, &plan)?;
+    Ok((entity, found))
+}
