@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, and says when it skips"
 )]
 
+mod agent;
 mod architecture;
 mod check;
 mod check_prepared;
