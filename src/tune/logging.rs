@@ -163,11 +163,11 @@ impl Screen for Logger {
         if let Some(job) = progress.job() {
             self.begin(job);
         }
-        if let Stage::Logging(worker) = &self.stage {
-            let entries = self.entries(progress, news);
-            if !entries.is_empty() {
-                worker.log(entries, summary(progress));
-            }
+        let entries = self.entries(progress, news);
+        if let Stage::Logging(worker) = &mut self.stage
+            && !entries.is_empty()
+        {
+            worker.log(entries, summary(progress));
         }
     }
 
@@ -178,7 +178,7 @@ impl Screen for Logger {
     fn slept(&mut self, _: Duration) {}
 
     fn finished(&mut self, progress: &Progress, ending: Ending) {
-        if let Stage::Logging(worker) = &self.stage {
+        if let Stage::Logging(worker) = &mut self.stage {
             worker.log(Vec::new(), summary(progress));
             worker.end((self.exit_code)(ending));
         }
