@@ -24,24 +24,22 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// A clock that `signals` stop. Every wait is multiplied by `scale`: 1 outside of tests.
+    /// A clock that `signals` stop. Every wait is multiplied by `scale`, and time elapses faster by as
+    /// much: 1 outside of tests.
     pub fn new(signals: Signals, scale: f64) -> SystemClock {
         SystemClock {
             signals,
-            scale,
+            scale: scale.max(1e-9),
             #[cfg(not(unix))]
             start: std::time::Instant::now(),
         }
     }
 }
 
-impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::now()
-    }
-
+impl SystemClock {
+    /// Time since a fixed moment, as the system counts it.
     #[cfg(unix)]
-    fn elapsed(&self) -> Duration {
+    fn real(&self) -> Duration {
         // On Linux the monotonic clock stands still while the machine sleeps; this one does not.
         #[cfg(target_os = "linux")]
         const ID: rustix::time::ClockId = rustix::time::ClockId::Boottime;
@@ -52,19 +50,30 @@ impl Clock for SystemClock {
     }
 
     #[cfg(not(unix))]
-    fn elapsed(&self) -> Duration {
+    fn real(&self) -> Duration {
         self.start.elapsed()
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        let scaled = Duration::try_from_secs_f64(self.real().as_secs_f64() / self.scale);
+        scaled.unwrap_or(Duration::MAX)
     }
 
     fn wait(&self, duration: Duration) -> Result<(), Stopped> {
         // A wait too long for a duration is for ever.
         let scaled = Duration::try_from_secs_f64(duration.as_secs_f64() * self.scale);
-        let end = self.elapsed().saturating_add(scaled.unwrap_or(Duration::MAX));
+        let end = self.real().saturating_add(scaled.unwrap_or(Duration::MAX));
         loop {
             if self.is_stopped() {
                 return Err(Stopped);
             }
-            let left = end.saturating_sub(self.elapsed());
+            let left = end.saturating_sub(self.real());
             if left.is_zero() {
                 return Ok(());
             }

@@ -38,6 +38,7 @@ mod machine;
 mod monitor;
 pub mod ndjson;
 mod netrc;
+pub mod overlay;
 mod plan;
 mod prepare;
 mod rehearse;
@@ -46,6 +47,8 @@ mod service;
 mod status;
 mod submit;
 pub mod svg;
+mod sweep;
+mod sweep_run;
 mod table;
 mod upload;
 mod wandb;
@@ -88,6 +91,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Checkpoints(args) => checkpoints::run(args, &signals, &mut terminal),
         Command::Download(args) => download::run(args, &signals, &mut terminal),
         Command::Doctor(args) => doctor::run(args, &signals, &mut terminal),
+        Command::Sweep(args) => sweep::run(args, &signals, &mut terminal),
         Command::WandbSync(args) => wandb_sync::run(args, &signals, &mut terminal),
         Command::Rehearse(args) => rehearse::run(args, &signals, &mut terminal),
         Command::Completions { shell } => {

@@ -17,7 +17,7 @@ use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::ndjson::Ndjson;
 use crate::cli::report::{Terminal, printable};
-use crate::cli::service::Service;
+use crate::cli::service::{Notices, Service};
 use crate::cli::svg::picture;
 use crate::cli::wandb::{self, Chosen};
 use crate::cli::wandb_run::{Log, OnStop};
@@ -92,7 +92,7 @@ pub fn watch(
     let logged = screens.log.take().map(Log::close).unwrap_or_default();
     shown.fields.insert("wandb_url".to_owned(), logged.page.into());
     shown.fields.insert("wandb_unsent_rows".to_owned(), logged.unsent.into());
-    service.draw_on(None);
+    service.send_notices(Notices::Said);
     let streamed = screens.stream.as_mut().map_or(Ok(()), Ndjson::result);
     let progress = match &watched {
         Ok(finished) => &finished.progress,
@@ -136,9 +136,14 @@ impl<'s> Screens<'s> {
     fn new(service: &'s Service, job: &JobId, events: Events, terminal: &Terminal) -> Screens<'s> {
         let clock = service.clock.as_ref();
         let mut screens = Screens::default();
+        if !terminal.voice().verbose {
+            service.send_notices(Notices::Unsaid);
+        }
         if terminal.may_draw() {
             let canvas = Canvas::on_stderr();
-            service.draw_on(Some(canvas.clone()));
+            if terminal.voice().verbose {
+                service.send_notices(Notices::Above(canvas.clone()));
+            }
             let charset = if service.environment.is_utf8() { Charset::Unicode } else { Charset::Ascii };
             screens.block = Some(Block::new(canvas, clock, charset).with_banner(terminal.banner()));
         } else if !terminal.voice().quiet {

@@ -112,6 +112,8 @@ fn serve(args: &RehearseArgs, signals: &Signals, terminal: &Terminal) -> Result<
         server.url(),
         args.key
     )));
+    terminal
+        .say(&printable(&format!("and for W&B WANDB_BASE_URL={} WANDB_API_KEY={WANDB_KEY}", server.url())));
     announce(server.url()).map_err(|error| Failure {
         exit: Exit::Failed,
         code: "write",

@@ -32,22 +32,30 @@ pub struct Service {
     pub signals: Signals,
     /// Time.
     pub clock: Arc<dyn Clock>,
-    canvas: SharedCanvas,
+    notices: Arc<Mutex<Notices>>,
 }
 
-/// Where notices of the transport go while lines are redrawn; they come from several threads.
-type SharedCanvas = Arc<Mutex<Option<Canvas>>>;
+/// Where notices of the transport go: that a single try failed and another one follows. They come from
+/// several threads.
+pub enum Notices {
+    /// To stderr.
+    Said,
+    /// Above the lines that are redrawn.
+    Above(Canvas),
+    /// Nowhere: whoever watches for hours is told once that it fails, by a screen.
+    Unsaid,
+}
 
 /// Says a line of text, from whatever thread.
 pub type Voice = Arc<dyn Fn(&str) + Send + Sync>;
 
-fn voice(canvas: &SharedCanvas, terminal: &Terminal) -> Voice {
-    let (terminal, canvas) = (terminal.clone(), Arc::clone(canvas));
+fn voice(notices: &Arc<Mutex<Notices>>, terminal: &Terminal) -> Voice {
+    let (terminal, notices) = (terminal.clone(), Arc::clone(notices));
     Arc::new(move |text| {
         let text = printable(text);
-        match canvas.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            Some(canvas) => canvas.print_above(&text),
-            None => terminal.say(&text),
+        match &*notices.lock().unwrap_or_else(PoisonError::into_inner) {
+            Notices::Above(canvas) => canvas.print_above(&text),
+            Notices::Said | Notices::Unsaid => terminal.say(&text),
         }
     })
 }
@@ -69,12 +77,15 @@ impl Service {
         let settings = http::Settings {
             user_agent: concat!("ctxtune/", env!("CARGO_PKG_VERSION")).to_owned(),
             proxy: proxy(&environment)?.map(|(_, proxy)| proxy),
-            timeouts: http::Timeouts::DEFAULT,
+            timeouts: timeouts(scale),
             policy: retry::Policy::DEFAULT,
         };
-        let canvas = SharedCanvas::default();
-        let voice = voice(&canvas, terminal);
+        let notices = Arc::new(Mutex::new(Notices::Said));
+        let (voice, shared) = (voice(&notices, terminal), Arc::clone(&notices));
         let tell = Arc::new(move |notice: &retry::Notice| {
+            if matches!(*shared.lock().unwrap_or_else(PoisonError::into_inner), Notices::Unsaid) {
+                return;
+            }
             voice(&format!(
                 "network: {}; trying again in {:.1} s ({} left)",
                 notice.what,
@@ -86,7 +97,7 @@ impl Service {
         let headers = custom_headers(environment.get(env::TOGETHER_CUSTOM_HEADERS).unwrap_or_default());
         let key = environment.secret(env::TOGETHER_API_KEY);
         let together = Together::new(client, base, key, headers);
-        Ok(Service { together, environment, signals: signals.clone(), clock, canvas })
+        Ok(Service { together, environment, signals: signals.clone(), clock, notices })
     }
 
     /// The service of a command that needs no configuration file, with its key at hand.
@@ -111,12 +122,12 @@ impl Service {
 
     /// Says something, from whatever thread, above the lines that are drawn at the time.
     pub fn voice(&self, terminal: &Terminal) -> Voice {
-        voice(&self.canvas, terminal)
+        voice(&self.notices, terminal)
     }
 
-    /// Prints notices of the transport above the lines of `canvas`, as long as it is drawn on.
-    pub fn draw_on(&self, canvas: Option<Canvas>) {
-        *self.canvas.lock().unwrap_or_else(PoisonError::into_inner) = canvas;
+    /// From now on notices of the transport go there.
+    pub fn send_notices(&self, notices: Notices) {
+        *self.notices.lock().unwrap_or_else(PoisonError::into_inner) = notices;
     }
 
     /// Refuses where there is no key, before anything else is done.
@@ -204,6 +215,17 @@ impl Service {
     }
 }
 
+/// How long a call may take by a clock on which time goes faster by `scale`: a test's haste is for waits.
+fn timeouts(scale: f64) -> http::Timeouts {
+    const LONGEST: Duration = Duration::from_secs(1_000_000);
+    let stretched = |timeout: Duration| {
+        let stretched = Duration::try_from_secs_f64(timeout.as_secs_f64() / scale);
+        stretched.unwrap_or(LONGEST).min(LONGEST)
+    };
+    let http::Timeouts { connect, call, idle } = http::Timeouts::DEFAULT;
+    http::Timeouts { connect: stretched(connect), call: stretched(call), idle: stretched(idle) }
+}
+
 /// Where the API is.
 ///
 /// # Errors
@@ -215,10 +237,29 @@ pub fn base_url(args: &RemoteArgs, environment: &Environment) -> Result<BaseUrl,
         (None, Some(url)) => (url, env::TOGETHER_BASE_URL.to_owned()),
         (None, None) => (DEFAULT_BASE_URL, String::new()),
     };
-    BaseUrl::parse(url).map_err(|error| {
+    let base = BaseUrl::parse(url).map_err(|error| {
         let hint = "write it as https://host, with or without /v1; http is for this machine only";
         Failure::new(Exit::Usage, "base_url", format!("{place}: {error}"), hint)
-    })
+    })?;
+    refuse_strange_url(args, environment, &base)?;
+    Ok(base)
+}
+
+/// A `.env` comes with a checkout: it may not send the user's own key to a host of its choice.
+fn refuse_strange_url(args: &RemoteArgs, environment: &Environment, base: &BaseUrl) -> Result<(), Failure> {
+    let is_of_file = args.base_url.is_none() && !environment.is_of_process(env::TOGETHER_BASE_URL);
+    let is_default = base.origin() == DEFAULT_BASE_URL || base.is_loopback();
+    if is_default || !is_of_file || !environment.is_of_process(env::TOGETHER_API_KEY) {
+        return Ok(());
+    }
+    let place = environment.place(env::TOGETHER_BASE_URL).unwrap_or_default();
+    let message = format!(
+        "{} in {place} would send the key of the environment to {}",
+        env::TOGETHER_BASE_URL,
+        base.origin()
+    );
+    let hint = "if that is meant, export the URL as well, or keep the key in the same file";
+    Err(Failure::new(Exit::Usage, "base_url", message, hint))
 }
 
 /// The proxy that the service is reached through, and the variable that names it.

@@ -28,7 +28,7 @@ use crate::together::job::{Ending, Job};
 use crate::together::jobs::{self, Limits};
 use crate::tune::create::{Adopted, Known, Renewal, Submission, is_to_be_watched};
 use crate::tune::journal::{self, Started};
-use crate::tune::ledger::{Account, Identity, Run};
+use crate::tune::ledger::{Account, Identity, Run, RunState};
 use crate::tune::limits::{rows, settle};
 use crate::tune::model;
 use crate::tune::parameters::{Files, Parameters, Settled};
@@ -172,7 +172,8 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
     let settled = settle(order.parameters.clone(), &chosen.limits, has_val);
     let rows = rows(&settled, &chosen.limits, has_val);
     plan::refuse(&rows, &chosen.limits)?;
-    let identity = identity(&account, &manifest, &settled, service);
+    let wandb_run_id = service.environment.get(env::WANDB_RUN_ID);
+    let identity = identity(&account, &manifest, &settled, wandb_run_id);
     let submission = Submission {
         together: &service.together,
         out: &order.out,
@@ -194,32 +195,40 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
     if order.spending == Spending::Impossible {
         return Err(Spending::refusal());
     }
-    plan::show(
-        &plan::Plan {
-            manifest: &manifest,
-            account: &account,
-            chosen: &chosen,
-            settled: &settled,
-            rows: &rows,
-        },
-        &order.out,
-        terminal,
-    );
-    check(&order, &settled, &chosen.limits, (&service.signals, terminal))?;
-    order.steps.announce(2, "Uploading files to Together AI", terminal);
-    let uploaded = upload_sides(service, &account, (&order.out, &manifest), terminal)?;
-    order.steps.announce(3, "Creating fine-tuning job", terminal);
-    let files = files(&uploaded);
-    let extent = extent(&manifest, &settled, &chosen.limits);
-    let price = price(service, &settled, files, extent)?;
-    agree(&order, &price, service, terminal)?;
+    warn_of_open_intents(&order.out, &account, &identity.tag(attempt), terminal)?;
+    let plan = plan::Plan {
+        manifest: &manifest,
+        account: &account,
+        chosen: &chosen,
+        settled: &settled,
+        rows: &rows,
+    };
+    let (uploaded, price) = bring_and_agree(service, &order, &plan, terminal)?;
     let suffix = format!("{}-{}", settled.parameters.suffix.value, identity.tag(attempt));
-    let body = settled.body(files, &suffix);
+    let body = settled.body(files(&uploaded), &suffix);
     let adopted = submission.create(attempt, pending_since, body).map_err(|error| service.explain(error))?;
     write_journal(service, &order.out, &account, &adopted, terminal);
     say_job(&adopted, terminal);
     plan_run(&order, (&manifest, &settled), &adopted.job, terminal);
     Ok(Submitted { adopted, account, price: Some(price), wandb_url: None })
+}
+
+/// Shows the plan, brings checked data to the service, and gets a yes to the price.
+fn bring_and_agree(
+    service: &Service,
+    order: &Order,
+    plan: &plan::Plan<'_>,
+    terminal: &Terminal,
+) -> Result<(Vec<Uploaded>, Price), Failure> {
+    let (manifest, settled, limits) = (plan.manifest, plan.settled, &plan.chosen.limits);
+    plan::show(plan, &order.out, terminal);
+    check(order, settled, limits, (&service.signals, terminal))?;
+    order.steps.announce(2, "Uploading files to Together AI", terminal);
+    let uploaded = upload_sides(service, plan.account, (&order.out, manifest), terminal)?;
+    order.steps.announce(3, "Creating fine-tuning job", terminal);
+    let price = price(service, settled, files(&uploaded), extent(manifest, settled, limits))?;
+    agree(order, &price, service, terminal)?;
+    Ok((uploaded, price))
 }
 
 /// Keeps what the job's run at W&B is to be.
@@ -228,13 +237,36 @@ fn plan_run(order: &Order, (manifest, settled): (&Manifest, &Settled), job: &Job
     wandb_run::plan(&order.wandb, (&order.out, config), job, terminal);
 }
 
-fn identity(account: &Account, manifest: &Manifest, settled: &Settled, service: &Service) -> Identity {
+/// Names creations that an earlier run never learned the outcome of, and that this one is not about.
+fn warn_of_open_intents(
+    out: &Path,
+    account: &Account,
+    tag: &str,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    let is_open = |run: &Run| run.state == RunState::Intent && run.account == *account && run.tag != tag;
+    for run in Run::read_all(out)?.iter().filter(|run| is_open(run)) {
+        terminal.warn(&printable(&format!(
+            "a job with other data or parameters was asked for at {}, and whether it was created is not known: look for a suffix ending in {} with `ctxtune jobs`",
+            run.intended_at, run.tag
+        )));
+    }
+    Ok(())
+}
+
+/// What makes a job over this data the same job.
+pub fn identity(
+    account: &Account,
+    manifest: &Manifest,
+    settled: &Settled,
+    wandb_run_id: Option<&str>,
+) -> Identity {
     Identity {
         project: account.project.clone(),
         train_sha256: manifest.train.sha256.clone(),
         val_sha256: manifest.val.as_ref().map(|val| val.sha256.clone()),
         parameters: settled.body(Files { train: "", val: None }, &settled.parameters.suffix.value),
-        wandb_run_id: service.environment.get(env::WANDB_RUN_ID).map(str::to_owned),
+        wandb_run_id: wandb_run_id.map(str::to_owned),
     }
 }
 
@@ -249,17 +281,20 @@ fn check(
     verify(std::slice::from_ref(&order.out), length, signals, terminal)
 }
 
-fn sequence_length(settled: &Settled, limits: &Limits) -> Option<u64> {
+/// The longest sequence that is trained on, in tokens, if anybody knows.
+pub fn sequence_length(settled: &Settled, limits: &Limits) -> Option<u64> {
     settled.parameters.max_seq_length.map(|chosen| chosen.value).or(limits.max_seq_length)
 }
 
-fn files(uploaded: &[Uploaded]) -> Files<'_> {
+/// The ids of both sides.
+pub fn files(uploaded: &[Uploaded]) -> Files<'_> {
     let id =
         |label: &str| uploaded.iter().find(|file| file.side.label == label).map(|file| file.file_id.as_str());
     Files { train: id("train").unwrap_or_default(), val: id("val") }
 }
 
-fn extent(manifest: &Manifest, settled: &Settled, limits: &Limits) -> Extent {
+/// How many samples of how many tokens the data has at the most.
+pub fn extent(manifest: &Manifest, settled: &Settled, limits: &Limits) -> Extent {
     Extent {
         train_samples: manifest.train.records,
         val_samples: manifest.val.as_ref().map_or(0, |val| val.records),
@@ -268,7 +303,15 @@ fn extent(manifest: &Manifest, settled: &Settled, limits: &Limits) -> Extent {
 }
 
 /// The service's estimate; that it cannot be had is no failure, but leaves the price unknown.
-fn price(service: &Service, settled: &Settled, files: Files<'_>, extent: Extent) -> Result<Price, Failure> {
+///
+/// # Errors
+/// When a signal comes.
+pub fn price(
+    service: &Service,
+    settled: &Settled,
+    files: Files<'_>,
+    extent: Extent,
+) -> Result<Price, Failure> {
     match jobs::estimate(&service.together, &settled.estimate_body(files)) {
         Ok(estimate) => Ok(Price::of(&estimate, settled, extent)),
         Err(error) if matches!(error, crate::together::Error::Http(crate::http::Error::Stopped)) => {

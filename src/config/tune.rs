@@ -5,9 +5,10 @@
 
 use std::str::FromStr;
 
-use clap::Args;
+use clap::{Args, Parser};
+use serde_json::Value;
 
-use crate::config::{ConfigError, ConfigFile};
+use crate::config::{ConfigError, ConfigFile, suggestion};
 use crate::tune::parameters::{
     BatchSize, Chosen, Origin, Parameters, SEED_MODEL, SEED_SUFFIX, Scheduler, TrainOnInputs,
 };
@@ -191,7 +192,78 @@ impl ConfigFile {
     }
 }
 
+/// Flags alone, for values that come from elsewhere than the command line.
+#[derive(Parser)]
+#[command(no_binary_name = true)]
+struct Flags {
+    #[command(flatten)]
+    choices: TuneChoices,
+}
+
 impl TuneChoices {
+    /// The choices that these values of a sweep are, each under its key.
+    ///
+    /// # Errors
+    /// When a key is none of a job's, or a value is not of its key's type.
+    pub fn of_values(values: &[(String, Value)]) -> Result<TuneChoices, String> {
+        let mut arguments = Vec::new();
+        for (key, value) in values {
+            if !KEYS.contains(&key.as_str()) {
+                return Err(format!("`{key}` is no parameter of a job{}", suggested(key)));
+            }
+            let text = match value {
+                Value::String(text) => text.clone(),
+                Value::Number(_) | Value::Bool(_) => value.to_string(),
+                other => return Err(format!("`{key}` is {other}, not a text, a number or a truth value")),
+            };
+            arguments.push(format!("--{}={text}", key.replace('_', "-")));
+        }
+        let flags = Flags::try_parse_from(&arguments).map_err(|error| {
+            let text = error.to_string();
+            text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+        })?;
+        Ok(flags.choices)
+    }
+
+    /// These choices where they say something, else those of `lower`.
+    #[must_use]
+    pub fn over(self, lower: TuneChoices) -> TuneChoices {
+        TuneChoices {
+            base_model: self.base_model.or(lower.base_model),
+            from_checkpoint: self.from_checkpoint.or(lower.from_checkpoint),
+            n_epochs: self.n_epochs.or(lower.n_epochs),
+            n_evals: self.n_evals.or(lower.n_evals),
+            n_checkpoints: self.n_checkpoints.or(lower.n_checkpoints),
+            learning_rate: self.learning_rate.or(lower.learning_rate),
+            batch_size: self.batch_size.or(lower.batch_size),
+            lora: self.lora.or(lower.lora),
+            lora_rank: self.lora_rank.or(lower.lora_rank),
+            lora_alpha: self.lora_alpha.or(lower.lora_alpha),
+            lora_dropout: self.lora_dropout.or(lower.lora_dropout),
+            lora_trainable_modules: self.lora_trainable_modules.or(lower.lora_trainable_modules),
+            lr_scheduler: self.lr_scheduler.or(lower.lr_scheduler),
+            min_lr_ratio: self.min_lr_ratio.or(lower.min_lr_ratio),
+            lr_num_cycles: self.lr_num_cycles.or(lower.lr_num_cycles),
+            warmup_ratio: self.warmup_ratio.or(lower.warmup_ratio),
+            weight_decay: self.weight_decay.or(lower.weight_decay),
+            max_grad_norm: self.max_grad_norm.or(lower.max_grad_norm),
+            packing: self.packing.or(lower.packing),
+            max_seq_length: self.max_seq_length.or(lower.max_seq_length),
+            gradient_accumulation_steps: self
+                .gradient_accumulation_steps
+                .or(lower.gradient_accumulation_steps),
+            train_on_inputs: self.train_on_inputs.or(lower.train_on_inputs),
+            random_seed: self.random_seed.or(lower.random_seed),
+            suffix: self.suffix.or(lower.suffix),
+            early_stopping: self.early_stopping.or(lower.early_stopping),
+            early_stopping_patience: self.early_stopping_patience.or(lower.early_stopping_patience),
+            early_stopping_min_delta: self.early_stopping_min_delta.or(lower.early_stopping_min_delta),
+            early_stopping_warmup_evals: self
+                .early_stopping_warmup_evals
+                .or(lower.early_stopping_warmup_evals),
+        }
+    }
+
     /// These flags over what the `file` says, over the seed's defaults. `seed` is the seed of the split.
     pub fn resolve(self, file: TuneChoices, seed: u64) -> Parameters {
         let switch = |of: Option<Switch>| of.map(|Switch(truth)| truth);
@@ -238,6 +310,10 @@ impl TuneChoices {
     }
 }
 
+fn suggested(key: &str) -> String {
+    suggestion(key).map(|known| format!("; did you mean `{known}`?")).unwrap_or_default()
+}
+
 /// What was said, the flag before the file.
 fn said<T>(flag: Option<T>, file: Option<T>) -> Option<Chosen<T>> {
     let flag = flag.map(|value| Chosen { value, origin: Origin::Flag });
@@ -250,6 +326,8 @@ fn pick<T>(flag: Option<T>, file: Option<T>, default: T) -> Chosen<T> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -269,6 +347,24 @@ mod tests {
             let error = check(wrong).unwrap_err().to_string();
             assert!(error.starts_with(&format!("`{key}` in `")), "{error}");
         }
+    }
+
+    #[test]
+    fn values_of_a_sweep_are_choices() {
+        let check = |values: &[(&str, Value)]| {
+            TuneChoices::of_values(
+                &values.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect::<Vec<_>>(),
+            )
+        };
+        let choices =
+            check(&[("learning_rate", json!(1e-6)), ("lora", json!(true)), ("batch_size", json!("max"))]);
+        let choices = choices.unwrap().over(TuneChoices { n_epochs: Some(2), ..TuneChoices::default() });
+        assert_eq!((choices.learning_rate, choices.n_epochs), (Some(1e-6), Some(2)));
+        assert_eq!((choices.lora, choices.batch_size), (Some(Switch(true)), Some(BatchSize::Max)));
+        assert!(check(&[("lora_rnk", json!(3))]).unwrap_err().contains("did you mean `lora_rank`"));
+        assert!(check(&[("val_ratio", json!(0.2))]).unwrap_err().contains("`val_ratio`"));
+        assert!(check(&[("n_epochs", json!("many"))]).unwrap_err().contains("--n-epochs"));
+        assert!(check(&[("n_epochs", json!([1]))]).unwrap_err().contains("`n_epochs`"));
     }
 
     #[test]

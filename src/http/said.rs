@@ -31,6 +31,34 @@ pub fn printable(text: &str, secrets: &[&str]) -> String {
     cut(&plain, MOST_BYTES)
 }
 
+/// Replaces each of `secrets` in every text of `value`, keys of objects included, as [`said`] does: a
+/// server may echo the key where all is well.
+pub fn redact(value: &mut Value, secrets: &[&str]) {
+    match value {
+        Value::String(text) => redact_text(text, secrets),
+        Value::Array(items) => items.iter_mut().for_each(|item| redact(item, secrets)),
+        Value::Object(fields) => {
+            *fields = std::mem::take(fields)
+                .into_iter()
+                .map(|(mut name, mut item)| {
+                    redact_text(&mut name, secrets);
+                    redact(&mut item, secrets);
+                    (name, item)
+                })
+                .collect();
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn redact_text(text: &mut String, secrets: &[&str]) {
+    let holds =
+        |secret: &&str| !secret.is_empty() && text.len() >= secret.len() && plain(text).contains(*secret);
+    if secrets.iter().any(holds) {
+        *text = printable(text, secrets);
+    }
+}
+
 /// On one line, without what steers a terminal or turns the direction of text.
 fn plain(text: &str) -> String {
     let mut plain = String::new();
@@ -136,6 +164,18 @@ mod tests {
         let long = format!("{}{KEY}", "a".repeat(MOST_BYTES - 8));
         assert!(!said(long.as_bytes(), &[KEY]).contains("tgp"), "half a key is left");
         assert_eq!(said(b"abc", &[""]), "abc");
+    }
+
+    #[test]
+    fn a_key_in_an_answer_is_not_kept() {
+        let mut value = serde_json::json!({
+            "id": "ft-1", "n": 1, "events": [{ "message": "a tgp_v1_\u{200b}abcdef" }], "tgp_v1_abcdef": "tgp_v1",
+        });
+        redact(&mut value, &[KEY, ""]);
+        let expected = serde_json::json!({
+            "id": "ft-1", "n": 1, "events": [{ "message": "a [key]" }], "[key]": "tgp_v1",
+        });
+        assert_eq!(value, expected);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::http;
 use crate::http::retry;
-use crate::http::said::said;
+use crate::http::said::{redact, said};
 
 /// Why a call of the API failed.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +149,7 @@ impl Asked<'_> {
         }
     }
 
-    /// The JSON in `answer`, which must be a success.
+    /// The JSON in `answer`, which must be a success, without what nobody may see.
     ///
     /// # Errors
     /// When it says no, or is no JSON.
@@ -157,7 +157,9 @@ impl Asked<'_> {
         if !answer.is_success() {
             return Err(self.refused(answer));
         }
-        answer.json().ok_or_else(|| self.unreadable("it is no JSON", answer))
+        let mut value = answer.json().ok_or_else(|| self.unreadable("it is no JSON", answer))?;
+        redact(&mut value, &self.secrets);
+        Ok(value)
     }
 
     /// The error for an answer that does not say what it must.

@@ -11,8 +11,8 @@ use std::thread;
 use serde_json::{Value, json};
 
 use crate::http::{Body, Method};
-use crate::together::file::{FileId, FileObject};
-use crate::together::files::{HandedOver, Upload, already_there, unlike};
+use crate::together::file::{FileId, FileObject, Processing};
+use crate::together::files::{HandedOver, Upload, already_there, retrieve, unlike};
 use crate::together::follow::{Place, put};
 use crate::together::job::{text, whole};
 use crate::together::{Error, Together, Tries};
@@ -72,7 +72,10 @@ pub fn hand_over_in_parts_of(
     };
     begun(&upload_id, &file_id);
     let sent = send_all(together, upload, plan, &places);
-    let done = sent.and_then(|tags| complete(together, (&upload_id, &file_id), &tags));
+    let done = sent.and_then(|tags| {
+        let completed = complete(together, (&upload_id, &file_id), &tags);
+        completed.or_else(|error| completed_before(together, (upload, &file_id), error))
+    });
     if done.is_err() {
         // The first error is the one to report.
         let _ = abort_parts(together, &upload_id, &file_id);
@@ -201,4 +204,21 @@ fn complete(
     let file = FileObject::read(value.get("file").unwrap_or(&value));
     let file = file.ok_or_else(|| unlike(together, (Method::Post, path), &value, "it is no file"))?;
     Ok(HandedOver::New(file.id))
+}
+
+/// A completion whose reply was lost is refused when it is repeated: then the file itself tells.
+fn completed_before(
+    together: &Together,
+    (upload, file_id): (&Upload<'_>, &FileId),
+    error: Error,
+) -> Result<HandedOver, Error> {
+    if !matches!(error, Error::Refused { status: 400 | 404 | 409 | 410 | 422, .. }) {
+        return Err(error);
+    }
+    match retrieve(together, file_id) {
+        Ok(file) if file.bytes == Some(upload.body.len()) && file.processing != Processing::Untold => {
+            Ok(HandedOver::New(file.id))
+        }
+        _ => Err(error),
+    }
 }

@@ -112,7 +112,7 @@ impl Uploads {
     /// When there is a ledger that cannot be read.
     pub fn read(out: &Path) -> Result<Uploads, LedgerError> {
         let path = out.join(UPLOADS_FILE);
-        let file: Option<UploadsFile> = read(&path)?;
+        let file: Option<UploadsFile> = read_ledger(&path)?;
         let records = match file {
             Some(file) if file.schema != UPLOADS_SCHEMA => return Err(foreign(&path, &file.schema)),
             Some(file) => file.uploads,
@@ -151,7 +151,7 @@ impl Uploads {
 
     fn write(&self) -> Result<(), LedgerError> {
         let file = UploadsFile { schema: UPLOADS_SCHEMA.to_owned(), uploads: self.records.clone() };
-        write(&self.path, &file)
+        write_ledger(&self.path, &file)
     }
 }
 
@@ -266,7 +266,7 @@ impl Run {
     }
 
     fn read_file(path: &Path) -> Result<Option<Run>, LedgerError> {
-        match read::<Run>(path)? {
+        match read_ledger::<Run>(path)? {
             Some(run) if run.schema != RUN_SCHEMA => Err(foreign(path, &run.schema)),
             run => Ok(run),
         }
@@ -310,7 +310,16 @@ impl Run {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, out: &Path) -> Result<(), LedgerError> {
-        write(&run_path(out, &self.tag), self)
+        let path = run_path(out, &self.tag);
+        match Run::read_file(&path)? {
+            // The same data and parameters in the same project, reached by another address: its open
+            // intent must not be lost.
+            Some(other) if other.account != self.account => {
+                let reason = format!("it is of the API at {}", other.account.api);
+                Err(LedgerError::Foreign { path, reason })
+            }
+            _ => write_ledger(&path, self),
+        }
     }
 }
 
@@ -322,7 +331,11 @@ fn foreign(path: &Path, schema: &str) -> LedgerError {
     LedgerError::Foreign { path: path.to_owned(), reason: format!("its schema is `{schema}`") }
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, LedgerError> {
+/// Reads a ledger; nothing where there is none.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_ledger<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, LedgerError> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -334,7 +347,10 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, LedgerError> {
 }
 
 /// Writes `value` to `path`, whole or not at all, also through a power loss.
-fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), LedgerError> {
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_ledger<T: Serialize>(path: &Path, value: &T) -> Result<(), LedgerError> {
     let attempt = || {
         let dir = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(dir)?;
@@ -414,6 +430,17 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600);
         }
         assert_eq!(std::fs::read_dir(out.path().join(RUNS_DIR)).unwrap().count(), 1, "no litter");
+    }
+
+    #[test]
+    fn a_ledger_of_another_api_is_not_written_over() {
+        let out = tempfile::tempdir().unwrap();
+        let first = Run::intent(&account("p"), &identity(), 1, json!({}));
+        first.write(out.path()).unwrap();
+        let elsewhere = Account { api: "https://other".to_owned(), ..account("p") };
+        let error = Run::intent(&elsewhere, &identity(), 1, json!({})).write(out.path()).unwrap_err();
+        assert!(error.to_string().contains("of the API at https://api"), "{error}");
+        assert_eq!(Run::read(out.path(), &account("p"), &first.tag).unwrap(), Some(first));
     }
 
     #[test]

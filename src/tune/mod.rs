@@ -5,6 +5,7 @@
 //! cost, [`create`] creates the job or finds it, [`monitor`] watches it. [`ledger`] is what keeps
 //! all of that from happening twice. Nothing here talks to people: `cli` does.
 
+pub mod book;
 pub mod create;
 pub mod journal;
 pub mod ledger;
@@ -16,4 +17,5 @@ pub mod pace;
 pub mod parameters;
 pub mod price;
 pub mod progress;
+pub mod sweep;
 pub mod upload;

@@ -9,42 +9,25 @@ real client does not accept would prove nothing about ours. Exits 1 at the first
 import json
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 import unittest.mock
 
 import together
 from together.lib import DownloadManager
 from together.lib.resources import files as sdk_files
 
+import server
+from server import wait
+
 KEY = "rehearsal-key"
 MODEL = "Qwen/Qwen3-8B"
 SAMPLE = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
 
 
-class Server:
-    """`ctxtune rehearse --serve` with some flags; violations fail when it is left."""
-
-    def __init__(self, program, *flags):
-        command = [program, "rehearse", "--serve", *flags]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.url = self.process.stdout.readline().strip()
-        assert self.url.startswith("http://127.0.0.1:"), self.process.communicate()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, *_):
-        self.process.send_signal(signal.SIGTERM)
-        said = self.process.communicate(timeout=30)[1]
-        if kind is None:
-            assert self.process.returncode == 143, (self.process.returncode, said)
-            assert ", 0 violations" in said, said
-        else:
-            print(said, file=sys.stderr)
+class Server(server.Server):
+    """The server with the clients of the API."""
 
     def client(self, key=KEY):
         return together.Together(base_url=self.url, api_key=key, max_retries=0)
@@ -74,16 +57,6 @@ def write_samples(name, count):
     path = pathlib.Path(name)
     path.write_text("".join(json.dumps({**SAMPLE, "weight": number}) + "\n" for number in range(count)))
     return path
-
-
-def wait(ask, is_done):
-    """Asks until the answer will do, for at most half a minute."""
-    for _ in range(300):
-        answer = ask()
-        if is_done(answer):
-            return answer
-        time.sleep(0.1)
-    raise AssertionError(f"still {answer}")
 
 
 def refused(kind, words, call):

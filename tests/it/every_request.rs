@@ -65,6 +65,7 @@ impl Fault {
 /// The program under test, to be killed at one stage of one request.
 struct Victim {
     at: Option<(Stage, usize)>,
+    way: Way,
     child: Mutex<Option<Child>>,
     born: Condvar,
 }
@@ -87,6 +88,7 @@ impl Victim {
     fn run(&self, rehearsal: &Rehearsal) -> (Option<i32>, String) {
         let mut command = rehearsal.command(FINETUNE);
         command.env(env::CTXTUNE_GRACE_SECONDS, "0.05");
+        command.env(env::CTXTUNE_MULTIPART_THRESHOLD, (self.way as u32).to_string());
         command.stdout(Stdio::piped()).stderr(File::create(rehearsal.dir.path("stderr")).unwrap());
         let mut child = command.spawn().unwrap();
         let mut stdout = child.stdout.take().unwrap();
@@ -99,8 +101,15 @@ impl Victim {
     }
 }
 
+/// How files go to the service: the size above which they go in parts.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Whole = 1 << 30,
+    InParts = 10,
+}
+
 /// A server one of whose requests, counted from 0, meets `fault`.
-fn scene(fault: Option<(usize, Fault)>) -> (Rehearsal, Arc<Victim>) {
+fn scene(way: Way, fault: Option<(usize, Fault)>) -> (Rehearsal, Arc<Victim>) {
     let (action, stage) = fault.map(|(_, fault)| fault.of()).unwrap_or_default();
     let number = fault.map_or(0, |(number, _)| number);
     let rule = |action| Rule {
@@ -112,6 +121,7 @@ fn scene(fault: Option<(usize, Fault)>) -> (Rehearsal, Arc<Victim>) {
     };
     let victim = Arc::new(Victim {
         at: stage.map(|stage| (stage, number)),
+        way,
         child: Mutex::default(),
         born: Condvar::new(),
     });
@@ -125,8 +135,8 @@ fn scene(fault: Option<(usize, Fault)>) -> (Rehearsal, Arc<Victim>) {
 }
 
 /// Runs into the fault and on to success; what is wrong then.
-fn trial(fault: (usize, Fault), clean: &Tree) -> Result<(), String> {
-    let (rehearsal, victim) = scene(Some(fault));
+fn trial(way: Way, fault: (usize, Fault), clean: &Tree) -> Result<(), String> {
+    let (rehearsal, victim) = scene(way, Some(fault));
     let mut codes = Vec::new();
     let printed = loop {
         let (code, printed) = victim.run(&rehearsal);
@@ -166,34 +176,84 @@ fn check_ledgers(rehearsal: &Rehearsal, model: &str) -> Result<(), String> {
     if is_told && is_fit { Ok(()) } else { Err(format!("ledgers: {run:#} {uploads:#?}")) }
 }
 
-#[test]
-fn whatever_request_fails_there_is_one_job_in_the_end() {
-    let (rehearsal, victim) = scene(None);
+/// Tries every fault at each request that `is_tried`, by its number and that of the creation.
+#[track_caller]
+fn try_all(way: Way, is_tried: impl Fn(&Seen, usize) -> bool) {
+    let (rehearsal, victim) = scene(way, None);
     assert_eq!(victim.run(&rehearsal).0, Some(0), "{}", rehearsal.dir.read("stderr"));
     let clean = rehearsal.dir.result("out", &[]).unwrap();
     let requests = rehearsal.server.seen();
-    let creation =
-        requests.iter().position(|seen| (&*seen.method, &*seen.path) == ("POST", "/v1/fine-tunes"));
-    let creation = creation.unwrap();
-    let numbers = 0..=(creation + WATCHED).min(requests.len() - 1);
-    let faults: Vec<_> = numbers.flat_map(|number| FAULTS.map(|fault| (number, fault))).collect();
-    assert!(creation > 10 && faults.len() > 100, "{creation}");
+    let is_creation = |seen: &Seen| (&*seen.method, &*seen.path) == ("POST", "/v1/fine-tunes");
+    let creation = requests.iter().position(is_creation).unwrap();
+    let tried = requests.iter().filter(|seen| is_tried(seen, creation)).map(|seen| seen.number);
+    let faults: Vec<_> = tried.flat_map(|number| FAULTS.map(|fault| (number, fault))).collect();
+    assert!(creation > 10 && faults.len() > 40, "{creation}, {}", faults.len());
     let next = Mutex::new(faults.into_iter());
     let failures = Mutex::new(Vec::new());
+    let work = || {
+        loop {
+            let Some(fault) = next.lock().unwrap().next() else { return };
+            if let Err(what) = trial(way, fault, &clean) {
+                let Seen { method, path, .. } = &requests[fault.0];
+                let line = format!("request {} ({method} {path}), {:?}: {what}", fault.0, fault.1);
+                failures.lock().unwrap().push(line);
+            }
+        }
+    };
     std::thread::scope(|scope| {
         for _ in 0..3 {
-            scope.spawn(|| {
-                loop {
-                    let Some(fault) = next.lock().unwrap().next() else { return };
-                    if let Err(what) = trial(fault, &clean) {
-                        let Seen { method, path, .. } = &requests[fault.0];
-                        let line = format!("request {} ({method} {path}), {:?}: {what}", fault.0, fault.1);
-                        failures.lock().unwrap().push(line);
-                    }
-                }
-            });
+            scope.spawn(work);
         }
     });
     let failures = failures.into_inner().unwrap();
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn whatever_request_fails_there_is_one_job_in_the_end() {
+    try_all(Way::Whole, |seen, creation| seen.number <= creation + WATCHED);
+}
+
+#[test]
+fn whatever_request_fails_a_file_in_parts_is_there_once_in_the_end() {
+    try_all(Way::InParts, |seen, _| seen.is_storage || seen.path.contains("/files/"));
+}
+
+/// Runs of the program that a network this bad may take.
+const PATIENCE: usize = 30;
+
+/// A network where two requests of five go wrong, differently for each seed, until the job is done.
+fn bad_network(seed: u64) -> Result<(), String> {
+    let (rehearsal, victim) = scene(Way::Whole, None);
+    let faults =
+        [Fault::LoseReply, Fault::ResetBefore, Fault::ResetAfter, Fault::ServerError, Fault::TooMany];
+    let rule = |fault: Fault| Rule {
+        method: None,
+        path: "/".to_owned(),
+        when: When::Rate(0.1),
+        times: None,
+        action: fault.of().0.unwrap(),
+    };
+    rehearsal.server.set_script(|script| {
+        script.faults = Faults { rules: faults.map(rule).into(), seed, ..Faults::default() };
+    });
+    let mut codes = Vec::new();
+    while codes.last() != Some(&Some(0)) {
+        codes.push(victim.run(&rehearsal).0);
+        let is_borne = matches!(codes.last(), Some(Some(0 | 5)));
+        if !is_borne || codes.len() == PATIENCE {
+            return Err(format!("exit codes {codes:?}: {}", rehearsal.dir.read("stderr")));
+        }
+    }
+    rehearsal.server.set_script(|script| script.faults = Faults::default());
+    let seen = (rehearsal.server.jobs_created(), rehearsal.files().len(), rehearsal.server.violations());
+    if seen == (1, 2, Vec::new()) { Ok(()) } else { Err(format!("jobs, files, breaches: {seen:?}")) }
+}
+
+#[test]
+fn on_a_bad_network_there_is_one_job_in_the_end() {
+    let failed: Vec<String> = (1..=8)
+        .filter_map(|seed| bad_network(seed).err().map(|what| format!("seed {seed}: {what}")))
+        .collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
 }

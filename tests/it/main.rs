@@ -29,11 +29,16 @@ mod never_twice;
 mod packed;
 #[cfg(unix)]
 mod process;
+#[cfg(target_os = "linux")]
+mod pty;
 mod publish;
 mod readme;
 mod real_data;
 mod rehearsal;
+mod rehearse;
 mod remote;
+#[cfg(unix)]
+mod script;
 mod secrets;
 mod server;
 mod service;

@@ -389,6 +389,55 @@ fn a_ledger_that_cannot_be_read_is_named_and_nothing_is_asked_for() {
 }
 
 #[test]
+fn where_the_intent_cannot_be_written_nothing_is_asked_for() {
+    let rehearsal = Rehearsal::new().prepared(10);
+    // A place that can be looked for, and not made.
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("nowhere/at/all", rehearsal.dir.path("out/runs")).unwrap();
+    #[cfg(not(unix))]
+    rehearsal.dir.write("out/runs", "");
+    let run = submit(&rehearsal, &[]).expect(1);
+    assert!(run.stderr.contains("out/runs"), "{}", run.stderr);
+    assert_eq!(rehearsal.creations(), 0);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_in_the_middle_of_the_creation_leaves_an_intent_that_the_next_run_settles() {
+    use std::process::Stdio;
+
+    for stage in [Stage::Received, Stage::Acted] {
+        let process = Arc::new(Mutex::new(None::<u32>));
+        let watch = {
+            let process = Arc::clone(&process);
+            Arc::new(move |at, seen: &Seen| {
+                if at == stage && seen.path == "/v1/fine-tunes" && seen.method == "POST" {
+                    let Some(process) = process.lock().unwrap().take() else { return };
+                    let kill = ["-c", r#"kill -s INT "$0""#, &process.to_string()];
+                    assert!(Command::new("sh").args(kill).status().unwrap().success());
+                }
+            })
+        };
+        let script = Script { job_seconds: 1000.0, verdict_seconds: 0.0, ..Script::default() };
+        let rehearsal = Rehearsal::watched(script, watch).prepared(10);
+        // The reply comes too late for whoever was told to stop.
+        rehearsal.fail(create(first(), Action::Hang(5.0)));
+        let child = {
+            let mut place = process.lock().unwrap();
+            let mut command = rehearsal.command(SUBMIT);
+            let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            *place = Some(child.id());
+            child
+        };
+        let run = Outcome::from(child.wait_with_output().unwrap()).expect(130);
+        assert_eq!((run.stdout.as_str(), &rehearsal.ledgers()[0]["state"]), ("", &json!("intent")));
+        let run = submit(&rehearsal, &[]).expect(0);
+        check_one_job(&rehearsal, &run.stdout);
+        assert_eq!(rehearsal.creations(), 1);
+    }
+}
+
+#[test]
 fn of_two_submissions_of_one_directory_the_second_fails_at_the_lock() {
     let second = Arc::new(Mutex::new(None::<Command>));
     let said = Arc::new(Mutex::new(None::<Outcome>));

@@ -503,6 +503,94 @@ fn a_connection_is_kept_and_a_body_asked_for() {
     assert!(rest.is_ok_and(|bytes| bytes < 200));
 }
 
+/// `api:` and the key, as the Basic scheme has them.
+const WANDB: &str = "Authorization: Basic YXBpOnJlaGVhcnNhbHJlaGVhcnNhbHJlaGVhcnNhbHJlaGVhcnNhbHJlaGU=\r\n";
+
+impl Stand {
+    fn graphql(&self, query: &str) -> Heard {
+        let body = json!({ "query": query }).to_string();
+        self.ask("POST /graphql", &format!("{WANDB}{JSON}"), body)
+    }
+
+    /// Sends rows to the stream of the run `a/b` of the project `p`.
+    fn stream(&self, offset: usize, rows: &[Value]) -> Heard {
+        let content: Vec<String> = rows.iter().map(Value::to_string).collect();
+        let body = json!({ "files": { "wandb-history.jsonl": { "offset": offset, "content": content } } });
+        let line = "POST /files/rehearsal/p/a%20b/file_stream";
+        self.ask(line, &format!("{WANDB}{JSON}"), body.to_string())
+    }
+
+    #[track_caller]
+    fn begin_run(&self) {
+        let begin = "mutation { upsertBucket(input: {name: \"a b\", modelName: \"p\"}) { inserted } }";
+        let heard = self.graphql(begin);
+        assert_eq!(heard.json(), json!({ "data": { "upsertBucket": { "inserted": true } } }));
+    }
+}
+
+#[test]
+fn a_run_is_logged_to_wandb() {
+    let stand = Stand::new(Faults::default());
+    stand.begin_run();
+    assert_eq!(stand.stream(0, &[json!({ "_step": 0 })]).json(), json!({}));
+    stand.server.set_script(|script| script.wandb_stop = true);
+    let end = json!({ "complete": true, "exitcode": 0 }).to_string();
+    let heard = stand.ask("POST /files/rehearsal/p/a%20b/file_stream", &format!("{WANDB}{JSON}"), end);
+    assert_eq!(heard.json(), json!({ "stopped": true }));
+    let runs = stand.server.wandb_runs();
+    let run = &runs[0];
+    assert_eq!((run.state.as_str(), run.exit_code, run.requests), ("finished", Some(0), 2));
+    assert_eq!(
+        (run.name.as_str(), run.project.as_str(), &run.history),
+        ("a b", "p", &vec![json!({ "_step": 0 })])
+    );
+    // The same from outside, without a key.
+    let outside = stand.ask("GET /rehearsal/wandb/runs", "", "").json();
+    assert_eq!(outside[0]["history"], json!([{ "_step": 0 }]));
+    assert_eq!(stand.ask("GET /rehearsal/p/runs/a%20b", "", "").status(), 200);
+    assert_eq!(stand.server.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn wandb_s_key_is_its_own() {
+    let stand = Stand::new(Faults::default());
+    let body = json!({ "query": "{ viewer { id } }" }).to_string();
+    let heard = stand.ask("POST /graphql", &format!("{AUTHORIZATION}{JSON}"), &body);
+    assert_eq!(heard.status(), 401);
+    let heard = stand.ask("POST /graphql", JSON, &body);
+    assert_eq!((heard.status(), heard.json()), (200, json!({ "data": { "viewer": null } })));
+    assert_eq!(stand.ask("GET /v1/files", WANDB, "").status(), 401);
+    let heard = stand.ask("POST /files/rehearsal/p/a/file_stream", &format!("{AUTHORIZATION}{JSON}"), "{}");
+    assert_eq!(heard.status(), 401);
+}
+
+#[test]
+fn faults_meet_wandb_by_its_paths() {
+    let stand = Stand::new(rule("/files/*/file_stream", Action::LoseReply));
+    stand.begin_run();
+    let row = [json!({ "_step": 0 })];
+    assert_eq!(stand.stream(0, &row), Heard::Bytes(String::new(), Vec::new()));
+    // What was lost was only the reply, and saying it again does no harm.
+    stand.server.set_script(|script| script.faults = Faults::default());
+    assert_eq!(stand.stream(0, &row).json(), json!({}));
+    assert_eq!(stand.server.wandb_runs()[0].history, row);
+    assert_eq!(stand.stream(2, &row).status(), 400);
+    assert_eq!(stand.server.violations().len(), 1, "{:?}", stand.server.violations());
+}
+
+#[test]
+fn a_run_s_file_goes_to_the_storage_without_the_key() {
+    let stand = Stand::new(Faults::default());
+    stand.begin_run();
+    let ask = "mutation { createRunFiles(input: {projectName: \"p\", runName: \"a b\", files: [\"config.yaml\"]}) { files { uploadUrl } } }";
+    let answer = stand.graphql(ask).json();
+    let url = answer["data"]["createRunFiles"]["files"][0]["uploadUrl"].as_str().unwrap();
+    assert_eq!(stand.ask(&format!("PUT {url}"), "", "x: 1").status(), 200);
+    assert_eq!(stand.server.wandb_runs()[0].files, ["config.yaml"]);
+    assert_eq!(stand.ask(&format!("PUT {url}"), WANDB, "x: 1").status(), 200);
+    assert!(stand.server.violations()[0].contains("the key arrived at the storage"));
+}
+
 #[test]
 fn a_faults_file_that_is_wrong_is_a_usage_error() {
     let dir = crate::support::Dir::new();
@@ -534,9 +622,13 @@ fn the_program_serves_until_a_signal_and_names_every_breach() {
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(143), "{said}");
-    for part in
-        ["nothing is trained", "TOGETHER_API_KEY=another-key", "violation: malformed request", "1 violation"]
-    {
+    for part in [
+        "nothing is trained",
+        "TOGETHER_API_KEY=another-key",
+        "WANDB_API_KEY=rehearsal",
+        "violation: malformed request",
+        "1 violation",
+    ] {
         assert!(said.contains(part), "{part}: {said}");
     }
 }

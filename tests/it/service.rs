@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use ctxtune::rehearsal::faults::{Action, Faults, Rule, Side, When};
@@ -43,6 +44,16 @@ impl Rehearsal {
     /// From now on these rules, counted anew.
     pub fn fail(&self, rules: impl IntoIterator<Item = Rule>) {
         self.server.set_script(|script| script.faults = faults(rules));
+    }
+
+    /// Gives another program the environment of [`Rehearsal::command`].
+    pub fn lend_environment(&self, command: &mut Command) {
+        for (name, value) in self.command([""; 0]).get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
     }
 
     /// `out` with this many training and validation examples of small records.

@@ -266,3 +266,24 @@ fn a_file_that_is_gone_is_removed() {
     files::delete(&together(&gone), &FileId::new("f").unwrap()).unwrap();
     files::abort_parts(&together(&gone), "u", &FileId::new("f").unwrap()).unwrap();
 }
+
+#[test]
+fn an_api_on_this_machine_may_have_an_address_of_version_six() {
+    let Ok(listener) = std::net::TcpListener::bind("[::1]:0") else {
+        eprintln!("skipped: there is no IPv6 here");
+        return;
+    };
+    let base = BaseUrl::parse(&format!("http://{}/v1", listener.local_addr().unwrap())).unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = [0; 4096];
+        let count = std::io::Read::read(&mut stream, &mut head).unwrap();
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{\"data\":[]}";
+        std::io::Write::write_all(&mut stream, answer).unwrap();
+        String::from_utf8_lossy(&head[..count]).into_owned()
+    });
+    let key = Some(SecretString::from(KEY));
+    let together = Together::new(asker(PATIENT, None).client, base, key, Vec::new());
+    assert!(jobs::list(&together).unwrap().is_empty());
+    assert!(server.join().unwrap().contains(KEY), "its own origin");
+}

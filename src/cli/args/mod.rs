@@ -9,6 +9,7 @@ mod data;
 mod job;
 mod rehearse;
 mod remote;
+mod sweep;
 mod wandb;
 
 pub use data::{CheckArgs, CorpusArgs, PrepareArgs};
@@ -18,6 +19,7 @@ pub use job::{
 };
 pub use rehearse::RehearseArgs;
 pub use remote::{DoctorArgs, FinetuneArgs, RemoteArgs, SpendingArgs, SubmitArgs, UploadArgs};
+pub use sweep::{SweepArgs, SweepCommand, SweepInitArgs, SweepRunArgs};
 pub use wandb::{By, WandbArgs, WandbSyncArgs};
 
 /// Turns a corpus of socialized-context JSONs into a fine-tuned model.
@@ -58,6 +60,8 @@ pub enum Command {
     Download(DownloadArgs),
     /// Look at keys, network, clock and settings before they fail; creates nothing
     Doctor(Box<DoctorArgs>),
+    /// Try many combinations of parameters, within one cap; costs money, after a yes
+    Sweep(Box<SweepArgs>),
     /// Send to Weights & Biases what could not be sent while a job was watched
     WandbSync(WandbSyncArgs),
     /// Try the whole pipeline against a server on this machine; nothing is trained or paid for
@@ -86,6 +90,7 @@ impl Command {
             Command::Checkpoints(_) => "checkpoints",
             Command::Download(_) => "download",
             Command::Doctor(_) => "doctor",
+            Command::Sweep(_) => "sweep",
             Command::WandbSync(_) => "wandb-sync",
             Command::Rehearse(_) => "rehearse",
             Command::Completions { .. } => "completions",
@@ -108,6 +113,7 @@ impl Command {
             Command::Checkpoints(args) => args.voice,
             Command::Download(args) => args.voice,
             Command::Doctor(args) => args.voice,
+            Command::Sweep(args) => args.voice(),
             Command::WandbSync(args) => args.voice,
             Command::Rehearse(args) => args.voice,
             Command::Completions { .. } => Voice::default(),

@@ -175,6 +175,7 @@ impl<'e> Execution<'e> {
                     _ => runs::sampled(run, &argument("specs")),
                 }))
             }
+            ("Run", "stopped" | "shouldStop") if self.state.script.wandb_stop => Ok(json!(true)),
             ("Mutation", name) => {
                 let empty = Map::new();
                 let input = arguments.get("input").and_then(Value::as_object).unwrap_or(&empty);
@@ -242,4 +243,102 @@ fn viewer() -> Value {
         "flags": "{}",
         "teams": { "edges": [{ "node": runs::entity() }] },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rehearsal::reply::Content;
+    use crate::rehearsal::wire::{Body, Head};
+
+    const NOW: Now = Now { elapsed: std::time::Duration::ZERO, time: jiff::Timestamp::UNIX_EPOCH };
+
+    /// The status and the answer to this body.
+    fn ask(state: &mut State, body: &Value, access: Access) -> (u16, Value) {
+        let head = Head {
+            method: "POST".to_owned(),
+            target: "/graphql".to_owned(),
+            headers: Vec::new(),
+            is_kept_alive: true,
+        };
+        let body = Body { kept: body.to_string().into_bytes(), is_whole: true, ..Body::default() };
+        let request = Request { head, path: "/graphql".to_owned(), query: Vec::new(), body };
+        let reply = graphql(state, &request, access, NOW);
+        let Content::Whole(bytes) = reply.content else { panic!("a stream") };
+        (reply.status, serde_json::from_slice(&bytes).unwrap())
+    }
+
+    #[track_caller]
+    fn check(query: &str, status: u16, expected: Value) {
+        let mut state = State::default();
+        let made = "mutation { upsertBucket(input: {name: \"a\"}) { inserted } }";
+        ask(&mut state, &json!({ "query": made }), Access::Granted);
+        let answer = ask(&mut state, &json!({ "query": query }), Access::Granted);
+        assert_eq!(answer, (status, expected));
+    }
+
+    #[test]
+    fn only_what_is_selected_leaves() {
+        check("{ viewer { name: entity __typename } }", 200, {
+            json!({ "data": { "viewer": { "name": "rehearsal", "__typename": "User" } } })
+        });
+        check(
+            "{ project { run(name: \"a\") { ...F } } } fragment F on Run { state stopped project { name } }",
+            200,
+            {
+                let run = json!({ "state": "running", "stopped": false, "project": { "name": "rehearsal" } });
+                json!({ "data": { "project": { "run": run } } })
+            },
+        );
+        check("{ serverInfo { features { isEnabled } } }", 200, {
+            json!({ "data": { "serverInfo": { "features": [{ "isEnabled": false }] } } })
+        });
+        check("{ project(name: \"other\") { id } }", 200, json!({ "data": { "project": null } }));
+        check("{ model { bucket(name: \"b\", missingOk: true) { id } } }", 200, {
+            json!({ "data": { "model": { "bucket": null } } })
+        });
+    }
+
+    #[test]
+    fn errors_have_the_service_s_shape() {
+        check("{ nobody }", 400, {
+            json!({ "errors": [{ "message": "Cannot query field \"nobody\" on type \"Query\"." }] })
+        });
+        check("{ p: project { run(name: \"b\") { id } } }", 404, {
+            let message = "could not find run rehearsal/rehearsal/b";
+            json!({ "errors": [{ "message": message, "path": ["p"] }], "data": { "p": null } })
+        });
+    }
+
+    #[test]
+    fn without_the_key_nobody_is_logged_in() {
+        let viewer = json!({ "query": "{ viewer { id } }" });
+        let mutation = json!({ "query": "mutation { upsertBucket(input: {name: \"a\"}) { inserted } }" });
+        let mut state = State::default();
+        let anonymous = (200, json!({ "data": { "viewer": null } }));
+        assert_eq!(ask(&mut state, &viewer, Access::Anonymous), anonymous);
+        for (body, access) in
+            [(&viewer, Access::Denied), (&mutation, Access::Denied), (&mutation, Access::Anonymous)]
+        {
+            let (status, answer) = ask(&mut state, body, access);
+            assert_eq!((status, &answer["errors"][0]["message"]), (401, &json!("user is not logged in")));
+        }
+        assert!(state.wandb.runs.is_empty() && state.violations.is_empty());
+    }
+
+    #[test]
+    fn a_body_that_is_no_request_is_refused_and_its_client_accused() {
+        for (body, expected) in [
+            (json!([]), "POST body is no object."),
+            (json!({}), "Must provide query string."),
+            (json!({ "query": "{ viewer { id } }", "more": 1 }), "unknown field `more` in the body"),
+            (json!({ "query": "{ viewer { id } }", "variables": 1 }), "Variables are invalid JSON."),
+            (json!({ "query": "{ viewer { id } }", "operationName": "x" }), "Unknown operation named \"x\"."),
+        ] {
+            let mut state = State::default();
+            let (status, answer) = ask(&mut state, &body, Access::Granted);
+            assert_eq!((status, &answer["errors"][0]["message"]), (400, &json!(expected)));
+            assert_eq!(state.violations, [format!("graphql: {expected}")]);
+        }
+    }
 }

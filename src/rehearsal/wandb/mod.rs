@@ -20,6 +20,7 @@ mod stream;
 mod sweeps;
 mod syntax;
 mod text;
+mod token;
 mod validate;
 
 /// The one user and entity, which has every project.

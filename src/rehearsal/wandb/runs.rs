@@ -86,17 +86,7 @@ pub fn upsert(state: &mut State, input: &Map<String, Value>, now: Now) -> Result
         return Err(Refusal::new(404, format!("entity {entity} not found during upsertBucket")));
     }
     let project = text_of("modelName").filter(|project| !project.is_empty()).unwrap_or(PROJECT);
-    let index = match text_of("id").filter(|id| !id.is_empty()) {
-        Some(id) => {
-            let index = state.wandb.runs.iter().position(|run| run.storage_id == id);
-            Some(index.ok_or_else(|| Refusal::new(404, format!("run {id} not found during upsertBucket")))?)
-        }
-        None => {
-            let name = text_of("name").ok_or_else(|| Refusal::new(400, "neither id nor name of a run"))?;
-            check_name(name)?;
-            state.wandb.runs.iter().position(|run| run.project == project && run.name == name)
-        }
-    };
+    let index = position(state, project, input)?;
     let old = index.map(|index| &state.wandb.runs[index]);
     let sweep = text_of("sweep").map(str::to_owned).or_else(|| old.and_then(|run| run.sweep.clone()));
     let config = read(input, "config")?;
@@ -112,6 +102,8 @@ pub fn upsert(state: &mut State, input: &Map<String, Value>, now: Now) -> Result
     });
     let run = &mut state.wandb.runs[index];
     run.heard = Some(now.time);
+    // Whoever goes on with a run that has ended wants it to run.
+    run.is_stopped &= run.exit_code.is_none();
     run.sweep = sweep;
     run.config = config.unwrap_or_else(|| run.config.take());
     run.summary = summary.unwrap_or_else(|| run.summary.take());
@@ -130,6 +122,21 @@ pub fn upsert(state: &mut State, input: &Map<String, Value>, now: Now) -> Result
         run.said.insert("displayName".to_owned(), json!(format!("rehearsal-run-{}", index + 1)));
     }
     Ok(json!({ "bucket": value(&state.wandb.runs[index]), "inserted": inserted }))
+}
+
+/// Which run is meant: by its storage id, else by its name; nothing when it is a new one.
+fn position(state: &State, project: &str, input: &Map<String, Value>) -> Result<Option<usize>, Refusal> {
+    let text_of = |name: &str| input.get(name).and_then(Value::as_str);
+    if let Some(id) = text_of("id").filter(|id| !id.is_empty()) {
+        let index = state.wandb.runs.iter().position(|run| run.storage_id == id);
+        return match index {
+            Some(index) => Ok(Some(index)),
+            None => Err(Refusal::new(404, format!("run {id} not found during upsertBucket"))),
+        };
+    }
+    let name = text_of("name").ok_or_else(|| Refusal::new(400, "neither id nor name of a run"))?;
+    check_name(name)?;
+    Ok(state.wandb.runs.iter().position(|run| run.project == project && run.name == name))
 }
 
 /// Asks for a run to be stopped: `stopRun`.
@@ -255,7 +262,8 @@ pub fn create_files(state: &State, input: &Map<String, Value>) -> Result<Value, 
     let names: Vec<&str> =
         input["files"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let file = |name: &&str| {
-        let url = format!("{}/wandb/{}/{}/{name}?signature=rehearsal", state.storage, run.project, run.name);
+        let path = text::encode(&format!("{}/{}/{name}", run.project, run.name));
+        let url = format!("{}/wandb/{path}?signature=rehearsal", state.storage);
         json!({ "name": name, "uploadUrl": url })
     };
     let files: Vec<Value> = names.iter().map(file).collect();
@@ -275,4 +283,96 @@ fn named<'s>(state: &'s State, input: &Map<String, Value>) -> Result<&'s Run, Re
     let name = text_of("runName").unwrap_or_default();
     find(state, text_of("projectName").unwrap_or(PROJECT), name)
         .ok_or_else(|| Refusal::new(404, format!("run {name} not found")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rehearsal::wandb::sweeps;
+
+    const NOW: Now = Now { elapsed: std::time::Duration::ZERO, time: Timestamp::UNIX_EPOCH };
+
+    fn object(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    fn said(state: &mut State, input: Value) -> Result<Value, Refusal> {
+        upsert(state, &object(input), NOW)
+    }
+
+    #[track_caller]
+    fn check_refused(input: Value, status: u16, expected: &str) {
+        let refusal = said(&mut State::default(), input).unwrap_err();
+        assert_eq!(refusal.status, status);
+        assert!(refusal.message.contains(expected), "{}", refusal.message);
+    }
+
+    #[test]
+    fn what_an_update_leaves_out_stays_and_a_config_is_replaced() {
+        let mut state = State::default();
+        let first = json!({ "name": "a", "config": "{\"x\":{\"value\":1}}", "notes": "n", "tags": ["t"] });
+        let made = said(&mut state, first).unwrap();
+        assert_eq!(
+            (&made["inserted"], &made["bucket"]["displayName"]),
+            (&json!(true), &json!("rehearsal-run-1"))
+        );
+        let id = made["bucket"]["id"].clone();
+        let again =
+            said(&mut state, json!({ "id": id, "config": "{\"y\":{\"value\":NaN}}", "tags": null })).unwrap();
+        assert_eq!(again["inserted"], false);
+        let bucket = &again["bucket"];
+        assert_eq!(bucket["config"], "{\"y\":{\"value\":\"NaN\"}}");
+        assert_eq!((&bucket["notes"], &bucket["tags"]), (&json!("n"), &json!(["t"])));
+        let third = said(&mut state, json!({ "name": "a", "summaryMetrics": "{\"loss\":1}" })).unwrap();
+        assert_eq!(third["bucket"]["config"], bucket["config"]);
+        assert_eq!(third["bucket"]["summaryMetrics"], "{\"loss\":1}");
+        assert_eq!(state.wandb.runs.len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_a_run_is_refused() {
+        check_refused(
+            json!({ "name": "a", "entityName": "x" }),
+            404,
+            "entity x not found during upsertBucket",
+        );
+        check_refused(json!({ "id": "x" }), 404, "run x not found");
+        check_refused(json!({}), 400, "neither id nor name");
+        check_refused(json!({ "name": "a/b" }), 400, "invalid run name");
+        check_refused(json!({ "name": "a".repeat(129) }), 400, "invalid run name");
+        check_refused(json!({ "name": "a", "config": "[]" }), 400, "config is no JSON object");
+        check_refused(json!({ "name": "a", "sweep": "s", "config": "{}" }), 404, "sweep s not found");
+    }
+
+    #[test]
+    fn a_sweep_refuses_a_value_that_it_did_not_offer() {
+        let mut state = State::default();
+        let yaml = "{method: grid, parameters: {b: {values: [\"max\", 8]}}}";
+        let sweep = sweeps::upsert(&mut state, &object(json!({ "config": yaml })), NOW).unwrap();
+        let mut run_with = |value: Value| {
+            let config = json!({ "b": { "value": value } }).to_string();
+            said(&mut state, json!({ "name": "a", "sweep": sweep["sweep"]["name"], "config": config }))
+        };
+        run_with(json!("max")).unwrap();
+        let refusal = run_with(json!(16)).unwrap_err();
+        assert_eq!(refusal.status, 400);
+        let expected = "16 is not a permitted value of the categorical hyperparameter b";
+        assert!(refusal.message.contains(expected), "{}", refusal.message);
+    }
+
+    #[test]
+    fn whoever_resumes_sees_the_last_rows_and_what_the_client_says_of_itself() {
+        let mut run = Run::new("p", "a", NOW);
+        run.config = json!({ "_wandb": { "value": { "t": { "12": "1" }, "m": [] } } });
+        run.history = vec!["{\"_step\":0}".to_owned(), "{\"_step\":1,\"loss\":NaN}".to_owned()];
+        let value = value(&run);
+        let tail: Vec<String> = serde_json::from_str(value["historyTail"].as_str().unwrap()).unwrap();
+        assert_eq!(tail, ["{\"_step\":0}", "{\"_step\":1,\"loss\":\"NaN\"}"]);
+        assert_eq!(value["historyLineCount"], 2);
+        assert_eq!(client_config(&run, &json!(["t"])), "{\"t\":{\"12\":\"1\"}}");
+        assert_eq!(
+            sampled(&run, &json!(["{\"keys\":[\"_step\",\"loss\"]}"])),
+            json!([[{ "_step": 1, "loss": "NaN" }]])
+        );
+    }
 }

@@ -42,7 +42,7 @@ pub fn space(parameters: &Value) -> Result<Space, String> {
 fn add(space: &mut Space, path: &[String], parameters: &Value) -> Result<(), String> {
     let parameters = parameters.as_object().ok_or("parameters: no mapping")?;
     for (name, said) in parameters {
-        let path = [path, &[name.clone()]].concat();
+        let path = [path, std::slice::from_ref(name)].concat();
         if let Some(inner) = said.get("parameters") {
             add(space, &path, inner)?;
             continue;

@@ -120,10 +120,11 @@ fn read(yaml: &str) -> Result<(Value, Space), String> {
     let config: Value = serde_saphyr::from_str(yaml).map_err(|error| error.to_string())?;
     let space = space(&config["parameters"])?;
     match config["method"].as_str() {
-        Some("grid") => match space.endless() {
-            Some(name) => return Err(format!("method grid: parameter {name} has no end of values")),
-            None => {}
-        },
+        Some("grid") => {
+            if let Some(name) = space.endless() {
+                return Err(format!("method grid: parameter {name} has no end of values"));
+            }
+        }
         Some("random" | "bayes") => {}
         _ => return Err("`method` is none of grid, random, bayes".to_owned()),
     }
@@ -274,4 +275,148 @@ fn suggest(state: &mut State, index: usize, now: Now) -> Value {
     run.said.insert("displayName".to_owned(), json!(format!("sweep-{}-{}", sweep.name, sweep.suggested)));
     state.wandb.runs.push(run);
     json!({ "type": "run", "run_id": name, "program": program, "args": arguments })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Now = Now { elapsed: std::time::Duration::ZERO, time: jiff::Timestamp::UNIX_EPOCH };
+
+    const GRID: &str =
+        "{method: grid, program: a.py, parameters: {lr: {values: [1e-6, 5e-6]}, n: {values: [1, 3]}}}";
+
+    fn object(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    /// A server with this sweep and one agent of it: the sweep's storage id and the agent's id.
+    fn begun(yaml: &str) -> (State, String, String) {
+        let mut state = State::default();
+        let sweep = upsert(&mut state, &object(json!({ "config": yaml })), NOW).unwrap()["sweep"].clone();
+        let agent =
+            create_agent(&mut state, &object(json!({ "host": "h", "sweep": sweep["name"] }))).unwrap();
+        let text_of = |value: &Value| value.as_str().unwrap().to_owned();
+        (state, text_of(&sweep["id"]), text_of(&agent["agent"]["id"]))
+    }
+
+    fn beat(state: &mut State, agent: &str, running: &[&str]) -> Result<Vec<Value>, Refusal> {
+        let running: Map<String, Value> =
+            running.iter().map(|run| ((*run).to_owned(), json!(true))).collect();
+        let input = json!({ "id": agent, "runState": json!(running).to_string() });
+        let commands = heartbeat(state, &object(input), NOW)?["commands"].clone();
+        Ok(serde_json::from_str(commands.as_str().unwrap()).unwrap())
+    }
+
+    /// The suggestions of an agent that runs each of them at once: their values, a line each, and
+    /// then the last command.
+    fn suggestions(yaml: &str, seed: u64, most: usize) -> Vec<String> {
+        let (mut state, _, agent) = begun(yaml);
+        state.script.faults.seed = seed;
+        let mut lines = Vec::new();
+        for _ in 0..most {
+            let command = beat(&mut state, &agent, &[]).unwrap().remove(0);
+            let Some(arguments) = command["args"].as_object() else {
+                lines.push(command["type"].to_string());
+                break;
+            };
+            let values: Vec<String> = arguments.values().map(|value| value["value"].to_string()).collect();
+            lines.push(values.join(" "));
+        }
+        lines
+    }
+
+    #[test]
+    fn a_grid_is_handed_out_to_its_end() {
+        assert_eq!(suggestions(GRID, 1, 9), ["1e-6 1", "1e-6 3", "5e-6 1", "5e-6 3", "\"exit\""]);
+    }
+
+    #[test]
+    fn a_cap_ends_a_sweep_early() {
+        assert_eq!(suggestions(&GRID.replace("method: grid", "method: random, run_cap: 2"), 1, 9).len(), 3);
+        assert_eq!(suggestions(&GRID.replace("method:", "run_cap: 3, method:"), 1, 9).len(), 4);
+    }
+
+    #[test]
+    fn draws_are_decided_by_the_seed_and_bayes_says_that_it_draws() {
+        let yaml = "{method: random, parameters: {lr: {min: 0.0, max: 1.0}}}";
+        assert_eq!(suggestions(yaml, 7, 5), suggestions(yaml, 7, 5));
+        assert_ne!(suggestions(yaml, 7, 5), suggestions(yaml, 8, 5));
+        let bayes = yaml.replace("random", "bayes");
+        assert_eq!(suggestions(yaml, 7, 5), suggestions(&bayes, 7, 5));
+        let made = upsert(&mut State::default(), &object(json!({ "config": bayes })), NOW).unwrap();
+        assert!(made["configValidationWarnings"][0].as_str().unwrap().contains("random draws"), "{made}");
+    }
+
+    #[test]
+    fn a_run_is_there_before_its_program_is() {
+        let (mut state, _, agent) = begun(GRID);
+        let command = beat(&mut state, &agent, &[]).unwrap().remove(0);
+        let run = &state.wandb.runs[0];
+        assert_eq!((json!(run.name), run.state.as_str()), (command["run_id"].clone(), "pending"));
+        assert_eq!(command["program"], "a.py");
+        let name = run.name.clone();
+        assert_eq!(beat(&mut state, &agent, &[&name]).unwrap(), Vec::<Value>::new());
+    }
+
+    #[test]
+    fn the_state_of_a_sweep_decides_what_agents_do() {
+        let (mut state, id, agent) = begun(GRID);
+        let first = beat(&mut state, &agent, &[]).unwrap().remove(0);
+        let run = first["run_id"].as_str().unwrap();
+        let set = |state: &mut State, wanted: &str| {
+            upsert(state, &object(json!({ "id": id, "state": wanted })), NOW).map(drop)
+        };
+        set(&mut state, "PAUSED").unwrap();
+        assert_eq!(beat(&mut state, &agent, &[]).unwrap(), Vec::<Value>::new());
+        set(&mut state, "RUNNING").unwrap();
+        assert_eq!(beat(&mut state, &agent, &[]).unwrap()[0]["type"], "run");
+        set(&mut state, "FINISHED").unwrap();
+        assert_eq!(beat(&mut state, &agent, &[run]).unwrap(), Vec::<Value>::new());
+        assert_eq!(beat(&mut state, &agent, &[]).unwrap()[0]["type"], "exit");
+        set(&mut state, "CANCELED").unwrap();
+        assert_eq!(beat(&mut state, &agent, &[run]).unwrap(), [json!({ "type": "stop", "run_id": run })]);
+        assert_eq!(beat(&mut state, &agent, &[]).unwrap()[0]["type"], "exit");
+        assert_eq!(set(&mut state, "DONE").unwrap_err().status, 400);
+    }
+
+    #[test]
+    fn a_stopped_run_a_script_and_a_deletion_reach_the_agent() {
+        let (mut state, _, agent) = begun(GRID);
+        let run = beat(&mut state, &agent, &[]).unwrap()[0]["run_id"].as_str().unwrap().to_owned();
+        state.wandb.runs[0].is_stopped = true;
+        assert_eq!(beat(&mut state, &agent, &[&run]).unwrap()[0]["type"], "stop");
+        state.script.wandb_agents = Orders::Exit;
+        assert_eq!(beat(&mut state, &agent, &[&run]).unwrap()[0]["type"], "exit");
+        state.script.wandb_agents = Orders::Stop;
+        assert_eq!(beat(&mut state, &agent, &[&run]).unwrap()[0]["type"], "stop");
+        state.wandb.sweeps.clear();
+        assert_eq!(beat(&mut state, &agent, &[]).unwrap_err().status, 404);
+        assert_eq!(beat(&mut state, "nobody", &[]).unwrap_err().status, 404);
+    }
+
+    #[track_caller]
+    fn check_refused(yaml: &str, expected: &str) {
+        let refusal = upsert(&mut State::default(), &object(json!({ "config": yaml })), NOW).unwrap_err();
+        assert_eq!(refusal.status, 400);
+        assert!(refusal.message.contains(expected), "{}", refusal.message);
+    }
+
+    #[test]
+    fn a_config_that_makes_no_sense_is_refused() {
+        check_refused("[", "Invalid sweep config");
+        check_refused("{method: grid}", "parameters: no mapping");
+        check_refused("{method: best, parameters: {a: {value: 1}}}", "`method` is none of");
+        check_refused("{method: grid, parameters: {a: {min: 0.0, max: 1.0}}}", "parameter a has no end");
+        check_refused("{run_cap: 0, method: grid, parameters: {a: {value: 1}}}", "`run_cap` is 0");
+    }
+
+    #[test]
+    fn a_config_is_fixed_once_there_are_runs() {
+        let (mut state, id, agent) = begun(GRID);
+        let change = object(json!({ "id": id, "config": GRID.replace("[1, 3]", "[2]") }));
+        upsert(&mut state, &change, NOW).unwrap();
+        beat(&mut state, &agent, &[]).unwrap();
+        assert_eq!(upsert(&mut state, &change, NOW).unwrap_err().status, 400);
+    }
 }

@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::rehearsal::wandb::token::{Token, tokens};
+
 /// The deepest nesting that is read.
 const MAX_DEPTH: usize = 32;
 
@@ -187,15 +189,6 @@ pub fn schema(text: &str) -> Result<Vec<Definition>, String> {
     Ok(definitions)
 }
 
-#[derive(Debug, Clone, PartialEq)]
-enum Token {
-    Name(String),
-    /// A number or a string.
-    Plain(Value),
-    /// One of `{}[]():!=$`, or `.` for `...`.
-    Mark(char),
-}
-
 struct Reader {
     tokens: Vec<Token>,
     next: usize,
@@ -376,49 +369,6 @@ fn unexpected(token: Option<&Token>) -> String {
         Some(Token::Plain(value)) => format!("Syntax Error: Unexpected {value}."),
         Some(Token::Mark(mark)) => format!("Syntax Error: Unexpected \"{mark}\"."),
     }
-}
-
-fn tokens(text: &str) -> Result<Vec<Token>, String> {
-    let mut tokens = Vec::new();
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let length = match first {
-            ' ' | '\t' | '\r' | '\n' | ',' => 1,
-            '#' => rest.find('\n').unwrap_or(rest.len()),
-            '{' | '}' | '[' | ']' | '(' | ')' | ':' | '!' | '=' | '$' => {
-                tokens.push(Token::Mark(first));
-                1
-            }
-            '.' if rest.starts_with("...") => {
-                tokens.push(Token::Mark('.'));
-                3
-            }
-            '"' => {
-                // A string of GraphQL without line ends is one of JSON.
-                let mut values = serde_json::Deserializer::from_str(rest).into_iter::<String>();
-                let value = values.next().and_then(Result::ok).ok_or("Syntax Error: Unterminated string.")?;
-                tokens.push(Token::Plain(Value::String(value)));
-                values.byte_offset()
-            }
-            '-' | '0'..='9' => {
-                let is_of_number = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
-                let length = rest.find(|c| !is_of_number(c)).unwrap_or(rest.len());
-                let number: serde_json::Number = serde_json::from_str(&rest[..length])
-                    .map_err(|_| format!("Syntax Error: Invalid number {}.", &rest[..length]))?;
-                tokens.push(Token::Plain(Value::Number(number)));
-                length
-            }
-            '_' | 'a'..='z' | 'A'..='Z' => {
-                let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-                let length = rest.find(|c| !is_of_name(c)).unwrap_or(rest.len());
-                tokens.push(Token::Name(rest[..length].to_owned()));
-                length
-            }
-            other => return Err(format!("Syntax Error: Unexpected character: \"{other}\".")),
-        };
-        rest = &rest[length..];
-    }
-    Ok(tokens)
 }
 
 #[cfg(test)]

@@ -73,6 +73,14 @@ pub fn segments(path: &str) -> Vec<String> {
     path.trim_matches('/').split('/').map(|part| form::decode(&part.replace('+', "%2B"))).collect()
 }
 
+/// A part of a path, encoded; slashes stay.
+pub fn encode(part: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    let encode =
+        |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    part.bytes().map(encode).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,5 +110,6 @@ mod tests {
     #[test]
     fn parts_of_a_path_are_decoded() {
         assert_eq!(segments("/files/a%20b/c+d/e%2Ff"), ["files", "a b", "c+d", "e/f"]);
+        assert_eq!(encode("a b/ä+.txt"), "a%20b/%C3%A4%2B.txt");
     }
 }

@@ -1,0 +1,392 @@
+//! `ctxtune sweep`: what a sweep would try and cost, agreed to once, and `sweep init` for W&B's own agent.
+//!
+//! Every combination is held against the model's limits, and the whole is priced, before the first job
+//! is started. The runs themselves are `sweep_run`'s.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::cli::Signals;
+use crate::cli::args::{SweepArgs, SweepCommand, SweepInitArgs, SweepRunArgs};
+use crate::cli::check::verify;
+use crate::cli::consent::{Spending, ask};
+use crate::cli::environment::Environment;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::prepare::prepare_corpus;
+use crate::cli::report::{Terminal, counted, printable};
+use crate::cli::service::Service;
+use crate::cli::submit::{extent, files, price, sequence_length};
+use crate::cli::sweep_run::{Combination, Runs, run_all};
+use crate::cli::upload::upload_sides;
+use crate::config::{ConfigFile, DEFAULT_OUTPUT_DIR, TuneChoices};
+use crate::lock::OutputLock;
+use crate::manifest::Manifest;
+use crate::tune::book::{Book, sweep_id};
+use crate::tune::limits::{rows, settle};
+use crate::tune::model;
+use crate::tune::parameters::{Files, Parameters};
+use crate::tune::sweep::{Assignment, Method, Sweep, SweepError};
+
+const COMMAND: &str = "sweep";
+
+impl From<SweepError> for Failure {
+    fn from(error: SweepError) -> Failure {
+        let hint = "README shows a sweep; the keys are those of W&B: method, metric, parameters";
+        Failure::new(Exit::Usage, "sweep_file", error, hint)
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &SweepArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+    let ran = match &args.command {
+        SweepCommand::Run(args) => run_sweep(args, signals, terminal),
+        SweepCommand::Init(args) => init(args, terminal),
+    };
+    ran.unwrap_or_else(|failure| terminal.fail(COMMAND, &failure, Map::new()))
+}
+
+fn usage(message: String, hint: &str) -> Failure {
+    Failure::new(Exit::Usage, "sweep", message, hint)
+}
+
+/// The values of all runs, in their order.
+fn assignments(sweep: &Sweep, args: &SweepRunArgs) -> Result<Vec<Assignment>, Failure> {
+    let count = args.count.or(sweep.run_cap);
+    match (sweep.method, count) {
+        (Method::Grid, count) => {
+            let grid = sweep.grid().map_err(|reason| {
+                usage(reason, "give every parameter `values`, or use `method: random` with --count")
+            })?;
+            let count = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+            Ok(grid.into_iter().take(count).collect())
+        }
+        (Method::Random, Some(count)) => {
+            Ok((0..count).map(|number| sweep.draw(args.sweep_seed, number)).collect())
+        }
+        (Method::Random, None) => {
+            Err(usage("`method: random` has no end of its own".to_owned(), "say how many runs: --count N"))
+        }
+        (Method::Bayes, _) => Err(usage(
+            "`method: bayes` is W&B's: it learns from the runs it has seen".to_owned(),
+            "run it with W&B's agent (`ctxtune sweep init`), or use `method: grid` or `random`",
+        )),
+    }
+}
+
+fn check_metric(sweep: &Sweep) -> Result<(), Failure> {
+    let known = ["val/loss", "eval/loss", "train/loss"];
+    if known.contains(&sweep.metric.name.as_str()) {
+        return Ok(());
+    }
+    let message = format!("`metric.name` is `{}`, which no run has", sweep.metric.name);
+    Err(usage(message, "the metrics are val/loss (also eval/loss) and train/loss"))
+}
+
+/// What the command line and the file say, and the data it is about.
+struct Setting {
+    file: TuneChoices,
+    out: PathBuf,
+    has_source: bool,
+    data: crate::config::PrepareChoices,
+}
+
+fn setting(args: &SweepRunArgs) -> Result<Setting, Failure> {
+    let config = args.corpus.config_path.as_deref().map(ConfigFile::read).transpose()?;
+    let (data, file) = match &config {
+        Some(config) => (config.prepare_choices()?, config.tune_choices()?),
+        None => Default::default(),
+    };
+    let flags = args.corpus.choices();
+    let has_source = !flags.sources.is_empty() || flags.files_from.is_some();
+    let data = flags.over(data);
+    let out = data.output_dir.clone().unwrap_or_else(|| DEFAULT_OUTPUT_DIR.into());
+    Ok(Setting { file, out, has_source, data })
+}
+
+/// Each run's parameters: its values over the flags, over the file.
+fn parameters(
+    values: &[Assignment],
+    args: &SweepRunArgs,
+    setting: &Setting,
+    seed: u64,
+) -> Result<Vec<Parameters>, Failure> {
+    let resolve = |values: &Assignment| {
+        let chosen = TuneChoices::of_values(values)
+            .map_err(|reason| usage(reason, "a sweep varies parameters of the job; data is prepared once"))?;
+        Ok(chosen.over(args.choices.clone()).resolve(setting.file.clone(), seed))
+    };
+    values.iter().map(resolve).collect()
+}
+
+fn run_sweep(args: &SweepRunArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    if args.spending.new_job {
+        return Err(usage(
+            "a sweep has no --new-job".to_owned(),
+            "a failed run is run again with `ctxtune finetune --new-job`",
+        ));
+    }
+    let sweep = Sweep::read(&args.file)?;
+    check_metric(&sweep)?;
+    let values = assignments(&sweep, args)?;
+    let setting = setting(args)?;
+    if args.dry_run {
+        // Whatever the data, a value that is no parameter is one nowhere.
+        parameters(&values, args, &setting, 42)?;
+        return Ok(show_plan(&sweep, &values, terminal));
+    }
+    let spending = Spending::of(&args.spending);
+    if spending == Spending::Impossible {
+        return Err(Spending::refusal());
+    }
+    let environment = Environment::read(args.corpus.config_path.as_deref(), terminal);
+    let service = Service::new(&args.remote, environment, signals, terminal)?;
+    service.require_key()?;
+    if setting.has_source {
+        prepare_corpus(setting.data.clone(), signals, terminal)?;
+    }
+    let manifest = Manifest::read(&setting.out)?;
+    let parameters = parameters(&values, args, &setting, manifest.options.seed)?;
+    let mut runs = plan(&service, &setting.out, &manifest, parameters)?;
+    let id = sweep_id(&Value::Object(sweep.document.clone()), &runs.identity(), &manifest.train.sha256);
+    let mut book = match Book::read(&setting.out, &id)? {
+        Some(book) => book,
+        None => Book::new(id, values.clone()),
+    };
+    // A larger --count adds runs to those that are there.
+    for added in values.into_iter().skip(book.trials.len()) {
+        book.trials.push(crate::tune::book::Trial::new(added));
+    }
+    price_all(&service, &mut runs, &mut book, terminal)?;
+    agree(&book, spending, (&service, terminal))?;
+    book.write(&setting.out)?;
+    runs.metric = sweep.metric;
+    runs.parallel = args.parallel.max(1);
+    runs.cap = args.spending.max_cost;
+    runs.svg.clone_from(&args.svg);
+    Ok(run_all(&service, runs, book, terminal))
+}
+
+/// Holds every combination against its model's limits.
+fn plan(
+    service: &Service,
+    out: &Path,
+    manifest: &Manifest,
+    parameters: Vec<Parameters>,
+) -> Result<Runs, Failure> {
+    let account = service.account()?;
+    let has_val = manifest.val.is_some();
+    let mut combinations = Vec::new();
+    let mut refused: Vec<String> = Vec::new();
+    let mut known: Vec<(String, model::Chosen)> = Vec::new();
+    for mut chosen in parameters {
+        let name = chosen.base_model.value.clone();
+        let model = match known.iter().find(|(model, _)| *model == name) {
+            Some((_, model)) if chosen.from_checkpoint.is_none() => {
+                chosen.base_model.value.clone_from(&model.limits.model_name);
+                model.clone()
+            }
+            _ => {
+                let model =
+                    model::choose(&service.together, &mut chosen).map_err(|error| service.explain(error))?;
+                known.push((name, model.clone()));
+                model
+            }
+        };
+        let settled = settle(chosen, &model.limits, has_val);
+        for row in rows(&settled, &model.limits, has_val) {
+            if let Some(reason) = row.refusal {
+                let said = format!("`{}` is {}: {reason}", row.key, row.value);
+                if !refused.contains(&said) {
+                    refused.push(said);
+                }
+            }
+        }
+        combinations.push(Combination { settled, limits: model.limits });
+    }
+    if !refused.is_empty() {
+        let message = format!("the sweep asks for what the model refuses: {}", refused.join("; "));
+        let hint = "cut the lists of values to the bounds; nothing was uploaded or started";
+        return Err(Failure::new(Exit::Usage, "over_limit", message, hint));
+    }
+    Ok(Runs::new(out.to_owned(), account, manifest.clone(), combinations))
+}
+
+/// Brings the data to the service, once for all, and asks what each run will cost.
+fn price_all(
+    service: &Service,
+    runs: &mut Runs,
+    book: &mut Book,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    let _lock = OutputLock::acquire(&runs.out)?;
+    let longest = runs.combinations.iter().filter_map(|of| sequence_length(&of.settled, &of.limits)).min();
+    verify(std::slice::from_ref(&runs.out), longest, &service.signals, terminal)?;
+    let uploaded = upload_sides(service, &runs.account, (&runs.out, &runs.manifest), terminal)?;
+    let ids = files(&uploaded);
+    for (trial, combination) in book.trials.iter_mut().zip(&runs.combinations) {
+        if trial.job.is_none() {
+            let extent = extent(&runs.manifest, &combination.settled, &combination.limits);
+            let price = price(service, &combination.settled, ids, extent)?;
+            // What the service forbids is forbidden before the first job, too.
+            price.check(None)?;
+            trial.estimate = price.dollars;
+        }
+    }
+    runs.train_file = ids.train.to_owned();
+    runs.val_file = ids.val.map(str::to_owned);
+    Ok(())
+}
+
+/// A yes to the whole sweep.
+fn agree(book: &Book, spending: Spending, (service, terminal): (&Service, &Terminal)) -> Result<(), Failure> {
+    let open = book.trials.iter().filter(|trial| trial.job.is_none());
+    let estimates: Vec<Option<f64>> = open.map(|trial| trial.estimate).collect();
+    let known: f64 = estimates.iter().flatten().sum();
+    let total = book.spent() + known;
+    let unknown = estimates.iter().filter(|estimate| estimate.is_none()).count();
+    terminal.label(
+        "sweep",
+        &format!("{}, {} of them still to start", counted(book.trials.len() as u64, "run"), estimates.len()),
+    );
+    let gap = if unknown > 0 { format!(", and {unknown} at a price nobody knows") } else { String::new() };
+    terminal.label(
+        "price",
+        &format!("about ${total:.2} for the whole sweep, ${:.2} of it spent or running{gap}", book.spent()),
+    );
+    if estimates.is_empty() {
+        return Ok(());
+    }
+    match spending {
+        Spending::Agreed { max_cost: Some(cap) } if unknown > 0 || total > cap + 1e-9 => {
+            let message = format!("the sweep is estimated at ${total:.2}{gap}, and --max-cost is ${cap:.2}");
+            let hint =
+                "raise --max-cost, or try less: --count N, fewer values, fewer epochs; nothing was started";
+            Err(Failure::new(Exit::Unspent, "over_max_cost", message, hint))
+        }
+        Spending::Asked => {
+            match ask(&format!("Start this sweep for about ${total:.2}?"), &service.signals, terminal) {
+                Ok(true) => Ok(()),
+                Ok(false) => {
+                    let hint = "run it again to be asked again";
+                    Err(Failure::new(
+                        Exit::Unspent,
+                        "declined",
+                        "the sweep was not started: the answer was no",
+                        hint,
+                    ))
+                }
+                Err(stopped) => Err(service.explain(stopped)),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+fn show_plan(sweep: &Sweep, values: &[Assignment], terminal: &mut Terminal) -> Exit {
+    let line = |(index, values): (usize, &Assignment)| {
+        printable(&format!("{}\t{}", index + 1, shown_values(values).replace("  ", "\t")))
+    };
+    let lines: Vec<String> = values.iter().enumerate().map(line).collect();
+    terminal.say(&format!("{}; nothing was sent", counted(values.len() as u64, "run")));
+    let mut fields = Map::new();
+    let object = |values: &Assignment| values.iter().cloned().collect::<Map<String, Value>>();
+    fields.insert("method".to_owned(), sweep.method.to_string().into());
+    fields.insert("metric".to_owned(), sweep.metric.name.clone().into());
+    fields.insert(
+        "runs".to_owned(),
+        values.iter().map(|values| json!({ "parameters": object(values) })).collect(),
+    );
+    terminal.succeed(COMMAND, Some(lines.join("\n").as_bytes()), fields)
+}
+
+/// `learning_rate=1e-5  n_epochs=3`.
+pub fn shown_values(values: &Assignment) -> String {
+    let one = |(key, value): &(String, Value)| match value {
+        Value::String(text) => format!("{key}={text}"),
+        Value::Number(number) => match number.as_f64() {
+            Some(real) if number.is_f64() && real != 0.0 && real.abs() < 1e-3 => format!("{key}={real:e}"),
+            _ => format!("{key}={number}"),
+        },
+        other => format!("{key}={other}"),
+    };
+    values.iter().map(one).collect::<Vec<_>>().join("  ")
+}
+
+/// The sweep with a `command` that runs this program, and a cap of its own.
+fn init(args: &SweepInitArgs, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    let sweep = Sweep::read(&args.file)?;
+    check_metric(&sweep)?;
+    let values: Vec<Assignment> = vec![sweep.draw(42, 0)];
+    for values in &values {
+        TuneChoices::of_values(values)
+            .map_err(|reason| usage(reason, "a sweep varies parameters of the job; data is prepared once"))?;
+    }
+    if !(args.max_cost.is_finite() && args.max_cost >= 0.0) {
+        return Err(usage(
+            format!("--max-cost is {}", args.max_cost),
+            "it is an amount in dollars, from 0 upward",
+        ));
+    }
+    let mut document = sweep.document.clone();
+    let mut command = vec!["${env}".to_owned(), "ctxtune".to_owned(), "finetune".to_owned()];
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    command.push(format!("--data-dir={}", absolute(&args.data_dir).display()));
+    command.push(format!("--output-dir={}", absolute(&args.output_dir).display()));
+    if let Some(config) = &args.config_path {
+        command.push(format!("--config-path={}", absolute(config).display()));
+    }
+    command.push(format!("--sweep-max-cost={}", args.max_cost));
+    command.push("${args}".to_owned());
+    document.insert("command".to_owned(), json!(command));
+    document.insert("run_cap".to_owned(), args.count.into());
+    // The stock agent reads the program's name although the command says it all.
+    document.entry("program").or_insert_with(|| "ctxtune".into());
+    // JSON is YAML, and its numbers are numbers in every version of it.
+    let text = for_python(&serde_json::to_string_pretty(&document).unwrap_or_default());
+    terminal.label("next", "wandb sweep FILE, then wandb agent with what it prints");
+    let mut fields = Map::new();
+    fields.insert("sweep".to_owned(), Value::Object(document));
+    Ok(terminal.succeed(COMMAND, Some(text.as_bytes()), fields))
+}
+
+/// Indented JSON with numbers as YAML 1.1 reads them too: `1e-6` is text to it, `0.000001` is not.
+/// Indented, every number stands alone on its line, behind its key or not.
+fn for_python(json: &str) -> String {
+    let line = |line: &str| {
+        let start = line.rfind("\": ").map_or(line.len() - line.trim_start().len(), |at| at + 3);
+        let (before, token) = line.split_at(start);
+        let (number, comma) = token.strip_suffix(',').map_or((token, ""), |number| (number, ","));
+        match number.parse::<f64>() {
+            Ok(real) if number.contains('e') => format!("{before}{real}{comma}"),
+            _ => line.to_owned(),
+        }
+    };
+    json.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// The ids of the uploaded files of a sweep.
+pub fn sweep_files(runs: &Runs) -> Files<'_> {
+    Files { train: &runs.train_file, val: runs.val_file.as_deref() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_numbers_in_every_version_of_yaml() {
+        let value = json!({ "a": [1e-6, 5, "1e-6", 2.5e-7], "b": 1e-5, "c": "x: 1e-6", "d": { "e": 0.5 } });
+        let text = for_python(&serde_json::to_string_pretty(&value).unwrap());
+        for part in ["0.000001,", " 5,", "\"1e-6\"", "0.00000025", "\"b\": 0.00001", "\"x: 1e-6\"", "0.5"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+    }
+
+    #[test]
+    fn values_are_shown_as_people_write_them() {
+        let values = vec![("learning_rate".to_owned(), json!(1e-5)), ("batch_size".to_owned(), json!("max"))];
+        assert_eq!(shown_values(&values), "learning_rate=1e-5  batch_size=max");
+    }
+}
