@@ -47,4 +47,5 @@ mod tls;
 mod together;
 mod transfer;
 mod upload;
+mod wandb;
 mod watching;
