@@ -161,7 +161,7 @@ fn a_job_is_logged_with_all_that_it_shows() {
     check_config(&rehearsal, &logged);
     check_summary(&rehearsal, &logged);
     let statuses: Vec<&str> = logged.history.iter().filter_map(|row| row["status"].as_str()).collect();
-    assert_eq!((statuses[0], statuses.last()), ("pending", Some(&"completed")), "{statuses:?}");
+    assert!(statuses.len() > 1 && statuses.last() == Some(&"completed"), "{statuses:?}");
     assert!(logged.log.iter().any(|line| line.contains("job_complete")), "{:#?}", logged.log);
 }
 
