@@ -256,7 +256,7 @@ pub fn tag(job: &Job) -> String {
 fn is_logged_elsewhere(job: &Job) -> bool {
     let is_said =
         |key: &&str| job.object.get(*key).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
-    ["wandb_url", "wandb_project_name"].iter().any(|key| is_said(key))
+    ["wandb_url", "wandb_project_name"].iter().any(is_said)
 }
 
 /// What a job says of its parameters, by the seed's names.
