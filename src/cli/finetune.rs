@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Map;
 
 use crate::cli::Signals;
+use crate::cli::agent::{Agency, cancel_unwanted, patiently};
 use crate::cli::args::FinetuneArgs;
 use crate::cli::consent::Spending;
 use crate::cli::environment::Environment;
@@ -58,8 +59,9 @@ pub fn finetune(args: &FinetuneArgs, run: Run<'_>, terminal: &mut Terminal) -> E
         Some(path) => printable(&format!("settings from {}", path.display())),
         None => format!("settings: the defaults (no {})", CONFIG_PLACES.join(", no ")),
     });
+    let environment = run.environment.clone();
     let submitted = steps_to_job(args, run, terminal);
-    let (service, mut submitted, (out, wandb)) = match submitted {
+    let (service, mut submitted, Place { out, wandb, agency }) = match submitted {
         Ok(submitted) => submitted,
         Err(failure) => return terminal.fail(command, &failure, Map::new()),
     };
@@ -73,8 +75,20 @@ pub fn finetune(args: &FinetuneArgs, run: Run<'_>, terminal: &mut Terminal) -> E
     }
     Steps::Announced.announce(4, "Monitoring fine-tuning job", terminal);
     let fields = submit::document(&submitted);
-    let shown = Shown { command, out: Some(out), fields, events: monitor::Events::Silent, wandb };
-    monitor::watch(&service, &job, (&args.watch, shown), terminal)
+    let shown = Shown { command, out: Some(out.clone()), fields, events: monitor::Events::Silent, wandb };
+    let exit = monitor::watch(&service, &job, (&args.watch, shown), terminal);
+    cancel_unwanted((exit, &job), (&args.remote, &environment), terminal);
+    if let Some(agency) = agency.filter(|_| !service.signals.is_stopped()) {
+        agency.settle(&service, (&out, &job), terminal);
+    }
+    exit
+}
+
+/// Where a job's data is, where it is logged, and which sweep it belongs to.
+struct Place {
+    out: PathBuf,
+    wandb: Chosen,
+    agency: Option<Agency>,
 }
 
 /// The steps up to a job that exists.
@@ -82,7 +96,7 @@ fn steps_to_job(
     args: &FinetuneArgs,
     Run { config_path, environment, signals, .. }: Run<'_>,
     terminal: &mut Terminal,
-) -> Result<(Service, submit::Submitted, (PathBuf, Chosen)), Failure> {
+) -> Result<(Service, submit::Submitted, Place), Failure> {
     let file = config_path.map(ConfigFile::read).transpose()?;
     let (data, tune) = match &file {
         Some(file) => (file.prepare_choices()?, file.tune_choices()?),
@@ -90,13 +104,18 @@ fn steps_to_job(
     };
     let wandb = wandb::resolve(&args.wandb, file.as_ref(), &environment, terminal)?;
     let choices = args.corpus.choices().over(data);
+    let agency = Agency::of(args.sweep_max_cost, &environment)?;
     let service = Service::new(&args.remote, environment, signals, terminal)?;
-    let spending = Spending::of(&args.spending);
+    let spending = match &agency {
+        Some(agency) => Spending::Agreed { max_cost: Some(agency.cap()) },
+        None => Spending::of(&args.spending),
+    };
     let out = choices.output_dir.clone().unwrap_or_else(|| crate::config::DEFAULT_OUTPUT_DIR.into());
     refuse_without_consent(spending, &out)?;
     service.require_key()?;
     Steps::Announced.announce(1, "Preparing data", terminal);
-    let options = prepare_corpus(choices, signals, terminal)?;
+    let prepare = || prepare_corpus(choices.clone(), signals, terminal);
+    let options = if agency.is_some() { patiently(&service, prepare)? } else { prepare()? };
     let order = Order {
         out: options.output_dir,
         parameters: args.choices.clone().resolve(tune, options.seed),
@@ -105,8 +124,9 @@ fn steps_to_job(
         truncation: if args.allow_truncation { Truncation::Allowed } else { Truncation::Refused },
         steps: Steps::Announced,
         wandb: wandb.clone(),
+        agency: agency.clone(),
     };
     let out = order.out.clone();
     let submitted = submit::submit(&service, order, terminal)?;
-    Ok((service, submitted, (out, wandb)))
+    Ok((service, submitted, Place { out, wandb, agency }))
 }

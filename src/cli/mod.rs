@@ -14,6 +14,7 @@ use crate::cli::args::{Cli, Command, with_dashes};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::Terminal;
 
+mod agent;
 pub mod args;
 pub mod block;
 mod cancel;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::cli::Signals;
+use crate::cli::agent::{Agency, wait_for_lock};
 use crate::cli::args::SubmitArgs;
 use crate::cli::check::verify;
 use crate::cli::consent::{Spending, ask};
@@ -52,6 +53,8 @@ pub struct Order {
     pub steps: Steps,
     /// Where it is logged.
     pub wandb: Chosen,
+    /// Its place in a sweep of W&B's agent.
+    pub agency: Option<Agency>,
 }
 
 /// Whether samples may be cut.
@@ -142,6 +145,7 @@ fn order(args: &SubmitArgs, environment: &Environment, terminal: &Terminal) -> R
         truncation: if args.allow_truncation { Truncation::Allowed } else { Truncation::Refused },
         steps: Steps::Silent,
         wandb: wandb::resolve(&args.wandb, file.as_ref(), environment, terminal)?,
+        agency: None,
     })
 }
 
@@ -163,7 +167,10 @@ pub fn refuse_without_consent(spending: Spending, out: &Path) -> Result<(), Fail
 pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Result<Submitted, Failure> {
     refuse_without_consent(order.spending, &order.out)?;
     // From here on the data is what this manifest says: no other run can publish in between.
-    let _lock = OutputLock::acquire(&order.out)?;
+    let _lock = match &order.agency {
+        Some(_) => wait_for_lock(&order.out, service)?,
+        None => OutputLock::acquire(&order.out)?,
+    };
     let manifest = Manifest::read(&order.out)?;
     let account = service.account()?;
     let chosen =
@@ -187,7 +194,7 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
     let (attempt, pending_since) = match known {
         Known::Job(adopted) => {
             let submitted = go_on(*adopted, account, (&order, service), terminal)?;
-            plan_run(&order, (&manifest, &settled), &submitted.adopted.job, terminal);
+            plan_run(&order, (&manifest, &settled), &submitted.adopted.job, terminal)?;
             return Ok(submitted);
         }
         Known::Nothing { attempt, pending_since } => (attempt, pending_since),
@@ -209,7 +216,7 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
     let adopted = submission.create(attempt, pending_since, body).map_err(|error| service.explain(error))?;
     write_journal(service, &order.out, &account, &adopted, terminal);
     say_job(&adopted, terminal);
-    plan_run(&order, (&manifest, &settled), &adopted.job, terminal);
+    plan_run(&order, (&manifest, &settled), &adopted.job, terminal)?;
     Ok(Submitted { adopted, account, price: Some(price), wandb_url: None })
 }
 
@@ -228,13 +235,22 @@ fn bring_and_agree(
     order.steps.announce(3, "Creating fine-tuning job", terminal);
     let price = price(service, settled, files(&uploaded), extent(manifest, settled, limits))?;
     agree(order, &price, service, terminal)?;
+    if let Some(agency) = &order.agency {
+        agency.reserve(&order.out, &price)?;
+    }
     Ok((uploaded, price))
 }
 
-/// Keeps what the job's run at W&B is to be.
-fn plan_run(order: &Order, (manifest, settled): (&Manifest, &Settled), job: &Job, terminal: &Terminal) {
+/// Keeps what the job's run at W&B is to be, and what it counts for in its sweep.
+fn plan_run(
+    order: &Order,
+    (manifest, settled): (&Manifest, &Settled),
+    job: &Job,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
     let config = wandb_run::config(manifest, settled, job);
     wandb_run::plan(&order.wandb, (&order.out, config), job, terminal);
+    order.agency.as_ref().map_or(Ok(()), |agency| agency.note(&order.out, job))
 }
 
 /// Names creations that an earlier run never learned the outcome of, and that this one is not about.

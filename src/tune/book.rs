@@ -56,6 +56,9 @@ pub struct Point {
 }
 
 impl Trial {
+    /// The status of a run whose job is about to be asked for.
+    pub const INTENDED: &str = "intended";
+
     /// A run that has not begun.
     pub fn new(values: Assignment) -> Trial {
         Trial {
@@ -86,10 +89,11 @@ impl Trial {
 
     /// What it counts for under a cap: its final price or, while it runs, what it is expected to cost.
     pub fn counted_cost(&self) -> f64 {
-        match (self.has_ended(), self.price, &self.job) {
-            (true, Some(price), _) => price,
-            (_, _, Some(_)) => self.estimate.or(self.price).unwrap_or(0.0),
-            (_, _, None) => 0.0,
+        let is_bound = self.job.is_some() || self.status.as_deref() == Some(Trial::INTENDED);
+        match self.price {
+            Some(price) if self.has_ended() => price,
+            _ if is_bound => self.estimate.or(self.price).unwrap_or(0.0),
+            _ => 0.0,
         }
     }
 
@@ -209,6 +213,9 @@ mod tests {
             trial(None, 5.0, None),
         ];
         assert!((book.spent() - 9.0).abs() < 1e-9);
+        book.trials[2].status = Some(Trial::INTENDED.to_owned());
+        assert!((book.spent() - 14.0).abs() < 1e-9, "a job that may exist is counted");
+        book.trials[2].status = None;
         assert!(book.has_room_for(Some(1.0), Some(10.0)) && !book.has_room_for(Some(1.01), Some(10.0)));
         assert!(book.has_room_for(None, None) && !book.has_room_for(None, Some(100.0)));
     }

@@ -261,7 +261,7 @@ impl Run {
     /// # Errors
     /// When there is one that cannot be read.
     pub fn read(out: &Path, account: &Account, tag: &str) -> Result<Option<Run>, LedgerError> {
-        let run = Run::read_file(&run_path(out, tag))?;
+        let run = Run::read_file(&run_path(out, account, tag)?)?;
         Ok(run.filter(|run| run.account == *account && run.tag == tag))
     }
 
@@ -310,21 +310,21 @@ impl Run {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, out: &Path) -> Result<(), LedgerError> {
-        let path = run_path(out, &self.tag);
-        match Run::read_file(&path)? {
-            // The same data and parameters in the same project, reached by another address: its open
-            // intent must not be lost.
-            Some(other) if other.account != self.account => {
-                let reason = format!("it is of the API at {}", other.account.api);
-                Err(LedgerError::Foreign { path, reason })
-            }
-            _ => write_ledger(&path, self),
-        }
+        write_ledger(&run_path(out, &self.account, &self.tag)?, self)
     }
 }
 
-fn run_path(out: &Path, tag: &str) -> PathBuf {
-    out.join(RUNS_DIR).join(format!("{tag}.json"))
+/// Where the ledger of `account` is: `<tag>.json`, unless that is of another one. The same project reached
+/// by another address has the same tags, and an open intent must not be written over.
+fn run_path(out: &Path, account: &Account, tag: &str) -> Result<PathBuf, LedgerError> {
+    let path = out.join(RUNS_DIR).join(format!("{tag}.json"));
+    match Run::read_file(&path)? {
+        Some(other) if other.account != *account => {
+            let digest = Sha256::digest(format!("{}\0{}", account.api, account.project));
+            Ok(out.join(RUNS_DIR).join(format!("{tag}-{}.json", Hex(&digest[..4]))))
+        }
+        _ => Ok(path),
+    }
 }
 
 fn foreign(path: &Path, schema: &str) -> LedgerError {
@@ -426,7 +426,8 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            let mode = run_path(out.path(), &run.tag).metadata().unwrap().permissions().mode();
+            let path = run_path(out.path(), &account("p"), &run.tag).unwrap();
+            let mode = path.metadata().unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
         assert_eq!(std::fs::read_dir(out.path().join(RUNS_DIR)).unwrap().count(), 1, "no litter");
@@ -438,9 +439,11 @@ mod tests {
         let first = Run::intent(&account("p"), &identity(), 1, json!({}));
         first.write(out.path()).unwrap();
         let elsewhere = Account { api: "https://other".to_owned(), ..account("p") };
-        let error = Run::intent(&elsewhere, &identity(), 1, json!({})).write(out.path()).unwrap_err();
-        assert!(error.to_string().contains("of the API at https://api"), "{error}");
-        assert_eq!(Run::read(out.path(), &account("p"), &first.tag).unwrap(), Some(first));
+        let second = Run::intent(&elsewhere, &identity(), 1, json!({}));
+        second.write(out.path()).unwrap();
+        assert_eq!(Run::read(out.path(), &account("p"), &first.tag).unwrap(), Some(first.clone()));
+        assert_eq!(Run::read(out.path(), &elsewhere, &first.tag).unwrap(), Some(second));
+        assert_eq!(Run::read_all(out.path()).unwrap().len(), 2);
     }
 
     #[test]

@@ -124,6 +124,9 @@ pub struct FinetuneArgs {
     /// End after the submission, with the job's id on stdout
     #[arg(long)]
     pub detach: bool,
+    /// For `ctxtune sweep init`: what all runs of W&B's sweep may cost together, by estimate
+    #[arg(long, value_name = "USD", hide = true, value_parser = dollars, conflicts_with_all = ["yes", "max_cost"])]
+    pub sweep_max_cost: Option<f64>,
     /// Submit although samples may be longer than the model's sequences, and are then cut
     #[arg(long)]
     pub allow_truncation: bool,
@@ -153,6 +156,7 @@ impl FinetuneArgs {
         FinetuneArgs {
             corpus: CorpusArgs { sources: vec![source], output_dir: Some(out), ..CorpusArgs::default() },
             detach: false,
+            sweep_max_cost: None,
             allow_truncation: false,
             spending: SpendingArgs { yes: true, max_cost: None, new_job: false },
             choices: TuneChoices::default(),
