@@ -4,7 +4,7 @@
 //! from a monitor that may still log it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Map, json};
@@ -90,10 +90,10 @@ fn sync_all(
         let wandb = connect(settings.clone(), CALL, &environment, Arc::clone(&clock))?;
         let spool = Spool::open(Some(dir.clone()), state.plan, &owner(&*clock));
         let spool = spool.map_err(|error| failure(&Error::Disk(error), signals))?;
-        let rows = spool.unsent_rows().len();
+        let (rows, run) = (spool.unsent_rows().len(), spool.state.plan.run.clone());
+        let spool = Arc::new(Mutex::new(spool));
         let session = Session::new(Goal::Online(Box::new(wandb)), spool, Arc::clone(&clock));
         let done = send(session, &*clock).map_err(|error| failure(&error, signals))?;
-        let run = done.spool.state.plan.run.clone();
         let page = done.page().unwrap_or_default().to_owned();
         terminal.say(&printable(&format!("W&B: {page}: {}", counted(rows as u64, "row"))));
         synced.push(Synced { run, page, rows });

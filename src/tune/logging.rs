@@ -163,11 +163,11 @@ impl Screen for Logger {
         if let Some(job) = progress.job() {
             self.begin(job);
         }
-        if let Stage::Logging(worker) = &self.stage {
-            let entries = self.entries(progress, news);
-            if !entries.is_empty() {
-                worker.log(entries, summary(progress));
-            }
+        let entries = self.entries(progress, news);
+        if let Stage::Logging(worker) = &mut self.stage
+            && !entries.is_empty()
+        {
+            worker.log(entries, summary(progress));
         }
     }
 
@@ -178,7 +178,7 @@ impl Screen for Logger {
     fn slept(&mut self, _: Duration) {}
 
     fn finished(&mut self, progress: &Progress, ending: Ending) {
-        if let Stage::Logging(worker) = &self.stage {
+        if let Stage::Logging(worker) = &mut self.stage {
             worker.log(Vec::new(), summary(progress));
             worker.end((self.exit_code)(ending));
         }
@@ -326,4 +326,147 @@ fn line(event: &Event) -> String {
     let words: Vec<&str> = event.message.split_whitespace().collect();
     let level = if event.level.is_empty() { "info" } else { &event.level };
     format!("{} {level} {}{step}: {}", event.created_at, event.kind, words.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Stopped;
+    use crate::together::job::MetricRow;
+
+    /// A clock that stands still.
+    struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> Timestamp {
+            "2026-11-24T10:00:00Z".parse().unwrap()
+        }
+
+        fn elapsed(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn wait(&self, _: Duration) -> Result<(), Stopped> {
+            Ok(())
+        }
+
+        fn is_stopped(&self) -> bool {
+            false
+        }
+    }
+
+    fn job(more: Value) -> Job {
+        let mut object = json!({
+            "id": "ft-1", "status": "running", "created_at": "2026-11-24T09:00:00Z", "total_price": 500_000_000,
+            "suffix": "socialized-context-generator-0123abcd", "model": "m", "n_epochs": 3,
+            "training_type": { "type": "Lora", "lora_r": 64, "lora_alpha": 16 },
+        });
+        object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Job::read(&object).unwrap()
+    }
+
+    fn logger() -> Logger {
+        let began = "2026-11-24T09:00:00Z".parse::<Timestamp>().unwrap().as_second() as f64;
+        Logger { stage: Stage::Off, exit_code: |_| 0, clock: Arc::new(Still), began }
+    }
+
+    /// What the rows are about, in their order.
+    fn keys(entries: &[Entry]) -> Vec<String> {
+        let key = |entry: &Entry| match entry {
+            Entry::Row(Key::Point(kind, step), _) => format!("{kind} {step}"),
+            Entry::Row(Key::Change(name, value), _) => format!("{name}={value}"),
+            Entry::Line(line) => line.clone(),
+        };
+        entries.iter().map(key).collect()
+    }
+
+    #[test]
+    fn rows_are_in_the_order_of_steps_and_a_late_evaluation_is_welcome() {
+        let mut progress = Progress::default();
+        let rows = |rows: Value| -> Vec<MetricRow> {
+            rows.as_array().unwrap().iter().map(MetricRow::read).collect()
+        };
+        let mut news = progress.absorb_job(job(json!({})));
+        news.extend(progress.absorb_metrics(&rows(json!([
+            { "train/global_step": 2, "train/loss": 1.5 }, { "train/global_step": 1, "train/loss": 2.5 },
+            { "train/global_step": 1, "eval/loss": 2.25 },
+        ]))));
+        let entries = logger().entries(&progress, &news);
+        assert_eq!(keys(&entries), ["train 1", "eval 1", "train 2", "status=\"running\"", "price=0.5"]);
+        let late = rows(
+            json!([{ "train/global_step": 1, "eval/loss": 2.0 }, { "train/global_step": 3, "train/loss": "NaN" }]),
+        );
+        let news = progress.absorb_metrics(&late);
+        assert_eq!(keys(&logger().entries(&progress, &news)), ["eval 1", "train 3", "price=0.5"]);
+    }
+
+    #[test]
+    fn a_row_has_what_is_known_and_its_own_time() {
+        let point = TrainPoint {
+            step: 4,
+            loss: Some(1.5),
+            timestamp_ns: Some(1_795_514_400_500_000_000),
+            ..TrainPoint::default()
+        };
+        let logger = logger();
+        let Entry::Row(_, row) = logger.train(&point) else { panic!("it is a row") };
+        let expected = json!({
+            "train/loss": 1.5, "train/step": 4, "_timestamp": 1_795_514_400.5, "_runtime": 3600.5,
+        });
+        assert_eq!(Value::Object(row), expected);
+        let Entry::Row(_, row) = logger.eval(&EvalPoint { step: 4, loss: 2.0, timestamp_ns: None }) else {
+            panic!("it is a row")
+        };
+        assert_eq!(
+            (&row["eval/loss"], &row["val/loss"], &row["train/step"]),
+            (&json!(2.0), &json!(2.0), &json!(4))
+        );
+        assert_eq!(row["_runtime"], 3600.0);
+    }
+
+    #[test]
+    fn the_run_follows_from_the_job_alone() {
+        let check = |suffix: &str, run: &str| {
+            let job = job(json!({ "suffix": suffix }));
+            assert_eq!(settled(Plan::default(), None, &job).run, run);
+        };
+        check("socialized-context-generator-0123abcd", "0123abcd");
+        check("0123abcd", "0123abcd");
+        check("socialized-context-generator", "ft-1");
+        check("a-0123abcg", "ft-1");
+        let chosen = Plan { run: "r".to_owned(), project: "p".to_owned(), ..Plan::default() };
+        let known = Plan {
+            run: "k".to_owned(),
+            project: "q".to_owned(),
+            notes: Some("n".to_owned()),
+            ..Plan::default()
+        };
+        let plan = settled(chosen, Some(known), &job(json!({})));
+        assert_eq!((plan.run.as_str(), plan.project.as_str(), plan.notes.as_deref()), ("r", "p", Some("n")));
+        assert_eq!((&plan.config["lora_rank"], &plan.config["base_model"]), (&json!(64), &json!("m")));
+        assert_eq!(settled(Plan::default(), None, &job(json!({}))).project, DEFAULT_PROJECT);
+    }
+
+    #[test]
+    fn a_job_that_the_service_logs_is_not_logged_twice() {
+        assert!(!is_logged_elsewhere(&job(json!({ "wandb_url": "", "wandb_project_name": null }))));
+        assert!(is_logged_elsewhere(&job(json!({ "wandb_url": "https://wandb.ai/e/p/runs/r" }))));
+        assert!(is_logged_elsewhere(&job(json!({ "wandb_project_name": "p" }))));
+    }
+
+    #[test]
+    fn the_summary_has_the_last_the_best_and_in_the_end_the_model() {
+        let mut progress = Progress::default();
+        progress.absorb_job(job(json!({
+            "status": "completed", "updated_at": "2026-11-24T09:30:00Z", "model_output_name": "a/b",
+        })));
+        let rows = [(1, 1.0), (2, 0.5), (3, 0.75)];
+        let row = |(step, loss)| MetricRow::read(&json!({ "train/global_step": step, "eval/loss": loss }));
+        progress.absorb_metrics(&rows.map(row));
+        let summary = summary(&progress);
+        assert_eq!((&summary["val/loss"], &summary["eval/loss"]), (&json!(0.75), &json!(0.75)));
+        assert_eq!((&summary["best_val_loss"], &summary["best_val_step"]), (&json!(0.5), &json!(2)));
+        assert_eq!((&summary["model"], &summary["duration_seconds"]), (&json!("a/b"), &json!(1800.0)));
+        assert!(summary.get("train/loss").is_none(), "what is not known is not said");
+    }
 }

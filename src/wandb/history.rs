@@ -175,7 +175,9 @@ impl Spool {
         SCHEMA.clone_into(&mut state.schema);
         let mut spool = Spool::look(dir, state);
         owner.clone_into(&mut spool.state.owner);
-        spool.save()?;
+        if let Some(path) = spool.path("json") {
+            write_state(&path, &spool.state)?;
+        }
         spool.write_entries()?;
         Ok(spool)
     }
@@ -334,12 +336,12 @@ impl Spool {
         self.save()
     }
 
-    /// Writes down how far it has come.
+    /// Writes down how far it has come, as long as the files are ours.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn save(&self) -> io::Result<()> {
-        match self.path("json") {
+        match self.path("json").filter(|_| self.is_ours()) {
             Some(path) => write_state(&path, &self.state),
             None => Ok(()),
         }

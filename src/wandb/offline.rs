@@ -231,7 +231,7 @@ mod tests {
         checksum.update(b"123456789");
         assert_eq!(checksum.sum(), 0xCBF4_3926);
         // python3: zlib.crc32(b"\x01abc").to_bytes(4, "little")
-        assert_eq!(logged(&[b"abc".to_vec()])[HEAD..], *b"\x3c\x5d\xf2\xad\x03\x00\x01abc");
+        assert_eq!(logged(&[b"abc".to_vec()])[HEAD..], *b"\xa9\x20\x9d\x53\x03\x00\x01abc");
     }
 
     #[test]
@@ -262,7 +262,8 @@ mod tests {
         write(run, &mut bytes).unwrap();
         let records = records(&bytes);
         assert_eq!(records.len(), 6);
-        assert_eq!(records[1], b"\x08\x02\x12\x21\x0a\x0c\x0a\x05_step\x82\x01\x010\x0a\x0d\x0a\x04loss\x82\x01\x030.5\x12\x02\x08\x00");
+        let row = b"\x08\x02\x12\x1f\x0a\x0b\x0a\x05_step\x82\x01\x010\x0a\x0c\x0a\x04loss\x82\x01\x030.5\x12\x02\x08\x00";
+        assert_eq!(records[1], row);
         assert!(records[2].ends_with(b"\x12\x03\x08\xac\x02"));
         assert_eq!(records[5], b"\x08\x06\x92\x01\x02\x08\x07");
     }

@@ -1,20 +1,20 @@
 //! One program's writing of one run: finds it or makes it, sends what is unsent, gives way.
 //!
 //! Separate from the thread that decides when: each call is one step that may fail and be taken
-//! again. Before each request the run is looked up, and whoever finds a later writer there stops.
+//! again, and none keeps anybody from adding lines meanwhile. Before each request the run is looked up, and whoever finds a later writer there stops.
 //! A batch bears its rows, and the summary that says which rows those are, in one request: a
 //! program that goes on elsewhere finds both or neither.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value, json};
 
 use crate::clock::Clock;
-use crate::wandb::history::{Spool, write_whole};
+use crate::wandb::history::{Spool, State, write_whole};
 use crate::wandb::logged::{LOGGED_KEY, Logged, WRITER_KEY, Writer};
 use crate::wandb::offline::{self, Offline};
-use crate::wandb::run::{self, Found};
+use crate::wandb::run::{self, Found, Plan, RunIdentity};
 use crate::wandb::{Error, Wandb};
 
 /// The most lines of a request.
@@ -54,14 +54,21 @@ enum Stage {
     /// The run was looked at, and is there if this holds something.
     Seen(String, Option<Box<Found>>),
     /// It is ours to write.
-    Entered(Writer),
+    Entered(Writer, Box<RunIdentity>),
+}
+
+/// Lines that one thread adds and another one sends.
+pub type SharedSpool = Arc<Mutex<Spool>>;
+
+/// The lines, to be looked at or added to: never while somebody is asked.
+pub fn open(spool: &SharedSpool) -> MutexGuard<'_, Spool> {
+    spool.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The writing of one run.
 pub struct Session {
     goal: Goal,
-    /// Its lines.
-    pub spool: Spool,
+    spool: SharedSpool,
     clock: Arc<dyn Clock>,
     stage: Stage,
     /// Whether the summary is to be sent though no line is.
@@ -71,8 +78,8 @@ pub struct Session {
 
 impl Session {
     /// The writing of the run of `spool`; nothing is asked yet.
-    pub fn new(goal: Goal, spool: Spool, clock: Arc<dyn Clock>) -> Session {
-        let page = spool.state.identity.as_ref().map(|identity| identity.url.clone());
+    pub fn new(goal: Goal, spool: SharedSpool, clock: Arc<dyn Clock>) -> Session {
+        let page = open(&spool).state.identity.as_ref().map(|identity| identity.url.clone());
         Session { goal, spool, clock, stage: Stage::New, is_summary_due: false, page }
     }
 
@@ -87,12 +94,13 @@ impl Session {
     }
 
     /// Whose it is and in which project, as far as that is known.
-    pub fn place(&self) -> (Option<&str>, &str) {
-        let state = &self.spool.state;
-        match (&state.identity, &self.stage) {
-            (Some(identity), _) => (Some(&identity.entity), &identity.project),
-            (None, Stage::Seen(entity, _)) => (Some(entity), &state.plan.project),
-            (None, _) => (state.plan.entity.as_deref(), &state.plan.project),
+    pub fn place(&self) -> (Option<String>, String) {
+        let spool = open(&self.spool);
+        let (identity, plan) = (&spool.state.identity, &spool.state.plan);
+        match (identity, &self.stage) {
+            (Some(identity), _) => (Some(identity.entity.clone()), identity.project.clone()),
+            (None, Stage::Seen(entity, _)) => (Some(entity.clone()), plan.project.clone()),
+            (None, _) => (plan.entity.clone(), plan.project.clone()),
         }
     }
 
@@ -101,7 +109,7 @@ impl Session {
     /// # Errors
     /// When the service refuses or cannot be asked: the step may be taken again, unless that is permanent.
     pub fn push(&mut self) -> Result<Pushed, Error> {
-        if !self.spool.is_ours() {
+        if !open(&self.spool).is_ours() {
             return Ok(Pushed::TakenOver);
         }
         let wandb = match &self.goal {
@@ -111,17 +119,16 @@ impl Session {
                 return self.export(root);
             }
         };
-        let owes = self.spool.owes();
         match &self.stage {
             // The state of this machine says that the service has all.
-            Stage::New if self.spool.state.is_finished && !owes => return Ok(Pushed::Nothing),
+            Stage::New if self.is_done() => return Ok(Pushed::Nothing),
             Stage::New => {
-                let (entity, found) = look(wandb, &self.spool)?;
+                let state = open(&self.spool).state.clone();
+                let (entity, found) = look(wandb, &state)?;
                 self.join(entity, found)?;
             }
             Stage::Seen(..) => {}
-            Stage::Entered(writer) => {
-                let Some(identity) = &self.spool.state.identity else { return Ok(Pushed::Nothing) };
+            Stage::Entered(writer, identity) => {
                 let summary = run::summary(wandb, identity)?;
                 let theirs = summary.as_ref().and_then(Writer::of);
                 if theirs.as_ref() > Some(writer) {
@@ -132,7 +139,7 @@ impl Session {
             }
         }
         // A run that was told of its end is not opened again for nothing.
-        if self.spool.state.is_finished && !self.spool.owes() {
+        if self.is_done() {
             return Ok(Pushed::Nothing);
         }
         if let Err(error) = self.enter() {
@@ -143,22 +150,28 @@ impl Session {
         self.send()
     }
 
+    /// Whether the service was told of the end and of all lines.
+    fn is_done(&self) -> bool {
+        let spool = open(&self.spool);
+        spool.state.is_finished && !spool.owes()
+    }
+
     /// Compares what is here with what is there.
     fn join(&mut self, entity: String, found: Option<Found>) -> Result<(), Error> {
+        let mut spool = open(&self.spool);
         let theirs = found.as_ref().and_then(|found| Writer::of(&found.summary));
-        let was_us = theirs.is_some_and(|writer| self.spool.state.writers.contains(&writer));
-        if let Some(found) = &found {
-            let exit = Logged::of(&found.summary).exit;
-            self.spool.state.is_finished =
-                exit.is_some() && (self.spool.state.exit.is_none() || self.spool.state.exit == exit);
-        }
+        let was_us = theirs.is_some_and(|writer| spool.state.writers.contains(&writer));
+        let exit = found.as_ref().and_then(|found| Logged::of(&found.summary).exit);
+        let is_same_end = spool.state.exit.is_none() || spool.state.exit == exit;
+        spool.state.is_finished = exit.is_some() && is_same_end;
         if !was_us {
-            self.spool.rebase(found.as_ref().unwrap_or(&Found::default()))?;
+            spool.rebase(found.as_ref().unwrap_or(&Found::default()))?;
         }
         if let (Some(_), Goal::Online(wandb), None) = (&found, &self.goal, &self.page) {
-            let plan = &self.spool.state.plan;
+            let plan = located(&spool.state);
             self.page = Some(run::url(wandb.app(), [&entity, &plan.project, &plan.run]));
         }
+        drop(spool);
         self.stage = Stage::Seen(entity, found.map(Box::new));
         Ok(())
     }
@@ -168,55 +181,61 @@ impl Session {
         let (Goal::Online(wandb), Stage::Seen(entity, found)) = (&self.goal, &self.stage) else {
             return Ok(());
         };
-        let plan = &self.spool.state.plan;
+        let (plan, owner) = {
+            let spool = open(&self.spool);
+            (located(&spool.state), spool.state.owner.clone())
+        };
         let config = match found {
             Some(found) => {
                 Some(run::merged(&found.config, &plan.config)).filter(|config| *config != found.config)
             }
             None => Some(plan.config.clone()),
         };
-        let identity = run::upsert(wandb, entity, plan, config.as_ref())?;
+        let identity = run::upsert(wandb, entity, &plan, config.as_ref())?;
         let before = found.as_ref().and_then(|found| Writer::of(&found.summary));
-        let generation = before.map_or(0, |writer| writer.generation) + 1;
-        let writer = Writer { generation, id: self.spool.state.owner.clone() };
-        let writers = &mut self.spool.state.writers;
+        let writer = Writer { generation: before.map_or(0, |writer| writer.generation) + 1, id: owner };
+        let mut spool = open(&self.spool);
+        let writers = &mut spool.state.writers;
         writers.push(writer.clone());
         let old = writers.len().saturating_sub(2);
         writers.drain(..old);
-        self.page = Some(identity.url.clone());
-        self.spool.state.identity = Some(identity);
-        self.spool.state.is_finished = false;
+        spool.state.identity = Some(identity.clone());
+        spool.state.is_finished = false;
         // Before anything is sent under this name: a lost answer is recognized by it.
-        self.spool.save()?;
+        spool.save()?;
+        drop(spool);
+        self.page = Some(identity.url.clone());
         self.is_summary_due = true;
-        self.stage = Stage::Entered(writer);
+        self.stage = Stage::Entered(writer, Box::new(identity));
         Ok(())
     }
 
     fn send(&mut self) -> Result<Pushed, Error> {
-        let (Goal::Online(wandb), Stage::Entered(writer)) = (&self.goal, &self.stage) else {
+        let (Goal::Online(wandb), Stage::Entered(writer, identity)) = (&self.goal, &self.stage) else {
             return Ok(Pushed::Nothing);
         };
-        let Some(identity) = &self.spool.state.identity else { return Ok(Pushed::Nothing) };
-        let batch = Batch::of(&self.spool);
-        let body = self.body(&batch, writer);
+        let (batch, body) = {
+            let spool = open(&self.spool);
+            let batch = Batch::of(&spool);
+            let body = self.body(&spool, &batch, writer);
+            (batch, body)
+        };
         let heard = wandb.stream(identity, &body)?;
-        self.spool.note_sent(batch.rows.len(), batch.lines.len());
+        let mut spool = open(&self.spool);
+        spool.note_sent(batch.rows.len(), batch.lines.len());
         self.is_summary_due = false;
-        if batch.exit.is_some() {
-            self.spool.state.is_finished = true;
-        }
-        self.spool.save()?;
-        Ok(Pushed::Sent { has_more: self.spool.owes(), is_stopped: heard.is_stopped })
+        spool.state.is_finished |= batch.exit.is_some();
+        spool.save()?;
+        Ok(Pushed::Sent { has_more: spool.owes(), is_stopped: heard.is_stopped })
     }
 
-    fn body(&self, batch: &Batch, writer: &Writer) -> Value {
-        let state = &self.spool.state;
+    fn body(&self, spool: &Spool, batch: &Batch, writer: &Writer) -> Value {
+        let state = &spool.state;
         let (rows, lines) = (batch.rows.len(), batch.lines.len());
         if rows + lines == 0 && !self.is_summary_due && batch.exit.is_none() {
             return json!({});
         }
-        let mut logged = self.spool.logged_after(rows, lines);
+        let mut logged = spool.logged_after(rows, lines);
         logged.exit = batch.exit;
         let mut summary = state.summary.clone();
         let now = self.clock.now().as_nanosecond() as f64 / 1e9;
@@ -250,21 +269,21 @@ impl Session {
 
     /// Writes the run anew as the file that `wandb sync` uploads.
     fn export(&mut self, root: PathBuf) -> Result<Pushed, Error> {
-        let state = &mut self.spool.state;
-        let run = state.plan.run.clone();
+        let mut spool = open(&self.spool);
+        let run = spool.state.plan.run.clone();
         let began = self.clock.now().strftime("%Y%m%d_%H%M%S").to_string();
-        let name = state.offline.get_or_insert_with(|| format!("offline-run-{began}-{run}"));
+        let name = spool.state.offline.get_or_insert_with(|| format!("offline-run-{began}-{run}"));
         let dir = root.join(name);
-        self.spool.save()?;
-        let state = &self.spool.state;
+        spool.save()?;
+        let state = &spool.state;
         let mut summary = state.summary.clone();
-        summary.insert("_step".to_owned(), self.spool.next_step().saturating_sub(1).into());
+        summary.insert("_step".to_owned(), spool.next_step().saturating_sub(1).into());
         write_whole(&dir.join(format!("run-{run}.wandb")), &mut |out| {
             let run = Offline {
                 plan: &state.plan,
                 began: state.began,
-                rows: Box::new(self.spool.rows()),
-                lines: self.spool.lines(),
+                rows: Box::new(spool.rows()),
+                lines: spool.lines(),
                 summary: &summary,
                 exit: state.exit,
             };
@@ -300,14 +319,20 @@ impl Batch {
     }
 }
 
-/// Asks who we are and what is there.
-fn look(wandb: &Wandb, spool: &Spool) -> Result<(String, Option<Found>), Error> {
-    let own = run::viewer(wandb)?;
-    let mut plan = spool.state.plan.clone();
-    if let Some(identity) = &spool.state.identity {
+/// The plan, with the place where the run already is.
+fn located(state: &State) -> Plan {
+    let mut plan = state.plan.clone();
+    if let Some(identity) = &state.identity {
         plan.entity = Some(identity.entity.clone());
         plan.project.clone_from(&identity.project);
     }
+    plan
+}
+
+/// Asks who we are and what is there.
+fn look(wandb: &Wandb, state: &State) -> Result<(String, Option<Found>), Error> {
+    let own = run::viewer(wandb)?;
+    let plan = located(state);
     let entity = plan.entity.clone().unwrap_or(own);
     let found = run::find(wandb, &entity, &plan)?;
     Ok((entity, found))

@@ -1,12 +1,13 @@
-//! The thread that logs a run: takes lines whenever they come, sends them when it is time.
+//! The thread that logs a run: lines are kept as they come, and sent when it is time.
 //!
-//! Separate so that nobody who watches a job ever waits for W&B. It sends at most every 15 s, at once
+//! Separate so that nobody who watches a job ever waits for W&B, and so that a line is on the disk
+//! before anybody is asked: what hangs loses nothing. It sends at most every 15 s, at once
 //! at the beginning and at the end, gives a sign of life after 30 s, and after a failure waits longer and
 //! longer, or as long as the server says. Of trouble it speaks once. Its time is the sum of its waits.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -14,7 +15,7 @@ use serde_json::{Map, Value};
 use crate::clock::Clock;
 use crate::http::retry;
 use crate::wandb::history::{Entry, Spool};
-use crate::wandb::session::{Goal, Pushed, Session};
+use crate::wandb::session::{Goal, Pushed, Session, SharedSpool, open};
 
 /// How often it looks up.
 const TICK: Duration = Duration::from_millis(100);
@@ -59,27 +60,26 @@ pub enum Said {
 /// Who is told.
 pub type Tell = Arc<dyn Fn(Said) + Send + Sync>;
 
-/// What the thread is given.
-enum Message {
-    /// Lines, and the summary as it is with them.
-    News(Vec<Entry>, Map<String, Value>),
-    /// The job has ended, and so does the watching: with this exit code.
-    End(i32),
-}
-
 /// What both sides see.
 #[derive(Default)]
 struct Shared {
+    /// Whether no further lines come.
+    is_leaving: AtomicBool,
+    /// Whether Stop was pressed.
     is_stopped: AtomicBool,
-    unsent: AtomicU64,
-    page: std::sync::Mutex<Option<String>>,
+    /// Whether another program has the run.
+    is_taken_over: AtomicBool,
+    page: Mutex<Option<String>>,
 }
 
 /// The thread, from outside.
 pub struct Worker {
-    sender: Sender<Message>,
     ended: Receiver<()>,
+    spool: SharedSpool,
     shared: Arc<Shared>,
+    tell: Tell,
+    is_online: bool,
+    has_told_of_disk: bool,
 }
 
 /// How the logging ended.
@@ -109,40 +109,61 @@ impl Worker {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(beginning: Beginning) -> std::io::Result<Worker> {
-        let (sender, inbox) = channel();
         let (end, ended) = channel();
         let shared = Arc::<Shared>::default();
         let Beginning { goal, spool, clock, tell } = beginning;
-        let session = Session::new(goal, spool, Arc::clone(&clock));
+        let is_online = matches!(goal, Goal::Online(_));
+        let spool = Arc::new(Mutex::new(spool));
         let errand = Errand {
-            session,
+            session: Session::new(goal, Arc::clone(&spool), Arc::clone(&clock)),
+            spool: Arc::clone(&spool),
             clock,
-            tell,
+            tell: Arc::clone(&tell),
             shared: Arc::clone(&shared),
             stage: Stage::Watching,
             now: Duration::ZERO,
             due: Duration::ZERO,
-            heard: Duration::ZERO,
+            heard: None,
             failures: 0,
             has_told: Told::default(),
         };
         std::thread::Builder::new().name("wandb".to_owned()).spawn(move || {
-            errand.run(&inbox);
+            errand.run();
             // Nobody may wait any more.
             let _ = end.send(());
         })?;
-        Ok(Worker { sender, ended, shared })
+        Ok(Worker { ended, spool, shared, tell, is_online, has_told_of_disk: false })
     }
 
-    /// Gives it lines, and the summary as it is with them.
-    pub fn log(&self, entries: Vec<Entry>, summary: Map<String, Value>) {
-        // A thread that has given up for good takes nothing.
-        let _ = self.sender.send(Message::News(entries, summary));
+    /// Adds lines, and the summary as it is with them: they are kept when this returns.
+    pub fn log(&mut self, entries: Vec<Entry>, summary: Map<String, Value>) {
+        self.keep(|spool| {
+            spool.state.summary = summary;
+            spool.append(entries).map(|_| ())
+        });
     }
 
-    /// Tells it that the job has ended.
-    pub fn end(&self, exit: i32) {
-        let _ = self.sender.send(Message::End(exit));
+    /// Takes note that the job has ended, and with it the watching, with this exit code.
+    pub fn end(&mut self, exit: i32) {
+        self.keep(|spool| {
+            spool.state.exit = Some(exit);
+            spool.save()
+        });
+        self.shared.is_leaving.store(true, Ordering::Release);
+    }
+
+    /// That lines cannot be kept is said once; they are still in memory.
+    fn keep(&mut self, act: impl FnOnce(&mut Spool) -> std::io::Result<()>) {
+        let mut spool = open(&self.spool);
+        if !spool.is_ours() {
+            return;
+        }
+        if let Err(error) = act(&mut spool)
+            && !std::mem::replace(&mut self.has_told_of_disk, true)
+        {
+            let what = format!("what is logged cannot be kept on this machine: {error}");
+            (self.tell)(Said::Trouble(what));
+        }
     }
 
     /// Whether somebody pressed Stop on the run's page.
@@ -151,13 +172,16 @@ impl Worker {
     }
 
     /// Lets it send what there is, waits for that at most so long, and says how it ended.
-    pub fn close(self, longest: Duration) -> Closed {
-        drop(self.sender);
+    pub fn close(mut self, longest: Duration) -> Closed {
+        self.keep(|spool| spool.save());
+        self.shared.is_leaving.store(true, Ordering::Release);
         // The thread ends in its own time, and no later than the program.
         let (Ok(()) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected)) =
             self.ended.recv_timeout(longest);
-        let page = self.shared.page.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        Closed { page, unsent: self.shared.unsent.load(Ordering::Relaxed) }
+        let page = self.shared.page.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_ours = self.is_online && !self.shared.is_taken_over.load(Ordering::Relaxed);
+        let unsent = if is_ours { open(&self.spool).unsent_rows().len() as u64 } else { 0 };
+        Closed { page, unsent }
     }
 }
 
@@ -175,13 +199,13 @@ enum Stage {
 struct Told {
     page: bool,
     trouble: bool,
-    disk: bool,
     stop: bool,
 }
 
 /// The thread, from inside.
 struct Errand {
     session: Session,
+    spool: SharedSpool,
     clock: Arc<dyn Clock>,
     tell: Tell,
     shared: Arc<Shared>,
@@ -190,7 +214,7 @@ struct Errand {
     /// When the next request may go.
     due: Duration,
     /// When the last one went.
-    heard: Duration,
+    heard: Option<Duration>,
     failures: u32,
     has_told: Told,
 }
@@ -199,84 +223,26 @@ struct Errand {
 #[derive(PartialEq, Eq)]
 enum Onward {
     Yes,
-    /// There is no more to be done.
     Done,
-    /// Lines are only kept.
-    GivenUp,
 }
 
 impl Errand {
-    fn run(mut self, inbox: &Receiver<Message>) {
+    fn run(mut self) {
         loop {
-            self.listen(inbox);
-            self.note_unsent();
-            match self.step() {
-                Onward::Yes => {}
-                Onward::Done => return,
-                Onward::GivenUp => break,
-            }
-            if self.clock.wait(TICK).is_err() {
+            self.look_up();
+            if self.step() == Onward::Done || self.clock.wait(TICK).is_err() {
                 return;
             }
             self.now += TICK;
         }
-        // The lines are kept all the same, for a later run.
-        while self.stage == Stage::Watching {
-            self.listen(inbox);
-            self.note_unsent();
-            if self.clock.wait(TICK).is_err() {
-                return;
-            }
-        }
-        self.note_disk(|errand| errand.session.spool.save());
     }
 
-    /// Takes what has come.
-    fn listen(&mut self, inbox: &Receiver<Message>) {
-        loop {
-            match inbox.try_recv() {
-                Ok(Message::News(entries, summary)) => {
-                    self.session.spool.state.summary = summary;
-                    self.note_disk(|errand| errand.session.spool.append(entries).map(|_| ()));
-                }
-                Ok(Message::End(exit)) => {
-                    self.session.spool.state.exit = Some(exit);
-                    self.leave();
-                }
-                Err(TryRecvError::Empty) => return,
-                Err(TryRecvError::Disconnected) => {
-                    self.leave();
-                    return;
-                }
-            }
-        }
-    }
-
-    fn leave(&mut self) {
-        if self.stage == Stage::Watching {
+    /// Sees that no further lines come.
+    fn look_up(&mut self) {
+        if self.stage == Stage::Watching && self.shared.is_leaving.load(Ordering::Acquire) {
             self.stage = Stage::Leaving;
             self.due = self.now;
-            // Should nothing go out any more, a later run finds how far the job was.
-            self.note_disk(|errand| errand.session.spool.save());
         }
-    }
-
-    /// That lines cannot be kept is said once; they are still in memory.
-    fn note_disk(&mut self, act: impl FnOnce(&mut Errand) -> std::io::Result<()>) {
-        if !self.session.spool.is_ours() {
-            return;
-        }
-        if let Err(error) = act(self)
-            && !std::mem::replace(&mut self.has_told.disk, true)
-        {
-            self.say(Said::Trouble(format!("what is logged cannot be kept on this machine: {error}")));
-        }
-    }
-
-    fn note_unsent(&self) {
-        let is_online = self.session.is_online();
-        let unsent = if is_online { self.session.spool.unsent_rows().len() as u64 } else { 0 };
-        self.shared.unsent.store(unsent, Ordering::Relaxed);
     }
 
     fn say(&self, said: Said) {
@@ -285,18 +251,16 @@ impl Errand {
 
     /// A request, if it is time for one.
     fn step(&mut self) -> Onward {
-        let is_silent = self.now.saturating_sub(self.heard) >= SILENCE;
-        let is_first = self.heard.is_zero() && self.failures == 0;
-        let has_reason = self.session.spool.owes() || is_silent || is_first || self.stage == Stage::Leaving;
-        if self.now < self.due || !has_reason {
-            return Onward::Yes;
-        }
-        if self.stage == Stage::Leaving && self.session.is_online() && !self.session.spool.owes() {
+        let owes = open(&self.spool).owes();
+        if self.stage == Stage::Leaving && self.session.is_online() && !owes {
             self.note_page();
             return Onward::Done;
         }
+        let is_silent = self.heard.is_none_or(|heard| self.now.saturating_sub(heard) >= SILENCE);
+        if self.now < self.due || !(owes || is_silent || self.stage == Stage::Leaving) {
+            return Onward::Yes;
+        }
         let pushed = self.session.push();
-        self.note_unsent();
         self.note_page();
         match pushed {
             Ok(Pushed::Sent { has_more, is_stopped }) => {
@@ -311,13 +275,13 @@ impl Errand {
                 if self.stage == Stage::Watching { Onward::Yes } else { Onward::Done }
             }
             Ok(Pushed::TakenOver) => {
-                self.shared.unsent.store(0, Ordering::Relaxed);
+                self.shared.is_taken_over.store(true, Ordering::Relaxed);
                 self.say(Said::TakenOver);
                 Onward::Done
             }
             Err(error) if error.is_permanent() => {
                 self.say(Said::GivenUp(error.to_string()));
-                Onward::GivenUp
+                Onward::Done
             }
             Err(error) => self.bear(&error),
         }
@@ -325,7 +289,7 @@ impl Errand {
 
     fn sent(&mut self, is_stopped: bool) {
         self.failures = 0;
-        self.heard = self.now.max(TICK);
+        self.heard = Some(self.now);
         self.due = if self.stage == Stage::Watching { self.now + PAUSE } else { self.now };
         if is_stopped && !std::mem::replace(&mut self.has_told.stop, true) {
             self.shared.is_stopped.store(true, Ordering::Relaxed);
@@ -339,9 +303,8 @@ impl Errand {
             return;
         }
         let (entity, project) = self.session.place();
-        let said =
-            Said::Page { page: page.clone(), entity: entity.map(str::to_owned), project: project.to_owned() };
-        *self.shared.page.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(page);
+        let said = Said::Page { page: page.clone(), entity, project };
+        *self.shared.page.lock().unwrap_or_else(PoisonError::into_inner) = Some(page);
         self.say(said);
     }
 

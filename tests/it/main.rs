@@ -49,4 +49,5 @@ mod tls;
 mod together;
 mod transfer;
 mod upload;
+mod wandb;
 mod watching;
