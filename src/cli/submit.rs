@@ -194,7 +194,7 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
     let (attempt, pending_since) = match known {
         Known::Job(adopted) => {
             let submitted = go_on(*adopted, account, (&order, service), terminal)?;
-            plan_run(&order, (&manifest, &settled), &submitted.adopted.job, terminal)?;
+            plan_run((&order, service), (&manifest, &settled), &submitted.adopted.job, terminal)?;
             return Ok(submitted);
         }
         Known::Nothing { attempt, pending_since } => (attempt, pending_since),
@@ -216,7 +216,7 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
     let adopted = submission.create(attempt, pending_since, body).map_err(|error| service.explain(error))?;
     write_journal(service, &order.out, &account, &adopted, terminal);
     say_job(&adopted, terminal);
-    plan_run(&order, (&manifest, &settled), &adopted.job, terminal)?;
+    plan_run((&order, service), (&manifest, &settled), &adopted.job, terminal)?;
     Ok(Submitted { adopted, account, price: Some(price), wandb_url: None })
 }
 
@@ -243,12 +243,13 @@ fn bring_and_agree(
 
 /// Keeps what the job's run at W&B is to be, and what it counts for in its sweep.
 fn plan_run(
-    order: &Order,
+    (order, service): (&Order, &Service),
     (manifest, settled): (&Manifest, &Settled),
     job: &Job,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
-    let config = wandb_run::config(manifest, settled, job);
+    let mut config = wandb_run::config(manifest, settled, job);
+    config.extend(wandb_run::suggested(&service.environment));
     wandb_run::plan(&order.wandb, (&order.out, config), job, terminal);
     order.agency.as_ref().map_or(Ok(()), |agency| agency.note(&order.out, job))
 }

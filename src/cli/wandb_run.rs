@@ -112,6 +112,28 @@ pub fn config(manifest: &Manifest, settled: &Settled, job: &Job) -> Map<String, 
     config.as_object().cloned().unwrap_or_default()
 }
 
+/// The values that W&B's agent suggests, exactly as they came: the service refuses a categorical value in
+/// another dress. Nothing where no agent set `WANDB_SWEEP_PARAM_PATH`.
+pub fn suggested(environment: &Environment) -> Map<String, Value> {
+    let file = environment.get(env::WANDB_SWEEP_PARAM_PATH).map(std::fs::read_to_string);
+    file.and_then(Result::ok).map(|text| suggested_in(&text)).unwrap_or_default()
+}
+
+/// `key:` and under it `value: …`, as Python writes it.
+fn suggested_in(text: &str) -> Map<String, Value> {
+    let document: Value = serde_saphyr::from_str(text).unwrap_or_default();
+    let fields = document.as_object().into_iter().flatten();
+    let suggested = fields.filter_map(|(key, field)| {
+        let value = field.get("value")?;
+        let token = text.split_once(&format!("{key}:\n  value: "));
+        let token = token.and_then(|(_, rest)| rest.lines().next()).unwrap_or_default().trim();
+        // To Python's YAML `1e-6` is text, and a number is `1.0e-06`.
+        let is_text = value.is_f64() && token.contains('e') && !token.contains('.');
+        Some((key.clone(), if is_text { token.into() } else { value.clone() }))
+    });
+    suggested.collect()
+}
+
 /// Writes down in `out` what the run of `job` is to be, so that any later command can make it.
 pub fn plan(chosen: &Chosen, (out, config): (&Path, Map<String, Value>), job: &Job, terminal: &Terminal) {
     if matches!(chosen.way, Way::Off) {
@@ -324,5 +346,22 @@ pub fn say_handover(chosen: &Chosen, terminal: &Terminal) {
                 "your key is handed to Together, which keeps it and logs the job itself (project {project})"
             ),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suggested_values_are_echoed_in_the_dress_they_came_in() {
+        let text = "batch_size:\n  value: max\nlearning_rate:\n  value: 1.0e-06\nlora:\n  value: true\n\
+            lora_rank:\n  value: 32\nwandb_version: 1\nwarmup_ratio:\n  value: 1e-6\n";
+        let expected = json!({
+            "batch_size": "max", "learning_rate": 1e-6, "lora": true, "lora_rank": 32, "warmup_ratio": "1e-6",
+        });
+        assert_eq!(Value::Object(suggested_in(text)), expected);
+        assert!(suggested_in("- no mapping").is_empty() && suggested_in("{").is_empty());
+        assert!(suggested(&Environment::default()).is_empty());
     }
 }
