@@ -3,7 +3,7 @@
 //! Turns plain functions (`files::hand_over`, `jobs::create`) into calls and their answers
 //! into plain types, leniently. Separate from `http`, which knows no API, and from `tune`,
 //! which decides what is asked and when. The key goes to the origin of the base URL and
-//! nowhere else; no redirect is followed but by [`follow`], by hand.
+//! nowhere else; no redirect is followed but by `follow`, by hand.
 //! See <https://docs.together.ai/reference>.
 
 use std::fmt;

@@ -240,7 +240,7 @@ pub struct DownloadArgs {
     /// Only what LoRA trained
     #[arg(long, conflicts_with = "merged")]
     pub adapter: bool,
-    /// The whole model [default]
+    /// The whole model, which is the default
     #[arg(long)]
     pub merged: bool,
     /// Where to write it, a file or a directory [default: the model's name in this directory]

@@ -10,7 +10,7 @@ use crate::config::TuneChoices;
 /// Which service to speak to.
 #[derive(Debug, Clone, Args)]
 pub struct RemoteArgs {
-    /// The API, with or without /v1 [default: $TOGETHER_BASE_URL, else https://api.together.ai]
+    /// The API, with or without /v1 [default: $TOGETHER_BASE_URL, else that of Together AI]
     #[arg(long, value_name = "URL", help_heading = "Service", global = true)]
     pub base_url: Option<String>,
 }
