@@ -1,9 +1,22 @@
-//! Plain fields as `multipart/form-data`.
+//! Plain fields as `multipart/form-data`, and text as a piece of a URL.
 //!
 //! Separate because the boundary must not occur in any value, which is the one thing that
 //! can go wrong. No files: those are sent as they are.
 
 use std::fmt::Write;
+
+/// `text` as a piece of a URL: what is no letter, digit or one of `plain` is percent-encoded, byte by byte.
+pub fn percent_encoded(text: &str, plain: &[u8]) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || plain.contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
 
 /// The content type and the body for `fields`.
 pub fn encode(fields: &[(&str, String)]) -> (String, Vec<u8>) {

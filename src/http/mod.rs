@@ -23,7 +23,7 @@ use crate::http::wire::Wire;
 
 pub mod body;
 mod error;
-mod form;
+pub mod form;
 mod key;
 pub mod proxy;
 pub mod retry;

@@ -9,6 +9,8 @@ use std::net::IpAddr;
 
 use ureq::http::Uri;
 
+use crate::http::form::percent_encoded;
+
 /// Where the API is unless somebody says otherwise.
 pub const DEFAULT_BASE_URL: &str = "https://api.together.ai";
 
@@ -154,15 +156,7 @@ pub fn resolve(url: &str, location: &str) -> Option<String> {
 
 /// `text` as a value in a query.
 pub fn encode(text: &str) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
+    percent_encoded(text, b"-._~")
 }
 
 #[cfg(test)]

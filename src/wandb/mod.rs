@@ -12,6 +12,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
+use crate::http::form::percent_encoded;
 use crate::http::said::{printable, said};
 use crate::http::{self, Answer, Body, Call, Client, Key, Method, retry};
 use crate::wandb::run::RunIdentity;
@@ -247,15 +248,7 @@ impl Wandb {
 
 /// `part` as a piece of a path: what is not plain is percent-encoded, as the service does.
 pub fn encoded(part: &str) -> String {
-    let mut text = String::new();
-    for byte in part.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~=+&$@".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    text
+    percent_encoded(part, b"-_.~=+&$@")
 }
 
 #[cfg(test)]
