@@ -51,6 +51,7 @@ mod status;
 mod submit;
 pub mod svg;
 mod sweep;
+mod sweep_make;
 mod sweep_run;
 mod table;
 mod upload;

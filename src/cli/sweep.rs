@@ -4,6 +4,7 @@
 //! is started. The runs themselves are `sweep_run`'s.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -16,19 +17,24 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::prepare::prepare_corpus;
 use crate::cli::report::{Terminal, counted, printable};
 use crate::cli::service::Service;
-use crate::cli::submit::{extent, files, price, sequence_length};
-use crate::cli::sweep_run::{Combination, Runs, run_all};
+use crate::cli::submit::{files, sequence_length};
+use crate::cli::sweep_make::{Combination, Maker};
+use crate::cli::sweep_run::{Runs, Suggestions, run_all};
 use crate::cli::upload::upload_sides;
-use crate::config::{ConfigFile, DEFAULT_OUTPUT_DIR, TuneChoices};
+use crate::cli::wandb::{self, Chosen, Way};
+use crate::cli::wandb_run;
+use crate::config::{ConfigFile, DEFAULT_OUTPUT_DIR, PrepareChoices, TuneChoices};
 use crate::lock::OutputLock;
 use crate::manifest::Manifest;
-use crate::tune::book::{Book, sweep_id};
-use crate::tune::limits::{rows, settle};
-use crate::tune::model;
-use crate::tune::parameters::{Files, Parameters};
+use crate::tune::book::{Book, Trial, sweep_id};
+use crate::tune::logging::DEFAULT_PROJECT;
 use crate::tune::sweep::{Assignment, Method, Sweep, SweepError};
+use crate::wandb::sweep as wandb_sweep;
 
 const COMMAND: &str = "sweep";
+
+/// What a call of W&B may take before the start.
+const WANDB_CALL: Duration = Duration::from_secs(20);
 
 impl From<SweepError> for Failure {
     fn from(error: SweepError) -> Failure {
@@ -50,26 +56,47 @@ fn usage(message: String, hint: &str) -> Failure {
     Failure::new(Exit::Usage, "sweep", message, hint)
 }
 
-/// The values of all runs, in their order.
+/// How many runs there are at the most, where somebody said.
+fn count(sweep: &Sweep, args: &SweepRunArgs) -> Option<usize> {
+    args.count.or(sweep.run_cap).map(|count| usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+fn grid(sweep: &Sweep, args: &SweepRunArgs) -> Result<Vec<Assignment>, Failure> {
+    let hint = "give every parameter `values`, or use `method: random` with --count";
+    let grid = sweep.grid().map_err(|reason| usage(reason, hint))?;
+    Ok(grid.into_iter().take(count(sweep, args).unwrap_or(usize::MAX)).collect())
+}
+
+/// The values of all runs, in their order, where this program chooses them.
 fn assignments(sweep: &Sweep, args: &SweepRunArgs) -> Result<Vec<Assignment>, Failure> {
-    let count = args.count.or(sweep.run_cap);
-    match (sweep.method, count) {
-        (Method::Grid, count) => {
-            let grid = sweep.grid().map_err(|reason| {
-                usage(reason, "give every parameter `values`, or use `method: random` with --count")
-            })?;
-            let count = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
-            Ok(grid.into_iter().take(count).collect())
-        }
+    match (sweep.method, count(sweep, args)) {
+        (Method::Grid, _) => grid(sweep, args),
         (Method::Random, Some(count)) => {
-            Ok((0..count).map(|number| sweep.draw(args.sweep_seed, number)).collect())
+            Ok((0..count as u64).map(|number| sweep.draw(args.sweep_seed, number)).collect())
         }
-        (Method::Random, None) => {
-            Err(usage("`method: random` has no end of its own".to_owned(), "say how many runs: --count N"))
-        }
-        (Method::Bayes, _) => Err(usage(
+        (Method::Random | Method::Bayes, None) => Err(usage(
+            format!("`method: {}` has no end of its own", sweep.method),
+            "say how many runs: --count N",
+        )),
+        (Method::Bayes, Some(_)) => Err(usage(
             "`method: bayes` is W&B's: it learns from the runs it has seen".to_owned(),
-            "run it with W&B's agent (`ctxtune sweep init`), or use `method: grid` or `random`",
+            "log to W&B (export WANDB_API_KEY), or use `method: grid` or `random`",
+        )),
+    }
+}
+
+/// What is checked before the start, and how many runs there will be, where W&B chooses the values.
+fn expected(sweep: &Sweep, args: &SweepRunArgs) -> Result<(Vec<Assignment>, usize), Failure> {
+    if sweep.method == Method::Grid {
+        let grid = grid(sweep, args)?;
+        let count = grid.len();
+        return Ok((grid, count));
+    }
+    match count(sweep, args) {
+        Some(count) => Ok((sweep.probes(), count)),
+        None => Err(usage(
+            format!("`method: {}` has no end of its own", sweep.method),
+            "say how many runs: --count N",
         )),
     }
 }
@@ -85,10 +112,11 @@ fn check_metric(sweep: &Sweep) -> Result<(), Failure> {
 
 /// What the command line and the file say, and the data it is about.
 struct Setting {
+    config: Option<ConfigFile>,
     file: TuneChoices,
     out: PathBuf,
     has_source: bool,
-    data: crate::config::PrepareChoices,
+    data: PrepareChoices,
 }
 
 fn setting(args: &SweepRunArgs) -> Result<Setting, Failure> {
@@ -101,65 +129,66 @@ fn setting(args: &SweepRunArgs) -> Result<Setting, Failure> {
     let has_source = !flags.sources.is_empty() || flags.files_from.is_some();
     let data = flags.over(data);
     let out = data.output_dir.clone().unwrap_or_else(|| DEFAULT_OUTPUT_DIR.into());
-    Ok(Setting { file, out, has_source, data })
-}
-
-/// Each run's parameters: its values over the flags, over the file.
-fn parameters(
-    values: &[Assignment],
-    args: &SweepRunArgs,
-    setting: &Setting,
-    seed: u64,
-) -> Result<Vec<Parameters>, Failure> {
-    let resolve = |values: &Assignment| {
-        let chosen = TuneChoices::of_values(values)
-            .map_err(|reason| usage(reason, "a sweep varies parameters of the job; data is prepared once"))?;
-        Ok(chosen.over(args.choices.clone()).resolve(setting.file.clone(), seed))
-    };
-    values.iter().map(resolve).collect()
+    Ok(Setting { config, file, out, has_source, data })
 }
 
 fn run_sweep(args: &SweepRunArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     if args.spending.new_job {
-        return Err(usage(
-            "a sweep has no --new-job".to_owned(),
-            "a failed run is run again with `ctxtune finetune --new-job`",
-        ));
+        let hint = "a failed run is run again with `ctxtune finetune --new-job`";
+        return Err(usage("a sweep has no --new-job".to_owned(), hint));
     }
     let sweep = Sweep::read(&args.file)?;
     check_metric(&sweep)?;
-    let values = assignments(&sweep, args)?;
     let setting = setting(args)?;
+    let environment = Environment::read(args.corpus.config_path.as_deref(), terminal);
+    let chosen = wandb::resolve(&args.wandb, setting.config.as_ref(), &environment, terminal)?;
+    let is_suggested = matches!(chosen.way, Way::Online { .. });
+    let (values, count) = if is_suggested {
+        expected(&sweep, args)?
+    } else {
+        let values = assignments(&sweep, args)?;
+        let count = values.len();
+        (values, count)
+    };
+    let maker = |seed| Maker::new(args.choices.clone(), setting.file.clone(), seed);
     if args.dry_run {
         // Whatever the data, a value that is no parameter is one nowhere.
-        parameters(&values, args, &setting, 42)?;
+        values.iter().try_for_each(|values| maker(42).parameters(values).map(|_| ()))?;
         return Ok(show_plan(&sweep, &values, terminal));
     }
     let spending = Spending::of(&args.spending);
     if spending == Spending::Impossible {
         return Err(Spending::refusal());
     }
-    let environment = Environment::read(args.corpus.config_path.as_deref(), terminal);
     let service = Service::new(&args.remote, environment, signals, terminal)?;
     service.require_key()?;
     if setting.has_source {
         prepare_corpus(setting.data.clone(), signals, terminal)?;
     }
     let manifest = Manifest::read(&setting.out)?;
-    let parameters = parameters(&values, args, &setting, manifest.options.seed)?;
-    let mut runs = plan(&service, &setting.out, &manifest, parameters)?;
-    let id = sweep_id(&Value::Object(sweep.document.clone()), &runs.identity(), &manifest.train.sha256);
-    let mut book = match Book::read(&setting.out, &id)? {
+    let maker = maker(manifest.options.seed);
+    let mut runs = Runs::new(setting.out, service.account()?, manifest, maker);
+    check_all(&service, &runs, &values)?;
+    let document = Value::Object(sweep.document.clone());
+    let id = sweep_id(&document, &runs.maker.identity(), &runs.manifest.train.sha256);
+    let mut book = match Book::read(&runs.out, &id)? {
         Some(book) => book,
-        None => Book::new(id, values.clone()),
+        None => Book::new(id, Vec::new()),
     };
-    // A larger --count adds runs to those that are there.
-    for added in values.into_iter().skip(book.trials.len()) {
-        book.trials.push(crate::tune::book::Trial::new(added));
+    let is_suggested = is_suggested && (book.trials.is_empty() || book.wandb_sweep.is_some());
+    if !is_suggested {
+        // A larger --count adds runs to those that are there.
+        for added in values.iter().skip(book.trials.len()) {
+            book.trials.push(Trial::new(added.clone()));
+        }
     }
-    price_all(&service, &mut runs, &mut book, terminal)?;
-    agree(&book, spending, (&service, terminal))?;
-    book.write(&setting.out)?;
+    let open = price_all(&service, &mut runs, &mut book, (&values, count), terminal)?;
+    agree(&book, &open, (spending, &service), terminal)?;
+    if is_suggested {
+        let wanted = Wanted { sweep: &sweep, chosen: &chosen, count };
+        begin_suggestions(&service, &mut runs, &mut book, &wanted, terminal)?;
+    }
+    book.write(&runs.out)?;
     runs.metric = sweep.metric;
     runs.parallel = args.parallel.max(1);
     runs.cap = args.spending.max_cost;
@@ -167,88 +196,115 @@ fn run_sweep(args: &SweepRunArgs, signals: &Signals, terminal: &mut Terminal) ->
     Ok(run_all(&service, runs, book, terminal))
 }
 
-/// Holds every combination against its model's limits.
-fn plan(
-    service: &Service,
-    out: &Path,
-    manifest: &Manifest,
-    parameters: Vec<Parameters>,
-) -> Result<Runs, Failure> {
-    let account = service.account()?;
-    let has_val = manifest.val.is_some();
-    let mut combinations = Vec::new();
-    let mut refused: Vec<String> = Vec::new();
-    let mut known: Vec<(String, model::Chosen)> = Vec::new();
-    for mut chosen in parameters {
-        let name = chosen.base_model.value.clone();
-        let model = match known.iter().find(|(model, _)| *model == name) {
-            Some((_, model)) if chosen.from_checkpoint.is_none() => {
-                chosen.base_model.value.clone_from(&model.limits.model_name);
-                model.clone()
-            }
-            _ => {
-                let model =
-                    model::choose(&service.together, &mut chosen).map_err(|error| service.explain(error))?;
-                known.push((name, model.clone()));
-                model
-            }
-        };
-        let settled = settle(chosen, &model.limits, has_val);
-        for row in rows(&settled, &model.limits, has_val) {
-            if let Some(reason) = row.refusal {
-                let said = format!("`{}` is {}: {reason}", row.key, row.value);
-                if !refused.contains(&said) {
-                    refused.push(said);
-                }
-            }
-        }
-        combinations.push(Combination { settled, limits: model.limits });
-    }
-    if !refused.is_empty() {
-        let message = format!("the sweep asks for what the model refuses: {}", refused.join("; "));
-        let hint = "cut the lists of values to the bounds; nothing was uploaded or started";
-        return Err(Failure::new(Exit::Usage, "over_limit", message, hint));
-    }
-    Ok(Runs::new(out.to_owned(), account, manifest.clone(), combinations))
+/// A sweep whose values W&B chooses.
+struct Wanted<'w> {
+    sweep: &'w Sweep,
+    chosen: &'w Chosen,
+    count: usize,
 }
 
-/// Brings the data to the service, once for all, and asks what each run will cost.
+/// Has W&B choose the values: makes the sweep there, or goes on with the one that is there.
+fn begin_suggestions(
+    service: &Service,
+    runs: &mut Runs,
+    book: &mut Book,
+    wanted: &Wanted<'_>,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    let Way::Online { settings, .. } = &wanted.chosen.way else { return Ok(()) };
+    let wandb = wandb_run::connect(
+        settings.clone(),
+        WANDB_CALL,
+        &service.environment,
+        std::sync::Arc::clone(&service.clock),
+    )?;
+    if book.wandb_sweep.is_none() {
+        let mut document = wanted.sweep.document.clone();
+        document.insert("run_cap".to_owned(), wanted.count.into());
+        let plan = &wanted.chosen.plan;
+        let project = if plan.project.is_empty() { DEFAULT_PROJECT } else { &plan.project };
+        let entity = plan.entity.clone().unwrap_or_default();
+        let made = wandb_sweep::create(&wandb, (&entity, project), &document);
+        book.wandb_sweep = Some(made.map_err(|error| {
+            let hint = "run it again when W&B answers, or with --wandb off; no job was started";
+            Failure::new(Exit::Network, "wandb", format!("cannot make the sweep at W&B: {error}"), hint)
+        })?);
+    }
+    if let Some(sweep) = &book.wandb_sweep {
+        terminal.label("W&B", &sweep.url);
+        runs.suggestions = Some(Suggestions {
+            wandb,
+            sweep: sweep.clone(),
+            chosen: wanted.chosen.clone(),
+            count: wanted.count,
+        });
+    }
+    Ok(())
+}
+
+/// Holds every combination against its model's limits.
+fn check_all(service: &Service, runs: &Runs, values: &[Assignment]) -> Result<(), Failure> {
+    let mut refused: Vec<String> = Vec::new();
+    for values in values {
+        for said in runs.maker.make(service, values, runs.manifest.val.is_some())?.refused {
+            if !refused.contains(&said) {
+                refused.push(said);
+            }
+        }
+    }
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let message = format!("the sweep asks for what the model refuses: {}", refused.join("; "));
+    let hint = "cut the lists of values to the bounds; nothing was uploaded or started";
+    Err(Failure::new(Exit::Usage, "over_limit", message, hint))
+}
+
+/// Brings the data to the service, once for all, and asks what each run will cost: the estimates of the
+/// runs that are still to start.
 fn price_all(
     service: &Service,
     runs: &mut Runs,
     book: &mut Book,
+    (values, count): (&[Assignment], usize),
     terminal: &Terminal,
-) -> Result<(), Failure> {
+) -> Result<Vec<Option<f64>>, Failure> {
     let _lock = OutputLock::acquire(&runs.out)?;
-    let longest = runs.combinations.iter().filter_map(|of| sequence_length(&of.settled, &of.limits)).min();
+    let has_val = runs.manifest.val.is_some();
+    let made: Vec<Combination> =
+        values.iter().map(|values| runs.maker.make(service, values, has_val)).collect::<Result<_, _>>()?;
+    let longest = made.iter().filter_map(|of| sequence_length(&of.settled, &of.limits)).min();
     verify(std::slice::from_ref(&runs.out), longest, &service.signals, terminal)?;
     let uploaded = upload_sides(service, &runs.account, (&runs.out, &runs.manifest), terminal)?;
     let ids = files(&uploaded);
-    for (trial, combination) in book.trials.iter_mut().zip(&runs.combinations) {
-        if trial.job.is_none() {
-            let extent = extent(&runs.manifest, &combination.settled, &combination.limits);
-            let price = price(service, &combination.settled, ids, extent)?;
-            // What the service forbids is forbidden before the first job, too.
-            price.check(None)?;
-            trial.estimate = price.dollars;
-        }
+    (runs.train_file, runs.val_file) = (ids.train.to_owned(), ids.val.map(str::to_owned));
+    let estimates: Vec<Option<f64>> =
+        made.iter().map(|combination| runs.estimate(service, combination)).collect::<Result<_, _>>()?;
+    if book.trials.is_empty() || book.wandb_sweep.is_some() {
+        // Nobody knows yet what will be suggested: the dearest of what could be.
+        let left = count.saturating_sub(book.trials.iter().filter(|trial| trial.job.is_some()).count());
+        let dearest = estimates.iter().copied().reduce(|one, other| Some(one?.max(other?))).flatten();
+        return Ok(if estimates.len() == left { estimates } else { vec![dearest; left] });
     }
-    runs.train_file = ids.train.to_owned();
-    runs.val_file = ids.val.map(str::to_owned);
-    Ok(())
+    for (trial, estimate) in book.trials.iter_mut().zip(estimates).filter(|(trial, _)| trial.job.is_none()) {
+        trial.estimate = estimate;
+    }
+    Ok(book.trials.iter().filter(|trial| trial.job.is_none()).map(|trial| trial.estimate).collect())
 }
 
 /// A yes to the whole sweep.
-fn agree(book: &Book, spending: Spending, (service, terminal): (&Service, &Terminal)) -> Result<(), Failure> {
-    let open = book.trials.iter().filter(|trial| trial.job.is_none());
-    let estimates: Vec<Option<f64>> = open.map(|trial| trial.estimate).collect();
+fn agree(
+    book: &Book,
+    estimates: &[Option<f64>],
+    (spending, service): (Spending, &Service),
+    terminal: &Terminal,
+) -> Result<(), Failure> {
     let known: f64 = estimates.iter().flatten().sum();
     let total = book.spent() + known;
     let unknown = estimates.iter().filter(|estimate| estimate.is_none()).count();
-    terminal.label(
-        "sweep",
-        &format!("{}, {} of them still to start", counted(book.trials.len() as u64, "run"), estimates.len()),
-    );
+    let started = book.trials.iter().filter(|trial| trial.job.is_some()).count();
+    let total_runs = counted((started + estimates.len()) as u64, "run");
+    terminal.label("sweep", &format!("{total_runs}, {} of them still to start", estimates.len()));
     let gap = if unknown > 0 { format!(", and {unknown} at a price nobody knows") } else { String::new() };
     terminal.label(
         "price",
@@ -363,11 +419,6 @@ fn for_python(json: &str) -> String {
         }
     };
     json.lines().map(line).collect::<Vec<_>>().join("\n")
-}
-
-/// The ids of the uploaded files of a sweep.
-pub fn sweep_files(runs: &Runs) -> Files<'_> {
-    Files { train: &runs.train_file, val: runs.val_file.as_deref() }
 }
 
 #[cfg(test)]

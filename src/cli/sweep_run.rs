@@ -15,28 +15,29 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::overlay::{Series, overlay, overlay_picture};
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
-use crate::cli::submit::identity;
-use crate::cli::sweep::{shown_values, sweep_files};
-use crate::cli::watch::{dollars, loss};
+use crate::cli::submit::{extent, identity, price};
+use crate::cli::sweep::shown_values;
+use crate::cli::sweep_make::{Combination, Maker};
+use crate::cli::wandb::Chosen;
+use crate::cli::wandb_run::{self, Log, OnStop};
+use crate::cli::watch::{Several, dollars, loss};
 use crate::lock::OutputLock;
 use crate::manifest::Manifest;
 use crate::together::job::{Ending, Job};
-use crate::together::jobs::{self, Limits};
+use crate::together::jobs;
 use crate::tune::book::{Book, Point, Trial};
 use crate::tune::create::{Known, Renewal, Submission};
 use crate::tune::ledger::Account;
 use crate::tune::monitor::{BUDGET, MonitorError, MonitorOptions, Screen, monitor};
-use crate::tune::parameters::Settled;
+use crate::tune::parameters::Files;
 use crate::tune::progress::{News, Progress};
-use crate::tune::sweep::{Goal, Metric};
+use crate::tune::sweep::{Assignment, Goal, Metric};
+use crate::wandb::sweep::{self, Command, SweepIdentity};
+use crate::wandb::{self, Wandb};
 
-/// One combination, ready to be sent.
-pub struct Combination {
-    /// Its parameters.
-    pub settled: Settled,
-    /// What its model allows.
-    pub limits: Limits,
-}
+/// The pause between two looks of an agent that was told nothing, and how many it takes.
+const AGENT_PAUSE: Duration = Duration::from_secs(5);
+const SILENT_LOOKS: usize = 60;
 
 /// Everything the runs of a sweep share.
 pub struct Runs {
@@ -46,8 +47,10 @@ pub struct Runs {
     pub account: Account,
     /// The data.
     pub manifest: Manifest,
-    /// The combinations, one a run.
-    pub combinations: Vec<Combination>,
+    /// What makes values parameters.
+    pub maker: Maker,
+    /// Who chooses the values, if it is W&B.
+    pub suggestions: Option<Suggestions>,
     /// The training file's id.
     pub train_file: String,
     /// The validation file's id.
@@ -62,14 +65,27 @@ pub struct Runs {
     pub svg: Option<PathBuf>,
 }
 
+/// W&B as the one who chooses the values, and logs the runs.
+pub struct Suggestions {
+    /// The client.
+    pub wandb: Wandb,
+    /// The sweep there.
+    pub sweep: SweepIdentity,
+    /// How runs are logged.
+    pub chosen: Chosen,
+    /// Runs at the most.
+    pub count: usize,
+}
+
 impl Runs {
     /// Runs over this data, not yet uploaded.
-    pub fn new(out: PathBuf, account: Account, manifest: Manifest, combinations: Vec<Combination>) -> Runs {
+    pub fn new(out: PathBuf, account: Account, manifest: Manifest, maker: Maker) -> Runs {
         Runs {
             out,
             account,
             manifest,
-            combinations,
+            maker,
+            suggestions: None,
             train_file: String::new(),
             val_file: None,
             metric: Metric { name: "val/loss".to_owned(), goal: Goal::Minimize },
@@ -79,11 +95,20 @@ impl Runs {
         }
     }
 
-    /// What the jobs are asked to do where the sweep does not say: part of the sweep's identity.
-    pub fn identity(&self) -> Value {
-        let files = crate::tune::parameters::Files { train: "", val: None };
-        let body = |of: &Combination| of.settled.body(files, &of.settled.parameters.suffix.value);
-        self.combinations.first().map_or(Value::Null, body)
+    fn files(&self) -> Files<'_> {
+        Files { train: &self.train_file, val: self.val_file.as_deref() }
+    }
+
+    /// What a run of this combination is estimated at, in dollars; nothing where nobody knows.
+    ///
+    /// # Errors
+    /// When the service would not let it proceed, or a signal comes.
+    pub fn estimate(&self, service: &Service, of: &Combination) -> Result<Option<f64>, Failure> {
+        let extent = extent(&self.manifest, &of.settled, &of.limits);
+        let price = price(service, &of.settled, self.files(), extent)?;
+        // What the service forbids is forbidden before the first job, too.
+        price.check(None)?;
+        Ok(price.dollars)
     }
 }
 
@@ -122,7 +147,72 @@ impl Shared<'_> {
 
     /// The next run to go on with or to start, running ones first; nothing where the cap or a failure
     /// says stop.
-    fn claim(&self) -> Option<usize> {
+    ///
+    /// # Errors
+    /// When the one who chooses the values cannot be asked.
+    fn claim(&self, agent: &mut Option<String>) -> Result<Option<usize>, Failure> {
+        let known = self.claim_known();
+        match &self.runs.suggestions {
+            Some(suggestions) if known.is_none() && self.state().failure.is_none() => {
+                self.claim_suggested(suggestions, agent)
+            }
+            _ => Ok(known),
+        }
+    }
+
+    /// Asks W&B for the next values, and takes their run.
+    fn claim_suggested(
+        &self,
+        suggestions: &Suggestions,
+        agent: &mut Option<String>,
+    ) -> Result<Option<usize>, Failure> {
+        let trouble = |error: wandb::Error| {
+            let hint = "run it again when W&B answers: it goes on with the same sweep";
+            Failure::new(Exit::Network, "wandb", format!("W&B suggests no values: {error}"), hint)
+        };
+        if self.state().book.trials.len() >= suggestions.count {
+            return Ok(None);
+        }
+        if agent.is_none() {
+            *agent = Some(sweep::register(&suggestions.wandb, &suggestions.sweep).map_err(trouble)?);
+        }
+        let agent = agent.as_deref().unwrap_or_default();
+        for _ in 0..SILENT_LOOKS {
+            match sweep::next(&suggestions.wandb, agent).map_err(trouble)?.into_iter().next() {
+                Some(Command::Run { run, values }) => return self.add(run, values),
+                Some(Command::Exit) => return Ok(None),
+                None => {
+                    let stopped = self.service.clock.wait(AGENT_PAUSE);
+                    stopped.map_err(|stopped| self.service.explain(stopped))?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes a suggested run into the book, if the model allows it and the cap has room for it.
+    fn add(&self, run: String, values: Assignment) -> Result<Option<usize>, Failure> {
+        let has_val = self.runs.manifest.val.is_some();
+        let combination = self.runs.maker.make(self.service, &values, has_val)?;
+        if let Some(refused) = combination.refused.first() {
+            let hint = "cut the parameters of the sweep to the model's bounds";
+            return Err(Failure::new(Exit::Usage, "over_limit", format!("W&B suggests {refused}"), hint));
+        }
+        let estimate = self.runs.estimate(self.service, &combination)?;
+        let mut state = self.state();
+        if !state.book.has_room_for(estimate, self.runs.cap) {
+            return Ok(None);
+        }
+        let mut trial = Trial::new(values);
+        (trial.wandb_run_id, trial.estimate) = (Some(run), estimate);
+        state.book.trials.push(trial);
+        state.book.write(&self.runs.out)?;
+        let index = state.book.trials.len() - 1;
+        state.claimed.insert(index);
+        Ok(Some(index))
+    }
+
+    fn claim_known(&self) -> Option<usize> {
         let mut state = self.state();
         if state.failure.is_some() {
             return None;
@@ -153,8 +243,14 @@ impl Shared<'_> {
 
 /// One thread's work: one run after the other.
 fn work(shared: &Shared<'_>) {
-    while let Some(index) = shared.claim() {
-        if let Err(failure) = run_one(shared, index) {
+    let mut agent = None;
+    loop {
+        let done = match shared.claim(&mut agent) {
+            Ok(Some(index)) => run_one(shared, index),
+            Ok(None) => return,
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = done {
             shared.state().failure.get_or_insert(failure);
         }
     }
@@ -167,7 +263,14 @@ fn run_one(shared: &Shared<'_>, index: usize) -> Result<(), Failure> {
     }
     let options = MonitorOptions { poll: None, timeout: None, budget: BUDGET };
     let mut screen = RunScreen { shared, index };
-    match monitor(&shared.service.together, &job.id, &options, &mut screen) {
+    let mut log = begin_log(shared, index, &job);
+    let logged = log.as_mut().map(|log| log as &mut dyn Screen);
+    let mut screens = Several([Some(&mut screen as &mut dyn Screen), logged].into_iter().flatten().collect());
+    let watched = monitor(&shared.service.together, &job.id, &options, &mut screens);
+    if let Some(log) = log {
+        log.close();
+    }
+    match watched {
         Ok(finished) => record(shared, index, &finished.progress),
         Err(MonitorError { cause, .. }) => {
             let failure = match cause {
@@ -182,12 +285,33 @@ fn run_one(shared: &Shared<'_>, index: usize) -> Result<(), Failure> {
     }
 }
 
+/// Begins to log a run that W&B suggested, with its values exactly as they came.
+fn begin_log<'l>(shared: &Shared<'l>, index: usize, job: &Job) -> Option<Log<'l>> {
+    let suggestions = shared.runs.suggestions.as_ref()?;
+    let (values, run) = {
+        let state = shared.state();
+        let trial = &state.book.trials[index];
+        (trial.values.clone(), trial.wandb_run_id.clone()?)
+    };
+    let has_val = shared.runs.manifest.val.is_some();
+    let combination = shared.runs.maker.make(shared.service, &values, has_val).ok()?;
+    let mut chosen = suggestions.chosen.clone();
+    chosen.plan.run = run;
+    chosen.plan.sweep = Some(suggestions.sweep.name.clone());
+    chosen.plan.entity = Some(suggestions.sweep.entity.clone());
+    chosen.plan.project.clone_from(&suggestions.sweep.project);
+    let mut config = wandb_run::config(&shared.runs.manifest, &combination.settled, job);
+    config.extend(values);
+    wandb_run::plan(&chosen, (&shared.runs.out, config), job, shared.terminal);
+    Log::begin(shared.service, (&chosen, OnStop::Report), (&job.id, Some(&shared.runs.out)), shared.terminal)
+}
+
 /// Finds the run's job, or creates it; one thread at a time, since OUT has one lock.
 fn submit(shared: &Shared<'_>, index: usize) -> Result<Job, Failure> {
     let Shared { service, runs, .. } = shared;
     let mut state = shared.state();
     let trial = &state.book.trials[index];
-    let combination = &runs.combinations[index];
+    let combination = runs.maker.make(service, &trial.values, runs.manifest.val.is_some())?;
     let identity =
         identity(&runs.account, &runs.manifest, &combination.settled, trial.wandb_run_id.as_deref());
     let _lock = OutputLock::acquire(&runs.out)?;
@@ -205,7 +329,7 @@ fn submit(shared: &Shared<'_>, index: usize) -> Result<Job, Failure> {
         Known::Job(adopted) => adopted.job,
         Known::Nothing { attempt, pending_since } => {
             let suffix = format!("{}-{}", combination.settled.parameters.suffix.value, identity.tag(attempt));
-            let body = combination.settled.body(sweep_files(runs), &suffix);
+            let body = combination.settled.body(runs.files(), &suffix);
             submission.create(attempt, pending_since, body).map_err(|error| service.explain(error))?.job
         }
     };
@@ -303,8 +427,12 @@ fn end(
     if let Some(failure) = failure {
         return terminal.fail("sweep", &failure, fields);
     }
-    let left = book.trials.iter().filter(|trial| !trial.has_ended()).count();
-    if left > 0 {
+    let wanted = runs.suggestions.as_ref().map_or(0, |suggestions| suggestions.count);
+    let ended = book.trials.iter().filter(|trial| trial.has_ended()).count();
+    let left = book.trials.len().max(wanted) - ended;
+    if left == 0 {
+        finish_suggestions(runs, terminal);
+    } else {
         terminal.warn(&format!("{left} runs were not started: one more could cost more than --max-cost"));
     }
     let best = ranking.iter().find_map(|(index, _)| book.trials[*index].model.clone());
@@ -320,6 +448,15 @@ fn end(
     }
     terminal.label("spent", &dollars(book.spent()));
     terminal.succeed("sweep", best.as_deref().map(str::as_bytes), fields)
+}
+
+/// Says at W&B that the sweep is over; that this fails is said and changes nothing.
+fn finish_suggestions(runs: &Runs, terminal: &Terminal) {
+    if let Some(suggestions) = &runs.suggestions {
+        if let Err(error) = sweep::finish(&suggestions.wandb, &suggestions.sweep) {
+            terminal.warn(&printable(&format!("W&B: the sweep is not marked as finished: {error}")));
+        }
+    }
 }
 
 fn table(runs: &Runs, book: &Book, ranking: &[(usize, Point)], terminal: &Terminal) {

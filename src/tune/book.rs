@@ -13,6 +13,7 @@ use crate::manifest::Hex;
 use crate::together::job::JobId;
 use crate::tune::ledger::{LedgerError, read_ledger, write_ledger};
 use crate::tune::sweep::{Assignment, Goal};
+use crate::wandb::sweep::SweepIdentity;
 
 const SCHEMA: &str = "ctxtune.sweep/1";
 
@@ -113,7 +114,7 @@ pub struct Book {
     /// What makes it the same sweep.
     pub id: String,
     /// The sweep at W&B, if there is one.
-    pub wandb_sweep: Option<String>,
+    pub wandb_sweep: Option<SweepIdentity>,
     /// The runs, in the order in which they are started.
     pub trials: Vec<Trial>,
 }
@@ -149,7 +150,8 @@ impl Book {
 
     /// What all its runs count for together, in dollars.
     pub fn spent(&self) -> f64 {
-        self.trials.iter().map(Trial::counted_cost).sum()
+        // The sum of nothing is -0.
+        self.trials.iter().map(Trial::counted_cost).sum::<f64>() + 0.0
     }
 
     /// Whether one more run at this estimate keeps the cap. Without an estimate none does.

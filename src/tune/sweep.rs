@@ -173,6 +173,24 @@ impl Sweep {
         Ok(grid)
     }
 
+    /// Combinations that hold every value of every list, and both ends of every range, at least once: what
+    /// is checked where somebody else chooses the values.
+    pub fn probes(&self) -> Vec<Assignment> {
+        let extremes = |domain: &Domain| match domain {
+            Domain::Values(values) => values.clone(),
+            Domain::IntUniform(least, most) => vec![Value::from(*least), Value::from(*most)],
+            Domain::Uniform(least, most) | Domain::LogUniform(least, most) => vec![real(*least), real(*most)],
+        };
+        let extremes: Vec<(String, Vec<Value>)> =
+            self.parameters.iter().map(|(name, domain)| (name.clone(), extremes(domain))).collect();
+        let count = extremes.iter().map(|(_, values)| values.len()).max().unwrap_or(0);
+        let probe = |index: usize| {
+            let value = |values: &Vec<Value>| values[index.min(values.len() - 1)].clone();
+            extremes.iter().map(|(name, values)| (name.clone(), value(values))).collect()
+        };
+        (0..count).map(probe).collect()
+    }
+
     /// The draw with this number, counted from 0.
     pub fn draw(&self, seed: u64, number: u64) -> Assignment {
         let value =
@@ -329,6 +347,20 @@ parameters:
 
     /// What Python computes for the draw named in the test above.
     const PYTHON: u64 = 7147651969958625;
+
+    #[test]
+    fn probes_hold_every_value_and_both_ends() {
+        let text =
+            "method: bayes\nparameters:\n  lora_rank: {values: [8, 16, 128]}\n  n_epochs: {min: 1, max: 4}\n";
+        let probes = Sweep::parse(text).unwrap().probes();
+        let of = |name: &str| -> Vec<Value> {
+            probes.iter().flatten().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect()
+        };
+        assert_eq!(
+            (of("lora_rank"), of("n_epochs")),
+            (vec![json!(8), json!(16), json!(128)], vec![json!(1), json!(4), json!(4)])
+        );
+    }
 
     #[test]
     fn numbers_that_python_takes_for_text_are_numbers() {

@@ -22,6 +22,7 @@ pub mod logged;
 pub mod offline;
 pub mod run;
 pub mod session;
+pub mod sweep;
 pub mod worker;
 
 /// Where the service is, unless somebody says otherwise.

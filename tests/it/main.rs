@@ -45,6 +45,7 @@ mod secrets;
 mod server;
 mod service;
 mod support;
+mod sweep;
 mod tls;
 mod together;
 mod transfer;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::cli::args::{CorpusArgs, RemoteArgs, SpendingArgs, Voice};
+use crate::cli::args::{CorpusArgs, RemoteArgs, SpendingArgs, Voice, WandbArgs};
 use crate::config::TuneChoices;
 
 const SWEEP_HELP: &str = "\
@@ -78,6 +78,9 @@ pub struct SweepRunArgs {
     /// What the jobs are asked to do, where the sweep does not say.
     #[command(flatten)]
     pub choices: TuneChoices,
+    /// Who logs, and suggests values.
+    #[command(flatten)]
+    pub wandb: WandbArgs,
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,

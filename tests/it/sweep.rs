@@ -1,0 +1,233 @@
+//! Sweeps by this program: with values of its own and with W&B's, within one cap, once.
+
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use ctxtune::env;
+use ctxtune::rehearsal::faults::{Action, Rule, Side, When};
+use ctxtune::rehearsal::{Script, Seen, Stage, WANDB_KEY};
+use serde_json::{Value, json};
+
+use crate::support::{Outcome, Rehearsal};
+
+/// The seed's sweep with fewer values, its rank list cut to the model's cap.
+const SWEEP: &str = "program: training/finetune_socialized_context.py
+method: METHOD
+metric:
+  name: val/loss
+  goal: minimize
+parameters:
+  learning_rate:
+    values: [1e-6, 5e-5]
+  n_epochs:
+    values: [2, 3]
+  lora_rank:
+    values: [32]
+";
+
+fn quick() -> Script {
+    Script { job_seconds: 0.2, verdict_seconds: 0.0, ..Script::default() }
+}
+
+fn scene(method: &str) -> Rehearsal {
+    with(method, Rehearsal::with(quick()))
+}
+
+fn with(method: &str, rehearsal: Rehearsal) -> Rehearsal {
+    rehearsal.dir.corpus(10);
+    rehearsal.dir.write("sweep.yaml", SWEEP.replace("METHOD", method));
+    rehearsal
+}
+
+fn sweep(rehearsal: &Rehearsal, flags: &[&str]) -> Command {
+    let fixed = ["sweep", "run", "sweep.yaml", "--data-dir=corpus", "--output-dir=out", "--no-sync"];
+    let mut command = rehearsal.command(fixed.iter().chain(flags));
+    command.env("NETRC", "/nonexistent").stdin(Stdio::null());
+    command
+}
+
+fn run(rehearsal: &Rehearsal, flags: &[&str]) -> Outcome {
+    Outcome::of(sweep(rehearsal, flags))
+}
+
+fn with_wandb(rehearsal: &Rehearsal, flags: &[&str]) -> Outcome {
+    let mut command = sweep(rehearsal, flags);
+    command.env(env::WANDB_API_KEY, WANDB_KEY).env(env::WANDB_BASE_URL, rehearsal.server.url());
+    Outcome::of(command)
+}
+
+/// What all four runs are estimated at together.
+fn total(rehearsal: &Rehearsal) -> f64 {
+    let refused = run(rehearsal, &["--max-cost=0", "--json"]).expect(9);
+    let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+    let amount = message.split('$').nth(1).unwrap();
+    amount[..amount.find(',').unwrap()].parse().unwrap()
+}
+
+#[test]
+fn a_grid_runs_to_a_ranked_table_with_one_job_a_combination() {
+    let rehearsal = scene("grid");
+    let outcome = run(&rehearsal, &["--yes", "--parallel=2", "--svg=curves.svg", "--json"]).expect(0);
+    let document = outcome.document("sweep", json!({
+        "sweep": "string", "metric": "string", "spent_dollars": "number",
+        "runs": [{
+            "run": "integer", "rank": "integer",
+            "parameters": { "learning_rate": "number", "n_epochs": "integer", "lora_rank": "integer" },
+            "job": "string", "status": "string", "value": "number", "step": "integer",
+            "last": { "step": "integer", "value": "number" }, "best": { "step": "integer", "value": "number" },
+            "estimated_dollars": "number", "price_dollars": "number", "model": "string",
+        }],
+    }));
+    let runs = document["runs"].as_array().unwrap();
+    assert_eq!((runs.len(), rehearsal.server.jobs_created()), (4, 4));
+    let ranks: BTreeSet<u64> = runs.iter().map(|run| run["rank"].as_u64().unwrap()).collect();
+    assert_eq!(ranks, (1..=4).collect());
+    let by_rank = |rank: u64| runs.iter().find(|run| run["rank"] == rank).unwrap()["value"].as_f64().unwrap();
+    assert!(by_rank(1) <= by_rank(2) && by_rank(2) <= by_rank(3) && by_rank(3) <= by_rank(4));
+    assert!(rehearsal.dir.read("curves.svg").contains("<polyline"));
+    assert!(rehearsal.server.violations().is_empty(), "{:?}", rehearsal.server.violations());
+    // Again: everything is there.
+    let again = run(&rehearsal, &["--yes"]).expect(0);
+    assert!(again.stdout.starts_with("rehearsal/"), "{}", again.stdout);
+    assert_eq!(rehearsal.server.jobs_created(), 4);
+}
+
+#[test]
+fn a_plan_above_the_cap_starts_nothing() {
+    let rehearsal = scene("grid");
+    assert!(total(&rehearsal) > 0.0);
+    assert_eq!(rehearsal.server.jobs_created(), 0);
+    run(&rehearsal, &["--max-cost=100"]).expect(0);
+    assert_eq!(rehearsal.server.jobs_created(), 4);
+}
+
+#[test]
+fn nobody_is_asked_nothing_is_sent_without_consent() {
+    let rehearsal = scene("grid");
+    run(&rehearsal, &[]).expect(9);
+    run(&rehearsal, &["--dry-run"]).expect(0);
+    assert!(rehearsal.server.seen().is_empty());
+}
+
+#[test]
+fn a_value_over_the_cap_of_the_model_is_refused_before_anything_is_uploaded() {
+    let rehearsal = scene("grid");
+    rehearsal.dir.write("sweep.yaml", SWEEP.replace("METHOD", "grid").replace("[32]", "[32, 64, 128]"));
+    let refused = run(&rehearsal, &["--yes"]).expect(2);
+    assert!(refused.stderr.contains("`lora_rank` is 128: it is 1 to 64"), "{}", refused.stderr);
+    rehearsal.dir.write("sweep.yaml", SWEEP.replace("METHOD", "grid").replace("lora_rank", "lora_rnk"));
+    let refused = run(&rehearsal, &["--yes"]).expect(2);
+    assert!(refused.stderr.contains("did you mean `lora_rank`"), "{}", refused.stderr);
+    assert!(!rehearsal.server.seen().iter().any(|seen| seen.path.starts_with("/v1/files")));
+}
+
+#[test]
+fn methods_without_an_end_need_a_count_and_bayes_needs_wandb() {
+    let rehearsal = scene("random");
+    assert!(run(&rehearsal, &["--yes"]).expect(2).stderr.contains("--count"));
+    run(&rehearsal, &["--yes", "--count=2"]).expect(0);
+    let rehearsal = scene("bayes");
+    assert!(run(&rehearsal, &["--yes", "--count=2"]).expect(2).stderr.contains("W&B"));
+    assert!(with_wandb(&rehearsal, &["--yes"]).expect(2).stderr.contains("--count"));
+    assert_eq!(rehearsal.server.jobs_created(), 0);
+}
+
+#[test]
+fn a_refused_creation_stops_the_sweep_and_a_second_run_goes_on() {
+    let rehearsal = scene("grid");
+    let (headers, body) = (Vec::new(), String::new());
+    let refuse = Rule {
+        method: Some("POST".to_owned()),
+        path: "/v1/fine-tunes$".to_owned(),
+        when: When::Nth(vec![2]),
+        times: None,
+        action: Action::Status { status: 400, headers, body, side: Side::Before },
+    };
+    rehearsal.server.set_script(|script| script.faults.rules.push(refuse));
+    run(&rehearsal, &["--yes"]).expect(1);
+    assert_eq!(rehearsal.server.jobs_created(), 1);
+    run(&rehearsal, &["--yes"]).expect(0);
+    assert_eq!(rehearsal.server.jobs_created(), 4);
+}
+
+/// Every run's rows, by kind and step.
+fn rows(run: &ctxtune::rehearsal::WandbRun) -> Vec<(&'static str, u64)> {
+    let kinds = ["train/loss", "eval/loss"];
+    let row = |row: &Value| {
+        let kind = kinds.into_iter().find(|kind| row.get(*kind).is_some())?;
+        Some((kind, row["train/step"].as_u64()?))
+    };
+    run.history.iter().filter_map(row).collect()
+}
+
+#[test]
+fn wandb_suggests_values_and_every_row_arrives_once() {
+    for method in ["grid", "random", "bayes"] {
+        let rehearsal = scene(method);
+        with_wandb(&rehearsal, &["--yes", "--count=4", "--parallel=2"]).expect(0);
+        let runs = rehearsal.server.wandb_runs();
+        let sweeps = rehearsal.server.wandb_sweeps();
+        assert_eq!((runs.len(), sweeps.len()), (4, 1), "{method}");
+        assert_eq!(sweeps[0].state, "FINISHED", "{method}");
+        for run in &runs {
+            assert_eq!(
+                (run.state.as_str(), run.sweep.as_deref()),
+                ("finished", Some(sweeps[0].name.as_str()))
+            );
+            let rows = rows(run);
+            let distinct: BTreeSet<_> = rows.iter().collect();
+            assert_eq!(distinct.len(), rows.len(), "{method}: {rows:?}");
+            assert!(rows.iter().any(|(kind, _)| *kind == "eval/loss"), "{method}");
+            assert!(run.summary["val/loss"].is_f64(), "{method}: {}", run.summary);
+        }
+        assert!(rehearsal.server.violations().is_empty(), "{:?}", rehearsal.server.violations());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn killed_anywhere_a_sweep_goes_on_without_a_second_job() {
+    for wandb in [false, true] {
+        let child: Arc<Mutex<Option<u32>>> = Arc::default();
+        let is_done = Arc::new(AtomicBool::new(false));
+        let (process, done) = (Arc::clone(&child), Arc::clone(&is_done));
+        // The second job exists, and nobody is told.
+        let created = Mutex::new(0);
+        let watch = move |stage: Stage, seen: &Seen| {
+            let is_create = seen.method == "POST" && seen.path == "/v1/fine-tunes" && stage == Stage::Acted;
+            if !is_create || done.load(Ordering::SeqCst) {
+                return;
+            }
+            let mut created = created.lock().unwrap();
+            *created += 1;
+            if *created == 2 {
+                done.store(true, Ordering::SeqCst);
+                let process = process.lock().unwrap().unwrap().to_string();
+                let kill = ["-c", "kill -s KILL \"$0\"", process.as_str()];
+                assert!(Command::new("sh").args(kill).status().unwrap().success());
+            }
+        };
+        let rehearsal = with("grid", Rehearsal::watched(quick(), Arc::new(watch)));
+        let command = || {
+            let mut command = sweep(&rehearsal, &["--yes"]);
+            command.env(env::CTXTUNE_GRACE_SECONDS, "0.05");
+            if wandb {
+                command.env(env::WANDB_API_KEY, WANDB_KEY).env(env::WANDB_BASE_URL, rehearsal.server.url());
+            }
+            command
+        };
+        let started = {
+            let mut slot = child.lock().unwrap();
+            let started = command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            *slot = Some(started.id());
+            started
+        };
+        let mut started = started;
+        assert!(!started.wait().unwrap().success());
+        assert!(is_done.load(Ordering::SeqCst));
+        Outcome::of(command()).expect(0);
+        assert_eq!(rehearsal.server.jobs_created(), 4, "with W&B: {wandb}");
+    }
+}
