@@ -53,6 +53,7 @@ pub mod svg;
 mod sweep;
 mod sweep_make;
 mod sweep_run;
+mod sweep_table;
 mod table;
 mod upload;
 mod wandb;

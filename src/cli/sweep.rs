@@ -167,9 +167,21 @@ fn run_sweep(args: &SweepRunArgs, signals: &Signals, terminal: &mut Terminal) ->
     }
     let manifest = Manifest::read(&setting.out)?;
     let maker = maker(manifest.options.seed);
-    let mut runs = Runs::new(setting.out, service.account()?, manifest, maker);
+    let runs = Runs::new(setting.out, service.account()?, manifest, maker);
     check_all(&service, &runs, &values)?;
-    let document = Value::Object(sweep.document.clone());
+    let wanted = Wanted { sweep: &sweep, chosen: &chosen, values, count };
+    start(args, (service, runs), &wanted, (spending, is_suggested), terminal)
+}
+
+/// Prices, asks, and runs a sweep that can be run.
+fn start(
+    args: &SweepRunArgs,
+    (service, mut runs): (Service, Runs),
+    wanted: &Wanted<'_>,
+    (spending, is_suggested): (Spending, bool),
+    terminal: &mut Terminal,
+) -> Result<Exit, Failure> {
+    let document = Value::Object(wanted.sweep.document.clone());
     let id = sweep_id(&document, &runs.maker.identity(), &runs.manifest.train.sha256);
     let mut book = match Book::read(&runs.out, &id)? {
         Some(book) => book,
@@ -178,28 +190,28 @@ fn run_sweep(args: &SweepRunArgs, signals: &Signals, terminal: &mut Terminal) ->
     let is_suggested = is_suggested && (book.trials.is_empty() || book.wandb_sweep.is_some());
     if !is_suggested {
         // A larger --count adds runs to those that are there.
-        for added in values.iter().skip(book.trials.len()) {
+        for added in wanted.values.iter().skip(book.trials.len()) {
             book.trials.push(Trial::new(added.clone()));
         }
     }
-    let open = price_all(&service, &mut runs, &mut book, (&values, count), terminal)?;
+    let open = price_all(&service, &mut runs, &mut book, wanted, terminal)?;
     agree(&book, &open, (spending, &service), terminal)?;
     if is_suggested {
-        let wanted = Wanted { sweep: &sweep, chosen: &chosen, count };
-        begin_suggestions(&service, &mut runs, &mut book, &wanted, terminal)?;
+        begin_suggestions(&service, &mut runs, &mut book, wanted, terminal)?;
     }
     book.write(&runs.out)?;
-    runs.metric = sweep.metric;
+    runs.metric = wanted.sweep.metric.clone();
     runs.parallel = args.parallel.max(1);
     runs.cap = args.spending.max_cost;
     runs.svg.clone_from(&args.svg);
     Ok(run_all(&service, runs, book, terminal))
 }
 
-/// A sweep whose values W&B chooses.
+/// What is to be tried: the values of all runs or, where W&B chooses them, what it could choose.
 struct Wanted<'w> {
     sweep: &'w Sweep,
     chosen: &'w Chosen,
+    values: Vec<Assignment>,
     count: usize,
 }
 
@@ -266,7 +278,7 @@ fn price_all(
     service: &Service,
     runs: &mut Runs,
     book: &mut Book,
-    (values, count): (&[Assignment], usize),
+    Wanted { values, count, .. }: &Wanted<'_>,
     terminal: &Terminal,
 ) -> Result<Vec<Option<f64>>, Failure> {
     let _lock = OutputLock::acquire(&runs.out)?;
