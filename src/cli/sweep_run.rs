@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::Map;
 
+use crate::cli::agent::wait_for_lock;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
@@ -21,7 +22,6 @@ use crate::cli::sweep_table::end;
 use crate::cli::wandb::Chosen;
 use crate::cli::wandb_run::{self, Log, OnStop};
 use crate::cli::watch::{Several, loss};
-use crate::lock::OutputLock;
 use crate::manifest::Manifest;
 use crate::together::job::{Ending, Job};
 use crate::together::jobs;
@@ -314,7 +314,7 @@ fn submit(shared: &Shared<'_>, index: usize) -> Result<Job, Failure> {
     let combination = runs.maker.make(service, &trial.values, runs.manifest.val.is_some())?;
     let identity =
         identity(&runs.account, &runs.manifest, &combination.settled, trial.wandb_run_id.as_deref());
-    let _lock = OutputLock::acquire(&runs.out)?;
+    let lock = wait_for_lock(&runs.out, service)?;
     let submission = Submission {
         together: &service.together,
         out: &runs.out,
@@ -338,6 +338,8 @@ fn submit(shared: &Shared<'_>, index: usize) -> Result<Job, Failure> {
     trial.job = Some(job.id.clone());
     trial.status = Some(job.status.as_str().to_owned());
     state.book.write(&runs.out)?;
+    // In this order: who has the state may take the lock.
+    drop(lock);
     drop(state);
     shared.say(index, &values);
     Ok(job)
