@@ -27,6 +27,7 @@ mod list;
 mod publish;
 pub mod read;
 pub mod record;
+pub mod records;
 pub mod reject;
 mod run;
 pub mod scan;
