@@ -5,6 +5,11 @@
 //! for all stories of a source, within `pace` and `budget`, each into a `file` of its own.
 //! Here the engine and the transport meet, and nowhere else. It knows no terminal and no variable.
 
+pub mod ask;
+pub mod budget;
+pub mod file;
+pub mod many;
+pub mod pace;
 pub mod prompt;
 pub mod request;
 pub mod story;

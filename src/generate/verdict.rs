@@ -32,6 +32,17 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// All of them.
+    pub const ALL: [Fault; 7] = [
+        Fault::Cut,
+        Fault::Empty,
+        Fault::NotJson,
+        Fault::Shape,
+        Fault::Agents,
+        Fault::Timesteps,
+        Fault::Refused,
+    ];
+
     /// Its name for scripts.
     pub fn as_str(self) -> &'static str {
         match self {
