@@ -107,22 +107,19 @@ impl Choice<'_> {
             return Err(missing(message.to_owned(), "its /v1/models lists them"));
         }
         let runs: Vec<Run> = Run::read_all(&out)?.into_iter().filter(|run| run.account.api == api).collect();
-        let known = runs.iter().rev().find_map(|run| Some((run.model.clone()?, run.clone())));
-        known.map(|(model, run)| (model, Some(run))).ok_or_else(|| {
-            match runs.last().and_then(|run| run.job.as_ref()) {
-                Some(job) => missing(
-                    format!(
-                        "the job {job} of `{}` has no tuned model yet, as far as is known here",
-                        out.display()
-                    ),
-                    "`ctxtune monitor` asks how it stands; else name a model with --model",
-                ),
-                None => missing(
-                    format!("`{}` knows no tuned model at {api}", out.display()),
-                    "name one with --model, or its directory with --out",
-                ),
+        // A job has a name for its model long before it has the model.
+        let is_done = |run: &&Run| run.status.as_deref().is_some_and(|status| status == "completed");
+        let with_model = || runs.iter().rev().filter(|run| run.model.is_some());
+        if let Some(run) = with_model().find(is_done).or_else(|| with_model().next()) {
+            if let (Some(job), Some(status), false) = (&run.job, &run.status, is_done(&run)) {
+                terminal.say(&printable(&format!(
+                    "the job {job} was {status} when it was last asked for: `ctxtune monitor {job}` asks how it stands"
+                )));
             }
-        })
+            return Ok((run.model.clone().unwrap_or_default(), Some(run.clone())));
+        }
+        let message = format!("`{}` knows no tuned model at {api}", out.display());
+        Err(missing(message, "name one with --model, or its directory with --out"))
     }
 
     /// The template of prompts, and where it comes from, for people.

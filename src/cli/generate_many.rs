@@ -250,9 +250,7 @@ fn conclude(setup: &Setup, dir: &Path, result: Ended, terminal: &mut Terminal) -
     }
     match failure(setup, dir, (&scan, &tally, invalid.len()), end) {
         Some(failure) => terminal.fail(COMMAND, &failure, fields),
-        None => {
-            terminal.succeed(COMMAND, Some(dir.as_os_str().as_encoded_bytes()), fields)
-        }
+        None => terminal.succeed(COMMAND, Some(dir.as_os_str().as_encoded_bytes()), fields),
     }
 }
 

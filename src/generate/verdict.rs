@@ -153,7 +153,7 @@ fn written(record: &Record<'_>, form: Form) -> String {
     example.messages.into_iter().map(|message| message.content).collect()
 }
 
-/// Agents who are the same in every step, and timesteps that count up by one from 0 or 1.
+/// Agents who are the same in every step, and timesteps in sequence.
 fn consistent(context: &Context<'_>) -> Result<(), Flaw> {
     let agents = &context.agents_names;
     let agents_flaw = |reason: String| Err(Flaw::new(Fault::Agents, reason));
@@ -165,7 +165,6 @@ fn consistent(context: &Context<'_>) -> Result<(), Flaw> {
             return agents_flaw(format!("agents_names has `{name}` twice"));
         }
     }
-    let mut expected = None;
     for (index, step) in context.steps.iter().enumerate() {
         let lists = [("observations", context.observations(step)), ("actions", context.actions(step))];
         for (what, pairs) in lists {
@@ -173,19 +172,38 @@ fn consistent(context: &Context<'_>) -> Result<(), Flaw> {
                 return agents_flaw(format!("{what} of step {index} {reason}"));
             }
         }
-        let said = number(step.timestep);
-        let is_next = match expected {
-            None => matches!(said, Some(0 | 1)),
-            Some(expected) => said == Some(expected),
-        };
-        if !is_next {
-            let expected = expected.map_or_else(|| "0 or 1".to_owned(), |number| number.to_string());
-            let reason = format!("step {index} has the timestep {}, not {expected}", shown(step.timestep));
-            return Err(Flaw::new(Fault::Timesteps, reason));
-        }
-        expected = said.map(|number| number + 1);
     }
-    Ok(())
+    in_sequence(context)
+}
+
+/// Timesteps that count up by one from 0 or 1; or names (`07:30`), each of them once.
+fn in_sequence(context: &Context<'_>) -> Result<(), Flaw> {
+    let flaw = |index: usize, what: String| {
+        let timestep = shown(context.steps[index].timestep);
+        Err(Flaw::new(Fault::Timesteps, format!("step {index} has the timestep `{timestep}`, {what}")))
+    };
+    let numbers: Vec<Option<i128>> = context.steps.iter().map(|step| number(step.timestep)).collect();
+    let Some(first) = numbers[0] else {
+        for (index, step) in context.steps.iter().enumerate() {
+            let is_again =
+                context.steps[..index].iter().any(|other| shown(other.timestep) == shown(step.timestep));
+            if is_again || numbers[index].is_some() {
+                return flaw(
+                    index,
+                    if is_again { "which an earlier one has" } else { "the first has a name" }.to_owned(),
+                );
+            }
+        }
+        return Ok(());
+    };
+    if !(0..=1).contains(&first) {
+        return flaw(0, "not 0 or 1".to_owned());
+    }
+    let expected = first..;
+    match numbers.iter().zip(expected).position(|(said, expected)| *said != Some(expected)) {
+        Some(index) => flaw(index, format!("not {}", first + index as i128)),
+        None => Ok(()),
+    }
 }
 
 fn inconsistency(agents: &[&str], pairs: &[AgentText<'_>]) -> Option<String> {
@@ -205,8 +223,8 @@ fn number(timestep: Timestep<'_>) -> Option<i128> {
 
 fn shown(timestep: Timestep<'_>) -> String {
     match timestep {
-        Timestep::Number(number) => format!("`{number}`"),
-        Timestep::Text(text) => format!("`{}`", text.as_written()),
+        Timestep::Number(number) => number.to_string(),
+        Timestep::Text(text) => text.as_written().to_owned(),
     }
 }
 
@@ -294,13 +312,21 @@ mod tests {
             let all: Vec<String> = timesteps.iter().map(|timestep| step(timestep)).collect();
             steps(r#""A""#, &all.join(","))
         };
-        for good in [&["\"0\"", "1", "\"2\""][..], &["1", "2"], &["null", "null"], &["\"1\""]] {
+        let names = ["\"07:30\"", "\"08:15\""];
+        for good in [&["\"0\"", "1", "\"2\""][..], &["1", "2"], &["null", "null"], &["\"1\""], &names] {
             assert!(judge(&sequence(good), None).is_ok(), "{good:?}");
         }
         check(&sequence(&["\"0\"", "\"2\""]), "stop", Fault::Timesteps, "step 1 has the timestep `2`, not 1");
         check(&sequence(&["2"]), "stop", Fault::Timesteps, "not 0 or 1");
         check(&sequence(&["0", "0"]), "stop", Fault::Timesteps, "`0`, not 1");
-        check(&sequence(&["\"first\""]), "stop", Fault::Timesteps, "`first`");
+        check(
+            &sequence(&["\"a\"", "\"b\"", "\"a\""]),
+            "stop",
+            Fault::Timesteps,
+            "`a`, which an earlier one has",
+        );
+        check(&sequence(&["\"a\"", "1"]), "stop", Fault::Timesteps, "step 1 has the timestep `1`, the first");
+        check(&sequence(&["0", "\"b\""]), "stop", Fault::Timesteps, "`b`, not 1");
     }
 
     #[test]
