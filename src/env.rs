@@ -12,6 +12,9 @@ pub const TOGETHER_BASE_URL: &str = "TOGETHER_BASE_URL";
 /// Further headers of every API call: `Name: value`, one a line.
 pub const TOGETHER_CUSTOM_HEADERS: &str = "TOGETHER_CUSTOM_HEADERS";
 
+/// The key of another server that speaks as OpenAI's does: of `generate --base-url` only; also in `.env`.
+pub const OPENAI_API_KEY: &str = "OPENAI_API_KEY";
+
 /// The key of Weights & Biases; also in `.env` and netrc.
 pub const WANDB_API_KEY: &str = "WANDB_API_KEY";
 

@@ -12,6 +12,7 @@
 //! - [`together`] is the API of the service that trains.
 //! - [`tune`] takes a prepared directory to a finished job.
 //! - [`wandb`] logs what a job shows to Weights & Biases.
+//! - [`generate`] turns stories into contexts with a tuned model, asked as it was trained.
 //! - [`clock`] is time as it is passed in: only `cli` reads a real one.
 //! - [`rehearsal`] is a loopback server that speaks the API, for trying everything without an account.
 //! - [`lock`] lets one run at a time into an output directory.
@@ -24,6 +25,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod env;
+pub mod generate;
 pub mod http;
 pub mod json;
 pub mod lock;

@@ -16,6 +16,7 @@ use crate::cli::report::Terminal;
 
 mod agent;
 pub mod args;
+mod asking;
 pub mod block;
 mod cancel;
 pub mod canvas;
@@ -34,6 +35,8 @@ mod explain;
 mod files;
 mod finding;
 mod finetune;
+mod generate;
+mod generate_many;
 mod jobs;
 mod machine;
 mod monitor;
@@ -99,6 +102,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Sweep(args) => sweep::run(args, &signals, &mut terminal),
         Command::Score(args) => score::run(args, &signals, &mut terminal),
         Command::WandbSync(args) => wandb_sync::run(args, &signals, &mut terminal),
+        Command::Generate(args) => generate::run(args, &signals, &mut terminal),
         Command::Rehearse(args) => rehearse::run(args, &signals, &mut terminal),
         Command::Completions { shell } => {
             let mut script = Vec::new();

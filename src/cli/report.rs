@@ -102,6 +102,15 @@ impl Terminal {
         let _ = stderr.write_all(printable(question).as_bytes()).and_then(|()| stderr.flush());
     }
 
+    /// Shows a piece of something longer, unless `--quiet`: no line ends but where the piece says so.
+    pub fn piece(&self, text: &str) {
+        if !self.voice.quiet {
+            let mut stderr = io::stderr().lock();
+            // Nobody reads: nothing to be done.
+            let _ = stderr.write_all(printable(text).as_bytes()).and_then(|()| stderr.flush());
+        }
+    }
+
     /// Says something under a label of nine characters, as summaries do.
     pub fn label(&self, label: &str, text: &str) {
         self.say(&format!("{} {}", self.paint(Style::Label, &format!("{label:<9}")), printable(text)));

@@ -74,30 +74,27 @@ impl Service {
         let base = base_url(args, &environment)?;
         let scale = environment.number(env::CTXTUNE_TIME_SCALE).unwrap_or(1.0);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(signals.clone(), scale));
-        let settings = http::Settings {
-            user_agent: concat!("ctxtune/", env!("CARGO_PKG_VERSION")).to_owned(),
-            proxy: proxy(&environment)?.map(|(_, proxy)| proxy),
-            timeouts: timeouts(scale),
-            policy: retry::Policy::DEFAULT,
-        };
         let notices = Arc::new(Mutex::new(Notices::Said));
-        let (voice, shared) = (voice(&notices, terminal), Arc::clone(&notices));
-        let tell = Arc::new(move |notice: &retry::Notice| {
-            if matches!(*shared.lock().unwrap_or_else(PoisonError::into_inner), Notices::Unsaid) {
-                return;
-            }
-            voice(&format!(
-                "network: {}; trying again in {:.1} s ({} left)",
-                notice.what,
-                notice.after.as_secs_f64(),
-                notice.tries_left
-            ));
-        });
-        let client = Client::new(settings, Arc::clone(&clock), tell);
+        let settings = settings(&environment, http::Timeouts::DEFAULT)?;
+        let client = Client::new(settings, Arc::clone(&clock), teller(&notices, terminal));
         let headers = custom_headers(environment.get(env::TOGETHER_CUSTOM_HEADERS).unwrap_or_default());
         let key = environment.secret(env::TOGETHER_API_KEY);
         let together = Together::new(client, base, key, headers);
         Ok(Service { together, environment, signals: signals.clone(), clock, notices })
+    }
+
+    /// A client like that of the API, for a server whose answers take longer.
+    ///
+    /// # Errors
+    /// When a proxy cannot be used.
+    pub fn client(&self, timeouts: http::Timeouts, terminal: &Terminal) -> Result<Client, Failure> {
+        let settings = settings(&self.environment, timeouts)?;
+        Ok(Client::new(settings, Arc::clone(&self.clock), teller(&self.notices, terminal)))
+    }
+
+    /// The headers that go to the service with every call.
+    pub fn custom_headers(&self) -> Vec<(String, String)> {
+        custom_headers(self.environment.get(env::TOGETHER_CUSTOM_HEADERS).unwrap_or_default())
     }
 
     /// The service of a command that needs no configuration file, with its key at hand.
@@ -215,14 +212,41 @@ impl Service {
     }
 }
 
+/// What a client of this environment needs to know.
+fn settings(environment: &Environment, timeouts: http::Timeouts) -> Result<http::Settings, Failure> {
+    let scale = environment.number(env::CTXTUNE_TIME_SCALE).unwrap_or(1.0);
+    Ok(http::Settings {
+        user_agent: concat!("ctxtune/", env!("CARGO_PKG_VERSION")).to_owned(),
+        proxy: proxy(environment)?.map(|(_, proxy)| proxy),
+        timeouts: stretched(timeouts, scale),
+        policy: retry::Policy::DEFAULT,
+    })
+}
+
+/// Who is told that a try failed.
+fn teller(notices: &Arc<Mutex<Notices>>, terminal: &Terminal) -> Arc<dyn Fn(&retry::Notice) + Send + Sync> {
+    let (voice, shared) = (voice(notices, terminal), Arc::clone(notices));
+    Arc::new(move |notice: &retry::Notice| {
+        if matches!(*shared.lock().unwrap_or_else(PoisonError::into_inner), Notices::Unsaid) {
+            return;
+        }
+        voice(&format!(
+            "network: {}; trying again in {:.1} s ({} left)",
+            notice.what,
+            notice.after.as_secs_f64(),
+            notice.tries_left
+        ));
+    })
+}
+
 /// How long a call may take by a clock on which time goes faster by `scale`: a test's haste is for waits.
-fn timeouts(scale: f64) -> http::Timeouts {
+fn stretched(timeouts: http::Timeouts, scale: f64) -> http::Timeouts {
     const LONGEST: Duration = Duration::from_secs(1_000_000);
     let stretched = |timeout: Duration| {
         let stretched = Duration::try_from_secs_f64(timeout.as_secs_f64() / scale);
         stretched.unwrap_or(LONGEST).min(LONGEST)
     };
-    let http::Timeouts { connect, call, idle } = http::Timeouts::DEFAULT;
+    let http::Timeouts { connect, call, idle } = timeouts;
     http::Timeouts { connect: stretched(connect), call: stretched(call), idle: stretched(idle) }
 }
 

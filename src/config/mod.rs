@@ -17,7 +17,7 @@ use crate::prepare::template::TemplateError;
 mod prepare;
 mod tune;
 
-pub use prepare::{DEFAULT_OUTPUT_DIR, MAX_RECORD_BYTES, PrepareChoices};
+pub use prepare::{DEFAULT_OUTPUT_DIR, MAX_RECORD_BYTES, PrepareChoices, read_template};
 pub use tune::{Switch, TuneChoices};
 
 /// What is wrong with the configuration.

@@ -221,7 +221,10 @@ fn path_of_bytes(bytes: &[u8]) -> std::io::Result<PathBuf> {
 }
 
 /// The built-in template of that name, or the one in the file.
-fn read_template(name: &Path) -> Result<Template, ConfigError> {
+///
+/// # Errors
+/// When the file cannot be read, or is no template.
+pub fn read_template(name: &Path) -> Result<Template, ConfigError> {
     if name == Path::new("chatml") {
         return Ok(Template::chatml());
     }

@@ -28,6 +28,7 @@ mod key;
 pub mod proxy;
 pub mod retry;
 pub mod said;
+pub mod sse;
 mod watch;
 mod wire;
 

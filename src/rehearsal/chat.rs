@@ -1,10 +1,12 @@
-//! Chat: answers with a small context that is valid, whole or as a stream.
+//! Chat, as the service speaks it: whole answers and streams of them, strict about the question.
 //!
-//! Separate because it is the one part that imitates a model. It knows no job; a trained model
-//! that nobody deployed is refused, as the service does.
+//! Separate from what is answered (`imitation`). It knows no job: a trained model answers where the
+//! script says that it is deployed, and is refused otherwise, as the service does. How often each
+//! prompt was asked is kept.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use crate::rehearsal::imitation::{Manner, Said, answer};
 use crate::rehearsal::models;
 use crate::rehearsal::reply::{Content, Reply};
 use crate::rehearsal::state::{Now, State};
@@ -27,24 +29,76 @@ pub fn completions(state: &mut State, body: &Value, now: Now) -> Result<Reply, R
     if !messages.iter().all(|message| is_message(&message)) {
         return Err(Reply::field("messages", "a message needs a role and content"));
     }
-    if model != SERVERLESS && models::find(model).is_none_or(|model| !model.is_serverless) {
+    check_parameters(body)?;
+    let is_deployed = state.script.deployed_models.iter().any(|deployed| deployed == model);
+    let is_serverless = model == SERVERLESS || models::find(model).is_some_and(|model| model.is_serverless);
+    if !is_deployed && !is_serverless {
         let message = format!(
             "Unable to access non-serverless model {model}. Please create and start a dedicated endpoint for the model."
         );
         return Err(Reply::coded(400, "model_not_available", message));
     }
     let asked = messages.iter().rfind(|message| message["role"] == "user");
-    let answer = context(asked.and_then(|message| message["content"].as_str()).unwrap_or_default());
-    let frame = Frame { id: state.next_id("chat-"), created: now.time.as_second(), model };
+    let prompt = asked.and_then(|message| message["content"].as_str()).unwrap_or_default();
+    let said = say(state, prompt, body);
+    let id = state.next_id("chat-");
+    let frame = Frame { id, created: now.time.as_second(), model, finish_reason: said.finish_reason };
+    let prompt_tokens = body["messages"].to_string().len() / 4;
+    let completion_tokens = said.text.len() / 4;
     let usage = json!({
-        "prompt_tokens": body["messages"].to_string().len() / 4,
-        "completion_tokens": answer.len() / 4,
-        "total_tokens": (body["messages"].to_string().len() + answer.len()) / 4,
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
     });
     if body["stream"] == true {
-        Ok(stream(&frame, &answer, usage))
+        Ok(stream(&frame, &said.text, usage))
     } else {
-        Ok(whole(&frame, &answer, usage))
+        Ok(whole(&frame, &said.text, usage))
+    }
+}
+
+/// The answer to `prompt`, in the manner that the script has for the time of its number.
+fn say(state: &mut State, prompt: &str, body: &Value) -> Said {
+    let count = state.prompts.entry(prompt.to_owned()).or_default();
+    *count += 1;
+    let asked = *count;
+    let answers = &state.script.answers;
+    let index = (asked as usize - 1).min(answers.len().saturating_sub(1));
+    let manner = answers.get(index).copied().unwrap_or(Manner::Plain);
+    let items =
+        &body["response_format"]["json_schema"]["schema"]["properties"]["socialized_context"]["items"];
+    let wants_lists = items["properties"]["actions"]["type"] == "array";
+    answer(prompt, manner, asked, wants_lists)
+}
+
+/// Refuses parameters out of their bounds.
+fn check_parameters(body: &Value) -> Result<(), Reply> {
+    let refuse = |name: &str, rule: &str| Err(Reply::field(name, format!("`{name}` must be {rule}")));
+    let number = |name: &str| body.get(name).map(|value| value.as_f64().unwrap_or(f64::NAN));
+    if number("temperature").is_some_and(|value| !(0.0..=2.0).contains(&value)) {
+        return refuse("temperature", "a number from 0 to 2");
+    }
+    if number("top_p").is_some_and(|value| !(value > 0.0 && value <= 1.0)) {
+        return refuse("top_p", "a number above 0, at most 1");
+    }
+    if body.get("max_tokens").is_some_and(|value| value.as_u64().is_none_or(|value| value == 0)) {
+        return refuse("max_tokens", "a whole number above 0");
+    }
+    if body.get("seed").is_some_and(|value| value.as_u64().is_none()) {
+        return refuse("seed", "a whole number");
+    }
+    let is_texts = |value: &Value| value.as_array().is_some_and(|texts| texts.iter().all(Value::is_string));
+    if body.get("stop").is_some_and(|value| !is_texts(value)) {
+        return refuse("stop", "a list of strings");
+    }
+    let format = body.get("response_format");
+    let is_schema = |format: &Value| {
+        let schema = &format["json_schema"];
+        format["type"] == "json_schema" && schema["name"].is_string() && schema["schema"].is_object()
+    };
+    match format {
+        Some(format) if !is_schema(format) => refuse("response_format", "a JSON schema with a name"),
+        _ => Ok(()),
     }
 }
 
@@ -52,6 +106,7 @@ struct Frame<'m> {
     id: String,
     created: i64,
     model: &'m str,
+    finish_reason: &'static str,
 }
 
 fn whole(frame: &Frame, answer: &str, usage: Value) -> Reply {
@@ -65,7 +120,7 @@ fn whole(frame: &Frame, answer: &str, usage: Value) -> Reply {
             "prompt": [],
             "choices": [{
                 "index": 0,
-                "finish_reason": "stop",
+                "finish_reason": frame.finish_reason,
                 "seed": 1,
                 "logprobs": null,
                 "message": { "role": "assistant", "content": answer, "tool_calls": [] },
@@ -90,7 +145,7 @@ fn stream(frame: &Frame, answer: &str, usage: Value) -> Reply {
                 "index": 0,
                 "text": piece,
                 "delta": { "role": "assistant", "content": piece },
-                "finish_reason": if is_last { json!("stop") } else { Value::Null },
+                "finish_reason": if is_last { json!(frame.finish_reason) } else { Value::Null },
                 "seed": if is_last { json!(1) } else { Value::Null },
             }],
             "usage": if is_last { usage.clone() } else { Value::Null },
@@ -100,51 +155,4 @@ fn stream(frame: &Frame, answer: &str, usage: Value) -> Reply {
     frames.push(b"data: [DONE]\n\n".to_vec());
     let headers = vec![("Content-Type".to_owned(), "text/event-stream".to_owned())];
     Reply { status: 200, headers, content: Content::Frames(frames) }
-}
-
-/// A context of one step about the names in `prompt`.
-fn context(prompt: &str) -> String {
-    let words = prompt.split(|character: char| !character.is_alphabetic());
-    let is_name = |word: &&str| {
-        let mut characters = word.chars();
-        characters.next().is_some_and(char::is_uppercase)
-            && characters.as_str().chars().count() > 1
-            && characters.all(char::is_lowercase)
-    };
-    let skipped = ["The", "Story", "Question", "Where", "What", "Who", "How", "You", "Your", "Given"];
-    let mut names: Vec<&str> = Vec::new();
-    for word in words.filter(is_name).filter(|word| !skipped.contains(word)) {
-        if !names.contains(&word) && names.len() < 3 {
-            names.push(word);
-        }
-    }
-    if names.is_empty() {
-        names.push("Mia");
-    }
-    let state: String = prompt.split_whitespace().take(8).collect::<Vec<_>>().join(" ");
-    let by_name = |text: &str| -> Map<String, Value> {
-        names.iter().map(|name| ((*name).to_owned(), json!(text.replace("{name}", name)))).collect()
-    };
-    json!({
-        "agents_names": names,
-        "socialized_context": [{
-            "timestep": "0",
-            "state": state,
-            "observations": by_name("{name} sees what happens."),
-            "actions": by_name("none"),
-        }],
-    })
-    .to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_context_is_about_the_names_in_the_prompt() {
-        let context: Value = serde_json::from_str(&context("Story: Mia met Oliver. Where is Mia?")).unwrap();
-        assert_eq!(context["agents_names"], json!(["Mia", "Oliver"]));
-        assert!(context["socialized_context"][0]["observations"]["Oliver"].is_string());
-    }
 }

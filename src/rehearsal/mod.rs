@@ -5,8 +5,8 @@
 //! can be told to fail in any way a network can. It must never be reachable from another machine.
 //!
 //! The way of a request: `serve` accepts, `wire` reads, `faults` decides, `route` finds the
-//! handler (`files`, `multipart`, `jobs`, `progress`, `download`, `chat`; `wandb` has its own paths
-//! and key), `reply` is written.
+//! handler (`files`, `multipart`, `jobs`, `progress`, `download`, `chat` with `imitation`; `wandb` has
+//! its own paths and key), `reply` is written.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -21,6 +21,7 @@ use crate::rehearsal::serve::{Origin, Shared};
 use crate::rehearsal::state::State;
 
 pub use crate::rehearsal::course::Outcome;
+pub use crate::rehearsal::imitation::Manner;
 pub use crate::rehearsal::wandb::{ENTITY, Orders, WandbRun, WandbSweep};
 
 mod chat;
@@ -30,6 +31,7 @@ mod download;
 pub mod faults;
 mod files;
 mod form;
+mod imitation;
 mod jobs;
 mod models;
 mod multipart;
@@ -52,7 +54,7 @@ pub const WANDB_KEY: &str = "rehearsalrehearsalrehearsalrehearsalrehe";
 /// How the server behaves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Script {
-    /// The only key that is accepted.
+    /// The only key that is accepted; an empty one means that there is none, and none may be sent.
     pub key: String,
     /// How long a job takes from its creation to its end.
     pub job_seconds: f64,
@@ -62,6 +64,11 @@ pub struct Script {
     pub faults: faults::Faults,
     /// How jobs end.
     pub outcome: Outcome,
+    /// The trained models that chat answers with.
+    pub deployed_models: Vec<String>,
+    /// How a prompt is answered the first time, the second time, and so on; the last one stays. Empty:
+    /// always plainly.
+    pub answers: Vec<Manner>,
     /// The only key that the W&B part accepts.
     pub wandb_key: String,
     /// Whether every stream of a run is told that Stop was pressed.
@@ -78,6 +85,8 @@ impl Default for Script {
             verdict_seconds: 0.3,
             faults: faults::Faults::default(),
             outcome: Outcome::Completed,
+            deployed_models: Vec::new(),
+            answers: Vec::new(),
             wandb_key: WANDB_KEY.to_owned(),
             wandb_stop: false,
             wandb_agents: Orders::Suggest,
@@ -196,6 +205,11 @@ impl Server {
     /// Breaches of the protocol by the client, in words.
     pub fn violations(&self) -> Vec<String> {
         self.shared.state().violations.clone()
+    }
+
+    /// Every prompt that chat was asked, and how often it was answered.
+    pub fn prompts(&self) -> Vec<(String, u64)> {
+        self.shared.state().prompts.iter().map(|(prompt, count)| (prompt.clone(), *count)).collect()
     }
 
     /// Every run that was logged to W&B, in order of creation.

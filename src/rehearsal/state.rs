@@ -3,6 +3,7 @@
 //! Separate so that every handler is a function of the state, a request and a moment. It must
 //! not hold a socket or a clock.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -95,6 +96,8 @@ pub struct State {
     pub jobs_created: usize,
     /// What came to W&B.
     pub wandb: Wandb,
+    /// How often each prompt was asked.
+    pub prompts: BTreeMap<String, u64>,
     /// How many names were given.
     pub ids: u64,
 }

@@ -162,6 +162,12 @@ impl Asked<'_> {
         Ok(value)
     }
 
+    /// The error for a stream that was no whole answer; `reason` is fit to print.
+    pub fn broken_off(&self, reason: String) -> Error {
+        let url = http::without_query(self.url).to_owned();
+        Error::Unreadable { method: self.method.as_str(), url, reason, said: String::new() }
+    }
+
     /// The error for an answer that does not say what it must.
     pub fn unreadable(&self, reason: impl Into<String>, answer: &http::Answer) -> Error {
         Error::Unreadable {

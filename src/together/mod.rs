@@ -16,6 +16,7 @@ use crate::http::retry::parse_date;
 use crate::http::{Answer, Body, Call, Client, Key, Method};
 
 mod base;
+pub mod chat;
 pub mod download;
 mod error;
 pub mod file;
@@ -82,9 +83,7 @@ impl Together {
         key: Option<SecretString>,
         mut headers: Vec<(String, String)>,
     ) -> Together {
-        let ours =
-            ["authorization", "connection", "content-length", "content-type", "host", "transfer-encoding"];
-        headers.retain(|(name, _)| !ours.contains(&name.to_ascii_lowercase().as_str()));
+        headers.retain(|(name, _)| !framed_by_us(name));
         Together { client, base, key, headers }
     }
 
@@ -170,4 +169,10 @@ impl Together {
         let secrets = self.key.iter().map(|key| key.expose_secret()).collect();
         Asked { method, url, secrets, now: self.client.clock().now() }
     }
+}
+
+/// Whether the header of this name frames or authorizes a request: nobody else may set it.
+fn framed_by_us(name: &str) -> bool {
+    let ours = ["authorization", "connection", "content-length", "content-type", "host", "transfer-encoding"];
+    ours.contains(&name.to_ascii_lowercase().as_str())
 }

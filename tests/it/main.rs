@@ -23,6 +23,7 @@ mod doctor;
 mod every_request;
 #[cfg(target_os = "linux")]
 mod faults;
+mod generate;
 mod http;
 mod input;
 mod monitor;

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 mod data;
+mod generate;
 mod job;
 mod rehearse;
 mod remote;
@@ -14,6 +15,7 @@ mod sweep;
 mod wandb;
 
 pub use data::{CheckArgs, CorpusArgs, PrepareArgs};
+pub use generate::{GenerateArgs, WrittenForm};
 pub use job::{
     CancelArgs, CheckpointsArgs, DownloadArgs, FilesArgs, FilesCommand, JobArgs, JobsArgs, MonitorArgs,
     WatchArgs,
@@ -68,6 +70,8 @@ pub enum Command {
     Score(Box<ScoreArgs>),
     /// Send to Weights & Biases what could not be sent while a job was watched
     WandbSync(WandbSyncArgs),
+    /// Write the socialized contexts of stories with a tuned model; many cost money, after a yes
+    Generate(Box<GenerateArgs>),
     /// Try the whole pipeline against a server on this machine; nothing is trained or paid for
     Rehearse(Box<RehearseArgs>),
     /// Print the completion script of a shell
@@ -97,6 +101,7 @@ impl Command {
             Command::Sweep(_) => "sweep",
             Command::Score(_) => "score",
             Command::WandbSync(_) => "wandb-sync",
+            Command::Generate(_) => "generate",
             Command::Rehearse(_) => "rehearse",
             Command::Completions { .. } => "completions",
         }
@@ -121,6 +126,7 @@ impl Command {
             Command::Sweep(args) => args.voice(),
             Command::Score(args) => args.voice,
             Command::WandbSync(args) => args.voice,
+            Command::Generate(args) => args.voice,
             Command::Rehearse(args) => args.voice,
             Command::Completions { .. } => Voice::default(),
         }

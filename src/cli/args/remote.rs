@@ -31,7 +31,7 @@ pub struct SpendingArgs {
 }
 
 /// An amount in dollars: finite and not negative.
-fn dollars(text: &str) -> Result<f64, String> {
+pub fn dollars(text: &str) -> Result<f64, String> {
     let amount: f64 =
         text.trim_start_matches('$').parse().map_err(|_| format!("`{text}` is not an amount in dollars"))?;
     if amount.is_finite() && amount >= 0.0 { Ok(amount) } else { Err("it is from 0 upward".to_owned()) }

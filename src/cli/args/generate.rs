@@ -1,0 +1,144 @@
+//! The arguments of `generate`.
+
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::args::Voice;
+use crate::cli::args::remote::dollars;
+use crate::prepare::template::Form;
+
+const GENERATE_HELP: &str = "\
+Examples:
+  ctxtune generate --model my-project/my-endpoint \"Mia entered the lounge. Noah left.\"
+  ctxtune generate --out out --story-file story.txt --stream
+  ctxtune generate --base-url http://127.0.0.1:8000 --model tuned - < story.txt | jq .agents_names
+  ctxtune generate stories.jsonl --output-dir gen --model Qwen/Qwen3-8B --concurrency 16 --yes
+  ctxtune generate contexts -o gen --price-per-million 0.20 --max-cost 2
+  ctxtune generate contexts -o gen && ctxtune prepare gen -o out2
+
+stdout: the context as JSON; with --output-dir that directory. Run again, it asks about no finished story twice.
+One story needs no yes. Many need --yes, --max-cost or a yes at the terminal, but for a server on this machine
+that --base-url names. A request without an answer is repeated, and the lost answer may be billed too.
+Exit codes: 0 all valid, 1 failed, 2 usage, or a model that cannot be asked, 3 stories without a context,
+4 key, 5 network (run it again), 9 refused to spend, 130 SIGINT, 143 SIGTERM.";
+
+/// How observations and actions are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WrittenForm {
+    /// {"Mia": "none"}
+    Object,
+    /// ["Mia: none"]
+    List,
+}
+
+impl From<WrittenForm> for Form {
+    fn from(form: WrittenForm) -> Form {
+        match form {
+            WrittenForm::Object => Form::Object,
+            WrittenForm::List => Form::List,
+        }
+    }
+}
+
+/// The arguments of `generate`.
+#[derive(Debug, Args)]
+#[command(after_help = GENERATE_HELP)]
+pub struct GenerateArgs {
+    /// A story, or - for one on standard input; with --output-dir sources of stories, as `prepare` reads
+    /// them: records, or JSONL lines with a `story`
+    #[arg(value_name = "STORY|SOURCE", required_unless_present = "story_file")]
+    pub inputs: Vec<PathBuf>,
+    /// The story is in this file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["inputs", "output_dir"])]
+    pub story_file: Option<PathBuf>,
+    /// The model's name at the server [default: the newest tuned model that OUT knows]
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// The prepared directory that the model was tuned with: its template is used [default: training/output,
+    /// where there is one]
+    #[arg(long, value_name = "OUT")]
+    pub out: Option<PathBuf>,
+    /// Another layout of the prompt: the built-in `chatml`, or a YAML file [default: OUT's, else chatml]
+    #[arg(long, value_name = "chatml|FILE")]
+    pub template: Option<PathBuf>,
+    /// How the context on stdout is written
+    #[arg(long, value_name = "FORM", default_value = "object", conflicts_with = "output_dir")]
+    pub form: WrittenForm,
+    /// Show the answer on stderr as it comes
+    #[arg(long, conflicts_with = "output_dir")]
+    pub stream: bool,
+
+    /// Write a record for every story of the sources here
+    #[arg(short, long, value_name = "GEN", help_heading = "Many stories")]
+    pub output_dir: Option<PathBuf>,
+    /// Stories that are asked about at a time
+    #[arg(long, value_name = "N", default_value = "8", help_heading = "Many stories")]
+    pub concurrency: NonZeroUsize,
+    /// Requests a minute at most, repeated ones included
+    #[arg(long, value_name = "N", value_parser = rate, help_heading = "Many stories")]
+    pub rpm: Option<f64>,
+    /// Ask again about stories that ended without a context
+    #[arg(long, help_heading = "Many stories", requires = "output_dir")]
+    pub retry_invalid: bool,
+
+    /// From 0 to 2
+    #[arg(long, value_name = "T", default_value = "0.7", value_parser = temperature, help_heading = "Answers")]
+    pub temperature: f64,
+    /// Above 0, at most 1 [default: the server's]
+    #[arg(long, value_name = "P", value_parser = part, help_heading = "Answers")]
+    pub top_p: Option<f64>,
+    /// Longest answer in tokens
+    #[arg(long, value_name = "N", default_value = "4096", help_heading = "Answers")]
+    pub max_tokens: NonZeroU64,
+    /// Seed of the first answer to a story; each further one takes the next number
+    #[arg(long, value_name = "N", help_heading = "Answers")]
+    pub seed: Option<u64>,
+    /// Text that ends an answer; may be given several times
+    #[arg(long, value_name = "TEXT", help_heading = "Answers")]
+    pub stop: Vec<String>,
+    /// Do not send the context's JSON schema: for servers that know no response_format
+    #[arg(long, help_heading = "Answers")]
+    pub no_schema: bool,
+    /// Answers that are no contexts to bear for a story
+    #[arg(long, value_name = "N", default_value = "3", help_heading = "Answers")]
+    pub attempts: NonZeroU32,
+
+    /// Ask about many stories without a question
+    #[arg(short, long, help_heading = "Money")]
+    pub yes: bool,
+    /// Ask without a question, and send no request that could bring the cost above this; needs
+    /// --price-per-million
+    #[arg(long, value_name = "USD", value_parser = dollars, help_heading = "Money")]
+    pub max_cost: Option<f64>,
+    /// What a million tokens cost, prompt and answer alike: the service does not say
+    #[arg(long, value_name = "USD", value_parser = dollars, help_heading = "Money")]
+    pub price_per_million: Option<f64>,
+
+    /// Any server that speaks as OpenAI's does, with or without /v1; it never gets the Together key, but
+    /// $OPENAI_API_KEY where that is set [default: $TOGETHER_BASE_URL, else
+    /// https://api-inference.together.ai]
+    #[arg(long, value_name = "URL", help_heading = "Service")]
+    pub base_url: Option<String>,
+
+    /// How much to say.
+    #[command(flatten)]
+    pub voice: Voice,
+}
+
+fn number(text: &str, rule: &str, is_allowed: impl Fn(f64) -> bool) -> Result<f64, String> {
+    text.parse().ok().filter(|number| is_allowed(*number)).ok_or_else(|| format!("expected a number {rule}"))
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    number(text, "from 0 to 2", |number| (0.0..=2.0).contains(&number))
+}
+
+fn part(text: &str) -> Result<f64, String> {
+    number(text, "above 0, at most 1", |number| number > 0.0 && number <= 1.0)
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    number(text, "above 0", |number| number > 0.0 && number.is_finite())
+}

@@ -1,0 +1,251 @@
+//! Whom a model is asked through, which model, with which template, and what a refusal means.
+//!
+//! Separate from `generate`, so that whoever else asks models does it alike. The Together key goes to
+//! Together only: another server gets a key of its own, or none.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::report::{Terminal, printable};
+use crate::cli::service::Service;
+use crate::config::{DEFAULT_OUTPUT_DIR, read_template};
+use crate::env;
+use crate::generate::many::is_about_the_model;
+use crate::generate::prompt;
+use crate::generate::request::Delivery;
+use crate::http::Timeouts;
+use crate::manifest::{self, Manifest};
+use crate::prepare::template::Template;
+use crate::together::chat::{Chat, INFERENCE_URL};
+use crate::together::{self, BaseUrl};
+use crate::tune::ledger::Run;
+
+/// An answer takes longer than a call of the API: it is written while we wait.
+const TIMEOUTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(10),
+    call: Duration::from_secs(600),
+    idle: Duration::from_secs(300),
+};
+
+/// LiteLLM's name for the service before a model's name; the service itself does not know it.
+const PREFIX: &str = "together_ai/";
+
+/// What a base model ends in that can be tuned but not deployed at the service.
+const REFERENCE: &str = "-Reference";
+
+/// A model at a server.
+pub struct Target {
+    /// The server.
+    pub chat: Chat,
+    /// Whether `--base-url` named it.
+    pub is_foreign: bool,
+    /// The model's name there.
+    pub model: String,
+    /// The job that the model came from, where OUT knows it.
+    pub run: Option<Run>,
+}
+
+/// What the flags say of model and template.
+pub struct Choice<'c> {
+    /// The model's name.
+    pub model: Option<&'c str>,
+    /// The prepared directory.
+    pub out: Option<&'c Path>,
+    /// Another template than OUT's.
+    pub template: Option<&'c Path>,
+    /// Another server than Together.
+    pub base_url: Option<&'c str>,
+}
+
+impl Choice<'_> {
+    /// The server and the model. Nothing is sent.
+    ///
+    /// # Errors
+    /// When there is no key, or nobody knows which model is meant.
+    pub fn target(&self, service: &Service, terminal: &Terminal) -> Result<Target, Failure> {
+        let (model, run) = self.model(service, terminal)?;
+        let client = service.client(TIMEOUTS, terminal)?;
+        let base = service.together.base().clone();
+        let chat = if self.base_url.is_some() {
+            Chat::new(client, base.clone(), foreign_key(service, &base)?, Vec::new())
+        } else {
+            service.require_key()?;
+            let is_moved = service.environment.get(env::TOGETHER_BASE_URL).is_some();
+            let own = BaseUrl::parse(INFERENCE_URL).map_err(|error| {
+                Failure::new(Exit::Failed, "base_url", error, "name a server with --base-url")
+            })?;
+            let key = service.environment.secret(env::TOGETHER_API_KEY);
+            Chat::new(client, if is_moved { base } else { own }, key, service.custom_headers())
+        };
+        Ok(Target { chat, is_foreign: self.base_url.is_some(), model, run })
+    }
+
+    fn out(&self) -> PathBuf {
+        self.out.map_or_else(|| DEFAULT_OUTPUT_DIR.into(), Path::to_owned)
+    }
+
+    fn model(&self, service: &Service, terminal: &Terminal) -> Result<(String, Option<Run>), Failure> {
+        let out = self.out();
+        let api = service.together.base().origin();
+        let missing = |message: String, hint: &str| Failure::new(Exit::Usage, "no_model", message, hint);
+        if let Some(model) = self.model {
+            let name = model.strip_prefix(PREFIX).unwrap_or(model);
+            if name != model {
+                terminal.say(&printable(&format!("the model's name at the service is {name}")));
+            }
+            if name.trim().is_empty() {
+                return Err(missing("--model has no name in it".to_owned(), "name a model"));
+            }
+            // What OUT knows of it only serves to explain a refusal.
+            let runs = Run::read_all(&out).unwrap_or_default();
+            let run = runs.into_iter().rev().find(|run| run.model.as_deref() == Some(name));
+            return Ok((name.to_owned(), run));
+        }
+        if self.base_url.is_some() {
+            let message = "--base-url needs --model: its server has names of its own";
+            return Err(missing(message.to_owned(), "its /v1/models lists them"));
+        }
+        let runs: Vec<Run> = Run::read_all(&out)?.into_iter().filter(|run| run.account.api == api).collect();
+        // A job has a name for its model long before it has the model.
+        let is_done = |run: &&Run| run.status.as_deref().is_some_and(|status| status == "completed");
+        let with_model = || runs.iter().rev().filter(|run| run.model.is_some());
+        if let Some(run) = with_model().find(is_done).or_else(|| with_model().next()) {
+            if let (Some(job), Some(status), false) = (&run.job, &run.status, is_done(&run)) {
+                terminal.say(&printable(&format!(
+                    "the job {job} was {status} when it was last asked for: `ctxtune monitor {job}` asks how it stands"
+                )));
+            }
+            return Ok((run.model.clone().unwrap_or_default(), Some(run.clone())));
+        }
+        let message = format!("`{}` knows no tuned model at {api}", out.display());
+        Err(missing(message, "name one with --model, or its directory with --out"))
+    }
+
+    /// The template of prompts, and where it comes from, for people.
+    ///
+    /// # Errors
+    /// When there is none that could be used.
+    pub fn template(&self, terminal: &Terminal) -> Result<(Template, String), Failure> {
+        let out = self.out();
+        let manifest = match self.out {
+            Some(out) => Some(Manifest::read(out)?),
+            None => Manifest::read_file(&out.join(manifest::FILE_NAME))?,
+        };
+        let trained = manifest.map(|manifest| manifest.template);
+        let (template, place) = match (self.template, &trained) {
+            (Some(name), trained) => {
+                let template = read_template(name)?;
+                if trained.as_ref().is_some_and(|trained| trained.text != template.text) {
+                    terminal.warn(&printable(&format!(
+                        "`{}` was prepared with another template: a model tuned with it has seen no such prompt",
+                        out.display()
+                    )));
+                }
+                (template, "--template".to_owned())
+            }
+            (None, Some(trained)) => {
+                let parsed = Template::parse(&trained.text, &trained.name);
+                let template = parsed.map_err(|error| {
+                    let message = format!("the template in the manifest of `{}`: {error}", out.display());
+                    Failure::new(Exit::Data, "template", message, "prepare the directory again")
+                })?;
+                (template, out.display().to_string())
+            }
+            (None, None) => (Template::chatml(), "built in".to_owned()),
+        };
+        prompt::check(&template).map_err(|error| {
+            let hint = "name a template with --template whose context stands in its last message only";
+            Failure::new(Exit::Usage, "template", error, hint)
+        })?;
+        Ok((template, place))
+    }
+}
+
+/// The key for a server that is not Together.
+fn foreign_key(service: &Service, base: &BaseUrl) -> Result<Option<secrecy::SecretString>, Failure> {
+    let environment = &service.environment;
+    let key = environment.get(env::OPENAI_API_KEY).map(str::trim);
+    if key.is_some() && key == environment.get(env::TOGETHER_API_KEY).map(str::trim) {
+        let message =
+            format!("{} is the Together key, which is not sent to {}", env::OPENAI_API_KEY, base.origin());
+        let hint = format!("unset {}, or set it to that server's own key", env::OPENAI_API_KEY);
+        return Err(Failure::new(Exit::Usage, "foreign_key", message, hint));
+    }
+    Ok(environment.secret(env::OPENAI_API_KEY))
+}
+
+impl Target {
+    /// Whether answers are paid for: only a server on this machine that somebody named is free.
+    pub fn is_paid(&self) -> bool {
+        !(self.is_foreign && self.chat.base().is_loopback())
+    }
+
+    /// How a streamed answer is asked for.
+    pub fn streamed(&self) -> Delivery {
+        if self.is_foreign { Delivery::StreamWithUsage } else { Delivery::Stream }
+    }
+
+    /// Says which model is asked, and where.
+    pub fn say(&self, service: &Service, terminal: &Terminal) {
+        let key = match (self.is_foreign, service.environment.place(env::OPENAI_API_KEY)) {
+            (false, _) => String::new(),
+            (true, Some(place)) => format!(", with {} of {place}", env::OPENAI_API_KEY),
+            (true, None) => ", without a key".to_owned(),
+        };
+        terminal.label("model", &format!("{} at {}{key}", self.model, self.chat.base().origin()));
+    }
+
+    /// An error of the server as the terminal shows it; `again` says what repeating the command does.
+    pub fn explain(&self, service: &Service, error: together::Error, again: &str) -> Failure {
+        if is_about_the_model(&error) && !self.is_foreign {
+            return Failure::new(Exit::Usage, "model_not_available", &error, self.how_to_deploy());
+        }
+        let status = error.status();
+        let mut failure = service.explain(error);
+        match (status, failure.exit) {
+            (Some(404), _) => {
+                failure.hint =
+                    Some(format!("is `{}` the model's name there? check --model and the URL", self.model));
+            }
+            (_, Exit::Key) if self.is_foreign => {
+                failure.hint = Some(format!(
+                    "set {} to that server's key; the Together key is not sent to --base-url",
+                    env::OPENAI_API_KEY
+                ));
+            }
+            (Some(400 | 422), _) => {
+                failure.hint = Some(
+                    "if the server objects to response_format, leave it out with --no-schema".to_owned(),
+                );
+            }
+            (_, Exit::Network | Exit::Interrupted) => failure.hint = Some(again.to_owned()),
+            _ => {}
+        }
+        failure
+    }
+
+    /// What makes the model callable.
+    fn how_to_deploy(&self) -> String {
+        let base = self.run.as_ref().and_then(|run| run.body["model"].as_str()).unwrap_or_default();
+        let job = self.run.as_ref().and_then(|run| run.job.as_ref()).map_or("JOB", |job| job.as_str());
+        if self.run.is_none() && self.model.ends_with(REFERENCE) {
+            return format!(
+                "`{}` can be tuned and not asked; `{}` may be what is meant",
+                self.model,
+                self.model.trim_end_matches(REFERENCE)
+            );
+        }
+        if base.ends_with(REFERENCE) {
+            return format!(
+                "its base {base} cannot be deployed at Together: fetch the weights with `ctxtune download {job}`, \
+                 serve them on this machine, and ask with --base-url http://127.0.0.1:8000 --model NAME"
+            );
+        }
+        format!(
+            "a tuned model answers only while an endpoint runs it, which is billed by the minute: \
+             `ctxtune deploy {job} --name EP`, then ask with the --model that it prints (a model whose base ends in \
+             {REFERENCE} cannot be deployed: `ctxtune download {job}`, serve it, and ask with --base-url)"
+        )
+    }
+}

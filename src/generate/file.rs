@@ -1,0 +1,289 @@
+//! The files of generated records: their names, their text, and whether one is finished.
+//!
+//! A file is a record in the seed's format, so that `prepare` reads it, and carries under `generated`
+//! what made it. That digest is the whole memory of a run: there is no other ledger that could
+//! disagree with the files. A file is whole or not there: it is made aside, flushed, and renamed.
+//! What nobody here has made is never written over.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::generate::ask::{Effort, Outcome};
+use crate::generate::story::Story;
+use crate::generate::verdict::{Fault, Flaw};
+use crate::json::KeyText;
+
+/// Where files are made, below the output directory.
+const STAGING: &str = ".ctxtune-generate";
+
+/// What a file of a story without a context ends in.
+const INVALID: &str = ".invalid.json";
+
+/// What made a record, under the key `generated`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin<'o> {
+    /// The key of the story's record.
+    pub key: &'o [u8],
+    /// The model.
+    pub model: &'o str,
+    /// The name of the template.
+    pub template: &'o str,
+    /// What was asked; see [`crate::generate::request::Parameters::digest`].
+    pub digest: &'o str,
+}
+
+/// What is there of a story.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing of this request.
+    Open,
+    /// A context.
+    Valid,
+    /// The reason why there is none.
+    Invalid(Flaw),
+    /// A file that is not ours, at this path.
+    Foreign(PathBuf),
+}
+
+/// The two files that a story can have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The record's.
+    pub valid: PathBuf,
+    /// The one that says why there is none.
+    pub invalid: PathBuf,
+}
+
+/// Where the record of the story with this key goes, below the output directory: at the key, which gets
+/// `.json` at its end where it has none. Nothing where the key leads out of it.
+pub fn place(dir: &Path, key: &[u8]) -> Option<Place> {
+    let stem = key.strip_suffix(INVALID.as_bytes()).or_else(|| key.strip_suffix(b".json")).unwrap_or(key);
+    let path = path_of(stem)?;
+    let name = path.file_name()?.to_owned();
+    let mut below = dir.to_owned();
+    for component in path.parent()?.components() {
+        match component {
+            Component::Normal(part) => below.push(part),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+            Component::ParentDir => return None,
+        }
+    }
+    let with = |ending: &str| {
+        let mut name = name.clone();
+        name.push(ending);
+        below.join(name)
+    };
+    Some(Place { valid: with(".json"), invalid: with(INVALID) })
+}
+
+#[cfg(unix)]
+fn path_of(key: &[u8]) -> Option<PathBuf> {
+    use std::os::unix::ffi::OsStrExt;
+    Some(PathBuf::from(std::ffi::OsStr::from_bytes(key)))
+}
+
+#[cfg(not(unix))]
+fn path_of(key: &[u8]) -> Option<PathBuf> {
+    // A JSONL key `#1` is a fine name; one with half a surrogate pair is not text.
+    std::str::from_utf8(key).ok().map(PathBuf::from)
+}
+
+/// What a file says of itself.
+#[derive(Deserialize)]
+struct Written {
+    generated: Option<Generated>,
+    reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Generated {
+    request_sha256: String,
+    invalid: Option<String>,
+}
+
+/// What is there of the story at `place`, asked as `digest` says.
+///
+/// # Errors
+/// When a file is there that cannot be read.
+pub fn standing(place: &Place, digest: &str) -> io::Result<Standing> {
+    // The invalid one is the younger, should both be there: it is written before the other goes.
+    for path in [&place.invalid, &place.valid] {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let written: Option<Written> = serde_json::from_slice(&bytes).ok();
+        let Some((generated, reason)) = written.and_then(|file| Some((file.generated?, file.reason))) else {
+            return Ok(Standing::Foreign(path.clone()));
+        };
+        if generated.request_sha256 != digest {
+            continue;
+        }
+        let fault = generated.invalid.and_then(|name| Fault::ALL.into_iter().find(|of| of.as_str() == name));
+        match fault {
+            None => return Ok(Standing::Valid),
+            // A refusal costs nothing, and may be over.
+            Some(Fault::Refused) => {}
+            Some(fault) => {
+                return Ok(Standing::Invalid(Flaw { fault, reason: reason.unwrap_or_default() }));
+            }
+        }
+    }
+    Ok(Standing::Open)
+}
+
+/// The text of a story's file after it was asked about.
+///
+/// # Errors
+/// When the context is no JSON, which it is by its judgement.
+pub fn text(
+    origin: &Origin<'_>,
+    story: &Story,
+    (effort, outcome): (&Effort, &Outcome),
+) -> serde_json::Result<Vec<u8>> {
+    let ours = ["socialized_context", "generated", "reason", "raw_answer"];
+    let context: Option<Value> =
+        outcome.context.as_ref().ok().map(|context| serde_json::from_str(context)).transpose()?;
+    let mut fields: Vec<(&str, Part<'_>)> = Vec::new();
+    for (name, raw) in &story.fields {
+        match (name.as_str(), &context) {
+            // The context stands where the old one stood.
+            ("socialized_context", Some(context)) => {
+                fields.push(("socialized_context", Part::Ours(context.clone())));
+            }
+            (name, _) if ours.contains(&name) => {}
+            (name, _) => fields.push((name, Part::Raw(raw))),
+        }
+    }
+    let has = |fields: &[(&str, Part<'_>)], name: &str| fields.iter().any(|(known, _)| *known == name);
+    for name in ["question", "answer"] {
+        if !has(&fields, name) {
+            fields.push((name, Part::Ours(json!(""))));
+        }
+    }
+    if let Some(context) = context.filter(|_| !has(&fields, "socialized_context")) {
+        fields.push(("socialized_context", Part::Ours(context)));
+    }
+    if let Err(flaw) = &outcome.context {
+        fields.push(("reason", Part::Ours(flaw.reason.clone().into())));
+        fields.push(("raw_answer", Part::Ours(outcome.raw.clone().into())));
+    }
+    fields.push(("generated", Part::Origin(Described { origin, effort, outcome })));
+    let mut text = serde_json::to_vec_pretty(&Fields(fields))?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// A record's fields in their order.
+struct Fields<'f>(Vec<(&'f str, Part<'f>)>);
+
+enum Part<'f> {
+    Raw(&'f RawValue),
+    Ours(Value),
+    Origin(Described<'f>),
+}
+
+struct Described<'f> {
+    origin: &'f Origin<'f>,
+    effort: &'f Effort,
+    outcome: &'f Outcome,
+}
+
+impl Serialize for Fields<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, part)| (name, part)))
+    }
+}
+
+impl Serialize for Part<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Part::Raw(raw) => raw.serialize(serializer),
+            Part::Ours(value) => value.serialize(serializer),
+            Part::Origin(described) => described.serialize(serializer),
+        }
+    }
+}
+
+impl Serialize for Described<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let Described { origin, effort, outcome } = self;
+        let usage = effort.usage.map(|usage| {
+            json!({ "prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens })
+        });
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("by", concat!("ctxtune ", env!("CARGO_PKG_VERSION")))?;
+        map.serialize_entry("key", &KeyText(origin.key))?;
+        map.serialize_entry("model", origin.model)?;
+        map.serialize_entry("template", origin.template)?;
+        map.serialize_entry("request_sha256", origin.digest)?;
+        map.serialize_entry("attempts", &effort.attempts)?;
+        map.serialize_entry("finish_reason", &outcome.finish_reason)?;
+        map.serialize_entry("usage", &usage)?;
+        if let Err(flaw) = &outcome.context {
+            map.serialize_entry("invalid", flaw.fault.as_str())?;
+        }
+        map.end()
+    }
+}
+
+/// An output directory that files are put into, one run at a time.
+#[derive(Debug)]
+pub struct Output {
+    staging: PathBuf,
+}
+
+impl Output {
+    /// Opens `dir`, which is there and locked; what a killed run left half made is removed.
+    ///
+    /// # Errors
+    /// When nothing can be written there.
+    pub fn open(dir: &Path) -> io::Result<Output> {
+        let staging = dir.join(STAGING);
+        match std::fs::remove_dir_all(&staging) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        std::fs::create_dir(&staging)?;
+        Ok(Output { staging })
+    }
+
+    /// Puts `text` at one of the two files of `place`, whole or not at all, and removes the other one.
+    /// `number` tells threads apart.
+    ///
+    /// # Errors
+    /// When it cannot be written; what was there is still there then.
+    pub fn put(&self, number: usize, place: &Place, (fault, text): (Option<Fault>, &[u8])) -> io::Result<()> {
+        let (path, other) = match fault {
+            None => (&place.valid, &place.invalid),
+            Some(_) => (&place.invalid, &place.valid),
+        };
+        let aside = self.staging.join(number.to_string());
+        let mut file = File::create(&aside)?;
+        file.write_all(text)?;
+        file.sync_all()?;
+        drop(file);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        std::fs::rename(&aside, path)?;
+        match std::fs::remove_file(other) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        // What cannot be removed is removed by the next run.
+        let _ = std::fs::remove_dir_all(&self.staging);
+    }
+}
