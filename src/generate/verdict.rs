@@ -217,6 +217,8 @@ fn inconsistency(agents: &[&str], pairs: &[AgentText<'_>]) -> Option<String> {
 fn number(timestep: Timestep<'_>) -> Option<i128> {
     match timestep {
         Timestep::Number(number) => Some(number),
+        // The place in the list stands for what is not given.
+        Timestep::Place(place) => i128::try_from(place).ok(),
         Timestep::Text(text) => text.as_written().trim().parse().ok(),
     }
 }
@@ -224,6 +226,7 @@ fn number(timestep: Timestep<'_>) -> Option<i128> {
 fn shown(timestep: Timestep<'_>) -> String {
     match timestep {
         Timestep::Number(number) => number.to_string(),
+        Timestep::Place(place) => place.to_string(),
         Timestep::Text(text) => text.as_written().to_owned(),
     }
 }
