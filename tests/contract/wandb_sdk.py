@@ -18,6 +18,8 @@ from server import Server, wait
 
 KEY = "rehearsalrehearsalrehearsalrehearsalrehe"
 
+CONTEXTS = pathlib.Path(__file__).resolve().parents[2] / "fixtures" / "contexts"
+
 TRAIN = """
 import argparse, wandb
 parser = argparse.ArgumentParser()
@@ -209,20 +211,97 @@ def refused_key(server):
     assert all(run["name"] != "nobody" for run in server.look("runs"))
 
 
+def ours(server, *arguments, **more):
+    """Runs our own program against the server. Gives its standard output."""
+    output = subprocess.run(
+        [server.program, *arguments], env=with_ours(server, **more), capture_output=True, text=True, timeout=120
+    )
+    assert output.returncode == 0, (arguments, output.returncode, output.stderr)
+    return output.stdout
+
+
+def with_ours(server, **more):
+    variables = environment(
+        server,
+        TOGETHER_BASE_URL=server.url,
+        TOGETHER_API_KEY="rehearsal-key",
+        XDG_STATE_HOME=str(pathlib.Path("state").resolve()),
+        CTXTUNE_TIME_SCALE="0.05",
+        **more,
+    )
+    variables["PATH"] = f"{pathlib.Path(server.program).parent}{os.pathsep}{variables['PATH']}"
+    return variables
+
+
+def begin_ours_under_the_agent(server):
+    """`wandb agent` starts our program for each point of a grid."""
+    pathlib.Path("ours.yaml").write_text(SWEEP)
+    fixed = ["--data-dir", str(CONTEXTS), "-o", "agent-out", "--count", "4", "--max-cost", "5"]
+    pathlib.Path("agent.yaml").write_text(ours(server, "sweep", "init", "ours.yaml", *fixed))
+    said = wandb(server, "sweep", "--project", "ours", "agent.yaml")
+    sweep = re.search(r"wandb agent (rehearsal/ours/\w{8})", said)[1]
+    command = [sys.executable, "-m", "wandb", "agent", sweep]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return sweep, subprocess.Popen(command, env=with_ours(server), text=True, **pipes)
+
+
+def end_ours_under_the_agent(server, sweep, agent):
+    said = agent.communicate(timeout=120)[0]
+    assert agent.returncode == 0, said
+    seen = next(seen for seen in server.look("sweeps") if sweep.endswith(seen["name"]))
+    assert (seen["state"], len(seen["runs"])) == ("FINISHED", 4), (seen, said)
+    for name in seen["runs"]:
+        arrived = run(server, name)
+        assert (arrived["state"], arrived["sweep"]) == ("finished", seen["name"]), arrived
+        assert isinstance(arrived["summary"]["val/loss"], float), arrived
+        steps = [row["train/step"] for row in arrived["history"] if "train/loss" in row]
+        assert steps == sorted(set(steps)) and steps, arrived
+
+
+def our_offline_run(server):
+    """The real `wandb sync` uploads what our program wrote offline."""
+    fixed = ["finetune", str(CONTEXTS), "-o", "offline-out", "--yes", "--poll", "1s"]
+    ours(server, *fixed, WANDB_MODE="offline", WANDB_DIR=str(pathlib.Path("kept").resolve()))
+    (directory,) = pathlib.Path("kept").rglob("offline-run-*")
+    before = {seen["name"] for seen in server.look("runs")}
+    wandb(server, "sync", str(directory))
+    (arrived,) = [seen for seen in server.look("runs") if seen["name"] not in before]
+    assert arrived["state"] == "finished" and "val/loss" in arrived["summary"], arrived
+    evals = [row for row in arrived["history"] if "eval/loss" in row]
+    assert len(evals) == 3 and all(row["val/loss"] == row["eval/loss"] for row in evals), arrived
+
+
+def our_run_resumed(server):
+    """The real client goes on with a run that our program began."""
+    before = {seen["name"] for seen in server.look("runs")}
+    ours(server, "finetune", str(CONTEXTS), "-o", "resumed-out", "--yes", "--n-epochs", "2", WANDB_PROJECT="p")
+    (begun,) = [seen for seen in server.look("runs") if seen["name"] not in before]
+    rows = len(begun["history"])
+    log = f'run = wandb.init(project="p", id="{begun["name"]}", resume="must")\nrun.log({{"note": 1}})\nrun.finish()'
+    python(server, log)
+    arrived = run(server, begun["name"])
+    assert len(arrived["history"]) == rows + 1 and arrived["history"][-1]["note"] == 1, arrived
+
+
 def main(program):
     program = str(pathlib.Path(program).resolve())
     with tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)
-        with Server(program) as server:
+        with Server(program, "--job-seconds", "1") as server:
             # The agent looks for work every five seconds, so the rest happens meanwhile.
             sweep = begin_sweep(server)
             agent = begin_agent(server, sweep)
+            our_sweep, our_agent = begin_ours_under_the_agent(server)
             try:
                 for part in (whole_run, resumed_run, offline_run, stopped_run, refused_key, sweep_states):
                     part(server)
                 end_sweep(server, sweep, agent)
+                end_ours_under_the_agent(server, our_sweep, our_agent)
+                for part in (our_offline_run, our_run_resumed):
+                    part(server)
             finally:
                 agent.kill()
+                our_agent.kill()
         os.chdir("/")
     print("the real W&B client accepts the rehearsal server")
 
