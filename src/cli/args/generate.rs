@@ -118,7 +118,7 @@ pub struct GenerateArgs {
 
     /// Any server that speaks as OpenAI's does, with or without /v1; it never gets the Together key, but
     /// $OPENAI_API_KEY where that is set [default: $TOGETHER_BASE_URL, else
-    /// https://api-inference.together.ai]
+    /// that of Together AI]
     #[arg(long, value_name = "URL", help_heading = "Service")]
     pub base_url: Option<String>,
 
