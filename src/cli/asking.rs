@@ -244,8 +244,9 @@ impl Target {
         }
         format!(
             "a tuned model answers only while an endpoint runs it, which is billed by the minute: \
-             `ctxtune deploy {job} --name EP`, then ask with the --model that it prints (a model whose base ends in \
-             {REFERENCE} cannot be deployed: `ctxtune download {job}`, serve it, and ask with --base-url)"
+             deploy its object, on the page that `ctxtune status {job}` names, then ask with --model PROJECT/ENDPOINT \
+             (a model whose base ends in {REFERENCE} cannot be deployed: `ctxtune download {job}`, serve it, and ask \
+             with --base-url)"
         )
     }
 }

@@ -187,6 +187,11 @@ fn start(
         Some(book) => book,
         None => Book::new(id, Vec::new()),
     };
+    if book.wandb_sweep.is_some() && !is_suggested {
+        // Values of our own would be other jobs than those that W&B chose, and paid for again.
+        let hint = "go on with it at W&B, or take another --output-dir";
+        return Err(usage("W&B chose this sweep's values so far, and is off now".to_owned(), hint));
+    }
     let is_suggested = is_suggested && (book.trials.is_empty() || book.wandb_sweep.is_some());
     if !is_suggested {
         // A larger --count adds runs to those that are there.

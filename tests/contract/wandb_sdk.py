@@ -1,4 +1,4 @@
-"""Drives the real W&B client, its library and its command line, through the rehearsal server.
+"""Drives the real W&B client, its library and its command line, through the rehearsal server, and our program with it.
 
     python wandb_sdk.py CTXTUNE
 
@@ -303,7 +303,7 @@ def main(program):
                 agent.kill()
                 our_agent.kill()
         os.chdir("/")
-    print("the real W&B client accepts the rehearsal server")
+    print("the real W&B client accepts the rehearsal server and what our program makes there")
 
 
 if __name__ == "__main__":

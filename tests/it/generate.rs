@@ -553,7 +553,7 @@ fn the_tuned_model_is_known_and_its_refusal_says_what_to_do() {
     let run = rehearsal.ctxtune(["generate", STORY, "--out", "out", "--json"]).expect(2);
     assert_eq!(run.json()["error"]["code"], "model_not_available");
     let hint = run.json()["error"]["hint"].as_str().unwrap().to_owned();
-    assert!(hint.contains(&format!("`ctxtune deploy {job} --name EP`")), "{hint}");
+    assert!(hint.contains(&format!("`ctxtune status {job}`")) && hint.contains("deploy"), "{hint}");
     rehearsal.server.set_script(|script| script.deployed_models = vec![model.clone()]);
     let run = rehearsal.ctxtune(["generate", STORY, "--out", "out"]).expect(0);
     assert!(run.stderr.contains(&model), "{}", run.stderr);

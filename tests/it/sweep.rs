@@ -183,6 +183,11 @@ fn wandb_suggests_values_and_every_row_arrives_once() {
             assert!(run.summary["val/loss"].is_f64(), "{method}: {}", run.summary);
         }
         assert!(rehearsal.server.violations().is_empty(), "{:?}", rehearsal.server.violations());
+        // Without W&B the same sweep would be other jobs.
+        if method != "bayes" {
+            run(&rehearsal, &["--yes", "--count=4"]).expect(2);
+            assert_eq!(rehearsal.server.jobs_created(), 4, "{method}");
+        }
     }
 }
 
