@@ -111,8 +111,8 @@ struct Generated {
 /// # Errors
 /// When a file is there that cannot be read.
 pub fn standing(place: &Place, digest: &str) -> io::Result<Standing> {
-    // The invalid one is the younger, should both be there: it is written before the other goes.
-    for path in [&place.invalid, &place.valid] {
+    // Should both be there, the run was killed between a context and the end of what was before it.
+    for path in [&place.valid, &place.invalid] {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -285,5 +285,94 @@ impl Drop for Output {
     fn drop(&mut self) {
         // What cannot be removed is removed by the next run.
         let _ = std::fs::remove_dir_all(&self.staging);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_has_a_place_below_the_directory_or_none() {
+        let check = |key: &str, expected: Option<&str>| {
+            let place = place(Path::new("gen"), key.as_bytes());
+            let expected = expected.map(|name| Place {
+                valid: Path::new("gen").join(format!("{name}.json")),
+                invalid: Path::new("gen").join(format!("{name}.invalid.json")),
+            });
+            assert_eq!(place, expected, "{key}");
+        };
+        check("a.json", Some("a"));
+        check("a/b.c.json", Some("a/b.c"));
+        check("#7", Some("#7"));
+        check("x.jsonl/#7", Some("x.jsonl/#7"));
+        check("a.invalid.json", Some("a"));
+        check("/abs/a.json", Some("abs/a"));
+        check("./a.json", Some("a"));
+        check("../a.json", None);
+        check("a/../../b.json", None);
+        check("", None);
+    }
+
+    fn outcome(context: Result<String, Flaw>) -> Outcome {
+        Outcome { context, raw: "the \"raw\" answer".to_owned(), finish_reason: None }
+    }
+
+    /// A directory with one story's place.
+    fn scene() -> (tempfile::TempDir, Place) {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path(), b"sub/a.json").unwrap();
+        (dir, place)
+    }
+
+    fn text_of(digest: &str, context: Result<String, Flaw>) -> Vec<u8> {
+        let story =
+            Story::read(br#"{"id": 1.50, "story": "s", "socialized_context": {"old": 1}, "after": []}"#)
+                .unwrap();
+        let origin = Origin { key: b"sub/a.json", model: "m", template: "t", digest };
+        text(&origin, &story, (&Effort::default(), &outcome(context))).unwrap()
+    }
+
+    #[test]
+    fn a_file_is_put_whole_and_is_known_by_its_digest() {
+        let (dir, place) = scene();
+        let output = Output::open(dir.path()).unwrap();
+        let flaw = |fault| Flaw { fault, reason: "why".to_owned() };
+        assert_eq!(standing(&place, "d").unwrap(), Standing::Open);
+        for (fault, known) in [
+            (Some(Fault::Cut), Standing::Invalid(flaw(Fault::Cut))),
+            (Some(Fault::Refused), Standing::Open),
+            (None, Standing::Valid),
+            (Some(Fault::Agents), Standing::Invalid(flaw(Fault::Agents))),
+        ] {
+            let context = fault.map_or(Ok("{}".to_owned()), |fault| Err(flaw(fault)));
+            output.put(0, &place, (fault, &text_of("d", context))).unwrap();
+            assert_eq!(standing(&place, "d").unwrap(), known);
+            assert_eq!(standing(&place, "e").unwrap(), Standing::Open, "another request");
+            assert_ne!(place.valid.exists(), place.invalid.exists(), "one of the two");
+        }
+        std::fs::write(&place.valid, "{\"story\": \"mine\"}").unwrap();
+        assert_eq!(standing(&place, "d").unwrap(), Standing::Foreign(place.valid.clone()));
+        drop(output);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside");
+    }
+
+    #[test]
+    fn fields_keep_their_order_and_the_new_context_stands_where_the_old_one_stood() {
+        let names = |text: &[u8]| -> Vec<String> {
+            let value: serde_json::Map<String, Value> = serde_json::from_slice(text).unwrap();
+            value.keys().cloned().collect()
+        };
+        let valid = text_of("d", Ok(r#"{"agents_names": ["A"]}"#.to_owned()));
+        assert_eq!(
+            names(&valid),
+            ["id", "story", "socialized_context", "after", "question", "answer", "generated"]
+        );
+        assert!(String::from_utf8(valid).unwrap().contains("\"id\": 1.50,\n"), "as it was written");
+        let invalid = text_of("d", Err(Flaw { fault: Fault::Cut, reason: "why".to_owned() }));
+        assert_eq!(
+            names(&invalid),
+            ["id", "story", "after", "question", "answer", "reason", "raw_answer", "generated"]
+        );
     }
 }

@@ -185,3 +185,18 @@ fn an_answer_that_nobody_at_a_terminal_gave_is_none() {
     Outcome::from(child.wait_with_output().unwrap()).expect(9);
     assert_eq!(rehearsal.server.seen(), []);
 }
+
+#[test]
+fn many_stories_are_asked_about_only_after_a_yes_at_the_terminal() {
+    let rehearsal = scene();
+    let many = ["generate", "contexts", "-o", "gen", "--model", "Qwen/Qwen3-8B", "--price-per-million=1"];
+    let Some(run) = on_a_terminal(&rehearsal, "n\\n", &many) else { return };
+    let shown = plain(&run.expect(9).stdout);
+    assert!(shown.contains("Ask Qwen/Qwen3-8B about 20 stories, for at most about $0.0"), "{shown}");
+    assert!(shown.contains("nothing was asked: the answer was no"), "{shown}");
+    assert_eq!(rehearsal.server.seen(), []);
+    let run = on_a_terminal(&rehearsal, "y\\n", &many).unwrap().expect(0);
+    assert!(plain(&run.stdout).contains("valid     20 of 20"), "{}", run.stdout);
+    let run = on_a_terminal(&rehearsal, "", &many).unwrap().expect(0);
+    assert!(run.stdout.contains("not asked"), "nothing is left to agree to: {}", run.stdout);
+}
