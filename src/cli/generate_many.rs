@@ -23,7 +23,7 @@ use crate::generate::many::{End, Error, Named, Plan, Retry, Run, Scan, Tally};
 use crate::generate::pace::Pace;
 use crate::generate::request::Delivery;
 use crate::lock::OutputLock;
-use crate::prepare::inputs::{Records, Wanted};
+use crate::prepare::records::Records;
 use crate::prepare::{self, Watch};
 
 /// Lines of progress, where nothing is redrawn, are so far apart.
@@ -31,6 +31,9 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// A line is redrawn no more often.
 const DRAW_EVERY: Duration = Duration::from_millis(100);
+
+/// What compressed sources and standard input may unpack to, together.
+const MAX_SPOOL_BYTES: u64 = 64 << 30;
 
 /// How many stories of a kind are named, unless `--verbose`.
 const NAMED: usize = 5;
@@ -56,11 +59,10 @@ fn generate(args: &GenerateArgs, setup: &Setup, dir: &Path, terminal: &Terminal)
     std::fs::create_dir_all(dir).map_err(|source| cannot_write(dir, source))?;
     let _lock = OutputLock::acquire(dir)?;
     let output = Output::open(dir).map_err(|source| cannot_write(dir, source))?;
-    let wanted =
-        Wanted { sources: &sources, skip: Some(dir), max_spool_bytes: 64 << 30, max_record_bytes: 64 << 20 };
     let stop = StopOnly(setup.service.clock.as_ref());
     let explain = |error: Error| setup.service.explain(error);
-    let records = Records::list(&wanted, &stop).map_err(|error| explain(error.into()))?;
+    let records =
+        Records::list_beside(&sources, dir, MAX_SPOOL_BYTES, &stop).map_err(|error| explain(error.into()))?;
     for passed in records.not_regular() {
         let key = crate::json::KeyText(&passed.key).to_json();
         terminal.warn(&printable(&format!("{key} is a {}, and is passed over", passed.kind)));

@@ -22,9 +22,12 @@ use crate::http;
 use crate::json::KeyText;
 use crate::prepare;
 use crate::prepare::example::Message;
-use crate::prepare::inputs::Records;
+use crate::prepare::records::{RecordReader, Records};
 use crate::prepare::template::Template;
 use crate::together;
+
+/// The largest record that is read, in bytes, inclusive.
+const MAX_RECORD_BYTES: usize = 64 << 20;
 
 /// How often a story that gets no answer is taken up in one run; each time the transport tries several times.
 const ROUNDS: u32 = 4;
@@ -178,11 +181,8 @@ impl Plan<'_> {
             let at = if reason.at.is_empty() { String::new() } else { format!(" at {}", reason.at) };
             Named::new(key, reason.code.as_str(), format!("{}{at}", reason.reason))
         };
-        let bytes = match self.records.read(position)? {
-            Ok(bytes) => bytes,
-            Err(reason) => return Ok(Err(rejected(reason))),
-        };
-        let story = match Story::read(&bytes) {
+        let mut reader = RecordReader::new(self.records, MAX_RECORD_BYTES);
+        let story = match reader.bytes(position)?.and_then(Story::read) {
             Ok(story) => story,
             Err(reason) => return Ok(Err(rejected(reason))),
         };

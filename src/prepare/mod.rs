@@ -22,7 +22,6 @@ pub mod error;
 pub mod example;
 pub mod group;
 mod index;
-pub mod inputs;
 mod keys;
 mod leakage;
 mod list;

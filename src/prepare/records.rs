@@ -5,14 +5,14 @@
 //! cannot be read is an error, and says nothing about the others. It writes nothing.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::prepare::convert::{ParseFailure, Parser};
 use crate::prepare::list::{self, Corpus, Listing, Place};
 use crate::prepare::read::{Effort, Length, Reader};
 use crate::prepare::record::Context;
 use crate::prepare::reject::{Code, RejectReason};
-use crate::prepare::source::Source;
+use crate::prepare::source::{Source, SourceKind};
 use crate::prepare::spool::Spool;
 use crate::prepare::{Error, NotRegular, Watch};
 
@@ -31,6 +31,29 @@ impl Records {
     pub fn list(sources: &[Source], max_spool_bytes: u64, watch: &dyn Watch) -> Result<Records, Error> {
         let corpus = Corpus { sources, skip: None, seed: 0, prefixes_keys: sources.len() > 1 };
         list::list(&corpus, &mut Spool::new(None, max_spool_bytes), watch).map(Records)
+    }
+
+    /// The same for a run that writes to the directory `out`, which is there: it is not entered where it
+    /// lies inside a source, and what is unpacked lies in it.
+    ///
+    /// # Errors
+    /// As [`Records::list`]; and when `out` is a source itself.
+    pub fn list_beside(
+        sources: &[Source],
+        out: &Path,
+        max_spool_bytes: u64,
+        watch: &dyn Watch,
+    ) -> Result<Records, Error> {
+        for source in sources.iter().filter(|source| source.kind == SourceKind::Directory) {
+            let no_corpus = |error| Error::NoCorpus { path: source.path.clone(), source: error };
+            let root = source.path.canonicalize().map_err(no_corpus)?;
+            if out.canonicalize().is_ok_and(|out| out == root) {
+                return Err(Error::OutputIsCorpus(out.to_owned()));
+            }
+        }
+        let prefixes_keys = sources.iter().filter(|source| source.kind != SourceKind::Record).count() > 1;
+        let corpus = Corpus { sources, skip: Some(out), seed: 0, prefixes_keys };
+        list::list(&corpus, &mut Spool::new(Some(out), max_spool_bytes), watch).map(Records)
     }
 
     /// The number of records.
@@ -156,8 +179,6 @@ impl<'r> RecordReader<'r> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     struct Unwatched;
