@@ -15,7 +15,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
 use crate::env;
-use crate::lock::{LockError, OutputLock};
+use crate::lock::OutputLock;
 use crate::together::job::{Job, JobId};
 use crate::together::jobs;
 use crate::tune::book::{Book, Trial};
@@ -132,14 +132,7 @@ impl Agency {
 /// # Errors
 /// When it cannot be had at all, or a signal comes.
 pub fn wait_for_lock(out: &Path, service: &Service) -> Result<OutputLock, Failure> {
-    loop {
-        match OutputLock::acquire(out) {
-            Err(LockError::Held { .. }) => {
-                service.clock.wait(PATIENCE).map_err(|stopped| service.explain(stopped))?;
-            }
-            acquired => return Ok(acquired?),
-        }
-    }
+    patiently(service, || Ok(OutputLock::acquire(out)?))
 }
 
 /// Does `act`, again as long as another run holds OUT's lock.

@@ -119,11 +119,11 @@ impl From<LedgerError> for Failure {
 
 impl From<LockError> for Failure {
     fn from(error: LockError) -> Failure {
-        let hint = match &error {
-            LockError::Held { .. } => "wait for that run to end",
-            LockError::Io { .. } => "check the directory's permissions and free space",
+        let (code, hint) = match &error {
+            LockError::Held { .. } => ("locked", "wait for that run to end"),
+            LockError::Io { .. } => ("lock", "check the directory's permissions and free space"),
         };
-        Failure::new(Exit::Failed, "locked", error, hint)
+        Failure::new(Exit::Failed, code, error, hint)
     }
 }
 

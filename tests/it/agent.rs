@@ -104,3 +104,13 @@ fn the_agents_sigterm_cancels_the_job_and_anybody_elses_does_not() {
         assert_eq!(said.contains("the agent ended this run"), agent, "{said}");
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_directory_that_cannot_be_locked_at_all_is_not_waited_for() {
+    let rehearsal = scene();
+    // A directory in the place of the lock's file.
+    std::fs::create_dir_all(rehearsal.dir.path("out").join(ctxtune::lock::FILE_NAME)).unwrap();
+    let run = Outcome::of(agent_run(&rehearsal, "first", &["--sweep-max-cost=100", "--json"])).expect(1);
+    assert_eq!(run.json()["error"]["code"], "lock");
+}
