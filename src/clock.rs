@@ -29,3 +29,30 @@ pub trait Clock: Send + Sync {
     /// Whether somebody asked the program to stop.
     fn is_stopped(&self) -> bool;
 }
+
+/// A clock that stands still, for the tests of whatever dates something.
+#[cfg(test)]
+pub mod still {
+    use super::*;
+
+    /// It is ten o'clock in the morning of 24 November 2026.
+    pub struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> Timestamp {
+            "2026-11-24T10:00:00Z".parse().unwrap()
+        }
+
+        fn elapsed(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn wait(&self, _: Duration) -> Result<(), Stopped> {
+            Ok(())
+        }
+
+        fn is_stopped(&self) -> bool {
+            false
+        }
+    }
+}

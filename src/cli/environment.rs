@@ -35,9 +35,12 @@ impl Environment {
 
     /// These variables, and of the process's only those that say which characters a terminal can show.
     pub fn rehearsal(variables: impl IntoIterator<Item = (&'static str, String)>) -> Environment {
-        #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
-        let locales = env::LOCALES.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?)));
-        Environment::of(locales.chain(variables))
+        Environment::of(locales().chain(variables))
+    }
+
+    /// Only what says which characters a terminal can show.
+    pub fn locale() -> Environment {
+        Environment::of(locales())
     }
 
     /// Exactly these variables.
@@ -98,6 +101,12 @@ impl Environment {
         };
         Some(state.join("ctxtune/jobs.jsonl"))
     }
+}
+
+fn locales() -> impl Iterator<Item = (&'static str, String)> {
+    #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+    let value = |name| std::env::var(name).ok();
+    env::LOCALES.into_iter().filter_map(move |name| Some((name, value(name)?)))
 }
 
 fn read_file(path: &Path, terminal: &Terminal) -> Option<BTreeMap<String, String>> {

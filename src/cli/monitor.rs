@@ -22,7 +22,7 @@ use crate::cli::svg::picture;
 use crate::cli::wandb::{self, Chosen};
 use crate::cli::wandb_run::{Log, OnStop};
 use crate::cli::watch::{Lines, Several, dollars, event, one_line, steps};
-use crate::together::job::{Ending, Job, JobId};
+use crate::together::job::{Ending, Job, JobId, last_error};
 use crate::tune::ledger::Run;
 use crate::tune::monitor::{BUDGET, Cause, Finished, MonitorError, MonitorOptions, Screen, monitor};
 use crate::tune::progress::Progress;
@@ -262,9 +262,7 @@ fn say_failure(job: &Job, progress: &Progress, terminal: &Terminal) {
 
 /// The service's words about why a job failed.
 fn last_words(progress: &Progress) -> Option<String> {
-    let said =
-        progress.events().iter().rev().find(|event| event.level == "error" || event.kind.ends_with("error"));
-    said.map(|event| one_line(&event.message)).filter(|words| !words.is_empty())
+    last_error(progress.events()).map(one_line).filter(|words| !words.is_empty())
 }
 
 /// Ends while the job runs on.

@@ -134,32 +134,9 @@ impl Screen for Ndjson<'_> {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
-    use crate::clock::Stopped;
+    use crate::clock::still::Still;
     use crate::together::job::{Event, Job, MetricRow};
-
-    /// A clock that stands still.
-    struct Still;
-
-    impl Clock for Still {
-        fn now(&self) -> Timestamp {
-            "2026-11-24T10:00:00Z".parse().unwrap()
-        }
-
-        fn elapsed(&self) -> Duration {
-            Duration::ZERO
-        }
-
-        fn wait(&self, _: Duration) -> Result<(), Stopped> {
-            Ok(())
-        }
-
-        fn is_stopped(&self) -> bool {
-            false
-        }
-    }
 
     /// A reader that goes after the first line, or a disk that is full then.
     struct Ending(io::ErrorKind, usize);

@@ -144,7 +144,7 @@ fn summarize(options: &Options, report: &Report, terminal: &Terminal) {
         return;
     }
     // Of the environment only the locale is asked for.
-    let is_utf8 = Environment::rehearsal([]).is_utf8();
+    let is_utf8 = Environment::locale().is_utf8();
     let charset = if is_utf8 { Charset::Unicode } else { Charset::Ascii };
     terminal.label("gold", &references(report, &shown(&options.gold)));
     let letters = ["A", "B"].into_iter().map(str::to_owned);

@@ -25,7 +25,7 @@ use crate::config::{ConfigFile, DEFAULT_OUTPUT_DIR, TuneChoices};
 use crate::env;
 use crate::lock::OutputLock;
 use crate::manifest::Manifest;
-use crate::together::job::{Ending, Job};
+use crate::together::job::{Ending, Job, last_error};
 use crate::together::jobs::{self, Limits};
 use crate::tune::create::{Adopted, Known, Renewal, Submission, is_to_be_watched};
 use crate::tune::journal::{self, Started};
@@ -397,8 +397,7 @@ fn go_on(
 /// What the service said at a job's end; a list of jobs leaves it out, and without it the end is plain.
 fn last_words(service: &Service, job: &Job) -> Option<String> {
     let events = jobs::events(&service.together, &job.id).unwrap_or_default();
-    let said = events.iter().rev().find(|event| event.kind.ends_with("error") || event.level == "error");
-    said.map(|event| event.message.clone()).filter(|words| !words.is_empty())
+    last_error(&events).map(str::to_owned).filter(|words| !words.is_empty())
 }
 
 fn say_job(adopted: &Adopted, terminal: &Terminal) {

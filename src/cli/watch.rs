@@ -232,29 +232,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::clock::Stopped;
+    use crate::clock::still::Still;
     use crate::together::job::{Job, MetricRow};
-
-    /// A clock that stands still.
-    struct Still;
-
-    impl Clock for Still {
-        fn now(&self) -> Timestamp {
-            "2026-11-24T10:00:00Z".parse().unwrap()
-        }
-
-        fn elapsed(&self) -> Duration {
-            Duration::ZERO
-        }
-
-        fn wait(&self, _: Duration) -> Result<(), Stopped> {
-            Ok(())
-        }
-
-        fn is_stopped(&self) -> bool {
-            false
-        }
-    }
 
     /// What lines say of what `act` tells them, without the time.
     fn said(act: impl FnOnce(&mut Lines<'_>)) -> Vec<String> {

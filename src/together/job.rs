@@ -267,6 +267,12 @@ impl Event {
     }
 }
 
+/// The last of `events` that tells of an error: the service's words about why a job failed.
+pub fn last_error(events: &[Event]) -> Option<&str> {
+    let tells = |event: &&Event| event.level == "error" || event.kind.ends_with("error");
+    events.iter().rev().find(tells).map(|event| event.message.as_str())
+}
+
 /// One row of a job's metrics; numbers that are not finite are absent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetricRow {
@@ -446,6 +452,18 @@ mod tests {
         }));
         assert_eq!((event.kind.as_str(), event.level.as_str()), ("checkpoint_save", "info"));
         assert_eq!((event.step, event.total_steps), (None, Some(30)));
+    }
+
+    #[test]
+    fn the_last_error_is_told_by_its_level_or_its_kind() {
+        let event = |kind: &str, level: &str, message: &str| {
+            Event::read(&json!({ "type": kind, "level": level, "message": message }))
+        };
+        let mut events = vec![event("warning", "error", "first"), event("JOB_ERROR", "", "second")];
+        assert_eq!(last_error(&events), Some("second"));
+        events.push(event("job_stopped", "info", "third"));
+        assert_eq!((last_error(&events), last_error(&events[..1])), (Some("second"), Some("first")));
+        assert_eq!(last_error(&events[2..]), None);
     }
 
     #[test]

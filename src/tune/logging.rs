@@ -331,29 +331,8 @@ fn line(event: &Event) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Stopped;
+    use crate::clock::still::Still;
     use crate::together::job::MetricRow;
-
-    /// A clock that stands still.
-    struct Still;
-
-    impl Clock for Still {
-        fn now(&self) -> Timestamp {
-            "2026-11-24T10:00:00Z".parse().unwrap()
-        }
-
-        fn elapsed(&self) -> Duration {
-            Duration::ZERO
-        }
-
-        fn wait(&self, _: Duration) -> Result<(), Stopped> {
-            Ok(())
-        }
-
-        fn is_stopped(&self) -> bool {
-            false
-        }
-    }
 
     fn job(more: Value) -> Job {
         let mut object = json!({
