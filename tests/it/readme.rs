@@ -7,7 +7,8 @@ use ctxtune::prepare::reject::Code;
 use crate::support::{Dir, repository};
 
 /// The commands whose flags a reader may look up.
-const COMMANDS: [&str; 7] = ["prepare", "check", "upload", "submit", "monitor", "finetune", "rehearse"];
+const COMMANDS: [&str; 9] =
+    ["prepare", "check", "upload", "submit", "monitor", "finetune", "generate", "score", "rehearse"];
 
 fn readme() -> String {
     std::fs::read_to_string(repository("README.md")).unwrap()
