@@ -77,6 +77,8 @@ pub enum Method {
     Post,
     /// Store something there.
     Put,
+    /// Change a part of it.
+    Patch,
     /// Remove it.
     Delete,
 }
@@ -88,6 +90,7 @@ impl Method {
             Method::Get => "GET",
             Method::Post => "POST",
             Method::Put => "PUT",
+            Method::Patch => "PATCH",
             Method::Delete => "DELETE",
         }
     }

@@ -1,15 +1,15 @@
 //! Chat, as the service speaks it: whole answers and streams of them, strict about the question.
 //!
-//! Separate from what is answered (`imitation`). It knows no job: a trained model answers where the
-//! script says that it is deployed, and is refused otherwise, as the service does. How often each
+//! Separate from what is answered (`imitation`). It knows no job: a trained model answers where
+//! it is deployed, or the script says so, and is refused otherwise, as the service does. How often each
 //! prompt was asked is kept.
 
 use serde_json::{Value, json};
 
 use crate::rehearsal::imitation::{Manner, Said, answer};
-use crate::rehearsal::models;
 use crate::rehearsal::reply::{Content, Reply};
 use crate::rehearsal::state::{Now, State};
+use crate::rehearsal::{endpoints, models};
 
 /// Characters of the answer in a frame of the stream.
 const FRAME_CHARS: usize = 16;
@@ -32,7 +32,7 @@ pub fn completions(state: &mut State, body: &Value, now: Now) -> Result<Reply, R
     check_parameters(body)?;
     let is_deployed = state.script.deployed_models.iter().any(|deployed| deployed == model);
     let is_serverless = model == SERVERLESS || models::find(model).is_some_and(|model| model.is_serverless);
-    if !is_deployed && !is_serverless {
+    if !is_deployed && !is_serverless && !endpoints::is_callable(state, model, now) {
         let message = format!(
             "Unable to access non-serverless model {model}. Please create and start a dedicated endpoint for the model."
         );

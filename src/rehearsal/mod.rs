@@ -5,8 +5,8 @@
 //! can be told to fail in any way a network can. It must never be reachable from another machine.
 //!
 //! The way of a request: `serve` accepts, `wire` reads, `faults` decides, `route` finds the
-//! handler (`files`, `multipart`, `jobs`, `progress`, `download`, `chat` with `imitation`; `wandb` has
-//! its own paths and key), `reply` is written.
+//! handler (`files`, `multipart`, `jobs`, `progress`, `download`, `endpoints`, `chat` with `imitation`;
+//! `wandb` has its own paths and key), `reply` is written.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -28,6 +28,7 @@ mod chat;
 pub mod corpus;
 mod course;
 mod download;
+mod endpoints;
 pub mod faults;
 mod files;
 mod form;
@@ -60,6 +61,8 @@ pub struct Script {
     pub job_seconds: f64,
     /// How long a file waits for its verdict.
     pub verdict_seconds: f64,
+    /// How long a deployment takes until it answers; half as long until it has stopped.
+    pub deployment_seconds: f64,
     /// What goes wrong.
     pub faults: faults::Faults,
     /// How jobs end.
@@ -83,6 +86,7 @@ impl Default for Script {
             key: KEY.to_owned(),
             job_seconds: 5.0,
             verdict_seconds: 0.3,
+            deployment_seconds: 2.0,
             faults: faults::Faults::default(),
             outcome: Outcome::Completed,
             deployed_models: Vec::new(),
@@ -200,6 +204,11 @@ impl Server {
     /// How many jobs were created, whether or not the client was told.
     pub fn jobs_created(&self) -> usize {
         self.shared.state().jobs_created
+    }
+
+    /// How many deployments were created, whether or not the client was told.
+    pub fn deployments_created(&self) -> usize {
+        self.shared.state().deployments_created
     }
 
     /// Breaches of the protocol by the client, in words.

@@ -5,9 +5,10 @@
 
 use serde_json::{Value, json};
 
+use crate::rehearsal::endpoints::{PROJECT, SLUG};
 use crate::rehearsal::reply::Reply;
 use crate::rehearsal::state::{Now, Request, State};
-use crate::rehearsal::{chat, download, files, jobs, models, multipart, progress, wandb};
+use crate::rehearsal::{chat, download, endpoints, files, jobs, models, multipart, progress, wandb};
 
 /// Carries out a request to the API.
 pub fn api(state: &mut State, request: &Request, now: Now) -> Reply {
@@ -26,6 +27,9 @@ pub fn api(state: &mut State, request: &Request, now: Now) -> Reply {
         ["v1", "files", rest @ ..] => of_files(state, request, (method, rest), now),
         ["v1", "fine-tunes", rest @ ..] => of_jobs(state, request, (method, rest), now),
         ["v1", "finetune", "download"] if method == "GET" => download::download(state, request, now),
+        ["v2", "public", "inference-instance-types"] if method == "GET" => Ok(endpoints::machines()),
+        ["v2", "projects", PROJECT, rest @ ..] => of_project(state, request, (method, rest), now),
+        ["v2", "projects", other, ..] => Err(Reply::error(403, format!("no access to project {other}"))),
         ["v1", "chat", "completions"] if method == "POST" => {
             body(request).and_then(|body| chat::completions(state, &body, now))
         }
@@ -63,6 +67,25 @@ fn of_jobs(state: &mut State, request: &Request, line: (&str, &[&str]), now: Now
         ("GET", [id, "events"]) => progress::events(state, id, now),
         ("GET", [id, "metrics"]) => progress::metrics(state, request, id, now),
         ("GET", [id, "checkpoints"]) => progress::checkpoints(state, id, now),
+        _ => Err(nowhere(request)),
+    }
+}
+
+fn of_project(state: &mut State, request: &Request, line: (&str, &[&str]), now: Now) -> Result<Reply, Reply> {
+    match line {
+        ("GET", ["models", id]) => endpoints::model(state, id, now),
+        ("GET", ["configs"]) => endpoints::configs(request),
+        ("GET", ["endpoints"]) => Ok(endpoints::list(state, now)),
+        ("POST", ["endpoints"]) => endpoints::create(state, &body(request)?, now),
+        ("GET", ["endpoints", id]) => endpoints::get(state, id, now),
+        ("PATCH", ["endpoints", id]) => endpoints::split(state, (request, &body(request)?), id, now),
+        ("GET", ["endpoints", id, "deployments"]) => endpoints::deployments(state, id, now),
+        ("POST", ["endpoints", id, "deployments"]) => endpoints::deploy(state, &body(request)?, id, now),
+        ("GET", ["endpoints", id, "deployments", one]) => endpoints::deployment(state, (id, one), now),
+        ("PATCH", ["endpoints", id, "deployments", one]) => {
+            endpoints::scale(state, (request, &body(request)?), (id, one), now)
+        }
+        ("DELETE", ["endpoints", id, "deployments", one]) => endpoints::remove(state, (id, one), now),
         _ => Err(nowhere(request)),
     }
 }
@@ -108,7 +131,7 @@ fn whoami() -> Reply {
         &json!({
             "type": "project_api_key",
             "api_key": { "id": "key-rehearsal" },
-            "project": { "id": "proj-rehearsal", "name": "Rehearsal", "slug": "rehearsal" },
+            "project": { "id": PROJECT, "name": "Rehearsal", "slug": SLUG },
             "organization": { "id": "org-rehearsal", "name": "Rehearsal" },
         }),
     )

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use crate::rehearsal::course::Plan;
+use crate::rehearsal::endpoints::Endpoint;
 use crate::rehearsal::faults::Count;
 use crate::rehearsal::files::{File, Multipart};
 use crate::rehearsal::order::Order;
@@ -96,6 +97,10 @@ pub struct State {
     pub jobs_created: usize,
     /// What came to W&B.
     pub wandb: Wandb,
+    /// In order of creation.
+    pub endpoints: Vec<Endpoint>,
+    /// How many deployments were created, deleted ones too.
+    pub deployments_created: usize,
     /// How often each prompt was asked.
     pub prompts: BTreeMap<String, u64>,
     /// How many names were given.

@@ -18,10 +18,12 @@ use crate::http::{Answer, Body, Call, Client, Key, Method};
 mod base;
 pub mod chat;
 pub mod download;
+pub mod endpoints;
 mod error;
 pub mod file;
 pub mod files;
 mod follow;
+pub mod hardware;
 pub mod job;
 pub mod jobs;
 pub mod parts;
@@ -102,8 +104,12 @@ impl Together {
     /// # Errors
     /// When there is no answer, the key is not accepted, or the answer is none.
     pub fn whoami(&self) -> Result<Identity, Error> {
+        self.identity(Tries::Many)
+    }
+
+    fn identity(&self, tries: Tries) -> Result<Identity, Error> {
         let url = self.url("/v3/whoami");
-        let answer = self.answer(Method::Get, &url, Body::Empty, Tries::Many)?;
+        let answer = self.answer(Method::Get, &url, Body::Empty, tries)?;
         let date = answer.header("date").and_then(parse_date);
         if answer.status == 404 {
             return Ok(Identity { date, ..Identity::default() });

@@ -7,6 +7,7 @@
 
 pub mod book;
 pub mod create;
+pub mod deploy;
 pub mod journal;
 pub mod ledger;
 pub mod limits;

@@ -1,0 +1,475 @@
+//! Endpoints and their deployments: the names under which a tuned model can be called, and what runs there.
+//!
+//! Separate from `tune`, which decides what is deployed and when it ends. A running deployment
+//! costs money by the minute, so [`create_deployment`] is sent once: whoever calls it must look
+//! for the deployment before sending it again. Every other call may be repeated without harm.
+//! See <https://docs.together.ai/reference>.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::http::{Body, Method};
+use crate::together::base::encode;
+use crate::together::files::{items, unlike};
+use crate::together::hardware::{Catalogue, Config};
+use crate::together::job::{number, text, time, whole};
+use crate::together::{Error, Identity, Together, Tries};
+
+/// The most pages of a list that are read; nobody has more.
+const MOST_PAGES: usize = 100;
+
+/// The project that endpoints belong to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    /// Its id, which stands in paths.
+    pub id: String,
+    /// Its short name, which stands in names of models; absent where the service does not say it.
+    pub slug: Option<String>,
+}
+
+impl Project {
+    /// The project of a key; none where the service does not say it.
+    pub fn of(identity: &Identity) -> Option<Project> {
+        let id = identity.project_id.clone()?;
+        Some(Project { id, slug: identity.project_slug.clone() })
+    }
+
+    fn path(&self) -> String {
+        format!("/v2/projects/{}/endpoints", encode(&self.id))
+    }
+}
+
+/// Deployments by id, with their weights.
+pub type Split = Vec<(String, f64)>;
+
+/// A name that is called, and where its requests go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Endpoint {
+    /// Its id (`ep_…`).
+    pub id: String,
+    /// What requests name as their model: `<project>/<name>`.
+    pub name: String,
+    /// Which deployments answer, with their weights.
+    pub split: Split,
+    /// What runs, or could run, there.
+    pub deployments: Vec<Deployment>,
+    /// Its version.
+    pub etag: Option<String>,
+}
+
+impl Endpoint {
+    fn read(object: &Value) -> Option<Endpoint> {
+        let entries = object.get("trafficSplit").and_then(Value::as_array);
+        let entry = |entry: &Value| {
+            Some((text(entry, &["deploymentId"])?, number(entry, &["weight"]).unwrap_or_default()))
+        };
+        let deployments = object.get("deployments").and_then(Value::as_array);
+        Some(Endpoint {
+            id: text(object, &["id"])?,
+            name: text(object, &["name"])?,
+            split: entries.into_iter().flatten().filter_map(entry).collect(),
+            deployments: deployments.into_iter().flatten().filter_map(Deployment::read).collect(),
+            etag: text(object, &["etag"]),
+        })
+    }
+
+    /// Its name without the project's.
+    pub fn bare_name(&self) -> &str {
+        bare(&self.name)
+    }
+}
+
+/// A model on machines.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Deployment {
+    /// Its id (`dep_…`).
+    pub id: String,
+    /// `<project>/<endpoint>/<name>`, or the last of them.
+    pub name: String,
+    /// What it is doing.
+    pub state: State,
+    /// Why, in the service's words; may be empty.
+    pub message: String,
+    /// The model's resource name.
+    pub model: Option<String>,
+    /// The machine.
+    pub hardware: Option<String>,
+    /// How many machines it has or shall have, whichever is more.
+    pub replicas: u64,
+    /// The least and the most machines.
+    pub bounds: Option<(u64, u64)>,
+    /// Minutes without a request after which the service stops it; absent where it does not.
+    pub idle_minutes: Option<u64>,
+    /// When it was created.
+    pub created_at: Option<Timestamp>,
+}
+
+impl Deployment {
+    fn read(object: &Value) -> Option<Deployment> {
+        let status = object.get("status").filter(|status| status.is_object()).unwrap_or(object);
+        let autoscaling = object.get("autoscaling").unwrap_or(&Value::Null);
+        let bounds = whole(autoscaling, &["minReplicas"]).zip(whole(autoscaling, &["maxReplicas"]));
+        let counts = [
+            whole(status, &["readyReplicas"]),
+            whole(status, &["scheduledReplicas"]),
+            whole(object, &["desiredReplicas"]),
+            bounds.map(|(least, _)| least),
+        ];
+        Some(Deployment {
+            id: text(object, &["id"])?,
+            name: text(object, &["name"]).unwrap_or_default(),
+            state: State::new(&text(status, &["state"]).unwrap_or_default()),
+            message: text(status, &["message"]).unwrap_or_default(),
+            model: text(object, &["model", "modelId"]),
+            hardware: text(object, &["hardware"]),
+            replicas: counts.into_iter().flatten().max().unwrap_or(1),
+            bounds,
+            idle_minutes: whole(object, &["inactiveTimeout"]).filter(|minutes| *minutes > 0),
+            created_at: time(object, &["createdAt"]),
+        })
+    }
+
+    /// Its name within its endpoint.
+    pub fn bare_name(&self) -> &str {
+        bare(&self.name)
+    }
+
+    /// Whether it is asked to have no machines at all.
+    pub fn is_scaled_down(&self) -> bool {
+        self.bounds == Some((0, 0))
+    }
+
+    /// Dollars a minute of all its machines, where the catalogue knows them.
+    pub fn dollars_a_minute(&self, catalogue: &Catalogue) -> Option<f64> {
+        let one = catalogue.dollars_a_minute(self.hardware.as_deref()?)?;
+        Some(one * self.replicas.max(1) as f64)
+    }
+}
+
+/// What a deployment is doing, in the service's words without their prefix and in lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State(String);
+
+impl State {
+    fn new(text: &str) -> State {
+        let text = text.to_ascii_lowercase();
+        State(text.strip_prefix("deployment_state_").unwrap_or(&text).to_owned())
+    }
+
+    /// In a word: `provisioning`, `scaling`, `ready`, `degraded`, `stopping`, `stopped`, `failed`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it answers.
+    pub fn is_ready(&self) -> bool {
+        self.0 == "ready"
+    }
+
+    /// Whether it broke.
+    pub fn is_failed(&self) -> bool {
+        self.0 == "failed"
+    }
+
+    /// Whether it has no machines any more, nor will have any.
+    pub fn is_stopped(&self) -> bool {
+        self.0 == "stopped"
+    }
+
+    /// Whether it has machines, or may have: whatever is not known to have none costs money.
+    pub fn is_billed(&self) -> bool {
+        !self.is_stopped() && !self.is_failed()
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(if self.0.is_empty() { "in no known state" } else { &self.0 })
+    }
+}
+
+/// What a deployment is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct NewDeployment<'n> {
+    /// Its name within its endpoint.
+    pub name: &'n str,
+    /// The model's object id (`ml_…`), of the same project.
+    pub model: &'n str,
+    /// What it runs on.
+    pub config: &'n Config,
+    /// Minutes without a request after which the service stops it.
+    pub idle_minutes: Option<u64>,
+}
+
+/// All endpoints of the project, in the order of the answer.
+///
+/// # Errors
+/// When there is no answer, or it is no list.
+pub fn list(together: &Together, project: &Project) -> Result<Vec<Endpoint>, Error> {
+    read_list(together, project, Tries::Many)
+}
+
+/// The endpoints and the catalogue of prices, asked for once each: for commands that are about
+/// something else. Nothing where the service knows no endpoints, or no project.
+///
+/// # Errors
+/// When there is no answer, or it is no list.
+pub fn glance(
+    together: &Together,
+    project: Option<Project>,
+) -> Result<Option<(Vec<Endpoint>, Catalogue)>, Error> {
+    let project = match project {
+        Some(project) => Some(project),
+        None => Project::of(&together.identity(Tries::One)?),
+    };
+    let Some(project) = project else { return Ok(None) };
+    match read_list(together, &project, Tries::One) {
+        Ok(endpoints) => {
+            let has_price = endpoints.iter().any(is_running);
+            let catalogue = if has_price { Catalogue::look_up(together) } else { Catalogue::default() };
+            Ok(Some((endpoints, catalogue)))
+        }
+        Err(Error::Refused { status: 403 | 404, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether anything in `endpoint` costs money.
+pub fn is_running(endpoint: &Endpoint) -> bool {
+    endpoint.deployments.iter().any(|deployment| deployment.state.is_billed())
+}
+
+fn read_list(together: &Together, project: &Project, tries: Tries) -> Result<Vec<Endpoint>, Error> {
+    let path = project.path();
+    let read = |object: &Value| {
+        // Who looks for an endpoint before creating it must not miss one.
+        Endpoint::read(object).ok_or_else(|| {
+            unlike(together, (Method::Get, &path), object, "an endpoint in it has no id or name")
+        })
+    };
+    pages(together, &path, tries)?.iter().map(read).collect()
+}
+
+/// The items of all pages of a list.
+pub(in crate::together) fn pages(together: &Together, path: &str, tries: Tries) -> Result<Vec<Value>, Error> {
+    let mut all = Vec::new();
+    let mut after: Option<String> = None;
+    for _ in 0..MOST_PAGES {
+        let mark = if path.contains('?') { '&' } else { '?' };
+        let page = after.as_ref().map(|cursor| format!("{mark}after={}", encode(cursor))).unwrap_or_default();
+        let value = together.ask(Method::Get, &format!("{path}{page}"), Body::Empty, tries)?;
+        all.extend(items(together, path, &value)?.iter().cloned());
+        let next = text(&value, &["next_cursor", "nextCursor"]);
+        if next.is_none() || next == after {
+            return Ok(all);
+        }
+        after = next;
+    }
+    Ok(all)
+}
+
+/// One endpoint.
+///
+/// # Errors
+/// When there is no answer, no such endpoint, or none in the answer.
+pub fn retrieve(together: &Together, project: &Project, id: &str) -> Result<Endpoint, Error> {
+    let path = format!("{}/{}", project.path(), encode(id));
+    read_endpoint(together, (Method::Get, &path), Body::Empty, Tries::Many)
+}
+
+/// Creates an endpoint, which costs nothing. One try: a name that is taken is a refusal.
+///
+/// # Errors
+/// When there is no answer, the server refuses, or no endpoint is in the answer.
+pub fn create(together: &Together, project: &Project, name: &str) -> Result<Endpoint, Error> {
+    let body = json!({ "name": name });
+    read_endpoint(together, (Method::Post, &project.path()), Body::Json(&body), Tries::One)
+}
+
+/// Says which deployments of `endpoint` answer, unless somebody changed it since it was read.
+///
+/// # Errors
+/// When there is no answer, or the server refuses: with 409 or 412 where it was changed.
+pub fn set_split(
+    together: &Together,
+    project: &Project,
+    endpoint: &Endpoint,
+    split: &[(String, f64)],
+) -> Result<Endpoint, Error> {
+    let path = format!("{}/{}?updateMask=trafficSplit", project.path(), encode(&endpoint.id));
+    let entries: Vec<Value> =
+        split.iter().map(|(id, weight)| json!({ "deploymentId": id, "weight": weight })).collect();
+    let mut body = json!({ "trafficSplit": entries });
+    if let Some(etag) = &endpoint.etag {
+        body["etag"] = etag.clone().into();
+    }
+    read_endpoint(together, (Method::Patch, &path), Body::Json(&body), Tries::Many)
+}
+
+fn read_endpoint(
+    together: &Together,
+    (method, path): (Method, &str),
+    body: Body<'_>,
+    tries: Tries,
+) -> Result<Endpoint, Error> {
+    let value = together.ask(method, path, body, tries)?;
+    Endpoint::read(&value).ok_or_else(|| unlike(together, (method, path), &value, "it is no endpoint"))
+}
+
+/// The deployments of an endpoint, in the order of the answer.
+///
+/// # Errors
+/// When there is no answer, or it is no list.
+pub fn deployments(together: &Together, project: &Project, endpoint: &str) -> Result<Vec<Deployment>, Error> {
+    let path = deployments_path(project, endpoint);
+    let read = |object: &Value| {
+        Deployment::read(object)
+            .ok_or_else(|| unlike(together, (Method::Get, &path), object, "a deployment in it has no id"))
+    };
+    pages(together, &path, Tries::Many)?.iter().map(read).collect()
+}
+
+/// One deployment. One try: whoever waits for it asks again.
+///
+/// # Errors
+/// When there is no answer, no such deployment, or none in the answer.
+pub fn deployment(
+    together: &Together,
+    project: &Project,
+    (endpoint, id): (&str, &str),
+) -> Result<Deployment, Error> {
+    let path = format!("{}/{}", deployments_path(project, endpoint), encode(id));
+    read_deployment(together, (Method::Get, &path), Body::Empty, Tries::One)
+}
+
+/// Creates a deployment of one machine. It costs money and is sent once; [`Error::certainty`] says what
+/// a failure leaves open.
+///
+/// # Errors
+/// When there is no answer, the server refuses, or no deployment is in the answer.
+pub fn create_deployment(
+    together: &Together,
+    project: &Project,
+    endpoint: &str,
+    new: &NewDeployment<'_>,
+) -> Result<Deployment, Error> {
+    let mut body = json!({
+        "name": new.name,
+        "model": format!("projects/{}/models/{}", project.id, new.model),
+        "config": new.config.path(),
+        "autoscaling": { "minReplicas": 1, "maxReplicas": 1 },
+    });
+    if let Some(minutes) = new.idle_minutes {
+        body["inactiveTimeout"] = minutes.into();
+    }
+    let path = deployments_path(project, endpoint);
+    read_deployment(together, (Method::Post, &path), Body::Json(&body), Tries::One)
+}
+
+/// Gives a deployment exactly this many machines; with none it costs nothing.
+///
+/// # Errors
+/// When there is no answer, the server refuses, or no deployment is in the answer.
+pub fn scale(
+    together: &Together,
+    project: &Project,
+    (endpoint, id): (&str, &str),
+    replicas: u64,
+) -> Result<Deployment, Error> {
+    let path = format!("{}/{}?updateMask=autoscaling", deployments_path(project, endpoint), encode(id));
+    let body = json!({ "autoscaling": { "minReplicas": replicas, "maxReplicas": replicas } });
+    read_deployment(together, (Method::Patch, &path), Body::Json(&body), Tries::Many)
+}
+
+/// Removes a deployment, which must have stopped. One that is not there is removed.
+///
+/// # Errors
+/// When there is no answer, or the server refuses.
+pub fn delete_deployment(
+    together: &Together,
+    project: &Project,
+    (endpoint, id): (&str, &str),
+) -> Result<(), Error> {
+    let url = together.url(&format!("{}/{}", deployments_path(project, endpoint), encode(id)));
+    // The answer of a success may be empty, which is no JSON.
+    let answer = together.answer(Method::Delete, &url, Body::Empty, Tries::Many)?;
+    if answer.is_success() || answer.status == 404 {
+        return Ok(());
+    }
+    Err(together.asked(Method::Delete, &url).refused(&answer))
+}
+
+fn read_deployment(
+    together: &Together,
+    (method, path): (Method, &str),
+    body: Body<'_>,
+    tries: Tries,
+) -> Result<Deployment, Error> {
+    let value = together.ask(method, path, body, tries)?;
+    Deployment::read(&value).ok_or_else(|| unlike(together, (method, path), &value, "it is no deployment"))
+}
+
+fn deployments_path(project: &Project, endpoint: &str) -> String {
+    format!("{}/{}/deployments", project.path(), encode(endpoint))
+}
+
+fn bare(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deployment_is_read_from_a_whole_look_and_from_a_summary() {
+        let whole_look = Deployment::read(&json!({
+            "id": "dep_1", "name": "me/ep/ctxtune-1", "model": "projects/p/models/ml_1/revisions/rv_1",
+            "status": { "state": "DEPLOYMENT_STATE_SCALING", "message": "waiting", "readyReplicas": 0 },
+            "autoscaling": { "minReplicas": 1, "maxReplicas": 2 }, "hardware": "1xh100", "inactiveTimeout": 60,
+            "createdAt": "2026-11-24T10:00:00Z",
+        }))
+        .unwrap();
+        assert_eq!((whole_look.bare_name(), whole_look.state.as_str()), ("ctxtune-1", "scaling"));
+        assert_eq!((whole_look.replicas, whole_look.bounds), (1, Some((1, 2))));
+        assert_eq!((whole_look.idle_minutes, whole_look.message.as_str()), (Some(60), "waiting"));
+        let summary = Deployment::read(&json!({
+            "id": "dep_1", "name": "n", "state": "DEPLOYMENT_STATE_READY", "desiredReplicas": 3, "readyReplicas": 2,
+            "autoscaling": { "minReplicas": 1, "maxReplicas": 4 },
+        }))
+        .unwrap();
+        assert!(summary.state.is_ready());
+        assert_eq!((summary.replicas, summary.idle_minutes), (3, None));
+        assert_eq!(Deployment::read(&json!({ "name": "n" })), None);
+    }
+
+    #[test]
+    fn what_is_not_known_to_have_stopped_is_billed() {
+        let check = |state: &str, is_billed: bool| {
+            assert_eq!(State::new(state).is_billed(), is_billed, "{state}");
+        };
+        for state in ["PROVISIONING", "SCALING", "READY", "DEGRADED", "STOPPING", "DANCING"] {
+            check(&format!("DEPLOYMENT_STATE_{state}"), true);
+        }
+        check("", true);
+        check("DEPLOYMENT_STATE_STOPPED", false);
+        check("DEPLOYMENT_STATE_FAILED", false);
+    }
+
+    #[test]
+    fn an_endpoint_is_its_name_its_split_and_what_runs_there() {
+        let endpoint = Endpoint::read(&json!({
+            "id": "ep_1", "name": "me/ep", "etag": "7", "trafficSplit": [{ "deploymentId": "dep_1", "weight": 1 }],
+            "deployments": [{ "id": "dep_1", "state": "DEPLOYMENT_STATE_STOPPED" }],
+        }))
+        .unwrap();
+        assert_eq!(
+            (endpoint.bare_name(), endpoint.split.as_slice()),
+            ("ep", &[("dep_1".to_owned(), 1.0)][..])
+        );
+        assert!(!is_running(&endpoint));
+        assert_eq!(Endpoint::read(&json!({ "id": "ep_1" })), None);
+    }
+}
