@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::cli::endpoints;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
@@ -196,6 +197,15 @@ impl Target {
         terminal.label("model", &format!("{} at {}{key}", self.model, self.chat.base().origin()));
     }
 
+    /// Says what runs at the service and costs money by the minute: whoever asks may have deployed it.
+    pub fn say_running(&self, service: &Service, terminal: &Terminal) {
+        if self.is_foreign || terminal.voice().quiet {
+            return;
+        }
+        let running = endpoints::glance(service, None);
+        endpoints::say_running(running.as_deref().unwrap_or_default(), terminal);
+    }
+
     /// An error of the server as the terminal shows it; `again` says what repeating the command does.
     pub fn explain(&self, service: &Service, error: together::Error, again: &str) -> Failure {
         if is_about_the_model(&error) && !self.is_foreign {
@@ -244,7 +254,7 @@ impl Target {
         }
         format!(
             "a tuned model answers only while an endpoint runs it, which is billed by the minute: \
-             deploy its object, on the page that `ctxtune status {job}` names, then ask with --model PROJECT/ENDPOINT \
+             `ctxtune deploy {job} --name EP` brings it up and prints the name to ask for with --model \
              (a model whose base ends in {REFERENCE} cannot be deployed: `ctxtune download {job}`, serve it, and ask \
              with --base-url)"
         )

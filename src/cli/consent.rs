@@ -27,7 +27,12 @@ pub enum Spending {
 impl Spending {
     /// What the flags and the terminal allow.
     pub fn of(args: &SpendingArgs) -> Spending {
-        match (args.yes, args.max_cost) {
+        Spending::of_flags(args.yes, args.max_cost)
+    }
+
+    /// What `--yes`, `--max-cost` and the terminal allow.
+    pub fn of_flags(yes: bool, max_cost: Option<f64>) -> Spending {
+        match (yes, max_cost) {
             (_, Some(cap)) => Spending::Agreed { max_cost: Some(cap) },
             (true, None) => Spending::Agreed { max_cost: None },
             (false, None) if has_person() => Spending::Asked,

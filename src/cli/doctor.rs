@@ -11,6 +11,7 @@ use serde_json::Map;
 
 use crate::cli::Signals;
 use crate::cli::args::DoctorArgs;
+use crate::cli::endpoints;
 use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::finding::{Finding, Findings};
@@ -23,6 +24,7 @@ use crate::clock::Stopped;
 use crate::config::{ConfigFile, DEFAULT_OUTPUT_DIR, TuneChoices};
 use crate::env;
 use crate::manifest::Manifest;
+use crate::together::endpoints::Project;
 use crate::together::{Identity, Together};
 use crate::tune::limits::{Row, rows, settle};
 use crate::tune::model::{self, Chosen};
@@ -62,11 +64,17 @@ fn examine(args: &DoctorArgs, signals: &Signals, findings: &mut Findings<'_>) ->
     let (wandb, journal) = (wandb(&environment), environment.journal());
     let has_key = environment.get(env::TOGETHER_API_KEY).is_some();
     let service = Service::new(&args.remote, environment, signals, findings.terminal());
-    let service = identity(service.ok().filter(|_| has_key), findings);
+    let known = identity(service.ok().filter(|_| has_key), findings);
     stop(signals)?;
     let settings = settings(args);
     findings.add("config", config(args, settings.as_ref()));
-    model(service.as_ref(), settings.as_ref().ok(), findings);
+    model(known.as_ref().map(|(service, _)| service), settings.as_ref().ok(), findings);
+    stop(signals)?;
+    let running = known.as_ref().and_then(|(service, whose)| {
+        let project = Project::of(whose)?;
+        endpoints::glance(service, Some(project))
+    });
+    findings.add("endpoints", endpoints::finding(running.as_deref()));
     stop(signals)?;
     let out = settings.map_or_else(|_| args.output_dir.clone(), |settings| Some(settings.out));
     let unknown = || Finding::off("not known: the configuration cannot be read");
@@ -116,8 +124,8 @@ fn way(args: &DoctorArgs, environment: &Environment) -> Finding {
     }
 }
 
-/// Asks whose key it is, and compares the clocks. Gives the service if it lets us in.
-fn identity(service: Option<Service>, findings: &mut Findings<'_>) -> Option<Service> {
+/// Asks whose key it is, and compares the clocks. Gives the service if it lets us in, and whose it is.
+fn identity(service: Option<Service>, findings: &mut Findings<'_>) -> Option<(Service, Identity)> {
     let untold = || Finding::off("not known: the service told no time");
     let Some(service) = service else {
         findings.add("account", Finding::off("not known: the service cannot be asked"));
@@ -128,7 +136,7 @@ fn identity(service: Option<Service>, findings: &mut Findings<'_>) -> Option<Ser
         Ok(identity) => {
             findings.add("account", account(&service.together, &identity));
             findings.add("clock", identity.date.map_or_else(untold, |theirs| clock(&service, theirs)));
-            Some(service)
+            Some((service, identity))
         }
         Err(error) => {
             let failure = service.explain(error);

@@ -8,6 +8,7 @@ use crate::lock::LockError;
 use crate::manifest::ManifestError;
 use crate::together::{self, DEFAULT_BASE_URL};
 use crate::tune::create::CreateError;
+use crate::tune::deploy::DeployError;
 use crate::tune::ledger::LedgerError;
 use crate::tune::model::ModelError;
 use crate::tune::price::NotWithin;
@@ -224,6 +225,37 @@ impl From<CreateError> for Failure {
                 "look at your jobs in the dashboard; if it is not there, --new-job submits without this look",
             ),
         }
+    }
+}
+
+impl From<DeployError> for Failure {
+    fn from(error: DeployError) -> Failure {
+        let (exit, code, hint) = match error {
+            DeployError::Api(error) => return error.into(),
+            DeployError::Stopped(stopped) => return stopped.into(),
+            DeployError::Unknown { .. } => (
+                Exit::Network,
+                "unknown_outcome",
+                "run the same command again: it looks for the deployment first; `ctxtune endpoints` lists what runs",
+            ),
+            DeployError::Shared { .. } => (
+                Exit::Usage,
+                "endpoint_in_use",
+                "choose another --name, or stop what runs there: `ctxtune endpoints` shows how",
+            ),
+            DeployError::Failed { .. } => (
+                Exit::Failed,
+                "deployment_failed",
+                "remove it with `ctxtune endpoints stop EP`, then deploy it again, perhaps with another --config",
+            ),
+            DeployError::Ended { .. } => {
+                (Exit::Failed, "stopped_elsewhere", "run it again to bring it up again")
+            }
+            DeployError::Late { .. } => {
+                (Exit::Network, "not_ready", "run it again later, perhaps with another --config")
+            }
+        };
+        Failure::new(exit, code, error, hint)
     }
 }
 

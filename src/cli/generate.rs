@@ -186,6 +186,7 @@ fn one(args: &GenerateArgs, story: &Story, setup: &Setup, terminal: &mut Termina
         Ok(context) => {
             fields.insert("context".to_owned(), serde_json::from_str(&context).unwrap_or(Value::Null));
             terminal.label("took", &took(setup, &effort));
+            setup.target.say_running(&setup.service, terminal);
             terminal.succeed(COMMAND, Some(context.as_bytes()), fields)
         }
         Err(flaw) => {

@@ -249,6 +249,10 @@ fn conclude(setup: &Setup, dir: &Path, result: Ended, terminal: &mut Terminal) -
     name("rejected", &scan.rejected.iter().collect::<Vec<_>>(), terminal);
     if tally.effort.requests > 0 {
         terminal.label("asked", &cost(setup, &tally, took).join(", "));
+        // Whoever is gone, or refuses, is not asked for more.
+        if matches!(end, End::Done | End::OverBudget) {
+            setup.target.say_running(&setup.service, terminal);
+        }
     }
     match failure(setup, dir, (&scan, &tally, invalid.len()), end) {
         Some(failure) => terminal.fail(COMMAND, &failure, fields),

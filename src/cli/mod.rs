@@ -26,9 +26,11 @@ mod checkpoints;
 pub mod clock;
 mod consent;
 pub mod curve;
+mod deploy;
 mod doctor;
 mod download;
 mod dry_run;
+mod endpoints;
 mod environment;
 pub mod exit;
 mod explain;
@@ -37,6 +39,7 @@ mod finding;
 mod finetune;
 mod generate;
 mod generate_many;
+mod hold;
 mod jobs;
 mod machine;
 mod monitor;
@@ -98,6 +101,8 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Files(args) => files::run(args, &signals, &mut terminal),
         Command::Checkpoints(args) => checkpoints::run(args, &signals, &mut terminal),
         Command::Download(args) => download::run(args, &signals, &mut terminal),
+        Command::Deploy(args) => deploy::run(args, &signals, &mut terminal),
+        Command::Endpoints(args) => endpoints::run(args, &signals, &mut terminal),
         Command::Doctor(args) => doctor::run(args, &signals, &mut terminal),
         Command::Sweep(args) => sweep::run(args, &signals, &mut terminal),
         Command::Score(args) => score::run(args, &signals, &mut terminal),

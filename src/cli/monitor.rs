@@ -236,9 +236,9 @@ fn say_model(service: &Service, job: &Job, terminal: &Terminal) {
     terminal.label("next", &format!("ctxtune download {} --adapter", job.id));
     let is_reference = job.model().is_some_and(|model| model.ends_with("-Reference"));
     let how = if is_reference {
-        "its base model cannot be deployed at Together: serve what you downloaded"
+        "its base model cannot be deployed at Together: serve what you downloaded".to_owned()
     } else {
-        "or deploy the object to an endpoint, on the page: a tuned model is not callable by its name alone"
+        format!("or ctxtune deploy {} --name EP: by its own name a tuned model cannot be called", job.id)
     };
     terminal.say(&format!("          {how}"));
 }

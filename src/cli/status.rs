@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::Signals;
 use crate::cli::args::JobArgs;
+use crate::cli::endpoints::{self, Running};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
@@ -23,8 +24,13 @@ pub fn run(args: &JobArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
         Ok((service, progress)) => {
             let Some(job) = progress.job() else { return Exit::Failed };
             show(&service, job, &progress, terminal);
+            let running = endpoints::glance(&service, None);
+            endpoints::say_running(running.as_deref().unwrap_or_default(), terminal);
+            let mut fields = document(&service, job, &progress);
+            let running = running.map(|running| running.iter().map(Running::value).collect::<Vec<_>>());
+            fields.insert("endpoints".to_owned(), running.into());
             let status = one_line(job.status.as_str());
-            terminal.succeed(COMMAND, Some(status.as_bytes()), document(&service, job, &progress))
+            terminal.succeed(COMMAND, Some(status.as_bytes()), fields)
         }
         Err(failure) => terminal.fail(COMMAND, &failure, Map::new()),
     }

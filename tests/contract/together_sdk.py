@@ -185,6 +185,53 @@ def chat(client):
     )
 
 
+def endpoints(server, client, train):
+    """A deployment by the real client that our program lists and stops, and one of ours that the client asks."""
+    ours = lambda *arguments: subprocess.run(
+        [server.program, *arguments],
+        env=os.environ | {"TOGETHER_BASE_URL": server.url, "TOGETHER_API_KEY": KEY, "HOME": str(pathlib.Path.cwd())},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    created = client.fine_tuning.create(training_file=train, model=MODEL, n_epochs=1)
+    done = wait(lambda: client.fine_tuning.retrieve(created.id), lambda job: job.status == "completed")
+    project = {"project_id": client.whoami().project.id}
+    assert [endpoint.id for endpoint in client.endpoints.list(**project)] == []
+
+    theirs = client.endpoints.create(**project, name="theirs")
+    model = client.models.retrieve(done.api_model_object_id, **project)
+    config = client.models.configs.list(**project, reference_model_id=model.base_model_id).data[-1]
+    deployment = client.endpoints.deployments.create(
+        theirs.id,
+        **project,
+        name="by-sdk",
+        model=f"projects/{project['project_id']}/models/{done.api_model_object_id}",
+        config=f"projects/{config.project_id}/configs/{config.id}",
+        autoscaling={"min_replicas": 1, "max_replicas": 1},
+        inactive_timeout=30,
+    )
+    look = lambda: client.endpoints.deployments.retrieve(deployment.id, **project, endpoint_id=theirs.id)
+    wait(look, lambda deployment: deployment.status.state == "DEPLOYMENT_STATE_READY")
+    split = [{"deployment_id": deployment.id, "weight": 1}]
+    routed = client.endpoints.update(theirs.id, **project, update_mask="trafficSplit", traffic_split=split)
+    listed = ours("endpoints").strip().split("\t")
+    assert listed[:3] == [routed.name, "ready", "0.0600"] and listed[4] == "by-sdk", listed
+    ours("endpoints", "stop", "theirs", "--all")
+    wait(look, lambda deployment: deployment.status.state == "DEPLOYMENT_STATE_STOPPED")
+
+    name = ours("deploy", created.id, "--name", "ours", "--yes", "--detach").strip()
+    ask = {"model": name, "messages": [{"role": "user", "content": "Mia sees Oliver."}]}
+    assert client.chat.completions.create(**ask).choices[0].finish_reason == "stop"
+    shown = {endpoint.name: endpoint for endpoint in client.endpoints.list(**project)}
+    assert [one.name for one in shown[name].deployments] == [f"{name}/ctxtune-{created.id[3:11]}"], shown
+    shown = server.say("endpoints", "list", "--project", project["project_id"])
+    assert "ours" in shown and "1/1" in shown, shown
+    ours("endpoints", "stop", "ours")
+    refused(together.BadRequestError, ["model_not_available"], lambda: client.chat.completions.create(**ask))
+
+
 def cut_download(program):
     """The second request for the bytes is cut; the client goes on with a range."""
     faults = {"rules": [{"path": "/v1/finetune/download", "nth": [2], "do": {"cut_reply": 50_000}}]}
@@ -214,6 +261,7 @@ def main(program):
             job(server, client, train, val)
             cancelled(server, client, train)
             chat(client)
+            endpoints(server, client, train)
         cut_download(program)
         os.chdir("/")
     print("the real client accepts the rehearsal server")

@@ -47,6 +47,7 @@ fn a_healthy_set_up_has_a_line_a_check_and_changes_nothing() {
         "model",
         "deployment",
         "values",
+        "endpoints",
         "output",
         "data",
         "wandb",
@@ -231,5 +232,5 @@ fn a_state_directory_is_looked_at_and_not_made() {
     let run = doctor(&rehearsal, &[], &[], 0);
     check(&run, "state", "warn", "cannot write");
     let checks: Vec<Value> = run.json()["checks"].as_array().unwrap().clone();
-    assert_eq!(checks.len(), 14);
+    assert_eq!(checks.len(), 15);
 }

@@ -55,7 +55,7 @@ fn stories(dir: &Dir, count: usize) {
 
 /// The bodies of all questions that the server was asked.
 fn asked(rehearsal: &Rehearsal) -> Vec<Value> {
-    let seen = rehearsal.server.seen();
+    let seen = rehearsal.requests("POST /v1/chat/completions");
     seen.iter().map(|seen| serde_json::from_slice(&seen.body).unwrap()).collect()
 }
 
@@ -553,7 +553,7 @@ fn the_tuned_model_is_known_and_its_refusal_says_what_to_do() {
     let run = rehearsal.ctxtune(["generate", STORY, "--out", "out", "--json"]).expect(2);
     assert_eq!(run.json()["error"]["code"], "model_not_available");
     let hint = run.json()["error"]["hint"].as_str().unwrap().to_owned();
-    assert!(hint.contains(&format!("`ctxtune status {job}`")) && hint.contains("deploy"), "{hint}");
+    assert!(hint.contains(&format!("`ctxtune deploy {job} --name EP`")), "{hint}");
     rehearsal.server.set_script(|script| script.deployed_models = vec![model.clone()]);
     let run = rehearsal.ctxtune(["generate", STORY, "--out", "out"]).expect(0);
     assert!(run.stderr.contains(&model), "{}", run.stderr);
@@ -758,14 +758,14 @@ fn a_stream_that_breaks_off_is_asked_for_again() {
         rehearsal.fail([rule(CHAT, When::Nth(vec![1, 2]), action.clone())]);
         let run = ask(&rehearsal, &[STORY, "--stream"]).expect(0);
         assert_eq!(run.stdout, format!("{CONTEXT}\n"), "{action:?}");
-        assert_eq!(rehearsal.server.seen().len(), 3, "{action:?}");
+        assert_eq!(asked(&rehearsal).len(), 3, "{action:?}");
         assert!(run.stderr.contains("trying again in"), "{action:?}: {}", run.stderr);
     }
     let rehearsal = server(&[]);
     rehearsal.fail([rule(CHAT, When::Always, Action::Body(error))]);
     let run = ask(&rehearsal, &[STORY, "--stream"]).expect(5);
     assert!(run.stderr.contains("the server ended the stream: overloaded"), "{}", run.stderr);
-    assert_eq!(rehearsal.server.seen().len(), 5);
+    assert_eq!(asked(&rehearsal).len(), 5);
     rehearsal.fail([Rule { times: None, ..rule(CHAT, When::Always, Action::Trickle(0)) }]);
     ask(&rehearsal, &[STORY, "--stream"]).expect(0);
 }

@@ -17,6 +17,8 @@ mod check_sdk;
 mod cli;
 mod consent;
 mod datasets;
+#[cfg(unix)]
+mod deploy;
 mod determinism;
 mod differential;
 mod doctor;

@@ -41,7 +41,9 @@ fn a_submission_reaches_the_server_of_the_test() {
 #[test]
 fn every_command_says_in_its_help_what_stdout_and_the_exit_codes_are() {
     let dir = Dir::new();
-    for command in ["status", "cancel", "jobs", "files", "checkpoints", "download", "doctor"] {
+    for command in
+        ["status", "cancel", "jobs", "files", "checkpoints", "download", "deploy", "endpoints", "doctor"]
+    {
         let help = dir.ctxtune([command, "--help"]).expect(0).stdout;
         assert!(help.contains("Examples:") && help.contains("Exit codes: 0"), "{help}");
         assert!(help.contains("--base-url") && help.contains("--json"), "{help}");
@@ -53,7 +55,13 @@ fn every_command_says_in_its_help_what_stdout_and_the_exit_codes_are() {
 fn nothing_is_asked_without_a_key() {
     let rehearsal = Rehearsal::new();
     let lines = ["status ft-1", "cancel ft-1 --yes", "jobs", "files", "files delete file-1 --yes"];
-    for line in lines.into_iter().chain(["checkpoints ft-1", "download ft-1"]) {
+    for line in lines.into_iter().chain([
+        "checkpoints ft-1",
+        "download ft-1",
+        "deploy ft-1 --name contexts --yes",
+        "endpoints",
+        "endpoints stop contexts",
+    ]) {
         let mut command = rehearsal.command(line.split(' '));
         command.env_remove("TOGETHER_API_KEY");
         let run = support::Outcome::of(command).expect(4);
@@ -89,7 +97,7 @@ fn status_fields(changed: &Value) -> Value {
         "url": "string", "model_object": "null", "queue_depth": "integer", "step": "integer",
         "total_steps": "integer", "epoch": "number", "n_epochs": "integer", "train_loss": "number",
         "eval_loss": { "step": "integer", "loss": "number" }, "price_dollars": "number",
-        "early_stopped": "boolean", "files": { "train": "string", "val": "string" },
+        "early_stopped": "boolean", "files": { "train": "string", "val": "string" }, "endpoints": [],
     });
     fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     fields.as_object_mut().unwrap().extend(changed.as_object().unwrap().clone());

@@ -26,7 +26,7 @@ pub struct WatchArgs {
 }
 
 /// A time as people write it: `90s`, `4h`, `1h 30m`; a bare number is seconds.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(in crate::cli::args) fn duration(text: &str) -> Result<Duration, String> {
     let explain = || format!("`{text}` is not a time such as 90s, 15m or 4h");
     let duration = match text.parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| explain())?,

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 mod data;
+mod deploy;
 mod generate;
 mod job;
 mod rehearse;
@@ -15,6 +16,7 @@ mod sweep;
 mod wandb;
 
 pub use data::{CheckArgs, CorpusArgs, PrepareArgs};
+pub use deploy::{DeployArgs, EndpointsArgs, EndpointsCommand, StopAfter};
 pub use generate::{GenerateArgs, WrittenForm};
 pub use job::{
     CancelArgs, CheckpointsArgs, DownloadArgs, FilesArgs, FilesCommand, JobArgs, JobsArgs, MonitorArgs,
@@ -62,6 +64,10 @@ pub enum Command {
     Checkpoints(CheckpointsArgs),
     /// Fetch the weights of a finished job
     Download(DownloadArgs),
+    /// Bring a tuned model up under a name; costs money by the minute, after a yes
+    Deploy(Box<DeployArgs>),
+    /// List what runs and costs money by the minute, or stop it
+    Endpoints(EndpointsArgs),
     /// Look at keys, network, clock and settings before they fail; creates nothing
     Doctor(Box<DoctorArgs>),
     /// Try many combinations of parameters, within one cap; costs money, after a yes
@@ -97,6 +103,8 @@ impl Command {
             Command::Files(_) => "files",
             Command::Checkpoints(_) => "checkpoints",
             Command::Download(_) => "download",
+            Command::Deploy(_) => "deploy",
+            Command::Endpoints(_) => "endpoints",
             Command::Doctor(_) => "doctor",
             Command::Sweep(_) => "sweep",
             Command::Score(_) => "score",
@@ -122,6 +130,8 @@ impl Command {
             Command::Files(args) => args.voice,
             Command::Checkpoints(args) => args.voice,
             Command::Download(args) => args.voice,
+            Command::Deploy(args) => args.voice,
+            Command::Endpoints(args) => args.voice,
             Command::Doctor(args) => args.voice,
             Command::Sweep(args) => args.voice(),
             Command::Score(args) => args.voice,

@@ -1,0 +1,248 @@
+//! `ctxtune endpoints`: what runs and costs money by the minute, and how it is stopped.
+//!
+//! Stopping never asks: it saves money, and a deployment can be brought up again. What other
+//! programs deployed is shown too, since it costs as much, and is stopped only where that is typed.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::cli::Signals;
+use crate::cli::args::{EndpointsArgs, EndpointsCommand};
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::finding::Finding;
+use crate::cli::jobs::moment;
+use crate::cli::report::Terminal;
+use crate::cli::service::Service;
+use crate::cli::table::{Align, Cell, Table};
+use crate::cli::watch::one_line;
+use crate::together::endpoints::{self, Deployment, Endpoint, Project};
+use crate::together::hardware::Catalogue;
+use crate::tune::deploy::{Down, Reach, bring_down, is_ours};
+
+const COMMAND: &str = "endpoints";
+
+const COLUMNS: [(&str, Align); 6] = [
+    ("model", Align::Left),
+    ("state", Align::Left),
+    ("$ a minute", Align::Right),
+    ("created (UTC)", Align::Left),
+    ("deployment", Align::Left),
+    ("stop it with", Align::Left),
+];
+
+/// Runs the command.
+pub fn run(args: &EndpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+    match &args.command {
+        None | Some(EndpointsCommand::List) => list(args, signals, terminal),
+        Some(EndpointsCommand::Stop { endpoint, all }) => {
+            let reach = if *all { Reach::All } else { Reach::Ours };
+            stop(args, (endpoint, reach), signals, terminal)
+        }
+    }
+}
+
+/// Something that costs money by the minute.
+pub struct Running {
+    endpoint: Endpoint,
+    deployment: Deployment,
+    dollars_a_minute: Option<f64>,
+}
+
+/// What of `endpoints` costs money.
+fn running(endpoints: &[Endpoint], catalogue: &Catalogue) -> Vec<Running> {
+    let of_endpoint = |endpoint: &Endpoint| {
+        let billed = endpoint.deployments.iter().filter(|deployment| deployment.state.is_billed());
+        let running = |deployment: &Deployment| Running {
+            endpoint: endpoint.clone(),
+            deployment: deployment.clone(),
+            dollars_a_minute: deployment.dollars_a_minute(catalogue),
+        };
+        billed.map(running).collect::<Vec<_>>()
+    };
+    endpoints.iter().flat_map(of_endpoint).collect()
+}
+
+/// What runs, for commands that are about something else: nothing where it cannot be known at once.
+pub fn glance(service: &Service, project: Option<Project>) -> Option<Vec<Running>> {
+    let (endpoints, catalogue) = endpoints::glance(&service.together, project).ok()??;
+    Some(running(&endpoints, &catalogue))
+}
+
+/// What `doctor` finds in what runs.
+pub fn finding(running: Option<&[Running]>) -> Finding {
+    match running {
+        None => Finding::off("not known: the service does not tell"),
+        Some([]) => Finding::ok("nothing runs and costs money by the minute"),
+        Some(running) => {
+            let said: Vec<String> = running.iter().map(Running::said).collect();
+            let commands: Vec<String> = running.iter().map(Running::stop_command).collect();
+            Finding::warn(said.join("; "), format!("to stop: {}", commands.join("; ")))
+        }
+    }
+}
+
+/// Says what runs, and how to stop it; nothing where nothing does.
+pub fn say_running(running: &[Running], terminal: &Terminal) {
+    for running in running {
+        terminal.label("running", &running.said());
+        terminal.label("stop", &running.stop_command());
+    }
+}
+
+impl Running {
+    /// The command that stops it.
+    pub fn stop_command(&self) -> String {
+        let all = if is_ours(&self.deployment) { "" } else { " --all" };
+        format!("ctxtune endpoints stop {}{all}", one_line(self.endpoint.bare_name()))
+    }
+
+    /// What it is, in what state, at what price.
+    pub fn said(&self) -> String {
+        format!(
+            "{} is {}, at {}",
+            one_line(&self.endpoint.name),
+            one_line(&self.deployment.state.to_string()),
+            a_minute(self.dollars_a_minute)
+        )
+    }
+
+    /// As documents have it.
+    pub fn value(&self) -> Value {
+        let deployment = &self.deployment;
+        json!({
+            "endpoint": self.endpoint.bare_name(), "endpoint_id": self.endpoint.id,
+            "model": self.endpoint.name, "deployment": deployment.bare_name(),
+            "deployment_id": deployment.id, "state": deployment.state.as_str(),
+            "replicas": deployment.replicas, "price_per_minute": self.dollars_a_minute,
+            "created_at": deployment.created_at.map(|at: Timestamp| at.to_string()),
+            "stop": self.stop_command(),
+        })
+    }
+
+    fn row(&self) -> Vec<Cell> {
+        let price = self.dollars_a_minute.map(|dollars| format!("{dollars:.4}")).unwrap_or_default();
+        vec![
+            Cell::new(&self.endpoint.name),
+            Cell::new(self.deployment.state.as_str()),
+            Cell::new(&price),
+            moment(self.deployment.created_at),
+            Cell::new(self.deployment.bare_name()),
+            Cell::new(&self.stop_command()),
+        ]
+    }
+}
+
+/// A price by the minute, and by the hour since that is easier to feel.
+pub fn a_minute(dollars: Option<f64>) -> String {
+    match dollars {
+        Some(dollars) => format!("${dollars:.4} a minute (${:.2} an hour)", dollars * 60.0),
+        None => "a price that is not known".to_owned(),
+    }
+}
+
+/// What `time` costs.
+pub fn costs(dollars_a_minute: f64, time: Duration) -> f64 {
+    dollars_a_minute * time.as_secs_f64() / 60.0
+}
+
+/// The project that the endpoints belong to.
+///
+/// # Errors
+/// When the service cannot be asked, or does not say it.
+pub fn project(service: &Service) -> Result<Project, Failure> {
+    let identity = service.together.whoami().map_err(|error| service.explain(error))?;
+    Project::of(&identity).ok_or_else(|| {
+        let message = format!("{} does not say whose key it is", service.together.base().origin());
+        let hint = "endpoints belong to a project: is this base URL meant?";
+        Failure::new(Exit::Failed, "no_project", message, hint)
+    })
+}
+
+fn list(args: &EndpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+    let look = || {
+        let service = Service::open(&args.remote, signals, terminal)?;
+        let project = project(&service)?;
+        let all = endpoints::list(&service.together, &project).map_err(|error| service.explain(error))?;
+        let has_price = all.iter().any(endpoints::is_running);
+        let catalogue = if has_price { Catalogue::look_up(&service.together) } else { Catalogue::default() };
+        Ok(running(&all, &catalogue))
+    };
+    let listed: Vec<Running> = match look() {
+        Ok(listed) => listed,
+        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
+    };
+    if listed.is_empty() {
+        terminal.say("nothing runs");
+    }
+    let mut fields = Map::new();
+    fields.insert("endpoints".to_owned(), listed.iter().map(Running::value).collect());
+    let table = Table::new(&COLUMNS, listed.iter().map(Running::row).collect()).for_stdout();
+    terminal.succeed(COMMAND, table.as_deref().map(str::as_bytes), fields)
+}
+
+fn stop(args: &EndpointsArgs, what: (&str, Reach), signals: &Signals, terminal: &mut Terminal) -> Exit {
+    let (endpoint, down) = match try_stop(args, what, signals, terminal) {
+        Ok(stopped) => stopped,
+        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
+    };
+    show(&endpoint, &down, terminal);
+    let mut fields = Map::new();
+    fields.insert("endpoint".to_owned(), endpoint.bare_name().into());
+    fields.insert("endpoint_id".to_owned(), endpoint.id.clone().into());
+    fields.insert("stopped".to_owned(), down.stopped.clone().into());
+    fields.insert("removed".to_owned(), down.removed.clone().into());
+    fields.insert("left".to_owned(), down.left.clone().into());
+    let lines = one_a_line(&down.removed);
+    terminal.succeed(COMMAND, lines.as_deref().map(str::as_bytes), fields)
+}
+
+fn one_a_line(names: &[String]) -> Option<String> {
+    let lines: Vec<String> = names.iter().map(|name| one_line(name)).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+fn try_stop(
+    args: &EndpointsArgs,
+    (name, reach): (&str, Reach),
+    signals: &Signals,
+    terminal: &Terminal,
+) -> Result<(Endpoint, Down), Failure> {
+    let service = Service::open(&args.remote, signals, terminal)?;
+    let project = project(&service)?;
+    let all = endpoints::list(&service.together, &project).map_err(|error| service.explain(error))?;
+    let is_meant =
+        |endpoint: &Endpoint| [&*endpoint.id, &*endpoint.name, endpoint.bare_name()].contains(&name);
+    let endpoint = all.into_iter().find(is_meant).ok_or_else(|| {
+        let message = format!("there is no endpoint `{name}`");
+        Failure::new(Exit::Usage, "no_endpoint", message, "`ctxtune endpoints` lists what runs")
+    })?;
+    let mut tell = |name: &str| {
+        terminal.label("stopped", &format!("{}: it is given no machines any more", one_line(name)));
+    };
+    let down = bring_down(&service.together, &project, (&endpoint, reach), &mut tell);
+    Ok((endpoint, down.map_err(|error| service.explain(error))?))
+}
+
+/// What became of it.
+fn show(endpoint: &Endpoint, down: &Down, terminal: &Terminal) {
+    for name in &down.removed {
+        terminal.label("removed", &one_line(name));
+    }
+    for name in down.stopped.iter().filter(|name| !down.removed.contains(name)) {
+        let text =
+            format!("{} stays, and costs nothing; run it again to remove what ctxtune made", one_line(name));
+        terminal.label("left", &text);
+    }
+    for name in &down.left {
+        let endpoint = one_line(endpoint.bare_name());
+        terminal.warn(&format!(
+            "{} still runs and costs money; ctxtune did not deploy it: ctxtune endpoints stop {endpoint} --all",
+            one_line(name)
+        ));
+    }
+    if down.stopped.is_empty() && down.removed.is_empty() && down.left.is_empty() {
+        terminal.say("nothing runs there");
+    }
+}
