@@ -5,6 +5,7 @@ use crate::config::ConfigError;
 use crate::lock::LockError;
 use crate::manifest::ManifestError;
 use crate::prepare;
+use crate::prepare::prepared::PreparedError;
 use crate::score;
 
 /// How the program ends.
@@ -187,13 +188,7 @@ impl From<score::Error> for Failure {
                 "unknown_source",
                 "records are in a directory, .jsonl, .ndjson or .tar, these with .gz or .zst, or - for standard input",
             ),
-            Error::Read { .. } => {
-                (Exit::Failed, "read", "check the file's permissions and the disk it is on")
-            }
-            Error::NoValidation(_) => {
-                (Exit::Data, "no_validation", "prepare it with a --val-ratio, or name the records themselves")
-            }
-            Error::NotAsPrepared(_) => (Exit::Data, "not_as_prepared", "prepare the directory again"),
+            Error::Prepared(error) => return error.into(),
             Error::NoReference { .. } => {
                 (Exit::Data, "no_reference", "references are records with a `socialized_context`")
             }
@@ -206,6 +201,22 @@ impl From<score::Error> for Failure {
                 (Exit::Failed, "threads", "use fewer --threads, or raise the limit on processes or memory")
             }
             Error::Interrupted => (Exit::Interrupted, "interrupted", "run the same command again"),
+        };
+        Failure::new(exit, code, error, hint)
+    }
+}
+
+impl From<PreparedError> for Failure {
+    fn from(error: PreparedError) -> Failure {
+        let (exit, code, hint) = match error {
+            PreparedError::Records(error) => return error.into(),
+            PreparedError::Read { .. } => {
+                (Exit::Failed, "read", "check the file's permissions and the disk it is on")
+            }
+            PreparedError::NoValidation(_) => {
+                (Exit::Data, "no_validation", "prepare it with a --val-ratio, or name the records themselves")
+            }
+            PreparedError::NotAsPrepared(_) => (Exit::Data, "not_as_prepared", "prepare the directory again"),
         };
         Failure::new(exit, code, error, hint)
     }

@@ -41,6 +41,7 @@ pub fn run(args: &ScoreArgs, signals: &Signals, terminal: &mut Terminal) -> Exit
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let options = Options {
         gold: args.gold.clone(),
+        limit: None,
         generated: args.generated.clone(),
         seed: args.seed,
         resamples: args.resamples,

@@ -109,6 +109,7 @@ mod tests {
         }
         let options = Options {
             gold: dir.path().to_owned(),
+            limit: None,
             generated: Vec::new(),
             seed: 0,
             resamples: NonZeroU32::MIN,

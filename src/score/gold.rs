@@ -1,21 +1,18 @@
 //! The reference: records, or what `prepare` made of them, by the same keys.
 //!
 //! Of a prepared directory the validation side is read, since the model has not been trained on it: the
-//! context is in the assistant's message, the key in `keys.tsv`. Anything else is a source as `prepare`
-//! reads it. A record whose context cannot be used is no reference, and is named.
+//! context is in the assistant's message. Anything else is a source as `prepare` reads it. A record whose
+//! context cannot be used is no reference, and is named.
 
 use std::path::Path;
 
-use crate::manifest::{self, Manifest, ManifestError, Side};
 use crate::prepare::context::Context;
 use crate::prepare::convert::{Parser, padded};
 use crate::prepare::example::Example;
+use crate::prepare::prepared::{Validation, manifest_of};
 use crate::prepare::records::{RecordReader, Records};
 use crate::prepare::reject::{Code, RejectReason};
-use crate::prepare::source::{Compression, Source, SourceKind};
 use crate::score::{Error, Options, Watched, source};
-
-const KEYS: &str = "keys.tsv";
 
 /// What the reference was read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,39 +39,22 @@ impl Gold {
     /// # Errors
     /// When there is none, or it cannot be listed.
     pub fn list(path: &Path, options: &Options, watch: &Watched<'_>) -> Result<Gold, Error> {
-        match prepared(path)? {
-            Some(manifest) => Gold::list_prepared(path, &manifest, options, watch),
+        match manifest_of(path)? {
+            Some(manifest) => {
+                let from = (path, &manifest);
+                let Validation { lines, keys } =
+                    Validation::list(from, options.limit, options.max_spool_bytes, watch)?;
+                Ok(Gold { form: Form::Prepared, records: lines, keys })
+            }
             None => {
                 let source = source(path)?;
                 let records = Records::list(&[source], options.max_spool_bytes, watch)?;
-                let keys = (0..records.len()).map(|position| (records.key(position).to_vec(), position));
-                Ok(Gold { form: Form::Records, keys: sorted(keys.collect()), records })
+                let mut keys: Vec<(Vec<u8>, usize)> =
+                    (0..records.len()).map(|position| (records.key(position).to_vec(), position)).collect();
+                keys.sort_unstable();
+                Ok(Gold { form: Form::Records, keys, records })
             }
         }
-    }
-
-    fn list_prepared(
-        dir: &Path,
-        manifest: &Manifest,
-        options: &Options,
-        watch: &Watched<'_>,
-    ) -> Result<Gold, Error> {
-        let side = manifest.val.as_ref().ok_or_else(|| Error::NoValidation(dir.to_owned()))?;
-        let source = |file: &str| Source { path: dir.join(file), kind: SourceKind::Lines(Compression::None) };
-        let sources: Vec<Source> = side.shards.iter().map(|shard| source(&shard.file)).collect();
-        let records = Records::list(&sources, options.max_spool_bytes, watch)?;
-        let mut keys = read_keys(dir, side)?;
-        // Both in the order of the lines' own keys: each finds its line.
-        let lines = (0..records.len()).map(|position| (records.key(position).to_vec(), position));
-        let lines = sorted(lines.collect());
-        keys.sort_unstable();
-        let agree =
-            keys.len() == lines.len() && keys.iter().zip(&lines).all(|((line, _), (known, _))| line == known);
-        if !agree {
-            return Err(Error::NotAsPrepared(dir.to_owned()));
-        }
-        let keys = keys.into_iter().zip(lines).map(|((_, key), (_, position))| (key, position));
-        Ok(Gold { form: Form::Prepared, keys: sorted(keys.collect()), records })
     }
 
     /// Each key and the position of its record, by key.
@@ -87,78 +67,6 @@ impl Gold {
         let records = RecordReader::new(&self.records, max_record_bytes);
         GoldReader { form: self.form, records, parser: Parser::default() }
     }
-}
-
-/// The manifest of `path`, if that is a prepared directory. A file of that name that is none is a
-/// record like others.
-fn prepared(path: &Path) -> Result<Option<Manifest>, Error> {
-    if !path.join(manifest::FILE_NAME).is_file() {
-        return Ok(None);
-    }
-    match Manifest::read(path) {
-        Ok(manifest) => Ok(Some(manifest)),
-        Err(ManifestError::Io { path, source }) => Err(Error::Read { path, source }),
-        Err(_) => Ok(None),
-    }
-}
-
-fn sorted(mut keys: Vec<(Vec<u8>, usize)>) -> Vec<(Vec<u8>, usize)> {
-    keys.sort_unstable();
-    keys
-}
-
-/// The key that `Records` give a line, and that of the record it came from.
-type LineKey = (Vec<u8>, Vec<u8>);
-
-/// The keys of every line of the side.
-fn read_keys(dir: &Path, side: &Side) -> Result<Vec<LineKey>, Error> {
-    let path = dir.join(KEYS);
-    let rows = std::fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
-    let mut keys = Vec::new();
-    for row in rows.split(|&byte| byte == b'\n') {
-        let Some(row) = row.strip_prefix(b"val\t") else { continue };
-        let key = std::str::from_utf8(row).ok().and_then(|row| line_and_key(row, side));
-        keys.push(key.ok_or_else(|| Error::NotAsPrepared(dir.to_owned()))?);
-    }
-    Ok(keys)
-}
-
-/// What the rest of a row, `line, shard, key`, says.
-fn line_and_key(row: &str, side: &Side) -> Option<LineKey> {
-    let mut columns = row.splitn(3, '\t');
-    let line: u64 = columns.next()?.parse().ok()?;
-    let shard = columns.next()?;
-    let key = key_bytes(columns.next()?)?;
-    let number = line.checked_sub(1)?;
-    let line = if side.shards.len() > 1 { format!("{shard}/#{number}") } else { format!("#{number}") };
-    Some((line.into_bytes(), key))
-}
-
-/// The key in a JSON string as `KeyText` writes it: `\udcXX` stands for a byte that is not UTF-8.
-fn key_bytes(json: &str) -> Option<Vec<u8>> {
-    let mut rest = json.strip_prefix('"')?.strip_suffix('"')?;
-    let mut key = Vec::with_capacity(rest.len());
-    while let Some(escape) = rest.find('\\') {
-        key.extend_from_slice(&rest.as_bytes()[..escape]);
-        let letter = rest.as_bytes().get(escape + 1)?;
-        rest = rest.get(escape + 2..)?;
-        key.push(match letter {
-            b'n' => b'\n',
-            b'r' => b'\r',
-            b't' => b'\t',
-            b'b' => 0x08,
-            b'f' => 0x0c,
-            b'u' => {
-                let unit = u16::from_str_radix(rest.get(..4)?, 16).ok()?;
-                rest = &rest[4..];
-                // U+0000 to U+001F, or a byte.
-                (unit & 0xff) as u8
-            }
-            plain => *plain,
-        });
-    }
-    key.extend_from_slice(rest.as_bytes());
-    Some(key)
 }
 
 /// Reads references: one thread's tools.
@@ -205,10 +113,7 @@ fn assistant(line: &[u8]) -> Result<String, RejectReason> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-    use crate::json::KeyText;
 
     #[test]
     fn the_context_is_found_among_a_templates_words() {
@@ -219,12 +124,5 @@ mod tests {
         assert_eq!(assistant(line("The context:\n{\"a\": {}}\n").as_bytes()).unwrap(), "{\"a\": {}}");
         assert_eq!(assistant(line("}{").as_bytes()).unwrap_err().code, Code::JsonSyntax);
         assert_eq!(assistant(b"{}").unwrap_err().code, Code::JsonSyntax);
-    }
-
-    proptest! {
-        #[test]
-        fn a_key_comes_back_as_it_was(key in proptest::collection::vec(any::<u8>(), 0..20)) {
-            prop_assert_eq!(key_bytes(&KeyText(&key).to_json()).unwrap(), key);
-        }
     }
 }

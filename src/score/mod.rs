@@ -14,6 +14,7 @@ use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 
 use crate::prepare;
+use crate::prepare::prepared::PreparedError;
 use crate::prepare::reject::RejectReason;
 use crate::prepare::source::Source;
 
@@ -41,6 +42,8 @@ use resolve::Resolved;
 pub struct Options {
     /// The references: a source as `prepare` reads it, or what it made.
     pub gold: PathBuf,
+    /// Of a prepared directory only so many validation lines, from the first on.
+    pub limit: Option<usize>,
     /// The sets of answers, each a source; the difference is taken of the first two.
     pub generated: Vec<PathBuf>,
     /// The seed of the resamples.
@@ -90,20 +93,9 @@ pub enum Error {
     /// A source cannot be listed, or a reference not be read.
     #[error(transparent)]
     Records(#[from] prepare::Error),
-    /// A file of a prepared directory cannot be read.
-    #[error("cannot read `{path}`: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A prepared directory without a validation side.
-    #[error("`{0}` was prepared without validation records")]
-    NoValidation(PathBuf),
-    /// A prepared directory whose lines are not those of its list of keys.
-    #[error("`{0}` is not as it was prepared: its validation lines and `keys.tsv` do not agree")]
-    NotAsPrepared(PathBuf),
+    /// The validation side of a prepared directory cannot be had.
+    #[error(transparent)]
+    Prepared(PreparedError),
     /// No reference can be used.
     #[error("no record of `{path}` can be a reference: {why}")]
     NoReference {
@@ -128,6 +120,15 @@ pub enum Error {
     /// Somebody asked to stop.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl From<PreparedError> for Error {
+    fn from(error: PreparedError) -> Error {
+        match error {
+            PreparedError::Records(error) => Error::Records(error),
+            error => Error::Prepared(error),
+        }
+    }
 }
 
 /// The source at `path`.
