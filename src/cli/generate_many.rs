@@ -21,6 +21,7 @@ use crate::generate::ask::Asker;
 use crate::generate::file::Output;
 use crate::generate::many::{End, Error, Named, Plan, Retry, Run, Scan, Tally};
 use crate::generate::pace::Pace;
+use crate::generate::question::Questions;
 use crate::generate::request::Delivery;
 use crate::lock::OutputLock;
 use crate::prepare::records::Records;
@@ -67,15 +68,16 @@ fn generate(args: &GenerateArgs, setup: &Setup, dir: &Path, terminal: &Terminal)
         let key = crate::json::KeyText(&passed.key).to_json();
         terminal.warn(&printable(&format!("{key} is a {}, and is passed over", passed.kind)));
     }
+    let questions = Questions::Records(records);
     let plan = Plan {
-        records: &records,
+        questions: &questions,
         template: &setup.template,
         parameters: &setup.parameters,
         dir,
         retry: if args.retry_invalid { Retry::Invalid } else { Retry::Nothing },
     };
     let scan = plan.scan(setup.service.clock.as_ref()).map_err(explain)?;
-    show_scan(&scan, records.len(), setup, terminal);
+    show_scan(&scan, questions.len(), setup, terminal);
     agree(args, setup, &scan, terminal)?;
     let asker = Asker {
         chat: &setup.target.chat,

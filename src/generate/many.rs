@@ -14,20 +14,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::clock::Clock;
 use crate::generate::ask::{Asker, Effort, Outcome, Show, most_tokens};
 use crate::generate::file::{Origin, Output, Place, Standing, place, standing, text};
-use crate::generate::prompt;
+use crate::generate::question::{Question, Questions};
 use crate::generate::request::{Delivery, Parameters};
-use crate::generate::story::Story;
 use crate::generate::verdict::{Fault, Flaw};
 use crate::http;
 use crate::json::KeyText;
 use crate::prepare;
-use crate::prepare::example::Message;
-use crate::prepare::records::{RecordReader, Records};
 use crate::prepare::template::Template;
 use crate::together;
-
-/// The largest record that is read, in bytes, inclusive.
-const MAX_RECORD_BYTES: usize = 64 << 20;
 
 /// How often a story that gets no answer is taken up in one run; each time the transport tries several times.
 const ROUNDS: u32 = 4;
@@ -91,7 +85,7 @@ impl Named {
 #[derive(Debug)]
 pub struct Plan<'p> {
     /// The stories.
-    pub records: &'p Records,
+    pub questions: &'p Questions,
     /// How they become prompts.
     pub template: &'p Template,
     /// What is sent with them.
@@ -128,8 +122,7 @@ pub struct Scan {
 
 /// A story on its way.
 struct Asked {
-    story: Story,
-    messages: Vec<Message>,
+    question: Question,
     place: Place,
     digest: String,
 }
@@ -142,11 +135,11 @@ impl Plan<'_> {
     pub fn scan(&self, clock: &dyn Clock) -> Result<Scan, Error> {
         let mut scan = Scan::default();
         let mut taken = BTreeSet::new();
-        for position in 0..self.records.len() {
+        for position in 0..self.questions.len() {
             if position % 64 == 0 && clock.is_stopped() {
                 return Err(Error::Stopped);
             }
-            let key = self.records.key(position);
+            let key = self.questions.key(position);
             let asked = match self.read(position)? {
                 Ok(asked) => asked,
                 Err(named) => {
@@ -163,7 +156,7 @@ impl Plan<'_> {
                     scan.invalid.push(Named::new(key, flaw.fault.as_str(), flaw.reason));
                 }
                 Standing::Invalid(_) | Standing::Open => {
-                    let body = self.parameters.body(&asked.messages, 1, Delivery::Whole);
+                    let body = self.parameters.body(&asked.question.messages, 1, Delivery::Whole);
                     scan.most_tokens += most_tokens(&body, self.parameters.max_tokens);
                     scan.todo.push(position as u32);
                 }
@@ -172,31 +165,21 @@ impl Plan<'_> {
                 return Err(Error::Twice { path, key: KeyText(key).to_json() });
             }
         }
-        if self.records.is_empty() { Err(Error::Nothing) } else { Ok(scan) }
+        if self.questions.is_empty() { Err(Error::Nothing) } else { Ok(scan) }
     }
 
     fn read(&self, position: usize) -> Result<Result<Asked, Named>, Error> {
-        let key = self.records.key(position);
-        let rejected = |reason: prepare::reject::RejectReason| {
-            let at = if reason.at.is_empty() { String::new() } else { format!(" at {}", reason.at) };
-            Named::new(key, reason.code.as_str(), format!("{}{at}", reason.reason))
-        };
-        let mut reader = RecordReader::new(self.records, MAX_RECORD_BYTES);
-        let story = match reader.bytes(position)?.and_then(Story::read) {
-            Ok(story) => story,
-            Err(reason) => return Ok(Err(rejected(reason))),
+        let key = self.questions.key(position);
+        let question = match self.questions.read(position, self.template)? {
+            Ok(question) => question,
+            Err(none) => return Ok(Err(Named::new(key, none.code, none.reason))),
         };
         let Some(place) = place(self.dir, key) else {
             let reason = "its key leads out of the output directory: name its directory as the source";
             return Ok(Err(Named::new(key, "key", reason)));
         };
-        Ok(match prompt::messages(self.template, &story) {
-            Ok(messages) => {
-                let digest = self.parameters.digest(&messages);
-                Ok(Asked { story, messages, place, digest })
-            }
-            Err(error) => Err(Named::new(key, "prompt", error.to_string())),
-        })
+        let digest = self.parameters.digest(&question.messages);
+        Ok(Ok(Asked { question, place, digest }))
     }
 }
 
@@ -364,13 +347,13 @@ impl Run<'_> {
     }
 
     fn one(&self, number: usize, position: usize) -> Result<(Effort, Ended), Error> {
-        let key = self.plan.records.key(position);
+        let key = self.plan.questions.key(position);
         // It was read once: what is refused now has changed.
         let changed = |named: Named| {
             Error::Source(prepare::Error::Changed { path: named.key.trim_matches('"').into() })
         };
         let asked = self.plan.read(position)?.map_err(changed)?;
-        let (effort, outcome) = self.asker.ask(&asked.messages, &mut |_: Show<'_>| {});
+        let (effort, outcome) = self.asker.ask(&asked.question.messages, &mut |_: Show<'_>| {});
         let (outcome, refusal) = match outcome {
             Ok(outcome) => (outcome, None),
             Err(error) if is_about_one_story(&error) => {
@@ -406,7 +389,7 @@ impl Run<'_> {
         };
         let fault = outcome.context.as_ref().err().map(|flaw| flaw.fault);
         let put = || {
-            let text = text(&origin, &asked.story, (effort, outcome)).map_err(io::Error::other)?;
+            let text = text(&origin, &asked.question.story, (effort, outcome)).map_err(io::Error::other)?;
             self.output.put(number, &asked.place, (fault, &text))
         };
         put().map_err(|source| Error::File { verb: "write", path: asked.place.valid.clone(), source })

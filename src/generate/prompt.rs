@@ -2,6 +2,7 @@
 //!
 //! Separate because training and use must not drift apart: the same compiled template that wrote the
 //! examples is filled here, up to its last message, which is the assistant's and is what is asked for.
+//! The way back, from an example to its story, is for what is written beside an answer.
 
 use crate::generate::story::Story;
 use crate::json::escape_once;
@@ -54,6 +55,57 @@ pub fn messages(template: &Template, story: &Story) -> Result<Vec<Message>, Prom
     Ok(messages)
 }
 
+/// What a training line was filled with before its last message. Nothing where the template does not
+/// tell it apart: where two texts share a message, words between them could be words of theirs.
+pub fn story_of(template: &Template, line: &[u8]) -> Option<Story> {
+    // One more than those: what follows the last text.
+    let segments = &template.segments[..=before_last(template).len()];
+    let mut story = Story::default();
+    let mut rest = line;
+    for (index, segment) in segments.iter().enumerate() {
+        let name = match segment {
+            Segment::Fixed(bytes) => {
+                rest = rest.strip_prefix(bytes.as_slice())?;
+                continue;
+            }
+            Segment::Story => "story",
+            Segment::Question => "question",
+            Segment::Answer => "answer",
+            Segment::Context => return None,
+        };
+        let Segment::Fixed(after) = segments.get(index + 1)? else { return None };
+        if !ends_message(after) {
+            return None;
+        }
+        let end = rest.windows(after.len()).position(|window| window == after)?;
+        let json = format!("\"{}\"", std::str::from_utf8(&rest[..end]).ok()?);
+        rest = &rest[end..];
+        let text: String = serde_json::from_str(&json).ok()?;
+        if story.fields.iter().all(|(known, _)| known != name) {
+            story.fields.push((name.to_owned(), serde_json::value::to_raw_value(&text).ok()?));
+        }
+        match segment {
+            Segment::Story => story.text = text,
+            Segment::Question => story.question = Some(text),
+            _ => story.answer = Some(text),
+        }
+    }
+    Some(story)
+}
+
+/// Whether fixed text holds the quote at the end of a message, which is the only one that is not escaped.
+fn ends_message(fixed: &[u8]) -> bool {
+    let mut bytes = fixed.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return true,
+            b'\\' => _ = bytes.next(),
+            _ => {}
+        }
+    }
+    false
+}
+
 /// The segments of all messages but the last. Where a message begins stands in fixed text, escaped;
 /// its texts cannot hold it, as their quotes are.
 fn before_last(template: &Template) -> &[Segment] {
@@ -102,7 +154,31 @@ mod tests {
             trained.pop();
             assert!(!trained.is_empty());
             assert_eq!(check(&template), Ok(()));
-            assert_eq!(messages(&template, &Story::read(RECORD).unwrap()).unwrap(), trained);
+            let story = Story::read(RECORD).unwrap();
+            assert_eq!(messages(&template, &story).unwrap(), trained);
+        }
+    }
+
+    #[test]
+    fn a_story_is_found_again_where_no_other_text_shares_its_message() {
+        let line = |template: &Template| {
+            let mut line = Vec::new();
+            with_single_record(RECORD, |record| LineWriter::new(template).write_line(record, &mut line))
+                .unwrap();
+            line
+        };
+        let apart = "{role: user, content: 'so \"{story}\" now'}, {role: assistant, content: 'ok {question}'}, \
+                     {role: user, content: 'go'}, {role: assistant, content: '{answer} {context}'}";
+        for (template, question) in [(Template::chatml(), None), (template(apart), Some("Q?"))] {
+            let back = story_of(&template, &line(&template)).unwrap();
+            assert_eq!((&*back.text, back.question.as_deref()), ("Mia \"left\"\n. Noé ran.", question));
+        }
+        for message in ["{story}{question}", "{story} {question}", "{story} \\\" {question}"] {
+            let shared = template(&format!(
+                "{{role: user, content: '{message}'}}, {{role: assistant, content: '{{context}}'}}"
+            ));
+            assert!(story_of(&shared, &line(&shared)).is_none(), "{message}");
+            assert!(story_of(&Template::chatml(), &line(&shared)).is_none());
         }
     }
 
