@@ -4,21 +4,26 @@
 //! Together only: another server gets a key of its own, or none.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
+use crate::cli::args::AskingArgs;
 use crate::cli::endpoints;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
 use crate::config::{DEFAULT_OUTPUT_DIR, read_template};
 use crate::env;
+use crate::generate::budget::Budget;
 use crate::generate::many::is_about_the_model;
 use crate::generate::prompt;
-use crate::generate::request::Delivery;
+use crate::generate::request::{Delivery, Parameters};
 use crate::http::Timeouts;
 use crate::manifest::{self, Manifest};
 use crate::prepare::template::Template;
-use crate::together::chat::{Chat, INFERENCE_URL};
+use crate::together::chat::{Chat, INFERENCE_URL, Usage};
 use crate::together::{self, BaseUrl};
 use crate::tune::ledger::Run;
 
@@ -161,6 +166,103 @@ impl Choice<'_> {
         })?;
         Ok((template, place))
     }
+}
+
+/// How answers are drawn.
+#[derive(Debug, Clone, Copy)]
+pub struct Sampling {
+    /// From 0 upward.
+    pub temperature: f64,
+    /// Above 0, at most 1; absent where it is the server's own.
+    pub top_p: Option<f64>,
+    /// Of the first answer to a story.
+    pub seed: Option<u64>,
+}
+
+/// All that asking a model needs.
+pub struct Setup {
+    /// The clock, the variables, the signals.
+    pub service: Service,
+    /// Whom.
+    pub target: Target,
+    /// How stories become prompts.
+    pub template: Template,
+    /// With what.
+    pub parameters: Parameters,
+    /// What it may cost, which several models may share.
+    pub budget: Arc<Budget>,
+}
+
+/// What all that is asked may cost.
+///
+/// # Errors
+/// When there is a cap that nothing can be held against.
+pub fn budget(asking: &AskingArgs) -> Result<Arc<Budget>, Failure> {
+    if asking.max_cost.is_some() && asking.price_per_million.is_none() {
+        return Err(Failure::new(
+            Exit::Unspent,
+            "no_price",
+            "--max-cost needs a price, which the service does not tell",
+            "add --price-per-million USD, from the service's price list",
+        ));
+    }
+    Ok(Arc::new(Budget::new(asking.price_per_million, asking.max_cost)))
+}
+
+impl Setup {
+    /// Finds out whom to ask and how, and says so. Nothing is sent.
+    ///
+    /// # Errors
+    /// When there is no key, no template, or nobody knows which model is meant.
+    pub fn new(
+        service: Service,
+        choice: &Choice<'_>,
+        (asking, sampling, budget): (&AskingArgs, Sampling, &Arc<Budget>),
+        terminal: &Terminal,
+    ) -> Result<Setup, Failure> {
+        let target = choice.target(&service, terminal)?;
+        let (template, place) = choice.template(terminal)?;
+        target.say(&service, terminal);
+        terminal.label("template", &format!("{} ({place})", template.name));
+        let parameters = Parameters {
+            model: target.model.clone(),
+            temperature: sampling.temperature,
+            top_p: sampling.top_p,
+            max_tokens: asking.max_tokens.get(),
+            seed: sampling.seed,
+            stop: asking.stop.clone(),
+            schema: (!asking.no_schema).then_some(template.context.form),
+        };
+        Ok(Setup { service, target, template, parameters, budget: budget.clone() })
+    }
+}
+
+/// The refusal to send a request that could cost more than is allowed.
+pub fn over_budget(setup: &Setup, most_tokens: u64) -> Failure {
+    let most = setup.budget.dollars(most_tokens).map(dollars).unwrap_or_default();
+    let spent = setup.budget.spent();
+    let spent = setup.budget.dollars(spent.known.total() + spent.unknown).map(dollars).unwrap_or_default();
+    Failure::new(
+        Exit::Unspent,
+        "over_max_cost",
+        format!("the next answer could cost {most}, and {spent} of --max-cost are spent"),
+        "raise --max-cost, or lower --max-tokens; what is finished stays",
+    )
+}
+
+/// An amount as people read it; small ones with enough digits to say something.
+pub fn dollars(amount: f64) -> String {
+    if amount >= 1.0 || amount == 0.0 { format!("${amount:.2}") } else { format!("${amount:.4}") }
+}
+
+/// Tokens as a document shows them.
+pub fn usage_value(usage: Option<Usage>) -> Value {
+    usage.map_or(Value::Null, |usage| {
+        json!({
+            "prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens,
+            "total_tokens": usage.total(),
+        })
+    })
 }
 
 /// The key for a server that is not Together.

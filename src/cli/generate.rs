@@ -4,12 +4,13 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::cli::Signals;
 use crate::cli::args::{GenerateArgs, RemoteArgs};
-use crate::cli::asking::{Choice, Target};
+use crate::cli::asking::{Choice, Sampling, Setup, budget, dollars, over_budget, usage_value};
 use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::generate_many;
@@ -19,12 +20,10 @@ use crate::generate::ask::{Asker, Effort, Outcome, Show, most_tokens};
 use crate::generate::budget::Budget;
 use crate::generate::pace::Pace;
 use crate::generate::prompt;
-use crate::generate::request::{Delivery, Parameters};
+use crate::generate::request::Delivery;
 use crate::generate::story::Story;
 use crate::generate::verdict::reformed;
 use crate::prepare::source::Source;
-use crate::prepare::template::Template;
-use crate::together::chat::Usage;
 
 /// The command's name.
 pub const COMMAND: &str = "generate";
@@ -32,25 +31,12 @@ pub const COMMAND: &str = "generate";
 /// The longest story that is read from a file or standard input, in bytes.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// All that asking needs.
-pub struct Setup {
-    /// The clock, the variables, the signals.
-    pub service: Service,
-    /// Whom.
-    pub target: Target,
-    /// How stories become prompts.
-    pub template: Template,
-    /// With what.
-    pub parameters: Parameters,
-    /// What it may cost.
-    pub budget: Budget,
-}
-
 /// Runs the command.
 pub fn run(args: &GenerateArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let prepared = refuse_cap_without_price(args)
-        .and_then(|()| if args.output_dir.is_none() { story(args).map(Some) } else { Ok(None) })
-        .and_then(|story| Ok((story, setup(args, signals, terminal)?)));
+    let prepared = budget(&args.asking).and_then(|budget| {
+        let story = if args.output_dir.is_none() { Some(story(args)?) } else { None };
+        Ok((story, setup(args, &budget, signals, terminal)?))
+    });
     match (prepared, &args.output_dir) {
         (Ok((Some(story), setup)), _) => one(args, &story, &setup, terminal),
         (Ok((None, setup)), Some(dir)) => generate_many::run(args, &setup, dir, terminal),
@@ -59,43 +45,23 @@ pub fn run(args: &GenerateArgs, signals: &Signals, terminal: &mut Terminal) -> E
     }
 }
 
-fn refuse_cap_without_price(args: &GenerateArgs) -> Result<(), Failure> {
-    if args.max_cost.is_none() || args.price_per_million.is_some() {
-        return Ok(());
-    }
-    Err(Failure::new(
-        Exit::Unspent,
-        "no_price",
-        "--max-cost needs a price, which the service does not tell",
-        "add --price-per-million USD, from the service's price list",
-    ))
-}
-
-fn setup(args: &GenerateArgs, signals: &Signals, terminal: &Terminal) -> Result<Setup, Failure> {
+fn setup(
+    args: &GenerateArgs,
+    budget: &Arc<Budget>,
+    signals: &Signals,
+    terminal: &Terminal,
+) -> Result<Setup, Failure> {
     let environment = Environment::read(None, terminal);
-    let remote = RemoteArgs { base_url: args.base_url.clone() };
-    let service = Service::new(&remote, environment, signals, terminal)?;
+    let base_url = &args.asking.base_url;
+    let service = Service::new(&RemoteArgs { base_url: base_url.clone() }, environment, signals, terminal)?;
     let choice = Choice {
         model: args.model.as_deref(),
         out: args.out.as_deref(),
         template: args.template.as_deref(),
-        base_url: args.base_url.as_deref(),
+        base_url: base_url.as_deref(),
     };
-    let target = choice.target(&service, terminal)?;
-    let (template, place) = choice.template(terminal)?;
-    target.say(&service, terminal);
-    terminal.label("template", &format!("{} ({place})", template.name));
-    let parameters = Parameters {
-        model: target.model.clone(),
-        temperature: args.temperature,
-        top_p: args.top_p,
-        max_tokens: args.max_tokens.get(),
-        seed: args.seed,
-        stop: args.stop.clone(),
-        schema: (!args.no_schema).then_some(template.context.form),
-    };
-    let budget = Budget::new(args.price_per_million, args.max_cost);
-    Ok(Setup { service, target, template, parameters, budget })
+    let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
+    Setup::new(service, &choice, (&args.asking, sampling, budget), terminal)
 }
 
 /// The one story that the arguments name.
@@ -163,9 +129,9 @@ fn one(args: &GenerateArgs, story: &Story, setup: &Setup, terminal: &mut Termina
     let asker = Asker {
         chat: &setup.target.chat,
         parameters: &setup.parameters,
-        attempts: args.attempts.get(),
+        attempts: args.asking.attempts.get(),
         delivery: if args.stream { setup.target.streamed() } else { Delivery::Whole },
-        pace: &Pace::new(args.rpm),
+        pace: &Pace::new(args.asking.rpm),
         budget: &setup.budget,
     };
     let mut screen = Screen { terminal: terminal.clone(), has_begun_line: false };
@@ -211,19 +177,6 @@ fn failure(setup: &Setup, error: crate::together::Error, most_tokens: u64) -> Fa
     setup.target.explain(&setup.service, error, "run the same command again")
 }
 
-/// The refusal to send a request that could cost more than is allowed.
-pub fn over_budget(setup: &Setup, most_tokens: u64) -> Failure {
-    let most = setup.budget.dollars(most_tokens).map(dollars).unwrap_or_default();
-    let spent = setup.budget.spent();
-    let spent = setup.budget.dollars(spent.known.total() + spent.unknown).map(dollars).unwrap_or_default();
-    Failure::new(
-        Exit::Unspent,
-        "over_max_cost",
-        format!("the next answer could cost {most}, and {spent} of --max-cost are spent"),
-        "raise --max-cost, or lower --max-tokens; what is finished stays",
-    )
-}
-
 /// What it took, for people.
 fn took(setup: &Setup, effort: &Effort) -> String {
     let mut parts = vec![answers(effort.attempts)];
@@ -235,21 +188,6 @@ fn took(setup: &Setup, effort: &Effort) -> String {
         parts.push(format!("{} repeated without an answer", effort.repeats));
     }
     parts.join(", ")
-}
-
-/// An amount as people read it; small ones with enough digits to say something.
-pub fn dollars(amount: f64) -> String {
-    if amount >= 1.0 || amount == 0.0 { format!("${amount:.2}") } else { format!("${amount:.4}") }
-}
-
-/// Tokens as a document shows them.
-pub fn usage_value(usage: Option<Usage>) -> Value {
-    usage.map_or(Value::Null, |usage| {
-        json!({
-            "prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens,
-            "total_tokens": usage.total(),
-        })
-    })
 }
 
 fn document(setup: &Setup, effort: &Effort, outcome: Option<&Outcome>) -> Map<String, Value> {

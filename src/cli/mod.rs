@@ -17,6 +17,7 @@ use crate::cli::report::Terminal;
 mod agent;
 pub mod args;
 mod asking;
+mod batch;
 pub mod block;
 mod cancel;
 pub mod canvas;

@@ -1,12 +1,10 @@
 //! The arguments of `generate`.
 
-use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::args::Voice;
-use crate::cli::args::remote::dollars;
+use crate::cli::args::{AskingArgs, Voice};
 use crate::prepare::template::Form;
 
 const GENERATE_HELP: &str = "\
@@ -73,12 +71,6 @@ pub struct GenerateArgs {
     /// Write a record for every story of the sources here
     #[arg(short, long, value_name = "GEN", help_heading = "Many stories")]
     pub output_dir: Option<PathBuf>,
-    /// Stories that are asked about at a time
-    #[arg(long, value_name = "N", default_value = "8", help_heading = "Many stories")]
-    pub concurrency: NonZeroUsize,
-    /// Requests a minute at most, repeated ones included
-    #[arg(long, value_name = "N", value_parser = rate, help_heading = "Many stories")]
-    pub rpm: Option<f64>,
     /// Ask again about stories that ended without a context
     #[arg(long, help_heading = "Many stories", requires = "output_dir")]
     pub retry_invalid: bool,
@@ -89,45 +81,24 @@ pub struct GenerateArgs {
     /// Above 0, at most 1 [default: the server's]
     #[arg(long, value_name = "P", value_parser = part, help_heading = "Answers")]
     pub top_p: Option<f64>,
-    /// Longest answer in tokens
-    #[arg(long, value_name = "N", default_value = "4096", help_heading = "Answers")]
-    pub max_tokens: NonZeroU64,
     /// Seed of the first answer to a story; each further one takes the next number
     #[arg(long, value_name = "N", help_heading = "Answers")]
     pub seed: Option<u64>,
-    /// Text that ends an answer; may be given several times
-    #[arg(long, value_name = "TEXT", help_heading = "Answers")]
-    pub stop: Vec<String>,
-    /// Do not send the context's JSON schema: for servers that know no response_format
-    #[arg(long, help_heading = "Answers")]
-    pub no_schema: bool,
-    /// Answers that are no contexts to bear for a story
-    #[arg(long, value_name = "N", default_value = "3", help_heading = "Answers")]
-    pub attempts: NonZeroU32,
 
-    /// Ask about many stories without a question
-    #[arg(short, long, help_heading = "Money")]
-    pub yes: bool,
-    /// Ask without a question, and send no request that could bring the cost above this; needs
-    /// --price-per-million
-    #[arg(long, value_name = "USD", value_parser = dollars, help_heading = "Money")]
-    pub max_cost: Option<f64>,
-    /// What a million tokens cost, prompt and answer alike: the service does not say
-    #[arg(long, value_name = "USD", value_parser = dollars, help_heading = "Money")]
-    pub price_per_million: Option<f64>,
-
-    /// Any server that speaks as OpenAI's does, with or without /v1; it never gets the Together key, but
-    /// $OPENAI_API_KEY where that is set [default: $TOGETHER_BASE_URL, else
-    /// that of Together AI]
-    #[arg(long, value_name = "URL", help_heading = "Service")]
-    pub base_url: Option<String>,
+    /// How answers are asked for.
+    #[command(flatten)]
+    pub asking: AskingArgs,
 
     /// How much to say.
     #[command(flatten)]
     pub voice: Voice,
 }
 
-fn number(text: &str, rule: &str, is_allowed: impl Fn(f64) -> bool) -> Result<f64, String> {
+/// A number that `is_allowed`.
+///
+/// # Errors
+/// The `rule`, in words.
+pub fn number(text: &str, rule: &str, is_allowed: impl Fn(f64) -> bool) -> Result<f64, String> {
     text.parse().ok().filter(|number| is_allowed(*number)).ok_or_else(|| format!("expected a number {rule}"))
 }
 
@@ -137,8 +108,4 @@ fn temperature(text: &str) -> Result<f64, String> {
 
 fn part(text: &str) -> Result<f64, String> {
     number(text, "above 0, at most 1", |number| number > 0.0 && number <= 1.0)
-}
-
-fn rate(text: &str) -> Result<f64, String> {
-    number(text, "above 0", |number| number > 0.0 && number.is_finite())
 }

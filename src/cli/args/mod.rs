@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+mod asking;
 mod data;
 mod deploy;
 mod generate;
@@ -15,6 +16,7 @@ mod score;
 mod sweep;
 mod wandb;
 
+pub use asking::AskingArgs;
 pub use data::{CheckArgs, CorpusArgs, PrepareArgs};
 pub use deploy::{DeployArgs, EndpointsArgs, EndpointsCommand, StopAfter};
 pub use generate::{GenerateArgs, WrittenForm};
