@@ -187,6 +187,8 @@ pub struct Setup {
     pub target: Target,
     /// How stories become prompts.
     pub template: Template,
+    /// Where the template comes from, for people.
+    template_place: String,
     /// With what.
     pub parameters: Parameters,
     /// What it may cost, which several models may share.
@@ -210,7 +212,7 @@ pub fn budget(asking: &AskingArgs) -> Result<Arc<Budget>, Failure> {
 }
 
 impl Setup {
-    /// Finds out whom to ask and how, and says so. Nothing is sent.
+    /// Finds out whom to ask and how. Nothing is sent.
     ///
     /// # Errors
     /// When there is no key, no template, or nobody knows which model is meant.
@@ -221,9 +223,7 @@ impl Setup {
         terminal: &Terminal,
     ) -> Result<Setup, Failure> {
         let target = choice.target(&service, terminal)?;
-        let (template, place) = choice.template(terminal)?;
-        target.say(&service, terminal);
-        terminal.label("template", &format!("{} ({place})", template.name));
+        let (template, template_place) = choice.template(terminal)?;
         let parameters = Parameters {
             model: target.model.clone(),
             temperature: sampling.temperature,
@@ -233,7 +233,13 @@ impl Setup {
             stop: asking.stop.clone(),
             schema: (!asking.no_schema).then_some(template.context.form),
         };
-        Ok(Setup { service, target, template, parameters, budget: budget.clone() })
+        Ok(Setup { service, target, template, template_place, parameters, budget: budget.clone() })
+    }
+
+    /// Says whom and how.
+    pub fn say(&self, terminal: &Terminal) {
+        self.target.say(&self.service, terminal);
+        terminal.label("template", &format!("{} ({})", self.template.name, self.template_place));
     }
 }
 
@@ -290,7 +296,7 @@ impl Target {
     }
 
     /// Says which model is asked, and where.
-    pub fn say(&self, service: &Service, terminal: &Terminal) {
+    fn say(&self, service: &Service, terminal: &Terminal) {
         let key = match (self.is_foreign, service.environment.place(env::OPENAI_API_KEY)) {
             (false, _) => String::new(),
             (true, Some(place)) => format!(", with {} of {place}", env::OPENAI_API_KEY),

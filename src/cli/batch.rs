@@ -18,6 +18,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, counted, grouped, printable};
 use crate::cli::service::Notices;
 use crate::generate::ask::Asker;
+use crate::generate::budget::Spent;
 use crate::generate::file::Output;
 use crate::generate::many::{End, Error, Named, Plan, Retry, Run, Scan, Tally};
 use crate::generate::pace::Pace;
@@ -75,6 +76,8 @@ pub struct Ran {
     pub tally: Tally,
     /// How long it took.
     took: Duration,
+    /// What it cost.
+    spent: Spent,
 }
 
 impl<'b> Batch<'b> {
@@ -133,15 +136,18 @@ impl<'b> Batch<'b> {
             pace: &Pace::new(asking.rpm),
             budget: &setup.budget,
         };
+        // Another model may have spent of the same budget.
+        let before = setup.budget.spent();
         let began = setup.service.clock.elapsed();
-        let progress = Progress::begin(setup, terminal);
+        let progress = Progress::begin(setup, before, terminal);
         let tell = |tally: &Tally| progress.show(tally);
         let plan = self.plan();
         let (output, concurrency) = (&self.room.output, asking.concurrency);
         let run = Run { plan: &plan, asker: &asker, output, concurrency, tell: &tell };
         let (tally, end) = run.run(&self.scan.todo);
         progress.end();
-        (Ran { tally, took: setup.service.clock.elapsed().saturating_sub(began) }, end)
+        let took = setup.service.clock.elapsed().saturating_sub(began);
+        (Ran { tally, took, spent: setup.budget.spent().since(before) }, end)
     }
 
     /// Says what asking came to.
@@ -153,7 +159,7 @@ impl<'b> Batch<'b> {
         name("invalid", &invalid, terminal);
         name("rejected", &self.rejected().iter().collect::<Vec<_>>(), terminal);
         if tally.effort.requests > 0 {
-            terminal.label("asked", &cost(self.setup, tally, ran.took).join(", "));
+            terminal.label("asked", &cost(self.setup, (tally, ran.took, ran.spent)).join(", "));
         }
     }
 
@@ -199,8 +205,7 @@ impl<'b> Batch<'b> {
             json!({ "key": key, "code": named.code, "reason": named.reason })
         };
         let Batch { setup, scan, .. } = self;
-        let Ran { tally, took } = ran;
-        let spent = setup.budget.spent();
+        let Ran { tally, took, spent } = ran;
         let mut fields = Map::new();
         let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
         put("model", setup.parameters.model.clone().into());
@@ -270,12 +275,13 @@ struct Progress<'p> {
     setup: &'p Setup,
     terminal: &'p Terminal,
     canvas: Option<Canvas>,
+    before: Spent,
     began: Duration,
     shown: Mutex<Duration>,
 }
 
 impl<'p> Progress<'p> {
-    fn begin(setup: &'p Setup, terminal: &'p Terminal) -> Self {
+    fn begin(setup: &'p Setup, before: Spent, terminal: &'p Terminal) -> Self {
         let canvas = terminal.may_draw().then(Canvas::on_stderr);
         // Single tries are counted; with many at a time each would be a line.
         match &canvas {
@@ -284,7 +290,7 @@ impl<'p> Progress<'p> {
             None => {}
         }
         let began = setup.service.clock.elapsed();
-        Progress { setup, terminal, canvas, began, shown: Mutex::new(began) }
+        Progress { setup, terminal, canvas, before, began, shown: Mutex::new(began) }
     }
 
     fn show(&self, tally: &Tally) {
@@ -307,7 +313,8 @@ impl<'p> Progress<'p> {
         if !tally.invalid.is_empty() {
             parts.push(format!("{} invalid", grouped(tally.invalid.len() as u64)));
         }
-        parts.extend(cost(self.setup, tally, took));
+        let spent = self.setup.budget.spent().since(self.before);
+        parts.extend(cost(self.setup, (tally, took, spent)));
         parts.join(", ")
     }
 
@@ -320,14 +327,13 @@ impl<'p> Progress<'p> {
 }
 
 /// Requests, tokens and dollars, for people.
-fn cost(setup: &Setup, tally: &Tally, took: Duration) -> Vec<String> {
+fn cost(setup: &Setup, (tally, took, spent): (&Tally, Duration, Spent)) -> Vec<String> {
     let effort = &tally.effort;
     let per_second = effort.requests as f64 / took.as_secs_f64().max(0.001);
     let mut parts = vec![format!("{} ({per_second:.1}/s)", counted(effort.requests, "request"))];
     if effort.repeats > 0 {
         parts.push(format!("{} of them repeated without an answer", grouped(effort.repeats)));
     }
-    let spent = setup.budget.spent();
     if spent.known.total() > 0 {
         parts.push(format!("{} tokens", grouped(spent.known.total())));
     }

@@ -61,7 +61,9 @@ fn setup(
         base_url: base_url.as_deref(),
     };
     let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
-    Setup::new(service, &choice, (&args.asking, sampling, budget), terminal)
+    let setup = Setup::new(service, &choice, (&args.asking, sampling, budget), terminal)?;
+    setup.say(terminal);
+    Ok(setup)
 }
 
 /// The one story that the arguments name.

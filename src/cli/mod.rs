@@ -52,6 +52,7 @@ mod prepare;
 mod rehearse;
 pub mod report;
 mod score;
+mod score_models;
 mod scoreboard;
 mod service;
 mod status;

@@ -16,6 +16,7 @@ use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::prepare::without_surrogates;
 use crate::cli::report::{LongList, Terminal, printable};
+use crate::cli::score_models::{self, Answered};
 use crate::cli::scoreboard::{coverage, notes, references, table};
 use crate::json::KeyText;
 use crate::score::agreement::Tally;
@@ -31,52 +32,105 @@ const COMMAND: &str = "score";
 const MAX_RECORD_BYTES: usize = 64 << 20;
 
 /// What a compressed source may unpack to, likewise.
-const MAX_SPOOL_BYTES: u64 = 64 << 30;
+pub const MAX_SPOOL_BYTES: u64 = 64 << 30;
 
 /// Keys of a kind that are named, unless all are asked for.
 const NAMED: usize = 5;
 
 /// Runs the command.
 pub fn run(args: &ScoreArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let options = Options {
-        gold: args.gold.clone(),
-        limit: None,
-        generated: args.generated.clone(),
-        seed: args.seed,
-        resamples: args.resamples,
-        threads: args.threads.unwrap_or(cores),
-        max_record_bytes: MAX_RECORD_BYTES,
-        max_spool_bytes: MAX_SPOOL_BYTES,
-    };
-    let start = Instant::now();
-    let report = match scored(&options, signals, terminal) {
-        Ok(report) => report,
-        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
-    };
-    let duration = start.elapsed();
-    summarize(&options, &report, terminal);
-    if let Some(path) = &args.per_record
-        && let Err(error) = write_rows(path, &options, &report)
-    {
-        let message = format!("cannot write `{}`: {error}", path.display());
-        let hint = "free some space, or name another file with --per-record";
-        let failure = Failure::new(Exit::Failed, "write", message, hint);
-        return terminal.fail(COMMAND, &failure, Map::new());
+    // Scoring files alone needs no variable, and warns of none.
+    let environment =
+        if args.models.is_empty() { Environment::locale() } else { Environment::read(None, terminal) };
+    let mut answered = Answered::default();
+    match report(args, (&environment, signals), &mut answered, terminal) {
+        Ok((subject, report, duration)) => end(args, &subject, (&report, duration), terminal),
+        Err(failure) if args.models.is_empty() => terminal.fail(COMMAND, &failure, Map::new()),
+        Err(failure) => {
+            let asked = answered.documents.into();
+            terminal.fail(COMMAND, &failure, Map::from_iter([("asked".to_owned(), asked)]))
+        }
     }
-    end(args, &options, (&report, duration), terminal)
+}
+
+/// What is scored.
+pub struct Subject {
+    options: Options,
+    /// What each set of answers is called.
+    names: Vec<String>,
+    /// How models were asked; null where none was.
+    asked: Value,
+}
+
+/// Asks the models, if there are any, scores, and shows the table.
+///
+/// # Errors
+/// When they cannot be asked, or nothing can be scored.
+pub fn report(
+    args: &ScoreArgs,
+    (environment, signals): (&Environment, &Signals),
+    answered: &mut Answered,
+    terminal: &Terminal,
+) -> Result<(Subject, Report, Duration), Failure> {
+    if let Some(val) = &args.val {
+        score_models::ask((args, val), (environment, signals), answered, terminal)?;
+    }
+    let subject = subject(args, answered);
+    let start = Instant::now();
+    let report = scored(&subject.options, signals, terminal)?;
+    let duration = start.elapsed();
+    summarize(&subject, &report, environment.is_utf8(), terminal);
+    if let Some(path) = &args.per_record {
+        write_rows(path, &subject, &report).map_err(|error| {
+            let message = format!("cannot write `{}`: {error}", path.display());
+            Failure::new(
+                Exit::Failed,
+                "write",
+                message,
+                "free some space, or name another file with --per-record",
+            )
+        })?;
+    }
+    Ok((subject, report, duration))
+}
+
+fn subject(args: &ScoreArgs, answered: &Answered) -> Subject {
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let has_asked = args.val.is_some();
+    let generated = if has_asked { &answered.directories } else { &args.generated };
+    let gold = args.val.as_ref().or(args.gold.as_ref());
+    let names = if has_asked {
+        answered.models.iter().map(|model| printable(model)).collect()
+    } else {
+        generated.iter().map(|path| shown(path)).collect()
+    };
+    Subject {
+        options: Options {
+            gold: gold.cloned().unwrap_or_default(),
+            limit: args.limit.map(NonZeroUsize::get),
+            generated: generated.clone(),
+            seed: args.seed,
+            resamples: args.resamples,
+            threads: args.threads.unwrap_or(cores),
+            max_record_bytes: MAX_RECORD_BYTES,
+            max_spool_bytes: MAX_SPOOL_BYTES,
+        },
+        names,
+        asked: if has_asked { answered.documents.clone().into() } else { Value::Null },
+    }
 }
 
 /// The line on stdout, or the document; and whether the score is high enough.
 fn end(
     args: &ScoreArgs,
-    options: &Options,
+    subject: &Subject,
     (report, duration): (&Report, Duration),
     terminal: &mut Terminal,
 ) -> Exit {
     let overall: Vec<f64> = report.sets.iter().map(|set| set.total(Measure::Overall).mean).collect();
     let line = overall.iter().map(|score| format!("{score:.4}")).collect::<Vec<_>>().join("\t");
-    let mut fields = document(options, report, duration);
+    let mut fields = document(&subject.options, report, duration);
+    fields.insert("asked".to_owned(), subject.asked.clone());
     fields.insert("min_score".to_owned(), json!(args.min_score));
     let write = |out: &mut dyn Write| write_records(report, out);
     let records = LongList { name: "records", write: &write };
@@ -140,22 +194,19 @@ impl Watch for Bar<'_> {
     }
 }
 
-fn summarize(options: &Options, report: &Report, terminal: &Terminal) {
+fn summarize(subject: &Subject, report: &Report, is_utf8: bool, terminal: &Terminal) {
     if terminal.voice().quiet {
         return;
     }
-    // Of the environment only the locale is asked for.
-    let is_utf8 = Environment::locale().is_utf8();
     let charset = if is_utf8 { Charset::Unicode } else { Charset::Ascii };
-    terminal.label("gold", &references(report, &shown(&options.gold)));
+    terminal.label("gold", &references(report, &shown(&subject.options.gold)));
     let letters = ["A", "B"].into_iter().map(str::to_owned);
-    let names: Vec<String> = match options.generated.as_slice() {
-        [only] => vec![shown(only)],
+    let names: Vec<String> = match subject.names.as_slice() {
+        [only] => vec![only.clone()],
         several => letters.take(several.len()).collect(),
     };
-    for ((path, name), set) in options.generated.iter().zip(&names).zip(&report.sets) {
-        let path = shown(path);
-        let called = if *name == path { path } else { format!("{name} = {path}") };
+    for ((full, name), set) in subject.names.iter().zip(&names).zip(&report.sets) {
+        let called = if name == full { full.clone() } else { format!("{name} = {full}") };
         terminal.label("generated", &format!("{called}: {}", coverage(set)));
     }
     for line in table(report, charset) {
@@ -173,13 +224,13 @@ fn shown(path: &Path) -> String {
 }
 
 /// A row for every record and set; the numbers to six decimals.
-fn write_rows(path: &Path, options: &Options, report: &Report) -> io::Result<()> {
+fn write_rows(path: &Path, subject: &Subject, report: &Report) -> io::Result<()> {
     let mut out = BufWriter::new(File::create(path)?);
     let measures = Measure::ALL.map(Measure::as_str).join("\t");
     writeln!(out, "key\tgenerated\tstatus\t{measures}\tunresolved_tags\treason")?;
     for record in &report.records {
         let key = KeyText(&record.key).to_json();
-        for (answer, generated) in record.answers.iter().zip(&options.generated) {
+        for (answer, generated) in record.answers.iter().zip(&subject.options.generated) {
             let generated = json!(generated.to_string_lossy());
             write!(out, "{key}\t{generated}\t{}", answer.status.as_str())?;
             answer.scores.iter().try_for_each(|score| write!(out, "\t{score:.6}"))?;

@@ -38,6 +38,19 @@ pub struct Spent {
 }
 
 impl Spent {
+    /// What came since `before`.
+    #[must_use]
+    pub fn since(self, before: Spent) -> Spent {
+        Spent {
+            known: Usage {
+                prompt_tokens: self.known.prompt_tokens - before.known.prompt_tokens,
+                completion_tokens: self.known.completion_tokens - before.known.completion_tokens,
+            },
+            unknown: self.unknown - before.unknown,
+            reserved: self.reserved,
+        }
+    }
+
     fn most(&self) -> u64 {
         self.known.total().saturating_add(self.unknown).saturating_add(self.reserved)
     }

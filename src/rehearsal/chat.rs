@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 
-use crate::rehearsal::imitation::{Manner, Said, answer};
+use crate::rehearsal::imitation::{Asked, Manner, Said, Voice, answer};
 use crate::rehearsal::reply::{Content, Reply};
 use crate::rehearsal::state::{Now, State};
 use crate::rehearsal::{endpoints, models};
@@ -30,9 +30,10 @@ pub fn completions(state: &mut State, body: &Value, now: Now) -> Result<Reply, R
         return Err(Reply::field("messages", "a message needs a role and content"));
     }
     check_parameters(body)?;
-    let is_deployed = state.script.deployed_models.iter().any(|deployed| deployed == model);
+    let is_deployed = state.script.deployed_models.iter().any(|deployed| deployed == model)
+        || endpoints::is_callable(state, model, now);
     let is_serverless = model == SERVERLESS || models::find(model).is_some_and(|model| model.is_serverless);
-    if !is_deployed && !is_serverless && !endpoints::is_callable(state, model, now) {
+    if !is_deployed && !is_serverless {
         let message = format!(
             "Unable to access non-serverless model {model}. Please create and start a dedicated endpoint for the model."
         );
@@ -40,7 +41,8 @@ pub fn completions(state: &mut State, body: &Value, now: Now) -> Result<Reply, R
     }
     let asked = messages.iter().rfind(|message| message["role"] == "user");
     let prompt = asked.and_then(|message| message["content"].as_str()).unwrap_or_default();
-    let said = say(state, prompt, body);
+    let voice = if is_deployed { Voice::Tuned } else { Voice::Base };
+    let said = say(state, (prompt, body), voice);
     let id = state.next_id("chat-");
     let frame = Frame { id, created: now.time.as_second(), model, finish_reason: said.finish_reason };
     let prompt_tokens = body["messages"].to_string().len() / 4;
@@ -58,17 +60,17 @@ pub fn completions(state: &mut State, body: &Value, now: Now) -> Result<Reply, R
 }
 
 /// The answer to `prompt`, in the manner that the script has for the time of its number.
-fn say(state: &mut State, prompt: &str, body: &Value) -> Said {
+fn say(state: &mut State, (prompt, body): (&str, &Value), voice: Voice) -> Said {
     let count = state.prompts.entry(prompt.to_owned()).or_default();
     *count += 1;
-    let asked = *count;
+    let number = *count;
     let answers = &state.script.answers;
-    let index = (asked as usize - 1).min(answers.len().saturating_sub(1));
+    let index = (number as usize - 1).min(answers.len().saturating_sub(1));
     let manner = answers.get(index).copied().unwrap_or(Manner::Plain);
     let items =
         &body["response_format"]["json_schema"]["schema"]["properties"]["socialized_context"]["items"];
     let wants_lists = items["properties"]["actions"]["type"] == "array";
-    answer(prompt, manner, asked, wants_lists)
+    answer(Asked { prompt, number, wants_lists }, manner, voice)
 }
 
 /// Refuses parameters out of their bounds.

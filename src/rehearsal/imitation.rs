@@ -1,8 +1,8 @@
 //! What the server's model says: a context made of the story in the prompt, or one of the ways to miss it.
 //!
-//! Separate from the protocol, so that answers are a function of the prompt, the form that is wanted, and
-//! how often was asked. Agents are the capitalised names of the story, and each sentence is a step. It
-//! must not share the client's idea of a context: both sides must agree on the wire.
+//! Separate from the protocol, so that answers are a function of the prompt, the form that is wanted, who
+//! answers, and how often was asked. Agents are the capitalised names of the story, and its sentences are the
+//! steps. It must not share the client's idea of a context: both sides must agree on the wire.
 
 use serde_json::{Map, Value, json};
 
@@ -27,6 +27,26 @@ pub enum Manner {
     Mixed,
 }
 
+/// Who answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Voice {
+    /// A model as it came: each sentence is a step, told as it stands.
+    Base,
+    /// A model that plays at having been trained: a scene to begin with, deeds without the doer's name.
+    Tuned,
+}
+
+/// A question.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The last message of the user.
+    pub prompt: &'a str,
+    /// How often that was asked, this time included.
+    pub number: u64,
+    /// Whether the schema asks for lists.
+    pub wants_lists: bool,
+}
+
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
@@ -36,12 +56,12 @@ pub struct Said {
     pub finish_reason: &'static str,
 }
 
-/// The answer to `prompt`, asked for the time of this number, counted from 1.
-pub fn answer(prompt: &str, manner: Manner, asked: u64, wants_lists: bool) -> Said {
-    let manner = if manner == Manner::Mixed { mixed(prompt, asked) } else { manner };
-    let story = story(prompt);
-    let is_list = manner == Manner::List || (manner == Manner::Plain && wants_lists);
-    let context = context(story, is_list, manner == Manner::Invalid).to_string();
+/// What `voice` says in this manner.
+pub fn answer(asked: Asked<'_>, manner: Manner, voice: Voice) -> Said {
+    let manner = if manner == Manner::Mixed { mixed(asked.prompt, asked.number) } else { manner };
+    let is_list = manner == Manner::List || (manner == Manner::Plain && asked.wants_lists);
+    let steps = steps(story(asked.prompt), voice);
+    let context = context(&steps, is_list, manner == Manner::Invalid).to_string();
     let stop = |text| Said { text, finish_reason: "stop" };
     match manner {
         Manner::Fenced => stop(format!("Here is the context:\n\n```json\n{context}\n```\n")),
@@ -97,25 +117,50 @@ fn sentences(story: &str) -> Vec<&str> {
     parts.filter(|part| part.chars().any(char::is_alphanumeric)).collect()
 }
 
-fn context(story: &str, is_list: bool, lacks_an_agent: bool) -> Value {
-    let names = names(story);
+/// What a story is taken for.
+struct Steps<'s> {
+    names: Vec<&'s str>,
+    /// A state and what is done in it, each.
+    steps: Vec<(&'s str, &'s str)>,
+    voice: Voice,
+}
+
+fn steps(story: &str, voice: Voice) -> Steps<'_> {
     let sentences = sentences(story);
-    let mut steps = Vec::new();
-    for (index, sentence) in sentences.iter().enumerate() {
-        let actor = names.iter().find(|name| sentence.contains(**name)).unwrap_or(&names[0]);
-        let is_last = index + 1 == sentences.len();
+    // Whoever has seen contexts begins with a scene; one who has not begins with a deed.
+    let is_scene = voice == Voice::Tuned && sentences.len() > 1;
+    let deeds = &sentences[usize::from(is_scene)..];
+    let first = if is_scene { sentences[0] } else { "none" };
+    let states = std::iter::once(first).chain(deeds.iter().copied());
+    Steps { names: names(story), steps: states.zip(deeds.iter().copied()).collect(), voice }
+}
+
+fn context(story: &Steps<'_>, is_list: bool, lacks_an_agent: bool) -> Value {
+    let Steps { names, steps, voice } = story;
+    let first_look = if *voice == Voice::Tuned { "<same_as_state />" } else { "none" };
+    let mut all_steps = Vec::new();
+    for (index, (state, deed)) in steps.iter().enumerate() {
+        let actor = names.iter().find(|name| deed.contains(**name)).unwrap_or(&names[0]);
+        let deed = if *voice == Voice::Tuned { without_name(deed, actor) } else { deed };
+        let is_last = index + 1 == steps.len();
         let all = if lacks_an_agent && is_last { &names[1..] } else { &names[..] };
-        let observed =
-            all.iter().map(|name| (*name, if index == 0 { "none" } else { "<same_as_last_action />" }));
-        let done = all.iter().map(|name| (*name, if name == actor { *sentence } else { "none" }));
-        steps.push(json!({
+        let look = if index == 0 { first_look } else { "<same_as_last_action />" };
+        let observed = all.iter().map(|name| (*name, look));
+        let done = all.iter().map(|name| (*name, if name == actor { deed } else { "none" }));
+        all_steps.push(json!({
             "timestep": index.to_string(),
-            "state": if index == 0 { "none" } else { sentences[index - 1] },
+            "state": state,
             "observations": formed(observed, is_list),
             "actions": formed(done, is_list),
         }));
     }
-    json!({ "agents_names": names, "socialized_context": steps })
+    json!({ "agents_names": names, "socialized_context": all_steps })
+}
+
+/// A deed without the name of who did it in front.
+fn without_name<'d>(deed: &'d str, actor: &str) -> &'d str {
+    let bare = deed.strip_prefix(actor).map(str::trim_start).unwrap_or(deed);
+    bare.trim_end_matches('.')
 }
 
 fn formed<'t>(pairs: impl Iterator<Item = (&'t str, &'t str)>, is_list: bool) -> Value {
@@ -133,9 +178,11 @@ mod tests {
     const PROMPT: &str =
         "Read this.\n\nStory:\nMia met Oliver in the hall. Oliver left!\n\nAnswer with one JSON document.";
 
+    const ASKED: Asked<'_> = Asked { prompt: PROMPT, number: 1, wants_lists: false };
+
     #[test]
     fn a_context_has_the_names_and_sentences_of_the_story() {
-        let said = answer(PROMPT, Manner::Plain, 1, false);
+        let said = answer(ASKED, Manner::Plain, Voice::Base);
         let context: Value = serde_json::from_str(&said.text).unwrap();
         assert_eq!(context["agents_names"], json!(["Mia", "Oliver"]));
         let steps = context["socialized_context"].as_array().unwrap();
@@ -147,17 +194,31 @@ mod tests {
 
     #[test]
     fn every_manner_misses_in_its_own_way() {
-        let text = |manner| answer(PROMPT, manner, 1, false).text;
+        let text = |manner| answer(ASKED, manner, Voice::Base).text;
         let json = |manner| serde_json::from_str::<Value>(&text(manner));
         assert!(text(Manner::Fenced).contains("```json\n{"));
         assert!(json(Manner::List).unwrap()["socialized_context"][0]["actions"].is_array());
         assert!(
-            json(Manner::Cut).is_err() && answer(PROMPT, Manner::Cut, 1, false).finish_reason == "length"
+            json(Manner::Cut).is_err() && answer(ASKED, Manner::Cut, Voice::Base).finish_reason == "length"
         );
         let invalid = json(Manner::Invalid).unwrap();
         assert_eq!(invalid["socialized_context"][1]["actions"].as_object().unwrap().len(), 1);
         assert!(json(Manner::Words).is_err());
-        assert!(answer(PROMPT, Manner::Plain, 1, true).text.contains("\"Mia: none\""));
+        let lists = Asked { wants_lists: true, ..ASKED };
+        assert!(answer(lists, Manner::Plain, Voice::Base).text.contains("\"Mia: none\""));
+    }
+
+    #[test]
+    fn who_plays_at_having_been_trained_begins_with_a_scene() {
+        let said = answer(ASKED, Manner::Plain, Voice::Tuned);
+        let context: Value = serde_json::from_str(&said.text).unwrap();
+        let expected = json!([{
+            "timestep": "0",
+            "state": "Mia met Oliver in the hall.",
+            "observations": { "Mia": "<same_as_state />", "Oliver": "<same_as_state />" },
+            "actions": { "Mia": "none", "Oliver": "left!" },
+        }]);
+        assert_eq!(context["socialized_context"], expected);
     }
 
     #[test]

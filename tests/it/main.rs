@@ -42,6 +42,7 @@ mod rehearsal;
 mod rehearse;
 mod remote;
 mod score;
+mod score_models;
 #[cfg(unix)]
 mod script;
 mod secrets;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::args::Voice;
+use crate::cli::args::{AskingArgs, Voice};
 
 const SCORE_HELP: &str = "\
 Examples:
@@ -13,13 +13,17 @@ Examples:
   ctxtune score out generated --min-score 0.8
   ctxtune score out base tuned --per-record scores.tsv
   ctxtune score contexts.jsonl generated.jsonl.zst --json | jq '.sets[0].scores'
+  ctxtune score --models Qwen/Qwen3-8B,my-project/contexts --val out --limit 50 --yes
 
 GOLD and GEN are matched by their keys. What GEN lacks, and what is no usable context, counts 0.
 The last line of the summary, alone on stdout, is the overall score: 0.3 of the structural score and
 0.7 of the token F1 of what agents observe; with two GENs both, separated by a tab.
 
+With --models the answers are asked for first, at temperature 0 with a fixed seed, and kept: run again, no
+finished story is asked about twice. This costs money, after a yes, but on a server of this machine.
+
 Exit codes: 0 done, 1 a file cannot be read, 2 usage, 3 nothing matches, or the score is below
---min-score, 130 SIGINT, 143 SIGTERM.";
+--min-score, 4 key, 5 network (run it again), 9 refused to spend, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of `score`.
 #[derive(Debug, Args)]
@@ -27,11 +31,34 @@ Exit codes: 0 done, 1 a file cannot be read, 2 usage, 3 nothing matches, or the 
 pub struct ScoreArgs {
     /// Reference contexts: records as `prepare` reads them (a directory, JSONL, an archive), or an
     /// output directory of `prepare`, whose validation side is taken
-    #[arg(value_name = "GOLD")]
-    pub gold: PathBuf,
+    #[arg(
+        value_name = "GOLD",
+        required_unless_present = "models",
+        conflicts_with_all = ["models", "val", "limit", "output_dir", "retry_invalid", "AskingArgs"]
+    )]
+    pub gold: Option<PathBuf>,
     /// Generated contexts: records in the same form. With two, the second is compared with the first
-    #[arg(value_name = "GEN", required = true, num_args = 1..=2)]
+    #[arg(value_name = "GEN", required_unless_present = "models", num_args = 1..=2)]
     pub generated: Vec<PathBuf>,
+
+    /// Ask one or two models for the contexts, instead of GOLD and GEN. The second is compared with the first
+    #[arg(long, value_name = "A,B", value_delimiter = ',', requires = "val", help_heading = "Models")]
+    pub models: Vec<String>,
+    /// A directory of `prepare`: its validation records are the references, their prompts are asked
+    #[arg(long, value_name = "OUT", requires = "models", help_heading = "Models")]
+    pub val: Option<PathBuf>,
+    /// Only N of them; they are in an order that is as good as drawn by lot
+    #[arg(long, value_name = "N", help_heading = "Models")]
+    pub limit: Option<NonZeroUsize>,
+    /// Keep the answers here, in a directory a model [default: OUT/generated]
+    #[arg(short, long, value_name = "DIR", help_heading = "Models")]
+    pub output_dir: Option<PathBuf>,
+    /// Ask again about stories that ended without a context
+    #[arg(long, help_heading = "Models")]
+    pub retry_invalid: bool,
+    /// How answers are asked for.
+    #[command(flatten)]
+    pub asking: AskingArgs,
 
     /// Fail (exit 3) where the overall score of the last GEN is below X, from 0 to 1
     #[arg(long, value_name = "X", value_parser = part)]

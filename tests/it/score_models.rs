@@ -1,0 +1,220 @@
+//! Two models asked about the same validation records, and their answers side by side.
+
+use std::collections::BTreeSet;
+
+use ctxtune::rehearsal::faults::{Action, When};
+use ctxtune::rehearsal::{Manner, Script, corpus};
+use serde_json::{Value, json};
+
+use crate::service::{rule, status};
+use crate::support::{Outcome, Rehearsal};
+
+const CHAT: &str = "POST /v1/chat/completions";
+
+const BASE: &str = "Qwen/Qwen3-8B";
+
+/// A tuned model that somebody has deployed.
+const TUNED: &str = "me/contexts";
+
+const MODELS: &str = "Qwen/Qwen3-8B,together_ai/me/contexts";
+
+/// A server with both models, and a directory prepared from 24 records, five of which validate.
+fn scene(answers: &[Manner]) -> Rehearsal {
+    let deployed_models = vec![TUNED.to_owned()];
+    let rehearsal =
+        Rehearsal::with(Script { answers: answers.to_vec(), deployed_models, ..Script::default() });
+    corpus::write(&rehearsal.dir.path("corpus")).unwrap();
+    rehearsal.dir.prepare(&["--val-ratio=0.2"]).expect(0);
+    rehearsal
+}
+
+/// `score --models BASE,TUNED --val out` with these flags.
+fn compare(rehearsal: &Rehearsal, flags: &[&str]) -> Outcome {
+    rehearsal.ctxtune(["score", "--models", MODELS, "--val", "out"].iter().chain(flags))
+}
+
+/// What the user says in each of these bodies or training lines.
+fn prompts(bodies: &[Value]) -> BTreeSet<String> {
+    let user = |body: &Value| {
+        let messages = body["messages"].as_array().unwrap();
+        let message = messages.iter().find(|message| message["role"] == "user").unwrap();
+        message["content"].as_str().unwrap().to_owned()
+    };
+    bodies.iter().map(user).collect()
+}
+
+/// The bodies of all questions, with their model.
+fn asked(rehearsal: &Rehearsal) -> Vec<(String, Value)> {
+    let seen = rehearsal.requests(CHAT);
+    let body = |body: &[u8]| -> Value { serde_json::from_slice(body).unwrap() };
+    let with_model = |body: Value| (body["model"].as_str().unwrap().to_owned(), body);
+    seen.iter().map(|seen| with_model(body(&seen.body))).collect()
+}
+
+#[test]
+fn two_models_are_asked_what_they_were_trained_on_and_stand_side_by_side() {
+    let rehearsal = scene(&[]);
+    let run = compare(&rehearsal, &["--yes"]).expect(0);
+    let trained = prompts(&rehearsal.dir.json_lines("out/val.jsonl"));
+    assert_eq!(trained.len(), 5);
+    for model in [BASE, TUNED] {
+        let bodies: Vec<Value> =
+            asked(&rehearsal).into_iter().filter(|(of, _)| of == model).map(|(_, body)| body).collect();
+        assert_eq!((bodies.len(), prompts(&bodies)), (5, trained.clone()), "{model}");
+        assert!(bodies.iter().all(|body| body["temperature"] == 0.0 && body["seed"] == 42), "{model}");
+    }
+    for said in [
+        "model     Qwen/Qwen3-8B at http://127.0.0.1:",
+        "generated A = Qwen/Qwen3-8B: 5 of 5 valid",
+        "generated B = me/contexts: 5 of 5 valid",
+        "B - A, with its 95 % interval",
+    ] {
+        assert!(run.stderr.contains(said), "{said}: {}", run.stderr);
+    }
+    // The very numbers of the same answers, scored as files.
+    let files = ["score", "out", "out/generated/Qwen--Qwen3-8B", "out/generated/me--contexts"];
+    assert_eq!(rehearsal.ctxtune(files).expect(0).stdout, run.stdout);
+    let [base, tuned] = [0, 1]
+        .map(|column| -> f64 { run.stdout.trim_end().split('\t').nth(column).unwrap().parse().unwrap() });
+    assert!(0.0 < base && base < tuned && tuned < 1.0, "{}", run.stdout);
+    // What was generated is what `prepare` reads, story included.
+    rehearsal.ctxtune(["prepare", "out/generated/me--contexts", "-o", "again", "--no-sync"]).expect(0);
+    let lines = ["train", "val"].map(|side| rehearsal.dir.json_lines(&format!("again/{side}.jsonl")));
+    assert_eq!(prompts(&lines.concat()), trained);
+    assert_eq!(rehearsal.server.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn what_was_answered_is_not_asked_again() {
+    let rehearsal = scene(&[]);
+    // The second model is not there yet.
+    rehearsal.server.set_script(|script| script.deployed_models = Vec::new());
+    let run = compare(&rehearsal, &["--yes", "--json", "--concurrency=1"]).expect(2);
+    assert_eq!(run.json()["error"]["code"], "model_not_available");
+    assert_eq!((&run.json()["asked"][0]["valid"], &run.json()["asked"][1]["left"]), (&json!(5), &json!(5)));
+    assert!(run.json()["error"]["hint"].as_str().unwrap().contains("ctxtune deploy"), "{}", run.stdout);
+    rehearsal.server.set_script(|script| script.deployed_models = vec![TUNED.to_owned()]);
+    let before = asked(&rehearsal).len();
+    let first = compare(&rehearsal, &["--yes"]).expect(0);
+    assert!(asked(&rehearsal)[before..].iter().all(|(model, _)| model == TUNED));
+    assert_eq!(asked(&rehearsal).len(), before + 5);
+    // Nothing is left to pay for: no yes is needed.
+    assert_eq!(compare(&rehearsal, &[]).expect(0).stdout, first.stdout);
+    assert_eq!(asked(&rehearsal).len(), before + 5);
+    // Another pair shares what one of them has answered.
+    rehearsal.ctxtune(["score", "--models", TUNED, "--val", "out"]).expect(0);
+    assert_eq!(asked(&rehearsal).len(), before + 5);
+}
+
+#[test]
+fn nothing_is_asked_without_consent_or_beyond_the_cap() {
+    let rehearsal = scene(&[]);
+    let check = |flags: &[&str], exit: i32, code: &str| {
+        let run = compare(&rehearsal, &[&["--json"], flags].concat()).expect(exit);
+        assert_eq!(run.json()["error"]["code"], code, "{}", run.stderr);
+    };
+    check(&[], 9, "no_consent");
+    check(&["--max-cost=1"], 9, "no_price");
+    check(&["--max-cost=0.000001", "--price-per-million=1"], 9, "over_max_cost");
+    assert_eq!(asked(&rehearsal), []);
+    // One cap for both models: the first spends most of it.
+    let flags = ["--max-cost=0.01", "--price-per-million=1", "--concurrency=1"];
+    check(&flags, 9, "over_max_cost");
+    let models = |model: &str| asked(&rehearsal).iter().filter(|(of, _)| of == model).count();
+    assert_eq!(models(BASE), 5);
+    assert!(models(TUNED) < 5, "{}", models(TUNED));
+    compare(&rehearsal, &["--max-cost=1", "--price-per-million=1"]).expect(0);
+}
+
+#[test]
+fn an_answer_that_is_no_context_counts_nothing() {
+    let rehearsal = scene(&[Manner::Words]);
+    let run = compare(&rehearsal, &["--yes", "--attempts=2", "--json"]).expect(0);
+    let document = run.json();
+    assert_eq!(
+        document["sets"][1]["coverage"],
+        json!({ "valid": 0, "invalid": 5, "unreadable": 0, "missing": 0 })
+    );
+    assert_eq!(document["sets"][1]["scores"]["overall"]["mean"], 0.0);
+    assert_eq!(asked(&rehearsal).len(), 20);
+    rehearsal.server.set_script(|script| script.answers = Vec::new());
+    compare(&rehearsal, &[]).expect(0);
+    assert_eq!(asked(&rehearsal).len(), 20, "they are finished");
+    let run = compare(&rehearsal, &["--retry-invalid", "--yes", "--json"]).expect(0);
+    assert_eq!(run.json()["sets"][1]["coverage"]["valid"], 5);
+}
+
+#[test]
+fn trouble_on_the_way_is_gone_on_from() {
+    let rehearsal = scene(&[]);
+    rehearsal.fail([rule(CHAT, When::Every(4), status(503)), rule(CHAT, When::Every(7), Action::LoseReply)]);
+    compare(&rehearsal, &["--yes"]).expect(0);
+    rehearsal.fail([rule(CHAT, When::Always, status(401))]);
+    let run = compare(&rehearsal, &["--yes", "--limit=3", "-o", "elsewhere", "--json"]).expect(4);
+    assert_eq!(
+        (&run.json()["asked"][0]["left"], run.json()["asked"].as_array().unwrap().len()),
+        (&json!(3), 1)
+    );
+    rehearsal.fail([]);
+    compare(&rehearsal, &["--yes", "--limit=3", "-o", "elsewhere"]).expect(0);
+    assert_eq!(rehearsal.dir.tree("elsewhere/me--contexts").len(), 3);
+}
+
+#[test]
+fn a_limit_takes_the_first_validation_lines() {
+    let rehearsal = scene(&[]);
+    let run = compare(&rehearsal, &["--yes", "--limit=2", "--json"]).expect(0);
+    let rows = rehearsal.dir.key_rows();
+    let first: BTreeSet<String> =
+        rows.iter().filter(|row| row.side == "val").take(2).map(|row| row.key.clone()).collect();
+    let records = run.json()["records"].as_array().unwrap().clone();
+    let scored = records.iter().map(|record| record["key"].as_str().unwrap().to_owned());
+    assert_eq!(scored.collect::<BTreeSet<_>>(), first);
+    assert_eq!(asked(&rehearsal).len(), 4);
+    compare(&rehearsal, &["--yes", "--limit=100"]).expect(0);
+    assert_eq!(asked(&rehearsal).len(), 10);
+}
+
+#[test]
+fn what_cannot_be_compared_is_refused_before_anything_is_asked() {
+    let rehearsal = scene(&[]);
+    let check = |arguments: &[&str], words: &str| {
+        let run = rehearsal.ctxtune(["score"].iter().chain(arguments)).expect(2);
+        assert!(run.stderr.contains(words), "{arguments:?}: {}", run.stderr);
+    };
+    check(&["--models", "a,b,c", "--val=out", "--yes"], "names 3 models");
+    check(&["--models", "a/b,a--b", "--val=out", "--yes"], "would have one directory");
+    check(&["--models", "a,a", "--val=out", "--yes"], "name two different models");
+    check(&["--models", "a,b"], "--val");
+    check(&["--val", "out"], "--models");
+    check(&["out", "corpus", "--models=a", "--val=out"], "cannot be used with");
+    check(&["out", "corpus", "--concurrency=2"], "cannot be used with");
+    check(&["out", "corpus", "--limit=2"], "cannot be used with");
+    check(&["out"], "<GEN>");
+    check(&["--models", "a", "--val=corpus", "--yes"], "holds no prepared data");
+    assert_eq!(asked(&rehearsal), []);
+}
+
+#[test]
+fn the_document_says_what_was_asked() {
+    let rehearsal = scene(&[]);
+    let shape = |one: &Value| crate::support::shape(one);
+    let run = compare(&rehearsal, &["--yes", "--json", "--price-per-million=1"]).expect(0);
+    let document = run.json();
+    let expected = json!({
+        "model": "string", "server": "string", "template": "string", "output_dir": "string", "valid": "integer",
+        "invalid": "integer", "rejected": "integer", "left": "integer", "finished_before": "integer",
+        "requests": "integer", "repeated": "integer", "dollars": "number", "dollars_of_lost_answers": "number",
+        "usage": { "prompt_tokens": "integer", "completion_tokens": "integer", "total_tokens": "integer" },
+        "seconds": "number", "invalid_stories": [], "rejected_records": [],
+    });
+    for (asked, model) in document["asked"].as_array().unwrap().iter().zip([BASE, TUNED]) {
+        assert_eq!((&asked["model"], shape(asked)), (&json!(model), expected.clone()));
+        let tokens = asked["usage"]["total_tokens"].as_f64().unwrap();
+        assert_eq!(asked["dollars"], tokens / 1e6, "each model's own");
+    }
+    let offline = rehearsal.ctxtune(["score", "out", "corpus", "--json"]).expect(0).json();
+    assert_eq!(offline["asked"], Value::Null);
+    let readme = std::fs::read_to_string(crate::support::repository("README.md")).unwrap();
+    assert!(readme.contains("`asked`"));
+}
