@@ -50,6 +50,7 @@ pub mod overlay;
 mod plan;
 mod prepare;
 mod rehearse;
+mod rehearse_use;
 pub mod report;
 mod score;
 mod score_models;

@@ -12,11 +12,12 @@ use std::time::Duration;
 use serde_json::Map;
 
 use crate::cli::Signals;
-use crate::cli::args::{FinetuneArgs, RehearseArgs};
+use crate::cli::args::{FinetuneArgs, RehearseArgs, Voice};
 use crate::cli::clock::SystemClock;
 use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::finetune;
+use crate::cli::rehearse_use::use_model;
 use crate::cli::report::{Style, Terminal, counted, printable};
 use crate::clock::Clock;
 use crate::env;
@@ -75,17 +76,33 @@ fn rehearse(args: &RehearseArgs, signals: &Signals, terminal: &mut Terminal) -> 
         (env::WANDB_PROJECT, DEFAULT_PROJECT.to_owned()),
         (env::WANDB_MODE, "online".to_owned()),
     ]);
-    let mut finetune_args = FinetuneArgs::of(corpus, out, args.voice);
+    let mut finetune_args = FinetuneArgs::of(corpus, out.clone(), args.voice);
     finetune_args.watch.poll = Some(POLL);
     finetune_args.watch.svg.clone_from(&args.svg);
-    let run =
-        finetune::Run { command: COMMAND, config_path: args.config_path.as_deref(), environment, signals };
+    let config_path = args.config_path.as_deref();
+    let run = finetune::Run { command: COMMAND, config_path, environment: environment.clone(), signals };
     let exit = finetune::finetune(&finetune_args, run, terminal);
+    let exit = match exit {
+        Exit::Done => use_it((&server, &out), (&environment, signals), args.voice, terminal),
+        exit => exit,
+    };
     if args.output_dir.is_none() {
         terminal.say("the result was in a temporary directory and is gone; --output-dir keeps it");
     }
     terminal.say(&terminal.paint(Style::Notice, BANNER));
     Ok(exit)
+}
+
+/// Uses the model, after the one document of the run: what fails here is only said.
+fn use_it(place: (&Server, &Path), run: (&Environment, &Signals), voice: Voice, terminal: &Terminal) -> Exit {
+    match use_model(place, run, voice, terminal) {
+        Ok(()) => Exit::Done,
+        Err(failure) => {
+            terminal.warn(&printable(&format!("the tuned model could not be used: {}", failure.message)));
+            failure.hint.iter().for_each(|hint| terminal.say(&printable(&format!("hint: {hint}"))));
+            failure.exit
+        }
+    }
 }
 
 /// Starts the server that `args` describe.

@@ -43,7 +43,10 @@ pub fn run(args: &ScoreArgs, signals: &Signals, terminal: &mut Terminal) -> Exit
     let environment =
         if args.models.is_empty() { Environment::locale() } else { Environment::read(None, terminal) };
     let mut answered = Answered::default();
-    match report(args, (&environment, signals), &mut answered, terminal) {
+    let asked = args.val.as_deref().map_or(Ok(()), |val| {
+        score_models::ask((args, val), (&environment, signals), &mut answered, terminal)
+    });
+    match asked.and_then(|()| report(args, (&environment, signals), &answered, terminal)) {
         Ok((subject, report, duration)) => end(args, &subject, (&report, duration), terminal),
         Err(failure) if args.models.is_empty() => terminal.fail(COMMAND, &failure, Map::new()),
         Err(failure) => {
@@ -62,19 +65,16 @@ pub struct Subject {
     asked: Value,
 }
 
-/// Asks the models, if there are any, scores, and shows the table.
+/// Scores what there is, and shows the table.
 ///
 /// # Errors
-/// When they cannot be asked, or nothing can be scored.
+/// When nothing can be scored.
 pub fn report(
     args: &ScoreArgs,
     (environment, signals): (&Environment, &Signals),
-    answered: &mut Answered,
+    answered: &Answered,
     terminal: &Terminal,
 ) -> Result<(Subject, Report, Duration), Failure> {
-    if let Some(val) = &args.val {
-        score_models::ask((args, val), (environment, signals), answered, terminal)?;
-    }
     let subject = subject(args, answered);
     let start = Instant::now();
     let report = scored(&subject.options, signals, terminal)?;
@@ -83,12 +83,8 @@ pub fn report(
     if let Some(path) = &args.per_record {
         write_rows(path, &subject, &report).map_err(|error| {
             let message = format!("cannot write `{}`: {error}", path.display());
-            Failure::new(
-                Exit::Failed,
-                "write",
-                message,
-                "free some space, or name another file with --per-record",
-            )
+            let hint = "free some space, or name another file with --per-record";
+            Failure::new(Exit::Failed, "write", message, hint)
         })?;
     }
     Ok((subject, report, duration))

@@ -19,6 +19,7 @@ use crate::cli::generate_many::StopOnly;
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
 use crate::generate::budget::Budget;
+use crate::generate::file::place;
 use crate::generate::many::{End, Retry};
 use crate::generate::question::Questions;
 use crate::manifest::Manifest;
@@ -39,6 +40,8 @@ pub struct Answered {
     pub directories: Vec<PathBuf>,
     /// A document each.
     pub documents: Vec<Value>,
+    /// Where the last one's context of the first record is, if it has one.
+    pub example: Option<PathBuf>,
 }
 
 /// Asks every model about what it has not answered yet. What was asked is in `answered`, also where it fails.
@@ -58,6 +61,8 @@ pub fn ask(
     let room = args.output_dir.clone().unwrap_or_else(|| val.join(GENERATED));
     answered.models = setups.iter().map(|setup| setup.target.model.clone()).collect();
     answered.directories = answered.models.iter().map(|model| room.join(directory_name(model))).collect();
+    let place = answered.directories.last().and_then(|dir| place(dir, questions.key(0)));
+    answered.example = place.map(|place| place.valid);
     let retry = if args.retry_invalid { Retry::Invalid } else { Retry::Nothing };
     let mut batches = Vec::new();
     for (setup, dir) in setups.iter().zip(&answered.directories) {

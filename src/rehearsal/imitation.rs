@@ -132,7 +132,9 @@ fn steps(story: &str, voice: Voice) -> Steps<'_> {
     let deeds = &sentences[usize::from(is_scene)..];
     let first = if is_scene { sentences[0] } else { "none" };
     let states = std::iter::once(first).chain(deeds.iter().copied());
-    Steps { names: names(story), steps: states.zip(deeds.iter().copied()).collect(), voice }
+    // After the last deed there is a look at what came of it.
+    let deeds = deeds.iter().copied().chain(is_scene.then_some("none"));
+    Steps { names: names(story), steps: states.zip(deeds).collect(), voice }
 }
 
 fn context(story: &Steps<'_>, is_list: bool, lacks_an_agent: bool) -> Value {
@@ -212,12 +214,20 @@ mod tests {
     fn who_plays_at_having_been_trained_begins_with_a_scene() {
         let said = answer(ASKED, Manner::Plain, Voice::Tuned);
         let context: Value = serde_json::from_str(&said.text).unwrap();
-        let expected = json!([{
-            "timestep": "0",
-            "state": "Mia met Oliver in the hall.",
-            "observations": { "Mia": "<same_as_state />", "Oliver": "<same_as_state />" },
-            "actions": { "Mia": "none", "Oliver": "left!" },
-        }]);
+        let expected = json!([
+            {
+                "timestep": "0",
+                "state": "Mia met Oliver in the hall.",
+                "observations": { "Mia": "<same_as_state />", "Oliver": "<same_as_state />" },
+                "actions": { "Mia": "none", "Oliver": "left!" },
+            },
+            {
+                "timestep": "1",
+                "state": "Oliver left!",
+                "observations": { "Mia": "<same_as_last_action />", "Oliver": "<same_as_last_action />" },
+                "actions": { "Mia": "none", "Oliver": "none" },
+            },
+        ]);
         assert_eq!(context["socialized_context"], expected);
     }
 

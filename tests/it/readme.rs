@@ -25,7 +25,14 @@ fn the_first_command_of_a_newcomer_shows_the_whole_pipeline() {
     let rehearse = "cargo run --release -- rehearse";
     assert_eq!(readme().lines().find(|line| line.starts_with("cargo ")), Some(rehearse));
     let outcome = Dir::new().ctxtune(["rehearse", "--job-seconds", "0.5"]).expect(0);
-    for step in ["Step 1: Preparing data", "Step 2: Up", "Step 3: Cr", "Step 4: Mon", "nothing is trained"] {
+    for step in [
+        "Step 1: Preparing data",
+        "Step 2: Up",
+        "Step 3: Cr",
+        "Step 4: Mon",
+        "Step 5: Us",
+        "nothing is trained",
+    ] {
         assert!(outcome.stderr.contains(step), "{step}: {}", outcome.stderr);
     }
     assert_eq!(outcome.stdout.matches('\n').count(), 1, "the model's name: {}", outcome.stdout);

@@ -40,9 +40,9 @@ fn check(run: Outcome, dir: &Dir, stranger: &Stranger) -> Outcome {
     assert!(!said.contains(REAL_KEY), "{said}");
     // Every screen: before the first step, at each step, and at the end.
     let steps: Vec<&str> = run.stderr.lines().filter(|line| line.starts_with("Step ")).collect();
-    assert_eq!(steps.len(), 4, "{}", run.stderr);
+    assert_eq!(steps.len(), 5, "{}", run.stderr);
     assert!(steps.iter().all(|step| step.contains(BANNER)), "{steps:?}");
-    assert!(run.stderr.matches(BANNER).count() >= 6, "{}", run.stderr);
+    assert!(run.stderr.matches(BANNER).count() >= 7, "{}", run.stderr);
     assert!(run.stderr.trim_end().lines().last().unwrap().contains(BANNER), "{}", run.stderr);
     for left in ["home/.local", "training", "state"] {
         assert!(!dir.exists(left), "{left}");
@@ -59,6 +59,47 @@ fn it_ends_well_and_soon_whatever_the_environment_holds() {
     check(run, &dir, &stranger);
     let names: Vec<String> = dir.tree("").into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, [".env", "home/.netrc"]);
+}
+
+#[test]
+fn it_ends_with_a_context_and_the_scores_of_the_tuned_model_and_its_base() {
+    let (dir, stranger) = (Dir::new(), Stranger::new());
+    for (flags, base, for_real) in [
+        (&[][..], "meta-llama/Meta-Llama-3.1-8B-Instruct", "`ctxtune download JOB`"),
+        (&["--config-path=config.yaml"], "Qwen/Qwen3-8B", "`ctxtune deploy JOB --name EP`"),
+    ] {
+        dir.write("config.yaml", "base_model: Qwen/Qwen3-8B\n");
+        let flags = [&["-o", "kept", "--job-seconds=0.5"], flags].concat();
+        let run = check(Outcome::of(rehearse(&dir, &stranger, &flags)), &dir, &stranger);
+        let (_, end) = run.stderr.split_once("Step 5: Using the tuned model").unwrap();
+        let tuned = run.stdout.trim_end();
+        for said in [
+            for_real,
+            "story     Nora and Ben are unpacking the shopping in the kitchen.",
+            "{\"agents_names\": [\"Nora\",\"Ben\"], \"socialized_context\": [\n  {\"timestep\":\"0\"",
+            &format!("generated A = {base}: 3 of 3 valid"),
+            &format!("generated B = {tuned}: 3 of 3 valid"),
+        ] {
+            assert!(end.contains(said), "{said}: {end}");
+        }
+        let overall = end.lines().find(|line| line.starts_with("overall ")).unwrap();
+        let scores: Vec<f64> = overall.split(' ').filter_map(|word| word.parse().ok()).take(2).collect();
+        assert!(0.0 < scores[0] && scores[0] < scores[1], "{overall}");
+    }
+}
+
+#[test]
+fn a_model_that_cannot_be_used_is_said_after_the_one_document() {
+    let (dir, stranger) = (Dir::new(), Stranger::new());
+    dir.write("faults.yaml", "rules:\n  - { path: /v1/chat/completions, every: 1, do: { status: 403 } }\n");
+    let flags = ["--faults=faults.yaml", "--job-seconds=0.5", "--json"];
+    let run = Outcome::of(rehearse(&dir, &stranger, &flags)).expect(4);
+    assert_eq!(run.json()["status"], "completed");
+    assert!(
+        run.stderr.contains("warning: the tuned model could not be used: 3 stories are left"),
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]
