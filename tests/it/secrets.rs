@@ -92,6 +92,43 @@ fn a_run_that_succeeds_leaves_the_key_nowhere() {
     assert!(rehearsal.dir.exists("state/ctxtune/jobs.jsonl") && rehearsal.dir.exists("curve.svg"));
 }
 
+#[test]
+fn using_the_model_leaves_the_key_nowhere() {
+    let rehearsal = scene();
+    with_key(&rehearsal, &[&FINETUNE[..], &["--base-model=Qwen/Qwen3-8B"]].concat()).expect(0);
+    const MODEL: &str = "--model=rehearsal/contexts";
+    for arguments in [
+        &["deploy", "out", "--name=contexts", "--yes", "--detach", "-v"][..],
+        &["deploy", "out", "--name=contexts", "--json", "--stop-after=never"],
+        &["endpoints", "--json"],
+        &["status", "out"],
+        &["doctor", "out"],
+        &["generate", "Mia left. Noah ran.", MODEL, "--stream", "-v"],
+        &["generate", "Mia left. Noah ran.", MODEL, "--json"],
+        &["generate", "corpus", "-o", "gen", MODEL, "--yes", "-v"],
+        &["score", "--models=Qwen/Qwen3-8B,rehearsal/contexts", "--val=out", "--yes", "--json", "-v"],
+        &["endpoints", "stop", "contexts", "--json"],
+    ] {
+        let run = with_key(&rehearsal, arguments).expect(0);
+        check_silent(&rehearsal, &run, &arguments.join(" "));
+    }
+    // Refusals that hold what was sent.
+    let echo = format!("your key is {KEY}, and your key is {KEY}");
+    let refusal = Action::Status { status: 400, headers: Vec::new(), body: echo, side: Side::Before };
+    rehearsal.fail([rule("POST /v", When::Always, refusal.clone()), rule("GET /v2", When::Always, refusal)]);
+    for arguments in [
+        &["deploy", "out", "--name=contexts", "--yes"][..],
+        &["endpoints", "--json"],
+        &["endpoints", "stop", "contexts"],
+        &["generate", "Mia left. Noah ran.", MODEL, "--json"],
+        &["generate", "corpus", "-o", "other", MODEL, "--yes", "-v"],
+    ] {
+        let run = with_key(&rehearsal, arguments);
+        assert_ne!(run.code, Some(0), "{arguments:?}");
+        check_silent(&rehearsal, &run, &arguments.join(" "));
+    }
+}
+
 /// Every request of the pipeline by its line, with no ids.
 const LINES: [&str; 17] = [
     "GET /v3/whoami$",
