@@ -141,6 +141,10 @@ fn plan(args: &DeployArgs, signals: &Signals, terminal: &Terminal) -> Result<Pla
         let message = "--max-cost holds against the time until it is stopped, and nothing stops it";
         return Err(Failure::new(Exit::Usage, "usage", message, "give --stop-after a time, or say --yes"));
     }
+    signals.catch_hang_up().map_err(|error| {
+        let message = format!("cannot catch the end of the terminal: {error}");
+        Failure { exit: Exit::Failed, code: "signals", message, hint: None }
+    })?;
     let service = Service::open(&args.remote, signals, terminal)?;
     let id = service.job(args.target.as_deref())?;
     let job = jobs::retrieve(&service.together, &id).map_err(|error| service.explain(error))?;

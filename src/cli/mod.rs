@@ -165,6 +165,22 @@ impl Signals {
         Ok(signals)
     }
 
+    /// Begins to take the end of the terminal for SIGTERM, for a command whose end costs money to miss. Not where
+    /// whoever started it has said that it outlives the terminal (`nohup`), nor where that cannot be known.
+    ///
+    /// # Errors
+    /// When it cannot be caught.
+    pub fn catch_hang_up(&self) -> std::io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if !ignores_hang_up() {
+            use signal_hook::consts::SIGHUP;
+            let (exit, flag) = (Exit::Terminated as i32, &self.terminate);
+            signal_hook::flag::register_conditional_shutdown(SIGHUP, exit, Arc::clone(flag))?;
+            signal_hook::flag::register(SIGHUP, Arc::clone(flag))?;
+        }
+        Ok(())
+    }
+
     /// Whether one was caught.
     pub fn is_stopped(&self) -> bool {
         self.interrupt.load(Ordering::Relaxed) || self.terminate.load(Ordering::Relaxed)
@@ -174,4 +190,13 @@ impl Signals {
     pub fn exit(&self) -> Exit {
         if self.terminate.load(Ordering::Relaxed) { Exit::Terminated } else { Exit::Interrupted }
     }
+}
+
+/// Whether this process was started to ignore SIGHUP, which the system tells as the lowest bit of a mask.
+#[cfg(target_os = "linux")]
+fn ignores_hang_up() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // What cannot be known is left as it was.
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_none_or(|mask| mask & 1 == 1)
 }

@@ -287,6 +287,28 @@ fn a_signal_stops_what_this_process_holds() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn the_end_of_the_terminal_is_a_signal_unless_nohup_says_otherwise() {
+    let (rehearsal, _) = tuned(0.0);
+    let mut child = spawn(&rehearsal, &["--yes", "--json"]);
+    wait_until(&mut child, || answers(&rehearsal, "rehearsal/contexts"));
+    let document = end(child, "HUP").expect(143).json();
+    assert_eq!((&document["stopped"], machines(&rehearsal)), (&json!(true), 0));
+
+    let inner = deploy(&rehearsal, &["--yes"]);
+    let mut nohup = Command::new("nohup");
+    nohup.arg(inner.get_program()).args(inner.get_args()).current_dir(rehearsal.dir.path(""));
+    inner.get_envs().for_each(|(name, value)| _ = nohup.env(name, value.unwrap_or_default()));
+    let mut child = nohup.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until(&mut child, || answers(&rehearsal, "rehearsal/contexts"));
+    let hang_up = format!("kill -s HUP {}", child.id());
+    assert!(Command::new("sh").args(["-c", &hang_up]).status().unwrap().success());
+    // It goes on: what ends it is the signal after that.
+    let run = end(child, "INT").expect(130);
+    assert!(run.stderr.contains("is given no machines any more"), "{}", run.stderr);
+}
+
 #[test]
 fn a_signal_stops_what_is_not_ready_yet() {
     let (rehearsal, _) = tuned(10_000.0);
