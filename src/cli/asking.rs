@@ -65,18 +65,20 @@ pub struct Choice<'c> {
 }
 
 impl Choice<'_> {
-    /// The server and the model. Nothing is sent.
+    /// The server and the model. Where OUT says which model, the service is asked under which name it answers.
     ///
     /// # Errors
     /// When there is no key, or nobody knows which model is meant.
     pub fn target(&self, service: &Service, terminal: &Terminal) -> Result<Target, Failure> {
-        let (model, run) = self.model(service, terminal)?;
+        let (mut model, run) = self.model(service, terminal)?;
         let client = service.client(TIMEOUTS, terminal)?;
         let base = service.together.base().clone();
         let chat = if self.base_url.is_some() {
             Chat::new(client, base.clone(), foreign_key(service, &base)?, Vec::new())
         } else {
             service.require_key()?;
+            let job = run.as_ref().and_then(|run| run.job.as_ref()).filter(|_| self.model.is_none());
+            model = job.and_then(|job| endpoints::callable_name(service, job)).unwrap_or(model);
             let is_moved = service.environment.get(env::TOGETHER_BASE_URL).is_some();
             let own = BaseUrl::parse(INFERENCE_URL).map_err(|error| {
                 Failure::new(Exit::Failed, "base_url", error, "name a server with --base-url")
@@ -212,7 +214,7 @@ pub fn budget(asking: &AskingArgs) -> Result<Arc<Budget>, Failure> {
 }
 
 impl Setup {
-    /// Finds out whom to ask and how. Nothing is sent.
+    /// Finds out whom to ask and how. Nothing is sent but [`Choice::target`]'s look.
     ///
     /// # Errors
     /// When there is no key, no template, or nobody knows which model is meant.

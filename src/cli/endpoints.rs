@@ -19,7 +19,8 @@ use crate::cli::table::{Align, Cell, Table};
 use crate::cli::watch::one_line;
 use crate::together::endpoints::{self, Deployment, Endpoint, Project};
 use crate::together::hardware::Catalogue;
-use crate::tune::deploy::{Down, Reach, bring_down, is_ours};
+use crate::together::job::JobId;
+use crate::tune::deploy::{Down, Reach, bring_down, is_ours, name_of};
 
 const COMMAND: &str = "endpoints";
 
@@ -68,6 +69,19 @@ fn running(endpoints: &[Endpoint], catalogue: &Catalogue) -> Vec<Running> {
 pub fn glance(service: &Service, project: Option<Project>) -> Option<Vec<Running>> {
     let (endpoints, catalogue) = endpoints::glance(&service.together, project).ok()??;
     Some(running(&endpoints, &catalogue))
+}
+
+/// The name under which the model of a job answers now, if a deployment of ours runs it: nothing where that
+/// cannot be known at once.
+pub fn callable_name(service: &Service, job: &JobId) -> Option<String> {
+    let (endpoints, _) = endpoints::glance(&service.together, None).ok()??;
+    let name = name_of(job);
+    let answers = |endpoint: &&Endpoint| {
+        let is_it = |one: &&Deployment| one.bare_name() == name && one.state.is_ready();
+        let found = endpoint.deployments.iter().find(is_it);
+        found.is_some_and(|one| endpoint.split.iter().any(|(id, weight)| *id == one.id && *weight > 0.0))
+    };
+    endpoints.iter().find(answers).map(|endpoint| endpoint.name.clone())
 }
 
 /// What `doctor` finds in what runs.

@@ -458,6 +458,20 @@ fn what_runs_is_listed_with_its_price_and_the_way_to_stop_it() {
 }
 
 #[test]
+fn the_directory_of_a_deployed_model_says_whom_to_ask() {
+    let (rehearsal, _) = tuned(0.0);
+    let generate = ["generate", "Mia left. Noah ran.", "--out", "out"];
+    rehearsal.ctxtune(generate).expect(2);
+    run(&rehearsal, &["--yes", "--detach"]).expect(0);
+    let asked = rehearsal.ctxtune(generate).expect(0);
+    assert!(asked.stderr.contains("model     rehearsal/contexts at "), "{}", asked.stderr);
+    // One that is not told where the model answers asks for it by its own name.
+    rehearsal.fail([rule("GET /v2", When::Always, status(403))]);
+    let asked = rehearsal.ctxtune(generate).expect(2);
+    assert!(asked.stderr.contains("ctxtune deploy"), "{}", asked.stderr);
+}
+
+#[test]
 fn who_asks_the_model_is_told_what_runs() {
     let (rehearsal, _) = tuned(0.0);
     run(&rehearsal, &["--yes", "--detach"]).expect(0);

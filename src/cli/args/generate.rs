@@ -51,7 +51,8 @@ pub struct GenerateArgs {
     /// The story is in this file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["inputs", "output_dir"])]
     pub story_file: Option<PathBuf>,
-    /// The model's name at the server [default: the newest tuned model that OUT knows]
+    /// The model's name at the server [default: the newest tuned model that OUT knows, by the name of the
+    /// endpoint that `deploy` runs it on]
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
     /// The prepared directory that the model was tuned with: its template is used [default: training/output,
