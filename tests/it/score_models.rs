@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use ctxtune::env;
 use ctxtune::rehearsal::faults::{Action, When};
-use ctxtune::rehearsal::{Manner, Script, corpus};
+use ctxtune::rehearsal::{KEY, Manner, Script, corpus};
 use serde_json::{Value, json};
 
 use crate::service::{rule, status};
@@ -158,6 +159,18 @@ fn trouble_on_the_way_is_gone_on_from() {
     rehearsal.fail([]);
     compare(&rehearsal, &["--yes", "--limit=3", "-o", "elsewhere"]).expect(0);
     assert_eq!(rehearsal.dir.tree("elsewhere/me--contexts").len(), 3);
+}
+
+#[test]
+fn a_server_on_this_machine_is_asked_without_a_yes_and_without_the_together_key() {
+    let rehearsal = scene(&[]);
+    let url = format!("--base-url={}", rehearsal.server.url());
+    let mut command = rehearsal.command(["score", "--models", MODELS, "--val", "out", &url]);
+    command.env(env::TOGETHER_API_KEY, "the-together-key").env(env::OPENAI_API_KEY, KEY);
+    Outcome::of(command).expect(0);
+    let seen = rehearsal.server.seen();
+    assert_eq!(seen.len(), 10, "only chat");
+    assert!(seen.iter().all(|seen| seen.authorization.as_deref() == Some(&format!("Bearer {KEY}"))));
 }
 
 #[test]
