@@ -47,6 +47,43 @@ fn the_script_ends_with_the_models_name_and_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn readmes_lines_stop_what_they_deployed_however_they_end() {
+    if Command::new("bash").arg("--version").output().is_err() {
+        return skip("bash is not here");
+    }
+    let readme = std::fs::read_to_string(repository("README.md")).unwrap();
+    let blocks = readme.split("```bash\n").filter_map(|block| Some(block.split_once("```")?.0));
+    let lines = blocks.into_iter().find(|block| block.contains("trap ")).unwrap();
+    let rehearsal = Rehearsal::with(Script {
+        job_seconds: 1000.0,
+        verdict_seconds: 0.0,
+        deployment_seconds: 0.1,
+        ..Script::default()
+    });
+    rehearsal.submit(10, &["--base-model=Qwen/Qwen3-8B"]);
+    rehearsal.forward(1000.0);
+    rehearsal.dir.write("stories.jsonl", "{\"story\": \"Mia left. Noah ran.\"}\n");
+    let run = |lines: &str| {
+        let mut command = Command::new("bash");
+        command.args(["-c", &format!("ctxtune() {{ \"$CTXTUNE\" \"$@\"; }}\n{lines}")]);
+        rehearsal.lend_environment(&mut command);
+        command.env("CTXTUNE", program()).current_dir(rehearsal.dir.path(""));
+        Outcome::of(command)
+    };
+    let stopped = |run: &Outcome| {
+        assert!(run.stderr.contains("is given no machines any more"), "{}", run.stderr);
+        assert_eq!(rehearsal.ctxtune(["endpoints"]).expect(0).stdout, "");
+    };
+    let failed = run(&lines.replace("--min-score 0.3", "--min-score 1")).expect(3);
+    stopped(&failed);
+    assert!(!rehearsal.dir.exists("gen"));
+    let whole = run(&lines.replace("--min-score 0.3", "--min-score 0")).expect(0);
+    stopped(&whole);
+    assert!(rehearsal.dir.exists("gen/#0.json"));
+    assert_eq!(rehearsal.dir.read("scores.tsv").matches('\t').count(), 1);
+}
+
+#[test]
 fn the_script_tells_a_failed_job_from_one_that_still_runs() {
     let rehearsal = scene(0.3, End::Error);
     let Some(failed) = run(&rehearsal, &["my corpus", "out"]) else { return };
