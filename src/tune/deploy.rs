@@ -148,14 +148,20 @@ impl Deploying<'_> {
     /// When the service cannot be asked, or another model answers under the name.
     pub fn find(&self) -> Result<Option<Placed>, DeployError> {
         let Some(endpoint) = self.find_endpoint()? else { return Ok(None) };
+        let all = self.alone_at(&endpoint)?;
+        let deployment = all.into_iter().find(|deployment| deployment.bare_name() == self.name);
+        Ok(deployment.map(|deployment| Placed { endpoint, deployment, is_new: false }))
+    }
+
+    /// What is deployed at `endpoint`, where no other model runs there.
+    fn alone_at(&self, endpoint: &Endpoint) -> Result<Vec<Deployment>, DeployError> {
         let all = endpoints::deployments(self.together, self.project, &endpoint.id)?;
         let is_other = |other: &&Deployment| other.bare_name() != self.name && other.state.is_billed();
         if let Some(other) = all.iter().find(|other| is_other(other) && !other.is_scaled_down()) {
             let (endpoint, other) = (self.endpoint.to_owned(), other.bare_name().to_owned());
             return Err(DeployError::Shared { endpoint, other });
         }
-        let deployment = all.into_iter().find(|deployment| deployment.bare_name() == self.name);
-        Ok(deployment.map(|deployment| Placed { endpoint, deployment, is_new: false }))
+        Ok(all)
     }
 
     fn find_endpoint(&self) -> Result<Option<Endpoint>, DeployError> {
@@ -173,6 +179,10 @@ impl Deploying<'_> {
             Some(deployment) => (deployment, false),
             None => (self.create(&endpoint, new)?, true),
         };
+        if is_new {
+            // Another run may have had the same thought at the same time.
+            self.alone_at(&endpoint)?;
+        }
         if deployment.state.is_failed() {
             return Err(self.failed(&deployment));
         }

@@ -427,6 +427,19 @@ fn one_name_is_one_model_and_only_what_is_ours_is_stopped_unless_typed() {
 }
 
 #[test]
+fn another_model_that_comes_under_the_name_at_the_same_time_is_not_crossed() {
+    let (rehearsal, _) = tuned(0.0);
+    foreign(&rehearsal, "contexts");
+    let nothing = Action::Body(r#"{"object":"list","data":[],"next_cursor":null}"#.to_owned());
+    rehearsal.fail([rule(&format!("GET {DEPLOYMENTS}$"), When::Nth(vec![1]), nothing)]);
+    let document = run(&rehearsal, &["--yes", "--json"]).expect(2).json();
+    assert_eq!((&document["error"]["code"], &document["stopped"]), (&json!("endpoint_in_use"), &json!(true)));
+    let split =
+        rehearsal.ask("GET /v2/projects/proj-rehearsal/endpoints", None)["data"][0]["trafficSplit"].clone();
+    assert_eq!((split, machines(&rehearsal)), (json!([]), 1), "only the other one runs, and was not touched");
+}
+
+#[test]
 fn what_runs_is_listed_with_its_price_and_the_way_to_stop_it() {
     let (rehearsal, job) = tuned(0.0);
     let none = rehearsal.ctxtune(["endpoints", "list"]).expect(0);
