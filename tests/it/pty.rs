@@ -200,3 +200,28 @@ fn many_stories_are_asked_about_only_after_a_yes_at_the_terminal() {
     let run = on_a_terminal(&rehearsal, "", &many).unwrap().expect(0);
     assert!(run.stdout.contains("not asked"), "nothing is left to agree to: {}", run.stdout);
 }
+
+#[test]
+fn a_deployment_is_created_only_after_a_yes_to_its_price() {
+    let rehearsal = Rehearsal::with(Script {
+        job_seconds: 1000.0,
+        verdict_seconds: 0.0,
+        deployment_seconds: 0.1,
+        ..Script::default()
+    });
+    rehearsal.submit(10, &["--base-model=Qwen/Qwen3-8B"]);
+    rehearsal.forward(1000.0);
+    let deploy = ["deploy", "out", "--name=contexts", "--stop-after=30s"];
+    let Some(no) = on_a_terminal(&rehearsal, "n\n", &deploy) else { return };
+    let no = no.expect(9);
+    assert!(plain(&no.stdout).contains("Deploy it for 30s, for about $0.03? [y/N]"), "{}", no.stdout);
+    assert_eq!(rehearsal.server.deployments_created(), 0);
+    let yes = on_a_terminal(&rehearsal, "y\n", &deploy).unwrap().expect(0);
+    assert!(plain(&yes.stdout).contains("30s is over"), "{}", yes.stdout);
+    assert_eq!(rehearsal.server.deployments_created(), 1);
+    // An interrupt while it is held stops it.
+    let interrupted =
+        typing(&rehearsal, ("\\x03", "this process stops it"), &[&deploy[..3], &["--yes"]].concat());
+    let interrupted = interrupted.unwrap().expect(130);
+    assert!(plain(&interrupted.stdout).contains("is given no machines any more"), "{}", interrupted.stdout);
+}
