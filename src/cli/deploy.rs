@@ -120,7 +120,7 @@ pub fn run(args: &DeployArgs, signals: &Signals, terminal: &mut Terminal) -> Exi
         terminal.deliver(COMMAND, format!("{model}\n").as_bytes());
     }
     match hold.stay(&placed, time, terminal) {
-        Ok(_) => {
+        Ok(()) => {
             came.is_stopped = true;
             terminal.succeed(COMMAND, None, document(&plan, args, &came))
         }

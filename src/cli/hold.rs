@@ -15,7 +15,7 @@ use crate::cli::report::Terminal;
 use crate::cli::service::Service;
 use crate::cli::watch::one_line;
 use crate::clock::Stopped;
-use crate::together::endpoints::{Project, State};
+use crate::together::endpoints::Project;
 use crate::tune::deploy::{DeployError, Deploying, Placed, Reach, abandon, bring_down};
 use crate::tune::monitor::spoken;
 
@@ -117,24 +117,19 @@ impl Hold<'_> {
         })
     }
 
-    /// Stays for `time`, then stops it: how it ended, if from elsewhere.
+    /// Stays for `time`, then stops it, unless it was ended from elsewhere.
     ///
     /// # Errors
     /// When it was ended by a signal, or cannot be stopped; what is left then is said.
-    pub fn stay(
-        &self,
-        placed: &Placed,
-        time: Duration,
-        terminal: &Terminal,
-    ) -> Result<Option<State>, (Failure, Left)> {
+    pub fn stay(&self, placed: &Placed, time: Duration, terminal: &Terminal) -> Result<(), (Failure, Left)> {
         match self.deploying().stay(placed, time) {
-            Ok(Some(state)) => {
+            Ok(true) => {
                 terminal.label("ended", &format!("{} was stopped from elsewhere", self.name));
-                Ok(Some(state))
+                Ok(())
             }
-            Ok(None) => {
+            Ok(false) => {
                 terminal.label("over", &format!("{} is over", spoken(&time)));
-                self.stop(placed, terminal).map(|()| None)
+                self.stop(placed, terminal)
             }
             Err(stopped) => Err(self.interrupted(placed, stopped, terminal)),
         }

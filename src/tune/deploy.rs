@@ -304,24 +304,24 @@ impl Deploying<'_> {
         })
     }
 
-    /// Waits this long, or until it was brought down from elsewhere: its state then.
+    /// Waits this long, or until it was brought down from elsewhere: whether it was.
     ///
     /// # Errors
     /// As soon as somebody asks the program to stop.
-    pub fn stay(&self, placed: &Placed, time: Duration) -> Result<Option<State>, Stopped> {
+    pub fn stay(&self, placed: &Placed, time: Duration) -> Result<bool, Stopped> {
         let end = self.clock().elapsed().saturating_add(time);
         let ids = (placed.endpoint.id.as_str(), placed.deployment.id.as_str());
         loop {
             let left = end.saturating_sub(self.clock().elapsed());
             if left.is_zero() {
-                return Ok(None);
+                return Ok(false);
             }
             self.clock().wait(left.min(LOOK))?;
-            // That it cannot be looked at says nothing about it: the time goes on.
-            if let Ok(now) = endpoints::deployment(self.together, self.project, ids)
-                && (now.is_scaled_down() || !now.state.is_billed())
-            {
-                return Ok(Some(now.state));
+            match endpoints::deployment(self.together, self.project, ids) {
+                Ok(now) if now.is_scaled_down() || !now.state.is_billed() => return Ok(true),
+                Err(error) if error.status() == Some(404) => return Ok(true),
+                // That it cannot be looked at says nothing about it: the time goes on.
+                _ => {}
             }
         }
     }
