@@ -14,9 +14,9 @@ Examples:
   ctxtune deploy ft-0123abcd --name contexts --stop-after 2h --max-cost 10
   MODEL=$(ctxtune deploy --last --name contexts --yes --detach)
 
-stdout: the name that requests give as their model, as soon as it answers. Without --detach the command
+stdout: the name that requests give as their model, as soon as it answers. Without --detach the command \
 stays, and stops the deployment when the time is over or at a signal. Run again, it goes on with the same.
-Exit codes: 0 done, 1 failed, 2 usage or a model that cannot be deployed, 4 key, 5 network or not ready in
+Exit codes: 0 done, 1 failed, 2 usage or a model that cannot be deployed, 4 key, 5 network or not ready in \
 time, 6 the job failed, 7 it was cancelled, 8 it still runs, 9 refused to spend, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of `deploy`.
@@ -86,7 +86,7 @@ Examples:
   ctxtune endpoints
   ctxtune endpoints stop contexts
 
-stdout: a line a running deployment, `model<TAB>state<TAB>dollars a minute<TAB>created<TAB>deployment<TAB>stop
+stdout: a line a running deployment, `model<TAB>state<TAB>dollars a minute<TAB>created<TAB>deployment<TAB>stop \
 command`; a table on a terminal. `stop` never asks; it prints the deployments that it removed.
 Exit codes: 0 done, 1 failed, 2 no such endpoint, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
 

@@ -45,9 +45,9 @@ Examples:
   ctxtune monitor --last --timeout 4h
   ctxtune monitor out --events | jq -r 'select(.type == \"eval\") | [.step, .loss] | @tsv'
 
-stdout: the tuned model's name. Stopping never cancels the job. With a key of Weights & Biases it is logged
+stdout: the tuned model's name. Stopping never cancels the job. With a key of Weights & Biases it is logged \
 there; trouble with that changes nothing else.
-Exit codes: 0 completed, 2 no such job, 4 key, 5 network, 6 the job failed, 7 it was cancelled,
+Exit codes: 0 completed, 2 no such job, 4 key, 5 network, 6 the job failed, 7 it was cancelled, \
 8 stopped waiting while it runs, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of `monitor`.
@@ -110,7 +110,7 @@ Examples:
   ctxtune cancel --yes \"$JOB\"
 
 What was trained until then is billed. stdout: the status afterwards.
-Exit codes: 0 done, 1 it has ended or is being cancelled, 2 no such job, 4 key, 5 network,
+Exit codes: 0 done, 1 it has ended or is being cancelled, 2 no such job, 4 key, 5 network, \
 9 nobody agreed, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of `cancel`.
@@ -160,7 +160,7 @@ Examples:
   ctxtune files
   ctxtune files delete file-0123abcd file-4567ef01
 
-stdout: a line a file, `id<TAB>bytes<TAB>created<TAB>purpose<TAB>processing<TAB>name`; a table on a terminal.
+stdout: a line a file, `id<TAB>bytes<TAB>created<TAB>purpose<TAB>processing<TAB>name`; a table on a terminal. \
 `delete` prints the ids that it deleted. A file that is needed again is uploaded again.
 Exit codes: 0 done, 1 failed, 2 no such file, 4 key, 5 network, 9 nobody agreed, 130 SIGINT, 143 SIGTERM.";
 
@@ -224,7 +224,7 @@ Examples:
   ctxtune download out --checkpoint 40 -o adapter.tar.zst
 
 A download that was cut goes on where it stopped. stdout: the file.
-Exit codes: 0 done, 1 another file is in the way, 2 no such job or checkpoint, 4 key, 5 network,
+Exit codes: 0 done, 1 another file is in the way, 2 no such job or checkpoint, 4 key, 5 network, \
 6 the job failed, 7 it was cancelled, 8 it still runs, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of `download`.

@@ -74,7 +74,7 @@ pub enum Command {
     Doctor(Box<DoctorArgs>),
     /// Try many combinations of parameters, within one cap; costs money, after a yes
     Sweep(Box<SweepArgs>),
-    /// Compare generated contexts with reference ones; needs no account and no network
+    /// Compare generated contexts with reference ones; needs no network, unless models are asked first
     Score(Box<ScoreArgs>),
     /// Send to Weights & Biases what could not be sent while a job was watched
     WandbSync(WandbSyncArgs),

@@ -14,7 +14,7 @@ Examples:
   ctxtune rehearse --serve --port 8080 --faults faults.yaml --job-seconds 60
   TOGETHER_BASE_URL=http://127.0.0.1:8080 TOGETHER_API_KEY=rehearsal-key tg fine-tuning list
 
-Exit codes: those of finetune.";
+Exit codes: those of finetune, and at the end those of score.";
 
 /// The arguments of `rehearse`.
 #[derive(Debug, Args)]

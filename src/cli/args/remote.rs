@@ -69,7 +69,7 @@ Examples:
   ctxtune submit out --dry-run
 
 stdout: the job's id. Run again, it finds the same job and starts no other.
-Exit codes: 0 done, 1 failed, 2 usage or a value over a limit, 3 unfit data, 4 key, 5 network (run it again),
+Exit codes: 0 done, 1 failed, 2 usage or a value over a limit, 3 unfit data, 4 key, 5 network (run it again), \
 6 the job has failed, 7 it was cancelled, 9 refused to spend, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of `submit`.
@@ -175,7 +175,7 @@ Examples:
   ctxtune doctor --lora-rank 128 --json | jq '.checks[] | select(.level != \"ok\")'
 
 Takes the flags and the file of `submit`, asks the service, and creates nothing there or here.
-Exit codes: 0 all well, warnings among it, 1 OUT cannot be written, 2 a value over a limit or an unknown
+Exit codes: 0 all well, warnings among it, 1 OUT cannot be written, 2 a value over a limit or an unknown \
 model, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of `doctor`.

@@ -15,14 +15,15 @@ Examples:
   ctxtune score contexts.jsonl generated.jsonl.zst --json | jq '.sets[0].scores'
   ctxtune score --models Qwen/Qwen3-8B,my-project/contexts --val out --limit 50 --yes
 
-GOLD and GEN are matched by their keys. What GEN lacks, and what is no usable context, counts 0.
-The last line of the summary, alone on stdout, is the overall score: 0.3 of the structural score and
+GOLD and GEN are matched by their keys. What GEN lacks, and what is no usable context, counts 0. \
+The last line of the summary, alone on stdout, is the overall score: 0.3 of the structural score and \
 0.7 of the token F1 of what agents observe; with two GENs both, separated by a tab.
 
-With --models the answers are asked for first, at temperature 0 with a fixed seed, and kept: run again, no
-finished story is asked about twice. This costs money, after a yes, but on a server of this machine.
+With --models the answers are asked for first, at temperature 0 with a fixed seed, and kept: run \
+again, it asks about no finished story twice. Asking costs money, after a yes, unless --base-url names \
+a server on this machine.
 
-Exit codes: 0 done, 1 a file cannot be read, 2 usage, 3 nothing matches, or the score is below
+Exit codes: 0 done, 1 a file cannot be read, 2 usage, 3 nothing matches, or the score is below \
 --min-score, 4 key, 5 network (run it again), 9 refused to spend, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of `score`.

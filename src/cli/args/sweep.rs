@@ -44,7 +44,7 @@ pub enum SweepCommand {
 
 const RUN_HELP: &str = "\
 stdout: the best run's tuned model, where there is one. Run again, it goes on: no job is started twice.
-Exit codes: 0 at least one run completed, 2 usage or a combination over a limit, 3 unfit data, 4 key, 5 network,
+Exit codes: 0 at least one run completed, 2 usage or a combination over a limit, 3 unfit data, 4 key, 5 network, \
 6 every run failed, 9 the plan costs more than --max-cost, or nobody agreed, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of `sweep run`.

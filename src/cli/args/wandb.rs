@@ -40,7 +40,7 @@ Examples:
   ctxtune wandb-sync out
   ctxtune wandb-sync
 
-Rows that could not be sent while a job was watched, and runs of WANDB_MODE=offline, are kept in OUT/wandb.
+Rows that could not be sent while a job was watched, and runs of WANDB_MODE=offline, are kept in OUT/wandb. \
 Run it when no monitor logs the job any more: one that still does gives way.
 stdout: a line a run that was behind, `run<TAB>rows<TAB>page`.
 Exit codes: 0 all is there, 1 failed, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
