@@ -1,7 +1,7 @@
 //! A set of generated answers, matched with the references by their keys.
 //!
 //! The answer to the reference `K` is the record `K`; or `K.json`, since a set written file by file has
-//! no other name for a line `#3`; or `K` as `*.invalid.json`, what was left of answers that were invalid to
+//! no other name for a line `#3` (`K.json` for a reference `K.invalid.json`, too); or `K` as `*.invalid.json`, what was left of answers that were invalid to
 //! the last, with their reason. What answers no reference is extra.
 
 use std::path::Path;
@@ -66,12 +66,15 @@ impl Generated {
             Some(self.keys[place].1)
         };
         let answers = gold.map(|key| {
-            let stem = key.strip_suffix(JSON);
+            let refusal = key.strip_suffix(INVALID);
+            let stem = refusal.or_else(|| key.strip_suffix(JSON));
             let refused = take(&[stem.unwrap_or(key), INVALID].concat()).map(Found::Refused);
-            let record = take(key).or_else(|| match stem {
-                Some(_) => None,
-                None => take(&[key, JSON].concat()),
-            });
+            let record = match (refusal, stem) {
+                // A story that was once refused may have its answer now, under the name without that.
+                (Some(stem), _) => take(&[stem, JSON].concat()).or_else(|| take(key)),
+                (None, Some(_)) => take(key),
+                (None, None) => take(key).or_else(|| take(&[key, JSON].concat())),
+            };
             // A later attempt that succeeded counts, whatever was left of an earlier one.
             record.map(Found::Record).or(refused)
         });
@@ -102,9 +105,16 @@ mod tests {
     #[test]
     fn answers_are_found_by_their_keys() {
         let dir = tempfile::tempdir().unwrap();
-        for name in
-            ["a.json", "b.invalid.json", "c.json", "c.invalid.json", "#0.json", "#1.invalid.json", "x.json"]
-        {
+        for name in [
+            "a.json",
+            "b.invalid.json",
+            "c.json",
+            "c.invalid.json",
+            "#0.json",
+            "#1.invalid.json",
+            "x.json",
+            "e.json",
+        ] {
             std::fs::write(dir.path().join(name), "{}").unwrap();
         }
         let options = Options {
@@ -118,7 +128,7 @@ mod tests {
             max_spool_bytes: 10,
         };
         let generated = Generated::list(dir.path(), &options, &Watched(&Unwatched)).unwrap();
-        let gold: [&[u8]; 6] = [b"a.json", b"b.json", b"c.json", b"#0", b"#1", b"d.json"];
+        let gold: [&[u8]; 7] = [b"a.json", b"b.json", b"c.json", b"#0", b"#1", b"d.json", b"e.invalid.json"];
         let matched = generated.matched(gold.into_iter());
         let name = |position: usize| String::from_utf8(generated.records().key(position).to_vec()).unwrap();
         let found: Vec<Option<(bool, String)>> = matched
@@ -137,6 +147,7 @@ mod tests {
             Some((true, "#0.json".to_owned())),
             Some((false, "#1.invalid.json".to_owned())),
             None,
+            Some((true, "e.json".to_owned())),
         ];
         assert_eq!(found, expected);
         assert_eq!(matched.extra, [b"x.json".to_vec()]);
