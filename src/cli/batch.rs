@@ -125,6 +125,11 @@ impl<'b> Batch<'b> {
         terminal.label("stories", &text);
     }
 
+    /// Whether there is anything to ask.
+    pub fn is_open(&self) -> bool {
+        !self.scan.todo.is_empty()
+    }
+
     /// Asks what is open.
     pub fn run(&self, asking: &AskingArgs, terminal: &Terminal) -> (Ran, End) {
         let setup = self.setup;
@@ -264,7 +269,9 @@ pub fn agree(batches: &[&Batch<'_>], asking: &AskingArgs, terminal: &Terminal) -
                     "nothing was asked: the answer was no",
                     "run it again to be asked again",
                 )),
-                Err(stopped) => Err(setup.service.explain(stopped)),
+                Err(stopped) => {
+                    Err(Failure { hint: Some(AGAIN.to_owned()), ..setup.service.explain(stopped) })
+                }
             }
         }
     }

@@ -97,6 +97,11 @@ fn rehearse(args: &RehearseArgs, signals: &Signals, terminal: &mut Terminal) -> 
 fn use_it(place: (&Server, &Path), run: (&Environment, &Signals), voice: Voice, terminal: &Terminal) -> Exit {
     match use_model(place, run, voice, terminal) {
         Ok(()) => Exit::Done,
+        // A split without validation is a choice, and the rehearsal of it went well.
+        Err(failure) if failure.code == "no_validation" => {
+            terminal.say("no validation records: there is nothing to ask the model about");
+            Exit::Done
+        }
         Err(failure) => {
             terminal.warn(&printable(&format!("the tuned model could not be used: {}", failure.message)));
             failure.hint.iter().for_each(|hint| terminal.say(&printable(&format!("hint: {hint}"))));

@@ -73,7 +73,9 @@ pub fn ask(
     let mut has_asked = false;
     let mut failure = None;
     for (batch, model) in batches.iter().zip(&answered.models) {
-        terminal.label("asking", &printable(model));
+        if batch.is_open() {
+            terminal.label("asking", &printable(model));
+        }
         let (ran, end) = batch.run(&args.asking, terminal);
         batch.sum_up(&ran, terminal);
         answered.documents.push(Value::Object(batch.document(&ran)));
@@ -112,6 +114,10 @@ fn setups(
         let setup = Setup::new(service, &choice, (&args.asking, sampling, budget), terminal)?;
         let name = directory_name(&setup.target.model);
         if let Some(other) = setups.iter().find(|other| directory_name(&other.target.model) == name) {
+            if other.target.model == setup.target.model {
+                let message = format!("--models names `{name}` twice", name = other.target.model);
+                return Err(usage(message, "name two different models, or one"));
+            }
             let message = format!("`{}` and `{model}` would have one directory, {name}", other.target.model);
             return Err(usage(message, "name two different models"));
         }

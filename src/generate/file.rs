@@ -16,7 +16,6 @@ use serde_json::{Value, json};
 use crate::generate::ask::{Effort, Outcome};
 use crate::generate::story::Story;
 use crate::generate::verdict::{Fault, Flaw};
-use crate::json::KeyText;
 
 /// Where files are made, below the output directory.
 const STAGING: &str = ".ctxtune-generate";
@@ -220,7 +219,8 @@ impl Serialize for Described<'_> {
         });
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("by", concat!("ctxtune ", env!("CARGO_PKG_VERSION")))?;
-        map.serialize_entry("key", &KeyText(origin.key))?;
+        // For people: `prepare` rejects the lone surrogates that would keep every byte.
+        map.serialize_entry("key", &String::from_utf8_lossy(origin.key))?;
         map.serialize_entry("model", origin.model)?;
         map.serialize_entry("template", origin.template)?;
         map.serialize_entry("request_sha256", origin.digest)?;

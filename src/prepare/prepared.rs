@@ -39,7 +39,7 @@ pub enum PreparedError {
 pub struct Validation {
     /// Its lines.
     pub lines: Records,
-    /// The keys of their records, each with its line's position in `lines`, by key.
+    /// The keys of their records, each with its line's position in `lines`, in the order of the lines.
     pub keys: Vec<(Vec<u8>, usize)>,
 }
 
@@ -88,13 +88,14 @@ impl Validation {
             return Err(PreparedError::NotAsPrepared(dir.to_owned()));
         }
         let is_within = |number: usize| limit.is_none_or(|limit| number < limit);
-        let mut keys: Vec<(Vec<u8>, usize)> = rows
+        let mut keys: Vec<(usize, (Vec<u8>, usize))> = rows
             .into_iter()
             .zip(known)
             .filter(|((number, _), _)| is_within(*number))
-            .map(|((_, row), (_, position))| (row.key, position))
+            .map(|((number, row), (_, position))| (number, (row.key, position)))
             .collect();
         keys.sort_unstable();
+        let keys = keys.into_iter().map(|(_, key)| key).collect();
         Ok(Validation { lines, keys })
     }
 }

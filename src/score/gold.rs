@@ -42,8 +42,9 @@ impl Gold {
         match manifest_of(path)? {
             Some(manifest) => {
                 let from = (path, &manifest);
-                let Validation { lines, keys } =
+                let Validation { lines, mut keys } =
                     Validation::list(from, options.limit, options.max_spool_bytes, watch)?;
+                keys.sort_unstable();
                 Ok(Gold { form: Form::Prepared, records: lines, keys })
             }
             None => {

@@ -186,6 +186,9 @@ fn a_limit_takes_the_first_validation_lines() {
     assert_eq!(asked(&rehearsal).len(), 4);
     compare(&rehearsal, &["--yes", "--limit=100"]).expect(0);
     assert_eq!(asked(&rehearsal).len(), 10);
+    // Answers to the other lines are no answers without a reference.
+    let again = compare(&rehearsal, &["--limit=2", "--json"]).expect(0).json();
+    assert_eq!(again["sets"][0]["extra"], json!([]));
 }
 
 #[test]
@@ -197,7 +200,7 @@ fn what_cannot_be_compared_is_refused_before_anything_is_asked() {
     };
     check(&["--models", "a,b,c", "--val=out", "--yes"], "names 3 models");
     check(&["--models", "a/b,a--b", "--val=out", "--yes"], "would have one directory");
-    check(&["--models", "a,a", "--val=out", "--yes"], "name two different models");
+    check(&["--models", "a,a", "--val=out", "--yes"], "names `a` twice");
     check(&["--models", "a,b"], "--val");
     check(&["--val", "out"], "--models");
     check(&["out", "corpus", "--models=a", "--val=out"], "cannot be used with");
