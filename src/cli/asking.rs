@@ -307,6 +307,11 @@ impl Target {
         terminal.label("model", &format!("{} at {}{key}", self.model, self.chat.base().origin()));
     }
 
+    /// What the model's name stands for, where the service says it.
+    pub fn weights(&self, service: &Service) -> Option<String> {
+        if self.is_foreign { None } else { endpoints::weights(service, &self.model) }
+    }
+
     /// Says what runs at the service and costs money by the minute: whoever asks may have deployed it.
     pub fn say_running(&self, service: &Service, terminal: &Terminal) {
         if self.is_foreign || terminal.voice().quiet {

@@ -1,7 +1,7 @@
 //! Questions for one model, and the directory that their answers go to: looked over, agreed to, asked.
 //!
 //! Separate from the commands, so that whoever asks about many stories pays for each once and alike. The
-//! order is the promise: what is finished is found first, without the network; then somebody agrees to
+//! order is the promise: what is finished is found first; then somebody agrees to
 //! the rest; then it is asked. What was paid for is on the disk before it is counted.
 
 use std::path::{Path, PathBuf};
@@ -67,6 +67,7 @@ pub struct Batch<'b> {
     questions: &'b Questions,
     room: Room,
     retry: Retry,
+    weights: Option<String>,
     scan: Scan,
 }
 
@@ -81,7 +82,7 @@ pub struct Ran {
 }
 
 impl<'b> Batch<'b> {
-    /// Looks which questions are open, without the network, and says so.
+    /// Looks which questions are open, and says so. The service is only asked what the model's name stands for.
     ///
     /// # Errors
     /// When something cannot be read or is in the way, or a signal comes.
@@ -91,7 +92,8 @@ impl<'b> Batch<'b> {
         (room, retry): (Room, Retry),
         terminal: &Terminal,
     ) -> Result<Batch<'b>, Failure> {
-        let mut batch = Batch { setup, questions, room, retry, scan: Scan::default() };
+        let weights = setup.target.weights(&setup.service);
+        let mut batch = Batch { setup, questions, room, retry, weights, scan: Scan::default() };
         let scanned = batch.plan().scan(setup.service.clock.as_ref());
         batch.scan = scanned.map_err(|error| setup.service.explain(error))?;
         batch.say(terminal);
@@ -103,6 +105,7 @@ impl<'b> Batch<'b> {
             questions: self.questions,
             template: &self.setup.template,
             parameters: &self.setup.parameters,
+            weights: self.weights.as_deref(),
             dir: &self.room.dir,
             retry: self.retry,
         }

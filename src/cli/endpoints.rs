@@ -84,6 +84,18 @@ pub fn callable_name(service: &Service, job: &JobId) -> Option<String> {
     endpoints.iter().find(answers).map(|endpoint| endpoint.name.clone())
 }
 
+/// The weights behind a name that requests give, if that is an endpoint's: the models of the deployments
+/// that answer. Nothing where that cannot be known at once.
+pub fn weights(service: &Service, model: &str) -> Option<String> {
+    let (endpoints, _) = endpoints::glance(&service.together, None).ok()??;
+    let endpoint = endpoints.iter().find(|endpoint| endpoint.name == model)?;
+    let is_asked = |one: &&Deployment| endpoint.split.iter().any(|(id, part)| *id == one.id && *part > 0.0);
+    let asked = endpoint.deployments.iter().filter(is_asked);
+    let mut models: Vec<&str> = asked.map(|one| one.model.as_deref()).collect::<Option<_>>()?;
+    models.sort_unstable();
+    (!models.is_empty()).then(|| models.join(" "))
+}
+
 /// What `doctor` finds in what runs.
 pub fn finding(running: Option<&[Running]>) -> Finding {
     match running {

@@ -32,6 +32,8 @@ pub struct Origin<'o> {
     pub model: &'o str,
     /// The name of the template.
     pub template: &'o str,
+    /// What the model's name stood for, where that is known: a name can be given to other weights.
+    pub weights: Option<&'o str>,
     /// What was asked; see [`crate::generate::request::Parameters::digest`].
     pub digest: &'o str,
 }
@@ -102,14 +104,16 @@ struct Written {
 #[derive(Deserialize)]
 struct Generated {
     request_sha256: String,
+    weights: Option<String>,
     invalid: Option<String>,
 }
 
-/// What is there of the story at `place`, asked as `digest` says.
+/// What is there of the story at `place`, asked as `digest` says, of these `weights`. Where either side
+/// does not know the weights, they are taken to be the same: nothing is paid for twice on a suspicion.
 ///
 /// # Errors
 /// When a file is there that cannot be read.
-pub fn standing(place: &Place, digest: &str) -> io::Result<Standing> {
+pub fn standing(place: &Place, digest: &str, weights: Option<&str>) -> io::Result<Standing> {
     // Should both be there, the run was killed between a context and the end of what was before it.
     for path in [&place.valid, &place.invalid] {
         let bytes = match std::fs::read(path) {
@@ -121,7 +125,9 @@ pub fn standing(place: &Place, digest: &str) -> io::Result<Standing> {
         let Some((generated, reason)) = written.and_then(|file| Some((file.generated?, file.reason))) else {
             return Ok(Standing::Foreign(path.clone()));
         };
-        if generated.request_sha256 != digest {
+        let are_others =
+            generated.weights.as_deref().zip(weights).is_some_and(|(known, weights)| known != weights);
+        if generated.request_sha256 != digest || are_others {
             continue;
         }
         let fault = generated.invalid.and_then(|name| Fault::ALL.into_iter().find(|of| of.as_str() == name));
@@ -222,6 +228,9 @@ impl Serialize for Described<'_> {
         // For people: `prepare` rejects the lone surrogates that would keep every byte.
         map.serialize_entry("key", &String::from_utf8_lossy(origin.key))?;
         map.serialize_entry("model", origin.model)?;
+        if let Some(weights) = origin.weights {
+            map.serialize_entry("weights", weights)?;
+        }
         map.serialize_entry("template", origin.template)?;
         map.serialize_entry("request_sha256", origin.digest)?;
         map.serialize_entry("attempts", &effort.attempts)?;
@@ -329,7 +338,8 @@ mod tests {
         let story =
             Story::read(br#"{"id": 1.50, "story": "s", "socialized_context": {"old": 1}, "after": []}"#)
                 .unwrap();
-        let origin = Origin { key: b"sub/a.json", model: "m", template: "t", digest };
+        let weights = Some("projects/p/models/ml_1");
+        let origin = Origin { key: b"sub/\xff.json", model: "m", weights, template: "t", digest };
         text(&origin, &story, (&Effort::default(), &outcome(context))).unwrap()
     }
 
@@ -338,7 +348,7 @@ mod tests {
         let (dir, place) = scene();
         let output = Output::open(dir.path()).unwrap();
         let flaw = |fault| Flaw { fault, reason: "why".to_owned() };
-        assert_eq!(standing(&place, "d").unwrap(), Standing::Open);
+        assert_eq!(standing(&place, "d", None).unwrap(), Standing::Open);
         for (fault, known) in [
             (Some(Fault::Cut), Standing::Invalid(flaw(Fault::Cut))),
             (Some(Fault::Refused), Standing::Open),
@@ -347,12 +357,15 @@ mod tests {
         ] {
             let context = fault.map_or(Ok("{}".to_owned()), |fault| Err(flaw(fault)));
             output.put(0, &place, (fault, &text_of("d", context))).unwrap();
-            assert_eq!(standing(&place, "d").unwrap(), known);
-            assert_eq!(standing(&place, "e").unwrap(), Standing::Open, "another request");
+            assert_eq!(standing(&place, "d", None).unwrap(), known);
+            assert_eq!(standing(&place, "e", None).unwrap(), Standing::Open, "another request");
+            assert_eq!(standing(&place, "d", Some("projects/p/models/ml_1")).unwrap(), known);
+            let others = standing(&place, "d", Some("projects/p/models/ml_2")).unwrap();
+            assert_eq!(others, Standing::Open, "another model under the name");
             assert_ne!(place.valid.exists(), place.invalid.exists(), "one of the two");
         }
         std::fs::write(&place.valid, "{\"story\": \"mine\"}").unwrap();
-        assert_eq!(standing(&place, "d").unwrap(), Standing::Foreign(place.valid.clone()));
+        assert_eq!(standing(&place, "d", None).unwrap(), Standing::Foreign(place.valid.clone()));
         drop(output);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside");
     }

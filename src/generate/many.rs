@@ -90,6 +90,8 @@ pub struct Plan<'p> {
     pub template: &'p Template,
     /// What is sent with them.
     pub parameters: &'p Parameters,
+    /// What the model's name stands for, where that is known.
+    pub weights: Option<&'p str>,
     /// Where files go.
     pub dir: &'p Path,
     /// Whether stories that ended without a context are asked about again.
@@ -149,7 +151,7 @@ impl Plan<'_> {
             };
             let path = asked.place.valid.clone();
             let failed = |source| Error::File { verb: "read", path: path.clone(), source };
-            match standing(&asked.place, &asked.digest).map_err(failed)? {
+            match standing(&asked.place, &asked.digest, self.weights).map_err(failed)? {
                 Standing::Foreign(path) => return Err(Error::Foreign(path)),
                 Standing::Valid => scan.there += 1,
                 Standing::Invalid(flaw) if self.retry == Retry::Nothing => {
@@ -384,6 +386,7 @@ impl Run<'_> {
         let origin = Origin {
             key,
             model: &self.plan.parameters.model,
+            weights: self.plan.weights,
             template: &self.plan.template.name,
             digest: &asked.digest,
         };

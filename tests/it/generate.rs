@@ -258,7 +258,7 @@ fn as_generated(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let answer = reformed(context, Form::List).map_err(|flaw| flaw.reason)?;
     let context = judge(&answer, Some("stop")).map_err(|flaw| flaw.reason)?;
     let outcome = Asked { context: Ok(context), raw: answer, finish_reason: None };
-    let origin = Origin { key: b"k", model: "m", template: "t", digest: "d" };
+    let origin = Origin { key: b"k", model: "m", weights: None, template: "t", digest: "d" };
     Ok(text(&origin, &story, (&Effort::default(), &outcome)).unwrap())
 }
 
@@ -346,10 +346,10 @@ fn five_hundred_stories_over_a_bad_network_end_complete_and_each_once() {
     assert_eq!((stories.len(), rehearsal.server.prompts().len()), (500, 500));
     assert_eq!(rehearsal.server.violations(), Vec::<String>::new());
 
-    let before = rehearsal.server.seen().len();
+    let before = asked(&rehearsal).len();
     let run = ask(&rehearsal, &many).expect(0);
     assert_eq!((&run.json()["finished_before"], &run.json()["requests"]), (&json!(500), &json!(0)));
-    assert_eq!(rehearsal.server.seen().len(), before, "a second run asks nothing");
+    assert_eq!(asked(&rehearsal).len(), before, "a second run asks nothing");
     assert_eq!(rehearsal.dir.tree("gen"), tree);
     rehearsal.dir.ctxtune(["prepare", "gen", "-o", "out", "--no-sync", "--strict"]).expect(0);
 }
@@ -574,10 +574,10 @@ fn a_base_that_cannot_be_deployed_is_to_be_served_elsewhere() {
     assert!(run.stderr.contains("can be tuned and not asked"), "{}", run.stderr);
     // In many stories the first refusal of that kind ends the run.
     let many = ["generate", "corpus", "-o", "gen", "--yes", "--model", "nobody/knows", "--concurrency=1"];
-    let before = rehearsal.server.seen().len();
+    let before = asked(&rehearsal).len();
     let run = rehearsal.ctxtune(many).expect(2);
     assert!(run.stderr.contains("10 stories are left"), "{}", run.stderr);
-    assert_eq!(rehearsal.server.seen().len(), before + 1);
+    assert_eq!(asked(&rehearsal).len(), before + 1);
 }
 
 /// A server of another kind than Together, which takes this key; an empty one means none.
@@ -691,7 +691,7 @@ fn many_stories_are_paid_for_only_after_a_yes() {
     assert_eq!(refused.json()["error"]["code"], "no_price");
     let refused = many(&["--max-cost=0", "--price-per-million=1", "--json"]).expect(9);
     assert_eq!(refused.json()["error"]["code"], "over_max_cost");
-    assert_eq!(rehearsal.server.seen(), []);
+    assert_eq!(asked(&rehearsal), Vec::<Value>::new());
     // An answer can take 4,096 tokens and its prompt; 20 of them do not fit, as some takes what is left.
     let cap = ["--max-cost=0.006", "--price-per-million=1", "--json"];
     let capped = many(&cap).expect(9).json();
@@ -714,12 +714,12 @@ fn a_server_that_is_gone_or_refuses_the_key_ends_the_run() {
     rehearsal.fail([rule(CHAT, When::Always, status(401))]);
     let run = ask(&rehearsal, &many).expect(4);
     assert!(run.stderr.contains("30 stories are left"), "{}", run.stderr);
-    assert!(rehearsal.server.seen().len() <= 2);
+    assert!(asked(&rehearsal).len() <= 2);
     rehearsal.fail([rule(CHAT, When::Always, status(503))]);
-    let before = rehearsal.server.seen().len();
+    let before = asked(&rehearsal).len();
     let run = ask(&rehearsal, &many).expect(5);
     assert!(run.stderr.contains("no finished story is asked about twice"), "{}", run.stderr);
-    let requests = rehearsal.server.seen().len() - before;
+    let requests = asked(&rehearsal).len() - before;
     assert!((40..=60).contains(&requests), "{requests}: it does not go through all of them");
     rehearsal.fail([rule(CHAT, When::Always, status(400))]);
     let run = ask(&rehearsal, &many).expect(1);

@@ -194,7 +194,7 @@ fn many_stories_are_asked_about_only_after_a_yes_at_the_terminal() {
     let shown = plain(&run.expect(9).stdout);
     assert!(shown.contains("Ask Qwen/Qwen3-8B about 20 stories, for at most about $0.0"), "{shown}");
     assert!(shown.contains("nothing was asked: the answer was no"), "{shown}");
-    assert_eq!(rehearsal.server.seen(), []);
+    assert_eq!(rehearsal.requests("POST /v1/chat/completions"), []);
     let run = on_a_terminal(&rehearsal, "y\\n", &many).unwrap().expect(0);
     assert!(plain(&run.stdout).contains("valid     20 of 20"), "{}", run.stdout);
     let run = on_a_terminal(&rehearsal, "", &many).unwrap().expect(0);

@@ -108,6 +108,34 @@ fn what_was_answered_is_not_asked_again() {
 }
 
 #[test]
+fn another_model_under_the_same_name_is_asked_anew() {
+    let script =
+        Script { job_seconds: 1000.0, verdict_seconds: 0.0, deployment_seconds: 0.0, ..Script::default() };
+    let rehearsal = Rehearsal::with(script);
+    rehearsal.submit(20, &["--base-model=Qwen/Qwen3-8B"]);
+    rehearsal.forward(1000.0);
+    let score = || {
+        let deploy = ["deploy", "out", "--name=contexts", "--yes", "--detach"];
+        rehearsal.ctxtune(deploy).expect(0);
+        let models = ["score", "--models=rehearsal/contexts", "--val=out", "--yes", "--json"];
+        rehearsal.ctxtune(models).expect(0).json()["asked"][0]["requests"].as_u64().unwrap()
+    };
+    let first = score();
+    assert!(first > 0);
+    assert_eq!(score(), 0);
+    rehearsal.ctxtune(["endpoints", "stop", "contexts"]).expect(0);
+    assert_eq!(score(), 0, "the same model, deployed again");
+    rehearsal.ctxtune(["endpoints", "stop", "contexts"]).expect(0);
+    rehearsal.ctxtune(["submit", "out", "--yes", "--n-epochs=1", "--base-model=Qwen/Qwen3-8B"]).expect(0);
+    rehearsal.forward(1000.0);
+    assert_eq!(score(), first);
+    // An answer of weights that nobody knows is not paid for again.
+    rehearsal.fail([rule("GET /v2", When::Always, status(403))]);
+    let models = ["score", "--models=rehearsal/contexts", "--val=out", "--yes", "--json"];
+    assert_eq!(rehearsal.ctxtune(models).expect(0).json()["asked"][0]["requests"], 0);
+}
+
+#[test]
 fn nothing_is_asked_without_consent_or_beyond_the_cap() {
     let rehearsal = scene(&[]);
     let check = |flags: &[&str], exit: i32, code: &str| {
