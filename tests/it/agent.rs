@@ -8,7 +8,7 @@ use ctxtune::env;
 use ctxtune::lock::OutputLock;
 use ctxtune::rehearsal::{Script, Seen, Stage};
 
-use crate::support::{Outcome, Rehearsal};
+use crate::support::{self, Outcome, Rehearsal};
 
 fn scene() -> Rehearsal {
     let rehearsal = Rehearsal::with(Script { job_seconds: 0.2, verdict_seconds: 0.0, ..Script::default() });
@@ -93,8 +93,7 @@ fn the_agents_sigterm_cancels_the_job_and_anybody_elses_does_not() {
         }
         let child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         receive.recv().unwrap();
-        let kill = ["-c", "kill -s TERM \"$0\"", &child.id().to_string()];
-        assert!(Command::new("sh").args(kill).status().unwrap().success());
+        support::signal(child.id(), "TERM");
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(143), "{said}");

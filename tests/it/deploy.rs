@@ -1,32 +1,17 @@
 //! A tuned model under a name: brought up once, agreed to, held for its time, and never left unsaid.
 
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use ctxtune::env;
-use ctxtune::rehearsal::Script;
 use ctxtune::rehearsal::faults::{Action, Side, When};
 use serde_json::{Value, json};
 
 use crate::service::{rule, status, status_with_retry_after};
-use crate::support::{Outcome, Rehearsal};
+use crate::support::{self, Outcome, Rehearsal, wait_until};
 
 const ENDPOINTS: &str = "/v2/projects/proj-rehearsal/endpoints$";
 const DEPLOYMENTS: &str = "/v2/projects/proj-rehearsal/endpoints/*/deployments";
 const DEPLOYMENT: &str = "/v2/projects/proj-rehearsal/endpoints/*/deployments/*";
-
-/// Only a hang takes longer.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A complete job of a base model that can be deployed; deployments take this long.
-fn tuned(deployment_seconds: f64) -> (Rehearsal, String) {
-    let script =
-        Script { job_seconds: 1000.0, verdict_seconds: 0.0, deployment_seconds, ..Script::default() };
-    let rehearsal = Rehearsal::with(script);
-    let job = rehearsal.submit(10, &["--base-model=Qwen/Qwen3-8B"]);
-    rehearsal.forward(1000.0);
-    (rehearsal, job)
-}
 
 /// `deploy out --name contexts` with `flags`, not yet run.
 fn deploy(rehearsal: &Rehearsal, flags: &[&str]) -> Command {
@@ -74,26 +59,15 @@ fn spawn(rehearsal: &Rehearsal, flags: &[&str]) -> Child {
     deploy(rehearsal, flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn wait_until(child: &mut Child, is_so: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert_eq!(child.try_wait().unwrap(), None, "it ended too early");
-        assert!(start.elapsed() < PATIENCE);
-        std::thread::yield_now();
-    }
-}
-
 /// Sends a signal to a run, and gives what it said until its end.
 fn end(child: Child, signal: &str) -> Outcome {
-    // A shell's own `kill`: the program of that name is not everywhere.
-    let kill = format!("kill -s {signal} {}", child.id());
-    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    support::signal(child.id(), signal);
     Outcome::from(child.wait_with_output().unwrap())
 }
 
 #[test]
 fn a_tuned_model_gets_a_name_for_a_time() {
-    let (rehearsal, job) = tuned(0.2);
+    let (rehearsal, job) = Rehearsal::tuned(0.2);
     assert!(!answers(&rehearsal, "rehearsal/contexts"));
     let run = run(&rehearsal, &["--yes", "--stop-after", "20s"]).expect(0);
     assert_eq!(run.stdout, "rehearsal/contexts\n");
@@ -118,7 +92,7 @@ fn a_tuned_model_gets_a_name_for_a_time() {
 
 #[test]
 fn a_detached_deployment_answers_and_says_that_nothing_stops_it() {
-    let (rehearsal, _) = tuned(0.1);
+    let (rehearsal, _) = Rehearsal::tuned(0.1);
     for flags in [&["--yes", "--detach"][..], &["--yes", "--stop-after", "never"]] {
         let run = run(&rehearsal, flags).expect(0);
         assert_eq!(run.stdout, "rehearsal/contexts\n");
@@ -133,7 +107,7 @@ fn a_detached_deployment_answers_and_says_that_nothing_stops_it() {
 #[test]
 fn the_service_is_asked_to_stop_it_too_where_it_can() {
     let check = |time: &str, minutes: u64| {
-        let (rehearsal, _) = tuned(0.0);
+        let (rehearsal, _) = Rehearsal::tuned(0.0);
         let mut child = spawn(&rehearsal, &["--yes", "--json", "--stop-after", time]);
         wait_until(&mut child, || answers(&rehearsal, "rehearsal/contexts"));
         assert_eq!(deployments(&rehearsal)[0]["inactiveTimeout"], minutes, "{time}");
@@ -176,7 +150,7 @@ fn a_job_must_be_complete() {
 
 #[test]
 fn nothing_is_deployed_without_consent() {
-    let (rehearsal, _) = tuned(0.0);
+    let (rehearsal, _) = Rehearsal::tuned(0.0);
     let check = |flags: &[&str], exit: i32, code: &str| {
         let run = run(&rehearsal, &[&["--json"], flags].concat()).expect(exit);
         assert_eq!(run.json()["error"]["code"], code, "{}", run.stderr);
@@ -198,7 +172,7 @@ fn nothing_is_deployed_without_consent() {
 
 #[test]
 fn a_price_within_the_cap_is_consent() {
-    let (rehearsal, _) = tuned(0.0);
+    let (rehearsal, _) = Rehearsal::tuned(0.0);
     run(&rehearsal, &["--max-cost=0.02", "--stop-after=20"]).expect(0);
     assert_eq!(rehearsal.server.deployments_created(), 1);
 }
@@ -214,7 +188,7 @@ fn a_deployment_whose_reply_is_lost_is_paid_once() {
     ];
     for action in lost {
         for line in [format!("POST {ENDPOINTS}"), format!("POST {DEPLOYMENTS}")] {
-            let (rehearsal, _) = tuned(0.0);
+            let (rehearsal, _) = Rehearsal::tuned(0.0);
             rehearsal.fail([rule(&line, When::Nth(vec![1]), action.clone())]);
             run(&rehearsal, &["--yes", "--detach"]).expect(0);
             let created = (rehearsal.server.deployments_created(), creations(&rehearsal));
@@ -226,7 +200,7 @@ fn a_deployment_whose_reply_is_lost_is_paid_once() {
 
 #[test]
 fn a_creation_of_unknown_outcome_is_not_sent_again_by_the_same_run() {
-    let (rehearsal, _) = tuned(0.0);
+    let (rehearsal, _) = Rehearsal::tuned(0.0);
     let line = format!("POST {DEPLOYMENTS}");
     for action in [status(500), status(504), Action::Reset(Side::Before)] {
         let before = creations(&rehearsal);
@@ -244,7 +218,7 @@ fn a_creation_of_unknown_outcome_is_not_sent_again_by_the_same_run() {
 
 #[test]
 fn a_run_that_was_killed_goes_on_with_the_same_deployment_unasked() {
-    let (rehearsal, _) = tuned(0.3);
+    let (rehearsal, _) = Rehearsal::tuned(0.3);
     let mut child = spawn(&rehearsal, &["--yes"]);
     wait_until(&mut child, || rehearsal.server.deployments_created() == 1);
     child.kill().unwrap();
@@ -259,7 +233,7 @@ fn a_run_that_was_killed_goes_on_with_the_same_deployment_unasked() {
 
 #[test]
 fn a_stopped_deployment_is_brought_up_again_only_with_consent() {
-    let (rehearsal, _) = tuned(0.0);
+    let (rehearsal, _) = Rehearsal::tuned(0.0);
     run(&rehearsal, &["--yes", "--detach"]).expect(0);
     // Removing fails, so that it stays there, stopped.
     rehearsal.fail([rule(&format!("DELETE {DEPLOYMENT}"), When::Always, status(400))]);
@@ -276,7 +250,7 @@ fn a_stopped_deployment_is_brought_up_again_only_with_consent() {
 #[test]
 fn a_signal_stops_what_this_process_holds() {
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
-        let (rehearsal, _) = tuned(0.0);
+        let (rehearsal, _) = Rehearsal::tuned(0.0);
         let mut child = spawn(&rehearsal, &["--yes", "--json"]);
         wait_until(&mut child, || answers(&rehearsal, "rehearsal/contexts"));
         let run = end(child, signal).expect(code);
@@ -290,7 +264,7 @@ fn a_signal_stops_what_this_process_holds() {
 #[cfg(target_os = "linux")]
 #[test]
 fn the_end_of_the_terminal_is_a_signal_unless_nohup_says_otherwise() {
-    let (rehearsal, _) = tuned(0.0);
+    let (rehearsal, _) = Rehearsal::tuned(0.0);
     let mut child = spawn(&rehearsal, &["--yes", "--json"]);
     wait_until(&mut child, || answers(&rehearsal, "rehearsal/contexts"));
     let document = end(child, "HUP").expect(143).json();
@@ -302,8 +276,7 @@ fn the_end_of_the_terminal_is_a_signal_unless_nohup_says_otherwise() {
     inner.get_envs().for_each(|(name, value)| _ = nohup.env(name, value.unwrap_or_default()));
     let mut child = nohup.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_until(&mut child, || answers(&rehearsal, "rehearsal/contexts"));
-    let hang_up = format!("kill -s HUP {}", child.id());
-    assert!(Command::new("sh").args(["-c", &hang_up]).status().unwrap().success());
+    support::signal(child.id(), "HUP");
     // It goes on: what ends it is the signal after that.
     let run = end(child, "INT").expect(130);
     assert!(run.stderr.contains("is given no machines any more"), "{}", run.stderr);
@@ -311,7 +284,7 @@ fn the_end_of_the_terminal_is_a_signal_unless_nohup_says_otherwise() {
 
 #[test]
 fn a_signal_stops_what_is_not_ready_yet() {
-    let (rehearsal, _) = tuned(10_000.0);
+    let (rehearsal, _) = Rehearsal::tuned(10_000.0);
     for flags in [&["--yes"][..], &["--yes", "--detach"]] {
         let mut child = spawn(&rehearsal, flags);
         wait_until(&mut child, || machines(&rehearsal) == 1);
@@ -323,7 +296,7 @@ fn a_signal_stops_what_is_not_ready_yet() {
 
 #[test]
 fn a_signal_stops_what_was_asked_for_and_never_answered() {
-    let (rehearsal, _) = tuned(0.0);
+    let (rehearsal, _) = Rehearsal::tuned(0.0);
     rehearsal.fail([rule(&format!("POST {DEPLOYMENTS}"), When::Nth(vec![1]), Action::Hang(30.0))]);
     let mut child = spawn(&rehearsal, &["--yes", "--json"]);
     wait_until(&mut child, || rehearsal.server.deployments_created() == 1);
@@ -333,7 +306,7 @@ fn a_signal_stops_what_was_asked_for_and_never_answered() {
 
 #[test]
 fn what_cannot_be_stopped_is_said_and_how_to_stop_it() {
-    let (rehearsal, _) = tuned(0.0);
+    let (rehearsal, _) = Rehearsal::tuned(0.0);
     let mut child = spawn(&rehearsal, &["--yes", "--json"]);
     wait_until(&mut child, || answers(&rehearsal, "rehearsal/contexts"));
     rehearsal.fail([rule(&format!("PATCH {DEPLOYMENT}"), When::Always, status(500))]);
@@ -347,7 +320,7 @@ fn what_cannot_be_stopped_is_said_and_how_to_stop_it() {
 
 #[test]
 fn what_is_over_is_stopped_as_soon_as_the_service_lets_it() {
-    let (rehearsal, _) = tuned(0.0);
+    let (rehearsal, _) = Rehearsal::tuned(0.0);
     rehearsal.fail([rule(&format!("PATCH {DEPLOYMENT}"), When::Nth((1..=7).collect()), status(500))]);
     let over = run(&rehearsal, &["--stop-after=10", "--yes"]).expect(0);
     assert!(over.stderr.contains("not stopped yet, trying again"), "{}", over.stderr);
@@ -361,7 +334,7 @@ fn what_is_over_is_stopped_as_soon_as_the_service_lets_it() {
 
 #[test]
 fn a_deployment_that_fails_or_takes_too_long_is_stopped() {
-    let (rehearsal, _) = tuned(10_000.0);
+    let (rehearsal, _) = Rehearsal::tuned(10_000.0);
     let failed = json!({
         "id": "dep_x", "name": "rehearsal/contexts/x", "autoscaling": { "minReplicas": 1, "maxReplicas": 1 },
         "status": { "state": "DEPLOYMENT_STATE_FAILED", "message": "no\u{1b}[31m capacity" },
@@ -384,7 +357,7 @@ fn a_deployment_that_fails_or_takes_too_long_is_stopped() {
 
 #[test]
 fn trouble_while_it_is_waited_for_is_waited_out() {
-    let (rehearsal, _) = tuned(0.3);
+    let (rehearsal, _) = Rehearsal::tuned(0.3);
     let look = format!("GET {DEPLOYMENT}");
     rehearsal.fail([
         rule(&look, When::Nth(vec![1]), status(502)),
@@ -412,7 +385,7 @@ fn foreign(rehearsal: &Rehearsal, endpoint: &str) {
 
 #[test]
 fn one_name_is_one_model_and_only_what_is_ours_is_stopped_unless_typed() {
-    let (rehearsal, _) = tuned(0.0);
+    let (rehearsal, _) = Rehearsal::tuned(0.0);
     foreign(&rehearsal, "contexts");
     let refused = run(&rehearsal, &["--yes", "--json"]).expect(2);
     assert_eq!(refused.json()["error"]["code"], "endpoint_in_use");
@@ -428,7 +401,7 @@ fn one_name_is_one_model_and_only_what_is_ours_is_stopped_unless_typed() {
 
 #[test]
 fn another_model_that_comes_under_the_name_at_the_same_time_is_not_crossed() {
-    let (rehearsal, _) = tuned(0.0);
+    let (rehearsal, _) = Rehearsal::tuned(0.0);
     foreign(&rehearsal, "contexts");
     let nothing = Action::Body(r#"{"object":"list","data":[],"next_cursor":null}"#.to_owned());
     rehearsal.fail([rule(&format!("GET {DEPLOYMENTS}$"), When::Nth(vec![1]), nothing)]);
@@ -441,7 +414,7 @@ fn another_model_that_comes_under_the_name_at_the_same_time_is_not_crossed() {
 
 #[test]
 fn what_runs_is_listed_with_its_price_and_the_way_to_stop_it() {
-    let (rehearsal, job) = tuned(0.0);
+    let (rehearsal, job) = Rehearsal::tuned(0.0);
     let none = rehearsal.ctxtune(["endpoints", "list"]).expect(0);
     assert_eq!((none.stdout.as_str(), none.stderr.as_str()), ("", "nothing runs\n"));
     run(&rehearsal, &["--yes", "--detach"]).expect(0);
@@ -472,7 +445,7 @@ fn what_runs_is_listed_with_its_price_and_the_way_to_stop_it() {
 
 #[test]
 fn the_directory_of_a_deployed_model_says_whom_to_ask() {
-    let (rehearsal, _) = tuned(0.0);
+    let (rehearsal, _) = Rehearsal::tuned(0.0);
     let generate = ["generate", "Mia left. Noah ran.", "--out", "out"];
     rehearsal.ctxtune(generate).expect(2);
     run(&rehearsal, &["--yes", "--detach"]).expect(0);
@@ -486,7 +459,7 @@ fn the_directory_of_a_deployed_model_says_whom_to_ask() {
 
 #[test]
 fn who_asks_the_model_is_told_what_runs() {
-    let (rehearsal, _) = tuned(0.0);
+    let (rehearsal, _) = Rehearsal::tuned(0.0);
     run(&rehearsal, &["--yes", "--detach"]).expect(0);
     rehearsal.dir.write("stories.jsonl", "{\"story\": \"Mia left. Noah ran.\"}\n");
     let one = ["generate", "Mia left. Noah ran.", "--model", "rehearsal/contexts"];
@@ -507,7 +480,7 @@ fn who_asks_the_model_is_told_what_runs() {
 
 #[test]
 fn a_look_at_a_job_depends_on_no_endpoints() {
-    let (rehearsal, _) = tuned(0.0);
+    let (rehearsal, _) = Rehearsal::tuned(0.0);
     for action in [status(404), status(403), status(500), Action::Body("<html>".to_owned())] {
         rehearsal.fail([rule("GET /v2", When::Always, action)]);
         let before = rehearsal.server.seen().len();
@@ -524,7 +497,7 @@ fn a_look_at_a_job_depends_on_no_endpoints() {
 fn a_stop_from_elsewhere_ends_the_one_that_holds() {
     // What cannot be removed is there, stopped; else it is gone.
     for rules in [vec![rule(&format!("DELETE {DEPLOYMENT}"), When::Always, status(400))], Vec::new()] {
-        let (rehearsal, _) = tuned(0.0);
+        let (rehearsal, _) = Rehearsal::tuned(0.0);
         let mut child = spawn(&rehearsal, &["--yes"]);
         wait_until(&mut child, || answers(&rehearsal, "rehearsal/contexts"));
         rehearsal.fail(rules);
@@ -536,7 +509,7 @@ fn a_stop_from_elsewhere_ends_the_one_that_holds() {
 
 #[test]
 fn the_documents_are_pinned() {
-    let (rehearsal, _) = tuned(0.0);
+    let (rehearsal, _) = Rehearsal::tuned(0.0);
     let fields = |stop_after: &str, id: &str| {
         json!({
             "job": "string", "endpoint": "string", "endpoint_id": id, "deployment": "string",

@@ -9,7 +9,7 @@ use ctxtune::rehearsal::{Outcome as End, Script, Seen, Server, Stage};
 use serde_json::{Value, json};
 
 use crate::service::{JOBS, ledgers, rule, status, status_with_retry_after};
-use crate::support::{Outcome, Rehearsal};
+use crate::support::{self, Outcome, Rehearsal};
 
 const SUBMIT: [&str; 3] = ["submit", "out", "--yes"];
 const SUBMIT_NEW: [&str; 4] = ["submit", "out", "--yes", "--new-job"];
@@ -413,8 +413,7 @@ fn a_signal_in_the_middle_of_the_creation_leaves_an_intent_that_the_next_run_set
             Arc::new(move |at, seen: &Seen| {
                 if at == stage && seen.path == "/v1/fine-tunes" && seen.method == "POST" {
                     let Some(process) = process.lock().unwrap().take() else { return };
-                    let kill = ["-c", r#"kill -s INT "$0""#, &process.to_string()];
-                    assert!(Command::new("sh").args(kill).status().unwrap().success());
+                    support::signal(process, "INT");
                 }
             })
         };

@@ -4,31 +4,12 @@ use std::fs::File;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Dir, Outcome, Tree, names, program, skip};
+use crate::support::{Dir, Outcome, PATIENCE, Tree, names, program, signal, skip, wait_until};
 
 const PREPARE: [&str; 5] = ["prepare", "corpus", "-o", "out", "--no-sync"];
 
 /// A run is to end this soon after a signal.
 const PROMPT: Duration = Duration::from_secs(2);
-
-/// Only a hang takes longer.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Waits until `is_so`, as long as `child` runs.
-fn wait_until(child: &mut Child, is_so: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert_eq!(child.try_wait().unwrap(), None, "it ended too early");
-        assert!(start.elapsed() < PATIENCE);
-        std::thread::yield_now();
-    }
-}
-
-fn signal(process: &str, signal: &str) {
-    // A shell's own `kill`: the program of that name is not everywhere.
-    let sent = Command::new("sh").args(["-c", r#"kill -s "$0" "$1""#, signal, process]).status();
-    assert!(sent.unwrap().success());
-}
 
 /// The exit code of `child`, which is to end promptly.
 #[track_caller]
@@ -77,7 +58,7 @@ fn a_signal_ends_a_conversion_and_keeps_the_old_result() {
             shard.metadata().is_ok_and(|shard| shard.len() > 0)
         };
         wait_until(&mut run, is_converting);
-        signal(&run.id().to_string(), name);
+        signal(run.id(), name);
         assert_eq!(end_promptly(&mut run), Some(code), "SIG{name}");
         let said = Outcome::from(run.wait_with_output().unwrap()).expect(code);
         assert_eq!(said.json()["exit"], code);
@@ -93,7 +74,7 @@ fn a_signal_early_in_a_first_run_leaves_no_directory() {
     let arguments = ["prepare", "corpus", "-o", "first", "--threads=1", "-q"];
     let mut run = dir.command(arguments).stderr(Stdio::null()).spawn().unwrap();
     wait_until(&mut run, || dir.exists("first/.ctxtune-staging"));
-    signal(&run.id().to_string(), "TERM");
+    signal(run.id(), "TERM");
     assert_eq!(end_promptly(&mut run), Some(143));
     assert!(!dir.exists("first"));
 }

@@ -203,14 +203,7 @@ fn many_stories_are_asked_about_only_after_a_yes_at_the_terminal() {
 
 #[test]
 fn a_deployment_is_created_only_after_a_yes_to_its_price() {
-    let rehearsal = Rehearsal::with(Script {
-        job_seconds: 1000.0,
-        verdict_seconds: 0.0,
-        deployment_seconds: 0.1,
-        ..Script::default()
-    });
-    rehearsal.submit(10, &["--base-model=Qwen/Qwen3-8B"]);
-    rehearsal.forward(1000.0);
+    let (rehearsal, _) = Rehearsal::tuned(0.1);
     let deploy = ["deploy", "out", "--name=contexts", "--stop-after=30s"];
     let Some(no) = on_a_terminal(&rehearsal, "n\n", &deploy) else { return };
     let no = no.expect(9);

@@ -615,10 +615,7 @@ fn the_program_serves_until_a_signal_and_names_every_breach() {
     let mut reply = String::new();
     stream.read_to_string(&mut reply).unwrap();
     assert!(reply.starts_with("HTTP/1.1 400 "), "{reply}");
-    // A shell's own `kill`: the program of that name is not everywhere.
-    let kill = ["-c", "kill -s TERM \"$0\"", &child.id().to_string()];
-    let kill = std::process::Command::new("sh").args(kill).status().unwrap();
-    assert!(kill.success());
+    crate::support::signal(child.id(), "TERM");
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(143), "{said}");

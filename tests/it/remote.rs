@@ -546,13 +546,8 @@ fn a_signal_keeps_what_was_downloaded() {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let part = rehearsal.dir.path("weights.part");
     let written = || std::fs::metadata(&part).map_or(0, |metadata| metadata.len());
-    while written() == 0 {
-        assert_eq!(child.try_wait().unwrap(), None, "it ended too early");
-        std::thread::yield_now();
-    }
-    // A shell's own `kill`: the program of that name is not everywhere.
-    let kill = format!("kill -s INT {}", child.id());
-    assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    support::wait_until(&mut child, || written() > 0);
+    support::signal(child.id(), "INT");
     let run = support::Outcome::from(child.wait_with_output().unwrap()).expect(130);
     assert!(run.stderr.contains("goes on where it stopped"), "{}", run.stderr);
     assert!(written() > 0 && !rehearsal.dir.exists("weights"));

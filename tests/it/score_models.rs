@@ -109,11 +109,7 @@ fn what_was_answered_is_not_asked_again() {
 
 #[test]
 fn another_model_under_the_same_name_is_asked_anew() {
-    let script =
-        Script { job_seconds: 1000.0, verdict_seconds: 0.0, deployment_seconds: 0.0, ..Script::default() };
-    let rehearsal = Rehearsal::with(script);
-    rehearsal.submit(20, &["--base-model=Qwen/Qwen3-8B"]);
-    rehearsal.forward(1000.0);
+    let (rehearsal, _) = Rehearsal::tuned(0.0);
     let score = || {
         let deploy = ["deploy", "out", "--name=contexts", "--yes", "--detach"];
         rehearsal.ctxtune(deploy).expect(0);

@@ -54,14 +54,7 @@ fn readmes_lines_stop_what_they_deployed_however_they_end() {
     let readme = std::fs::read_to_string(repository("README.md")).unwrap();
     let blocks = readme.split("```bash\n").filter_map(|block| Some(block.split_once("```")?.0));
     let lines = blocks.into_iter().find(|block| block.contains("trap ")).unwrap();
-    let rehearsal = Rehearsal::with(Script {
-        job_seconds: 1000.0,
-        verdict_seconds: 0.0,
-        deployment_seconds: 0.1,
-        ..Script::default()
-    });
-    rehearsal.submit(10, &["--base-model=Qwen/Qwen3-8B"]);
-    rehearsal.forward(1000.0);
+    let (rehearsal, _) = Rehearsal::tuned(0.1);
     rehearsal.dir.write("stories.jsonl", "{\"story\": \"Mia left. Noah ran.\"}\n");
     let run = |lines: &str| {
         let mut command = Command::new("bash");

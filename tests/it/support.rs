@@ -2,9 +2,9 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ctxtune::cli::Signals;
 use ctxtune::cli::clock::SystemClock;
@@ -395,6 +395,18 @@ impl Rehearsal {
         Outcome::of(self.command(arguments))
     }
 
+    /// A server with a complete job, in `out`, of a base model that can be deployed; deployments take this
+    /// long. Gives the job's id, too.
+    #[track_caller]
+    pub fn tuned(deployment_seconds: f64) -> (Rehearsal, String) {
+        let script =
+            Script { job_seconds: 1000.0, verdict_seconds: 0.0, deployment_seconds, ..Script::default() };
+        let rehearsal = Rehearsal::with(script);
+        let job = rehearsal.submit(10, &["--base-model=Qwen/Qwen3-8B"]);
+        rehearsal.forward(1000.0);
+        (rehearsal, job)
+    }
+
     /// Prepares `out` from `count` records and submits it with `flags`; gives the job's id.
     #[track_caller]
     pub fn submit(&self, count: usize, flags: &[&str]) -> String {
@@ -402,6 +414,26 @@ impl Rehearsal {
         let run = self.ctxtune(["submit", "out", "--yes"].iter().chain(flags)).expect(0);
         run.stdout.trim_end().to_owned()
     }
+}
+
+/// Only a hang takes longer.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `is_so`, as long as `child` runs.
+pub fn wait_until(child: &mut Child, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended too early");
+        assert!(start.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+}
+
+/// Sends a signal, by its name, to the process with this number.
+pub fn signal(process: impl std::fmt::Display, signal: &str) {
+    // A shell's own `kill`: the program of that name is not everywhere.
+    let kill = ["-c", r#"kill -s "$0" "$1""#, signal, &process.to_string()];
+    assert!(Command::new("sh").args(kill).status().unwrap().success());
 }
 
 /// The system's clock, which can be put forward.

@@ -10,7 +10,7 @@ use ctxtune::rehearsal::faults::{Action, Rule, Side, When};
 use ctxtune::rehearsal::{Script, Seen, Stage, WANDB_KEY};
 use serde_json::{Value, json};
 
-use crate::support::{Outcome, Rehearsal};
+use crate::support::{self, Outcome, Rehearsal};
 
 /// The seed's sweep with fewer values, its rank list cut to the model's cap.
 const SWEEP: &str = "program: training/finetune_socialized_context.py
@@ -209,9 +209,7 @@ fn killed_anywhere_a_sweep_goes_on_without_a_second_job() {
             *created += 1;
             if *created == 2 {
                 done.store(true, Ordering::SeqCst);
-                let process = process.lock().unwrap().unwrap().to_string();
-                let kill = ["-c", "kill -s KILL \"$0\"", process.as_str()];
-                assert!(Command::new("sh").args(kill).status().unwrap().success());
+                support::signal(process.lock().unwrap().unwrap(), "KILL");
             }
         };
         let rehearsal = with("grid", Rehearsal::watched(quick(), Arc::new(watch)));

@@ -1,7 +1,7 @@
 //! Files reach the service whole, once, and found fit, whatever happens on the way.
 
 use std::collections::BTreeSet;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 
 use ctxtune::env;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::service::{FILES, STORAGE, rule, status};
-use crate::support::{Outcome, Rehearsal};
+use crate::support::{self, Outcome, Rehearsal};
 
 fn put(when: When, action: Action) -> [ctxtune::rehearsal::faults::Rule; 1] {
     [rule(&format!("PUT {STORAGE}"), when, action)]
@@ -304,9 +304,7 @@ fn a_signal_ends_a_stalled_upload_at_once() {
         let started = Arc::clone(&started);
         Arc::new(move |stage, seen: &Seen| {
             if stage == Stage::Received && seen.is_storage {
-                let process = started.lock().unwrap().unwrap().to_string();
-                let sent = Command::new("sh").args(["-c", r#"kill -s INT "$0""#, &process]).status();
-                assert!(sent.unwrap().success());
+                support::signal(started.lock().unwrap().unwrap(), "INT");
             }
         })
     };

@@ -13,7 +13,7 @@ use ctxtune::rehearsal::{Seen, Stage};
 use serde_json::Value;
 
 use crate::service::{rule, status};
-use crate::support::{Outcome, Rehearsal, program};
+use crate::support::{self, Outcome, Rehearsal, program};
 
 /// A job of this many seconds that ends like this, submitted.
 fn scene(job_seconds: f64, outcome: End) -> (Rehearsal, String) {
@@ -203,9 +203,7 @@ fn a_signal_while_watching_leaves_the_job_alone() {
                 let is_watched = stage == Stage::Acted && seen.path.ends_with("/events");
                 // `None` once it has its signal, and while the job is still being submitted.
                 let Some(process) = watching.lock().unwrap().filter(|_| is_watched) else { return };
-                let process = process.to_string();
-                let sent = Command::new("sh").args(["-c", r#"kill -s "$0" "$1""#, name, &process]).status();
-                assert!(sent.unwrap().success());
+                support::signal(process, name);
             })
         };
         let script = Script { job_seconds: 1000.0, verdict_seconds: 0.0, ..Script::default() };
