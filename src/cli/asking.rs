@@ -26,6 +26,7 @@ use crate::prepare::template::Template;
 use crate::together::chat::{Chat, INFERENCE_URL, Usage};
 use crate::together::{self, BaseUrl};
 use crate::tune::ledger::Run;
+use crate::tune::model::REFERENCE;
 
 /// An answer takes longer than a call of the API: it is written while we wait.
 const TIMEOUTS: Timeouts = Timeouts {
@@ -36,9 +37,6 @@ const TIMEOUTS: Timeouts = Timeouts {
 
 /// LiteLLM's name for the service before a model's name; the service itself does not know it.
 const PREFIX: &str = "together_ai/";
-
-/// What a base model ends in that can be tuned but not deployed at the service.
-const REFERENCE: &str = "-Reference";
 
 /// A model at a server.
 pub struct Target {

@@ -1,8 +1,8 @@
 //! Questions for one model, and the directory that their answers go to: looked over, agreed to, asked.
 //!
 //! Separate from the commands, so that whoever asks about many stories pays for each once and alike. The
-//! order is the promise: what is finished is found first; then somebody agrees to
-//! the rest; then it is asked. What was paid for is on the disk before it is counted.
+//! order is the promise: what is finished is found first; then somebody agrees to the rest; then it is
+//! asked. What was paid for is on the disk before it is counted.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -17,6 +17,7 @@ use crate::cli::consent::{Spending, ask};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, counted, grouped, printable};
 use crate::cli::service::Notices;
+use crate::clock::Clock;
 use crate::generate::ask::Asker;
 use crate::generate::budget::Spent;
 use crate::generate::file::Output;
@@ -25,7 +26,7 @@ use crate::generate::pace::Pace;
 use crate::generate::question::Questions;
 use crate::generate::request::Delivery;
 use crate::lock::OutputLock;
-use crate::prepare;
+use crate::prepare::{self, Watch};
 
 /// Lines of progress, where nothing is redrawn, are so far apart.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -58,6 +59,21 @@ impl Room {
         let lock = OutputLock::acquire(dir)?;
         let output = Output::open(dir).map_err(cannot_write)?;
         Ok(Room { dir: dir.to_owned(), output, _lock: lock })
+    }
+}
+
+/// Stops a listing at a signal; there is nothing to draw.
+pub struct StopOnly<'c>(pub &'c dyn Clock);
+
+impl Watch for StopOnly<'_> {
+    fn listed(&self, _: u64) {}
+
+    fn converted(&self, _: u64, _: u64, _: u64) {}
+
+    fn publishing(&self, _: &str) {}
+
+    fn is_stopped(&self) -> bool {
+        self.0.is_stopped()
     }
 }
 

@@ -8,18 +8,14 @@ use serde_json::Map;
 
 use crate::cli::args::GenerateArgs;
 use crate::cli::asking::Setup;
-use crate::cli::batch::{Batch, Ran, Room, agree};
+use crate::cli::batch::{Batch, Ran, Room, StopOnly, agree};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::generate::{COMMAND, sources};
 use crate::cli::report::{Terminal, grouped, printable};
-use crate::clock::Clock;
 use crate::generate::many::{End, Error, Retry};
 use crate::generate::question::Questions;
-use crate::prepare::Watch;
 use crate::prepare::records::Records;
-
-/// What compressed sources and standard input may unpack to, together.
-const MAX_SPOOL_BYTES: u64 = 64 << 30;
+use crate::prepare::source::DEFAULT_SPOOL_BYTES;
 
 /// Runs the command.
 pub fn run(args: &GenerateArgs, setup: &Setup, dir: &Path, terminal: &mut Terminal) -> Exit {
@@ -53,28 +49,13 @@ fn prepared(
     let sources = sources(&args.inputs)?;
     let room = Room::open(dir)?;
     let stop = StopOnly(setup.service.clock.as_ref());
-    let listed = Records::list_beside(&sources, dir, MAX_SPOOL_BYTES, &stop);
+    let listed = Records::list_beside(&sources, dir, DEFAULT_SPOOL_BYTES, &stop);
     let records = listed.map_err(|error| setup.service.explain(Error::from(error)))?;
     for passed in records.not_regular() {
         let key = crate::json::KeyText(&passed.key).to_json();
         terminal.warn(&printable(&format!("{key} is a {}, and is passed over", passed.kind)));
     }
     Ok((Questions::Records(records), room))
-}
-
-/// Stops a listing at a signal; there is nothing to draw.
-pub struct StopOnly<'c>(pub &'c dyn Clock);
-
-impl Watch for StopOnly<'_> {
-    fn listed(&self, _: u64) {}
-
-    fn converted(&self, _: u64, _: u64, _: u64) {}
-
-    fn publishing(&self, _: &str) {}
-
-    fn is_stopped(&self) -> bool {
-        self.0.is_stopped()
-    }
 }
 
 fn failure(batch: &Batch<'_>, dir: &Path, (ran, end): (&Ran, End)) -> Option<Failure> {

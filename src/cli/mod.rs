@@ -152,14 +152,8 @@ impl Signals {
     fn catch() -> std::io::Result<Signals> {
         use signal_hook::consts::{SIGINT, SIGTERM};
         let signals = Signals::default();
-        let kinds = [
-            (SIGINT, Exit::Interrupted, &signals.interrupt),
-            (SIGTERM, Exit::Terminated, &signals.terminate),
-        ];
-        for (signal, exit, flag) in kinds {
-            signal_hook::flag::register_conditional_shutdown(signal, exit as i32, Arc::clone(flag))?;
-            signal_hook::flag::register(signal, Arc::clone(flag))?;
-        }
+        catch(SIGINT, Exit::Interrupted, &signals.interrupt)?;
+        catch(SIGTERM, Exit::Terminated, &signals.terminate)?;
         #[cfg(unix)]
         signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
         Ok(signals)
@@ -173,10 +167,7 @@ impl Signals {
     pub fn catch_hang_up(&self) -> std::io::Result<()> {
         #[cfg(target_os = "linux")]
         if !ignores_hang_up() {
-            use signal_hook::consts::SIGHUP;
-            let (exit, flag) = (Exit::Terminated as i32, &self.terminate);
-            signal_hook::flag::register_conditional_shutdown(SIGHUP, exit, Arc::clone(flag))?;
-            signal_hook::flag::register(SIGHUP, Arc::clone(flag))?;
+            catch(signal_hook::consts::SIGHUP, Exit::Terminated, &self.terminate)?;
         }
         Ok(())
     }
@@ -190,6 +181,12 @@ impl Signals {
     pub fn exit(&self) -> Exit {
         if self.terminate.load(Ordering::Relaxed) { Exit::Terminated } else { Exit::Interrupted }
     }
+}
+
+/// Lets `signal` raise `flag`, and end the process where that is up already.
+fn catch(signal: i32, exit: Exit, flag: &Arc<AtomicBool>) -> std::io::Result<()> {
+    signal_hook::flag::register_conditional_shutdown(signal, exit as i32, Arc::clone(flag))?;
+    signal_hook::flag::register(signal, Arc::clone(flag)).map(|_| ())
 }
 
 /// Whether this process was started to ignore SIGHUP, which the system tells as the lowest bit of a mask.

@@ -24,6 +24,7 @@ use crate::cli::wandb_run::{Log, OnStop};
 use crate::cli::watch::{Lines, Several, dollars, event, one_line, steps};
 use crate::together::job::{Ending, Job, JobId, last_error};
 use crate::tune::ledger::Run;
+use crate::tune::model::REFERENCE;
 use crate::tune::monitor::{BUDGET, Cause, Finished, MonitorError, MonitorOptions, Screen, monitor};
 use crate::tune::progress::Progress;
 
@@ -234,7 +235,7 @@ fn say_model(service: &Service, job: &Job, terminal: &Terminal) {
         return;
     }
     terminal.label("next", &format!("ctxtune download {} --adapter", job.id));
-    let is_reference = job.model().is_some_and(|model| model.ends_with("-Reference"));
+    let is_reference = job.model().is_some_and(|model| model.ends_with(REFERENCE));
     let how = if is_reference {
         "its base model cannot be deployed at Together: serve what you downloaded".to_owned()
     } else {

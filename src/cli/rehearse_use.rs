@@ -18,9 +18,7 @@ use crate::cli::score_models::{self, Answered};
 use crate::cli::submit::Steps;
 use crate::rehearsal::Server;
 use crate::tune::ledger::Run;
-
-/// What a base model ends in that can be tuned but not asked.
-const REFERENCE: &str = "-Reference";
+use crate::tune::model::REFERENCE;
 
 /// Records that are asked about at most.
 const MOST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(19);

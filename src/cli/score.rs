@@ -19,6 +19,7 @@ use crate::cli::report::{LongList, Terminal, printable};
 use crate::cli::score_models::{self, Answered};
 use crate::cli::scoreboard::{coverage, notes, references, table};
 use crate::json::KeyText;
+use crate::prepare::source::{DEFAULT_RECORD_BYTES, DEFAULT_SPOOL_BYTES};
 use crate::score::agreement::Tally;
 use crate::score::answer::{Answer, Status};
 use crate::score::gold::Form;
@@ -27,12 +28,6 @@ use crate::score::report::{Pairs, RecordReport, Report, SetReport, Total};
 use crate::score::{Options, Watch, score};
 
 const COMMAND: &str = "score";
-
-/// The largest record read, as `prepare` takes it unless told otherwise.
-const MAX_RECORD_BYTES: usize = 64 << 20;
-
-/// What a compressed source may unpack to, likewise.
-pub const MAX_SPOOL_BYTES: u64 = 64 << 30;
 
 /// Keys of a kind that are named, unless all are asked for.
 const NAMED: usize = 5;
@@ -108,8 +103,8 @@ fn subject(args: &ScoreArgs, answered: &Answered) -> Subject {
             seed: args.seed,
             resamples: args.resamples,
             threads: args.threads.unwrap_or(cores),
-            max_record_bytes: MAX_RECORD_BYTES,
-            max_spool_bytes: MAX_SPOOL_BYTES,
+            max_record_bytes: DEFAULT_RECORD_BYTES,
+            max_spool_bytes: DEFAULT_SPOOL_BYTES,
         },
         names,
         asked: if has_asked { answered.documents.clone().into() } else { Value::Null },

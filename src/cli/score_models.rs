@@ -12,10 +12,9 @@ use serde_json::Value;
 use crate::cli::Signals;
 use crate::cli::args::{RemoteArgs, ScoreArgs};
 use crate::cli::asking::{Choice, Sampling, Setup, budget};
-use crate::cli::batch::{Batch, Room, agree};
+use crate::cli::batch::{Batch, Room, StopOnly, agree};
 use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::generate_many::StopOnly;
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
 use crate::generate::budget::Budget;
@@ -24,6 +23,7 @@ use crate::generate::many::{End, Retry};
 use crate::generate::question::Questions;
 use crate::manifest::Manifest;
 use crate::prepare::prepared::{PreparedError, Validation};
+use crate::prepare::source::DEFAULT_SPOOL_BYTES;
 
 /// The directory of answers in a prepared one.
 const GENERATED: &str = "generated";
@@ -131,7 +131,7 @@ fn questions((args, val): (&ScoreArgs, &Path), setup: &Setup) -> Result<Question
     let manifest = Manifest::read(val)?;
     let stop = StopOnly(setup.service.clock.as_ref());
     let limit = args.limit.map(std::num::NonZeroUsize::get);
-    let listed = Validation::list((val, &manifest), limit, crate::cli::score::MAX_SPOOL_BYTES, &stop);
+    let listed = Validation::list((val, &manifest), limit, DEFAULT_SPOOL_BYTES, &stop);
     listed.map(Questions::Validation).map_err(|error| match error {
         PreparedError::Records(crate::prepare::Error::Interrupted) => {
             setup.service.explain(crate::clock::Stopped)

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{Bytes, ConfigError, ConfigFile};
 use crate::prepare::group::GroupBy;
 use crate::prepare::reject::RejectLimit;
-use crate::prepare::source::{Source, SourceKind};
+use crate::prepare::source::{DEFAULT_RECORD_BYTES, DEFAULT_SPOOL_BYTES, Source, SourceKind};
 use crate::prepare::split::Ratio;
 use crate::prepare::template::Template;
 use crate::prepare::{Durability, Options, Purpose};
@@ -129,12 +129,12 @@ impl PrepareChoices {
     /// # Errors
     /// When no corpus was named, a value is out of bounds, or the template cannot be used.
     pub fn resolve(self, purpose: Purpose, cores: NonZeroUsize) -> Result<Options, ConfigError> {
-        let Bytes(max_record_bytes) = self.max_record_bytes.unwrap_or(Bytes(64 << 20));
+        let Bytes(max_record_bytes) = self.max_record_bytes.unwrap_or(Bytes(DEFAULT_RECORD_BYTES as u64));
         if max_record_bytes == 0 || max_record_bytes > MAX_RECORD_BYTES {
             let reason = format!("{max_record_bytes} bytes; it is from 1 byte to 1GiB");
             return Err(ConfigError::Value { key: "max_record_bytes", place: String::new(), reason });
         }
-        let Bytes(max_spool_bytes) = self.max_spool_bytes.unwrap_or(Bytes(64 << 30));
+        let Bytes(max_spool_bytes) = self.max_spool_bytes.unwrap_or(Bytes(DEFAULT_SPOOL_BYTES));
         let sources = sources(self.sources, self.files_from.as_deref())?;
         Ok(Options {
             prefixes_keys: sources.iter().filter(|source| source.kind != SourceKind::Record).count() > 1,

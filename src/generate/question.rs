@@ -11,10 +11,8 @@ use crate::prepare::example::{Example, Message};
 use crate::prepare::prepared::Validation;
 use crate::prepare::records::{RecordReader, Records};
 use crate::prepare::reject::Code;
+use crate::prepare::source::DEFAULT_RECORD_BYTES;
 use crate::prepare::template::Template;
-
-/// The largest record that is read, in bytes, inclusive.
-const MAX_RECORD_BYTES: usize = 64 << 20;
 
 /// Where questions come from.
 #[derive(Debug)]
@@ -84,7 +82,7 @@ impl Questions {
             Questions::Records(records) => (records, position),
             Questions::Validation(side) => (&side.lines, side.keys[position].1),
         };
-        let mut reader = RecordReader::new(records, MAX_RECORD_BYTES);
+        let mut reader = RecordReader::new(records, DEFAULT_RECORD_BYTES);
         let read = match (self, reader.bytes(position)?) {
             (Questions::Records(_), Ok(bytes)) => Story::read(bytes),
             (Questions::Validation(_), Ok(line)) => return Ok(of_line(line, template)),

@@ -5,6 +5,12 @@
 
 use std::path::{Path, PathBuf};
 
+/// The largest record that is read unless somebody says otherwise, in bytes, inclusive.
+pub const DEFAULT_RECORD_BYTES: usize = 64 << 20;
+
+/// What compressed sources and standard input may unpack to, together, unless somebody says otherwise.
+pub const DEFAULT_SPOOL_BYTES: u64 = 64 << 30;
+
 /// Where records come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {

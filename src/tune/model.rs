@@ -6,7 +6,7 @@ use crate::tune::limits::nearest;
 use crate::tune::parameters::{Parameters, SEED_MODEL};
 
 /// What a base model ends in that can be tuned but not deployed at the service.
-const REFERENCE: &str = "-Reference";
+pub const REFERENCE: &str = "-Reference";
 
 /// Why there is no model to tune.
 #[derive(Debug, thiserror::Error)]
