@@ -23,6 +23,7 @@ use crate::together::hardware::{Catalogue, Config, configs};
 use crate::together::job::{Ending, Job};
 use crate::together::jobs;
 use crate::tune::deploy::{DeployError, Placed, name_of};
+use crate::tune::model::REFERENCE;
 use crate::tune::monitor::spoken;
 
 const COMMAND: &str = "deploy";
@@ -76,11 +77,7 @@ impl Plan {
     /// Whether it costs money already, so that going on spends nothing new.
     fn is_running(&self) -> bool {
         let found = self.found.as_ref().map(|placed| &placed.deployment);
-        found.is_some_and(|deployment| {
-            deployment.state.is_billed()
-                && deployment.state.as_str() != "stopping"
-                && !deployment.is_scaled_down()
-        })
+        found.is_some_and(|deployment| deployment.is_up())
     }
 }
 
@@ -163,7 +160,7 @@ fn plan(args: &DeployArgs, signals: &Signals, terminal: &Terminal) -> Result<Pla
 /// The object of the job's model, where there is one that can be deployed.
 fn deployable(job: &Job) -> Result<String, Failure> {
     let id = &job.id;
-    if let Some(base) = job.model().filter(|base| base.ends_with("-Reference")) {
+    if let Some(base) = job.model().filter(|base| base.ends_with(REFERENCE)) {
         let message = format!(
             "the job {id} tuned {base}, and what is tuned from a -Reference model cannot be deployed at Together"
         );

@@ -18,7 +18,6 @@ use crate::cli::service::Service;
 use crate::cli::table::{Align, Cell, Table};
 use crate::cli::watch::one_line;
 use crate::together::endpoints::{self, Deployment, Endpoint, Project};
-use crate::together::hardware::Catalogue;
 use crate::together::job::JobId;
 use crate::tune::deploy::{Down, Reach, bring_down, is_ours, name_of};
 
@@ -52,13 +51,14 @@ pub struct Running {
 }
 
 /// What of `endpoints` costs money.
-fn running(endpoints: &[Endpoint], catalogue: &Catalogue) -> Vec<Running> {
+fn running(service: &Service, endpoints: &[Endpoint]) -> Vec<Running> {
+    let catalogue = endpoints::prices(&service.together, endpoints);
     let of_endpoint = |endpoint: &Endpoint| {
         let billed = endpoint.deployments.iter().filter(|deployment| deployment.state.is_billed());
         let running = |deployment: &Deployment| Running {
             endpoint: endpoint.clone(),
             deployment: deployment.clone(),
-            dollars_a_minute: deployment.dollars_a_minute(catalogue),
+            dollars_a_minute: deployment.dollars_a_minute(&catalogue),
         };
         billed.map(running).collect::<Vec<_>>()
     };
@@ -67,33 +67,32 @@ fn running(endpoints: &[Endpoint], catalogue: &Catalogue) -> Vec<Running> {
 
 /// What runs, for commands that are about something else: nothing where it cannot be known at once.
 pub fn glance(service: &Service, project: Option<Project>) -> Option<Vec<Running>> {
-    let (endpoints, catalogue) = endpoints::glance(&service.together, project).ok()??;
-    Some(running(&endpoints, &catalogue))
+    let endpoints = endpoints::glance(&service.together, project).ok()??;
+    Some(running(service, &endpoints))
 }
 
 /// The name under which the model of a job answers now, if a deployment of ours runs it: nothing where that
 /// cannot be known at once.
 pub fn callable_name(service: &Service, job: &JobId) -> Option<String> {
-    let (endpoints, _) = endpoints::glance(&service.together, None).ok()??;
+    let endpoints = endpoints::glance(&service.together, None).ok()??;
     let name = name_of(job);
-    let answers = |endpoint: &&Endpoint| {
-        let is_it = |one: &&Deployment| one.bare_name() == name && one.state.is_ready();
-        let found = endpoint.deployments.iter().find(is_it);
-        found.is_some_and(|one| endpoint.split.iter().any(|(id, weight)| *id == one.id && *weight > 0.0))
-    };
-    endpoints.iter().find(answers).map(|endpoint| endpoint.name.clone())
+    let is_it = |one: &Deployment| one.bare_name() == name && one.state.is_ready();
+    endpoints.iter().find(|endpoint| endpoint.asked().any(is_it)).map(|endpoint| endpoint.name.clone())
 }
 
 /// The weights behind a name that requests give, if that is an endpoint's: the models of the deployments
 /// that answer. Nothing where that cannot be known at once.
 pub fn weights(service: &Service, model: &str) -> Option<String> {
-    let (endpoints, _) = endpoints::glance(&service.together, None).ok()??;
+    let endpoints = endpoints::glance(&service.together, None).ok()??;
     let endpoint = endpoints.iter().find(|endpoint| endpoint.name == model)?;
-    let is_asked = |one: &&Deployment| endpoint.split.iter().any(|(id, part)| *id == one.id && *part > 0.0);
-    let asked = endpoint.deployments.iter().filter(is_asked);
-    let mut models: Vec<&str> = asked.map(|one| one.model.as_deref()).collect::<Option<_>>()?;
+    let mut models: Vec<&str> = endpoint.asked().map(|one| one.model.as_deref()).collect::<Option<_>>()?;
     models.sort_unstable();
     (!models.is_empty()).then(|| models.join(" "))
+}
+
+/// Says that a deployment was brought down.
+pub fn say_stopped(name: &str, terminal: &Terminal) {
+    terminal.label("stopped", &format!("{}: it is given no machines any more", one_line(name)));
 }
 
 /// What `doctor` finds in what runs.
@@ -191,9 +190,7 @@ fn list(args: &EndpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Exi
         let service = Service::open(&args.remote, signals, terminal)?;
         let project = project(&service)?;
         let all = endpoints::list(&service.together, &project).map_err(|error| service.explain(error))?;
-        let has_price = all.iter().any(endpoints::is_running);
-        let catalogue = if has_price { Catalogue::look_up(&service.together) } else { Catalogue::default() };
-        Ok(running(&all, &catalogue))
+        Ok(running(&service, &all))
     };
     let listed: Vec<Running> = match look() {
         Ok(listed) => listed,
@@ -244,9 +241,7 @@ fn try_stop(
         let message = format!("there is no endpoint `{name}`");
         Failure::new(Exit::Usage, "no_endpoint", message, "`ctxtune endpoints` lists what runs")
     })?;
-    let mut tell = |name: &str| {
-        terminal.label("stopped", &format!("{}: it is given no machines any more", one_line(name)));
-    };
+    let mut tell = |name: &str| say_stopped(name, terminal);
     let down = bring_down(&service.together, &project, (&endpoint, reach), &mut tell);
     Ok((endpoint, down.map_err(|error| service.explain(error))?))
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::cli::Signals;
 use crate::cli::args::RemoteArgs;
-use crate::cli::endpoints::a_minute;
+use crate::cli::endpoints::{a_minute, say_stopped};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::Terminal;
 use crate::cli::service::Service;
@@ -76,7 +76,7 @@ impl Hold<'_> {
         terminal.say(&format!("stopping {} (a second signal leaves it as it is)", self.name));
         let error = match self.last_words(known, terminal) {
             Ok(true) => {
-                terminal.label("stopped", &format!("{}: it is given no machines any more", self.name));
+                say_stopped(self.name, terminal);
                 return (failure, Left::Stopped);
             }
             Ok(false) => {
@@ -142,9 +142,7 @@ impl Hold<'_> {
 
     /// Stops it, as often as it takes: what runs costs money.
     fn stop(&self, placed: &Placed, terminal: &Terminal) -> Result<(), (Failure, Left)> {
-        let mut tell = |name: &str| {
-            terminal.label("stopped", &format!("{}: it is given no machines any more", one_line(name)));
-        };
+        let mut tell = |name: &str| say_stopped(name, terminal);
         let together = &self.service.together;
         let mut left = TRIES;
         loop {

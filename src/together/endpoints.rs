@@ -79,6 +79,12 @@ impl Endpoint {
     pub fn bare_name(&self) -> &str {
         bare(&self.name)
     }
+
+    /// The deployments that its requests go to.
+    pub fn asked(&self) -> impl Iterator<Item = &Deployment> {
+        let is_asked = |one: &&Deployment| self.split.iter().any(|(id, part)| *id == one.id && *part > 0.0);
+        self.deployments.iter().filter(is_asked)
+    }
 }
 
 /// A model on machines.
@@ -139,6 +145,16 @@ impl Deployment {
     /// Whether it is asked to have no machines at all.
     pub fn is_scaled_down(&self) -> bool {
         self.bounds == Some((0, 0))
+    }
+
+    /// Whether it has machines, or may have, and nobody has asked for none.
+    pub fn is_wanted(&self) -> bool {
+        self.state.is_billed() && !self.is_scaled_down()
+    }
+
+    /// The same, and it is not on its way down for another reason.
+    pub fn is_up(&self) -> bool {
+        self.is_wanted() && self.state.as_str() != "stopping"
     }
 
     /// Dollars a minute of all its machines, where the catalogue knows them.
@@ -211,33 +227,31 @@ pub fn list(together: &Together, project: &Project) -> Result<Vec<Endpoint>, Err
     read_list(together, project, Tries::Many)
 }
 
-/// The endpoints and the catalogue of prices, asked for once each: for commands that are about
-/// something else. Nothing where the service knows no endpoints, or no project.
+/// The endpoints, asked for once: for commands that are about something else. Nothing where the service
+/// knows no endpoints, or no project.
 ///
 /// # Errors
 /// When there is no answer, or it is no list.
-pub fn glance(
-    together: &Together,
-    project: Option<Project>,
-) -> Result<Option<(Vec<Endpoint>, Catalogue)>, Error> {
+pub fn glance(together: &Together, project: Option<Project>) -> Result<Option<Vec<Endpoint>>, Error> {
     let project = match project {
         Some(project) => Some(project),
         None => Project::of(&together.identity(Tries::One)?),
     };
     let Some(project) = project else { return Ok(None) };
     match read_list(together, &project, Tries::One) {
-        Ok(endpoints) => {
-            let has_price = endpoints.iter().any(is_running);
-            let catalogue = if has_price { Catalogue::look_up(together) } else { Catalogue::default() };
-            Ok(Some((endpoints, catalogue)))
-        }
+        Ok(endpoints) => Ok(Some(endpoints)),
         Err(Error::Refused { status: 403 | 404, .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
+/// The prices of what runs: only where something does is the catalogue asked for.
+pub fn prices(together: &Together, endpoints: &[Endpoint]) -> Catalogue {
+    if endpoints.iter().any(is_running) { Catalogue::look_up(together) } else { Catalogue::default() }
+}
+
 /// Whether anything in `endpoint` costs money.
-pub fn is_running(endpoint: &Endpoint) -> bool {
+fn is_running(endpoint: &Endpoint) -> bool {
     endpoint.deployments.iter().any(|deployment| deployment.state.is_billed())
 }
 

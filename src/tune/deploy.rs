@@ -18,7 +18,7 @@ use crate::together::{self, Certainty, Together};
 pub const PREFIX: &str = "ctxtune-";
 
 /// How long a deployment may take until it answers.
-pub const PATIENCE: Duration = Duration::from_secs(30 * 60);
+const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// How long a deployment that is brought down may take until it can be removed.
 const LAST_PATIENCE: Duration = Duration::from_secs(5 * 60);
@@ -156,8 +156,8 @@ impl Deploying<'_> {
     /// What is deployed at `endpoint`, where no other model runs there.
     fn alone_at(&self, endpoint: &Endpoint) -> Result<Vec<Deployment>, DeployError> {
         let all = endpoints::deployments(self.together, self.project, &endpoint.id)?;
-        let is_other = |other: &&Deployment| other.bare_name() != self.name && other.state.is_billed();
-        if let Some(other) = all.iter().find(|other| is_other(other) && !other.is_scaled_down()) {
+        let is_other = |other: &&Deployment| other.bare_name() != self.name && other.is_wanted();
+        if let Some(other) = all.iter().find(is_other) {
             let (endpoint, other) = (self.endpoint.to_owned(), other.bare_name().to_owned());
             return Err(DeployError::Shared { endpoint, other });
         }
@@ -186,12 +186,10 @@ impl Deploying<'_> {
         if deployment.state.is_failed() {
             return Err(self.failed(&deployment));
         }
-        let is_down =
-            deployment.is_scaled_down() || ["stopping", "stopped"].contains(&deployment.state.as_str());
-        let deployment = if is_down {
-            endpoints::scale(self.together, self.project, (&endpoint.id, &deployment.id), 1)?
-        } else {
+        let deployment = if deployment.is_up() {
             deployment
+        } else {
+            endpoints::scale(self.together, self.project, (&endpoint.id, &deployment.id), 1)?
         };
         Ok(Placed { endpoint, deployment, is_new })
     }
@@ -318,7 +316,7 @@ impl Deploying<'_> {
             }
             self.clock().wait(left.min(LOOK))?;
             match endpoints::deployment(self.together, self.project, ids) {
-                Ok(now) if now.is_scaled_down() || !now.state.is_billed() => return Ok(true),
+                Ok(now) if !now.is_wanted() => return Ok(true),
                 Err(error) if error.status() == Some(404) => return Ok(true),
                 // That it cannot be looked at says nothing about it: the time goes on.
                 _ => {}
@@ -382,7 +380,7 @@ pub fn bring_down(
     let all = endpoints::deployments(together, project, &endpoint.id)?;
     let (chosen, others): (Vec<Deployment>, Vec<Deployment>) =
         all.into_iter().partition(|deployment| reach == Reach::All || is_ours(deployment));
-    let is_running = |deployment: &&Deployment| deployment.state.is_billed() && !deployment.is_scaled_down();
+    let is_running = |deployment: &&Deployment| deployment.is_wanted();
     let names = |deployment: &Deployment| deployment.bare_name().to_owned();
     let mut down = Down { left: others.iter().filter(is_running).map(names).collect(), ..Down::default() };
     let mut failure = None;
