@@ -464,7 +464,8 @@ fn who_asks_the_model_is_told_what_runs() {
     rehearsal.dir.write("stories.jsonl", "{\"story\": \"Mia left. Noah ran.\"}\n");
     let one = ["generate", "Mia left. Noah ran.", "--model", "rehearsal/contexts"];
     let many = ["generate", "stories.jsonl", "-o", "gen", "--model", "rehearsal/contexts", "--yes"];
-    for arguments in [&one[..], &many[..]] {
+    let score = ["score", "--models", "rehearsal/contexts", "--val", "out", "--yes"];
+    for arguments in [&one[..], &many[..], &score[..]] {
         let asked = rehearsal.ctxtune(arguments).expect(0);
         let said = "running   rehearsal/contexts is ready, at $0.0600 a minute ($3.60 an hour)\n\
                     stop      ctxtune endpoints stop contexts\n";
