@@ -9,6 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// The manifest's file name in an output directory.
 pub const FILE_NAME: &str = "manifest.json";
@@ -151,10 +152,26 @@ pub struct Side {
     pub records: u64,
     /// Bytes of all shards.
     pub bytes: u64,
-    /// SHA-256 of the shards joined.
+    /// What [`side_digest`] makes of the shards.
     pub sha256: String,
     /// The shards in order.
     pub shards: Vec<Shard>,
+}
+
+/// The digest of a side: the SHA-256 of its file where it is one file, else the SHA-256 of the digests of
+/// its shards in order, each in lower-case hexadecimal and followed by a newline.
+///
+/// It needs the digests alone, so that it can be computed where no machine has all shards.
+pub fn side_digest(shards: &[Shard]) -> String {
+    if let [only] = shards {
+        return only.sha256.clone();
+    }
+    let mut hasher = Sha256::new();
+    for shard in shards {
+        hasher.update(&shard.sha256);
+        hasher.update(b"\n");
+    }
+    Hex(&hasher.finalize()).to_string()
 }
 
 /// One file of examples.
@@ -257,5 +274,23 @@ impl Manifest {
     pub fn file_names(&self) -> Vec<&str> {
         let shards = self.sides().flat_map(|(_, side)| &side.shards).map(|shard| shard.file.as_str());
         shards.chain(self.files.keys().map(String::as_str)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(digests: &[&str], expected: &str) {
+        let shard =
+            |sha256: &&str| Shard { file: String::new(), records: 1, bytes: 1, sha256: (*sha256).to_owned() };
+        assert_eq!(side_digest(&digests.iter().map(shard).collect::<Vec<_>>()), expected);
+    }
+
+    #[test]
+    fn the_digest_of_a_side_needs_the_digests_of_its_shards_alone() {
+        check(&["aa"], "aa");
+        // printf 'aa\nbb\n' | sha256sum
+        check(&["aa", "bb"], "329d670e59ead1543a2d36865895972560bc434204c5f4a0c8219005dd312719");
     }
 }

@@ -12,6 +12,7 @@ use crate::cli::plan;
 use crate::cli::report::Terminal;
 use crate::cli::service::base_url;
 use crate::cli::submit::Order;
+use crate::clock::Clock;
 use crate::manifest::Manifest;
 use crate::together::jobs::Limits;
 use crate::tune::limits::{rows, settle};
@@ -29,8 +30,13 @@ pub struct Unsent {
 /// The requests of `order`, in their order.
 ///
 /// # Errors
-/// When the directory is not prepared, or a value cannot be sent whatever the model.
-pub fn requests(order: &Order, remote: &RemoteArgs, terminal: &Terminal) -> Result<Vec<Unsent>, Failure> {
+/// When the directory is not prepared or has changed since, or a value cannot be sent whatever the model.
+pub fn requests(
+    order: &Order,
+    remote: &RemoteArgs,
+    clock: &dyn Clock,
+    terminal: &Terminal,
+) -> Result<Vec<Unsent>, Failure> {
     let manifest = Manifest::read(&order.out)?;
     // What only the service knows is not enforced here.
     let limits = Limits::read("the model", &json!({}));
@@ -52,8 +58,9 @@ pub fn requests(order: &Order, remote: &RemoteArgs, terminal: &Terminal) -> Resu
     ];
     for side in sides(&order.out, &manifest) {
         let id = format!("<id of {}>", side.name);
+        let checksum = side.checksum(clock)?;
         let form = json!({
-            "purpose": "fine-tune", "file_name": side.name, "file_type": "jsonl", "checksum": side.sha256,
+            "purpose": "fine-tune", "file_name": side.name, "file_type": "jsonl", "checksum": checksum,
         });
         if side.bytes() > MULTIPART_THRESHOLD {
             requests.push(api("POST", origin, "/v1/files/multipart/initiate", form));

@@ -170,6 +170,9 @@ impl From<UploadError> for Failure {
             UploadError::Read { .. } => {
                 (Exit::Failed, "read", "check the file's permissions and the disk it is on")
             }
+            UploadError::Changed { .. } => {
+                (Exit::Data, "changed", "prepare the directory again, and leave its files as they are")
+            }
             UploadError::TooLarge { .. } => (Exit::Data, "file_too_large", "prepare fewer records"),
             UploadError::Invalid { .. } => (
                 Exit::Data,

@@ -11,6 +11,7 @@ use crate::cli::Signals;
 use crate::cli::agent::{Agency, wait_for_lock};
 use crate::cli::args::SubmitArgs;
 use crate::cli::check::verify;
+use crate::cli::clock::SystemClock;
 use crate::cli::consent::{Spending, ask};
 use crate::cli::dry_run;
 use crate::cli::environment::Environment;
@@ -103,8 +104,9 @@ pub struct Submitted {
 pub fn run(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
     let environment = Environment::read(args.config_path.as_deref(), terminal);
     if args.dry_run {
+        let clock = SystemClock::new(signals.clone(), 1.0);
         return match order(args, &environment, terminal)
-            .and_then(|order| dry_run::requests(&order, &args.remote, terminal))
+            .and_then(|order| dry_run::requests(&order, &args.remote, &clock, terminal))
         {
             Ok(requests) => dry_run::show(&requests, terminal),
             Err(failure) => terminal.fail(COMMAND, &failure, Map::new()),

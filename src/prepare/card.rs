@@ -20,6 +20,12 @@ pub fn card(manifest: &Manifest) -> String {
     let rows: String = named(manifest)
         .map(|(split, side)| format!("| {split} | {} | {} | `{}` |\n", side.records, side.bytes, side.sha256))
         .collect();
+    let is_whole = manifest.sides().all(|(_, side)| side.shards.len() == 1);
+    let digest = if is_whole {
+        "SHA-256 of the shards joined"
+    } else {
+        "SHA-256 of the file, or of its shards' digests"
+    };
     let grouping = match (&manifest.options.group_by, &manifest.grouping) {
         (Some(by), Some(grouping)) => format!(
             "No group (by {by}) lies on both sides: {} of {} groups train.\n",
@@ -31,7 +37,7 @@ pub fn card(manifest: &Manifest) -> String {
         "---\n{configs}---\n\n\
          # Socialized contexts as training data\n\n\
          Made by `ctxtune prepare`; [manifest.json](manifest.json) holds every option, count and digest.\n\n\
-         | split | records | bytes | SHA-256 of the shards joined |\n|---|---|---|---|\n{rows}\n\
+         | split | records | bytes | {digest} |\n|---|---|---|---|\n{rows}\n\
          Each line is one chat example, `{{\"messages\": [{{\"role\": …, \"content\": …}}, …]}}`, in the layout of the \
          template `{template}`. [keys.tsv](keys.tsv) names the source record of each line, \
          [rejects.jsonl](rejects.jsonl) what was refused and why.\n\n\

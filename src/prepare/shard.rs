@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::manifest::{Hex, Shard, Side};
+use crate::manifest::{Hex, Shard, Side, side_digest};
 
 /// A rewind reads at most about this much (twice that in very large files).
 const SNAPSHOT_SPACING: u64 = 4 << 20;
@@ -93,8 +93,8 @@ pub struct SideWriter {
     shards: Vec<StagedShard>,
     /// The last shard's file.
     file: Option<File>,
-    /// The digest of the shards joined, where there can be more than one.
-    whole: Option<RewindableDigest>,
+    /// Whether names number the shards.
+    is_sharded: bool,
     records: u64,
 }
 
@@ -108,7 +108,7 @@ impl SideWriter {
             shard_records: shard_records.unwrap_or(u64::MAX),
             shards: Vec::new(),
             file: None,
-            whole: shard_records.map(|_| RewindableDigest::new()),
+            is_sharded: shard_records.is_some(),
             records: 0,
         }
     }
@@ -157,9 +157,6 @@ impl SideWriter {
         file.write_all(bytes).map_err(|error| (shard.path.clone(), error))?;
         shard.records += records;
         shard.digest.update(bytes);
-        if let Some(whole) = &mut self.whole {
-            whole.update(bytes);
-        }
         Ok(())
     }
 
@@ -180,38 +177,15 @@ impl SideWriter {
             take(&lines.next().map_err(failed)?)?;
         }
         let kept = lines.start + lines.buffer.len() as u64;
-        let removed = shard.digest.length - kept;
         file.set_len(kept).map_err(failed)?;
         shard.digest.rewind(kept, |start, end, state| hash_range(file, start, end, state)).map_err(failed)?;
         file.seek(SeekFrom::End(0)).map_err(failed)?;
         shard.records -= count;
         self.records -= count;
-        let is_empty = shard.records == 0;
-        self.rewind_whole(removed)?;
-        if is_empty {
+        if shard.records == 0 {
             self.drop_last_shard()?;
         }
         Ok(count)
-    }
-
-    fn rewind_whole(&mut self, removed: u64) -> Result<(), FileError> {
-        let Some(whole) = &mut self.whole else { return Ok(()) };
-        let mut failed_at = PathBuf::new();
-        let shards = &self.shards;
-        let result = whole.rewind(whole.length - removed, |start, _, state| {
-            let mut offset = 0;
-            for shard in shards {
-                let end = offset + shard.digest.length;
-                if end > start {
-                    failed_at.clone_from(&shard.path);
-                    let mut file = File::open(&shard.path)?;
-                    hash_range(&mut file, start.saturating_sub(offset), shard.digest.length, state)?;
-                }
-                offset = end;
-            }
-            Ok(())
-        });
-        result.map_err(|error| (failed_at, error))
     }
 
     fn drop_last_shard(&mut self) -> Result<(), FileError> {
@@ -234,31 +208,27 @@ impl SideWriter {
     pub fn finish(mut self) -> Result<Side, FileError> {
         self.file = None;
         let count = self.shards.len();
-        let mut side = Side {
-            records: self.records,
-            bytes: self.shards.iter().map(|shard| shard.digest.length).sum(),
-            sha256: self
-                .whole
-                .as_ref()
-                .or(self.shards.first().map(|shard| &shard.digest))
-                .map_or_else(|| RewindableDigest::new().hex(), RewindableDigest::hex),
-            shards: Vec::with_capacity(count),
-        };
+        let mut shards = Vec::with_capacity(count);
         for (index, shard) in self.shards.iter().enumerate() {
-            let file = match self.whole {
-                Some(_) => format!("{}-{index:05}-of-{count:05}.jsonl", self.name),
-                None => format!("{}.jsonl", self.name),
+            let file = match self.is_sharded {
+                true => format!("{}-{index:05}-of-{count:05}.jsonl", self.name),
+                false => format!("{}.jsonl", self.name),
             };
             let renamed = shard.path.with_file_name(&file);
             std::fs::rename(&shard.path, renamed).map_err(|error| (shard.path.clone(), error))?;
-            side.shards.push(Shard {
+            shards.push(Shard {
                 file,
                 records: shard.records,
                 bytes: shard.digest.length,
                 sha256: shard.digest.hex(),
             });
         }
-        Ok(side)
+        Ok(Side {
+            records: self.records,
+            bytes: shards.iter().map(|shard| shard.bytes).sum(),
+            sha256: side_digest(&shards),
+            shards,
+        })
     }
 }
 
@@ -371,7 +341,7 @@ mod tests {
                 joined.extend_from_slice(&bytes);
             }
             assert_eq!(String::from_utf8(joined).unwrap(), expected.concat());
-            assert_eq!(side.sha256, Hex(&Sha256::digest(expected.concat())).to_string());
+            assert_eq!(side.sha256, side_digest(&side.shards));
         }
     }
 

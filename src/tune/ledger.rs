@@ -80,7 +80,7 @@ pub enum UploadState {
 pub struct UploadRecord {
     /// Whose it is.
     pub account: Account,
-    /// SHA-256 of its bytes.
+    /// The side's digest as the manifest has it.
     pub sha256: String,
     /// Its size.
     pub bytes: u64,

@@ -58,6 +58,12 @@ pub enum UploadError {
         /// What the system said.
         source: io::Error,
     },
+    /// A shard is not the one that the manifest names.
+    #[error("`{path}` is not what the manifest says: it has changed since it was checked")]
+    Changed {
+        /// The shard.
+        path: PathBuf,
+    },
     /// More than the service takes.
     #[error("`{name}` has {bytes} bytes, and the service takes {MOST_BYTES}")]
     TooLarge {
@@ -110,8 +116,10 @@ pub struct SideFile {
     pub name: String,
     /// Where its bytes are.
     pub body: FileBody,
-    /// SHA-256 of all of them.
+    /// What the ledger knows it by: a side's digest, or the SHA-256 of a single file.
     pub sha256: String,
+    /// The SHA-256 of each part of the body, as the manifest says.
+    part_sha256: Vec<String>,
     /// Lines of `keys.tsv` that belong to it, if it was prepared: directory and side.
     pub keys: Option<(PathBuf, &'static str)>,
 }
@@ -120,6 +128,29 @@ impl SideFile {
     /// Its size in bytes.
     pub fn bytes(&self) -> u64 {
         self.body.len()
+    }
+
+    /// SHA-256 of all its bytes, which the service compares. Of several shards nobody knows it before: they
+    /// are read, and each is held against the manifest on the way.
+    ///
+    /// # Errors
+    /// When a shard cannot be read or has changed, or somebody asked to stop.
+    pub fn checksum(&self, clock: &dyn Clock) -> Result<String, UploadError> {
+        let ([_, _, ..], shards) = (self.body.parts.as_slice(), &self.part_sha256) else {
+            return Ok(self.sha256.clone());
+        };
+        let mut joined = Sha256::new();
+        for (part, expected) in self.body.parts.iter().zip(shards) {
+            let mut own = Sha256::new();
+            read_blocks(&part.path, clock, |block| {
+                own.update(block);
+                joined.update(block);
+            })?;
+            if Hex(&own.finalize()).to_string() != *expected {
+                return Err(UploadError::Changed { path: part.path.clone() });
+            }
+        }
+        Ok(Hex(&joined.finalize()).to_string())
     }
 }
 
@@ -133,6 +164,7 @@ pub fn sides(out: &Path, manifest: &Manifest) -> Vec<SideFile> {
             name: format!("{side_name}.jsonl"),
             body: FileBody { parts: side.shards.iter().map(part).collect() },
             sha256: side.sha256.clone(),
+            part_sha256: side.shards.iter().map(|shard| shard.sha256.clone()).collect(),
             keys: Some((out.to_owned(), side_name)),
         }
     };
@@ -144,31 +176,39 @@ pub fn sides(out: &Path, manifest: &Manifest) -> Vec<SideFile> {
 /// # Errors
 /// When it cannot be read, or somebody asked to stop.
 pub fn loose_file(path: &Path, clock: &dyn Clock) -> Result<SideFile, UploadError> {
-    let failed = |source| UploadError::Read { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(failed)?;
     let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
     let mut bytes = 0;
-    loop {
-        if clock.is_stopped() {
-            return Err(Stopped.into());
-        }
-        let read = match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(failed(error)),
-        };
-        hasher.update(&buffer[..read]);
-        bytes += read as u64;
-    }
+    read_blocks(path, clock, |block| {
+        hasher.update(block);
+        bytes += block.len() as u64;
+    })?;
+    let sha256 = Hex(&hasher.finalize()).to_string();
     Ok(SideFile {
         label: path.to_string_lossy().into_owned(),
         name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         body: FileBody { parts: vec![Part { path: path.to_owned(), start: 0, len: bytes }] },
-        sha256: Hex(&hasher.finalize()).to_string(),
+        part_sha256: vec![sha256.clone()],
+        sha256,
         keys: None,
     })
+}
+
+/// Hands every block of the file at `path` to `take`.
+fn read_blocks(path: &Path, clock: &dyn Clock, mut take: impl FnMut(&[u8])) -> Result<(), UploadError> {
+    let failed = |source| UploadError::Read { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(failed)?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        if clock.is_stopped() {
+            return Err(Stopped.into());
+        }
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(read) => take(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
 }
 
 /// How an upload goes on, for those who watch.
@@ -281,9 +321,10 @@ impl Uploader<'_> {
     /// The whole hand-off, three times at the most.
     fn hand_over(&self, side: &SideFile, mut ledger: Option<&mut Uploads>) -> Result<FileId, UploadError> {
         let mut wait = BACKOFF;
+        let checksum = side.checksum(self.clock())?;
         for left in (0..TRIES).rev() {
             (self.tell)(Step::Begun);
-            let error = match self.hand_over_once(side, ledger.as_deref_mut()) {
+            let error = match self.hand_over_once(side, &checksum, ledger.as_deref_mut()) {
                 Ok(file_id) => return Ok(file_id),
                 Err(UploadError::Api { source, .. }) if left > 0 && is_worth_another_try(&source) => source,
                 Err(error) => return Err(error),
@@ -299,10 +340,11 @@ impl Uploader<'_> {
     fn hand_over_once(
         &self,
         side: &SideFile,
+        checksum: &str,
         mut ledger: Option<&mut Uploads>,
     ) -> Result<FileId, UploadError> {
         let progress = |bytes| (self.tell)(Step::Sent(bytes));
-        let upload = Upload { name: &side.name, body: &side.body, sha256: &side.sha256, progress: &progress };
+        let upload = Upload { name: &side.name, body: &side.body, sha256: checksum, progress: &progress };
         let mut unwritten = Ok(());
         let handed_over = if side.bytes() > self.multipart_threshold {
             let mut begun = |upload_id: &str, file_id: &FileId| {

@@ -138,7 +138,7 @@ fn an_edited_manifest_is_found() {
     let sum = "out/manifest.json:- manifest_sum -";
     let changed = format!("{FIRST}:- changed_file -");
     check(&|manifest| manifest["train"]["sha256"] = "0".repeat(64).into(), &[sum]);
-    check(&|manifest| manifest["train"]["shards"][0]["sha256"] = "0".repeat(64).into(), &[&changed]);
+    check(&|manifest| manifest["train"]["shards"][0]["sha256"] = "0".repeat(64).into(), &[sum, &changed]);
     check(&|manifest| manifest["train"]["bytes"] = 1.into(), &[sum]);
     check(&|manifest| manifest["counts"]["accepted"] = 61.into(), &[sum]);
     let counted = format!("{FIRST}:- record_count -");

@@ -150,15 +150,57 @@ fn shards_are_one_file_at_the_service() {
     assert!(manifest["train"]["shards"].as_array().unwrap().len() > 3);
     rehearsal.fail(put(When::Nth(vec![1]), Action::ResetAfterPercent(60.0)));
     let run = rehearsal.ctxtune(["upload", "out", "--json"]).expect(0).json();
+    let announced = rehearsal.requests(&format!("POST {FILES}"));
     for (side, puts) in [("train", 1), ("val", 2)] {
         let body = &rehearsal.requests(&format!("PUT {STORAGE}"))[puts].body;
         let digest: String = Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(digest, manifest[side]["sha256"], "{side}");
+        // The service compares the joined bytes; the manifest's digest is that of the shards' digests.
+        assert!(String::from_utf8_lossy(&announced[puts].body).contains(&digest), "{side}");
+        let is_one = manifest[side]["shards"].as_array().unwrap().len() == 1;
+        assert_eq!(digest == manifest[side]["sha256"], is_one, "{side}");
         let upload = &run["uploads"][puts - 1];
         assert_eq!((&upload["label"], &upload["sha256"]), (&json!(side), &manifest[side]["sha256"]));
     }
     assert_eq!(rehearsal.files().len(), 2);
+    // The ledger knows them by the manifest's digest: nothing is read or announced again.
+    rehearsal.ctxtune(["upload", "out"]).expect(0);
+    assert_eq!(rehearsal.requests(&format!("POST {FILES}")).len(), announced.len());
     rehearsal.check_protocol();
+}
+
+#[test]
+fn the_same_records_in_shards_and_in_one_file_are_one_file_at_the_service() {
+    let rehearsal = Rehearsal::new();
+    rehearsal.dir.corpus(40).prepare(&["--shard-records=7"]).expect(0);
+    let sharded = rehearsal.ctxtune(["upload", "out"]).expect(0);
+    rehearsal.dir.ctxtune(["prepare", "corpus", "-o", "whole", "--no-sync"]).expect(0);
+    let whole = rehearsal.ctxtune(["upload", "whole"]).expect(0);
+    assert_eq!(sharded.stdout, whole.stdout);
+    assert_eq!(rehearsal.files().len(), 2);
+}
+
+#[test]
+fn a_shard_that_changes_between_the_check_and_the_upload_is_not_sent() {
+    let place = Arc::new(Mutex::new(None::<std::path::PathBuf>));
+    let watch = {
+        let place = Arc::clone(&place);
+        Arc::new(move |stage, seen: &Seen| {
+            // The first request comes after the check.
+            if stage == Stage::Received && seen.path == "/v3/whoami" {
+                let Some(path) = place.lock().unwrap().take() else { return };
+                let text = std::fs::read_to_string(&path).unwrap();
+                std::fs::write(&path, text.replacen("opened", "closed", 1)).unwrap();
+            }
+        })
+    };
+    let rehearsal = Rehearsal::watched(Script { verdict_seconds: 0.0, ..Script::default() }, watch);
+    rehearsal.dir.corpus(40).prepare(&["--shard-records=7"]).expect(0);
+    let shard = rehearsal.dir.manifest()["train"]["shards"][1]["file"].as_str().unwrap().to_owned();
+    *place.lock().unwrap() = Some(rehearsal.dir.path("out").join(&shard));
+    let run = rehearsal.ctxtune(["upload", "out", "--json"]).expect(3);
+    assert_eq!(run.json()["error"]["code"], "changed");
+    assert!(run.stderr.contains(&shard), "{}", run.stderr);
+    assert_eq!(rehearsal.requests("POST /").len(), 0);
 }
 
 #[test]
