@@ -1,5 +1,9 @@
 //! The name of every environment variable this program reads. Only `cli` reads them.
 
+/// What the names of variables about services begin with. A line of `.env` with such a name that is not
+/// understood stops a command: without it another service, or another key, would be taken.
+pub const SERVICES: [&str; 4] = ["TOGETHER_", "WANDB_", "OPENAI_", "HF_"];
+
 /// Any value but the empty one turns colour off; see <https://no-color.org>.
 pub const NO_COLOR: &str = "NO_COLOR";
 

@@ -56,7 +56,14 @@ pub fn run(args: &DoctorArgs, signals: &Signals, terminal: &mut Terminal) -> Exi
 }
 
 fn examine(args: &DoctorArgs, signals: &Signals, findings: &mut Findings<'_>) -> Result<(), Stopped> {
-    let environment = Environment::read(args.config_path.as_deref(), findings.terminal());
+    let environment = match Environment::read(args.config_path.as_deref(), findings.terminal()) {
+        Ok(environment) => environment,
+        // Which service would be asked is not known, so none is.
+        Err(failure) => {
+            findings.add("dotenv", Finding::of(failure));
+            return Ok(());
+        }
+    };
     findings.add("base_url", place(args, &environment));
     findings.add("proxy", way(args, &environment));
     findings.add("certificates", certificates(&environment));

@@ -35,7 +35,7 @@ pub fn requests(
     order: &Order,
     remote: &RemoteArgs,
     clock: &dyn Clock,
-    terminal: &Terminal,
+    environment: &Environment,
 ) -> Result<Vec<Unsent>, Failure> {
     let manifest = Manifest::read(&order.out)?;
     // What only the service knows is not enforced here.
@@ -43,7 +43,7 @@ pub fn requests(
     let has_val = manifest.val.is_some();
     let settled = settle(order.parameters.clone(), &limits, has_val);
     plan::refuse(&rows(&settled, &limits, has_val), &limits)?;
-    let base = base_url(remote, &Environment::read(None, terminal))?;
+    let base = base_url(remote, environment)?;
     let origin = base.origin();
     let origin = origin.as_str();
     let model = match &order.parameters.from_checkpoint {

@@ -1,14 +1,16 @@
 //! The environment as this program sees it: the process's variables over those of `.env` files.
 //!
 //! Read once into a map that is passed on; nothing is exported. A rehearsal makes one of its own,
-//! so that it cannot see a real key. No value is ever shown, not even of a line that cannot be read.
+//! so that it cannot see a real key. No value is ever shown, not even of a line that is not understood.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
-use crate::cli::report::Terminal;
+use crate::cli::dotenv;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::report::{Terminal, printable};
 use crate::env;
 
 /// Variables with where they come from.
@@ -20,17 +22,22 @@ pub struct Environment {
 
 impl Environment {
     /// The process's variables, then `.env` of the working directory, then the one beside the
-    /// configuration file. A `.env` that cannot be read, or that others can read, is warned about.
-    pub fn read(config_path: Option<&Path>, terminal: &Terminal) -> Environment {
-        #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
-        let process = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
+    /// configuration file. A `.env` that others can read, and lines that are not understood, are warned about.
+    ///
+    /// # Errors
+    /// When what cannot be read may name another service or another key than would be taken without it.
+    pub fn read(config_path: Option<&Path>, terminal: &Terminal) -> Result<Environment, Failure> {
+        let process = process_variables()?;
         let mut places = vec![PathBuf::from(".env")];
         let beside = config_path.and_then(Path::parent).filter(|dir| !dir.as_os_str().is_empty());
-        places.extend(beside.map(|dir| dir.join(".env")));
-        let files = places.into_iter().filter_map(|path| Some((path.clone(), read_file(&path, terminal)?)));
-        Environment { process, files: files.collect() }
+        places.extend(beside.map(|dir| dir.join(".env")).filter(|path| !is_same_file(path, &places[0])));
+        let mut files = Vec::new();
+        for path in places {
+            if let Some(variables) = read_file(&path, &process, terminal)? {
+                files.push((path, variables));
+            }
+        }
+        Ok(Environment { process, files })
     }
 
     /// These variables, and of the process's only those that say which characters a terminal can show.
@@ -109,34 +116,74 @@ fn locales() -> impl Iterator<Item = (&'static str, String)> {
     env::LOCALES.into_iter().filter_map(move |name| Some((name, value(name)?)))
 }
 
-fn read_file(path: &Path, terminal: &Terminal) -> Option<BTreeMap<String, String>> {
-    let shown = path.display();
-    let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-    warn_if_others_read(path, &metadata, terminal);
-    let lines = match dotenvy::from_path_iter(path) {
-        Ok(lines) => lines,
-        Err(_) => {
-            terminal.warn(&format!("`{shown}` cannot be read, and is left out"));
-            return None;
-        }
-    };
+/// The variables of the process whose names and values are text.
+fn process_variables() -> Result<BTreeMap<String, String>, Failure> {
     let mut variables = BTreeMap::new();
-    for (index, line) in lines.enumerate() {
-        match line {
-            Ok((name, value)) => {
-                variables.insert(name, value);
+    #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+    let all = std::env::vars_os();
+    for (name, value) in all {
+        let Ok(name) = name.into_string() else { continue };
+        match value.into_string() {
+            Ok(value) => _ = variables.insert(name, value),
+            Err(_) if env::SERVICES.iter().any(|service| name.starts_with(service)) => {
+                let message = format!("the value of {name} in the environment is not UTF-8");
+                return Err(Failure::new(Exit::Usage, "environment", message, "set it again, or unset it"));
             }
-            // The line may hold a key: it is counted, not shown.
-            Err(_) => {
-                terminal.warn(&format!(
-                    "`{shown}` cannot be read from its {}. variable on: write `NAME=\"value\"`",
-                    index + 1
-                ));
-                break;
-            }
+            Err(_) => {}
         }
     }
-    Some(variables)
+    Ok(variables)
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let whole = |path: &Path| std::fs::canonicalize(path).ok();
+    whole(one).is_some_and(|one| Some(one) == whole(other))
+}
+
+/// The variables of the file at `path`; nothing where there is no file.
+fn read_file(
+    path: &Path,
+    process: &BTreeMap<String, String>,
+    terminal: &Terminal,
+) -> Result<Option<BTreeMap<String, String>>, Failure> {
+    let shown = path.display();
+    let Some(metadata) = std::fs::metadata(path).ok().filter(|metadata| is_readable(metadata.file_type()))
+    else {
+        return Ok(None);
+    };
+    warn_if_others_read(path, &metadata, terminal);
+    let failed = |message: String, hint: &str| Failure::new(Exit::Usage, "dotenv", message, hint);
+    let bytes = std::fs::read(path).map_err(|error| {
+        let hint =
+            "it may name the service and its key: give yourself permission to read it, or run elsewhere";
+        failed(format!("cannot read `{shown}`: {error}"), hint)
+    })?;
+    let dotenv = dotenv::read(&bytes, process)
+        .ok_or_else(|| failed(format!("`{shown}` is not UTF-8 text"), "save it as UTF-8, not as UTF-16"))?;
+    // A line may hold a key: its number is shown, and nothing of it.
+    for skipped in &dotenv.skipped {
+        let line = skipped.line;
+        if skipped.names_service {
+            let services = env::SERVICES.join(", ");
+            return Err(failed(
+                format!("`{shown}:{line}` is not understood and contains a name with {services}"),
+                "write the line as NAME=\"value\": without it another service or key would be used",
+            ));
+        }
+        terminal.warn(&printable(&format!(
+            "`{shown}:{line}` is not understood and skipped: write it as NAME=\"value\""
+        )));
+    }
+    Ok(Some(dotenv.variables))
+}
+
+/// A file, or a FIFO: some managers of passwords serve `.env` as one. A directory is somebody's virtual environment.
+fn is_readable(kind: std::fs::FileType) -> bool {
+    #[cfg(unix)]
+    if std::os::unix::fs::FileTypeExt::is_fifo(&kind) {
+        return true;
+    }
+    kind.is_file()
 }
 
 #[cfg(unix)]

@@ -29,7 +29,10 @@ const CONFIG_PLACES: [&str; 2] = ["finetune_config.yaml", "training/finetune_con
 /// Runs the command.
 pub fn run(args: &FinetuneArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
     let config_path = args.corpus.config_path.clone().or_else(find_config);
-    let environment = Environment::read(config_path.as_deref(), terminal);
+    let environment = match Environment::read(config_path.as_deref(), terminal) {
+        Ok(environment) => environment,
+        Err(failure) => return terminal.fail("finetune", &failure, Map::new()),
+    };
     let run = Run { command: "finetune", config_path: config_path.as_deref(), environment, signals };
     finetune(args, run, terminal)
 }

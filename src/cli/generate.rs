@@ -51,7 +51,7 @@ fn setup(
     signals: &Signals,
     terminal: &Terminal,
 ) -> Result<Setup, Failure> {
-    let environment = Environment::read(None, terminal);
+    let environment = Environment::read(None, terminal)?;
     let base_url = &args.asking.base_url;
     let service = Service::new(&RemoteArgs { base_url: base_url.clone() }, environment, signals, terminal)?;
     let choice = Choice {

@@ -29,6 +29,7 @@ mod consent;
 pub mod curve;
 mod deploy;
 mod doctor;
+pub mod dotenv;
 mod download;
 mod dry_run;
 mod endpoints;

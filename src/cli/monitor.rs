@@ -13,7 +13,6 @@ use crate::cli::block::Block;
 use crate::cli::canvas::Canvas;
 use crate::cli::chart::Charset;
 use crate::cli::curve::Curve;
-use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::ndjson::Ndjson;
 use crate::cli::report::{Terminal, printable};
@@ -56,9 +55,7 @@ pub struct Shown {
 
 /// Runs the command.
 pub fn run(args: &MonitorArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let environment = Environment::read(None, terminal);
-    let found = Service::new(&args.remote, environment, signals, terminal).and_then(|service| {
-        service.require_key()?;
+    let found = Service::open(&args.remote, signals, terminal).and_then(|service| {
         let job = service.job(args.target.as_deref())?;
         let wandb = wandb::resolve(&args.wandb, None, &service.environment, terminal)?;
         Ok((service, job, wandb))

@@ -35,8 +35,12 @@ const NAMED: usize = 5;
 /// Runs the command.
 pub fn run(args: &ScoreArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
     // Scoring files alone needs no variable, and warns of none.
-    let environment =
-        if args.models.is_empty() { Environment::locale() } else { Environment::read(None, terminal) };
+    let read =
+        if args.models.is_empty() { Ok(Environment::locale()) } else { Environment::read(None, terminal) };
+    let environment = match read {
+        Ok(environment) => environment,
+        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
+    };
     let mut answered = Answered::default();
     let asked = args.val.as_deref().map_or(Ok(()), |val| {
         score_models::ask((args, val), (&environment, signals), &mut answered, terminal)

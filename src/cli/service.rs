@@ -102,7 +102,7 @@ impl Service {
     /// # Errors
     /// When the URL or a proxy cannot be used, or there is no key.
     pub fn open(args: &RemoteArgs, signals: &Signals, terminal: &Terminal) -> Result<Service, Failure> {
-        let environment = Environment::read(None, terminal);
+        let environment = Environment::read(None, terminal)?;
         let service = Service::new(args, environment, signals, terminal)?;
         service.require_key()?;
         Ok(service)

@@ -102,17 +102,18 @@ pub struct Submitted {
 
 /// Runs the command.
 pub fn run(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let environment = Environment::read(args.config_path.as_deref(), terminal);
+    let ordered = Environment::read(args.config_path.as_deref(), terminal)
+        .and_then(|environment| Ok((order(args, &environment, terminal)?, environment)));
     if args.dry_run {
         let clock = SystemClock::new(signals.clone(), 1.0);
-        return match order(args, &environment, terminal)
-            .and_then(|order| dry_run::requests(&order, &args.remote, &clock, terminal))
-        {
+        let requests = ordered
+            .and_then(|(order, environment)| dry_run::requests(&order, &args.remote, &clock, &environment));
+        return match requests {
             Ok(requests) => dry_run::show(&requests, terminal),
             Err(failure) => terminal.fail(COMMAND, &failure, Map::new()),
         };
     }
-    let submitted = order(args, &environment, terminal).and_then(|order| {
+    let submitted = ordered.and_then(|(order, environment)| {
         let service = Service::new(&args.remote, environment, signals, terminal)?;
         let (wandb, out) = (order.wandb.clone(), order.out.clone());
         let mut submitted = submit(&service, order, terminal)?;

@@ -140,7 +140,7 @@ fn run_sweep(args: &SweepRunArgs, signals: &Signals, terminal: &mut Terminal) ->
     let sweep = Sweep::read(&args.file)?;
     check_metric(&sweep)?;
     let setting = setting(args)?;
-    let environment = Environment::read(args.corpus.config_path.as_deref(), terminal);
+    let environment = Environment::read(args.corpus.config_path.as_deref(), terminal)?;
     let chosen = wandb::resolve(&args.wandb, setting.config.as_ref(), &environment, terminal)?;
     let is_suggested = matches!(chosen.way, Way::Online { .. });
     let (values, count) = if is_suggested {

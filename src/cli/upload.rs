@@ -48,7 +48,7 @@ fn upload(
     signals: &Signals,
     terminal: &Terminal,
 ) -> Result<(Vec<Uploaded>, Account), Failure> {
-    let environment = Environment::read(None, terminal);
+    let environment = Environment::read(None, terminal)?;
     let service = Service::new(&args.remote, environment, signals, terminal)?;
     verify(&args.paths, None, signals, terminal)?;
     let account = service.account()?;

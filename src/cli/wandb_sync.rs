@@ -70,7 +70,7 @@ fn sync_all(
     signals: &Signals,
     (synced, terminal): (&mut Vec<Synced>, &Terminal),
 ) -> Result<(), Failure> {
-    let environment = Environment::read(None, terminal);
+    let environment = Environment::read(None, terminal)?;
     let dir = dir(args, &environment)?;
     let states = known(&dir).map_err(|error| {
         let message = format!("cannot read `{}`: {error}", dir.display());

@@ -22,6 +22,7 @@ mod deploy;
 mod determinism;
 mod differential;
 mod doctor;
+mod dotenv;
 mod every_request;
 #[cfg(target_os = "linux")]
 mod faults;
