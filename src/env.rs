@@ -13,6 +13,9 @@ pub const TOGETHER_API_KEY: &str = "TOGETHER_API_KEY";
 /// The API, with or without `/v1`; also in `.env`.
 pub const TOGETHER_BASE_URL: &str = "TOGETHER_BASE_URL";
 
+/// Where `tg login` leaves its OAuth credentials, which are no key.
+pub const TOGETHER_CREDENTIALS_PATH: &str = "TOGETHER_CREDENTIALS_PATH";
+
 /// Further headers of every API call: `Name: value`, one a line.
 pub const TOGETHER_CUSTOM_HEADERS: &str = "TOGETHER_CUSTOM_HEADERS";
 
@@ -81,6 +84,9 @@ pub const NETRC: &str = "NETRC";
 
 /// Where the list of started jobs is kept, under `ctxtune/`.
 pub const XDG_STATE_HOME: &str = "XDG_STATE_HOME";
+
+/// The directory of settings, in whose `together/` those credentials are without the variable for them.
+pub const XDG_CONFIG_HOME: &str = "XDG_CONFIG_HOME";
 
 /// The home directory: where state is kept without the variable above.
 pub const HOME: &str = "HOME";

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cli::args::AskingArgs;
+use crate::cli::Signals;
+use crate::cli::args::{AskingArgs, RemoteArgs};
 use crate::cli::endpoints;
+use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
@@ -72,7 +74,8 @@ impl Choice<'_> {
         let client = service.client(TIMEOUTS, terminal)?;
         let base = service.together.base().clone();
         let chat = if self.base_url.is_some() {
-            Chat::new(client, base.clone(), foreign_key(service, &base)?, Vec::new())
+            let key = foreign_key(service, &base)?;
+            Chat::new(client, base, key, Vec::new())
         } else {
             service.require_key()?;
             let job = run.as_ref().and_then(|run| run.job.as_ref()).filter(|_| self.model.is_none());
@@ -81,7 +84,7 @@ impl Choice<'_> {
             let own = BaseUrl::parse(INFERENCE_URL).map_err(|error| {
                 Failure::new(Exit::Failed, "base_url", error, "name a server with --base-url")
             })?;
-            let key = service.environment.secret(env::TOGETHER_API_KEY);
+            let key = service.environment.key(env::TOGETHER_API_KEY)?;
             Chat::new(client, if is_moved { base } else { own }, key, service.custom_headers())
         };
         Ok(Target { chat, is_foreign: self.base_url.is_some(), model, run })
@@ -195,6 +198,22 @@ pub struct Setup {
     pub budget: Arc<Budget>,
 }
 
+/// The server that is asked: the one that `--base-url` names, else Together.
+///
+/// # Errors
+/// When its URL, its key or a proxy cannot be used.
+pub fn server(
+    asking: &AskingArgs,
+    environment: Environment,
+    signals: &Signals,
+    terminal: &Terminal,
+) -> Result<Service, Failure> {
+    match &asking.base_url {
+        Some(url) => Service::other(url, environment, signals, terminal),
+        None => Service::new(&RemoteArgs { base_url: None }, environment, signals, terminal),
+    }
+}
+
 /// What all that is asked may cost.
 ///
 /// # Errors
@@ -241,6 +260,17 @@ impl Setup {
         self.target.say(&self.service, terminal);
         terminal.label("template", &format!("{} ({})", self.template.name, self.template_place));
     }
+
+    /// Warns where stories and answers go over plain http to another machine: once a command.
+    pub fn warn_if_in_clear(&self, terminal: &Terminal) {
+        let base = self.target.chat.base();
+        if base.is_in_clear() {
+            terminal.warn(&printable(&format!(
+                "{} is not this machine, and http is not encrypted: stories and answers can be read on the way",
+                base.origin()
+            )));
+        }
+    }
 }
 
 /// The refusal to send a request that could cost more than is allowed.
@@ -281,7 +311,7 @@ fn foreign_key(service: &Service, base: &BaseUrl) -> Result<Option<secrecy::Secr
         let hint = format!("unset {}, or set it to that server's own key", env::OPENAI_API_KEY);
         return Err(Failure::new(Exit::Usage, "foreign_key", message, hint));
     }
-    Ok(environment.secret(env::OPENAI_API_KEY))
+    environment.key(env::OPENAI_API_KEY)
 }
 
 impl Target {

@@ -10,6 +10,7 @@ use secrecy::SecretString;
 
 use crate::cli::dotenv;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::key;
 use crate::cli::report::{Terminal, printable};
 use crate::env;
 
@@ -61,9 +62,13 @@ impl Environment {
         self.find(name).map(|(value, _)| value)
     }
 
-    /// The value of `name` as a secret.
-    pub fn secret(&self, name: &str) -> Option<SecretString> {
-        self.get(name).map(|value| SecretString::from(value.trim().to_owned()))
+    /// The key that `name` holds, without the white space around it.
+    ///
+    /// # Errors
+    /// When it cannot be a key.
+    pub fn key(&self, name: &str) -> Result<Option<SecretString>, Failure> {
+        let found = self.get(name).zip(self.place(name));
+        found.map(|(value, place)| key::checked(value, &format!("{name} of {place}"))).transpose()
     }
 
     /// Where `name` has its value from, for people.

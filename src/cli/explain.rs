@@ -1,6 +1,7 @@
 //! Errors of the service and of submission as the terminal shows them: exit code, name, what to do.
 
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::key;
 use crate::clock::Stopped;
 use crate::env::{TOGETHER_API_KEY, TOGETHER_BASE_URL};
 use crate::http;
@@ -28,7 +29,7 @@ impl From<together::Error> for Failure {
         match &error {
             Error::NoKey => Failure::new(
                 Exit::Key,
-                "no_key",
+                key::NO_KEY,
                 format!("{TOGETHER_API_KEY} environment variable not set"),
                 format!(
                     "export {TOGETHER_API_KEY}=\"your-together-api-key\", or add {TOGETHER_API_KEY}=… to `.env`"

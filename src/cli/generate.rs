@@ -9,13 +9,12 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::cli::Signals;
-use crate::cli::args::{GenerateArgs, RemoteArgs};
-use crate::cli::asking::{Choice, Sampling, Setup, budget, dollars, over_budget, usage_value};
+use crate::cli::args::GenerateArgs;
+use crate::cli::asking::{Choice, Sampling, Setup, budget, dollars, over_budget, server, usage_value};
 use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::generate_many;
 use crate::cli::report::{Terminal, printable};
-use crate::cli::service::Service;
 use crate::generate::ask::{Asker, Effort, Outcome, Show, most_tokens};
 use crate::generate::budget::Budget;
 use crate::generate::pace::Pace;
@@ -53,7 +52,7 @@ fn setup(
 ) -> Result<Setup, Failure> {
     let environment = Environment::read(None, terminal)?;
     let base_url = &args.asking.base_url;
-    let service = Service::new(&RemoteArgs { base_url: base_url.clone() }, environment, signals, terminal)?;
+    let service = server(&args.asking, environment, signals, terminal)?;
     let choice = Choice {
         model: args.model.as_deref(),
         out: args.out.as_deref(),
@@ -63,6 +62,7 @@ fn setup(
     let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
     let setup = Setup::new(service, &choice, (&args.asking, sampling, budget), terminal)?;
     setup.say(terminal);
+    setup.warn_if_in_clear(terminal);
     Ok(setup)
 }
 

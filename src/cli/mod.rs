@@ -43,6 +43,7 @@ mod generate;
 mod generate_many;
 mod hold;
 mod jobs;
+mod key;
 mod machine;
 mod monitor;
 pub mod ndjson;

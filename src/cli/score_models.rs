@@ -10,13 +10,12 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::cli::Signals;
-use crate::cli::args::{RemoteArgs, ScoreArgs};
-use crate::cli::asking::{Choice, Sampling, Setup, budget};
+use crate::cli::args::ScoreArgs;
+use crate::cli::asking::{Choice, Sampling, Setup, budget, server};
 use crate::cli::batch::{Batch, Room, StopOnly, agree};
 use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, printable};
-use crate::cli::service::Service;
 use crate::generate::budget::Budget;
 use crate::generate::file::place;
 use crate::generate::many::{End, Retry};
@@ -65,6 +64,7 @@ pub fn ask(
     answered.example = place.map(|place| place.valid);
     let retry = if args.retry_invalid { Retry::Invalid } else { Retry::Nothing };
     let mut batches = Vec::new();
+    first.warn_if_in_clear(terminal);
     for (setup, dir) in setups.iter().zip(&answered.directories) {
         setup.say(terminal);
         batches.push(Batch::open(setup, &questions, (Room::open(dir)?, retry), terminal)?);
@@ -106,8 +106,7 @@ fn setups(
     let base_url = &args.asking.base_url;
     let mut setups: Vec<Setup> = Vec::new();
     for model in &args.models {
-        let remote = RemoteArgs { base_url: base_url.clone() };
-        let service = Service::new(&remote, environment.clone(), signals, terminal)?;
+        let service = server(&args.asking, environment.clone(), signals, terminal)?;
         let choice =
             Choice { model: Some(model), out: Some(val), template: None, base_url: base_url.as_deref() };
         let sampling = Sampling { temperature: 0.0, top_p: None, seed: Some(SEED) };

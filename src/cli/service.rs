@@ -4,20 +4,27 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use secrecy::SecretString;
+
 use crate::cli::Signals;
 use crate::cli::args::RemoteArgs;
 use crate::cli::canvas::Canvas;
 use crate::cli::clock::SystemClock;
 use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::key;
 use crate::cli::report::{Terminal, printable};
 use crate::clock::Clock;
 use crate::env;
 use crate::http::{self, Client, retry};
 use crate::together::job::JobId;
-use crate::together::{BaseUrl, DEFAULT_BASE_URL, Together};
+use crate::together::{BaseUrl, BaseUrlError, DEFAULT_BASE_URL, Together};
 use crate::tune::journal;
 use crate::tune::ledger::{Account, Run};
+
+/// How a base URL is written.
+const URL_HINT: &str =
+    "write it as https://host, with or without /v1; http only for this machine, where a key is sent";
 
 /// How long the service may take to list a job that it has accepted.
 const GRACE: Duration = Duration::from_secs(60);
@@ -64,7 +71,7 @@ impl Service {
     /// Reads where the service is and with which key, and connects to nothing yet.
     ///
     /// # Errors
-    /// When the URL or a proxy cannot be used.
+    /// When the URL or a proxy cannot be used, or the key is none.
     pub fn new(
         args: &RemoteArgs,
         environment: Environment,
@@ -72,13 +79,44 @@ impl Service {
         terminal: &Terminal,
     ) -> Result<Service, Failure> {
         let base = base_url(args, &environment)?;
+        let key = environment.key(env::TOGETHER_API_KEY)?;
+        let headers = custom_headers(environment.get(env::TOGETHER_CUSTOM_HEADERS).unwrap_or_default());
+        Service::at((base, key, headers), environment, signals, terminal)
+    }
+
+    /// Another server than Together, which gets neither its key nor its headers.
+    ///
+    /// # Errors
+    /// When the URL or a proxy cannot be used, or the key for it is none.
+    pub fn other(
+        url: &str,
+        environment: Environment,
+        signals: &Signals,
+        terminal: &Terminal,
+    ) -> Result<Service, Failure> {
+        let own = env::OPENAI_API_KEY;
+        let (base, hint) = match environment.key(own)? {
+            Some(_) => (BaseUrl::parse(url), format!("use https, or unset {own} to send no key to it")),
+            None => (BaseUrl::parse_keyless(url), URL_HINT.to_owned()),
+        };
+        let base = base.map_err(|error| {
+            let hint = if matches!(error, BaseUrlError::Insecure(_)) { hint } else { URL_HINT.to_owned() };
+            Failure::new(Exit::Usage, "base_url", format!("--base-url: {error}"), hint)
+        })?;
+        Service::at((base, None, Vec::new()), environment, signals, terminal)
+    }
+
+    fn at(
+        (base, key, headers): (BaseUrl, Option<SecretString>, Vec<(String, String)>),
+        environment: Environment,
+        signals: &Signals,
+        terminal: &Terminal,
+    ) -> Result<Service, Failure> {
         let scale = environment.number(env::CTXTUNE_TIME_SCALE).unwrap_or(1.0);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(signals.clone(), scale));
         let notices = Arc::new(Mutex::new(Notices::Said));
         let settings = settings(&environment, http::Timeouts::DEFAULT)?;
         let client = Client::new(settings, Arc::clone(&clock), teller(&notices, terminal));
-        let headers = custom_headers(environment.get(env::TOGETHER_CUSTOM_HEADERS).unwrap_or_default());
-        let key = environment.secret(env::TOGETHER_API_KEY);
         let together = Together::new(client, base, key, headers);
         Ok(Service { together, environment, signals: signals.clone(), clock, notices })
     }
@@ -134,7 +172,7 @@ impl Service {
     pub fn require_key(&self) -> Result<(), Failure> {
         match self.environment.get(env::TOGETHER_API_KEY) {
             Some(_) => Ok(()),
-            None => Err(crate::together::Error::NoKey.into()),
+            None => Err(key::missing(&self.environment)),
         }
     }
 
@@ -153,6 +191,9 @@ impl Service {
     /// An error as the terminal shows it; what a signal ended ends as the signal says.
     pub fn explain(&self, error: impl Into<Failure>) -> Failure {
         let mut failure = error.into();
+        if failure.code == key::NO_KEY {
+            return key::missing(&self.environment);
+        }
         if failure.exit == Exit::Interrupted {
             failure.exit = self.signals.exit();
         }
@@ -261,10 +302,8 @@ pub fn base_url(args: &RemoteArgs, environment: &Environment) -> Result<BaseUrl,
         (None, Some(url)) => (url, env::TOGETHER_BASE_URL.to_owned()),
         (None, None) => (DEFAULT_BASE_URL, String::new()),
     };
-    let base = BaseUrl::parse(url).map_err(|error| {
-        let hint = "write it as https://host, with or without /v1; http is for this machine only";
-        Failure::new(Exit::Usage, "base_url", format!("{place}: {error}"), hint)
-    })?;
+    let base = BaseUrl::parse(url)
+        .map_err(|error| Failure::new(Exit::Usage, "base_url", format!("{place}: {error}"), URL_HINT))?;
     refuse_strange_url(args, environment, &base)?;
     Ok(base)
 }

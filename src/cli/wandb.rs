@@ -2,7 +2,7 @@
 //!
 //! Separate from the logging: nothing here asks anybody. A key that cannot be used is said aloud and
 //! then not used, since no trouble with W&B may stop a job; only a key that is to be handed to
-//! somebody else, and is not there, is an error.
+//! somebody else, and is not there, is an error, and a text that cannot be a key.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use crate::cli::args::{By, WandbArgs};
 use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::key;
 use crate::cli::netrc;
 use crate::cli::report::{Terminal, printable};
 use crate::config::ConfigFile;
@@ -121,15 +122,9 @@ fn way(args: &WandbArgs, sources: &Sources<'_>, terminal: &Terminal) -> Result<W
             return Ok(Way::Off);
         }
     };
-    let found = match key(sources.environment, &base) {
-        Ok(found) => found,
-        Err(reason) if by == By::Together => return Err(unusable(&reason)),
-        Err(reason) => {
-            warn(&format!("W&B: {reason}; the job is not logged"));
-            return Ok(Way::Off);
-        }
+    let Some(FoundKey { key, place }) = key(sources.environment, &base)? else {
+        return no_key(args.wandb, terminal);
     };
-    let Some(FoundKey { key, place }) = found else { return no_key(args.wandb, terminal) };
     let app = sources.environment.get(env::WANDB_APP_URL).map(|url| url.trim_end_matches('/').to_owned());
     let settings = Settings { app: app.unwrap_or_else(|| app_url(&base)), base, key };
     Ok(match by {
@@ -171,19 +166,18 @@ fn base(sources: &Sources<'_>) -> Result<String, String> {
 /// The key for `base`: that of the environment, else the one that `wandb login` left.
 ///
 /// # Errors
-/// When there is one that cannot be meant.
-pub fn key(environment: &Environment, base: &str) -> Result<Option<FoundKey>, String> {
+/// When there is one that cannot be a key.
+pub fn key(environment: &Environment, base: &str) -> Result<Option<FoundKey>, Failure> {
     let name = env::WANDB_API_KEY;
-    if let (Some(key), Some(place)) = (environment.get(name), environment.place(name)) {
-        if key.trim() != key {
-            return Err(format!("the key in {name} of {place} has blanks around it"));
-        }
-        return Ok(Some(FoundKey { key: SecretString::from(key), place: format!("{place} ({name})") }));
+    if let (Some(key), Some(place)) = (environment.key(name)?, environment.place(name)) {
+        return Ok(Some(FoundKey { key, place: format!("{place} ({name})") }));
     }
     let host = base.split_once("://").map_or(base, |(_, host)| host);
     let host = host.split('/').next().unwrap_or_default();
-    Ok(netrc::find(environment, host)
-        .map(|(path, key)| FoundKey { key, place: format!("`{}`", path.display()) }))
+    let Some((path, key)) = netrc::find(environment, host) else { return Ok(None) };
+    let place = format!("`{}`", path.display());
+    let key = key::checked(key.expose_secret(), &format!("the key for {host} in {place}"))?;
+    Ok(Some(FoundKey { key, place }))
 }
 
 impl Chosen {

@@ -1,7 +1,7 @@
 //! Where the API is, and which other places a client may be sent to.
 //!
 //! Pure text. Separate because three promises rest on it: the key goes to one origin only,
-//! nothing leaves the machine without TLS, and a base URL is understood however it is
+//! and to another machine only with TLS, and a base URL is understood however it is
 //! written.
 
 use std::fmt;
@@ -31,7 +31,7 @@ pub enum BaseUrlError {
     #[error("the base URL {0} may have no query and no fragment")]
     Query(String),
     /// The key would travel in the clear.
-    #[error("the base URL {0} must begin with https://: only this machine may be asked without TLS")]
+    #[error("the base URL {0} must begin with https://: a key is sent over plain http to this machine only")]
     Insecure(String),
 }
 
@@ -41,6 +41,15 @@ impl BaseUrl {
     /// # Errors
     /// When it is no URL, or the key must not be sent there.
     pub fn parse(text: &str) -> Result<BaseUrl, BaseUrlError> {
+        let base = BaseUrl::parse_keyless(text)?;
+        if base.is_in_clear() { Err(BaseUrlError::Insecure(base.0)) } else { Ok(base) }
+    }
+
+    /// The same for a server that gets no key: plain http to any host is allowed.
+    ///
+    /// # Errors
+    /// When it is no URL.
+    pub fn parse_keyless(text: &str) -> Result<BaseUrl, BaseUrlError> {
         let text = text.trim();
         if text.contains('@') {
             return Err(BaseUrlError::UserInfo);
@@ -50,9 +59,6 @@ impl BaseUrl {
             return Err(BaseUrlError::Query(bare.to_owned()));
         }
         let origin = Origin::of(text).ok_or_else(|| BaseUrlError::Unreadable(text.to_owned()))?;
-        if !origin.is_secure() && !origin.is_loopback() {
-            return Err(BaseUrlError::Insecure(text.to_owned()));
-        }
         let path_at = text.find("://").map_or(0, |at| at + 3);
         let path_at = text[path_at..].find('/').map_or(text.len(), |at| path_at + at);
         let path = text[path_at..].trim_end_matches('/');
@@ -73,6 +79,11 @@ impl BaseUrl {
     /// Whether the API is on this machine.
     pub fn is_loopback(&self) -> bool {
         Origin::of(&self.0).is_some_and(|origin| origin.is_loopback())
+    }
+
+    /// Whether what is sent there can be read on the way: over plain http to another machine.
+    pub fn is_in_clear(&self) -> bool {
+        Origin::of(&self.0).is_none_or(|origin| !origin.is_secure() && !origin.is_loopback())
     }
 
     /// Whether `url` may know the key.
@@ -200,6 +211,21 @@ mod tests {
         for text in ["", "api.together.ai", "ftp://api.together.ai", "https://", "https://a:b/", "/v1"] {
             assert!(matches!(check(text), BaseUrlError::Unreadable(_)), "{text}");
         }
+    }
+
+    #[test]
+    fn a_server_that_gets_no_key_may_be_asked_over_plain_http() {
+        let check = |text: &str, is_in_clear: bool| {
+            let base = BaseUrl::parse_keyless(text).unwrap();
+            assert_eq!((base.as_str(), base.is_in_clear()), (text, is_in_clear));
+        };
+        check("http://gpu-node-7:8000", true);
+        check("http://10.0.0.7:8000", true);
+        check("http://127.0.0.1.example.com", true);
+        check("http://localhost:8000", false);
+        check("https://gpu-node-7:8000", false);
+        assert!(matches!(BaseUrl::parse_keyless("http://u:p@node"), Err(BaseUrlError::UserInfo)));
+        assert!(matches!(BaseUrl::parse_keyless("node:8000"), Err(BaseUrlError::Unreadable(_))));
     }
 
     #[test]

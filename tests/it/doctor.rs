@@ -97,6 +97,13 @@ fn the_key_is_judged_and_never_shown() {
     check(&run, "account", "fail", "check TOGETHER_API_KEY");
     assert!(!format!("{}{}", run.stdout, run.stderr).contains("tgp-secret"), "{}", run.stderr);
 
+    let run =
+        doctor(&rehearsal, &[], &[("TOGETHER_API_KEY", "“tgp-secret”"), ("WANDB_API_KEY", "w\u{200b}")], 4);
+    check(&run, "key", "fail", "U+201C");
+    check(&run, "wandb", "fail", "U+200B");
+    check(&run, "account", "off", "cannot be asked");
+    assert!(!format!("{}{}", run.stdout, run.stderr).contains("tgp-secret"), "{}", run.stderr);
+
     rehearsal.dir.write(".env", "TOGETHER_API_KEY=rehearsal-key\n");
     let run = doctor(&rehearsal, &[], &[("TOGETHER_API_KEY", "")], 0);
     check(&run, "key", "ok", "`.env`");

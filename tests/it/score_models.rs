@@ -185,6 +185,16 @@ fn trouble_on_the_way_is_gone_on_from() {
     assert_eq!(rehearsal.dir.tree("elsewhere/me--contexts").len(), 3);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn that_a_server_is_asked_over_plain_http_is_said_once_for_both_models() {
+    let rehearsal = scene(&[]);
+    rehearsal.server.set_script(|script| script.key = String::new());
+    let url = rehearsal.server.url().replace("127.0.0.1", "0.0.0.0");
+    let run = rehearsal.ctxtune(["score", "--models", MODELS, "--val", "out", "--yes", "--base-url", &url]);
+    assert_eq!(run.expect(0).stderr.matches("http is not encrypted").count(), 1);
+}
+
 #[test]
 fn a_server_on_this_machine_is_asked_without_a_yes_and_without_the_together_key() {
     let rehearsal = scene(&[]);

@@ -428,6 +428,68 @@ fn a_key_that_no_header_can_carry_is_an_error_that_does_not_show_it() {
 }
 
 #[test]
+fn a_key_that_an_editor_has_changed_stops_the_command_before_it_asks_anybody() {
+    let rehearsal = scene();
+    rehearsal.dir.prepare(&[]).expect(0);
+    let other = ["generate", "--base-url", rehearsal.server.url(), "--model", "m", "Mia left."];
+    let cases: [(&str, &[&str]); 4] = [
+        (env::TOGETHER_API_KEY, &["submit", "out", "--yes"]),
+        (env::TOGETHER_API_KEY, &["finetune", "corpus", "-o", "fresh", "--yes"]),
+        (env::WANDB_API_KEY, &["submit", "out", "--yes"]),
+        (env::OPENAI_API_KEY, &other),
+    ];
+    for (name, arguments) in cases {
+        for (key, code) in [
+            (format!("\u{201c}{KEY}\u{201d}"), "U+201C"),
+            (format!("{KEY}\u{200b}"), "U+200B"),
+            (format!("\u{feff}{KEY}"), "U+FEFF"),
+            (format!("{KEY}\n{KEY}"), "U+000A"),
+        ] {
+            let mut command = rehearsal.command(arguments.iter().chain(&["--json"]));
+            command.env(env::TOGETHER_API_KEY, KEY).env(name, key);
+            let run = Outcome::of(command).expect(4);
+            assert_eq!(run.json()["error"]["code"], "bad_key", "{}", run.stderr);
+            assert!(run.stderr.contains(name) && run.stderr.contains(code), "{}", run.stderr);
+            check_silent(&rehearsal, &run, name);
+        }
+    }
+    assert!(rehearsal.server.seen().is_empty());
+    // So does one that stands in a netrc, which is for a host.
+    rehearsal.dir.write(".netrc", format!("machine api.wandb.ai password \u{201c}{KEY}\u{201d}"));
+    let mut command = rehearsal.command(["submit", "out", "--yes"]);
+    command.env(env::TOGETHER_API_KEY, KEY).env(env::NETRC, rehearsal.dir.path(".netrc"));
+    let run = Outcome::of(command).expect(4);
+    assert!(run.stderr.contains("api.wandb.ai") && run.stderr.contains(".netrc"), "{}", run.stderr);
+    check_text(&run.stderr, "netrc");
+    // Whoever does not log needs no such key.
+    let mut command = rehearsal.command(["submit", "out", "--yes", "--wandb", "off"]);
+    command.env(env::TOGETHER_API_KEY, KEY).env(env::WANDB_API_KEY, "“x”");
+    Outcome::of(command).expect(0);
+}
+
+#[test]
+fn after_tg_login_the_hint_says_that_a_key_is_needed() {
+    let rehearsal = scene();
+    rehearsal.dir.write("credentials.json", "{}");
+    let run = |arguments: &[&str]| {
+        let mut command = rehearsal.command(arguments);
+        command.env_remove(env::TOGETHER_API_KEY).env(env::TOGETHER_CREDENTIALS_PATH, "credentials.json");
+        Outcome::of(command).expect(4)
+    };
+    for arguments in [&["jobs"][..], &["submit", "out", "--yes"], &["doctor"]] {
+        rehearsal.dir.prepare(&[]).expect(0);
+        let run = run(arguments);
+        assert!(
+            run.stderr.contains("`tg login` left OAuth credentials in `credentials.json`"),
+            "{}",
+            run.stderr
+        );
+    }
+    std::fs::remove_file(rehearsal.dir.path("credentials.json")).unwrap();
+    assert!(!run(&["jobs"]).stderr.contains("tg login"));
+}
+
+#[test]
 fn a_key_goes_nowhere_without_tls_but_to_this_machine() {
     let rehearsal = scene();
     rehearsal.dir.prepare(&[]).expect(0);
