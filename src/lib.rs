@@ -16,7 +16,8 @@
 //! - [`clock`] is time as it is passed in: only `cli` reads a real one.
 //! - [`rehearsal`] is a loopback server that speaks the API, for trying everything without an account.
 //! - [`lock`] lets one run at a time into an output directory.
-//! - [`json`] holds the escapes that all of them share; [`special_token`] the rule for `<|name|>`.
+//! - [`json`] holds the escapes that all of them share; [`special_token`] the rule for `<|name|>`;
+//!   [`python_json`] what Python's `json` reads beyond JSON.
 //!
 //! The program `ctxtune` is a thin shell around [`cli::run`].
 
@@ -31,6 +32,7 @@ pub mod json;
 pub mod lock;
 pub mod manifest;
 pub mod prepare;
+pub mod python_json;
 pub mod rehearsal;
 pub mod score;
 pub mod special_token;

@@ -6,7 +6,10 @@
 //! same. What is accepted is copied with the odd parts replaced, so that the fast parser
 //! takes the copy. This is cold: it looks at each byte, and never recurses.
 
+use std::borrow::Cow;
+
 use crate::check::code::Code;
+use crate::python_json::{self, Escape, FaultKind, Kind, Token, Tokens, half_of_a_character, non_finite};
 
 /// Deeper nesting is refused. Python's own limit lies between 1,000 and some ten thousand
 /// levels, depending on its version.
@@ -43,291 +46,97 @@ pub struct Accepted {
 /// # Errors
 /// The first reason for which Python refuses it too.
 pub fn judge(line: &[u8]) -> Result<Accepted, Fault> {
-    if let Err(error) = std::str::from_utf8(line) {
+    let text = std::str::from_utf8(line).map_err(|error| {
         let at = error.valid_up_to();
         let reason = format!("not UTF-8: the byte 0x{:02x} does not belong there", line[at]);
-        return Err(Fault { code: Code::Encoding, reason, at: at + 1 });
-    }
-    if line.starts_with("\u{feff}".as_bytes()) {
+        Fault { code: Code::Encoding, reason, at: at + 1 }
+    })?;
+    if text.starts_with('\u{feff}') {
         let reason = "a byte order mark before the document".to_owned();
         return Err(Fault { code: Code::JsonSyntax, reason, at: 1 });
     }
-    let mut scanner = Scanner {
-        bytes: line,
-        at: 0,
-        open: Vec::new(),
-        copy: Vec::with_capacity(line.len()),
-        faults: Vec::new(),
+    let mut tokens = Tokens::new(text, MAX_DEPTH);
+    let mut accepted = Accepted { copy: Vec::with_capacity(line.len()), faults: Vec::new() };
+    while let Some(token) = tokens.next_token().map_err(refusal)? {
+        let copied = accepted.fit(&text[token.start..token.end], token)?;
+        if token.depth <= COPIED_DEPTH {
+            accepted.copy.extend_from_slice(copied.as_bytes());
+        } else if token.kind == Kind::Open && token.depth == COPIED_DEPTH + 1 {
+            accepted.copy.extend_from_slice(b"null");
+        }
+    }
+    Ok(accepted)
+}
+
+fn refusal(fault: python_json::Fault) -> Fault {
+    let (code, reason) = match fault.kind {
+        FaultKind::Syntax(reason) => (Code::JsonSyntax, reason.to_owned()),
+        FaultKind::Control(byte) => {
+            (Code::JsonSyntax, format!("the control character 0x{byte:02x} in a string, not escaped"))
+        }
+        FaultKind::TooDeep => (Code::TooDeep, format!("nested deeper than {MAX_DEPTH} levels")),
     };
-    scanner.document()?;
-    Ok(Accepted { copy: scanner.copy, faults: scanner.faults })
+    Fault { code, reason, at: fault.at + 1 }
 }
 
-/// What may come next.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Next {
-    Value,
-    /// Behind `[`.
-    ValueOrEnd,
-    Key,
-    /// Behind `{`.
-    KeyOrEnd,
-    /// Behind a value.
-    CommaOrEnd,
-}
-
-struct Scanner<'l> {
-    bytes: &'l [u8],
-    at: usize,
-    /// The brackets that are open.
-    open: Vec<u8>,
-    copy: Vec<u8>,
-    faults: Vec<Fault>,
-}
-
-impl Scanner<'_> {
-    fn document(&mut self) -> Result<(), Fault> {
-        let mut next = Next::Value;
-        loop {
-            self.blanks();
-            if next == Next::CommaOrEnd && self.open.is_empty() {
-                return match self.peek() {
-                    None => Ok(()),
-                    Some(_) => Err(self.syntax("something behind the document")),
-                };
+impl Accepted {
+    /// `written`, the text of `token`, as the fast parser takes it.
+    fn fit<'w>(&mut self, written: &'w str, token: Token) -> Result<Cow<'w, str>, Fault> {
+        Ok(match token.kind {
+            Kind::NonFinite => {
+                self.report(Code::NonFinite, non_finite(written), token.start);
+                Cow::Borrowed("null")
             }
-            next = self.step(next)?;
-        }
-    }
-
-    /// Reads one token that `next` allows.
-    fn step(&mut self, next: Next) -> Result<Next, Fault> {
-        match (next, self.peek(), self.open.last()) {
-            (_, None, _) => Err(self.syntax("the line ends within the document")),
-            (Next::ValueOrEnd | Next::CommaOrEnd, Some(b']'), Some(b'[')) => Ok(self.close(b']')),
-            (Next::KeyOrEnd | Next::CommaOrEnd, Some(b'}'), Some(b'{')) => Ok(self.close(b'}')),
-            (Next::CommaOrEnd, Some(b','), Some(open)) => {
-                let next = if *open == b'{' { Next::Key } else { Next::Value };
-                self.take(b",");
-                Ok(next)
+            Kind::Number => Cow::Owned(number(written, token.start)?),
+            Kind::Key(Some(_)) | Kind::String(Some(_)) => {
+                Cow::Owned(self.without_halves(written, token.start))
             }
-            (Next::CommaOrEnd, _, Some(b'{')) => Err(self.syntax("expected `,` or `}`")),
-            (Next::CommaOrEnd, _, _) => Err(self.syntax("expected `,` or `]`")),
-            (Next::Key | Next::KeyOrEnd, Some(b'"'), _) => self.key(),
-            (Next::Key | Next::KeyOrEnd, _, _) => Err(self.syntax("expected a key in quotes")),
-            (Next::Value | Next::ValueOrEnd, Some(byte), _) => self.value(byte),
-        }
+            _ => Cow::Borrowed(written),
+        })
     }
 
-    fn value(&mut self, byte: u8) -> Result<Next, Fault> {
-        match byte {
-            b'{' => return self.enter(byte, Next::KeyOrEnd),
-            b'[' => return self.enter(byte, Next::ValueOrEnd),
-            b'"' => self.string()?,
-            b'-' if self.rest().starts_with(b"-Infinity") => self.not_finite("-Infinity"),
-            b'-' | b'0'..=b'9' => self.number()?,
-            _ => self.word()?,
-        }
-        Ok(Next::CommaOrEnd)
-    }
-
-    fn word(&mut self) -> Result<(), Fault> {
-        for word in ["true", "false", "null"] {
-            if self.rest().starts_with(word.as_bytes()) {
-                self.take(word.as_bytes());
-                return Ok(());
+    /// The string `written`, which begins at `start`, with U+FFFD for each half of a surrogate pair.
+    fn without_halves(&mut self, written: &str, start: usize) -> String {
+        let mut text = String::with_capacity(written.len());
+        let mut rest = written;
+        while let Some(backslash) = rest.find('\\') {
+            let escape = Escape::at(rest.as_bytes(), backslash).expect("the string was read before");
+            let end = backslash + escape.length();
+            if let Escape::Half(unit) = escape {
+                let at = start + written.len() - rest.len() + backslash;
+                self.report(Code::LoneSurrogate, half_of_a_character(unit), at);
+                text.push_str(&rest[..backslash]);
+                text.push('\u{fffd}');
+            } else {
+                text.push_str(&rest[..end]);
             }
+            rest = &rest[end..];
         }
-        for word in ["NaN", "Infinity"] {
-            if self.rest().starts_with(word.as_bytes()) {
-                self.not_finite(word);
-                return Ok(());
-            }
-        }
-        Err(self.syntax("expected a value"))
+        text + rest
     }
 
-    fn key(&mut self) -> Result<Next, Fault> {
-        self.string()?;
-        self.blanks();
-        if self.peek() != Some(b':') {
-            return Err(self.syntax("expected `:` behind a key"));
-        }
-        self.take(b":");
-        Ok(Next::Value)
-    }
-
-    fn enter(&mut self, bracket: u8, next: Next) -> Result<Next, Fault> {
-        if self.open.len() == MAX_DEPTH {
-            let reason = format!("nested deeper than {MAX_DEPTH} levels");
-            return Err(self.fault(Code::TooDeep, reason));
-        }
-        if self.open.len() == COPIED_DEPTH {
-            self.put(b"null");
-        }
-        self.open.push(bracket);
-        self.take(&[bracket]);
-        Ok(next)
-    }
-
-    fn close(&mut self, bracket: u8) -> Next {
-        self.take(&[bracket]);
-        self.open.pop();
-        Next::CommaOrEnd
-    }
-
-    fn not_finite(&mut self, word: &str) {
-        self.report(Code::NonFinite, format!("`{word}` is no JSON, though Python writes and reads it"));
-        self.at += word.len();
-        self.put(b"null");
-    }
-
-    fn number(&mut self) -> Result<(), Fault> {
-        let start = self.at;
-        self.at += usize::from(self.peek() == Some(b'-'));
-        let whole = self.digits();
-        if whole == 0 {
-            return Err(self.syntax("expected a digit"));
-        }
-        if whole > 1 && self.bytes[self.at - whole] == b'0' {
-            // Python reads the zero alone, and then wants a comma.
-            self.at -= whole - 1;
-            return Err(self.syntax("a number that begins with 0"));
-        }
-        let is_integer = !self.fraction_and_exponent();
-        if is_integer && whole > MAX_DIGITS {
-            self.at = start;
-            let reason = format!("an integer of {whole} digits, and the most is {MAX_DIGITS}");
-            return Err(self.fault(Code::NumberRange, reason));
-        }
-        let text = std::str::from_utf8(&self.bytes[start..self.at]).expect("digits, signs and points");
-        let copied = match is_integer {
-            true if whole < 19 => text.to_owned(),
-            true => format!("{}{}", if text.starts_with('-') { "-" } else { "" }, i64::MAX),
-            false => text.parse::<f64>().ok().filter(|number| number.is_finite()).map_or_else(
-                || format!("{}1e300", if text.starts_with('-') { "-" } else { "" }),
-                |number| format!("{number:e}"),
-            ),
-        };
-        self.put(copied.as_bytes());
-        Ok(())
-    }
-
-    /// Whether there is one of them. A point or an `e` without digits is left where it is.
-    fn fraction_and_exponent(&mut self) -> bool {
-        let start = self.at;
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            self.at -= usize::from(self.digits() == 0);
-        }
-        let mark = self.at;
-        if matches!(self.peek(), Some(b'e' | b'E')) {
-            self.at += 1;
-            self.at += usize::from(matches!(self.peek(), Some(b'+' | b'-')));
-            if self.digits() == 0 {
-                self.at = mark;
-            }
-        }
-        self.at > start
-    }
-
-    fn digits(&mut self) -> usize {
-        let digits = self.rest().iter().take_while(|byte| byte.is_ascii_digit()).count();
-        self.at += digits;
-        digits
-    }
-
-    fn string(&mut self) -> Result<(), Fault> {
-        self.take(b"\"");
-        loop {
-            let plain = self.rest().iter().take_while(|byte| !matches!(byte, b'"' | b'\\' | 0..0x20)).count();
-            self.take(&self.bytes[self.at..self.at + plain]);
-            match self.peek() {
-                None => return Err(self.syntax("the line ends within a string")),
-                Some(b'"') => {
-                    self.take(b"\"");
-                    return Ok(());
-                }
-                Some(b'\\') => self.escape()?,
-                Some(byte) => {
-                    let reason = format!("the control character 0x{byte:02x} in a string, not escaped");
-                    return Err(self.fault(Code::JsonSyntax, reason));
-                }
-            }
-        }
-    }
-
-    fn escape(&mut self) -> Result<(), Fault> {
-        match self.bytes.get(self.at + 1) {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
-                self.take(&self.bytes[self.at..self.at + 2]);
-                Ok(())
-            }
-            Some(b'u') => self.unicode_escape(),
-            _ => Err(self.syntax("a backslash before something that it does not escape")),
-        }
-    }
-
-    fn unicode_escape(&mut self) -> Result<(), Fault> {
-        let unit = self.unit(self.at).ok_or_else(|| self.syntax("`\\u` without four hexadecimal digits"))?;
-        let is_high = (0xd800..0xdc00).contains(&unit);
-        let has_low = self.unit(self.at + 6).is_some_and(|low| (0xdc00..0xe000).contains(&low));
-        if is_high && has_low {
-            self.take(&self.bytes[self.at..self.at + 12]);
-        } else if (0xd800..0xe000).contains(&unit) {
-            let reason = format!("`\\u{unit:04x}` is half of a character, without the other half");
-            self.report(Code::LoneSurrogate, reason);
-            self.at += 6;
-            self.put("\u{fffd}".as_bytes());
-        } else {
-            self.take(&self.bytes[self.at..self.at + 6]);
-        }
-        Ok(())
-    }
-
-    /// The value of the `\uXXXX` at `at`, if one is there.
-    fn unit(&self, at: usize) -> Option<u32> {
-        let digits = self.bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
-        digits.iter().try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))
-    }
-
-    fn blanks(&mut self) {
-        self.at += self.rest().iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count();
-    }
-
-    fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
-    }
-
-    fn rest(&self) -> &[u8] {
-        &self.bytes[self.at..]
-    }
-
-    /// Passes `token` by, and copies it.
-    fn take(&mut self, token: &[u8]) {
-        self.at += token.len();
-        self.put(token);
-    }
-
-    fn put(&mut self, copied: &[u8]) {
-        if self.open.len() <= COPIED_DEPTH {
-            self.copy.extend_from_slice(copied);
-        }
-    }
-
-    fn report(&mut self, code: Code, reason: String) {
+    fn report(&mut self, code: Code, reason: String, at: usize) {
         if self.faults.iter().all(|fault| fault.code != code) {
-            let fault = self.fault(code, reason);
-            self.faults.push(fault);
+            self.faults.push(Fault { code, reason, at: at + 1 });
         }
     }
+}
 
-    fn syntax(&self, reason: &str) -> Fault {
-        self.fault(Code::JsonSyntax, reason.to_owned())
+/// The number `written`, which begins at `start`, as the fast parser takes it.
+fn number(written: &str, start: usize) -> Result<String, Fault> {
+    let digits = written.trim_start_matches('-');
+    let sign = if digits.len() < written.len() { "-" } else { "" };
+    if digits.contains(['.', 'e', 'E']) {
+        let number = written.parse::<f64>().ok().filter(|number| number.is_finite());
+        return Ok(number.map_or_else(|| format!("{sign}1e300"), |number| format!("{number:e}")));
     }
-
-    fn fault(&self, code: Code, reason: String) -> Fault {
-        Fault { code, reason, at: self.at + 1 }
+    match digits.len() {
+        ..19 => Ok(written.to_owned()),
+        19..=MAX_DIGITS => Ok(format!("{sign}{}", i64::MAX)),
+        whole => {
+            let reason = format!("an integer of {whole} digits, and the most is {MAX_DIGITS}");
+            Err(Fault { code: Code::NumberRange, reason, at: start + 1 })
+        }
     }
 }
 

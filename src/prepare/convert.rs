@@ -14,6 +14,7 @@ use crate::prepare::record::{self, AgentText, Context, Record, Text, Timestep};
 use crate::prepare::reject::RejectReason;
 use crate::prepare::scan::{self, Scratch};
 use crate::prepare::template::{Form, Segment, Template};
+use crate::prepare::unused::{self, Reader};
 
 const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -76,6 +77,22 @@ impl Parser {
         })
     }
 
+    /// The second look at a record whose first one ended with [`ParseFailure::Json`]; `buffer` holds its
+    /// bytes as they were read. Values that nobody uses are overwritten where no parser takes them.
+    ///
+    /// # Errors
+    /// Why the record is refused, with its place.
+    pub fn with_record_again<T>(
+        &mut self,
+        buffer: &mut [u8],
+        length: usize,
+        group_field: Option<&str>,
+        look: impl FnOnce(&Record<'_>) -> T,
+    ) -> Result<T, RejectReason> {
+        let document = fit_to_parse(buffer, length, Reader::Record(group_field))?;
+        self.with_record(buffer, length, group_field, look).map_err(|failure| failure.explain(&document))
+    }
+
     /// Parses only the context of the record, or the bare context, in the first `length` bytes of `buffer`,
     /// which has [`PADDING`] more, and hands it to `look`. The bytes are changed.
     ///
@@ -92,6 +109,20 @@ impl Parser {
         self.with_tape(&mut buffer[bom..], length - bom, |nodes, _| {
             record::parse_context(nodes).map(|context| look(&context))
         })
+    }
+
+    /// The second look at a context, as [`Parser::with_record_again`] is at a record.
+    ///
+    /// # Errors
+    /// Why the context is refused, with its place.
+    pub fn with_context_again<T>(
+        &mut self,
+        buffer: &mut [u8],
+        length: usize,
+        look: impl FnOnce(&Context<'_>) -> T,
+    ) -> Result<T, RejectReason> {
+        let document = fit_to_parse(buffer, length, Reader::Context)?;
+        self.with_context(buffer, length, look).map_err(|failure| failure.explain(&document))
     }
 
     /// One huge record must not leave its buffers behind.
@@ -124,6 +155,18 @@ fn bom(document: &[u8]) -> usize {
     if document.starts_with(UTF8_BOM) { UTF8_BOM.len() } else { 0 }
 }
 
+/// Overwrites what nobody uses and no parser takes in the first `length` bytes of `buffer`; gives a copy of
+/// the bytes as they are then, since parsing changes them.
+fn fit_to_parse(buffer: &mut [u8], length: usize, reader: Reader<'_>) -> Result<Vec<u8>, RejectReason> {
+    let bom = bom(&buffer[..length]);
+    let document = &mut buffer[bom..length];
+    if let Ok(text) = std::str::from_utf8(document) {
+        let fit = unused::overwritten(text, reader)?;
+        document.copy_from_slice(&fit);
+    }
+    Ok(buffer[..length].to_vec())
+}
+
 /// Why a record could not be read.
 pub enum ParseFailure {
     /// The JSON is well-formed; the record is not usable.
@@ -133,11 +176,11 @@ pub enum ParseFailure {
 }
 
 impl ParseFailure {
-    /// The reason with its place; `pristine` are the record's bytes as they were before parsing.
-    pub fn explain(self, pristine: &[u8]) -> RejectReason {
+    /// The reason with its place; `document` is what was parsed, as it was before.
+    pub fn explain(self, document: &[u8]) -> RejectReason {
         match self {
             ParseFailure::Record(reason) => reason,
-            ParseFailure::Json(error) => diagnose(pristine, &error),
+            ParseFailure::Json(error) => diagnose(document, &error),
         }
     }
 }
@@ -147,8 +190,7 @@ impl ParseFailure {
 /// # Errors
 /// Why the record is refused, with its place.
 pub fn with_single_record<T>(bytes: &[u8], look: impl FnOnce(&Record<'_>) -> T) -> Result<T, RejectReason> {
-    let result = Parser::default().with_record(&mut padded(bytes), bytes.len(), None, look);
-    result.map_err(|failure| failure.explain(bytes))
+    Parser::default().with_record_again(&mut padded(bytes), bytes.len(), None, look)
 }
 
 /// Parses one context that stands alone: an answer of a model, or a record's.
@@ -156,8 +198,7 @@ pub fn with_single_record<T>(bytes: &[u8], look: impl FnOnce(&Record<'_>) -> T) 
 /// # Errors
 /// Why the context is refused, with its place.
 pub fn with_single_context<T>(bytes: &[u8], look: impl FnOnce(&Context<'_>) -> T) -> Result<T, RejectReason> {
-    let result = Parser::default().with_context(&mut padded(bytes), bytes.len(), look);
-    result.map_err(|failure| failure.explain(bytes))
+    Parser::default().with_context_again(&mut padded(bytes), bytes.len(), look)
 }
 
 /// `bytes` with the room behind them that the parser reads.

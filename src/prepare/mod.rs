@@ -42,6 +42,7 @@ pub mod story;
 mod tally;
 mod tape;
 pub mod template;
+pub mod unused;
 mod window;
 mod worker;
 

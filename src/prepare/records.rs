@@ -167,13 +167,10 @@ impl<'r> RecordReader<'r> {
             Err(ParseFailure::Json(_)) => {}
         }
         // Parsing has changed the bytes, and the read may have been cut short.
-        let length = match self.bytes.read(position, Effort::ToTheEnd)? {
-            Ok(length) => length,
-            Err(reason) => return Ok(Err(reason)),
-        };
-        let pristine = self.bytes.buffer()[..length].to_vec();
-        let result = self.parser.with_context(self.bytes.buffer(), length, &mut look);
-        Ok(result.map_err(|failure| failure.explain(&pristine)))
+        Ok(match self.bytes.read(position, Effort::ToTheEnd)? {
+            Ok(length) => self.parser.with_context_again(self.bytes.buffer(), length, &mut look),
+            Err(reason) => Err(reason),
+        })
     }
 }
 

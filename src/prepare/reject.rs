@@ -27,9 +27,11 @@ pub enum Code {
     JsonSyntax,
     /// Nested deeper than 1,024 levels.
     TooDeep,
-    /// A `\ud800`–`\udfff` escape without its other half.
+    /// A `\ud800`–`\udfff` escape without its other half, in a used key or a key's name.
     LoneSurrogate,
-    /// A number that no 64-bit integer or double holds.
+    /// `NaN`, `Infinity` or `-Infinity` in a used key.
+    NonFinite,
+    /// A number that no 64-bit integer or double holds, in a used key.
     NumberRange,
     /// A key given twice in an object whose content is used.
     DuplicateKey,
@@ -57,13 +59,14 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Code; 18] = [
+    pub const ALL: [Code; 19] = [
         Code::TooLarge,
         Code::Empty,
         Code::Encoding,
         Code::JsonSyntax,
         Code::TooDeep,
         Code::LoneSurrogate,
+        Code::NonFinite,
         Code::NumberRange,
         Code::DuplicateKey,
         Code::MissingKey,
@@ -87,6 +90,7 @@ impl Code {
             Code::JsonSyntax => "json_syntax",
             Code::TooDeep => "too_deep",
             Code::LoneSurrogate => "lone_surrogate",
+            Code::NonFinite => "non_finite",
             Code::NumberRange => "number_range",
             Code::DuplicateKey => "duplicate_key",
             Code::MissingKey => "missing_key",

@@ -263,10 +263,11 @@ mod tests {
     use crate::prepare::convert::LineWriter;
     use crate::prepare::record;
     use crate::prepare::template::Template;
+    use crate::prepare::unused::{self, Reader};
 
     /// What the general path makes of `text`; `None` where it refuses.
     fn general(text: &str) -> Option<String> {
-        let mut bytes = text.as_bytes().to_vec();
+        let mut bytes = unused::overwritten(text, Reader::Record(Some("group"))).ok()?;
         let tape = simd_json::to_tape(&mut bytes).ok()?;
         let mut story = String::new();
         record::parse(&tape.0, Some("group"), &mut story).ok().map(|record| describe(&record))
@@ -338,7 +339,7 @@ mod tests {
     }
 
     const COMMON: &str = r#"{ "story": "['Mia l\\'eft.', 'Zo\u00eb ran.']", "question": "a \"b\" \ud83d\ude00?",
-        "reasoning": {"a": [1, -2.5, true, null, {}, []], "b": "\/x\u0000"}, "answer": "é", "is_correct": false, "group": "g",
+        "reasoning": {"a": [1, -2.5, true, null, {}, [], NaN, 1e400, "\ud83d"], "b": "\/x\u0000"}, "answer": "é", "is_correct": false, "group": "g",
         "socialized_context": {"agents_names": ["Mia", "Z"], "context_manual": "= Manual\nx\ny", "socialized_context": [
         {"timestep": "0", "state": "none", "observations": {"Mia": "n", "Z": "m\t"}, "actions": {"Mia": "", "Z": "q"}},
         {"actions": ["Mia: a", "Z:b"], "timestep": 7, "observations": [], "state": "s"},
@@ -348,7 +349,8 @@ mod tests {
     fn the_common_shape_is_read_as_the_general_path_reads_it() {
         assert!(quick(COMMON).is_some());
         check_agreement(COMMON);
-        let compact = serde_json::from_str::<serde_json::Value>(COMMON).unwrap().to_string();
+        let plain = unused::overwritten(COMMON, Reader::Record(None)).unwrap();
+        let compact = serde_json::from_slice::<serde_json::Value>(&plain).unwrap().to_string();
         assert!(quick(&compact).is_some());
         check_agreement(&compact);
     }
@@ -357,9 +359,21 @@ mod tests {
     fn what_is_unusual_is_left_to_the_general_path() {
         for (part, unusual) in [
             (r#""extra": 0"#, r#""extra": 00"#),
-            (r#""extra": 0"#, r#""extra": 1e5"#),
-            (r#""extra": 0"#, r#""extra": 123456789012345678"#),
-            (r#""extra": 0"#, r#""extra": "\ud800""#),
+            (r#""extra": 0"#, r#""extra": +1"#),
+            (r#""extra": 0"#, r#""extra": 1."#),
+            (r#""extra": 0"#, r#""extra": 1e"#),
+            (r#""extra": 0"#, r#""extra": -"#),
+            (r#""extra": 0"#, r#""extra": -NaN"#),
+            (r#""extra": 0"#, r#""extra": NaN1"#),
+            (r#""extra": 0"#, r#""extra": "\ud80g""#),
+            (r#""extra": 0"#, r#""extra": {"\ud800": 1}"#),
+            (r#""extra": 0"#, r#""\ud800": 1"#),
+            (r#""group": "g""#, r#""group": "\ud800""#),
+            (r#""group": "g""#, r#""group": NaN"#),
+            (r#""is_correct": false"#, r#""is_correct": NaN"#),
+            (r#""timestep": 7"#, r#""timestep": NaN"#),
+            (r#""timestep": 7"#, r#""timestep": 123456789012345678"#),
+            (r#""state": "s""#, r#""state": "\udc00""#),
             (r#""extra": 0"#, "\"extra\": \"\n\""),
             (r#""extra": 0"#, r#""group": "g""#),
             (r#""extra": 0"#, r#""answer": "g""#),
@@ -386,8 +400,35 @@ mod tests {
         assert!(general(&deep).is_some());
     }
 
+    #[test]
+    fn unused_values_that_only_python_reads_are_stepped_over() {
+        let plain = quick(COMMON);
+        for value in [
+            "NaN",
+            "-Infinity",
+            "[Infinity, {\"a\": NaN}]",
+            "1e5",
+            "-0.0E+400",
+            "123456789012345678901234567890",
+            "1e400",
+            r#""\ud800""#,
+            r#""\ude00\ud83d x""#,
+        ] {
+            for (part, holder) in [
+                (r#""extra": 0"#, format!(r#""extra": {value}"#)),
+                (r#""b": "\/x\u0000""#, format!(r#""b": [0, {value}]"#)),
+                (r#""context_manual": "= Manual\nx\ny""#, format!(r#""x": {value} "#)),
+                (r#""context_manual": "= Manual\nx\ny""#, format!(r#""context_manual": {value} "#)),
+            ] {
+                let text = COMMON.replacen(part, &holder, 1);
+                assert_eq!(quick(&text), plain, "{text}");
+                assert_eq!(general(&text), plain, "{text}");
+            }
+        }
+    }
+
     /// Pieces that mean something in JSON, at any place of a record.
-    const PIECES: [&str; 24] = [
+    const PIECES: [&str; 32] = [
         "\"",
         "\\",
         "{",
@@ -412,6 +453,14 @@ mod tests {
         "\"x\":1,",
         "[[",
         "\\\\",
+        "NaN",
+        "Infinity",
+        "e400",
+        "\\ude00",
+        "12345678901234567890",
+        "\"x\":NaN,",
+        "\"x\":[-Infinity,\"\\ud800\"],",
+        "\"\\ud800\":1,",
     ];
 
     proptest! {

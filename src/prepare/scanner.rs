@@ -1,6 +1,6 @@
 //! JSON for the quick reader: brackets, strings and numbers, taken one behind the other.
 //!
-//! Unused values are only checked and stepped over; strings are borrowed where they can be. It knows
+//! Unused values are only checked and stepped over, what Python adds to JSON included; strings are borrowed where they can be. It knows
 //! JSON and how a corpus repeats itself, but not what a record is: that is `scan`.
 
 use crate::json::{plain_bytes, plain_prefix};
@@ -93,7 +93,7 @@ impl<'a> Scanner<'a> {
         match self.next_byte()? {
             b'"' => self.skip_string(),
             b'{' => self.sequence(*b"{}", |scanner| {
-                scanner.skip_string()?;
+                scanner.skip_key()?;
                 scanner.take(b':')?;
                 scanner.skip_value(depth + 1)
             }),
@@ -101,7 +101,9 @@ impl<'a> Scanner<'a> {
             b't' => self.word("true"),
             b'f' => self.word("false"),
             b'n' => self.word("null"),
-            _ => self.number().map(drop),
+            b'N' => self.word("NaN"),
+            b'I' => self.word("Infinity"),
+            _ => self.skip_number(),
         }
     }
 
@@ -188,6 +190,36 @@ impl<'a> Scanner<'a> {
         self.position == self.text.len()
     }
 
+    /// Steps over a number of any size, or `-Infinity`.
+    fn skip_number(&mut self) -> Option<()> {
+        let bytes = self.text.as_bytes();
+        let digits = |from: usize| bytes[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let is_negative = bytes[self.position] == b'-';
+        let whole = self.position + usize::from(is_negative);
+        let mut end = match bytes.get(whole)? {
+            b'0' => whole + 1,
+            b'1'..=b'9' => whole + digits(whole),
+            b'I' if is_negative => {
+                self.position = whole;
+                return self.word("Infinity");
+            }
+            _ => return None,
+        };
+        if bytes.get(end) == Some(&b'.') {
+            let decimals = digits(end + 1);
+            end += 1 + decimals;
+            (decimals > 0).then_some(())?;
+        }
+        if matches!(bytes.get(end), Some(b'e' | b'E')) {
+            end += 1 + usize::from(matches!(bytes.get(end + 1), Some(b'+' | b'-')));
+            let exponent = digits(end);
+            end += exponent;
+            (exponent > 0).then_some(())?;
+        }
+        self.position = end;
+        Some(())
+    }
+
     /// The text of a plain number: an integer, or digits with a point.
     pub fn number(&mut self) -> Option<&'a str> {
         self.next_byte()?;
@@ -252,6 +284,22 @@ impl<'a> Scanner<'a> {
         Some(if end == first { Text::Plain(text) } else { Text::Raw(text) })
     }
 
+    /// Steps over the name of an unused member: it must be text.
+    fn skip_key(&mut self) -> Option<()> {
+        self.take(b'"')?;
+        loop {
+            self.position = self.plain_end(self.position);
+            match self.text.as_bytes().get(self.position)? {
+                b'"' => {
+                    self.position += 1;
+                    return Some(());
+                }
+                b'\\' => _ = self.escape()?,
+                _ => return None,
+            }
+        }
+    }
+
     /// Steps over a string that nobody asks for, checking it.
     fn skip_string(&mut self) -> Option<()> {
         self.take(b'"')?;
@@ -284,8 +332,12 @@ impl<'a> Scanner<'a> {
             if IS_SHORT_ESCAPE[usize::from(*rest.get(stop + 1)?)] {
                 rest = &rest[stop + 2..];
             } else {
-                self.position = bytes.len() - rest.len() + stop;
-                self.escape()?;
+                // Half of a surrogate pair is as good as another unit, where nobody uses it.
+                self.position = bytes.len() - rest.len() + stop + 2;
+                if rest[stop + 1] != b'u' {
+                    return None;
+                }
+                self.hex()?;
                 rest = &bytes[self.position..];
             }
         }

@@ -84,24 +84,27 @@ impl Batch for RecordBatch {
     }
 }
 
-/// One thread's tools.
-pub struct Worker<'r> {
+/// Turns parsed records into lines and verdicts.
+struct Judge<'r> {
     options: &'r Options,
     lines: &'r LineWriter<'r>,
+    key: Vec<u8>,
+}
+
+/// One thread's tools.
+pub struct Worker<'r> {
+    judge: Judge<'r>,
     bytes: RecordBytes<'r>,
     parser: Parser,
-    key: Vec<u8>,
 }
 
 impl<'r> Worker<'r> {
     /// Tools for the records of `listing`.
     pub fn new(options: &'r Options, listing: &'r Listing, lines: &'r LineWriter<'r>) -> Self {
         Worker {
-            options,
-            lines,
+            judge: Judge { options, lines, key: Vec::new() },
             bytes: RecordBytes::new(listing, options.max_record_bytes),
             parser: Parser::default(),
-            key: Vec::new(),
         }
     }
 
@@ -114,7 +117,11 @@ impl<'r> Worker<'r> {
             Err(reason) => Verdict::Rejected(reason),
             Ok(length) => {
                 batch.bytes_read += length as u64;
-                match self.parse(length, batch) {
+                let Worker { judge, bytes, parser } = self;
+                let (buffer, field) = (bytes.buffer(), judge.group_field());
+                let content = judge.content(&buffer[..length]);
+                let look = |record: &Record<'_>| judge.verdict(record, content, batch);
+                match parser.with_record(buffer, length, field, look) {
                     Ok(verdict) => verdict,
                     Err(ParseFailure::Record(reason)) => Verdict::Rejected(reason),
                     Err(ParseFailure::Json(_)) => self.look_again(position, batch)?,
@@ -132,32 +139,42 @@ impl<'r> Worker<'r> {
             Ok(length) => length,
             Err(reason) => return Ok(Verdict::Rejected(reason)),
         };
-        let pristine = self.bytes.buffer()[..length].to_vec();
-        Ok(self.parse(length, batch).unwrap_or_else(|failure| Verdict::Rejected(failure.explain(&pristine))))
+        let Worker { judge, bytes, parser } = self;
+        let (buffer, field) = (bytes.buffer(), judge.group_field());
+        // Of the bytes as they are: the parser overwrites some.
+        let content = judge.content(&buffer[..length]);
+        let look = |record: &Record<'_>| judge.verdict(record, content, batch);
+        let verdict = parser.with_record_again(buffer, length, field, look);
+        Ok(verdict.unwrap_or_else(Verdict::Rejected))
+    }
+}
+
+impl<'r> Judge<'r> {
+    fn group_field(&self) -> Option<&'r str> {
+        self.options.group_by.as_ref().and_then(GroupBy::field)
     }
 
-    fn parse(&mut self, length: usize, batch: &mut RecordBatch) -> Result<Verdict, ParseFailure> {
-        let group_by = self.options.group_by.as_ref();
-        let buffer = self.bytes.buffer();
-        let content = group_by.map(|_| fingerprint(&buffer[..length])).unwrap_or_default();
-        let only_correct = self.options.only_correct;
-        let (lines, key) = (self.lines, &mut self.key);
-        self.parser.with_record(buffer, length, group_by.and_then(GroupBy::field), |record| {
-            if only_correct && record.is_correct == Some(false) {
-                return Verdict::Skipped;
-            }
-            let start = batch.lines.len();
-            lines.write_line(record, &mut batch.lines);
-            let line = &batch.lines[start..];
-            batch.lengths.push(line.len() as u64);
-            let mut marks = marks(record, line, key);
-            marks.content = content;
-            if let Some(by) = group_by {
-                write_group_key(by, record, key);
-                marks.group = rank(self.options.seed, key);
-            }
-            Verdict::Accepted(marks)
-        })
+    /// Stands for the bytes of a record, where they have to be known again.
+    fn content(&self, bytes: &[u8]) -> Fingerprint {
+        self.options.group_by.as_ref().map(|_| fingerprint(bytes)).unwrap_or_default()
+    }
+
+    /// The fate of `record`, whose line goes to `batch`.
+    fn verdict(&mut self, record: &Record<'_>, content: Fingerprint, batch: &mut RecordBatch) -> Verdict {
+        if self.options.only_correct && record.is_correct == Some(false) {
+            return Verdict::Skipped;
+        }
+        let start = batch.lines.len();
+        self.lines.write_line(record, &mut batch.lines);
+        let line = &batch.lines[start..];
+        batch.lengths.push(line.len() as u64);
+        let mut marks = marks(record, line, &mut self.key);
+        marks.content = content;
+        if let Some(by) = &self.options.group_by {
+            write_group_key(by, record, &mut self.key);
+            marks.group = rank(self.options.seed, &self.key);
+        }
+        Verdict::Accepted(marks)
     }
 }
 

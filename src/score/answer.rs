@@ -131,6 +131,7 @@ fn is_json(code: Code) -> bool {
         | Code::JsonSyntax
         | Code::TooDeep
         | Code::LoneSurrogate
+        | Code::NonFinite
         | Code::NumberRange
         | Code::HostileMember => false,
     }

@@ -95,8 +95,7 @@ impl GoldReader<'_> {
             Err(reason) => Err(reason),
         };
         Ok(answer.and_then(|answer| {
-            let result = self.parser.with_context(&mut padded(answer.as_bytes()), answer.len(), &mut look);
-            result.map_err(|failure| failure.explain(answer.as_bytes()))
+            self.parser.with_context_again(&mut padded(answer.as_bytes()), answer.len(), &mut look)
         }))
     }
 }

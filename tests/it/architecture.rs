@@ -143,17 +143,17 @@ fn may_know(part: &str) -> &'static [&'static str] {
             "wandb",
         ],
         "config" => &["prepare", "tune"],
-        "generate" => &["clock", "http", "json", "manifest", "prepare", "together"],
+        "generate" => &["clock", "http", "json", "manifest", "prepare", "python_json", "together"],
         "tune" => &["clock", "http", "manifest", "together", "wandb"],
         "wandb" => &["clock", "http"],
         "together" => &["clock", "http"],
         "http" => &["clock"],
         "rehearsal" => &["clock"],
-        "check" => &["manifest", "special_token"],
+        "check" => &["manifest", "python_json", "special_token"],
         "score" => &["manifest", "prepare"],
-        "prepare" => &["lock", "manifest", "json", "special_token"],
+        "prepare" => &["lock", "manifest", "json", "python_json", "special_token"],
         "manifest" => &["json"],
-        "json" | "env" | "special_token" | "clock" | "lock" => &[],
+        "json" | "env" | "python_json" | "special_token" | "clock" | "lock" => &[],
         _ => {
             panic!("`{part}` is a new part of the crate: say here, and in ARCHITECTURE.md, what it may know")
         }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """An oracle for `ctxtune prepare` that shares no code with it.
 
-    differential.py generate DIR --records 10000 --seed 7
+    differential.py generate DIR --records 10000 --seed 7 [--only LABEL]...
     ctxtune prepare DIR/corpus -o OUT --max-rejects 100%
     differential.py compare DIR OUT
     differential.py judge FILE...
@@ -32,9 +32,8 @@ USER_PREFIX = "Generate a detailed socialized context for the following story:\n
 # What Python takes and the product refuses, on purpose. A record that only these
 # speak against has to be refused; `compare` counts each.
 DEVIATIONS = {
-    "lone surrogate": "an escape \\ud800-\\udfff without its other half, anywhere in the JSON",
-    "integer range": "an integer outside -2^63 .. 2^64-1, anywhere in the JSON",
-    "float range": "a number that overflows to infinity, anywhere in the JSON",
+    "lone surrogate": "an escape \\ud800-\\udfff without its other half, in a used text or any key's name",
+    "integer range": "a timestep outside -2^63 .. 2^64-1",
     "nesting": "more than 1024 open brackets, anywhere in the JSON",
     "literal surrogate": "a Python literal whose strings hold surrogates",
     "named escape": "\\N{...} in a string of a Python literal",
@@ -60,62 +59,55 @@ def need(condition, reason):
 def judge_record(data):
     """(story, context, deviations) of the record in `data`; raises Rejected."""
     record, deviations = read_json(data)
+    # Used values only: whatever Python reads elsewhere is of no account.
     used_object(record, "root")
     for key in ("story", "question", "answer", "socialized_context"):
         need(key in record, f"missing {key}")
     need(type(record["question"]) is str, "question")
     need(type(record["answer"]) is str, "answer")
     need(type(record.get("is_correct")) in (bool, type(None)), "is_correct")
-    context = read_context(record["socialized_context"])
+    context = read_context(record["socialized_context"], deviations)
     story = read_story(record["story"], deviations)
+    used = texts_of([record["question"], record["answer"], context, story])
+    if any(map(has_surrogate, used)) and "literal surrogate" not in deviations:
+        deviations.add("lone surrogate")
     return story, context, deviations
+
+
+def texts_of(value):
+    """Every string in a value, keys included."""
+    if type(value) is str:
+        yield value
+    elif type(value) is list:
+        for item in value:
+            yield from texts_of(item)
+    elif isinstance(value, dict):
+        yield from texts_of(list(value))
+        yield from texts_of(list(value.values()))
+
+
+def has_surrogate(text):
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def read_json(data):
     deviations = set()
 
-    def integer(digits):
-        value = int(digits)
-        if not -(2**63) <= value < 2**64:
-            deviations.add("integer range")
-        return value
-
-    def real(digits):
-        value = float(digits)
-        if value in (float("inf"), float("-inf")):
-            deviations.add("float range")
-        return value
-
-    def constant(name):
-        raise Rejected(name)
-
     def pairs(items):
         value = Object(items)
         value.repeats = len(value) < len(items)
+        if any(has_surrogate(key) for key, _ in items):
+            deviations.add("lone surrogate")
         return value
 
     try:
         text = data.decode("utf-8").removeprefix("\ufeff")
-        value = json.loads(
-            text,
-            parse_int=integer,
-            parse_float=real,
-            parse_constant=constant,
-            object_pairs_hook=pairs,
-        )
+        value = json.loads(text, object_pairs_hook=pairs)
     except ValueError as error:
         raise Rejected(f"json: {error}") from None
-    if has_lone_surrogate(text):
-        deviations.add("lone surrogate")
     if depth(text) > MAX_DEPTH:
         deviations.add("nesting")
     return value, deviations
-
-
-def has_lone_surrogate(text):
-    """Whether an escape in valid JSON is half of a surrogate pair."""
-    paired = re.sub(r"\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|\\[^u]", "", text)
-    return re.search(r"\\u[dD][89a-fA-F]", paired) is not None
 
 
 def depth(text):
@@ -132,21 +124,23 @@ def used_object(value, place):
     need(not value.repeats, f"{place} repeats a key")
 
 
-def read_context(value):
+def read_context(value, deviations):
     used_object(value, "socialized_context")
     names = value.get("agents_names")
     need(type(names) is list and names, "agents_names")
     need(all(type(name) is str for name in names), "an agent's name")
     steps = value.get("socialized_context")
     need(type(steps) is list and steps, "no steps")
-    steps = [read_step(step, index) for index, step in enumerate(steps)]
+    steps = [read_step(step, index, deviations) for index, step in enumerate(steps)]
     return {"agents_names": names, "socialized_context": steps}
 
 
-def read_step(step, index):
+def read_step(step, index, deviations):
     used_object(step, f"step {index}")
     timestep = step.get("timestep")
     need(type(timestep) in (str, int, type(None)), "timestep")
+    if type(timestep) is int and not -(2**63) <= timestep < 2**64:
+        deviations.add("integer range")
     need(type(step.get("state")) is str, "state")
     return {
         "timestep": str(index if timestep is None else timestep),
@@ -190,7 +184,7 @@ def read_literal(text, deviations):
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise Rejected(f"literal: {error}") from None
     if type(value) in (list, tuple) and all(type(item) is str for item in value):
-        if any("\ud800" <= character <= "\udfff" for item in value for character in item):
+        if any(map(has_surrogate, value)):
             deviations.add("literal surrogate")
         if has_named_escape(text):
             deviations.add("named escape")
@@ -399,6 +393,10 @@ class Raw(str):
     """JSON text that is written as it is."""
 
 
+class Name(Raw):
+    """A key that is written as it is, with its quotes."""
+
+
 class JsonStyle:
     """One record's way of writing JSON."""
 
@@ -415,7 +413,7 @@ class JsonStyle:
         if isinstance(value, str):
             return self.string(value)
         if isinstance(value, Pairs):
-            items = [self.string(k) + self.colon() + self.write(v, level + 1) for k, v in value]
+            items = [self.write(k) + self.colon() + self.write(v, level + 1) for k, v in value]
             return "{" + self.join(items, level) + "}"
         if isinstance(value, list):
             return "[" + self.join([self.write(item, level + 1) for item in value], level) + "]"
@@ -757,7 +755,7 @@ def lone_surrogate(rng, record):
     escapes = ["\\ud800", "\\uDFFF", "\\ud83d\\ud83d\\ude00", "\\ude00\\ud83d", "\\ud83d \\ude00"]
     escapes += ["\\ud83d\\\\ude00", "\\uD83D\\n", "\\udbff\\u0041", "\\ud83dx"]
     text = Raw('"Mia' + rng.choice(escapes) + ' left."')
-    place = rng.choice(["story", "question", "unused", "key", "agent", "state"])
+    place = rng.choice(["story", "question", "key", "agent", "state"])
     if place in ("story", "question"):
         record.put(place, text)
     elif place == "agent":
@@ -765,20 +763,61 @@ def lone_surrogate(rng, record):
     elif place == "state":
         any_of_steps(rng, record).put("state", text)
     else:
-        value = Raw('{"\\udc00": 1}') if place == "key" else [text]
-        record.append(("unused", value))
+        record.append(("unused", Raw('{"\\udc00": 1}')))
+
+
+BIG_INTEGERS = ["18446744073709551616", "-9223372036854775809", "1" + "0" * 30, "9" * 5000]
+BIG_FLOATS = ["1e400", "-1e400", "1e309", "1.8e308", "123456789e99999", "1" + "0" * 400 + ".0", "-0.0E+999"]
+NOT_FINITE = ["NaN", "Infinity", "-Infinity"]
+HALVES = ['"\\ud800"', '"x\\uDFFF"', '"\\ud83d\\ud83d\\ude00"', '"\\ude00\\ud83d"', '"\\ud83d\\\\ude00"', '"\\n\\udbff\\u0041 é"']
 
 
 @fault(RECORD_FAULTS, "number out of range", "deviate")
 def out_of_range(rng, record):
-    numbers = ["18446744073709551616", "-9223372036854775809", "1" + "0" * 30, "9" * 5000]
-    numbers += ["1e400", "-1e400", "1e309", "1.8e308", "123456789e99999", "1" + "0" * 400 + ".0"]
-    if rng.random() < 0.3:
-        step = any_of_steps(rng, record)
-        step.drop("timestep")
-        step.append(("timestep", Raw(rng.choice(numbers[:4]))))
-    else:
-        record.append(("unused", rng.choice([Raw(rng.choice(numbers)), [Raw(rng.choice(numbers))]])))
+    step = any_of_steps(rng, record)
+    step.drop("timestep")
+    step.append(("timestep", Raw(rng.choice(BIG_INTEGERS))))
+
+
+@fault(RECORD_FAULTS, "not JSON where nobody uses it", "accept")
+def odd_and_unused(rng, record):
+    context = record.get("socialized_context")
+    for _ in range(rng.choice([1, 1, 2, 4])):
+        holder = rng.choice([record, record, record, context, context, any_of_steps(rng, record)])
+        used = ["timestep", "state", "observations", "actions", "agents_names", "socialized_context"]
+        used = {id(record): [], id(context): used[:4] + ["story"]}.get(id(holder), used[4:] + ["story"])
+        key = rng.choice(["logprobs", "context_manual", "x\ty", "é", any_text(rng), *used])
+        if key not in dict(holder):
+            holder.insert(rng.randint(0, len(holder)), (key, odd_value(rng)))
+
+
+def odd_value(rng, depth=0):
+    """What only Python reads, and how it can lie among other values."""
+    kind = rng.random()
+    if kind < 0.2 and depth < 40:
+        return [odd_value(rng, depth + 1) for _ in range(rng.randint(1, 3))] + [any_value(rng)]
+    if kind < 0.4 and depth < 40:
+        keys = ["state", "story", "story", "socialized_context", any_text(rng)]
+        return Pairs((rng.choice(keys), odd_value(rng, depth + 1)) for _ in range(rng.randint(1, 3)))
+    return Raw(rng.choice(rng.choice([NOT_FINITE, NOT_FINITE, HALVES, BIG_INTEGERS, BIG_FLOATS])))
+
+
+@fault(RECORD_FAULTS, "not JSON where it is used", None)
+def odd_and_used(rng, record):
+    context, step = record.get("socialized_context"), any_of_steps(rng, record)
+    value = odd_value(rng) if rng.random() < 0.3 else Raw(rng.choice(NOT_FINITE + BIG_FLOATS))
+    if value in HALVES + BIG_INTEGERS:
+        value = [value, 1]
+    holder, key = rng.choice(
+        [(record, key) for key in ("story", "question", "answer", "is_correct", "socialized_context")]
+        + [(context, key) for key in ("agents_names", "socialized_context")]
+        + [(step, key) for key in ("timestep", "state", "observations", "actions")]
+    )
+    holder.drop(key)
+    if rng.random() < 0.2:
+        # The same name, written with an escape.
+        key = Name(f'"{key[0]}\\u{ord(key[1]):04x}{key[2:]}"')
+    holder.insert(rng.randint(0, len(holder)), (key, value))
 
 
 @fault(RECORD_FAULTS, "extreme number", "accept")
@@ -875,9 +914,10 @@ def leading_garbage(rng, text):
 
 @fault(TEXT_FAULTS, "not JSON's value", "reject")
 def not_jsons(rng, text):
-    values = ["NaN", "Infinity", "-Infinity", "01", "-01", "1.", ".5", "+1", "-", "1e", "1e+", "0x1", "True", "None"]
+    values = ["nan", "-NaN", "NaN1", "+Infinity", "Infinity.0", "Inf", "01", "-01", "1.", ".5", "+1", "-", "1e", "1e+", "0x1", "True", "None"]
     values += ["nul", "'a'", "undefined", '"\\x41"', '"\\u12"', '"\\u12G4"', '"\\"', '"\\', "[1,]", '{"a":1,}', "{,}"]
     values += ['"\n"', '"\t"', '"\0"', '"\x1f"', '{"a"}', '{1:2}', "[1 2]", "tru", "1_000", "[", "]", "{]", "/**/", ""]
+    values += ['"\\ud800', '"\\ud800\n"', '"\\ud800\\x"', '"\\ud80g"', "1e400.5", "-", "NaN NaN"]
     values += ["00", "-00", "0e", "1.e5", "1.5.5", "--1", "١", '"\\U0001F600"', '"\\u+123"', '"\\u 123"', "truE", "nulll"]
     return text.rstrip()[:-1] + ', "unused": ' + rng.choice(values) + "}"
 
@@ -920,12 +960,16 @@ def nothing(rng, _data):
     return rng.choice([b"", b"\0", b"\0" * 100, b"\xef\xbb\xbf", b"\x1f\x8b\x08\0\0\0\0\0", b"\n"])
 
 
-def any_file(rng):
-    """(label, outcome the oracle must agree with or None, bytes) of one corpus file."""
+def any_file(rng, only):
+    """(label, outcome the oracle must agree with or None, bytes) of one corpus file; `only` names faults
+    one of which each record is to have."""
     record = any_record(rng)
     style = JsonStyle(rng)
     label, outcome, function, table = "valid", "accept", None, None
-    if rng.random() < 0.36:
+    if only:
+        table, label = RECORD_FAULTS, rng.choice(only)
+        function, outcome = table[label]
+    elif rng.random() < 0.36:
         table = rng.choices([RECORD_FAULTS, TEXT_FAULTS, BYTE_FAULTS], weights=[6, 2, 2])[0]
         label = rng.choice(list(table))
         function, outcome = table[label]
@@ -942,7 +986,7 @@ def any_file(rng):
     return label, outcome, data
 
 
-def generate(directory, records, seed):
+def generate(directory, records, seed, only):
     """Writes the corpus and its labels; 1 if the oracle does not see what was done to a file."""
     corpus = os.path.join(directory, "corpus")
     os.makedirs(corpus, exist_ok=True)
@@ -950,7 +994,7 @@ def generate(directory, records, seed):
     surprises = 0
     with open(os.path.join(directory, "labels.tsv"), "w", encoding="utf-8") as labels:
         for index in range(records):
-            label, outcome, data = any_file(random.Random(f"{seed}:{index}"))
+            label, outcome, data = any_file(random.Random(f"{seed}:{index}"), only)
             key = f"{index:05}.json"
             with open(os.path.join(corpus, key), "wb") as out:
                 out.write(data)
@@ -985,7 +1029,8 @@ def main():
     command.add_argument("directory", metavar="DIR")
     command.add_argument("--records", type=int, default=10_000, metavar="N")
     command.add_argument("--seed", type=int, default=7)
-    command.set_defaults(run=lambda a: generate(a.directory, a.records, a.seed))
+    command.add_argument("--only", action="append", default=[], choices=RECORD_FAULTS, metavar="LABEL")
+    command.set_defaults(run=lambda a: generate(a.directory, a.records, a.seed, a.only))
     command = commands.add_parser("compare", help="hold OUT against the oracle")
     command.add_argument("directory", metavar="DIR")
     command.add_argument("out", metavar="OUT")

@@ -354,12 +354,10 @@ fn a_failed_generation_is_rejected() {
 fn a_number_is_carried_exactly_or_rejected() {
     let with_timestep =
         |number: &str| record(0).to_string().replace("\"timestep\":\"0\"", &format!("\"timestep\":{number}"));
-    let with_extra =
-        |number: &str| record(0).to_string().replacen('{', &format!("{{\"extra\":[{number}],"), 1);
     let exact = ["18446744073709551615", "-9223372036854775808", "9007199254740993", "0", "-1"];
     let out_of_range = ["18446744073709551616", "-9223372036854775809", "1e400", "-1e400"];
     let records = exact.iter().map(|number| with_timestep(number));
-    let dir = prepare_all(records.chain(out_of_range.iter().map(|number| with_extra(number))));
+    let dir = prepare_all(records.chain(out_of_range.iter().map(|number| with_timestep(number))));
     for (place, number) in exact.iter().enumerate() {
         assert_eq!(context(&dir, &case(place))["socialized_context"][0]["timestep"], *number);
     }
@@ -391,9 +389,9 @@ fn a_key_given_twice_matters_only_where_it_is_used() {
 fn a_lone_surrogate_never_becomes_a_character() {
     let text = record(0).to_string();
     let in_story = |escape: &str| text.replacen("Agent0 opened", &format!("Agent0 {escape} opened"), 1);
-    let in_extra = |escape: &str| text.replacen('{', &format!("{{\"extra\":\"{escape}\","), 1);
+    let in_key = |escape: &str| text.replacen('{', &format!("{{\"extra\":[{{\"{escape}\":1}}],"), 1);
     let lone = ["\\ud800", "\\udc00", "\\ud83d\\ud83d\\ude00", "\\ude00\\ud83d", "\\ud83dx"];
-    let records = lone.iter().flat_map(|escape| [in_story(escape), in_extra(escape)]);
+    let records = lone.iter().flat_map(|escape| [in_story(escape), in_key(escape)]);
     let dir = prepare_all(records.chain([in_story("\\ud83d\\ude00")]));
     for place in 0..lone.len() * 2 {
         assert_eq!(codes(&dir)[&case(place)], "lone_surrogate", "{}", lone[place / 2]);

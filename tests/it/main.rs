@@ -54,6 +54,7 @@ mod sweep;
 mod tls;
 mod together;
 mod transfer;
+mod unused;
 mod upload;
 mod wandb;
 mod watching;
