@@ -23,7 +23,7 @@ use crate::together::hardware::{Catalogue, Config, configs};
 use crate::together::job::{Ending, Job};
 use crate::together::jobs;
 use crate::tune::deploy::{DeployError, Placed, name_of};
-use crate::tune::model::REFERENCE;
+use crate::tune::model::{REFERENCE, gives_adapter_only};
 use crate::tune::monitor::spoken;
 
 const COMMAND: &str = "deploy";
@@ -145,7 +145,7 @@ fn plan(args: &DeployArgs, signals: &Signals, terminal: &Terminal) -> Result<Pla
     let service = Service::open(&args.remote, signals, terminal)?;
     let id = service.job(args.target.as_deref())?;
     let job = jobs::retrieve(&service.together, &id).map_err(|error| service.explain(error))?;
-    let model = deployable(&job)?;
+    let model = deployable(&service, &job)?;
     let project = project(&service)?;
     let fitting = configs(&service.together, &project, &model).map_err(|error| service.explain(error))?;
     let catalogue = Catalogue::look_up(&service.together);
@@ -158,7 +158,7 @@ fn plan(args: &DeployArgs, signals: &Signals, terminal: &Terminal) -> Result<Pla
 }
 
 /// The object of the job's model, where there is one that can be deployed.
-fn deployable(job: &Job) -> Result<String, Failure> {
+fn deployable(service: &Service, job: &Job) -> Result<String, Failure> {
     let id = &job.id;
     if let Some(base) = job.model().filter(|base| base.ends_with(REFERENCE)) {
         let message = format!(
@@ -172,6 +172,14 @@ fn deployable(job: &Job) -> Result<String, Failure> {
     let (exit, code, hint) = match job.status.ending() {
         Some(Ending::Completed) => {
             return job.model_object_id().ok_or_else(|| {
+                if gives_adapter_only(&service.together, job) {
+                    let base = job.model().unwrap_or_default();
+                    let message = format!(
+                        "the job {id} has an adapter only: LoRA is not merged into {base}, and there is no model to deploy"
+                    );
+                    let hint = format!("`ctxtune download {id}` and serve the adapter with its base model yourself");
+                    return Failure::new(Exit::Usage, "not_deployable", message, hint);
+                }
                 let message = format!("the service names no object of the model of the job {id}");
                 Failure::new(Exit::Failed, "no_model_object", message, "try again a little later")
             });

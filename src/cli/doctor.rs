@@ -26,7 +26,7 @@ use crate::env;
 use crate::manifest::Manifest;
 use crate::together::endpoints::Project;
 use crate::together::{Identity, Together};
-use crate::tune::limits::{Row, rows, settle};
+use crate::tune::limits::{Row, gives_adapter_only, rows, settle};
 use crate::tune::model::{self, Chosen};
 use crate::tune::parameters::Parameters;
 
@@ -279,6 +279,12 @@ fn limits(chosen: &Chosen) -> Finding {
 }
 
 fn deployment(chosen: &Chosen, parameters: &Parameters) -> Finding {
+    if gives_adapter_only(parameters, &chosen.limits) {
+        return Finding::warn(
+            "LoRA is not merged into this model: a job gives an adapter only, which cannot be deployed at Together",
+            "to deploy it there, tune another --base-model",
+        );
+    }
     if parameters.from_checkpoint.is_some() {
         return Finding::off("not known of a checkpoint: it is as its base model");
     }

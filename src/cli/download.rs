@@ -17,6 +17,7 @@ use crate::cli::watch::one_line;
 use crate::together::download::{Probe, Wanted, Which, fetch, probe};
 use crate::together::job::{Ending, Job, JobId};
 use crate::together::{self, jobs};
+use crate::tune::model::gives_adapter_only;
 
 const COMMAND: &str = "download";
 
@@ -53,7 +54,7 @@ fn download(args: &DownloadArgs, signals: &Signals, terminal: &Terminal) -> Resu
     let service = Service::open(&args.remote, signals, terminal)?;
     let id = service.job(Some(&args.target))?;
     let job = jobs::retrieve(&service.together, &id).map_err(|error| service.explain(error))?;
-    let which = which(args, &job)?;
+    let which = which(args, &service, &job, terminal)?;
     if args.checkpoint.is_none() {
         require_end(&job)?;
     }
@@ -85,7 +86,7 @@ fn download(args: &DownloadArgs, signals: &Signals, terminal: &Terminal) -> Resu
 }
 
 /// Which weights are meant.
-fn which(args: &DownloadArgs, job: &Job) -> Result<Which, Failure> {
+fn which(args: &DownloadArgs, service: &Service, job: &Job, terminal: &Terminal) -> Result<Which, Failure> {
     match (job.trains_all_weights(), args.adapter) {
         (true, true) => Err(Failure::new(
             Exit::Usage,
@@ -95,6 +96,16 @@ fn which(args: &DownloadArgs, job: &Job) -> Result<Which, Failure> {
         )),
         (true, false) => Ok(Which::Full),
         (false, true) => Ok(Which::Adapter),
+        (false, false) if gives_adapter_only(&service.together, job) => {
+            let reason = format!("LoRA is not merged into {}", job.model().unwrap_or_default());
+            if args.merged {
+                let message = format!("the job {} has no merged weights: {reason}", job.id);
+                let hint = "leave out --merged: the adapter is downloaded, and is used with its base model";
+                return Err(Failure::new(Exit::Usage, "no_merged", message, hint));
+            }
+            terminal.label("note", &one_line(&format!("{reason}: there is only the adapter")));
+            Ok(Which::Adapter)
+        }
         (false, false) => Ok(Which::Merged),
     }
 }

@@ -235,6 +235,9 @@ fn say_model(service: &Service, job: &Job, terminal: &Terminal) {
     let is_reference = job.model().is_some_and(|model| model.ends_with(REFERENCE));
     let how = if is_reference {
         "its base model cannot be deployed at Together: serve what you downloaded".to_owned()
+    } else if job.has_adapter_only() {
+        "there is only the adapter, which cannot be deployed at Together: serve it with its base model"
+            .to_owned()
     } else {
         format!("or ctxtune deploy {} --name EP: by its own name a tuned model cannot be called", job.id)
     };

@@ -88,14 +88,21 @@ pub fn config(manifest: &Manifest, settled: &Settled, job: &Job) -> Map<String, 
     let (chosen, (train, val)) = (&settled.parameters, job.file_ids());
     let side = |side: &crate::manifest::Side| json!({ "examples": side.records, "bytes": side.bytes, "sha256": side.sha256 });
     let options = &manifest.options;
+    // What is inherited, only the job knows.
+    let kind =
+        settled.training_type().or_else(|| job.object.get("training_type").cloned()).unwrap_or_default();
+    let base = match &chosen.from_checkpoint {
+        Some(_) => job.model(),
+        None => Some(chosen.base_model.value.clone()),
+    };
     let config = json!({
-        "base_model": chosen.base_model.value,
+        "base_model": base,
         "n_epochs": chosen.n_epochs.value,
         "learning_rate": chosen.learning_rate.value,
         "batch_size": settled.body(crate::tune::parameters::Files { train: "", val: None }, "")["batch_size"],
-        "lora": chosen.lora.value,
-        "lora_rank": chosen.lora_rank.value,
-        "lora_alpha": chosen.lora_alpha.value,
+        "lora": kind.get("type").map(|kind| kind != "Full"),
+        "lora_rank": kind.get("lora_r"),
+        "lora_alpha": kind.get("lora_alpha"),
         "train_file_id": train,
         "val_file_id": val,
         "n_evals": settled.n_evals.value,

@@ -28,9 +28,14 @@ pub fn download(state: &State, request: &Request, now: Now) -> Result<Reply, Rep
         Some(step) => Some(step.parse::<u64>().map_err(|_| Reply::field("checkpoint_step", "no step"))?),
         None => None,
     };
-    let kind =
-        request.query("checkpoint").unwrap_or(if job.order.is_lora { "merged" } else { "model_output_path" });
-    match (kind, job.order.is_lora) {
+    let default = if job.order.is_lora() { "merged" } else { "model_output_path" };
+    let kind = request.query("checkpoint").unwrap_or(default);
+    match (kind, job.order.is_lora()) {
+        ("merged", true) if job.order.gives_adapter_only() => {
+            let message =
+                format!("LoRA is not merged into `{}`: there is only an adapter", job.order.model.name);
+            return Err(Reply::field("checkpoint", message));
+        }
         ("merged" | "adapter", true) | ("model_output_path", false) => {}
         _ => {
             let message = format!("checkpoint `{kind}` does not go with this training type");
@@ -56,8 +61,8 @@ fn archive(job: &Job, kind: &str, step: u64) -> io::Result<Vec<u8>> {
         "base_model_name_or_path": job.order.model.name,
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "r": job.order.fields.get("training_type").and_then(|kind| kind.get("lora_r")),
-        "lora_alpha": job.order.fields.get("training_type").and_then(|kind| kind.get("lora_alpha")),
+        "r": job.order.training_type.get("lora_r"),
+        "lora_alpha": job.order.training_type.get("lora_alpha"),
         "rehearsal": "made up: nothing was trained",
         "step": step,
     });

@@ -176,9 +176,11 @@ fn base_id(name: &str) -> String {
 
 /// The complete job whose model has this id.
 fn trained<'s>(state: &'s State, model: &str, now: Now) -> Option<&'s Job> {
-    let is_complete =
-        |job: &&Job| course::moment(&job.plan, now.seconds_since(job.created.elapsed)).status == "completed";
-    state.jobs.iter().filter(is_complete).find(|job| object_id(job, "ml_") == model)
+    let has_object = |job: &&Job| {
+        let seconds = now.seconds_since(job.created.elapsed);
+        course::moment(&job.plan, seconds).status == "completed" && !job.order.gives_adapter_only()
+    };
+    state.jobs.iter().filter(has_object).find(|job| object_id(job, "ml_") == model)
 }
 
 /// Whether what is tuned from it can be deployed.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::rehearsal::course::{self, Moment, Outcome, Plan};
 use crate::rehearsal::models;
-use crate::rehearsal::order::{Order, order};
+use crate::rehearsal::order::{Order, Parent, order};
 use crate::rehearsal::reply::Reply;
 use crate::rehearsal::state::{Job, Now, Request, State};
 
@@ -88,7 +88,8 @@ pub fn create(state: &mut State, body: &Value, now: Now) -> Result<Reply, Reply>
     let parent = |checkpoint: &str| {
         let name = checkpoint.split(':').next().unwrap_or_default();
         let is_parent = |job: &&Job| job.id == name || output_name(job) == name;
-        state.jobs.iter().find(is_parent).map(|job| job.order.model)
+        let found = state.jobs.iter().find(is_parent)?;
+        Some(Parent { model: found.order.model, training_type: found.order.training_type.clone() })
     };
     let order = order(body, parent)?;
     check_file(state, &order.training_file, "training_file", now)?;
@@ -258,7 +259,6 @@ fn value(state: &State, job: &Job, now: Now, detail: Detail) -> Value {
 fn echoed(job: &Job) -> Map<String, Value> {
     let order = &job.order;
     let mut fields = order.fields.clone();
-    let rank = order.model.max_rank;
     let defaults = [
         ("model", json!(order.model.name)),
         ("validation_file", json!("")),
@@ -271,7 +271,7 @@ fn echoed(job: &Job) -> Map<String, Value> {
         ("random_seed", json!(42)),
         ("suffix", json!("")),
         ("training_method", json!({ "method": "sft", "train_on_inputs": "auto" })),
-        ("training_type", json!({ "type": "Lora", "lora_r": rank, "lora_alpha": 2 * rank })),
+        ("training_type", order.training_type.clone()),
     ];
     for (name, value) in defaults {
         fields.entry(name.to_owned()).or_insert(value);
@@ -295,11 +295,13 @@ fn add_details(fields: &mut Map<String, Value>, state: &State, job: &Job, moment
     put("total_steps", json!(job.plan.steps));
     put("steps_completed", json!(moment.step));
     if moment.status == "completed" {
-        put("model_object_id", json!(object_id(job, "ml_")));
-        put("model_object_name", json!(output_name(job)));
-        put("model_object_revision_id", json!(object_id(job, "rv_")));
-        put("model_output_path", json!(format!("s3://rehearsal/{}/model", job.id)));
-        if job.order.is_lora {
+        if !job.order.gives_adapter_only() {
+            put("model_object_id", json!(object_id(job, "ml_")));
+            put("model_object_name", json!(output_name(job)));
+            put("model_object_revision_id", json!(object_id(job, "rv_")));
+            put("model_output_path", json!(format!("s3://rehearsal/{}/model", job.id)));
+        }
+        if job.order.is_lora() {
             put("adapter_object_id", json!(object_id(job, "ml_a")));
             put("adapter_object_name", json!(format!("{}-adapter", output_name(job))));
         }

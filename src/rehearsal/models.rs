@@ -20,6 +20,8 @@ pub struct Model {
     pub max_seq_length: u64,
     /// Whether all its weights can be trained.
     pub has_full_training: bool,
+    /// Whether a LoRA is merged into its weights; else a job gives the adapter alone.
+    pub merges_lora: bool,
     /// Whether chat answers with it when nobody deployed it.
     pub is_serverless: bool,
 }
@@ -38,13 +40,14 @@ pub const BATCH_SIZES: [u64; 2] = [8, 64];
 pub const MIN_MAX_SEQ_LENGTH: u64 = 512;
 
 /// All of them.
-pub const MODELS: [Model; 3] = [
+pub const MODELS: [Model; 4] = [
     Model {
         name: "meta-llama/Meta-Llama-3.1-8B-Instruct-Reference",
         parameters: 8_030_261_248,
         max_rank: 64,
         max_seq_length: 8192,
         has_full_training: true,
+        merges_lora: true,
         is_serverless: false,
     },
     Model {
@@ -53,6 +56,7 @@ pub const MODELS: [Model; 3] = [
         max_rank: 64,
         max_seq_length: 32_768,
         has_full_training: true,
+        merges_lora: true,
         is_serverless: true,
     },
     Model {
@@ -61,6 +65,16 @@ pub const MODELS: [Model; 3] = [
         max_rank: 64,
         max_seq_length: 4096,
         has_full_training: false,
+        merges_lora: true,
+        is_serverless: true,
+    },
+    Model {
+        name: "openai/gpt-oss-20b",
+        parameters: 20_914_757_184,
+        max_rank: 64,
+        max_seq_length: 24_576,
+        has_full_training: false,
+        merges_lora: false,
         is_serverless: true,
     },
 ];
@@ -108,7 +122,7 @@ fn limits_of(model: &Model) -> Value {
         "supports_tools": true,
         "supports_reasoning": model.name.starts_with("Qwen/"),
         "supports_full_training": model.has_full_training,
-        "merge_output_lora": true,
+        "merge_output_lora": model.merges_lora,
         "lora_training": {
             "max_rank": model.max_rank,
             "default_rank": model.max_rank,

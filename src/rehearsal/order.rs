@@ -3,7 +3,7 @@
 //! Separate because strictness is the use of a rehearsal: what the real service would refuse
 //! after an upload is refused here. It judges a document; it creates nothing.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::rehearsal::models::{self, Model};
 use crate::rehearsal::reply::Reply;
@@ -31,8 +31,29 @@ pub struct Order {
     pub learning_rate: f64,
     /// Part of the training in which it rises.
     pub warmup_ratio: f64,
+    /// What was asked for, else the parent's, else the default.
+    pub training_type: Value,
+}
+
+/// The job that another one goes on from.
+#[derive(Debug, Clone)]
+pub struct Parent {
+    /// What it trained.
+    pub model: &'static Model,
+    /// How.
+    pub training_type: Value,
+}
+
+impl Order {
     /// LoRA or all weights.
-    pub is_lora: bool,
+    pub fn is_lora(&self) -> bool {
+        self.training_type["type"] != "Full"
+    }
+
+    /// Whether it gives an adapter and nothing merged.
+    pub fn gives_adapter_only(&self) -> bool {
+        self.is_lora() && !self.model.merges_lora
+    }
 }
 
 /// The type of a field.
@@ -142,16 +163,18 @@ impl Kind {
     }
 }
 
-/// Reads the body of `POST /v1/fine-tunes`. `parent` gives the model of a checkpoint.
+/// Reads the body of `POST /v1/fine-tunes`. `parent` gives the job of a checkpoint.
 ///
 /// # Errors
 /// The reply to a body that the service would refuse, naming the first field that is wrong.
-pub fn order(body: &Value, parent: impl Fn(&str) -> Option<&'static Model>) -> Result<Order, Reply> {
+pub fn order(body: &Value, parent: impl Fn(&str) -> Option<Parent>) -> Result<Order, Reply> {
     let Some(fields) = body.as_object() else { return Err(Reply::error(400, "the body is no JSON object")) };
     check_fields(fields, "", &FIELDS)?;
     let text = |name: &str| fields.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let count = |name: &str, absent: u64| fields.get(name).and_then(Value::as_u64).unwrap_or(absent);
-    let model = model_of(text("model"), text("from_checkpoint"), parent)?;
+    let (model, parent) = origin(text("model"), text("from_checkpoint"), parent)?;
+    check_training_type(fields, model)?;
+    let training_type = training_type(fields, model, parent.as_ref())?;
     let training_file =
         text("training_file").ok_or_else(|| Reply::field("training_file", "`training_file` is missing"))?;
     let order = Order {
@@ -164,12 +187,11 @@ pub fn order(body: &Value, parent: impl Fn(&str) -> Option<&'static Model>) -> R
         batch_size: count("batch_size", models::BATCH_SIZES[1]),
         learning_rate: fields.get("learning_rate").and_then(Value::as_f64).unwrap_or(1e-5),
         warmup_ratio: fields.get("warmup_ratio").and_then(Value::as_f64).unwrap_or(0.0),
-        is_lora: body["training_type"]["type"] != "Full",
+        training_type,
         fields: fields.iter().filter(|(name, _)| !SECRETS.contains(&name.as_str())).map(owned).collect(),
     };
     check_bounds(&order)?;
     check_numbers(fields, model)?;
-    check_training_type(fields, model)?;
     check_method(fields)?;
     check_early_stopping(&order)?;
     Ok(order)
@@ -193,19 +215,62 @@ fn check_fields(fields: &Map<String, Value>, inside: &str, known: &[(&str, Kind)
     Ok(())
 }
 
-fn model_of(
+/// The model that is trained, and the job that is gone on from, if there is one.
+fn origin(
     name: Option<&str>,
     checkpoint: Option<&str>,
-    parent: impl Fn(&str) -> Option<&'static Model>,
-) -> Result<&'static Model, Reply> {
+    parent: impl Fn(&str) -> Option<Parent>,
+) -> Result<(&'static Model, Option<Parent>), Reply> {
     match (name, checkpoint) {
-        (Some(name), None) => models::find(name)
-            .ok_or_else(|| Reply::field("model", format!("model `{name}` is not available for fine-tuning"))),
-        (None, Some(checkpoint)) => parent(checkpoint).ok_or_else(|| {
-            Reply::field("from_checkpoint", format!("checkpoint `{checkpoint}` does not exist"))
-        }),
+        (Some(name), None) => match models::find(name) {
+            Some(model) => Ok((model, None)),
+            None => {
+                let message = format!("model `{name}` is not available for fine-tuning");
+                Err(Reply::field("model", message))
+            }
+        },
+        (None, Some(checkpoint)) => match parent(checkpoint) {
+            Some(parent) => Ok((parent.model, Some(parent))),
+            None => {
+                let message = format!("checkpoint `{checkpoint}` does not exist");
+                Err(Reply::field("from_checkpoint", message))
+            }
+        },
         _ => Err(Reply::field("model", "exactly one of `model` and `from_checkpoint` is needed")),
     }
+}
+
+/// What the job trains: a child trains what its parent did, and is refused where it asks for something else.
+fn training_type(
+    fields: &Map<String, Value>,
+    model: &Model,
+    parent: Option<&Parent>,
+) -> Result<Value, Reply> {
+    let inherited = match parent {
+        Some(parent) => parent.training_type.clone(),
+        None => json!({ "type": "Lora", "lora_r": model.max_rank, "lora_alpha": 2 * model.max_rank }),
+    };
+    let Some(asked) = fields.get("training_type") else { return Ok(inherited) };
+    if parent.is_some() && whole_type(asked) != whole_type(&inherited) {
+        let message = format!(
+            "`training_type` {asked} differs from {inherited} of the parent job: leave it out to inherit it"
+        );
+        return Err(Reply::field("training_type", message));
+    }
+    Ok(asked.clone())
+}
+
+/// A training type with what may be left out of it.
+fn whole_type(kind: &Value) -> [Value; 5] {
+    let of = |name: &str, absent: Value| kind.get(name).cloned().unwrap_or(absent);
+    let dropout = of("lora_dropout", json!(0.0)).as_f64();
+    [
+        of("type", Value::Null),
+        of("lora_r", Value::Null),
+        of("lora_alpha", Value::Null),
+        json!(dropout),
+        of("lora_trainable_modules", json!("all-linear")),
+    ]
 }
 
 fn check_bounds(order: &Order) -> Result<(), Reply> {
@@ -428,6 +493,31 @@ mod tests {
         check(json!({ "max_seq_length": 100 }), Err("`max_seq_length` must be between"));
         check(json!({ "suffix": "é".repeat(41) }), Err("more than 40 characters"));
         check(json!({ "early_stopping_enabled": true }), Err("early stopping needs"));
+    }
+
+    #[test]
+    fn a_child_trains_what_its_parent_did_and_nothing_else() {
+        let lora = |rank: u64| json!({ "type": "Lora", "lora_r": rank, "lora_alpha": 16 });
+        let child = |parent: Value, asked: Option<Value>| {
+            let mut body = json!({ "training_file": "f", "from_checkpoint": "ft-1" });
+            if let Some(asked) = asked {
+                body["training_type"] = asked;
+            }
+            let model = models::find("Qwen/Qwen3-8B").unwrap();
+            let parent = Parent { model, training_type: parent };
+            order(&body, |_| Some(parent.clone())).map(|order| order.training_type)
+        };
+        let full = || json!({ "type": "Full" });
+        assert_eq!(child(lora(8), None).ok(), Some(lora(8)));
+        assert_eq!(child(full(), None).ok(), Some(full()));
+        let mut said = lora(8);
+        said["lora_dropout"] = json!(0);
+        said["lora_trainable_modules"] = json!("all-linear");
+        assert_eq!(child(lora(8), Some(said.clone())).ok(), Some(said));
+        assert_eq!(child(full(), Some(full())).ok(), Some(full()));
+        for (parent, asked) in [(lora(8), lora(64)), (lora(8), full()), (full(), lora(8))] {
+            assert_eq!(child(parent, Some(asked)).unwrap_err().status, 400);
+        }
     }
 
     #[test]

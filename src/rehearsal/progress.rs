@@ -166,12 +166,12 @@ pub fn checkpoints(state: &State, id: &str, now: Now) -> Result<Reply, Reply> {
                 "object_revision_id": object_id(job, "rv_"),
             }));
         };
-        match (job.order.is_lora, checkpoint.is_final) {
-            (true, true) => {
+        match (job.order.is_lora(), checkpoint.is_final) {
+            (true, true) if !job.order.gives_adapter_only() => {
                 add(" Merged", "model");
                 add(" Adapter", "adapter");
             }
-            (true, false) => add(" Adapter", "adapter"),
+            (true, _) => add(" Adapter", "adapter"),
             (false, _) => add("", "model"),
         }
     }

@@ -126,6 +126,18 @@ impl Job {
         text(&self.object, &["model_object_id"])
     }
 
+    /// The adapter's object id, where LoRA was trained.
+    pub fn adapter_object_id(&self) -> Option<String> {
+        text(&self.object, &["adapter_object_id"])
+    }
+
+    /// Whether it is complete and has an adapter and no model: LoRA was not merged.
+    pub fn has_adapter_only(&self) -> bool {
+        self.status.ending() == Some(Ending::Completed)
+            && self.adapter_object_id().is_some()
+            && self.model_object_id().is_none()
+    }
+
     /// What was asked to stand at the end of the model's name.
     pub fn suffix(&self) -> Option<String> {
         text(&self.object, &["suffix"])

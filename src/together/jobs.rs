@@ -35,6 +35,9 @@ pub struct Limits {
     pub min_max_seq_length: Option<u64>,
     /// Whether all weights can be trained.
     pub supports_full_training: Option<bool>,
+    /// Whether a trained adapter is merged into the model's weights. Where it is not, a job gives the
+    /// adapter alone: there are no merged weights to download and no object to deploy.
+    pub merges_lora: Option<bool>,
     /// What training an adapter allows; absent where it cannot be.
     pub lora: Option<BatchLimits>,
     /// What training all weights allows; absent where they cannot be.
@@ -119,6 +122,7 @@ impl Limits {
             max_seq_length: whole(object, &["max_seq_length_sft", "max_seq_length"]),
             min_max_seq_length: whole_of("min_max_seq_length"),
             supports_full_training: object.get("supports_full_training").and_then(Value::as_bool),
+            merges_lora: object.get("merge_output_lora").and_then(Value::as_bool),
             lora: batch("lora_training"),
             full: batch("full_training"),
             object: object.clone(),

@@ -76,7 +76,18 @@ pub fn rows(settled: &Settled, limits: &Limits, has_val: bool) -> Vec<Row> {
 
 /// The limits that hold for the kind of training that was chosen.
 fn batch_limits<'l>(settled: &Settled, limits: &'l Limits) -> Option<&'l BatchLimits> {
+    if settled.parameters.inherits_training_type() {
+        // Nobody here knows the parent's kind: only what binds both is enforced.
+        return match (&limits.lora, &limits.full) {
+            (Some(lora), Some(full)) if !have_equal_batches(lora, full) => None,
+            (lora, full) => lora.as_ref().or(full.as_ref()),
+        };
+    }
     if settled.parameters.lora.value { limits.lora.as_ref() } else { limits.full.as_ref() }
+}
+
+fn have_equal_batches(one: &BatchLimits, other: &BatchLimits) -> bool {
+    (one.min_batch_size, one.max_batch_size) == (other.min_batch_size, other.max_batch_size)
 }
 
 fn evals(settled: &Settled, limits: &Limits, has_val: bool) -> Row {
@@ -89,7 +100,8 @@ fn learning_rate(settled: &Settled, limits: &Limits) -> Row {
     let bounds = (limits.min_learning_rate.unwrap_or(0.0), limits.max_learning_rate.unwrap_or(f64::MAX));
     let row = real("learning_rate", chosen.learning_rate, bounds);
     let mut row = refused_if(row, chosen.learning_rate.value <= 0.0, "it is above 0");
-    if chosen.lora.value && chosen.learning_rate.value <= 2e-5 {
+    let trains_lora = chosen.lora.value && !chosen.inherits_training_type();
+    if trains_lora && chosen.learning_rate.value <= 2e-5 {
         row.note = Some("low for LoRA, whose usual rates are 1e-4 to 1e-3; it is sent as set");
     }
     row
@@ -109,7 +121,11 @@ fn batch_size(settled: &Settled, limits: &Limits) -> Row {
 
 fn training_type(settled: &Settled, limits: &Limits) -> Vec<Row> {
     let chosen = &settled.parameters;
-    let lora = row("lora", &chosen.lora, String::new());
+    if chosen.inherits_training_type() {
+        let inherited = Chosen { value: "inherited", origin: Origin::Parent };
+        return vec![adapter_only(row("training_type", &inherited, String::new()), settled, limits)];
+    }
+    let lora = adapter_only(row("lora", &chosen.lora, String::new()), settled, limits);
     if !chosen.lora.value {
         let is_impossible = limits.supports_full_training == Some(false)
             || (limits.supports_full_training.is_none() && limits.full.is_none() && limits.lora.is_some());
@@ -129,6 +145,27 @@ fn training_type(settled: &Settled, limits: &Limits) -> Vec<Row> {
         refused_if(dropout, chosen.lora_dropout.value >= 1.0, "it is below 1"),
         row("lora_trainable_modules", &chosen.lora_trainable_modules, String::new()),
     ]
+}
+
+/// The row, with a word where the job gives an adapter and nothing merged.
+fn adapter_only(mut row: Row, settled: &Settled, limits: &Limits) -> Row {
+    if gives_adapter_only(&settled.parameters, limits) {
+        row.limit = "adapter only".to_owned();
+        row.note = Some(
+            "adapter only: LoRA is not merged into this model, so that there are no merged weights to download and nothing to deploy at Together",
+        );
+    }
+    row
+}
+
+/// Whether the job gives an adapter alone. Where the training type is inherited, it may be that of all
+/// weights, if the model allows that.
+pub fn gives_adapter_only(parameters: &Parameters, limits: &Limits) -> bool {
+    let trains_lora = match parameters.inherits_training_type() {
+        true => limits.supports_full_training != Some(true),
+        false => parameters.lora.value,
+    };
+    trains_lora && limits.merges_lora == Some(false)
 }
 
 fn suffix(suffix: &Chosen<String>) -> Row {
@@ -319,6 +356,56 @@ mod tests {
         let noted: Vec<&str> = rows.iter().filter(|row| row.note.is_some()).map(|row| row.key).collect();
         assert_eq!(noted, ["learning_rate", "lora_alpha"]);
         assert!(rows.iter().any(|row| row.key == "learning_rate" && row.value == "1e-5"));
+    }
+
+    #[test]
+    fn an_inherited_training_type_is_one_row_and_binds_no_value_of_lora() {
+        let mut parameters = seed();
+        parameters.from_checkpoint = set("ft-1".to_owned());
+        // Above what the model allows, and not sent.
+        parameters.lora_rank.value = 128;
+        let rows = rows(&settle(parameters, &limits(), true), &limits(), true);
+        assert!(rows.iter().all(|row| row.refusal.is_none() && !row.key.starts_with("lora")), "{rows:?}");
+        let row = rows.iter().find(|row| row.key == "training_type").unwrap();
+        assert_eq!((row.value.as_str(), row.origin, row.note), ("inherited", Origin::Parent, None));
+        assert!(rows.iter().all(|row| row.note.is_none()), "nothing is said of LoRA: {rows:?}");
+    }
+
+    #[test]
+    fn a_batch_is_held_against_what_binds_whatever_is_inherited() {
+        let refused = |full: serde_json::Value| {
+            let limits =
+                Limits { full: Limits::read("m", &json!({ "full_training": full })).full, ..limits() };
+            let mut parameters = seed();
+            parameters.from_checkpoint = set("ft-1".to_owned());
+            parameters.batch_size.value = BatchSize::Samples(65);
+            let rows = rows(&settle(parameters, &limits, true), &limits, true);
+            rows.iter().any(|row| row.refusal.is_some())
+        };
+        assert!(refused(serde_json::Value::Null));
+        assert!(refused(json!({ "min_batch_size": 8, "max_batch_size": 64 })));
+        assert!(!refused(json!({ "min_batch_size": 8, "max_batch_size": 128 })));
+    }
+
+    #[test]
+    fn a_model_into_which_lora_is_not_merged_gives_an_adapter_only() {
+        let check = |expected: bool, supports_full: bool, change: fn(&mut Parameters)| {
+            let limits =
+                Limits { merges_lora: Some(false), supports_full_training: Some(supports_full), ..limits() };
+            let mut parameters = seed();
+            change(&mut parameters);
+            assert_eq!(gives_adapter_only(&parameters, &limits), expected);
+            let rows = rows(&settle(parameters, &limits, true), &limits, true);
+            let is_said = rows.iter().any(|row| row.limit == "adapter only" && row.note.is_some());
+            assert_eq!(is_said, expected, "{rows:?}");
+        };
+        check(true, true, |_| {});
+        check(false, true, |of| of.lora.value = false);
+        check(true, false, |of| of.from_checkpoint = set("ft-1".to_owned()));
+        check(false, true, |of| of.from_checkpoint = set("ft-1".to_owned()));
+        for merges_lora in [None, Some(true)] {
+            assert!(!gives_adapter_only(&seed(), &Limits { merges_lora, ..limits() }));
+        }
     }
 
     #[test]

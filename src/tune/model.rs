@@ -1,5 +1,6 @@
 //! Which model is tuned, and what it allows, asked before anything is uploaded.
 
+use crate::together::job::Job;
 use crate::together::jobs::{self, Limits};
 use crate::together::{self, Together};
 use crate::tune::limits::nearest;
@@ -38,6 +39,17 @@ impl Chosen {
     pub fn is_download_only(&self, parameters: &Parameters) -> bool {
         parameters.from_checkpoint.is_none() && parameters.base_model.value.ends_with(REFERENCE)
     }
+}
+
+/// Whether `job` gives an adapter and nothing merged, by what it shows, else by its model's limits.
+pub fn gives_adapter_only(together: &Together, job: &Job) -> bool {
+    if job.trains_all_weights() || job.model_object_id().is_some() {
+        return false;
+    }
+    // Limits that cannot be had leave it to what the job shows.
+    let limits = job.model().and_then(|model| jobs::limits(together, &model).ok().flatten());
+    let merges = limits.and_then(|limits| limits.merges_lora);
+    merges.map_or_else(|| job.has_adapter_only(), |merges| !merges)
 }
 
 /// Asks for the limits of the model in `parameters`. The seed's default model, which can no longer be

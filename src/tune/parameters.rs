@@ -21,6 +21,8 @@ pub enum Origin {
     Env,
     /// A flag of the command line.
     Flag,
+    /// The job that this one goes on from.
+    Parent,
 }
 
 impl fmt::Display for Origin {
@@ -30,6 +32,7 @@ impl fmt::Display for Origin {
             Origin::File => "file",
             Origin::Env => "env",
             Origin::Flag => "flag",
+            Origin::Parent => "parent",
         })
     }
 }
@@ -214,6 +217,21 @@ pub struct Parameters {
     pub early_stopping_warmup_evals: Option<Chosen<u64>>,
 }
 
+impl Parameters {
+    /// Whether the job's training type is that of the job it goes on from: nobody set a key of LoRA.
+    /// Any that was sent would be another one than the parent's.
+    pub fn inherits_training_type(&self) -> bool {
+        let origins = [
+            self.lora.origin,
+            self.lora_rank.origin,
+            self.lora_alpha.origin,
+            self.lora_dropout.origin,
+            self.lora_trainable_modules.origin,
+        ];
+        self.from_checkpoint.is_some() && origins.iter().all(|origin| *origin == Origin::Default)
+    }
+}
+
 /// The files a job reads.
 #[derive(Debug, Clone, Copy)]
 pub struct Files<'f> {
@@ -262,7 +280,9 @@ impl Settled {
         put("max_grad_norm", real(chosen.max_grad_norm.value));
         put("weight_decay", real(chosen.weight_decay.value));
         put("packing", chosen.packing.value.into());
-        put("training_type", self.training_type());
+        if let Some(kind) = self.training_type() {
+            put("training_type", kind);
+        }
         let train_on_inputs = chosen.train_on_inputs.value.value();
         put("training_method", json!({ "method": "sft", "train_on_inputs": train_on_inputs }));
         put("suffix", suffix.into());
@@ -282,19 +302,22 @@ impl Settled {
         json!({ "lr_scheduler_type": chosen.lr_scheduler.value.to_string(), "lr_scheduler_args": args })
     }
 
-    /// What `training_type` says; also what an estimate of the price asks for.
-    pub fn training_type(&self) -> Value {
+    /// What `training_type` says, also for an estimate of the price; nothing where it is inherited.
+    pub fn training_type(&self) -> Option<Value> {
         let chosen = &self.parameters;
-        if !chosen.lora.value {
-            return json!({ "type": "Full" });
+        if chosen.inherits_training_type() {
+            return None;
         }
-        json!({
+        if !chosen.lora.value {
+            return Some(json!({ "type": "Full" }));
+        }
+        Some(json!({
             "type": "Lora",
             "lora_r": chosen.lora_rank.value,
             "lora_alpha": chosen.lora_alpha.value,
             "lora_dropout": real(chosen.lora_dropout.value),
             "lora_trainable_modules": chosen.lora_trainable_modules.value,
-        })
+        }))
     }
 
     /// The fields that are sent only where somebody set them.
@@ -324,8 +347,10 @@ impl Settled {
             "n_epochs": chosen.n_epochs.value,
             "n_evals": self.n_evals.value,
             "training_method": { "method": "sft", "train_on_inputs": train_on_inputs },
-            "training_type": self.training_type(),
         });
+        if let Some(kind) = self.training_type() {
+            body["training_type"] = kind;
+        }
         if let Some(val) = files.val {
             body["validation_file"] = val.into();
         }
@@ -347,7 +372,8 @@ fn real(number: f64) -> Value {
 pub mod tests {
     use super::*;
 
-    fn chosen<T>(value: T) -> Chosen<T> {
+    /// A value that nobody chose.
+    pub fn chosen<T>(value: T) -> Chosen<T> {
         Chosen { value, origin: Origin::Default }
     }
 
@@ -412,7 +438,7 @@ pub mod tests {
     #[test]
     fn what_is_set_beyond_the_seed_is_sent_too() {
         let mut parameters = seed();
-        parameters.lora.value = false;
+        parameters.lora = Chosen { value: false, origin: Origin::Flag };
         parameters.lr_scheduler.value = Scheduler::Linear;
         parameters.from_checkpoint = Some(chosen("ft-1:20".to_owned()));
         parameters.batch_size.value = BatchSize::Samples(16);
@@ -428,6 +454,34 @@ pub mod tests {
         assert_eq!(body["early_stopping_patience"], 2);
         assert_eq!(body["training_method"]["train_on_inputs"], true);
         assert_eq!(body["validation_file"], "");
+    }
+
+    #[test]
+    fn a_job_from_a_checkpoint_inherits_its_training_type_unless_a_lora_key_was_set() {
+        let files = Files { train: "file-t", val: None };
+        let sent = |change: fn(&mut Parameters)| {
+            let mut parameters = seed();
+            parameters.from_checkpoint = Some(chosen("ft-1".to_owned()));
+            change(&mut parameters);
+            let settled = settled(parameters);
+            let (body, estimate) = (settled.body(files, "s"), settled.estimate_body(files));
+            assert_eq!(body.get("training_type"), estimate.get("training_type"));
+            body.get("training_type").cloned()
+        };
+        assert_eq!(sent(|_| {}), None);
+        assert_eq!(sent(|of| of.n_epochs.origin = Origin::Flag), None);
+        for origin in [Origin::File, Origin::Env, Origin::Flag] {
+            let mut parameters = seed();
+            parameters.from_checkpoint = Some(chosen("ft-1".to_owned()));
+            parameters.lora_alpha.origin = origin;
+            assert!(!parameters.inherits_training_type(), "{origin}");
+        }
+        let rank = |of: &mut Parameters| of.lora_rank = Chosen { value: 8, origin: Origin::Flag };
+        assert_eq!(sent(rank).unwrap()["lora_r"], 8);
+        assert!(sent(|of| of.lora.origin = Origin::File).is_some());
+        assert!(sent(|of| of.lora_dropout.origin = Origin::File).is_some());
+        assert!(sent(|of| of.lora_trainable_modules.origin = Origin::File).is_some());
+        assert!(sent(|of| (of.from_checkpoint, of.lora.origin) = (None, Origin::Default)).is_some());
     }
 
     #[test]

@@ -166,6 +166,64 @@ fn the_seeds_model_becomes_its_tunable_twin_and_that_is_said() {
     }
 }
 
+/// The body of the last creation.
+fn last_body(rehearsal: &Rehearsal) -> serde_json::Value {
+    serde_json::from_slice(&rehearsal.requests("POST /v1/fine-tunes$").last().unwrap().body).unwrap()
+}
+
+#[test]
+fn a_job_from_a_checkpoint_inherits_the_training_type_and_the_table_says_so() {
+    let rehearsal = Rehearsal::new();
+    let parent = rehearsal.submit(10, &["--lora-rank=8", "--lora-alpha=32"]);
+    let trained = rehearsal.jobs()[0]["training_type"].clone();
+    let checkpoint = format!("--from-checkpoint={parent}");
+    let child = rehearsal.ctxtune(["submit", "out", "--yes", &checkpoint]).expect(0);
+    let words: Vec<&str> = child
+        .stderr
+        .lines()
+        .find(|line| line.contains("training_type"))
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    assert_eq!(words, ["training_type", "inherited", "parent"]);
+    assert!(!child.stderr.contains("lora_rank"), "{}", child.stderr);
+    let body = last_body(&rehearsal);
+    assert_eq!((body.get("training_type"), &body["from_checkpoint"]), (None, &json!(parent)));
+    let estimate = rehearsal.requests(ESTIMATE);
+    let estimate: serde_json::Value = serde_json::from_slice(&estimate.last().unwrap().body).unwrap();
+    assert_eq!(estimate.get("training_type"), None);
+    assert_eq!(rehearsal.jobs()[1]["training_type"], trained, "the server gives the parent's");
+    rehearsal.check_protocol();
+}
+
+#[test]
+fn a_job_from_a_checkpoint_sends_a_training_type_where_a_lora_key_was_set() {
+    let rehearsal = Rehearsal::new();
+    let parent = rehearsal.submit(10, &[]);
+    let checkpoint = format!("--from-checkpoint={parent}");
+    rehearsal.dir.write("lora.yaml", "lora_rank: 64\n");
+    rehearsal.ctxtune(["submit", "out", "--yes", &checkpoint, "--config-path=lora.yaml"]).expect(0);
+    assert_eq!(last_body(&rehearsal)["training_type"]["lora_r"], 64);
+    // Another one than the parent's: the service refuses it, and there is no job.
+    for flag in ["--lora-rank=8", "--lora-alpha=17", "--lora=false", "--lora-dropout=0.1"] {
+        let run = rehearsal.ctxtune(["submit", "out", "--yes", "--json", &checkpoint, flag]).expect(1);
+        assert!(run.json()["error"]["message"].to_string().contains("parent"), "{flag}: {}", run.stdout);
+    }
+    assert_eq!(rehearsal.server.jobs_created(), 2);
+    rehearsal.check_protocol();
+}
+
+#[test]
+fn a_model_into_which_lora_is_not_merged_is_said_before_consent() {
+    let rehearsal = Rehearsal::new().prepared(10);
+    let model = "--base-model=openai/gpt-oss-20b";
+    let run = check_refused(&rehearsal, &[model, "--max-cost=0.0000001"], 9, "over_max_cost");
+    let row = run.stderr.lines().find(|line| line.trim_start().starts_with("lora ")).unwrap();
+    assert!(row.ends_with("adapter only"), "{row}");
+    let run = rehearsal.ctxtune(["submit", "out", "--yes", "--base-model=Qwen/Qwen3-8B"]).expect(0);
+    assert!(!run.stderr.contains("adapter only"), "{}", run.stderr);
+}
+
 #[test]
 fn a_sample_longer_than_a_sequence_is_unfit_unless_it_may_be_cut() {
     let rehearsal = Rehearsal::new();

@@ -445,6 +445,34 @@ fn weights_come_under_a_name_that_says_what_they_are() {
 }
 
 #[test]
+fn where_lora_is_not_merged_the_adapter_is_what_comes() {
+    let (rehearsal, job) = completed(&["--base-model=openai/gpt-oss-20b"]);
+    let shown = rehearsal.ask(&format!("GET /v1/fine-tunes/{job}"), None);
+    assert_eq!((shown.get("model_object_id"), shown["adapter_object_id"].is_string()), (None, true));
+    let kinds = rehearsal.ctxtune(["checkpoints", "out"]).expect(0).stdout;
+    assert!(kinds.lines().all(|line| line.split('\t').nth(2) == Some("adapter")), "{kinds}");
+    let document = rehearsal.ctxtune(["download", "out", "--json"]).expect(0).json();
+    assert_eq!(document["checkpoint"], "adapter");
+    assert_eq!(members(&rehearsal, document["file"].as_str().unwrap())[1], "adapter_model.safetensors");
+    // Before its end a job's ids say nothing, but its model's limits do.
+    let step = rehearsal.ctxtune(["download", "out", "--checkpoint=10", "--json"]).expect(0).json();
+    assert_eq!(step["checkpoint"], "adapter");
+    let merged = rehearsal.ctxtune(["download", "out", "--merged", "--json"]).expect(2).json();
+    assert_eq!(merged["error"]["code"], "no_merged");
+    spoil(&rehearsal, "rules: [{ path: /v1/fine-tunes/models/limits, do: { status: 404 } }]");
+    let document = rehearsal.ctxtune(["download", "out", "-o", "again", "--json"]).expect(0).json();
+    assert_eq!(document["checkpoint"], "adapter", "the job's own ids say so");
+    assert!(rehearsal.server.violations().is_empty());
+    spoil(&rehearsal, "");
+    let deploy = rehearsal.ctxtune(["deploy", "out", "--name=contexts", "--yes", "--json"]).expect(2).json();
+    assert_eq!(deploy["error"]["code"], "not_deployable");
+    assert!(deploy["error"]["message"].to_string().contains("adapter only"), "{deploy}");
+    assert_eq!(changes(&rehearsal).iter().filter(|line| line.contains("endpoints")).count(), 0);
+    let monitor = rehearsal.ctxtune(["monitor", "out"]).expect(0);
+    assert!(!monitor.stderr.contains("ctxtune deploy"), "{}", monitor.stderr);
+}
+
+#[test]
 fn weights_that_are_there_are_not_fetched_again_and_nothing_else_is_written_over() {
     let (rehearsal, job) = completed(&[]);
     let run = rehearsal.ctxtune(["download", &job]).expect(0);

@@ -237,10 +237,10 @@ pub struct DownloadArgs {
     /// The checkpoint of this training step instead of the last one
     #[arg(long, value_name = "STEP")]
     pub checkpoint: Option<u64>,
-    /// Only what LoRA trained
+    /// Only what LoRA trained; the default where the model's LoRA is not merged
     #[arg(long, conflicts_with = "merged")]
     pub adapter: bool,
-    /// The whole model, which is the default
+    /// The whole model, which is the default where there is one
     #[arg(long)]
     pub merged: bool,
     /// Where to write it, a file or a directory [default: the model's name in this directory]
