@@ -30,11 +30,12 @@ use crate::together::job::{Ending, Job, last_error};
 use crate::together::jobs::{self, Limits};
 use crate::tune::create::{Adopted, Known, Renewal, Submission, is_to_be_watched};
 use crate::tune::journal::{self, Started};
-use crate::tune::ledger::{Account, Identity, Run, RunState};
+use crate::tune::ledger::{Account, Run, RunState};
 use crate::tune::limits::{rows, settle};
 use crate::tune::model;
 use crate::tune::parameters::{Files, Parameters, Settled};
 use crate::tune::price::{Extent, Price};
+use crate::tune::tag::Identity;
 
 const COMMAND: &str = "submit";
 
@@ -285,7 +286,7 @@ pub fn identity(
         project: account.project.clone(),
         train_sha256: manifest.train.sha256.clone(),
         val_sha256: manifest.val.as_ref().map(|val| val.sha256.clone()),
-        parameters: settled.body(Files { train: "", val: None }, &settled.parameters.suffix.value),
+        settled: settled.clone(),
         wandb_run_id: wandb_run_id.map(str::to_owned),
     }
 }

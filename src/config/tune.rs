@@ -329,6 +329,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::tune::parameters::tests::settled;
+    use crate::tune::tag::Identity;
 
     #[test]
     fn the_file_is_read_as_python_and_yaml_write_values() {
@@ -365,6 +367,37 @@ mod tests {
         assert!(check(&[("val_ratio", json!(0.2))]).unwrap_err().contains("`val_ratio`"));
         assert!(check(&[("n_epochs", json!("many"))]).unwrap_err().contains("--n-epochs"));
         assert!(check(&[("n_epochs", json!([1]))]).unwrap_err().contains("`n_epochs`"));
+    }
+
+    #[test]
+    fn every_key_is_part_of_what_makes_a_job_the_same_job() {
+        let set = |more: &str| {
+            let values = format!(
+                "{{\"early_stopping\":true,\"max_seq_length\":512,\"gradient_accumulation_steps\":1,\
+                  \"early_stopping_patience\":1,\"early_stopping_min_delta\":0.1,\"early_stopping_warmup_evals\":1{more}}}"
+            );
+            let values: serde_json::Map<String, Value> = serde_json::from_str(&values).unwrap();
+            let values: Vec<(String, Value)> = values.into_iter().collect();
+            let parameters = TuneChoices::of_values(&values).unwrap().resolve(TuneChoices::default(), 42);
+            let identity = Identity {
+                project: String::new(),
+                train_sha256: String::new(),
+                val_sha256: Some(String::new()),
+                settled: settled(parameters),
+                wandb_run_id: Some(String::new()),
+            };
+            identity.text(1)
+        };
+        let text = set("") + &set(",\"from_checkpoint\":\"ft-1\"");
+        let names: std::collections::BTreeSet<&str> =
+            text.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+        // Where a job is logged does not make it another job.
+        let logging = ["wandb_project", "wandb_run_name"];
+        let keys: Vec<&str> = KEYS.into_iter().filter(|key| !logging.contains(key)).collect();
+        let missing: Vec<&&str> = keys.iter().filter(|key| !names.contains(*key)).collect();
+        assert_eq!(missing, Vec::<&&str>::new());
+        let others: Vec<&&str> = names.iter().filter(|name| !keys.contains(name)).collect();
+        assert_eq!(others, [&"attempt", &"project", &"train_sha256", &"val_sha256", &"wandb_run_id"]);
     }
 
     #[test]

@@ -16,7 +16,9 @@ use serde_json::{Map, Value};
 use crate::clock::Stopped;
 use crate::together::job::{Ending, Job, JobId};
 use crate::together::{self, Certainty, Together, jobs};
-use crate::tune::ledger::{Account, Identity, LedgerError, Run, RunState};
+use crate::tune::ledger::{Account, LedgerError, Run, RunState};
+use crate::tune::parameters::Files;
+use crate::tune::tag::Identity;
 
 /// How often a creation is asked for that was certainly not accepted.
 const TRIES: u32 = 5;
@@ -174,7 +176,9 @@ impl Submission<'_> {
     fn note(&self, attempt: u32, job: &Job, ledger: Option<Run>) -> Result<(), LedgerError> {
         let known = ledger.clone();
         let mut run = ledger.unwrap_or_else(|| {
-            Run::intent(self.account, self.identity, attempt, self.identity.parameters.clone())
+            let settled = &self.identity.settled;
+            let body = settled.body(Files { train: "", val: None }, &settled.parameters.suffix.value);
+            Run::intent(self.account, self.identity, attempt, body)
         });
         run.state = RunState::Created;
         run.note(job);

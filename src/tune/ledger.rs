@@ -15,15 +15,13 @@ use sha2::{Digest, Sha256};
 
 use crate::manifest::Hex;
 use crate::together::job::{Job, JobId};
+use crate::tune::tag::Identity;
 
 /// The file ids of an output directory.
 pub const UPLOADS_FILE: &str = "uploads.json";
 
 /// The directory of the jobs' ledgers.
 pub const RUNS_DIR: &str = "runs";
-
-/// Hexadecimal digits of a tag.
-pub const TAG_DIGITS: usize = 8;
 
 const UPLOADS_SCHEMA: &str = "ctxtune.uploads/1";
 const RUN_SCHEMA: &str = "ctxtune.run/1";
@@ -152,42 +150,6 @@ impl Uploads {
     fn write(&self) -> Result<(), LedgerError> {
         let file = UploadsFile { schema: UPLOADS_SCHEMA.to_owned(), uploads: self.records.clone() };
         write_ledger(&self.path, &file)
-    }
-}
-
-/// What makes a job the same job: whoever has the same of these gets the same tag.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    /// The project's id.
-    pub project: String,
-    /// SHA-256 of the training side.
-    pub train_sha256: String,
-    /// SHA-256 of the validation side.
-    pub val_sha256: Option<String>,
-    /// The body of the creation without file ids and tag.
-    pub parameters: Value,
-    /// `WANDB_RUN_ID`, if an agent set it.
-    pub wandb_run_id: Option<String>,
-}
-
-impl Identity {
-    /// The tag of the attempt with this number, counted from 1: the first 8 hexadecimal digits of a SHA-256.
-    pub fn tag(&self, attempt: u32) -> String {
-        let parts = [
-            self.project.as_str(),
-            &self.train_sha256,
-            self.val_sha256.as_deref().unwrap_or_default(),
-            &self.parameters.to_string(),
-            &attempt.to_string(),
-            self.wandb_run_id.as_deref().unwrap_or_default(),
-        ];
-        let mut hasher = Sha256::new();
-        for part in parts {
-            hasher.update(part);
-            hasher.update([0]);
-        }
-        let digest = hasher.finalize();
-        Hex(&digest[..TAG_DIGITS / 2]).to_string()
     }
 }
 
@@ -381,6 +343,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::tune::parameters::tests::{seed, settled};
 
     fn account(project: &str) -> Account {
         Account { api: "https://api".to_owned(), project: project.to_owned() }
@@ -391,28 +354,9 @@ mod tests {
             project: "p".to_owned(),
             train_sha256: "t".to_owned(),
             val_sha256: Some("v".to_owned()),
-            parameters: json!({ "n_epochs": 3 }),
+            settled: settled(seed()),
             wandb_run_id: None,
         }
-    }
-
-    #[test]
-    fn the_tag_depends_on_everything_that_makes_a_job() {
-        let tag = identity().tag(1);
-        // printf 'p\0t\0v\0{"n_epochs":3}\0001\0\0' | sha256sum
-        assert_eq!(tag, "32868ab9");
-        assert_eq!(tag, identity().tag(1));
-        let mut tags = vec![tag, identity().tag(2)];
-        tags.push(Identity { project: "q".to_owned(), ..identity() }.tag(1));
-        tags.push(Identity { train_sha256: "u".to_owned(), ..identity() }.tag(1));
-        tags.push(Identity { val_sha256: None, ..identity() }.tag(1));
-        tags.push(Identity { parameters: json!({ "n_epochs": 4 }), ..identity() }.tag(1));
-        tags.push(Identity { wandb_run_id: Some("r".to_owned()), ..identity() }.tag(1));
-        assert!(tags.iter().all(|tag| tag.len() == TAG_DIGITS), "{tags:?}");
-        let count = tags.len();
-        tags.sort();
-        tags.dedup();
-        assert_eq!(tags.len(), count);
     }
 
     #[test]

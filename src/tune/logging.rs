@@ -14,9 +14,9 @@ use serde_json::{Map, Value, json};
 
 use crate::clock::Clock;
 use crate::together::job::{Ending, Event, Job};
-use crate::tune::ledger::TAG_DIGITS;
 use crate::tune::monitor::Screen;
 use crate::tune::progress::{EvalPoint, News, Progress, TrainPoint};
+use crate::tune::tag::TAG_DIGITS;
 use crate::wandb::history::{Entry, Spool, State, known};
 use crate::wandb::logged::Key;
 use crate::wandb::run::Plan;

@@ -19,4 +19,5 @@ pub mod parameters;
 pub mod price;
 pub mod progress;
 pub mod sweep;
+pub mod tag;
 pub mod upload;

@@ -272,6 +272,125 @@ fn other_parameters_data_or_runs_of_an_agent_are_other_jobs() {
     assert_eq!(tags.len(), 6);
 }
 
+/// The named values of README's recipe, from the body that was sent.
+fn named(body: &Value, manifest: &Value) -> Value {
+    let mut named = json!({
+        "project": "proj-rehearsal", "attempt": 1, "train_sha256": manifest["train"]["sha256"],
+        "val_sha256": manifest["val"]["sha256"], "base_model": body["model"],
+        "lr_scheduler": body["lr_scheduler"]["lr_scheduler_type"],
+        "train_on_inputs": body["training_method"]["train_on_inputs"],
+        "early_stopping": body["early_stopping_enabled"],
+    });
+    let fields = named.as_object_mut().unwrap();
+    let mut take = |from: &Value, renamed: &[(&str, &str)]| {
+        for (sent, name) in renamed {
+            fields.extend(from.get(*sent).map(|value| ((*name).to_owned(), value.clone())));
+        }
+    };
+    let same = [
+        "from_checkpoint",
+        "n_epochs",
+        "n_evals",
+        "n_checkpoints",
+        "batch_size",
+        "learning_rate",
+        "warmup_ratio",
+        "max_grad_norm",
+        "weight_decay",
+        "packing",
+        "random_seed",
+        "max_seq_length",
+        "gradient_accumulation_steps",
+        "early_stopping_patience",
+        "early_stopping_min_delta",
+        "early_stopping_warmup_evals",
+    ];
+    take(body, &same.map(|name| (name, name)));
+    let args = &body["lr_scheduler"]["lr_scheduler_args"];
+    take(args, &[("min_lr_ratio", "min_lr_ratio"), ("num_cycles", "lr_num_cycles")]);
+    if let Some(kind) = body.get("training_type") {
+        take(&json!({ "lora": kind["type"] == "Lora" }), &[("lora", "lora")]);
+        let lora = [
+            ("lora_r", "lora_rank"),
+            ("lora_alpha", "lora_alpha"),
+            ("lora_dropout", "lora_dropout"),
+            ("lora_trainable_modules", "lora_trainable_modules"),
+        ];
+        take(kind, &lora);
+    }
+    let suffix = body["suffix"].as_str().unwrap();
+    take(&json!({ "suffix": suffix[..suffix.len() - 9] }), &[("suffix", "suffix")]);
+    fields.retain(|_, value| !value.is_null());
+    named
+}
+
+#[test]
+fn readmes_recipe_gives_the_tags_of_the_bodies_that_are_sent() {
+    let Some(mut python) = support::python() else { return };
+    let readme = std::fs::read_to_string(support::repository("README.md")).unwrap();
+    let blocks = readme.split("```python\n").skip(1).map(|block| block.split_once("```").unwrap().0);
+    let recipe = blocks.into_iter().find(|block| block.contains("def tag(")).unwrap();
+    let rehearsal = Rehearsal::new();
+    // Shards: their digest is that of their digests.
+    rehearsal.dir.corpus(40).prepare(&["--shard-records=7"]).expect(0);
+    let parent = rehearsal.ctxtune(["submit", "out", "--yes"]).expect(0).stdout;
+    rehearsal.forward(1000.0);
+    let checkpoint = format!("--from-checkpoint={}", parent.trim_end());
+    let mut expected = Vec::new();
+    let all: [&[&str]; 8] = [
+        &["--n-epochs=2"],
+        &["--learning-rate=2.5e-4", "--weight-decay=0.1", "--max-grad-norm=0", "--warmup-ratio=0.03"],
+        &["--batch-size=16", "--lora-rank=8", "--lora-dropout=0.05", "--suffix=a_b.c"],
+        &["--lora=false", "--packing=false", "--train-on-inputs=true", "--lr-scheduler=linear"],
+        &["--early-stopping", "--n-evals=8", "--early-stopping-min-delta=0.001", "--max-seq-length=4096"],
+        &["--random-seed=7", "--gradient-accumulation-steps=2", "--n-checkpoints=1", "--min-lr-ratio=1"],
+        &[&checkpoint],
+        &[&checkpoint, "--lora-rank=64", "--n-epochs=1"],
+    ];
+    for flags in all {
+        let run = rehearsal.ctxtune(["submit", "out", "--yes", "--json"].iter().chain(flags)).expect(0);
+        expected.push(run.json()["tag"].as_str().unwrap().to_owned());
+    }
+    let bodies = rehearsal.requests(&format!("POST {JOBS}"));
+    let bodies = bodies.iter().skip(1).map(|seen| serde_json::from_slice::<Value>(&seen.body).unwrap());
+    let manifest = rehearsal.dir.manifest();
+    let named: Vec<Value> = bodies.map(|body| named(&body, &manifest)).collect();
+    rehearsal.dir.write("named.json", json!(named).to_string());
+    let program =
+        format!("{recipe}\nimport json\nfor named in json.load(open('named.json')): print(tag(named))\n");
+    let found = Outcome::of({
+        python.arg("-c").arg(program).current_dir(rehearsal.dir.path(""));
+        python
+    });
+    assert_eq!(found.expect(0).stdout.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn limits_and_names_that_the_service_changes_pay_for_no_job_again() {
+    let rehearsal = Rehearsal::new().prepared(10);
+    let first = submit(&rehearsal, &[]).expect(0);
+    let mut limits = rehearsal.ask(
+        "GET /v1/fine-tunes/models/limits?model_name=meta-llama%2FMeta-Llama-3.1-8B-Instruct-Reference",
+        None,
+    );
+    limits["max_num_checkpoints"] = json!(2);
+    limits["max_num_evals"] = json!(1);
+    // Now the seed's model is tuned under its own name, too.
+    let rule = rule("GET /v1/fine-tunes/models/limits", When::Always, Action::Body(limits.to_string()));
+    rehearsal.fail([rule]);
+    std::fs::remove_dir_all(rehearsal.dir.path("out/runs")).unwrap();
+    let again = submit(&rehearsal, &[]).expect(0);
+    assert_eq!(again.stdout, first.stdout);
+    check_one_job(&rehearsal, &again.stdout);
+    assert_eq!(rehearsal.creations(), 1);
+    // The limit does hold for what is sent.
+    let twin = "--base-model=meta-llama/Meta-Llama-3.1-8B-Instruct-Reference";
+    submit(&rehearsal, &["--random-seed=1", twin]).expect(0);
+    let sent = rehearsal.requests(&format!("POST {JOBS}"));
+    let sent: Value = serde_json::from_slice(&sent.last().unwrap().body).unwrap();
+    assert_eq!((&sent["n_checkpoints"], &sent["n_evals"]), (&json!(2), &json!(1)));
+}
+
 #[test]
 fn of_two_jobs_with_one_tag_the_older_is_adopted_and_the_other_named() {
     let rehearsal = Rehearsal::new().prepared(10);
