@@ -21,7 +21,7 @@ use crate::generate::pace::Pace;
 use crate::generate::prompt;
 use crate::generate::request::Delivery;
 use crate::generate::story::Story;
-use crate::generate::verdict::reformed;
+use crate::generate::verdict::{Fault, reformed};
 use crate::prepare::source::Source;
 
 /// The command's name.
@@ -158,8 +158,12 @@ fn one(args: &GenerateArgs, story: &Story, setup: &Setup, terminal: &mut Termina
             terminal.succeed(COMMAND, Some(context.as_bytes()), fields)
         }
         Err(flaw) => {
-            terminal.say(&printable(&format!("the last answer was: {}", outcome.raw.trim())));
-            let hint = "ask again, or with more --attempts; where it was cut with more --max-tokens";
+            let hint = if flaw.fault == Fault::EchoesKey {
+                "the server returns the key it was sent: replace that key, or ask another server"
+            } else {
+                terminal.say(&printable(&format!("the last answer was: {}", outcome.raw.trim())));
+                "ask again, or with more --attempts; where it was cut with more --max-tokens"
+            };
             let message = format!("no context in {}: {}", answers(effort.attempts), flaw.reason);
             let failure = Failure::new(Exit::Data, "invalid_answer", message, hint);
             terminal.fail(COMMAND, &failure, fields)

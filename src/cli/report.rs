@@ -102,12 +102,14 @@ impl Terminal {
         let _ = stderr.write_all(printable(question).as_bytes()).and_then(|()| stderr.flush());
     }
 
-    /// Shows a piece of something longer, unless `--quiet`: no line ends but where the piece says so.
+    /// Shows a piece of a streamed answer, unless `--quiet`: unchanged, but a terminal gets control characters
+    /// escaped.
     pub fn piece(&self, text: &str) {
         if !self.voice.quiet {
+            let text = if self.stderr_is_terminal { printable(text) } else { text.to_owned() };
             let mut stderr = io::stderr().lock();
             // Nobody reads: nothing to be done.
-            let _ = stderr.write_all(printable(text).as_bytes()).and_then(|()| stderr.flush());
+            let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
         }
     }
 

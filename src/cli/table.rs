@@ -7,6 +7,7 @@ use std::io::IsTerminal;
 
 use console::{Term, measure_text_width, truncate_str};
 
+use crate::cli::report::printable;
 use crate::cli::watch::one_line;
 
 /// What stands between two columns.
@@ -36,7 +37,9 @@ impl Cell {
 
     /// `exact` for programs, `shown` for people.
     pub fn of(exact: &str, shown: &str) -> Cell {
-        Cell { exact: one_line(exact), shown: one_line(shown) }
+        // Between tabs and at a line's end there can be neither; everything else is as it came.
+        let exact = printable(&exact.replace(['\t', '\n', '\r'], " "));
+        Cell { exact, shown: one_line(shown) }
     }
 }
 
@@ -109,7 +112,7 @@ mod tests {
 
     fn table() -> Table {
         let rows = vec![
-            vec![Cell::new("file-1"), Cell::of("1234", "1.2 kB"), Cell::new("a\tb\u{1b}[31m\nc")],
+            vec![Cell::new("file-1"), Cell::of("1234", "1.2 kB"), Cell::new("a\tb\u{1b}[31m\nc  d")],
             vec![Cell::new("file-22"), Cell::new(""), Cell::new("ü")],
         ];
         Table::new(&[("id", Align::Left), ("size", Align::Right), ("name", Align::Left)], rows)
@@ -117,12 +120,12 @@ mod tests {
 
     #[test]
     fn a_program_gets_tabs_and_exact_values() {
-        assert_eq!(table().tabbed(), "file-1\t1234\ta b\\u{1b}[31m c\nfile-22\t\tü");
+        assert_eq!(table().tabbed(), "file-1\t1234\ta b\\u{1b}[31m c  d\nfile-22\t\tü");
     }
 
     #[test]
     fn a_person_gets_columns() {
-        let expected = "id         size  name\nfile-1   1.2 kB  a b\\u{1b}[31m c\nfile-22       -  ü";
+        let expected = "id         size  name\nfile-1   1.2 kB  a b\\u{1b}[31m c d\nfile-22       -  ü";
         assert_eq!(table().aligned(80), expected);
     }
 

@@ -81,7 +81,7 @@ impl Effort {
 pub struct Outcome {
     /// The context as JSON in the form `object`, or what is wrong with the last answer.
     pub context: Result<String, Flaw>,
-    /// The last answer as it came.
+    /// The last answer as it came; empty where it was discarded for the key in it.
     pub raw: String,
     /// Why it ended.
     pub finish_reason: Option<String>,
@@ -106,11 +106,15 @@ impl Asker<'_> {
             };
             let took = Effort { attempts: 1, usage: completion.usage, ..Effort::default() };
             effort = effort.and(took);
-            let context = judge(&completion.content, completion.finish_reason.as_deref());
+            let context = match &completion.content {
+                Some(content) => judge(content, completion.finish_reason.as_deref()),
+                None => Err(Flaw::echoes_key()),
+            };
             match &context {
                 Err(flaw) if attempt < self.attempts => show(Show::Flawed(flaw)),
                 _ => {
-                    let (raw, finish_reason) = (completion.content, completion.finish_reason);
+                    let finish_reason = completion.finish_reason;
+                    let raw = completion.content.unwrap_or_default();
                     return (effort, Ok(Outcome { context, raw, finish_reason }));
                 }
             }

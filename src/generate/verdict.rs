@@ -29,11 +29,13 @@ pub enum Fault {
     Timesteps,
     /// The server refuses to answer this story.
     Refused,
+    /// It has the API key in it, and was discarded.
+    EchoesKey,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 7] = [
+    pub const ALL: [Fault; 8] = [
         Fault::Cut,
         Fault::Empty,
         Fault::NotJson,
@@ -41,6 +43,7 @@ impl Fault {
         Fault::Agents,
         Fault::Timesteps,
         Fault::Refused,
+        Fault::EchoesKey,
     ];
 
     /// Its name for scripts.
@@ -53,6 +56,7 @@ impl Fault {
             Fault::Agents => "agents",
             Fault::Timesteps => "timesteps",
             Fault::Refused => "refused",
+            Fault::EchoesKey => "echoes_key",
         }
     }
 }
@@ -69,6 +73,11 @@ pub struct Flaw {
 impl Flaw {
     fn new(fault: Fault, reason: impl Into<String>) -> Flaw {
         Flaw { fault, reason: reason.into() }
+    }
+
+    /// That of an answer that had the API key in it.
+    pub fn echoes_key() -> Flaw {
+        Flaw::new(Fault::EchoesKey, "the answer contains the API key and was discarded")
     }
 }
 

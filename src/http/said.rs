@@ -1,16 +1,30 @@
-//! The words of a server, made fit to print.
+//! Keys in what a server sends, and its error messages in a form that can be printed.
 //!
-//! Separate because they come from outside: they may be JSON in several shapes, a page of a
-//! proxy, or empty; they may echo the key, hold escape sequences for the terminal, or be
-//! endless. Pure.
+//! Separate because both come from outside: error bodies may be JSON in several shapes, a page of a
+//! proxy, or empty; they may echo the key, hold escape sequences for the terminal, or be endless.
+//!
+//! Two rules, by what the text is. In a message for people a key of [`LONG_KEY`] characters or more is
+//! always masked, a shorter one from [`SHORT_KEY`] on only where it stands alone, and one that is shorter
+//! still never: a placeholder such as `none` is a word. In data only the characters of a long key are
+//! replaced, and nothing else is changed, folded or cut; what a model generates is not even masked: see
+//! [`has_key`]. Pure.
 
 use serde_json::Value;
 
-/// The most bytes that are kept of a server's words.
+/// The most bytes of an error message that are kept.
 pub const MOST_BYTES: usize = 2048;
 
-/// What `body` says, on one line, without control characters, each of `secrets` replaced by
-/// `[key]`, at most [`MOST_BYTES`] long.
+/// Characters from which on a key cannot be part of a text by chance.
+pub const LONG_KEY: usize = 16;
+
+/// Characters from which on a key that stands alone is taken for the key.
+pub const SHORT_KEY: usize = 8;
+
+/// What stands in place of a key.
+const MASK: &str = "[key]";
+
+/// The error message in `body`, on one line, without control characters, with `secrets` masked, at most
+/// [`MOST_BYTES`] long.
 pub fn said(body: &[u8], secrets: &[&str]) -> String {
     // Most of a long page is of no use to anybody; the cut is far above what is kept.
     let text = String::from_utf8_lossy(&body[..body.len().min(64 << 10)]);
@@ -21,18 +35,57 @@ pub fn said(body: &[u8], secrets: &[&str]) -> String {
     printable(&words, secrets)
 }
 
-/// `text` fit to print: see [`said`].
+/// A message for people: see [`said`].
 pub fn printable(text: &str, secrets: &[&str]) -> String {
-    let mut plain = plain(text);
     // After control characters are gone, lest one inside a key hides it; before the cut, lest half a key stays.
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        plain = plain.replace(secret, "[key]");
-    }
-    cut(&plain, MOST_BYTES)
+    let masked = secrets.iter().fold(plain(text), |text, secret| masked(&text, secret));
+    cut(&masked, MOST_BYTES)
 }
 
-/// Replaces each of `secrets` in every text of `value`, keys of objects included, as [`said`] does: a
-/// server may echo the key where all is well.
+fn masked(text: &str, secret: &str) -> String {
+    match secret.chars().count() {
+        LONG_KEY.. => text.replace(secret, MASK),
+        SHORT_KEY.. => masked_alone(text, secret),
+        _ => text.to_owned(),
+    }
+}
+
+/// `text` with `secret` masked where no letter, digit, `-` or `_` touches it.
+fn masked_alone(text: &str, secret: &str) -> String {
+    let is_of_word = |character: char| character.is_alphanumeric() || "-_".contains(character);
+    let mut masked = String::new();
+    let mut done = 0;
+    for (start, _) in text.match_indices(secret) {
+        let end = start + secret.len();
+        let touches = text[..start].ends_with(is_of_word) || text[end..].starts_with(is_of_word);
+        if !touches {
+            masked.push_str(&text[done..start]);
+            masked.push_str(MASK);
+            done = end;
+        }
+    }
+    masked.push_str(&text[done..]);
+    masked
+}
+
+/// Whether `text` has one of `secrets` in it that is long enough not to be there by chance, also where
+/// control characters or marks without width stand inside it.
+pub fn has_key(text: &str, secrets: &[&str]) -> bool {
+    let mut long = secrets.iter().filter(|secret| is_long(secret)).peekable();
+    if long.peek().is_none() {
+        return false;
+    }
+    let plain = plain(text);
+    long.any(|secret| text.contains(*secret) || plain.contains(*secret))
+}
+
+/// Whether a key is long enough to be masked in data.
+pub fn is_long(secret: &str) -> bool {
+    secret.chars().count() >= LONG_KEY
+}
+
+/// Masks the long ones of `secrets` in every text of `value`, names of fields included: a server may
+/// echo the key in a successful answer. Everything else is kept to the byte.
 pub fn redact(value: &mut Value, secrets: &[&str]) {
     match value {
         Value::String(text) => redact_text(text, secrets),
@@ -52,9 +105,13 @@ pub fn redact(value: &mut Value, secrets: &[&str]) {
 }
 
 fn redact_text(text: &mut String, secrets: &[&str]) {
-    let holds =
-        |secret: &&str| !secret.is_empty() && text.len() >= secret.len() && plain(text).contains(*secret);
-    if secrets.iter().any(holds) {
+    for secret in secrets.iter().filter(|secret| is_long(secret)) {
+        if text.contains(*secret) {
+            *text = text.replace(secret, MASK);
+        }
+    }
+    // What hides a key is no data.
+    if has_key(text, secrets) {
         *text = printable(text, secrets);
     }
 }
@@ -123,7 +180,7 @@ fn title(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    const KEY: &str = "tgp_v1_abcdef";
+    const KEY: &str = "tgp_v1_abcdef0123";
 
     fn check(body: &str, expected: &str) {
         assert_eq!(said(body.as_bytes(), &[KEY]), expected, "{body}");
@@ -155,27 +212,61 @@ mod tests {
 
     #[test]
     fn an_echoed_key_is_not_repeated() {
-        check(r#"{"error":"bad key tgp_v1_abcdef and tgp_v1_abcdef"}"#, "bad key [key] and [key]");
-        check(r#"{"error":"\u0074gp_v1_abcdef"}"#, "[key]");
-        check("tgp_v1\u{1b}_abc\u{0}def", "[key]");
-        check("tgp_v1_\u{200b}abcdef", "[key]");
-        check(r#"{"unknown":"tgp_v1_abcdef"}"#, r#"{"unknown":"[key]"}"#);
-        check("<html><title>tgp_v1_abcdef</title>", "[key]");
+        check(
+            r#"{"error":"bad key tgp_v1_abcdef0123 and xtgp_v1_abcdef0123x"}"#,
+            "bad key [key] and x[key]x",
+        );
+        check(r#"{"error":"\u0074gp_v1_abcdef0123"}"#, "[key]");
+        check("tgp_v1\u{1b}_abc\u{0}def0123", "[key]");
+        check("tgp_v1_\u{200b}abcdef0123", "[key]");
+        check(r#"{"unknown":"tgp_v1_abcdef0123"}"#, r#"{"unknown":"[key]"}"#);
+        check("<html><title>tgp_v1_abcdef0123</title>", "[key]");
         let long = format!("{}{KEY}", "a".repeat(MOST_BYTES - 8));
         assert!(!said(long.as_bytes(), &[KEY]).contains("tgp"), "half a key is left");
         assert_eq!(said(b"abc", &[""]), "abc");
     }
 
     #[test]
-    fn a_key_in_an_answer_is_not_kept() {
+    fn a_short_key_is_masked_where_it_stands_alone_and_a_word_never() {
+        let check = |secret: &str, text: &str, expected: &str| {
+            assert_eq!(printable(text, &[secret]), expected, "{secret} in {text}");
+        };
+        check("none", "none of them: none", "none of them: none");
+        check("EMPTY-7", "EMPTY-7", "EMPTY-7");
+        let eight = "w-secret";
+        check(eight, "w-secret, (w-secret) w-secret", "[key], ([key]) [key]");
+        check(eight, "xw-secret w-secrets w-secret-2 _w-secret", "xw-secret w-secrets w-secret-2 _w-secret");
+        check("local-key-12345", "a local-key-12345.", "a [key].");
+        check("local-key-123456", "alocal-key-123456b", "a[key]b");
+        check("ключключ", "ключключ и ключключи", "[key] и ключключи");
+    }
+
+    #[test]
+    fn in_data_only_a_long_key_is_replaced_and_nothing_else_changes() {
+        let text = format!("a \u{200b} {KEY}\r\n\tb\u{7}  {}", "ü".repeat(3000));
         let mut value = serde_json::json!({
-            "id": "ft-1", "n": 1, "events": [{ "message": "a tgp_v1_\u{200b}abcdef" }], "tgp_v1_abcdef": "tgp_v1",
+            "id": "ft-1", "n": 1, "events": [{ "message": text }], "tgp_v1_abcdef0123": "tgp_v1",
         });
-        redact(&mut value, &[KEY, ""]);
+        redact(&mut value, &[KEY, "", "ft-1", "a-short-key"]);
         let expected = serde_json::json!({
-            "id": "ft-1", "n": 1, "events": [{ "message": "a [key]" }], "[key]": "tgp_v1",
+            "id": "ft-1", "n": 1, "events": [{ "message": text.replace(KEY, "[key]") }], "[key]": "tgp_v1",
         });
         assert_eq!(value, expected);
+        let mut hidden = serde_json::json!("a tgp_v1_\u{200b}abcdef0123");
+        redact(&mut hidden, &[KEY]);
+        assert_eq!(hidden, "a [key]");
+        let mut words = serde_json::json!({ "none": "none  a-short-key\n" });
+        redact(&mut words, &["none", "a-short-key"]);
+        assert_eq!(words, serde_json::json!({ "none": "none  a-short-key\n" }));
+    }
+
+    #[test]
+    fn only_a_long_key_counts_as_one_in_a_text() {
+        assert!(has_key("a{tgp_v1_abcdef0123}", &["none", KEY]));
+        assert!(has_key("tgp_v1_\u{200b}abcdef0123", &[KEY]));
+        assert!(!has_key("none tgp_v1_abcdef012", &["none", "", KEY]));
+        assert!(!has_key("fifteen-letters", &["fifteen-letters"]));
+        assert!(has_key("sixteen-letters!", &["sixteen-letters!"]));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use crate::clock::Stopped;
-use crate::http::said::{printable, redact};
+use crate::http::said::{has_key, is_long, printable};
 use crate::http::sse::{Event, Stream};
 use crate::http::{self, Body, Call, Client, Key, Method, Piece};
 use crate::together::error::Asked;
@@ -24,6 +24,9 @@ use crate::together::{BaseUrl, Error, framed_by_us};
 pub const INFERENCE_URL: &str = "https://api-inference.together.ai";
 
 const PATH: &str = "/v1/chat/completions";
+
+/// Bytes of a stream that are searched for a key again with what comes next.
+const LOOK_BACK: usize = 1024;
 
 /// Whom questions are put to.
 pub struct Chat {
@@ -58,8 +61,9 @@ impl Usage {
 /// An answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Completion {
-    /// Its text; the key, where a server echoes it, is replaced.
-    pub content: String,
+    /// Its text, whole and unchanged; absent where it has the key in it, if that is
+    /// [long](crate::http::said::LONG_KEY): such a text is neither kept nor shown, and never edited.
+    pub content: Option<String>,
     /// Why it ends: `stop`, `eos`, `length`.
     pub finish_reason: Option<String>,
     /// What it took, where the server says so.
@@ -165,8 +169,9 @@ impl Chat {
         if !answer.is_success() {
             return Tried::refused(asked.refused(&answer), answer);
         }
-        let read = asked.value(&answer).and_then(|value| {
-            completion(&value).ok_or_else(|| asked.unreadable("it has no choice with a message", &answer))
+        let read = asked.content(&answer).and_then(|value| {
+            completion(&value, &asked.secrets)
+                .ok_or_else(|| asked.unreadable("it has no choice with a message", &answer))
         });
         match read {
             Ok(completion) => Tried::answered(completion, answer),
@@ -259,14 +264,23 @@ fn reason_of(error: &Error) -> String {
 }
 
 /// The answer in the document of one; nothing where there is none.
-fn completion(value: &Value) -> Option<Completion> {
+fn completion(value: &Value, secrets: &[&str]) -> Option<Completion> {
     let choice = value.get("choices")?.get(0)?;
     let message = choice.get("message")?;
     Some(Completion {
-        content: text(message, &["content"]).unwrap_or_default(),
-        finish_reason: text(choice, &["finish_reason"]),
+        content: without_key(text(message, &["content"]).unwrap_or_default(), secrets),
+        finish_reason: finish_reason(choice, secrets),
         usage: usage(value),
     })
+}
+
+/// `content` unless it has a key in it.
+fn without_key(content: String, secrets: &[&str]) -> Option<String> {
+    (!has_key(&content, secrets)).then_some(content)
+}
+
+fn finish_reason(choice: &Value, secrets: &[&str]) -> Option<String> {
+    text(choice, &["finish_reason"]).and_then(|reason| without_key(reason, secrets))
 }
 
 fn usage(value: &Value) -> Option<Usage> {
@@ -278,8 +292,11 @@ fn usage(value: &Value) -> Option<Usage> {
 
 /// A streamed answer as far as it has come.
 struct Pieces<'s> {
+    /// The long ones.
     secrets: Vec<&'s str>,
-    completion: Completion,
+    content: String,
+    finish_reason: Option<String>,
+    usage: Option<Usage>,
     /// Bytes of the content that were shown.
     shown: usize,
     is_done: bool,
@@ -288,9 +305,18 @@ struct Pieces<'s> {
 }
 
 impl<'s> Pieces<'s> {
-    fn new(secrets: Vec<&'s str>) -> Pieces<'s> {
-        let completion = Completion::default();
-        Pieces { secrets, completion, shown: 0, is_done: false, is_stopped: false, failure: None }
+    fn new(mut secrets: Vec<&'s str>) -> Pieces<'s> {
+        secrets.retain(|secret| is_long(secret));
+        Pieces {
+            secrets,
+            content: String::new(),
+            finish_reason: None,
+            usage: None,
+            shown: 0,
+            is_done: false,
+            is_stopped: false,
+            failure: None,
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -319,36 +345,40 @@ impl<'s> Pieces<'s> {
             self.failure = Some("the server ended the stream with an error".to_owned());
             return;
         }
-        self.completion.usage = usage(&frame).or(self.completion.usage);
+        self.usage = usage(&frame).or(self.usage);
         // The last frame may have no choice, only the usage.
         let Some(choice) = frame.get("choices").and_then(|choices| choices.get(0)) else { return };
         let delta = choice.get("delta").and_then(|delta| text(delta, &["content"]));
-        self.completion.content.push_str(&delta.unwrap_or_default());
-        let reason = text(choice, &["finish_reason"]);
-        self.completion.finish_reason = reason.or(self.completion.finish_reason.take());
+        self.content.push_str(&delta.unwrap_or_default());
+        self.finish_reason = finish_reason(choice, &self.secrets).or(self.finish_reason.take());
     }
 
     /// Shows what has come, but for an end that may be the beginning of an echoed key; nothing more
     /// where there is such a key.
     fn tell(&mut self, tell: Tell<'_>) -> Result<(), Stopped> {
         let held_back = self.secrets.iter().map(|secret| secret.len().saturating_sub(1)).max().unwrap_or(0);
-        let mut end = self.completion.content.len().saturating_sub(held_back);
-        while !self.completion.content.is_char_boundary(end) {
-            end -= 1;
-        }
+        let end = self.boundary_before(self.content.len().saturating_sub(held_back));
         self.tell_until(end, tell)
     }
 
     fn tell_rest(&mut self, tell: Tell<'_>) -> Result<(), Stopped> {
-        self.tell_until(self.completion.content.len(), tell)
+        self.tell_until(self.content.len(), tell)
+    }
+
+    fn boundary_before(&self, mut index: usize) -> usize {
+        while !self.content.is_char_boundary(index) {
+            index -= 1;
+        }
+        index
     }
 
     fn tell_until(&mut self, end: usize, tell: Tell<'_>) -> Result<(), Stopped> {
-        let echoes = |secret: &&str| !secret.is_empty() && self.completion.content.contains(*secret);
-        if end <= self.shown || self.secrets.iter().any(echoes) {
+        // A key that begins in what is shown already has control characters in it, and not many.
+        let from = self.boundary_before(self.shown.saturating_sub(LOOK_BACK));
+        if end <= self.shown || has_key(&self.content[from..], &self.secrets) {
             return Ok(());
         }
-        let told = tell(Beat::Text(&self.completion.content[self.shown..end]));
+        let told = tell(Beat::Text(&self.content[self.shown..end]));
         self.shown = end;
         self.is_stopped |= told.is_err();
         told
@@ -361,15 +391,15 @@ impl<'s> Pieces<'s> {
         if !self.is_done {
             return Err("the stream ended without [DONE]".to_owned());
         }
-        let mut content = Value::String(self.completion.content);
-        redact(&mut content, &self.secrets);
-        let content = content.as_str().unwrap_or_default().to_owned();
-        Ok(Completion { content, ..self.completion })
+        let content = without_key(self.content, &self.secrets);
+        Ok(Completion { content, finish_reason: self.finish_reason, usage: self.usage })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn stream(parts: &[&[u8]], secrets: Vec<&str>) -> (Result<Completion, String>, String) {
@@ -402,7 +432,7 @@ mod tests {
     #[test]
     fn a_stream_cut_at_any_byte_gives_the_same_answer() {
         let expected = Completion {
-            content: "{\"Zoë\": \"😀é\"}".to_owned(),
+            content: Some("{\"Zoë\": \"😀é\"}".to_owned()),
             finish_reason: Some("stop".to_owned()),
             usage: Some(Usage { prompt_tokens: 7, completion_tokens: 9 }),
         };
@@ -411,11 +441,11 @@ mod tests {
             for secrets in [vec![], vec!["a-long-key-of-somebody"]] {
                 let (answer, shown) = stream(&[&bytes[..at], &bytes[at..]], secrets);
                 assert_eq!(answer.as_ref(), Ok(&expected), "cut at {at}");
-                assert_eq!(shown, expected.content, "cut at {at}");
+                assert_eq!(Some(shown), expected.content, "cut at {at}");
             }
         }
         let (answer, shown) = stream(&bytes.chunks(1).collect::<Vec<_>>(), vec!["secret"]);
-        assert_eq!((answer.unwrap(), shown), (expected.clone(), expected.content));
+        assert_eq!((answer.unwrap(), Some(shown)), (expected.clone(), expected.content));
     }
 
     #[test]
@@ -446,23 +476,43 @@ mod tests {
     fn an_echoed_key_is_neither_shown_nor_kept() {
         let frame =
             |text: &str| format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n");
-        let text = ["it is tg", "p_v1_se", "cret, is it"].map(frame).concat() + "data: [DONE]\n\n";
+        let text = ["it is tg", "p_v1_se", "cret-01, is it"].map(frame).concat() + "data: [DONE]\n\n";
         for at in 0..text.len() {
             let (answer, shown) =
-                stream(&[&text.as_bytes()[..at], &text.as_bytes()[at..]], vec!["tgp_v1_secret"]);
-            assert_eq!(answer.unwrap().content, "it is [key], is it");
+                stream(&[&text.as_bytes()[..at], &text.as_bytes()[at..]], vec!["tgp_v1_secret-01"]);
+            assert_eq!(answer.unwrap().content, None);
             assert!("it is ".starts_with(&shown), "{shown}");
         }
     }
 
     #[test]
+    fn a_placeholder_key_changes_no_answer() {
+        let content = format!("none \u{200b}\r\n\ttgp-local {}\u{7} none", "ü  ".repeat(2000));
+        for secrets in [vec!["none"], vec!["tgp-local"], vec!["ü  ü  ü  ü  ü"], vec![""]] {
+            let frame = json!({ "choices": [{ "delta": { "content": content } }] });
+            let (answer, shown) =
+                stream(&[format!("data: {frame}\n\ndata: [DONE]\n\n").as_bytes()], secrets.clone());
+            assert_eq!((answer.unwrap().content.as_ref(), &shown), (Some(&content), &content), "{secrets:?}");
+            let whole =
+                json!({ "choices": [{ "message": { "content": content }, "finish_reason": "none" }] });
+            let read = completion(&whole, &secrets).unwrap();
+            assert_eq!(
+                (read.content.as_ref(), read.finish_reason.as_deref()),
+                (Some(&content), Some("none"))
+            );
+        }
+        let whole = json!({ "choices": [{ "message": { "content": "it is tgp_v1_secret-01, is it" } }] });
+        assert_eq!(completion(&whole, &["tgp_v1_secret-01"]).unwrap().content, None);
+    }
+
+    #[test]
     fn an_answer_is_read_leniently() {
         let check = |json: &str, expected: Option<(&str, Option<&str>, Option<u64>)>| {
-            let found = completion(&serde_json::from_str(json).unwrap());
+            let found = completion(&serde_json::from_str(json).unwrap(), &[]);
             let found =
                 found.map(|found| (found.content, found.finish_reason, found.usage.map(Usage::total)));
             let expected = expected
-                .map(|(content, reason, total)| (content.to_owned(), reason.map(str::to_owned), total));
+                .map(|(content, reason, total)| (Some(content.to_owned()), reason.map(str::to_owned), total));
             assert_eq!(found, expected, "{json}");
         };
         check(

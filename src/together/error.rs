@@ -2,7 +2,7 @@
 //!
 //! Separate because money depends on [`Error::certainty`]: a job is created again only if
 //! the first request certainly was not accepted. Messages name the server's words, which
-//! [`crate::http::said`] makes fit to print.
+//! [`crate::http::said`] makes fit to print; answers are data, and only a long key is replaced in them.
 
 use std::io;
 use std::path::PathBuf;
@@ -149,17 +149,25 @@ impl Asked<'_> {
         }
     }
 
-    /// The JSON in `answer`, which must be a success, without what nobody may see.
+    /// The JSON in `answer`, which must be a success, with long keys masked.
     ///
     /// # Errors
     /// When it says no, or is no JSON.
     pub fn value(&self, answer: &http::Answer) -> Result<Value, Error> {
+        let mut value = self.content(answer)?;
+        redact(&mut value, &self.secrets);
+        Ok(value)
+    }
+
+    /// The JSON in `answer`, which must be a success, as it came: for whoever refuses what has a key in it.
+    ///
+    /// # Errors
+    /// When it says no, or is no JSON.
+    pub fn content(&self, answer: &http::Answer) -> Result<Value, Error> {
         if !answer.is_success() {
             return Err(self.refused(answer));
         }
-        let mut value = answer.json().ok_or_else(|| self.unreadable("it is no JSON", answer))?;
-        redact(&mut value, &self.secrets);
-        Ok(value)
+        answer.json().ok_or_else(|| self.unreadable("it is no JSON", answer))
     }
 
     /// The error for a stream that was no whole answer; `reason` is fit to print.

@@ -29,6 +29,7 @@ mod faults;
 mod generate;
 mod http;
 mod input;
+mod masking;
 mod monitor;
 mod never_twice;
 mod packed;

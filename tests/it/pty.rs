@@ -4,7 +4,9 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use ctxtune::rehearsal::Script;
+use serde_json::json;
 
+use crate::server::Server;
 use crate::support::{Outcome, Rehearsal, program, python};
 
 /// The keys of the seed's configuration file, with its values.
@@ -217,4 +219,23 @@ fn a_deployment_is_created_only_after_a_yes_to_its_price() {
         typing(&rehearsal, ("\\x03", "this process stops it"), &[&deploy[..3], &["--yes"]].concat());
     let interrupted = interrupted.unwrap().expect(130);
     assert!(plain(&interrupted.stdout).contains("is given no machines any more"), "{}", interrupted.stdout);
+}
+
+#[test]
+fn control_characters_of_a_streamed_answer_are_shown_escaped_on_a_terminal() {
+    let rehearsal = scene();
+    let server = Server::start(|exchange| {
+        exchange.read_body();
+        let content = "line 1\n\ttab \u{1b}[2Jclear\u{7}\r end";
+        let frame = json!({ "choices": [{ "delta": { "content": content }, "finish_reason": "stop" }] });
+        let frames = format!("data: {frame}\n\ndata: [DONE]\n\n");
+        exchange.reply(200, &[("Content-Type", "text/event-stream")], frames);
+    });
+    let url = server.url("");
+    let stream = ["generate", "Mia left.", "--stream", "--model=m", "--attempts=1", "--base-url", &url];
+    let Some(run) = on_a_terminal(&rehearsal, "", &stream) else { return };
+    let run = run.expect(3);
+    let escaped = "line 1\r\n\ttab \\u{1b}[2Jclear\\u{7}\\r end";
+    assert!(run.stdout.contains(escaped), "{}", run.stdout);
+    assert!(!run.stdout.contains("\u{1b}[2J") && !run.stdout.contains('\u{7}'), "{}", run.stdout);
 }
