@@ -16,11 +16,13 @@
 //! - [`clock`] is time as it is passed in: only `cli` reads a real one.
 //! - [`rehearsal`] is a loopback server that speaks the API, for trying everything without an account.
 //! - [`lock`] lets one run at a time into an output directory.
+//! - [`answer_file`] names the files of answers, by the records they answer.
 //! - [`json`] holds the escapes that all of them share; [`special_token`] the rule for `<|name|>`;
 //!   [`python_json`] what Python's `json` reads beyond JSON.
 //!
 //! The program `ctxtune` is a thin shell around [`cli::run`].
 
+pub mod answer_file;
 pub mod check;
 pub mod cli;
 pub mod clock;

@@ -404,9 +404,6 @@ impl From<Error> for Failure {
                 &error,
                 "move that file away, or choose another --output-dir",
             ),
-            Error::Twice { .. } => {
-                Failure::new(Exit::Data, "equal_keys", &error, "rename one of them, or leave one source out")
-            }
             Error::Nothing => Failure::new(
                 Exit::Data,
                 "nothing_listed",

@@ -55,7 +55,7 @@ fn prepared(
         let key = crate::json::KeyText(&passed.key).to_json();
         terminal.warn(&printable(&format!("{key} is a {}, and is passed over", passed.kind)));
     }
-    Ok((Questions::Records(records), room))
+    Ok((Questions::of_records(records), room))
 }
 
 fn failure(batch: &Batch<'_>, dir: &Path, (ran, end): (&Ran, End)) -> Option<Failure> {

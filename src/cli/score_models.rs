@@ -17,7 +17,6 @@ use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, printable};
 use crate::generate::budget::Budget;
-use crate::generate::file::place;
 use crate::generate::many::{End, Retry};
 use crate::generate::question::Questions;
 use crate::manifest::Manifest;
@@ -60,7 +59,7 @@ pub fn ask(
     let room = args.output_dir.clone().unwrap_or_else(|| val.join(GENERATED));
     answered.models = setups.iter().map(|setup| setup.target.model.clone()).collect();
     answered.directories = answered.models.iter().map(|model| room.join(directory_name(model))).collect();
-    let place = answered.directories.last().and_then(|dir| place(dir, questions.key(0)));
+    let place = answered.directories.last().and_then(|dir| questions.place(dir, 0).ok());
     answered.example = place.map(|place| place.valid);
     let retry = if args.retry_invalid { Retry::Invalid } else { Retry::Nothing };
     let mut batches = Vec::new();
@@ -131,7 +130,7 @@ fn questions((args, val): (&ScoreArgs, &Path), setup: &Setup) -> Result<Question
     let stop = StopOnly(setup.service.clock.as_ref());
     let limit = args.limit.map(std::num::NonZeroUsize::get);
     let listed = Validation::list((val, &manifest), limit, DEFAULT_SPOOL_BYTES, &stop);
-    listed.map(Questions::Validation).map_err(|error| match error {
+    listed.map(Questions::of_validation).map_err(|error| match error {
         PreparedError::Records(crate::prepare::Error::Interrupted) => {
             setup.service.explain(crate::clock::Stopped)
         }

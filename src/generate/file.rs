@@ -13,15 +13,13 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::answer_file::{INVALID, MOST_NAME_BYTES, VALID};
 use crate::generate::ask::{Effort, Outcome};
 use crate::generate::story::Story;
 use crate::generate::verdict::{Fault, Flaw};
 
 /// Where files are made, below the output directory.
 const STAGING: &str = ".ctxtune-generate";
-
-/// What a file of a story without a context ends in.
-const INVALID: &str = ".invalid.json";
 
 /// What made a record, under the key `generated`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,26 +58,56 @@ pub struct Place {
     pub invalid: PathBuf,
 }
 
-/// Where the record of the story with this key goes, below the output directory: at the key, which gets
-/// `.json` at its end where it has none. Nothing where the key leads out of it.
-pub fn place(dir: &Path, key: &[u8]) -> Option<Place> {
-    let stem = key.strip_suffix(INVALID.as_bytes()).or_else(|| key.strip_suffix(b".json")).unwrap_or(key);
-    let path = path_of(stem)?;
-    let name = path.file_name()?.to_owned();
-    let mut below = dir.to_owned();
-    for component in path.parent()?.components() {
-        match component {
-            Component::Normal(part) => below.push(part),
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
-            Component::ParentDir => return None,
+/// Why an answer has no place in the output directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoPlace {
+    /// The key leads out of it.
+    #[error("its key leads out of the output directory: name its directory as the source")]
+    Outside,
+    /// No file can have the name.
+    #[error(
+        "its name is too long for `NAME{INVALID}`: at most {most} bytes before that, and {MOST_NAME_BYTES} \
+         for a directory", most = MOST_NAME_BYTES - INVALID.len()
+    )]
+    LongName,
+}
+
+impl NoPlace {
+    /// Its name for scripts.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NoPlace::Outside => "key",
+            NoPlace::LongName => "long_name",
         }
     }
+}
+
+/// Where the files go whose names begin with `stem`, which is made by
+/// [`AnswerNames`](crate::answer_file::AnswerNames) of a record's key, below the output directory.
+///
+/// # Errors
+/// When it would be elsewhere, or a name would be too long.
+pub fn place(dir: &Path, stem: &[u8]) -> Result<Place, NoPlace> {
+    let path = path_of(stem).ok_or(NoPlace::Outside)?;
+    let (name, parent) = path.file_name().zip(path.parent()).ok_or(NoPlace::Outside)?;
+    let mut below = dir.to_owned();
+    for component in parent.components() {
+        match component {
+            Component::Normal(part) if part.len() > MOST_NAME_BYTES => return Err(NoPlace::LongName),
+            Component::Normal(part) => below.push(part),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+            Component::ParentDir => return Err(NoPlace::Outside),
+        }
+    }
+    if name.len() + INVALID.len() > MOST_NAME_BYTES {
+        return Err(NoPlace::LongName);
+    }
     let with = |ending: &str| {
-        let mut name = name.clone();
+        let mut name = name.to_owned();
         name.push(ending);
         below.join(name)
     };
-    Some(Place { valid: with(".json"), invalid: with(INVALID) })
+    Ok(Place { valid: with(VALID), invalid: with(INVALID) })
 }
 
 #[cfg(unix)]
@@ -179,7 +207,7 @@ pub fn text(
         fields.push(("reason", Part::Ours(flaw.reason.clone().into())));
         fields.push(("raw_answer", Part::Ours(outcome.raw.clone().into())));
     }
-    fields.push(("generated", Part::Origin(Described { origin, effort, outcome })));
+    fields.push(("generated", Part::Origin(Described { origin, story, effort, outcome })));
     let mut text = serde_json::to_vec_pretty(&Fields(fields))?;
     text.push(b'\n');
     Ok(text)
@@ -196,6 +224,7 @@ enum Part<'f> {
 
 struct Described<'f> {
     origin: &'f Origin<'f>,
+    story: &'f Story,
     effort: &'f Effort,
     outcome: &'f Outcome,
 }
@@ -219,7 +248,7 @@ impl Serialize for Part<'_> {
 impl Serialize for Described<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeMap;
-        let Described { origin, effort, outcome } = self;
+        let Described { origin, story, effort, outcome } = self;
         let usage = effort.usage.map(|usage| {
             json!({ "prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens })
         });
@@ -232,6 +261,9 @@ impl Serialize for Described<'_> {
             map.serialize_entry("weights", weights)?;
         }
         map.serialize_entry("template", origin.template)?;
+        if story.is_guessed {
+            map.serialize_entry("story_from", "prompt")?;
+        }
         map.serialize_entry("request_sha256", origin.digest)?;
         map.serialize_entry("attempts", &effort.attempts)?;
         map.serialize_entry("finish_reason", &outcome.finish_reason)?;
@@ -302,25 +334,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_has_a_place_below_the_directory_or_none() {
-        let check = |key: &str, expected: Option<&str>| {
-            let place = place(Path::new("gen"), key.as_bytes());
+    fn every_stem_has_a_place_below_the_directory_or_none() {
+        let check = |stem: &str, expected: Result<&str, NoPlace>| {
+            let place = place(Path::new("gen"), stem.as_bytes());
             let expected = expected.map(|name| Place {
                 valid: Path::new("gen").join(format!("{name}.json")),
                 invalid: Path::new("gen").join(format!("{name}.invalid.json")),
             });
-            assert_eq!(place, expected, "{key}");
+            assert_eq!(place, expected, "{stem}");
         };
-        check("a.json", Some("a"));
-        check("a/b.c.json", Some("a/b.c"));
-        check("#7", Some("#7"));
-        check("x.jsonl/#7", Some("x.jsonl/#7"));
-        check("a.invalid.json", Some("a"));
-        check("/abs/a.json", Some("abs/a"));
-        check("./a.json", Some("a"));
-        check("../a.json", None);
-        check("a/../../b.json", None);
-        check("", None);
+        check("a", Ok("a"));
+        check("a/b.c", Ok("a/b.c"));
+        check("#7", Ok("#7"));
+        check("x.jsonl/#7", Ok("x.jsonl/#7"));
+        check("a.invalid.json", Ok("a.invalid.json"));
+        check("/abs/a", Ok("abs/a"));
+        check("./a", Ok("a"));
+        check("../a", Err(NoPlace::Outside));
+        check("a/../../b", Err(NoPlace::Outside));
+        check("", Err(NoPlace::Outside));
+        let (longest, longer) = ("n".repeat(242), "n".repeat(243));
+        check(&longest, Ok(&longest));
+        check(&longer, Err(NoPlace::LongName));
+        check(&format!("{}/a", "d".repeat(255)), Ok(&format!("{}/a", "d".repeat(255))));
+        check(&format!("{}/a", "d".repeat(256)), Err(NoPlace::LongName));
     }
 
     fn outcome(context: Result<String, Flaw>) -> Outcome {
@@ -330,7 +367,7 @@ mod tests {
     /// A directory with one story's place.
     fn scene() -> (tempfile::TempDir, Place) {
         let dir = tempfile::tempdir().unwrap();
-        let place = place(dir.path(), b"sub/a.json").unwrap();
+        let place = place(dir.path(), b"sub/a").unwrap();
         (dir, place)
     }
 

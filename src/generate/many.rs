@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::clock::Clock;
 use crate::generate::ask::{Asker, Effort, Outcome, Show, most_tokens};
-use crate::generate::file::{Origin, Output, Place, Standing, place, standing, text};
+use crate::generate::file::{NoPlace, Origin, Output, Place, Standing, standing, text};
 use crate::generate::question::{Question, Questions};
 use crate::generate::request::{Delivery, Parameters};
 use crate::generate::verdict::{Fault, Flaw};
@@ -48,14 +48,6 @@ pub enum Error {
     /// A file is in the way.
     #[error("`{0}` is in the way: this tool did not make it, and does not overwrite it")]
     Foreign(PathBuf),
-    /// Two stories would have one file.
-    #[error("two stories would be written to `{path}`, the second one being {key}")]
-    Twice {
-        /// The file.
-        path: PathBuf,
-        /// The key of the second one as a JSON string.
-        key: String,
-    },
     /// There is no story.
     #[error("no record in the sources")]
     Nothing,
@@ -136,7 +128,7 @@ impl Plan<'_> {
     /// When something cannot be read or is in the way, or `clock` says to stop.
     pub fn scan(&self, clock: &dyn Clock) -> Result<Scan, Error> {
         let mut scan = Scan::default();
-        let mut taken = BTreeSet::new();
+        let mut taken = Taken::default();
         for position in 0..self.questions.len() {
             if position % 64 == 0 && clock.is_stopped() {
                 return Err(Error::Stopped);
@@ -149,9 +141,21 @@ impl Plan<'_> {
                     continue;
                 }
             };
-            let path = asked.place.valid.clone();
-            let failed = |source| Error::File { verb: "read", path: path.clone(), source };
-            match standing(&asked.place, &asked.digest, self.weights).map_err(failed)? {
+            if let Err(path) = taken.take(&asked.place) {
+                let reason = format!("`{}` is the file of another story: rename one of them", path.display());
+                scan.rejected.push(Named::new(key, "name_taken", reason));
+                continue;
+            }
+            let standing = match standing(&asked.place, &asked.digest, self.weights) {
+                Ok(standing) => standing,
+                Err(error) if is_about_the_name(&error) => {
+                    let reason = format!("`{}` cannot be read: {error}", asked.place.valid.display());
+                    scan.rejected.push(Named::new(key, NoPlace::LongName.as_str(), reason));
+                    continue;
+                }
+                Err(source) => return Err(Error::File { verb: "read", path: asked.place.valid, source }),
+            };
+            match standing {
                 Standing::Foreign(path) => return Err(Error::Foreign(path)),
                 Standing::Valid => scan.there += 1,
                 Standing::Invalid(flaw) if self.retry == Retry::Nothing => {
@@ -163,9 +167,6 @@ impl Plan<'_> {
                     scan.todo.push(position as u32);
                 }
             }
-            if !taken.insert(path.clone()) {
-                return Err(Error::Twice { path, key: KeyText(key).to_json() });
-            }
         }
         if self.questions.is_empty() { Err(Error::Nothing) } else { Ok(scan) }
     }
@@ -176,13 +177,39 @@ impl Plan<'_> {
             Ok(question) => question,
             Err(none) => return Ok(Err(Named::new(key, none.code, none.reason))),
         };
-        let Some(place) = place(self.dir, key) else {
-            let reason = "its key leads out of the output directory: name its directory as the source";
-            return Ok(Err(Named::new(key, "key", reason)));
+        let place = match self.questions.place(self.dir, position) {
+            Ok(place) => place,
+            Err(none) => return Ok(Err(Named::new(key, none.as_str(), none.to_string()))),
         };
         let digest = self.parameters.digest(&question.messages);
         Ok(Ok(Asked { question, place, digest }))
     }
+}
+
+/// The paths of answers that were seen.
+#[derive(Default)]
+struct Taken(BTreeSet<PathBuf>);
+
+impl Taken {
+    /// Takes both paths of `place`; gives one that another record has, or that would have to be a directory and
+    /// a file.
+    fn take(&mut self, place: &Place) -> Result<(), PathBuf> {
+        for path in [&place.valid, &place.invalid] {
+            // What is below a path follows it in this order.
+            let below = self.0.range::<PathBuf, _>(path..).next().filter(|next| next.starts_with(path));
+            let above = path.ancestors().find(|above| self.0.contains(*above));
+            if let Some(other) = below.map(PathBuf::as_path).or(above) {
+                return Err(other.to_owned());
+            }
+        }
+        self.0.extend([place.valid.clone(), place.invalid.clone()]);
+        Ok(())
+    }
+}
+
+/// Whether a file cannot be read since no file can have that name there: of one record, not of the directory.
+fn is_about_the_name(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidFilename | io::ErrorKind::NotADirectory)
 }
 
 /// What a run has done so far.

@@ -26,6 +26,8 @@ pub struct Story {
     pub answer: Option<String>,
     /// All fields of the record in their order.
     pub fields: Vec<(String, Box<RawValue>)>,
+    /// Whether another story could be meant: it was taken from a prompt whose template does not tell.
+    pub is_guessed: bool,
 }
 
 impl Story {
@@ -55,7 +57,7 @@ impl Story {
             text: text_of(find("story").ok_or_else(missing)?)?,
             question: find("question").map(|raw| string(raw, "question")).transpose()?,
             answer: find("answer").map(|raw| string(raw, "answer")).transpose()?,
-            fields: Vec::new(),
+            ..Story::default()
         };
         Ok(Story { fields, ..story })
     }

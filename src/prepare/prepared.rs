@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::answer_file::AnswerNames;
 use crate::manifest::{self, Manifest, ManifestError, Side};
 use crate::prepare::records::Records;
 use crate::prepare::run::KEYS;
@@ -41,6 +42,8 @@ pub struct Validation {
     pub lines: Records,
     /// The keys of their records, each with its line's position in `lines`, in the order of the lines.
     pub keys: Vec<(Vec<u8>, usize)>,
+    /// The names of answers to all records of the side, whatever the limit.
+    pub names: AnswerNames,
 }
 
 /// The manifest of `path`, if that is a prepared directory. A file of that name that is none is a
@@ -76,6 +79,7 @@ impl Validation {
         let sources: Vec<Source> = side.shards.iter().map(|shard| source(&shard.file)).collect();
         let lines = Records::list(&sources, max_spool_bytes, watch)?;
         let rows = read_keys(dir, side)?;
+        let names = AnswerNames::of(rows.iter().map(|row| row.key.as_slice()));
         // Both by the lines' own keys: each row finds its line.
         let mut rows: Vec<(usize, LineKey)> = rows.into_iter().enumerate().collect();
         rows.sort_unstable_by(|(_, one), (_, other)| one.cmp(other));
@@ -96,7 +100,7 @@ impl Validation {
             .collect();
         keys.sort_unstable();
         let keys = keys.into_iter().map(|(_, key)| key).collect();
-        Ok(Validation { lines, keys })
+        Ok(Validation { lines, keys, names })
     }
 }
 

@@ -1,16 +1,15 @@
 //! A set of generated answers, matched with the references by their keys.
 //!
-//! The answer to the reference `K` is the record `K`; or `K.json`, since a set written file by file has
-//! no other name for a line `#3` (`K.json` for a reference `K.invalid.json`, too); or `K` as `*.invalid.json`, what was left of answers that were invalid to
-//! the last, with their reason. What answers no reference is extra.
+//! The answer to the reference `K` is the record of the name that `generate` gives it (`x.json` for `x.json`,
+//! `#3.json` for a line `#3`: see [`crate::answer_file`]), or the record `K`, as other programs have it; else the
+//! `*.invalid.json` of that name, what was left of answers that were invalid to the last, with their reason.
+//! What answers no reference is extra.
 
 use std::path::Path;
 
+use crate::answer_file::{AnswerNames, INVALID, VALID};
 use crate::prepare::records::Records;
 use crate::score::{Error, Options, Watched, source};
-
-const JSON: &[u8] = b".json";
-const INVALID: &[u8] = b".invalid.json";
 
 /// The answers by their keys.
 #[derive(Debug)]
@@ -57,24 +56,31 @@ impl Generated {
         &self.records
     }
 
-    /// Finds the answers to the references with the keys `gold`.
-    pub fn matched<'k>(&self, gold: impl Iterator<Item = &'k [u8]>) -> Matched {
+    /// Where in the list of keys this one is.
+    fn find(&self, key: &[u8]) -> Option<usize> {
+        self.keys.binary_search_by(|(known, _)| known.as_slice().cmp(key)).ok()
+    }
+
+    /// Finds the answers to the references with the keys `gold`, whose names are `names`.
+    pub fn matched<'k>(&self, gold: impl Iterator<Item = &'k [u8]>, names: &AnswerNames) -> Matched {
         let mut is_used = vec![false; self.keys.len()];
         let mut take = |key: &[u8]| {
-            let place = self.keys.binary_search_by(|(known, _)| known.as_slice().cmp(key)).ok()?;
+            let place = self.find(key)?;
             is_used[place] = true;
             Some(self.keys[place].1)
         };
         let answers = gold.map(|key| {
-            let refusal = key.strip_suffix(INVALID);
-            let stem = refusal.or_else(|| key.strip_suffix(JSON));
-            let refused = take(&[stem.unwrap_or(key), INVALID].concat()).map(Found::Refused);
-            let record = match (refusal, stem) {
-                // A story that was once refused may have its answer now, under the name without that.
-                (Some(stem), _) => take(&[stem, JSON].concat()).or_else(|| take(key)),
-                (None, Some(_)) => take(key),
-                (None, None) => take(key).or_else(|| take(&[key, JSON].concat())),
+            let stem = names.stem(key);
+            let refused = take(&[stem, INVALID.as_bytes()].concat()).map(Found::Refused);
+            let named = [stem, VALID.as_bytes()].concat();
+            // A line's own key first; but a file that is named like an invalid answer is one, unless the record
+            // that it would belong to has an answer.
+            let order = if key.ends_with(VALID.as_bytes()) { [&named, key] } else { [key, &named] };
+            let may_be_refusal = |name: &[u8]| {
+                let other = name.strip_suffix(INVALID.as_bytes()).filter(|_| name == stem);
+                other.is_some_and(|other| self.find(&[other, VALID.as_bytes()].concat()).is_none())
             };
+            let record = order.into_iter().filter(|name| !may_be_refusal(name)).find_map(&mut take);
             // A later attempt that succeeded counts, whatever was left of an earlier one.
             record.map(Found::Record).or(refused)
         });
@@ -114,6 +120,15 @@ mod tests {
             "#1.invalid.json",
             "x.json",
             "e.json",
+            // Two records of which one is named like the other's invalid answer: both answered, and neither.
+            "f.json",
+            "f.invalid.json.json",
+            "g.invalid.json",
+            "g.invalid.json.invalid.json",
+            // Answered by a program that keeps names as they are; one answered, one missing.
+            "h.json",
+            "h.invalid.json",
+            "i.invalid.json",
         ] {
             std::fs::write(dir.path().join(name), "{}").unwrap();
         }
@@ -128,8 +143,25 @@ mod tests {
             max_spool_bytes: 10,
         };
         let generated = Generated::list(dir.path(), &options, &Watched(&Unwatched)).unwrap();
-        let gold: [&[u8]; 7] = [b"a.json", b"b.json", b"c.json", b"#0", b"#1", b"d.json", b"e.invalid.json"];
-        let matched = generated.matched(gold.into_iter());
+        let gold = [
+            "a.json",
+            "b.json",
+            "c.json",
+            "#0",
+            "#1",
+            "d.json",
+            "e.invalid.json",
+            "f.json",
+            "f.invalid.json",
+            "g.json",
+            "g.invalid.json",
+            "h.json",
+            "h.invalid.json",
+            "i.json",
+            "i.invalid.json",
+        ];
+        let gold = gold.iter().map(|key| key.as_bytes());
+        let matched = generated.matched(gold.clone(), &AnswerNames::of(gold));
         let name = |position: usize| String::from_utf8(generated.records().key(position).to_vec()).unwrap();
         let found: Vec<Option<(bool, String)>> = matched
             .answers
@@ -148,6 +180,14 @@ mod tests {
             Some((false, "#1.invalid.json".to_owned())),
             None,
             Some((true, "e.json".to_owned())),
+            Some((true, "f.json".to_owned())),
+            Some((true, "f.invalid.json.json".to_owned())),
+            Some((false, "g.invalid.json".to_owned())),
+            Some((false, "g.invalid.json.invalid.json".to_owned())),
+            Some((true, "h.json".to_owned())),
+            Some((true, "h.invalid.json".to_owned())),
+            Some((false, "i.invalid.json".to_owned())),
+            None,
         ];
         assert_eq!(found, expected);
         assert_eq!(matched.extra, [b"x.json".to_vec()]);

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use crate::answer_file::AnswerNames;
 use crate::prepare::context::Context;
 use crate::prepare::convert::{Parser, padded};
 use crate::prepare::example::Example;
@@ -31,6 +32,8 @@ pub struct Gold {
     records: Records,
     /// Keys and positions, by key.
     keys: Vec<(Vec<u8>, usize)>,
+    /// The names of the answers to them.
+    pub names: AnswerNames,
 }
 
 impl Gold {
@@ -42,10 +45,10 @@ impl Gold {
         match manifest_of(path)? {
             Some(manifest) => {
                 let from = (path, &manifest);
-                let Validation { lines, mut keys } =
+                let Validation { lines, mut keys, names } =
                     Validation::list(from, options.limit, options.max_spool_bytes, watch)?;
                 keys.sort_unstable();
-                Ok(Gold { form: Form::Prepared, records: lines, keys })
+                Ok(Gold { form: Form::Prepared, records: lines, keys, names })
             }
             None => {
                 let source = source(path)?;
@@ -53,7 +56,8 @@ impl Gold {
                 let mut keys: Vec<(Vec<u8>, usize)> =
                     (0..records.len()).map(|position| (records.key(position).to_vec(), position)).collect();
                 keys.sort_unstable();
-                Ok(Gold { form: Form::Records, keys, records })
+                let names = AnswerNames::of(keys.iter().map(|(key, _)| key.as_slice()));
+                Ok(Gold { form: Form::Records, keys, records, names })
             }
         }
     }

@@ -158,7 +158,7 @@ fn run(options: &Options, watch: &dyn Watch) -> Result<Report, Error> {
     let mut sets = Vec::with_capacity(options.generated.len());
     for path in &options.generated {
         let generated = Generated::list(path, options, &watched)?;
-        let matched = generated.matched(gold.keys().iter().map(|(key, _)| key.as_slice()));
+        let matched = generated.matched(gold.keys().iter().map(|(key, _)| key.as_slice()), &gold.names);
         // Answers to lines beyond the limit have references, which are not asked for.
         let extra = if options.limit.is_some() { Vec::new() } else { matched.extra };
         sets.push((generated, Matched { extra, ..matched }));

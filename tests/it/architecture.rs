@@ -143,17 +143,19 @@ fn may_know(part: &str) -> &'static [&'static str] {
             "wandb",
         ],
         "config" => &["prepare", "tune"],
-        "generate" => &["clock", "http", "json", "manifest", "prepare", "python_json", "together"],
+        "generate" => {
+            &["answer_file", "clock", "http", "json", "manifest", "prepare", "python_json", "together"]
+        }
         "tune" => &["clock", "http", "manifest", "together", "wandb"],
         "wandb" => &["clock", "http"],
         "together" => &["clock", "http"],
         "http" => &["clock"],
         "rehearsal" => &["clock"],
         "check" => &["manifest", "python_json", "special_token"],
-        "score" => &["manifest", "prepare"],
-        "prepare" => &["lock", "manifest", "json", "python_json", "special_token"],
+        "score" => &["answer_file", "manifest", "prepare"],
+        "prepare" => &["answer_file", "lock", "manifest", "json", "python_json", "special_token"],
         "manifest" => &["json"],
-        "json" | "env" | "python_json" | "special_token" | "clock" | "lock" => &[],
+        "answer_file" | "json" | "env" | "python_json" | "special_token" | "clock" | "lock" => &[],
         _ => {
             panic!("`{part}` is a new part of the crate: say here, and in ARCHITECTURE.md, what it may know")
         }

@@ -460,6 +460,81 @@ fn a_story_without_a_context_is_finished_too_unless_somebody_wants_it_again() {
 }
 
 #[test]
+fn a_record_named_like_an_invalid_answer_does_not_share_a_file_with_its_neighbour() {
+    let rehearsal = server(&[Manner::Plain]);
+    let story =
+        |name: &str| json!({ "story": format!("{name} entered the lounge. Noah left it."), "of": name });
+    for name in ["x.json", "x.invalid.json", "y.invalid.json", "z.json"] {
+        rehearsal.dir.write(format!("corpus/{name}"), story(name).to_string());
+    }
+    let files = |expected: &[(&str, &str)]| {
+        let tree = rehearsal.dir.tree("gen");
+        let found: Vec<(String, Value)> = tree
+            .iter()
+            .map(|(name, _)| (name.clone(), record(&rehearsal.dir, &format!("gen/{name}"))["of"].clone()))
+            .collect();
+        let expected: Vec<(String, Value)> =
+            expected.iter().map(|(name, of)| ((*name).to_owned(), json!(of))).collect();
+        assert_eq!(found, expected);
+    };
+    // All invalid first, then all valid, then known.
+    rehearsal.server.set_script(|script| script.answers = vec![Manner::Words]);
+    let run = ask_many(&rehearsal, &["--json", "--attempts=1"]).expect(3).json();
+    assert_eq!((&run["invalid"], &run["rejected"], &run["requests"]), (&json!(4), &json!(0), &json!(4)));
+    files(&[
+        ("x.invalid.json", "x.json"),
+        ("x.invalid.json.invalid.json", "x.invalid.json"),
+        ("y.invalid.json", "y.invalid.json"),
+        ("z.invalid.json", "z.json"),
+    ]);
+    rehearsal.server.set_script(|script| script.answers = Vec::new());
+    let run = ask_many(&rehearsal, &["--json", "--retry-invalid"]).expect(0).json();
+    assert_eq!((&run["valid"], &run["requests"]), (&json!(4), &json!(4)));
+    files(&[
+        ("x.invalid.json.json", "x.invalid.json"),
+        ("x.json", "x.json"),
+        ("y.json", "y.invalid.json"),
+        ("z.json", "z.json"),
+    ]);
+    let run = ask_many(&rehearsal, &["--json"]).expect(0).json();
+    assert_eq!((&run["finished_before"], &run["requests"]), (&json!(4), &json!(0)));
+}
+
+#[test]
+fn a_record_whose_answer_can_have_no_file_is_named_and_the_others_are_asked() {
+    let rehearsal = server(&[]);
+    let story = json!({ "story": STORY }).to_string();
+    let [longest, longer] = [242, 243].map(|length| format!("{}.json", "n".repeat(length)));
+    let mut archive = tar::Builder::new(Vec::new());
+    let member = |name: &str| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(story.len() as u64);
+        header.set_mode(0o600);
+        (header, name.to_owned())
+    };
+    let deep = format!("{}/a.json", "d".repeat(256));
+    // The last two would need one name for a file and for a directory.
+    for name in ["a.json", &longest, &longer, &deep, "b.json", "b.json/c.json"] {
+        let (mut header, name) = member(name);
+        archive.append_data(&mut header, name, story.as_bytes()).unwrap();
+    }
+    rehearsal.dir.write("stories.tar", archive.into_inner().unwrap());
+    let many = ["generate", "stories.tar", "-o", "gen", "--yes", "--model", MODEL, "--json"];
+    for requests in [3, 0] {
+        let run = rehearsal.ctxtune(many).expect(3).json();
+        assert_eq!((&run["error"]["code"], &run["requests"]), (&json!("rejects"), &json!(requests)));
+        assert_eq!((&run["valid"], &run["rejected"]), (&json!(3), &json!(3)));
+        let rejected = run["rejected_records"].as_array().unwrap();
+        let codes: BTreeSet<(&str, bool)> = rejected
+            .iter()
+            .map(|one| (one["code"].as_str().unwrap(), one["key"].as_str().unwrap().starts_with('b')))
+            .collect();
+        assert_eq!(codes, BTreeSet::from([("long_name", false), ("name_taken", true)]), "{rejected:?}");
+    }
+    assert!(rehearsal.dir.exists(format!("gen/{longest}")));
+}
+
+#[test]
 fn another_request_is_asked_and_what_is_not_ours_stays() {
     let rehearsal = server(&[]);
     rehearsal.dir.write("corpus/a.json", json!({ "story": STORY }).to_string());

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use ctxtune::env;
+use ctxtune::generate::story::Story;
 use ctxtune::rehearsal::faults::{Action, When};
 use ctxtune::rehearsal::{KEY, Manner, Script, corpus};
 use serde_json::{Value, json};
@@ -83,6 +84,89 @@ fn two_models_are_asked_what_they_were_trained_on_and_stand_side_by_side() {
     let lines = ["train", "val"].map(|side| rehearsal.dir.json_lines(&format!("again/{side}.jsonl")));
     assert_eq!(prompts(&lines.concat()), trained);
     assert_eq!(rehearsal.server.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn kept_answers_are_records_with_their_story_whatever_the_template() {
+    for (message, is_exact) in [
+        ("{story}|{question}", true),
+        ("{question}<>{story}", true),
+        ("{story} {question}", false),
+        ("{story}{question}", false),
+        ("{question}", false),
+    ] {
+        let rehearsal = scene(&[]);
+        let template = format!(
+            "messages: [{{role: user, content: '{message}'}}, {{role: assistant, content: '{{context}}'}}]"
+        );
+        rehearsal.dir.write("template.yaml", template);
+        rehearsal.dir.prepare(&["--val-ratio=0.2", "--template=template.yaml"]).expect(0);
+        let read = |bytes: &[u8]| Story::read(bytes).map(|story| (story.text, story.question)).unwrap();
+        let keys = rehearsal.dir.keys("val");
+        let sources: BTreeSet<(String, Option<String>)> =
+            keys.iter().map(|key| read(rehearsal.dir.read(format!("corpus/{key}")).as_bytes())).collect();
+        let score = ["score", "--models", TUNED, "--val=out", "--yes"];
+        rehearsal.ctxtune(score).expect(0);
+        // All are read again, and the same template makes the same prompts of them.
+        let again = [
+            "prepare",
+            "out/generated/me--contexts",
+            "-o=again",
+            "--template=template.yaml",
+            "--strict",
+            "--no-sync",
+        ];
+        rehearsal.ctxtune(again).expect(0);
+        let lines = ["train", "val"].map(|side| rehearsal.dir.json_lines(&format!("again/{side}.jsonl")));
+        assert_eq!(
+            prompts(&lines.concat()),
+            prompts(&rehearsal.dir.json_lines("out/val.jsonl")),
+            "{message}"
+        );
+        let kept = rehearsal.dir.tree("out/generated/me--contexts");
+        assert_eq!(kept.len(), 5);
+        for (_, bytes) in &kept {
+            let record: Value = serde_json::from_slice(bytes).unwrap();
+            let is_guessed = record["generated"]["story_from"] == "prompt";
+            assert_eq!(is_guessed, !is_exact, "{message}: {record}");
+        }
+        if is_exact {
+            let kept: BTreeSet<(String, Option<String>)> =
+                kept.iter().map(|(_, bytes)| read(bytes)).collect();
+            assert_eq!(kept, sources, "{message}");
+        }
+    }
+}
+
+#[test]
+fn records_named_like_invalid_answers_and_long_ones_are_scored_beside_the_others() {
+    let rehearsal = scene(&[]);
+    std::fs::remove_dir_all(rehearsal.dir.path("out")).unwrap();
+    let record = |name: &str| {
+        let step =
+            json!({ "timestep": "0", "state": "s", "observations": { "A": "o" }, "actions": { "A": "a" } });
+        json!({
+            "story": format!("{name} came."), "question": "q", "answer": "a",
+            "socialized_context": { "agents_names": ["A"], "socialized_context": [step] },
+        })
+    };
+    let longer = format!("{}.json", "n".repeat(243));
+    for name in ["x.json", "x.invalid.json", "y.json", &longer, "t.json"] {
+        rehearsal.dir.write(format!("names/{name}"), record(name).to_string());
+    }
+    // By this seed `t.json` trains, and `x.invalid.json` is asked about before `x.json` is.
+    let prepare = ["prepare", "names", "-o=out", "--val-ratio=0.8", "--seed=13", "--no-sync"];
+    rehearsal.ctxtune(prepare).expect(0);
+    assert_eq!(rehearsal.dir.keys("val"), ["y.json", "x.invalid.json", "x.json", &longer]);
+    for limit in ["--limit=1", "--limit=2", "--limit=5"] {
+        let arguments = ["score", "--models", TUNED, "--val=out", "--yes", "--json", limit];
+        rehearsal.ctxtune(arguments).expect(0);
+    }
+    let run = rehearsal.ctxtune(["score", "--models", TUNED, "--val=out", "--json"]).expect(0).json();
+    assert_eq!((&run["asked"][0]["valid"], &run["asked"][0]["rejected"]), (&json!(3), &json!(1)));
+    assert_eq!(asked(&rehearsal).len(), 3, "each is asked once, whatever the limit was");
+    let coverage = json!({ "valid": 3, "invalid": 0, "unreadable": 0, "missing": 1 });
+    assert_eq!(run["sets"][0]["coverage"], coverage);
 }
 
 #[test]
