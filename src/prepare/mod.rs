@@ -25,6 +25,7 @@ mod index;
 mod keys;
 mod leakage;
 mod list;
+pub mod names;
 pub mod prepared;
 mod publish;
 pub mod read;
