@@ -35,7 +35,8 @@ class Unusable(Exception):
 def record_keys(directory, exclude):
     """The keys of all records: regular *.json files and links to such, at any depth.
 
-    Linked directories and directories named *.json are not entered, nor is `exclude`.
+    Hidden names are passed over. Linked directories and directories named *.json are not
+    entered, nor is `exclude`.
     """
 
     def fail(error):
@@ -47,12 +48,19 @@ def record_keys(directory, exclude):
         below[:] = [
             name
             for name in below
-            if not name.endswith(b".json") and os.path.realpath(os.path.join(path, name)) != skipped
+            if not is_hidden(name)
+            and not name.endswith(b".json")
+            and os.path.realpath(os.path.join(path, name)) != skipped
         ]
         for name in names:
             file = os.path.join(path, name)
-            if name.endswith(b".json") and os.path.isfile(file):
+            if not is_hidden(name) and name.endswith(b".json") and os.path.isfile(file):
                 yield os.path.relpath(file, base).replace(os.fsencode(os.sep), b"/")
+
+
+def is_hidden(name):
+    """Whether a name below the directory is hidden, or the one that macOS adds to archives."""
+    return name.startswith(b".") or name == b"__MACOSX"
 
 
 def rejected_keys(path):

@@ -55,10 +55,10 @@ pub fn run(args: &CheckArgs, signals: &Signals, terminal: &mut Terminal) -> Exit
     let write = |out: &mut dyn Write| write_findings(&report, out);
     let findings = LongList { name: "findings", write: &write };
     if !report.is_passed() {
-        return terminal.fail_with(COMMAND, &failure(&report), fields, Some(&findings));
+        return terminal.fail_with(COMMAND, &failure(&report), fields, &[findings]);
     }
     let lines: Vec<&[u8]> = options.paths.iter().map(|path| path.as_os_str().as_encoded_bytes()).collect();
-    terminal.succeed_with(COMMAND, Some(&lines.join(&b'\n')), fields, Some(&findings))
+    terminal.succeed_with(COMMAND, Some(&lines.join(&b'\n')), fields, &[findings])
 }
 
 fn checked(options: &Options, signals: &Signals, terminal: &Terminal) -> Result<Report, Failure> {

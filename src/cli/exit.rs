@@ -96,7 +96,7 @@ fn classify(error: &prepare::Error) -> (Exit, &'static str) {
         Error::NoCorpus { .. } => (Exit::Usage, "no_corpus"),
         Error::TooManySources(_) => (Exit::Usage, "too_many_sources"),
         Error::List { .. } | Error::Read { .. } => (Exit::Failed, "read"),
-        Error::Write { .. } | Error::RejectLog(_) => (Exit::Failed, "write"),
+        Error::Write { .. } | Error::RejectLog(_) | Error::NameLog(_) => (Exit::Failed, "write"),
         Error::Lock(LockError::Held { .. }) => (Exit::Failed, "locked"),
         Error::Lock(LockError::Io { .. }) => (Exit::Failed, "lock"),
         Error::Manifest(ManifestError::Foreign { .. }) => (Exit::Failed, "foreign_manifest"),
@@ -104,7 +104,7 @@ fn classify(error: &prepare::Error) -> (Exit, &'static str) {
         Error::Foreign { .. } => (Exit::Failed, "foreign_file"),
         Error::Threads(_) => (Exit::Failed, "threads"),
         Error::Changed { .. } => (Exit::Failed, "changed"),
-        Error::NothingListed(_) => (Exit::Data, "nothing_listed"),
+        Error::NothingListed { .. } => (Exit::Data, "nothing_listed"),
         Error::TooManyRejects { .. } | Error::NothingAccepted { .. } => (Exit::Data, "rejects"),
         Error::EmptySide { .. } => (Exit::Data, "empty_side"),
         Error::EqualKeys { .. } => (Exit::Data, "equal_keys"),
@@ -126,7 +126,7 @@ fn hint(error: &prepare::Error) -> String {
         Error::NoCorpus { .. } => "name the directory or the container that holds the records",
         Error::TooManySources(_) => "put the records into fewer containers",
         Error::Write { .. } => "free some space or choose another --output-dir, then run it again",
-        Error::RejectLog(_) => "free some space, then run it again",
+        Error::RejectLog(_) | Error::NameLog(_) => "free some space, then run it again",
         Error::Lock(LockError::Held { .. }) => "wait for that run to end, or choose another --output-dir",
         Error::Lock(LockError::Io { .. }) => "check the directory's permissions and free space",
         Error::Manifest(ManifestError::Foreign { .. }) | Error::Foreign { .. } => {
@@ -135,7 +135,7 @@ fn hint(error: &prepare::Error) -> String {
         Error::Manifest(_) => "check the file's permissions",
         Error::Threads(_) => "use fewer --threads, or raise the limit on processes or memory",
         Error::Changed { .. } => "run it again when nothing writes to the corpus",
-        Error::NothingListed(_) => {
+        Error::NothingListed { .. } => {
             "records are files whose names end in `.json`, lines of JSON, or such files in an archive"
         }
         Error::EmptySide { .. } => "add records, or change --val-ratio or --group-by",

@@ -3,6 +3,7 @@
 //! What is asked, and how, is a `batch`'s; here are its sources and what the end of it means.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Map;
 
@@ -11,15 +12,17 @@ use crate::cli::asking::Setup;
 use crate::cli::batch::{Batch, Ran, Room, StopOnly, agree};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::generate::{COMMAND, sources};
-use crate::cli::report::{Terminal, grouped, printable};
+use crate::cli::names::{counts_value, first_value, say_not_read};
+use crate::cli::report::{Terminal, grouped};
 use crate::generate::many::{End, Error, Retry};
 use crate::generate::question::Questions;
+use crate::prepare::names::NameLog;
 use crate::prepare::records::Records;
 use crate::prepare::source::DEFAULT_SPOOL_BYTES;
 
 /// Runs the command.
 pub fn run(args: &GenerateArgs, setup: &Setup, dir: &Path, terminal: &mut Terminal) -> Exit {
-    let ran = prepared(args, setup, dir, terminal).and_then(|(questions, room)| {
+    let ran = prepared(args, setup, dir, terminal).and_then(|Prepared { questions, room, not_read }| {
         let retry = if args.retry_invalid { Retry::Invalid } else { Retry::Nothing };
         let batch = Batch::open(setup, &questions, (room, retry), terminal)?;
         agree(&[&batch], &args.asking, terminal)?;
@@ -29,7 +32,9 @@ pub fn run(args: &GenerateArgs, setup: &Setup, dir: &Path, terminal: &mut Termin
         if ran.tally.effort.requests > 0 && matches!(end, End::Done | End::OverBudget) {
             setup.target.say_running(&setup.service, terminal);
         }
-        let fields = batch.document(&ran);
+        let mut fields = batch.document(&ran);
+        fields.insert("not_read_by_kind".to_owned(), counts_value(&not_read));
+        fields.insert("not_read".to_owned(), first_value(&not_read));
         Ok((fields, failure(&batch, dir, (&ran, end))))
     });
     match ran {
@@ -39,23 +44,28 @@ pub fn run(args: &GenerateArgs, setup: &Setup, dir: &Path, terminal: &mut Termin
     }
 }
 
+/// What is asked about, before it is.
+struct Prepared {
+    questions: Questions,
+    room: Room,
+    not_read: Arc<NameLog>,
+}
+
 /// The stories of the sources, and the directory, which is held before they are listed.
 fn prepared(
     args: &GenerateArgs,
     setup: &Setup,
     dir: &Path,
     terminal: &Terminal,
-) -> Result<(Questions, Room), Failure> {
+) -> Result<Prepared, Failure> {
     let sources = sources(&args.inputs)?;
     let room = Room::open(dir)?;
     let stop = StopOnly(setup.service.clock.as_ref());
     let listed = Records::list_beside(&sources, dir, DEFAULT_SPOOL_BYTES, &stop);
     let records = listed.map_err(|error| setup.service.explain(Error::from(error)))?;
-    for passed in records.not_regular() {
-        let key = crate::json::KeyText(&passed.key).to_json();
-        terminal.warn(&printable(&format!("{key} is a {}, and is passed over", passed.kind)));
-    }
-    Ok((Questions::of_records(records), room))
+    let not_read = Arc::clone(records.not_read());
+    say_not_read(&not_read, terminal);
+    Ok(Prepared { questions: Questions::of_records(records), room, not_read })
 }
 
 fn failure(batch: &Batch<'_>, dir: &Path, (ran, end): (&Ran, End)) -> Option<Failure> {

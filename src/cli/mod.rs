@@ -46,6 +46,7 @@ mod jobs;
 mod key;
 mod machine;
 mod monitor;
+mod names;
 pub mod ndjson;
 mod netrc;
 pub mod overlay;

@@ -1,7 +1,9 @@
 //! `ctxtune prepare`: progress while it runs, a summary that reads in ten lines.
 
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,13 +13,12 @@ use serde_json::{Map, Value, json};
 use crate::cli::Signals;
 use crate::cli::args::PrepareArgs;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::report::{Style, Terminal, counted, grouped, percent, printable, sized};
+use crate::cli::names::{Shown, counts_value, say_not_read, write_names};
+use crate::cli::report::{LongList, Style, Terminal, counted, grouped, percent, printable, sized};
 use crate::config::{ConfigError, ConfigFile, PrepareChoices};
-use crate::json::KeyText;
 use crate::prepare::example::Example;
-use crate::prepare::{
-    Error, FailedRejects, Mode, NotRegular, Options, Prepared, Published, Purpose, Watch, prepare,
-};
+use crate::prepare::names::NameLog;
+use crate::prepare::{Error, FailedRejects, Mode, Options, Prepared, Published, Purpose, Watch, prepare};
 
 const COMMAND: &str = "prepare";
 
@@ -37,11 +38,19 @@ pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Ex
             terminal.label("next", &next_command(&options, &prepared));
             let out = options.output_dir.as_os_str().as_encoded_bytes();
             let line = (options.purpose.mode == Mode::Publish).then_some(out);
-            terminal.succeed(COMMAND, line, document(&options, &prepared, duration))
+            let fields = document(&options, &prepared, duration);
+            let write = write_not_read(&prepared.not_read, Shown::by(terminal));
+            terminal.succeed_with(COMMAND, line, fields, &[LongList { name: "not_read", write: &write }])
         }
         Err(error) => {
+            let not_read = match &error {
+                Error::NothingListed { not_read, .. } => Some(Arc::clone(not_read)),
+                _ => None,
+            };
             let (failure, fields) = explain(error, signals, terminal);
-            terminal.fail(COMMAND, &failure, fields)
+            let write = not_read.as_deref().map(|log| write_not_read(log, Shown::by(terminal)));
+            let list = write.as_ref().map(|write| LongList { name: "not_read", write });
+            terminal.fail_with(COMMAND, &failure, fields, list.as_slice())
         }
     }
 }
@@ -58,6 +67,11 @@ fn resolve(args: &PrepareArgs) -> Result<Options, ConfigError> {
         name_rejects: if names_all { usize::MAX - 1 } else { REJECTS_NAMED },
     };
     choices.resolve(purpose, cores())
+}
+
+/// Writes the names of what was not read: the first, or all with `--verbose`.
+fn write_not_read(log: &NameLog, shown: Shown) -> impl Fn(&mut dyn Write) -> io::Result<()> {
+    move |out| write_names(log, shown, out)
 }
 
 /// Prepares as a step of something larger: publishes, and says the summary.
@@ -100,6 +114,10 @@ fn explain(error: Error, signals: &Signals, terminal: &Terminal) -> (Failure, Ma
     if let Error::TooManyRejects { failed, .. } | Error::NothingAccepted { failed, .. } = &error {
         say_rejects(&failed.rejects, failed.counts.by_code(), terminal);
         fields = failed_fields(failed);
+    }
+    if let Error::NothingListed { not_read, .. } = &error {
+        say_not_read(not_read, terminal);
+        fields.insert("not_read_by_kind".to_owned(), counts_value(not_read));
     }
     let is_interrupted = matches!(error, Error::Interrupted);
     let mut failure = Failure::from(error);
@@ -191,14 +209,8 @@ fn summarize(options: &Options, prepared: &Prepared, duration: Duration, termina
     let counts = &prepared.counts;
     let say = |label: &str, text: String| terminal.label(label, &text);
     let found = counted(counts.listed, "record");
-    say(
-        "found",
-        format!(
-            "{found} in {}{}",
-            printable(&options.shown_sources().replace('`', "")),
-            not_regular(&prepared.not_regular, terminal)
-        ),
-    );
+    say("found", format!("{found} in {}", options.shown_sources().replace('`', "")));
+    say_not_read(&prepared.not_read, terminal);
     say("accepted", accepted(options, prepared));
     say_rejects(
         &prepared.rejects,
@@ -351,22 +363,6 @@ pub fn without_surrogates(json: &str) -> String {
     text
 }
 
-fn not_regular(entries: &[NotRegular], terminal: &Terminal) -> String {
-    if entries.is_empty() {
-        return String::new();
-    }
-    let limit = if terminal.voice().verbose { entries.len() } else { REJECTS_NAMED };
-    let mut named: Vec<String> = entries
-        .iter()
-        .take(limit)
-        .map(|entry| format!("{} ({})", KeyText(&entry.key).to_json(), entry.kind))
-        .collect();
-    if entries.len() > limit {
-        named.push(format!("{} more", entries.len() - limit));
-    }
-    printable(&format!("; not regular files, passed over: {}", named.join(", ")))
-}
-
 fn shown_path(path: &Path) -> String {
     printable(&path.to_string_lossy())
 }
@@ -389,15 +385,7 @@ fn document(options: &Options, prepared: &Prepared, duration: Duration) -> Map<S
     put("leakage", json!(prepared.leakage));
     put("grouping", json!(prepared.grouping));
     put("rejects", rejects_value(&prepared.rejects));
-    let not_regular: Vec<Value> = prepared
-        .not_regular
-        .iter()
-        .map(|entry| {
-            let key = without_surrogates(&KeyText(&entry.key).to_json());
-            json!({ "key": serde_json::from_str::<Value>(&key).unwrap_or(Value::Null), "kind": entry.kind })
-        })
-        .collect();
-    put("not_regular", json!(not_regular));
+    put("not_read_by_kind", counts_value(&prepared.not_read));
     let manifest = prepared.result.as_ref().map(|(manifest, _)| manifest);
     put("train", json!(manifest.map(|manifest| &manifest.train)));
     put("val", json!(manifest.and_then(|manifest| manifest.val.as_ref())));

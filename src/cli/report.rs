@@ -23,8 +23,7 @@ pub struct Terminal {
     banner: Option<&'static str>,
 }
 
-/// The last field of a document where it is a list that may be too long to be built: it is written
-/// item by item.
+/// A field at the end of a document, a list that may be too long to be built: it is written item by item.
 pub struct LongList<'l> {
     /// The field's name.
     pub name: &'static str,
@@ -125,20 +124,20 @@ impl Terminal {
 
     /// Ends a successful command: its one line of data, or the JSON document with `fields`.
     pub fn succeed(&mut self, command: &str, line: Option<&[u8]>, fields: Map<String, Value>) -> Exit {
-        self.succeed_with(command, line, fields, None)
+        self.succeed_with(command, line, fields, &[])
     }
 
-    /// The same, with one more field of the document.
+    /// The same, with more fields of the document.
     pub fn succeed_with(
         &mut self,
         command: &str,
         line: Option<&[u8]>,
         fields: Map<String, Value>,
-        list: Option<&LongList<'_>>,
+        lists: &[LongList<'_>],
     ) -> Exit {
         if self.voice.json {
             let document = document(command, Exit::Done, Value::Null, fields);
-            return self.delivered(command, write_document(&document, list));
+            return self.delivered(command, write_document(&document, lists));
         }
         match line {
             Some(line) => self.deliver(command, &[line, b"\n"].concat()),
@@ -148,16 +147,16 @@ impl Terminal {
 
     /// Ends a failed command: error and hint on stderr, and the JSON document if asked for.
     pub fn fail(&mut self, command: &str, failure: &Failure, fields: Map<String, Value>) -> Exit {
-        self.fail_with(command, failure, fields, None)
+        self.fail_with(command, failure, fields, &[])
     }
 
-    /// The same, with one more field of the document.
+    /// The same, with more fields of the document.
     pub fn fail_with(
         &mut self,
         command: &str,
         failure: &Failure,
         fields: Map<String, Value>,
-        list: Option<&LongList<'_>>,
+        lists: &[LongList<'_>],
     ) -> Exit {
         self.say_always(&format!("{} {}", self.paint(Style::Error, "error:"), printable(&failure.message)));
         if let Some(hint) = &failure.hint {
@@ -167,7 +166,7 @@ impl Terminal {
             let error = json!({ "code": failure.code, "message": failure.message, "hint": failure.hint });
             let document = document(command, failure.exit, error, fields);
             // The exit code already says that it failed.
-            let _ = write_document(&document, list);
+            let _ = write_document(&document, lists);
         }
         failure.exit
     }
@@ -194,16 +193,17 @@ impl Terminal {
     }
 }
 
-fn write_document(document: &Value, list: Option<&LongList<'_>>) -> io::Result<()> {
+fn write_document(document: &Value, lists: &[LongList<'_>]) -> io::Result<()> {
     let mut text = document.to_string();
+    text.pop();
     let mut stdout = io::BufWriter::new(io::stdout().lock());
-    if let Some(LongList { name, write }) = list {
-        text.pop();
-        write!(stdout, "{text},\"{name}\":[")?;
+    stdout.write_all(text.as_bytes())?;
+    for LongList { name, write } in lists {
+        write!(stdout, ",\"{name}\":[")?;
         write(&mut stdout)?;
-        text = "]}".to_owned();
+        stdout.write_all(b"]")?;
     }
-    writeln!(stdout, "{text}")?;
+    writeln!(stdout, "}}")?;
     stdout.flush()
 }
 

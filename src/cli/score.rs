@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -14,11 +15,13 @@ use crate::cli::args::ScoreArgs;
 use crate::cli::chart::Charset;
 use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::names::{counts_value, first_value, say_not_read_in};
 use crate::cli::prepare::without_surrogates;
 use crate::cli::report::{LongList, Terminal, printable};
 use crate::cli::score_models::{self, Answered};
 use crate::cli::scoreboard::{coverage, notes, references, table};
 use crate::json::KeyText;
+use crate::prepare::names::NameLog;
 use crate::prepare::source::{DEFAULT_RECORD_BYTES, DEFAULT_SPOOL_BYTES};
 use crate::score::agreement::Tally;
 use crate::score::answer::{Answer, Status};
@@ -131,7 +134,7 @@ fn end(
     let records = LongList { name: "records", write: &write };
     let least = args.min_score.zip(overall.last().copied()).filter(|(least, score)| score < least);
     let Some((least, score)) = least else {
-        return terminal.succeed_with(COMMAND, Some(line.as_bytes()), fields, Some(&records));
+        return terminal.succeed_with(COMMAND, Some(line.as_bytes()), fields, &[records]);
     };
     if !args.voice.json {
         terminal.deliver(COMMAND, format!("{line}\n").as_bytes());
@@ -139,7 +142,7 @@ fn end(
     let message = format!("the overall score is {score:.4}, below {least}");
     let hint = "the table and `--per-record` say where it falls short";
     let failure = Failure::new(Exit::Data, "below_min_score", message, hint);
-    terminal.fail_with(COMMAND, &failure, fields, Some(&records))
+    terminal.fail_with(COMMAND, &failure, fields, &[records])
 }
 
 fn scored(options: &Options, signals: &Signals, terminal: &Terminal) -> Result<Report, Failure> {
@@ -204,6 +207,9 @@ fn summarize(subject: &Subject, report: &Report, is_utf8: bool, terminal: &Termi
         let called = if name == full { full.clone() } else { format!("{name} = {full}") };
         terminal.label("generated", &format!("{called}: {}", coverage(set)));
     }
+    for (path, log) in &report.not_read {
+        say_not_read_in(path, log, terminal);
+    }
     for line in table(report, charset) {
         terminal.say(&line);
     }
@@ -264,6 +270,10 @@ fn document(options: &Options, report: &Report, duration: Duration) -> Map<Strin
         |difference| json!({ "references": difference.records, "scores": totals_value(&difference.totals) }),
     );
     put("difference", json!(difference));
+    if !report.not_read.is_empty() {
+        let value = |(path, log): &(PathBuf, Arc<NameLog>)| json!({ "path": path.to_string_lossy(), "by_kind": counts_value(log), "names": first_value(log) });
+        put("not_read", report.not_read.iter().map(value).collect());
+    }
     put("seed", json!(options.seed));
     put("resamples", json!(options.resamples));
     put("seconds", json!(duration.as_secs_f64()));

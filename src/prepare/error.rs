@@ -4,9 +4,11 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::lock::LockError;
 use crate::manifest::ManifestError;
+use crate::prepare::names::NameLog;
 use crate::prepare::reject::{RejectCounts, RejectLimit};
 use crate::prepare::split::Ratio;
 use crate::prepare::window::Stopped;
@@ -52,6 +54,9 @@ pub enum Error {
     /// Rejects cannot be kept.
     #[error("cannot keep the rejects in a temporary file: {0}")]
     RejectLog(io::Error),
+    /// The names of what is not read cannot be kept.
+    #[error("cannot keep names in a temporary file: {0}")]
+    NameLog(io::Error),
     /// The output directory is not ours now.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -68,8 +73,13 @@ pub enum Error {
     #[error("cannot start threads: {0}")]
     Threads(io::Error),
     /// There is nothing to prepare.
-    #[error("no record in {0}")]
-    NothingListed(String),
+    #[error("no record in {sources}")]
+    NothingListed {
+        /// The sources as people read them.
+        sources: String,
+        /// What is there instead.
+        not_read: Arc<NameLog>,
+    },
     /// Two records cannot be told apart.
     #[error("the key {key} is there twice: {first} and {second}")]
     EqualKeys {

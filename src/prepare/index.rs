@@ -11,6 +11,7 @@ use std::path::Path;
 use memchr::memchr_iter;
 
 use crate::prepare::Error;
+use crate::prepare::source::{HIDDEN, OTHER_ENDING, is_hidden};
 
 const BLOCK_BYTES: usize = 1 << 20;
 
@@ -117,14 +118,23 @@ impl Line {
     }
 }
 
-/// Calls `found` with the key and place of every member `*.json` of the archive `file`.
+/// What an archive holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Member<'n> {
+    /// A member `*.json`: its key and its place.
+    Record(&'n [u8], Extent),
+    /// A member that is no directory and is not read: its key, and what it is.
+    NotRead(&'n [u8], &'static str),
+}
+
+/// Calls `found` with every member of the archive `file` but its directories.
 ///
 /// # Errors
 /// [`Error::Damaged`] where the archive is cut or its headers are wrong; the system's errors; those of `found`.
 pub fn index_tar(
     file: &mut File,
     path: &Path,
-    mut found: impl FnMut(&[u8], Extent) -> Result<(), Error>,
+    mut found: impl FnMut(Member<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
     let damaged = |byte, reason: String| Error::Damaged { path: path.to_owned(), byte, reason };
@@ -143,12 +153,8 @@ pub fn index_tar(
                 return Err(damaged(size, "the archive ends inside a member".to_owned()));
             }
             let name = entry.path_bytes();
-            if name.ends_with(b".json") {
-                let extent = match refusal(&name, entry.header().entry_type()) {
-                    Some(refusal) => Extent::Refused(refusal),
-                    None => Extent::Bytes(start, length),
-                };
-                found(without_dot(&name), extent)?;
+            if let Some(member) = member(&name, entry.header().entry_type(), Extent::Bytes(start, length)) {
+                found(member)?;
             }
         }
     }
@@ -166,17 +172,28 @@ fn check_end(file: &mut File, end: u64, size: u64) -> io::Result<Option<String>>
     Ok(block.iter().any(|&byte| byte != 0).then(|| "what follows is no member".to_owned()))
 }
 
-fn refusal(name: &[u8], entry_type: tar::EntryType) -> Option<Refusal> {
-    if name.starts_with(b"/") {
-        return Some(Refusal::Absolute);
+/// What the member `name` is, if it is anything to name; `extent` is the place of its bytes.
+fn member(name: &[u8], entry_type: tar::EntryType, extent: Extent) -> Option<Member<'_>> {
+    use tar::EntryType::{Continuous, Directory, Link, Regular, Symlink, XGlobalHeader};
+    let key = without_dot(name);
+    let is_record = name.ends_with(b".json");
+    let mut parts = name.split(|&byte| byte == b'/');
+    if is_record && name.starts_with(b"/") {
+        return Some(Member::Record(key, Extent::Refused(Refusal::Absolute)));
     }
-    if name.split(|&byte| byte == b'/').any(|part| part == b"..") {
-        return Some(Refusal::Climbing);
+    if is_record && parts.clone().any(|part| part == b"..") {
+        return Some(Member::Record(key, Extent::Refused(Refusal::Climbing)));
     }
     match entry_type {
-        tar::EntryType::Regular | tar::EntryType::Continuous => None,
-        tar::EntryType::Link | tar::EntryType::Symlink => Some(Refusal::Link),
-        _ => Some(Refusal::Special),
+        XGlobalHeader => None,
+        Directory if !is_record => None,
+        _ if parts.any(is_hidden) => Some(Member::NotRead(key, HIDDEN)),
+        Regular | Continuous if is_record => Some(Member::Record(key, extent)),
+        Link | Symlink if is_record => Some(Member::Record(key, Extent::Refused(Refusal::Link))),
+        _ if is_record => Some(Member::Record(key, Extent::Refused(Refusal::Special))),
+        Regular | Continuous => Some(Member::NotRead(key, OTHER_ENDING)),
+        Link | Symlink => Some(Member::NotRead(key, "link")),
+        _ => Some(Member::NotRead(key, "special file")),
     }
 }
 
@@ -257,10 +274,13 @@ mod tests {
 
     fn members(bytes: &[u8]) -> Result<Vec<(String, Option<String>)>, Error> {
         let mut found = Vec::new();
-        index_tar(&mut file_of(bytes), Path::new("x.tar"), |key, extent| {
-            let content = match extent {
-                Extent::Bytes(start, length) => bytes[start as usize..(start + length) as usize].to_vec(),
-                Extent::Refused(refusal) => format!("{refusal:?}").into_bytes(),
+        index_tar(&mut file_of(bytes), Path::new("x.tar"), |member| {
+            let (key, content) = match member {
+                Member::Record(key, Extent::Bytes(start, length)) => {
+                    (key, bytes[start as usize..(start + length) as usize].to_vec())
+                }
+                Member::Record(key, Extent::Refused(refusal)) => (key, format!("{refusal:?}").into_bytes()),
+                Member::NotRead(key, kind) => (key, format!("not read: {kind}").into_bytes()),
             };
             found.push((String::from_utf8(key.to_vec()).unwrap(), String::from_utf8(content).ok()));
             Ok(())
@@ -282,6 +302,14 @@ mod tests {
             (b"h.json", Link, b""),
             (b"v.json", Char, b""),
             (b"f.json", Fifo, b""),
+            (b"./d/.git/e.json", Regular, b"{}"),
+            (b"__MACOSX/._a.json", Regular, b"{}"),
+            (b"./.hidden/", Directory, b""),
+            (b".s", Symlink, b""),
+            (b"/.abs.json", Regular, b"{}"),
+            (b"../.up.json", Regular, b"{}"),
+            (b"s", Symlink, b""),
+            (b"d/./g..json", Regular, b"{}"),
         ]);
         let found = members(&bytes).unwrap();
         let short: Vec<(&str, &str)> = found
@@ -293,6 +321,7 @@ mod tests {
             short,
             [
                 ("a.json", "{}"),
+                ("b.txt", "not read: other ending"),
                 ("d/c.json", "long"),
                 ("/abs.json", "Absolute"),
                 ("d/../up.json", "Climbing"),
@@ -300,6 +329,13 @@ mod tests {
                 ("h.json", "Link"),
                 ("v.json", "Special"),
                 ("f.json", "Special"),
+                ("d/.git/e.json", "not read: hidden"),
+                ("__MACOSX/._a.json", "not read: hidden"),
+                (".s", "not read: hidden"),
+                ("/.abs.json", "Absolute"),
+                ("../.up.json", "Climbing"),
+                ("s", "not read: link"),
+                ("d/./g..json", "{}"),
             ]
         );
     }

@@ -1,12 +1,13 @@
 //! Turns the sources of a corpus into keys in rank order, and keys into places to read.
 //!
 //! Nothing is asked of the file system but the names and the types that come with them.
-//! Record files are not opened here; what is no regular file is named and left alone.
+//! Record files are not opened here; what lies in a source and is not read is counted and named.
 //! Containers are indexed, and read later by rank.
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -14,9 +15,10 @@ use walkdir::WalkDir;
 
 use crate::json::KeyText;
 use crate::manifest::Hex;
-use crate::prepare::index::{Extent, Refusal, index_lines, index_tar};
+use crate::prepare::index::{Extent, Member, Refusal, index_lines, index_tar};
 use crate::prepare::keys::{KeyArena, KeyRef, MAX_KEY_BYTES, MAX_SOURCES};
-use crate::prepare::source::{Compression, Source, SourceKind};
+use crate::prepare::names::NameLog;
+use crate::prepare::source::{Compression, HIDDEN, OTHER_ENDING, Source, SourceKind, is_hidden};
 use crate::prepare::split::{Rank, rank};
 use crate::prepare::spool::Spool;
 use crate::prepare::{Error, Watch};
@@ -48,15 +50,6 @@ pub enum Place<'l> {
     Refused(Refusal),
 }
 
-/// Something named like a record that is not a regular file, and what it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotRegular {
-    /// Its path below the corpus, as a key.
-    pub key: Vec<u8>,
-    /// `FIFO`, `socket`, `device`, `directory`, `linked directory`, `dangling link` or `link loop`.
-    pub kind: &'static str,
-}
-
 /// The records of a corpus in rank order.
 #[derive(Debug)]
 pub struct Listing {
@@ -65,8 +58,10 @@ pub struct Listing {
     sources: Vec<OpenSource>,
     /// SHA-256 of the keys sorted bytewise, each followed by NUL, in lower-case hex.
     pub keys_sha256: String,
-    /// What was passed over, in the order of its names.
-    pub not_regular: Vec<NotRegular>,
+    /// What lies in the sources and is not read: its key, and what it is.
+    pub not_read: Arc<NameLog>,
+    /// How much of that is named `*.json`, but is no regular file.
+    pub not_regular: u64,
 }
 
 impl Listing {
@@ -123,15 +118,19 @@ pub struct Corpus<'c> {
 
 /// Lists every record of `corpus` and sorts by rank.
 ///
-/// In a directory that is every `*.json`: a link to a file counts as a file; linked
-/// directories and directories named `*.json` are not entered. Sorting runs in the current
-/// rayon pool.
+/// In a directory that is every `*.json`: a link to a file counts as a file; linked directories,
+/// directories named `*.json` and hidden ones are not entered. Sorting runs in the current rayon pool.
 ///
 /// # Errors
 /// When a source cannot be listed or unpacked, two records have one key, or the run is stopped.
 pub fn list(corpus: &Corpus<'_>, spool: &mut Spool, watch: &dyn Watch) -> Result<Listing, Error> {
-    let mut builder =
-        Builder { arena: KeyArena::default(), not_regular: Vec::new(), sources: Vec::new(), watch };
+    let mut builder = Builder {
+        arena: KeyArena::default(),
+        sources: Vec::new(),
+        not_read: NameLog::new(spool.dir()),
+        not_regular: 0,
+        watch,
+    };
     for source in corpus.sources {
         let prefix = match source.kind {
             // A record named by itself has its path for a key: there is nothing else to tell it by.
@@ -141,17 +140,18 @@ pub fn list(corpus: &Corpus<'_>, spool: &mut Spool, watch: &dyn Watch) -> Result
         };
         builder.add(source, &prefix, corpus.skip, spool)?;
     }
-    let Builder { arena, mut not_regular, sources, watch } = builder;
+    let Builder { arena, sources, not_read, not_regular, watch } = builder;
     watch.listed(arena.count as u64);
-    not_regular.sort_by(|a, b| a.key.cmp(&b.key));
-    sorted(arena, sources, corpus.seed, not_regular)
+    let listing = sorted(arena, sources, corpus.seed)?;
+    Ok(Listing { not_read: Arc::new(not_read), not_regular, ..listing })
 }
 
 /// A listing in the making.
 struct Builder<'w> {
     arena: KeyArena,
-    not_regular: Vec<NotRegular>,
     sources: Vec<OpenSource>,
+    not_read: NameLog,
+    not_regular: u64,
     watch: &'w dyn Watch,
 }
 
@@ -201,16 +201,27 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// Names what is not read, by its key.
+    fn pass_over(&mut self, kind: &'static str, key: &[u8]) -> Result<(), Error> {
+        self.not_read.push(kind, key).map_err(Error::NameLog)?;
+        if self.not_read.total().is_multiple_of(4096) { self.watch.check_stop() } else { Ok(()) }
+    }
+
     fn index(&mut self, number: u16, source: &Source, prefix: &[u8], file: &mut File) -> Result<(), Error> {
         let mut key = prefix.to_vec();
-        let mut push = |name: &[u8], extent: Extent| {
+        let mut keyed = |name: &[u8]| {
             key.truncate(prefix.len());
             key.extend_from_slice(name);
-            self.push(number, &key, Some(extent))
+            key.clone()
         };
         match source.kind {
-            SourceKind::Tar(_) => index_tar(file, &source.path, push),
-            _ => index_lines(file, &source.path, |line, extent| push(format!("#{line}").as_bytes(), extent)),
+            SourceKind::Tar(_) => index_tar(file, &source.path, |member| match member {
+                Member::Record(name, extent) => self.push(number, &keyed(name), Some(extent)),
+                Member::NotRead(name, kind) => self.pass_over(kind, &keyed(name)),
+            }),
+            _ => index_lines(file, &source.path, |line, extent| {
+                self.push(number, &keyed(format!("#{line}").as_bytes()), Some(extent))
+            }),
         }
     }
 
@@ -221,8 +232,8 @@ impl Builder<'_> {
         match kind_of(file_type) {
             None => self.push(number, &key, None),
             Some(kind) => {
-                self.not_regular.push(NotRegular { key, kind });
-                Ok(())
+                self.not_regular += 1;
+                self.pass_over(kind, &key)
             }
         }
     }
@@ -232,31 +243,65 @@ impl Builder<'_> {
         let mut walk = WalkDir::new(root).follow_root_links(true).into_iter();
         while let Some(entry) = walk.next() {
             let entry = entry.map_err(|error| walk_error(root, error))?;
-            let file_type = entry.file_type();
             if entry.depth() == 0 {
                 continue;
             }
-            if file_type.is_dir() && skip.as_deref() == Some(entry.path()) {
-                walk.skip_current_dir();
-                continue;
-            }
-            if !entry.file_name().as_encoded_bytes().ends_with(b".json") {
+            let is_dir = entry.file_type().is_dir();
+            let found = match &skip {
+                Some(skip) if is_dir && skip == entry.path() => Found::NotRead("output directory"),
+                _ => found(&entry)?,
+            };
+            if matches!(found, Found::Directory) {
                 continue;
             }
             let below = entry.path().strip_prefix(root).expect("walkdir gives paths below its root");
             let key = [prefix, &path_as_key(below)].concat();
-            match kind(&entry)? {
-                None => self.push(number, &key, None)?,
-                Some(kind) => {
-                    if file_type.is_dir() {
+            match found {
+                Found::Directory => {}
+                Found::Record => self.push(number, &key, None)?,
+                Found::NotRead(kind) => {
+                    if is_dir {
                         walk.skip_current_dir();
                     }
-                    self.not_regular.push(NotRegular { key, kind });
+                    self.not_regular += u64::from(kind != HIDDEN && has_record_name(&entry));
+                    self.pass_over(kind, &key)?;
                 }
             }
         }
         Ok(())
     }
+}
+
+/// What an entry below a directory is to the listing.
+enum Found {
+    /// A record.
+    Record,
+    /// A directory to enter.
+    Directory,
+    /// Neither; for these words.
+    NotRead(&'static str),
+}
+
+fn has_record_name(entry: &walkdir::DirEntry) -> bool {
+    entry.file_name().as_encoded_bytes().ends_with(b".json")
+}
+
+fn found(entry: &walkdir::DirEntry) -> Result<Found, Error> {
+    let file_type = entry.file_type();
+    if is_hidden(entry.file_name().as_encoded_bytes()) {
+        return Ok(Found::NotRead(HIDDEN));
+    }
+    let is_record = has_record_name(entry);
+    if file_type.is_dir() && !is_record {
+        return Ok(Found::Directory);
+    }
+    Ok(match kind(entry) {
+        Ok(Some(kind)) => Found::NotRead(kind),
+        Ok(None) if is_record => Found::Record,
+        Err(error) if is_record => return Err(error),
+        // A link that would not be read anyway may point wherever it likes.
+        Ok(None) | Err(_) => Found::NotRead(OTHER_ENDING),
+    })
 }
 
 /// The file of a container that can be read at random: its own, or a spool of its plain bytes.
@@ -345,12 +390,7 @@ struct Ranked {
     key: KeyRef,
 }
 
-fn sorted(
-    arena: KeyArena,
-    sources: Vec<OpenSource>,
-    seed: u64,
-    not_regular: Vec<NotRegular>,
-) -> Result<Listing, Error> {
+fn sorted(arena: KeyArena, sources: Vec<OpenSource>, seed: u64) -> Result<Listing, Error> {
     // Made to measure: a vector that doubles would take half as much again at its peak.
     let mut ranked = Vec::with_capacity(arena.count);
     ranked.extend(arena.iter().map(|key| Ranked { rank: Rank::default(), key }));
@@ -372,7 +412,7 @@ fn sorted(
     ranked.par_iter_mut().for_each(|entry| entry.rank = rank(seed, arena.get(entry.key)));
     ranked.par_sort_unstable_by(by_rank_then_key);
     let by_rank = ranked.into_iter().map(|entry| entry.key).collect();
-    Ok(Listing { arena, by_rank, sources, keys_sha256, not_regular })
+    Ok(Listing { arena, by_rank, sources, keys_sha256, not_read: Arc::default(), not_regular: 0 })
 }
 
 fn equal_keys(arena: &KeyArena, sources: &[OpenSource], keys: [KeyRef; 2]) -> Error {
@@ -426,7 +466,7 @@ mod tests {
         for key in &keys {
             arena.push(0, key.as_bytes(), None);
         }
-        let listing = sorted(arena, Vec::new(), 7, Vec::new()).unwrap();
+        let listing = sorted(arena, Vec::new(), 7).unwrap();
         let mut expected: Vec<&str> = keys.iter().map(String::as_str).collect();
         expected.sort_by_key(|key| rank(7, key.as_bytes()));
         let listed: Vec<&str> =
@@ -444,7 +484,7 @@ mod tests {
             OpenSource::Files { root: "one/a".into(), prefix: 2 },
             OpenSource::Ranges { file, path: "two/a.tar".into() },
         ];
-        let error = sorted(arena, sources, 7, Vec::new()).unwrap_err().to_string();
+        let error = sorted(arena, sources, 7).unwrap_err().to_string();
         assert!(error.contains("\"a/x.json\"") && error.contains("one/a/x.json"), "{error}");
         assert!(error.contains("two/a.tar at byte 512"), "{error}");
     }

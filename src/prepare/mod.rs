@@ -9,6 +9,7 @@
 use std::io;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rayon::ThreadPoolBuilder;
 
@@ -50,7 +51,7 @@ mod worker;
 pub use error::{Error, FailedRejects};
 use group::GroupBy;
 use list::Corpus;
-pub use list::NotRegular;
+use names::NameLog;
 use publish::Output;
 pub use publish::{Durability, Published};
 use reject::RejectLimit;
@@ -144,8 +145,8 @@ pub struct Prepared {
     pub bytes_read: u64,
     /// The rejects in rank order as JSON lines: as many as asked for.
     pub rejects: Vec<String>,
-    /// What was named like a record and was no regular file.
-    pub not_regular: Vec<NotRegular>,
+    /// What lies in the sources and was not read: its key, and what it is.
+    pub not_read: Arc<NameLog>,
     /// The first training lines, as many as asked for.
     pub shown: Vec<Vec<u8>>,
     /// What was published; `None` in a dry run.
@@ -205,7 +206,8 @@ pub fn prepare(options: &Options, watch: &dyn Watch) -> Result<Prepared, Error> 
     };
     let listing = pool.install(|| list::list(&corpus, &mut spool, watch))?;
     if listing.is_empty() {
-        return Err(Error::NothingListed(options.shown_sources()));
+        let not_read = Arc::clone(&listing.not_read);
+        return Err(Error::NothingListed { sources: options.shown_sources(), not_read });
     }
     let run = Run { options, watch, pool: &pool, listing: &listing, output: output.as_ref() };
     run.prepare()

@@ -6,15 +6,17 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::prepare::convert::{ParseFailure, Parser};
 use crate::prepare::list::{self, Corpus, Listing, Place};
+use crate::prepare::names::NameLog;
 use crate::prepare::read::{Effort, Length, Reader};
 use crate::prepare::record::Context;
 use crate::prepare::reject::{Code, RejectReason};
 use crate::prepare::source::{Source, SourceKind};
 use crate::prepare::spool::Spool;
-use crate::prepare::{Error, NotRegular, Watch};
+use crate::prepare::{Error, Watch};
 
 /// Every record of some sources.
 #[derive(Debug)]
@@ -71,9 +73,9 @@ impl Records {
         self.0.key(position)
     }
 
-    /// What is named like a record and is no regular file.
-    pub fn not_regular(&self) -> &[NotRegular] {
-        &self.0.not_regular
+    /// What lies in the sources and is not read: its key, and what it is.
+    pub fn not_read(&self) -> &Arc<NameLog> {
+        &self.0.not_read
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rayon::ThreadPool;
 
@@ -114,7 +115,7 @@ impl Run<'_> {
             grouping,
             bytes_read: converted.bytes_read,
             rejects: shown_rejects,
-            not_regular: self.listing.not_regular.clone(),
+            not_read: Arc::clone(&self.listing.not_read),
             shown: converted.shown,
             result: None,
             has_no_locks: self.output.is_some_and(Output::has_no_locks),
@@ -335,7 +336,7 @@ impl Run<'_> {
         Counts {
             listed: self.listing.len() as u64,
             rejected: rejects.total(),
-            not_regular: self.listing.not_regular.len() as u64,
+            not_regular: self.listing.not_regular,
             rejected_by_code: rejects.by_code().map(|(code, count)| (code.to_owned(), count)).collect(),
             ..converted.tally.counts()
         }

@@ -11,6 +11,18 @@ pub const DEFAULT_RECORD_BYTES: usize = 64 << 20;
 /// What compressed sources and standard input may unpack to, together, unless somebody says otherwise.
 pub const DEFAULT_SPOOL_BYTES: u64 = 64 << 30;
 
+/// What is not read because it is hidden, or made by a tool: see [`is_hidden`].
+pub const HIDDEN: &str = "hidden";
+
+/// What is not read because its name does not end in `.json`.
+pub const OTHER_ENDING: &str = "other ending";
+
+/// Whether `name`, a component of a key below its source, is hidden (`.git`, `.DS_Store`, `._0.json`) or
+/// the directory that macOS adds to archives. Such names are passed over.
+pub fn is_hidden(name: &[u8]) -> bool {
+    (name.first() == Some(&b'.') && name != b"." && name != b"..") || name == b"__MACOSX"
+}
+
 /// Where records come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {

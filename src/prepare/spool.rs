@@ -41,6 +41,11 @@ impl Spool {
         Spool { dir: dir.map(Path::to_owned), limit, used: 0 }
     }
 
+    /// The directory of temporary files; `None` for the system's place.
+    pub fn dir(&self) -> Option<&Path> {
+        self.dir.as_deref()
+    }
+
     /// The plain bytes of `source` as a file that can be read at random.
     ///
     /// # Errors

@@ -5,11 +5,13 @@
 //! context cannot be used is no reference, and is named.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::answer_file::AnswerNames;
 use crate::prepare::context::Context;
 use crate::prepare::convert::{Parser, padded};
 use crate::prepare::example::Example;
+use crate::prepare::names::NameLog;
 use crate::prepare::prepared::{Validation, manifest_of};
 use crate::prepare::records::{RecordReader, Records};
 use crate::prepare::reject::{Code, RejectReason};
@@ -65,6 +67,11 @@ impl Gold {
     /// Each key and the position of its record, by key.
     pub fn keys(&self) -> &[(Vec<u8>, usize)] {
         &self.keys
+    }
+
+    /// What lies in the source and is not read.
+    pub fn not_read(&self) -> &Arc<NameLog> {
+        self.records.not_read()
     }
 
     /// One thread's tools to read references.

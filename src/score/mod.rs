@@ -9,11 +9,13 @@
 use std::io;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 
 use crate::prepare;
+use crate::prepare::names::NameLog;
 use crate::prepare::prepared::PreparedError;
 use crate::prepare::reject::RejectReason;
 use crate::prepare::source::Source;
@@ -156,19 +158,25 @@ fn run(options: &Options, watch: &dyn Watch) -> Result<Report, Error> {
     let watched = Watched(watch);
     let gold = Gold::list(&options.gold, options, &watched)?;
     let mut sets = Vec::with_capacity(options.generated.len());
+    let mut not_read = vec![(options.gold.clone(), Arc::clone(gold.not_read()))];
     for path in &options.generated {
         let generated = Generated::list(path, options, &watched)?;
+        not_read.push((path.clone(), Arc::clone(generated.records().not_read())));
         let matched = generated.matched(gold.keys().iter().map(|(key, _)| key.as_slice()), &gold.names);
         // Answers to lines beyond the limit have references, which are not asked for.
         let extra = if options.limit.is_some() { Vec::new() } else { matched.extra };
         sets.push((generated, Matched { extra, ..matched }));
     }
+    not_read.retain(|(_, log)| log.total() > 0);
     watch.expects(gold.keys().len() as u64);
     let (records, rejected) = judge_all(&gold, &sets, options, watch)?;
     if records.is_empty() {
-        let why = rejected.first().map_or("there is none".to_owned(), |(key, reason)| {
-            format!("{}: {}: {}", String::from_utf8_lossy(key), reason.code, reason.reason)
-        });
+        let why = match rejected.first() {
+            Some((key, reason)) => {
+                format!("{}: {}: {}", String::from_utf8_lossy(key), reason.code, reason.reason)
+            }
+            None => nothing_but(gold.not_read()),
+        };
         return Err(Error::NoReference { path: options.gold.clone(), why });
     }
     let draws = Draws { seed: options.seed, resamples: options.resamples.get() };
@@ -189,7 +197,22 @@ fn run(options: &Options, watch: &dyn Watch) -> Result<Report, Error> {
     let difference = difference(&records, draws, &is_stopped).ok_or(Error::Interrupted)?;
     let unresolved = records.iter().map(|record| record.unresolved).sum();
     let gold = GoldReport { form: gold.form, rejected, unresolved };
-    Ok(Report { gold, sets: reports, difference, records })
+    Ok(Report { gold, sets: reports, difference, records, not_read })
+}
+
+/// Says that there is no record, and names the first of what is there and not read.
+fn nothing_but(not_read: &NameLog) -> String {
+    let mut named = Vec::new();
+    not_read
+        .first(|kind, key| {
+            named.push(format!("`{}` ({kind})", String::from_utf8_lossy(key)));
+            Ok(())
+        })
+        .expect("pushing cannot fail");
+    match named.as_slice() {
+        [] => "there is none".to_owned(),
+        named => format!("there is none; not read: {}", named.join(", ")),
+    }
 }
 
 /// Records that were judged, and those that are no reference.

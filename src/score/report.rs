@@ -3,6 +3,10 @@
 //! Every total is a mean over all references, so that a missing answer counts 0. The difference
 //! of two sets is taken on the references that both answer, validly or not.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::prepare::names::NameLog;
 use crate::prepare::reject::RejectReason;
 use crate::score::agreement::Tally;
 use crate::score::answer::{Answer, Status};
@@ -21,6 +25,8 @@ pub struct Report {
     pub difference: Option<Difference>,
     /// Each reference with an answer of each set, by key.
     pub records: Vec<RecordReport>,
+    /// What lies in the sources and was not read, for each source that holds such.
+    pub not_read: Vec<(PathBuf, Arc<NameLog>)>,
 }
 
 /// The references.

@@ -294,11 +294,12 @@ fn fields_of_success() -> Value {
         "leakage": { "val_sharing_story": "integer", "val_sharing_agents": "integer" },
         "grouping": "null",
         "rejects": [],
-        "not_regular": [],
+        "not_read_by_kind": {},
         "train": side,
         "val": side,
         "bytes_read": "integer",
         "seconds": "number",
+        "not_read": [],
     })
 }
 
@@ -322,10 +323,17 @@ fn the_document_of_rejects_and_groups_is_pinned() {
     fields["counts"]["rejected_by_code"] = json!({ "json_syntax": "integer" });
     fields["grouping"] = json!({ "groups": "integer", "train_groups": "integer", "deviation": "integer" });
     fields["rejects"] = json!([{ "key": "string", "code": "string", "reason": "string", "at": "string" }]);
-    fields["not_regular"] = json!([{ "key": "string", "kind": "string" }]);
-    let document = check_document(&dir, &["--max-rejects=7", "--group-by=agents"], 0, fields);
+    fields["not_read_by_kind"] = json!({ "directory": "integer" });
+    fields["not_read"] = json!([{ "key": "string", "kind": "string" }]);
+    let document = check_document(&dir, &["--max-rejects=7", "--group-by=agents"], 0, fields.clone());
     assert_eq!(document["counts"]["rejected_by_code"]["json_syntax"], 7);
-    assert_eq!(document["not_regular"].as_array().unwrap().len(), 7);
+    assert_eq!(document["not_read_by_kind"]["directory"], 7);
+    assert_eq!(document["not_read"].as_array().unwrap().len(), 5);
+    let document = check_document(&dir, &["--max-rejects=7", "-v"], 0, {
+        fields["grouping"] = json!("null");
+        fields
+    });
+    assert_eq!(document["not_read"].as_array().unwrap().len(), 7);
 }
 
 #[test]

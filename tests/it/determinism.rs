@@ -135,6 +135,9 @@ fn the_split_follows_from_its_definition_alone() {
     let mut wrong = record(0);
     wrong["is_correct"] = false.into();
     dir.write("corpus/wrong.json", wrong.to_string());
+    for hidden in [".git/0.json", "._wrong.json", "__MACOSX/0.json", "sub/.hidden.json"] {
+        dir.write(format!("corpus/{hidden}"), record(0).to_string());
+    }
     for options in [
         &[][..],
         &["--seed", "18446744073709551615", "--val-ratio", "0.25"],

@@ -208,6 +208,7 @@ fn the_documents_are_pinned() {
 
     rehearsal.dir.write("corpus/a.json", json!({ "story": STORY }).to_string());
     rehearsal.dir.write("corpus/b.json", "{");
+    rehearsal.dir.write("corpus/.git/c.json", "{");
     let run = ask_many(&rehearsal, &["--json"]).expect(3);
     let named = json!([{ "key": "string", "code": "string", "reason": "string" }]);
     let expected = json!({
@@ -215,10 +216,12 @@ fn the_documents_are_pinned() {
         "invalid": "integer", "rejected": "integer", "left": "integer", "finished_before": "integer",
         "requests": "integer", "repeated": "integer", "usage": one_document()["usage"], "dollars": "null",
         "dollars_of_lost_answers": "null", "seconds": "number", "invalid_stories": named, "rejected_records": named,
+        "not_read_by_kind": { "hidden": "integer" }, "not_read": [{ "key": "string", "kind": "string" }],
     });
     let fields = own_fields(&run);
     assert_eq!(shape(&fields), expected);
     assert_eq!(fields["invalid_stories"][0]["key"], "a.json");
+    assert_eq!(fields["not_read"], json!([{ "key": ".git", "kind": "hidden" }]));
     assert_eq!(
         (&fields["rejected_records"][0]["code"], &fields["requests"]),
         (&json!("json_syntax"), &json!(3))

@@ -11,7 +11,7 @@ use ctxtune::prepare::split::rank;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::support::{Dir, record, repository};
+use crate::support::{Dir, Outcome, record, repository};
 
 /// Every record may be bad, as long as one is good.
 const BEAR_ALL: &[&str] = &["--max-rejects", "100%"];
@@ -570,12 +570,98 @@ fn over_the_limit_the_old_result_stays_until_a_run_succeeds() {
 }
 
 #[test]
-fn a_corpus_without_records_is_an_error() {
+fn a_corpus_without_records_is_an_error_that_names_what_is_there() {
     let dir = Dir::new();
     dir.write("corpus/0.jsonl", record(0).to_string());
-    let outcome = dir.prepare(&[]).expect(3);
+    dir.write("corpus/.git/0.json", record(0).to_string());
+    let outcome = dir.prepare(&["--json"]).expect(3);
     assert!(outcome.stderr.contains("no record in `corpus`"), "{}", outcome.stderr);
+    assert_eq!(outcome.json()["error"]["code"], "nothing_listed");
+    check_not_read(&outcome, &[(".git", "hidden"), ("0.jsonl", "other ending")]);
     assert!(!dir.exists("out"));
+}
+
+/// Holds what a run with `--json` names as not read, by its keys, against `expected`: in the document and
+/// on stderr.
+#[track_caller]
+fn check_not_read(outcome: &Outcome, expected: &[(&str, &str)]) {
+    let document = outcome.json();
+    let named: Vec<Value> = expected.iter().map(|(key, kind)| json!({ "key": key, "kind": kind })).collect();
+    assert_eq!(document["not_read"], json!(named));
+    let mut by_kind = BTreeMap::<&str, u64>::new();
+    expected.iter().for_each(|(_, kind)| *by_kind.entry(kind).or_default() += 1);
+    assert_eq!(document["not_read_by_kind"], json!(by_kind));
+    for (key, kind) in expected {
+        let line = format!("  {key}: {kind}");
+        assert!(outcome.stderr.lines().any(|said| said == line), "{line}: {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn hidden_and_tool_made_names_are_passed_over_and_named() {
+    let dir = Dir::new();
+    dir.corpus(10).prepare(&[]).expect(0);
+    let without = dir.tree("out");
+    // Records that would be accepted, records that would be rejected, and no records.
+    for hidden in [".git/a/0.json", "__MACOSX/0.json", ".x.json", "sub/.cache/y.json", "sub/..json"] {
+        dir.write(format!("corpus/{hidden}"), record(3).to_string());
+    }
+    dir.write("corpus/._0.json", "Mac OS X");
+    dir.write("corpus/.DS_Store", "");
+    let outcome = dir.prepare(&["--json", "-v", "--strict"]).expect(0);
+    let hidden = [".DS_Store", "._0.json", ".git", ".x.json", "__MACOSX", "sub/..json", "sub/.cache"];
+    check_not_read(&outcome, &hidden.map(|key| (key, "hidden")));
+    assert_eq!(outcome.json()["published"], "unchanged");
+    assert!(dir.tree("out") == without, "the result has changed");
+    assert_eq!(dir.manifest()["counts"]["not_regular"], 0);
+}
+
+#[test]
+fn what_a_source_or_a_list_names_is_read_though_it_is_hidden() {
+    let dir = Dir::new();
+    for number in 0..10 {
+        dir.write(format!(".corpus/{number}.json"), record(number).to_string());
+    }
+    dir.write(".more/.x.json", record(10).to_string());
+    dir.write(".more/__MACOSX/0.json", record(11).to_string());
+    dir.write("list", ".more/.x.json\n.more/__MACOSX\n");
+    dir.ctxtune(["prepare", ".corpus", "--files-from", "list", "-o", "out", "--no-sync"]).expect(0);
+    let keys = [dir.keys("train"), dir.keys("val")].concat();
+    assert_eq!(keys.len(), 12);
+    for key in [".corpus/3.json", ".more/.x.json", "__MACOSX/0.json"] {
+        assert!(keys.iter().any(|found| found == key), "{key}: {keys:?}");
+    }
+}
+
+#[test]
+fn what_is_not_read_is_counted_and_five_of_it_named() {
+    let dir = Dir::new();
+    dir.corpus(10);
+    for number in 0..7 {
+        dir.write(format!("corpus/notes/{number}.txt"), "no record");
+    }
+    for name in ["a.JSON", "b.json.gz", "c.jsonl"] {
+        dir.write(format!("corpus/{name}"), record(0).to_string());
+    }
+    let outcome = dir.prepare(&["--json"]).expect(0);
+    let document = outcome.json();
+    assert_eq!(document["not_read_by_kind"], json!({ "other ending": 10 }));
+    let named = document["not_read"].as_array().unwrap();
+    let keys: Vec<&str> = named.iter().map(|name| name["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["a.JSON", "b.json.gz", "c.jsonl", "notes/0.txt", "notes/1.txt"]);
+    let said = |outcome: &Outcome| outcome.stderr.matches(": other ending\n").count();
+    assert_eq!(said(&outcome), 5, "{}", outcome.stderr);
+    let verbose = dir.prepare(&["--json", "-v"]).expect(0);
+    assert_eq!((said(&verbose), verbose.json()["not_read"].as_array().unwrap().len()), (10, 10));
+}
+
+#[test]
+fn an_output_directory_inside_the_corpus_is_named_as_not_read() {
+    let dir = Dir::new();
+    dir.corpus(10);
+    let run = || dir.ctxtune(["prepare", "corpus", "-o", "corpus/out", "--no-sync", "--json"]).expect(0);
+    run();
+    check_not_read(&run(), &[("out", "output directory")]);
 }
 
 /// The digest of the manifest's `keys_sha256`, from its definition.
@@ -605,14 +691,17 @@ mod unix {
     use std::process::Command;
 
     use super::*;
-    use crate::support::{Outcome, Tree, program, skip};
+    use crate::support::{Tree, program, skip};
 
     #[test]
     fn what_is_no_regular_file_is_named_and_not_opened() {
         let dir = Dir::new();
         dir.corpus(3);
         let corpus = |name: &str| dir.path("corpus").join(name);
-        assert!(Command::new("mkfifo").arg(corpus("fifo.json")).status().unwrap().success());
+        for fifo in ["fifo.json", "fifo"] {
+            assert!(Command::new("mkfifo").arg(corpus(fifo)).status().unwrap().success());
+        }
+        symlink("nowhere", corpus("dangling")).unwrap();
         let _listening = UnixListener::bind(corpus("socket.json")).unwrap();
         symlink("/dev/zero", corpus("zero.json")).unwrap();
         symlink("loop_b.json", corpus("loop_a.json")).unwrap();
@@ -628,22 +717,20 @@ mod unix {
 
         let outcome = dir.prepare(&["--strict", "--json", "-v"]).expect(0);
         let expected = [
+            ("dangling", "dangling link"),
             ("dangling.json", "dangling link"),
             ("directory.json", "directory"),
+            ("fifo", "FIFO"),
             ("fifo.json", "FIFO"),
+            ("linked", "linked directory"),
             ("linked.json", "linked directory"),
             ("loop_a.json", "link loop"),
             ("loop_b.json", "link loop"),
+            ("self", "linked directory"),
             ("socket.json", "socket"),
             ("zero.json", "device"),
         ];
-        let document = outcome.json();
-        let listed: Vec<Value> =
-            expected.iter().map(|(key, kind)| json!({ "key": key, "kind": kind })).collect();
-        assert_eq!(document["not_regular"], json!(listed));
-        for (key, kind) in expected {
-            assert!(outcome.stderr.contains(&format!("\"{key}\" ({kind})")), "{}", outcome.stderr);
-        }
+        check_not_read(&outcome, &expected);
         let counts = &dir.manifest()["counts"];
         assert_eq!((&counts["listed"], &counts["not_regular"]), (&json!(4), &json!(8)));
         assert!(dir.texts("link.json")[1].contains("door 3"));
@@ -734,7 +821,7 @@ mod unix {
             return skip("this file system takes UTF-8 names only");
         }
         let outcome = dir.prepare(&["--json"]).expect(0);
-        assert_eq!(outcome.json()["not_regular"][0]["kind"], "directory");
+        assert_eq!(outcome.json()["not_read"], json!([{ "key": "\\xff.json", "kind": "directory" }]));
         assert!(outcome.stderr.contains("directory"), "{}", outcome.stderr);
     }
 

@@ -210,6 +210,28 @@ fn hostile_members_are_rejected_by_name_and_never_extracted() {
 }
 
 #[test]
+fn hidden_members_are_passed_over_and_hostile_ones_stay_rejects() {
+    let dir = Dir::new();
+    dir.corpus(RECORDS);
+    prepare(&dir, &["corpus"], "directory").expect(0);
+    let mut members: Vec<(String, Vec<u8>)> = Vec::new();
+    for number in 0..RECORDS {
+        // As macOS packs a directory.
+        members.push((format!("./._{number}.json"), b"Mac OS X".to_vec()));
+        members.push((format!("./{number}.json"), record(number).to_string().into_bytes()));
+    }
+    for name in ["./.git/0.json", "__MACOSX/._x.json", "a/__MACOSX/0.json", "notes.txt", ".gitignore"] {
+        members.push((name.to_owned(), record(0).to_string().into_bytes()));
+    }
+    dir.write("a.tar", tar_of(members.iter().map(|(name, content)| (name.as_str(), content.clone()))));
+    let run = dir.ctxtune(["prepare", "a.tar", "-o", "out", "--no-sync", "--json", "--strict"]).expect(0);
+    assert_same(&dir, "directory", "out");
+    let by_kind = serde_json::json!({ "hidden": RECORDS + 4, "other ending": 1 });
+    assert_eq!(run.json()["not_read_by_kind"], by_kind);
+    assert_eq!(run.json()["not_read"][0], serde_json::json!({ "key": "._0.json", "kind": "hidden" }));
+}
+
+#[test]
 fn bad_lines_are_rejected_with_their_number() {
     let dir = Dir::new();
     dir.write("x.jsonl", format!("{}\n\n{{\"cut\": \n{}\n", lines().trim_end(), record(77)));

@@ -225,7 +225,12 @@ fn where_there_is_nothing_to_compare_no_score_is_made_up() {
     };
     check(["gold", "other"], 3, "nothing_matches", "nothing in `other` answers any of 5 records of `gold`");
     check(["gold", "empty"], 3, "nothing_matches", "`empty`");
-    check(["empty", "gold"], 3, "no_reference", "no record of `empty` can be a reference: there is none");
+    check(
+        ["empty", "gold"],
+        3,
+        "no_reference",
+        "no record of `empty` can be a reference: there is none; not read: `readme.txt` (other ending)",
+    );
     check(["useless", "gold"], 3, "no_reference", "a.json: missing_key");
     check(["absent", "gold"], 2, "no_file", "`absent` does not exist");
     check(["gold", "absent.jsonl"], 2, "no_file", "`absent.jsonl` does not exist");
@@ -269,6 +274,26 @@ fn quiet_says_nothing_and_verbose_names_everything() {
         |run: &Outcome| (0..8).filter(|number| run.stderr.contains(&format!("more{number}.json"))).count();
     assert_eq!(named(&dir.ctxtune(["score", "gold", "tuned"]).expect(0)), 5);
     assert_eq!(named(&dir.ctxtune(["score", "gold", "tuned", "-v"]).expect(0)), 8);
+}
+
+#[test]
+fn what_is_not_read_is_named_for_each_source() {
+    let dir = fixtures();
+    dir.write("gold/.git/0.json", "{}");
+    dir.write("tuned/notes.txt", "");
+    let run = dir.ctxtune(["score", "gold", "tuned", "--json"]).expect(0);
+    let expected = json!([
+        { "path": "gold", "by_kind": { "hidden": 1 }, "names": [{ "key": ".git", "kind": "hidden" }] },
+        {
+            "path": "tuned", "by_kind": { "other ending": 1 },
+            "names": [{ "key": "notes.txt", "kind": "other ending" }],
+        },
+    ]);
+    assert_eq!(run.json()["not_read"], expected);
+    for line in ["  .git: hidden", "  notes.txt: other ending"] {
+        assert!(run.stderr.lines().any(|said| said == line), "{line}: {}", run.stderr);
+    }
+    assert_eq!(run.json()["gold"]["references"], 5);
 }
 
 #[test]
