@@ -183,9 +183,9 @@ impl Job {
         whole(&self.object, &["token_count"])
     }
 
-    /// The price so far in dollars; the wire has nano-dollars.
+    /// The price so far in dollars; the wire has nano-dollars. A negative number is not a price.
     pub fn price(&self) -> Option<f64> {
-        number(&self.object, &["total_price"]).map(|nano| nano / 1e9)
+        number(&self.object, &["total_price"]).filter(|nano| *nano >= 0.0).map(|nano| nano / 1e9)
     }
 
     /// Seconds that the current stage takes, counted from [`Job::started_at`]; an estimate.
@@ -444,6 +444,7 @@ mod tests {
         assert_eq!(price(json!(4_200_000_000_u64)), Some(4.2));
         assert_eq!(price(json!("18014398509481985")), Some(18_014_398.509_481_985));
         assert_eq!(price(json!("much")), None);
+        assert_eq!(price(json!(-1)), None);
     }
 
     #[test]

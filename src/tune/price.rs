@@ -56,12 +56,20 @@ pub enum NotWithin {
     NotAllowed(String),
 }
 
+/// Whether a number can be a price: finite and not negative.
+pub fn is_amount(dollars: f64) -> bool {
+    dollars.is_finite() && dollars >= 0.0
+}
+
 impl Price {
     /// The price that `estimate` tells of the job.
     pub fn of(estimate: &Estimate, settled: &Settled, extent: Extent) -> Price {
-        let reason = match &estimate.availability {
-            Availability::Available => None,
-            Availability::Unavailable(reason) => Some(reason.clone()),
+        let reason = match (&estimate.availability, estimate.dollars) {
+            (Availability::Unavailable(reason), _) => Some(reason.clone()),
+            (Availability::Available, Some(dollars)) if !is_amount(dollars) => {
+                Some(format!("the service estimates {dollars}, which is not a price"))
+            }
+            (Availability::Available, _) => None,
         };
         let mut price = Price {
             dollars: estimate.dollars.filter(|_| reason.is_none()),
@@ -106,7 +114,11 @@ impl Price {
         let samples = extent.train_samples as f64 * settled.parameters.n_epochs.value as f64
             + extent.val_samples as f64 * settled.n_evals.value as f64;
         let tokens = samples * length as f64;
-        self.dollars = Some(dollars / estimated as f64 * tokens);
+        self.dollars = Some(dollars / estimated as f64 * tokens).filter(|dollars| is_amount(*dollars));
+        if self.dollars.is_none() {
+            self.reason = Some("packing is off, and the price of whole sequences is not a number".to_owned());
+            return;
+        }
         self.basis = Some(format!(
             "packing is off: {samples:.0} samples of {length} tokens each, at the estimate's price a token"
         ));
@@ -121,7 +133,7 @@ impl Price {
             let limit = self.user_limit.map(|limit| format!(": its limit is ${limit:.2}"));
             return Err(NotWithin::NotAllowed(limit.unwrap_or_default()));
         }
-        match (cap, self.dollars) {
+        match (cap, self.dollars.filter(|dollars| is_amount(*dollars))) {
             (Some(cap), Some(dollars)) if dollars > cap => Err(NotWithin::Above { dollars, cap }),
             (Some(_), None) => Err(NotWithin::NoEstimate(self.reason.clone().unwrap_or_default())),
             _ => Ok(()),
@@ -162,6 +174,25 @@ mod tests {
         assert_eq!(price.check(None), Ok(()));
         assert_eq!(price.check(Some(100.0)), Err(NotWithin::NoEstimate("train_file_invalid".to_owned())));
         assert!(Price::unknown("no answer".to_owned()).check(Some(1.0)).is_err());
+    }
+
+    #[test]
+    fn an_estimate_that_is_negative_or_not_a_number_is_not_known() {
+        for dollars in [-0.01, -3.0, f64::NEG_INFINITY, f64::INFINITY, f64::NAN] {
+            let estimate = Estimate { dollars: Some(dollars), ..estimate() };
+            let mut unpacked = seed();
+            unpacked.packing.value = false;
+            for parameters in [seed(), unpacked] {
+                let price = Price::of(&estimate, &settled(parameters), EXTENT);
+                assert_eq!(price.dollars, None, "{dollars}");
+                assert!(matches!(price.check(Some(1e9)), Err(NotWithin::NoEstimate(_))), "{dollars}");
+                assert_eq!(price.check(None), Ok(()), "{dollars}");
+            }
+            // Whoever fills in the field itself is refused, too.
+            let price = Price { dollars: Some(dollars), ..Price::unknown(String::new()) };
+            assert!(price.check(Some(1e9)).is_err(), "{dollars}");
+        }
+        assert!(is_amount(0.0) && is_amount(-0.0) && is_amount(3.5));
     }
 
     #[test]

@@ -280,3 +280,16 @@ fn an_amount_that_is_none_is_a_usage_error() {
     }
     assert_eq!(rehearsal.server.seen(), []);
 }
+
+#[test]
+fn an_estimate_that_is_negative_or_not_a_number_passes_no_cap() {
+    for dollars in ["-3", "-1e-9", "\"NaN\"", "\"-inf\"", "\"Infinity\"", "null"] {
+        let rehearsal = Rehearsal::new().prepared(10);
+        let answer = format!(r#"{{"estimation_available":true,"estimated_total_price":{dollars}}}"#);
+        let strange = rule(ESTIMATE, When::Always, Action::Body(answer));
+        rehearsal.server.set_script(|script| script.faults.rules.push(strange));
+        check_refused(&rehearsal, &["--max-cost=1000"], 9, "no_estimate");
+        rehearsal.ctxtune(["submit", "out", "--yes"]).expect(0);
+        assert_eq!(rehearsal.server.jobs_created(), 1, "{dollars}");
+    }
+}
