@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 /// The lock's file name in an output directory.
 pub const FILE_NAME: &str = ".ctxtune.lock";
 
-/// The name used where the file system has no locks.
-const EXCLUSIVE_FILE_NAME: &str = ".ctxtune.lock.exclusive";
+/// What follows the name where the file system has no locks.
+const EXCLUSIVE: &str = ".exclusive";
 
 /// A lock on an output directory, held until it is dropped.
 #[derive(Debug)]
@@ -51,15 +51,24 @@ impl OutputLock {
     /// # Errors
     /// When another run holds it, or no lock file can be made.
     pub fn acquire(dir: &Path) -> Result<OutputLock, LockError> {
-        acquire_with(dir, File::try_lock)
+        acquire_with(dir, FILE_NAME, File::try_lock)
+    }
+
+    /// Takes the lock of this name in `dir`, which others of the directory do not exclude.
+    ///
+    /// # Errors
+    /// When another run holds it, or no lock file can be made.
+    pub fn acquire_named(dir: &Path, name: &str) -> Result<OutputLock, LockError> {
+        acquire_with(dir, &format!(".{name}.lock"), File::try_lock)
     }
 }
 
 fn acquire_with(
     dir: &Path,
+    name: &str,
     try_lock: impl Fn(&File) -> Result<(), TryLockError>,
 ) -> Result<OutputLock, LockError> {
-    let path = dir.join(FILE_NAME);
+    let path = dir.join(name);
     let failed = |source| LockError::Io { path: path.clone(), source };
     loop {
         let mut options = OpenOptions::new();
@@ -80,15 +89,15 @@ fn acquire_with(
                 drop(file);
                 // Only removes the empty file this attempt may have made.
                 let _ = std::fs::remove_file(&path);
-                return acquire_exclusive(dir);
+                return acquire_exclusive(dir, name);
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
     }
 }
 
-fn acquire_exclusive(dir: &Path) -> Result<OutputLock, LockError> {
-    let path = dir.join(EXCLUSIVE_FILE_NAME);
+fn acquire_exclusive(dir: &Path, name: &str) -> Result<OutputLock, LockError> {
+    let path = dir.join(format!("{name}{EXCLUSIVE}"));
     let failed = |source| LockError::Io { path: path.clone(), source };
     for _ in 0..2 {
         match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
@@ -199,6 +208,15 @@ mod tests {
         OutputLock::acquire(dir.path()).unwrap();
     }
 
+    #[test]
+    fn locks_of_different_names_do_not_exclude_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let _one = OutputLock::acquire_named(dir.path(), "a").unwrap();
+        let _other = OutputLock::acquire_named(dir.path(), "b").unwrap();
+        let _whole = OutputLock::acquire(dir.path()).unwrap();
+        assert!(matches!(OutputLock::acquire_named(dir.path(), "a"), Err(LockError::Held { .. })));
+    }
+
     #[cfg(unix)]
     #[test]
     fn without_locks_an_exclusive_file_serves() {
@@ -206,9 +224,9 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let none =
                 |_: &File| Err(TryLockError::Error(io::Error::from_raw_os_error(errno.raw_os_error())));
-            let lock = acquire_with(dir.path(), none).unwrap();
+            let lock = acquire_with(dir.path(), FILE_NAME, none).unwrap();
             assert!(lock.is_exclusive_file);
-            let second = acquire_with(dir.path(), none).unwrap_err().to_string();
+            let second = acquire_with(dir.path(), FILE_NAME, none).unwrap_err().to_string();
             assert!(second.contains("process") && second.contains("delete"), "{second}");
             drop(lock);
             assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -222,17 +240,17 @@ mod tests {
         let none = |_: &File| Err(TryLockError::Error(io::ErrorKind::Unsupported.into()));
         let none =
             |file: &File| none(file).map_err(|_| TryLockError::Error(io::Error::from_raw_os_error(38)));
-        let path = dir.path().join(EXCLUSIVE_FILE_NAME);
+        let path = dir.path().join(format!("{FILE_NAME}{EXCLUSIVE}"));
         std::fs::write(&path, format!("process 4999999 on {}", host_name())).unwrap();
-        assert!(acquire_with(dir.path(), none).unwrap().is_exclusive_file);
+        assert!(acquire_with(dir.path(), FILE_NAME, none).unwrap().is_exclusive_file);
         std::fs::write(&path, "process 1 on some-other-host").unwrap();
-        assert!(acquire_with(dir.path(), none).is_err());
+        assert!(acquire_with(dir.path(), FILE_NAME, none).is_err());
     }
 
     #[test]
     fn another_error_is_not_taken_for_no_locks() {
         let dir = tempfile::tempdir().unwrap();
         let denied = |_: &File| Err(TryLockError::Error(io::ErrorKind::PermissionDenied.into()));
-        assert!(matches!(acquire_with(dir.path(), denied), Err(LockError::Io { .. })));
+        assert!(matches!(acquire_with(dir.path(), FILE_NAME, denied), Err(LockError::Io { .. })));
     }
 }

@@ -4,8 +4,11 @@
 //! is stored as a plan and a moment; everything else is computed when somebody asks.
 
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
+use crate::rehearsal::Prices;
 use crate::rehearsal::course::{self, Moment, Outcome, Plan};
+use crate::rehearsal::faults::chance;
 use crate::rehearsal::models;
 use crate::rehearsal::order::{Order, Parent, order};
 use crate::rehearsal::reply::Reply;
@@ -61,7 +64,7 @@ pub fn estimate(state: &State, body: &Value, now: Now) -> Result<Reply, Reply> {
         }
         tokens[index] = tokens_of(state, id) * body[factor].as_u64().unwrap_or(absent);
     }
-    let price = (tokens[0] + tokens[1]) as f64 * NANO_DOLLARS_PER_TOKEN as f64 / 1e9;
+    let price = whole_price(state, fields, tokens[0] + tokens[1]) as f64 / 1e9;
     Ok(Reply::json(
         200,
         &json!({
@@ -100,11 +103,22 @@ pub fn create(state: &mut State, body: &Value, now: Now) -> Result<Reply, Reply>
     let plan = plan(state, &order, &id);
     let eval_tokens = order.validation_file.as_ref().map_or(0, |file| tokens_of(state, file));
     let tokens = tokens_of(state, &order.training_file) * order.epochs + eval_tokens * order.evals;
-    let job = Job { id, order, plan, created: now, tokens };
+    let nano_dollars = whole_price(state, &order.fields, tokens);
+    let job = Job { id, order, plan, created: now, tokens, nano_dollars };
     let reply = Reply::json(200, &value(state, &job, now, Detail::Truncated));
     state.jobs.push(job);
     state.jobs_created += 1;
     Ok(reply)
+}
+
+/// Nano-dollars of a whole job, the same for the body of its estimate and for that of its creation.
+fn whole_price(state: &State, fields: &Map<String, Value>, tokens: u64) -> u64 {
+    let Prices::Random(seed) = state.script.prices else { return tokens * NANO_DOLLARS_PER_TOKEN };
+    let asked = ["model", "from_checkpoint", "n_epochs", "n_evals", "training_method", "training_type"];
+    let asked: Vec<Option<&Value>> = asked.iter().map(|name| fields.get(*name)).collect();
+    let digest = Sha256::digest(json!(asked).to_string());
+    let word = digest.iter().take(8).fold(0, |word: u64, byte| word << 8 | u64::from(*byte));
+    1_000_000_000 + (chance(&[seed, word]) * 19e9) as u64
 }
 
 fn check_file(state: &State, id: &str, field: &str, now: Now) -> Result<(), Reply> {
@@ -153,7 +167,9 @@ enum Detail {
 
 /// `GET /v1/fine-tunes`.
 pub fn list(state: &State, now: Now) -> Reply {
-    let jobs: Vec<Value> = state.jobs.iter().map(|job| value(state, job, now, Detail::Truncated)).collect();
+    let is_listed = |job: &&Job| now.seconds_since(job.created.elapsed) >= state.script.listing_seconds;
+    let jobs: Vec<Value> =
+        state.jobs.iter().filter(is_listed).map(|job| value(state, job, now, Detail::Truncated)).collect();
     Reply::json(200, &json!({ "data": jobs }))
 }
 
@@ -315,7 +331,8 @@ pub fn object_id(job: &Job, prefix: &str) -> String {
 
 /// Nano-dollars for what was trained so far.
 fn price(job: &Job, moment: &Moment) -> u64 {
-    job.tokens * NANO_DOLLARS_PER_TOKEN * moment.step / job.plan.steps.max(1)
+    let part = u128::from(job.nano_dollars) * u128::from(moment.step) / u128::from(job.plan.steps.max(1));
+    u64::try_from(part).unwrap_or(u64::MAX)
 }
 
 /// The status, or the undocumented one that the script puts in its place.

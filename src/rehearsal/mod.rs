@@ -52,6 +52,17 @@ pub const KEY: &str = "rehearsal-key";
 /// The same for W&B, whose clients want at least 40 characters.
 pub const WANDB_KEY: &str = "rehearsalrehearsalrehearsalrehearsalrehe";
 
+/// What a job costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Prices {
+    /// So much a token.
+    #[default]
+    ByTokens,
+    /// From $1 to $20, decided by this seed and by all that an estimate is asked about: more training may
+    /// cost less.
+    Random(u64),
+}
+
 /// How the server behaves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Script {
@@ -59,6 +70,10 @@ pub struct Script {
     pub key: String,
     /// How long a job takes from its creation to its end.
     pub job_seconds: f64,
+    /// How long a job is not in the list of jobs yet.
+    pub listing_seconds: f64,
+    /// What jobs cost.
+    pub prices: Prices,
     /// How long a file waits for its verdict.
     pub verdict_seconds: f64,
     /// How long a deployment takes until it answers; half as long until it has stopped.
@@ -85,6 +100,8 @@ impl Default for Script {
         Script {
             key: KEY.to_owned(),
             job_seconds: 5.0,
+            listing_seconds: 0.0,
+            prices: Prices::ByTokens,
             verdict_seconds: 0.3,
             deployment_seconds: 2.0,
             faults: faults::Faults::default(),
@@ -204,6 +221,11 @@ impl Server {
     /// How many jobs were created, whether or not the client was told.
     pub fn jobs_created(&self) -> usize {
         self.shared.state().jobs_created
+    }
+
+    /// What all jobs cost when they are complete, in dollars.
+    pub fn billed_dollars(&self) -> f64 {
+        self.shared.state().jobs.iter().map(|job| job.nano_dollars).sum::<u64>() as f64 / 1e9
     }
 
     /// How many deployments were created, whether or not the client was told.

@@ -70,6 +70,8 @@ pub struct Job {
     pub created: Now,
     /// The tokens that it trains on and validates with.
     pub tokens: u64,
+    /// What it costs when it is complete.
+    pub nano_dollars: u64,
 }
 
 /// What the server remembers.
