@@ -64,6 +64,7 @@ mod submit;
 pub mod svg;
 mod sweep;
 mod sweep_make;
+mod sweep_price;
 mod sweep_run;
 mod sweep_table;
 mod table;

@@ -27,7 +27,7 @@ use crate::env;
 use crate::lock::OutputLock;
 use crate::manifest::Manifest;
 use crate::together::job::{Ending, Job, last_error};
-use crate::together::jobs::{self, Limits};
+use crate::together::jobs::{self, Estimate, Limits};
 use crate::tune::create::{Adopted, Known, Renewal, Submission, is_to_be_watched};
 use crate::tune::journal::{self, Started};
 use crate::tune::ledger::{Account, Run, RunState};
@@ -333,12 +333,22 @@ pub fn price(
     files: Files<'_>,
     extent: Extent,
 ) -> Result<Price, Failure> {
-    match jobs::estimate(&service.together, &settled.estimate_body(files)) {
-        Ok(estimate) => Ok(Price::of(&estimate, settled, extent)),
+    Ok(match estimate(service, &settled.estimate_body(files))? {
+        Ok(estimate) => Price::of(&estimate, settled, extent),
+        Err(reason) => Price::unknown(reason),
+    })
+}
+
+/// What the service estimates for this body, or why it does not.
+///
+/// # Errors
+/// When a signal comes.
+pub fn estimate(service: &Service, body: &Value) -> Result<Result<Estimate, String>, Failure> {
+    match jobs::estimate(&service.together, body) {
         Err(error) if matches!(error, crate::together::Error::Http(crate::http::Error::Stopped)) => {
             Err(service.explain(error))
         }
-        Err(error) => Ok(Price::unknown(error.to_string())),
+        asked => Ok(asked.map_err(|error| error.to_string())),
     }
 }
 

@@ -9,27 +9,30 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::cli::Signals;
-use crate::cli::args::{SweepArgs, SweepCommand, SweepInitArgs, SweepRunArgs};
+use crate::cli::args::{SweepArgs, SweepCommand, SweepInitArgs, SweepRunArgs, WandbArgs};
 use crate::cli::check::verify;
-use crate::cli::consent::{Spending, ask};
+use crate::cli::consent::Spending;
 use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::prepare::prepare_corpus;
 use crate::cli::report::{Terminal, counted, printable};
 use crate::cli::service::Service;
 use crate::cli::submit::{files, sequence_length};
-use crate::cli::sweep_make::{Combination, Maker};
+use crate::cli::sweep_make::Maker;
+use crate::cli::sweep_price::{MOST_ESTIMATES, Quote, agree, price_book, price_space};
 use crate::cli::sweep_run::{Runs, Suggestions, run_all};
 use crate::cli::upload::upload_sides;
 use crate::cli::wandb::{self, Chosen, Way};
 use crate::cli::wandb_run;
 use crate::config::{ConfigFile, DEFAULT_OUTPUT_DIR, PrepareChoices, TuneChoices};
+use crate::env;
 use crate::lock::OutputLock;
 use crate::manifest::Manifest;
-use crate::tune::book::{Book, Trial, sweep_id};
+use crate::tune::book::{Book, SWEEPS_DIR, Trial, sweep_id};
 use crate::tune::logging::DEFAULT_PROJECT;
-use crate::tune::sweep::{Assignment, Method, Sweep, SweepError};
-use crate::wandb::sweep as wandb_sweep;
+use crate::tune::parameters::PRICED;
+use crate::tune::sweep::{Assignment, Domain, Goal, Method, Runner, Sweep, SweepError};
+use crate::wandb::sweep::{self as wandb_sweep, PendingRun};
 
 const COMMAND: &str = "sweep";
 
@@ -38,7 +41,7 @@ const WANDB_CALL: Duration = Duration::from_secs(20);
 
 impl From<SweepError> for Failure {
     fn from(error: SweepError) -> Failure {
-        let hint = "README shows a sweep; the keys are those of W&B: method, metric, parameters";
+        let hint = "README lists the keys of a sweep file; nothing was sent";
         Failure::new(Exit::Usage, "sweep_file", error, hint)
     }
 }
@@ -56,58 +59,95 @@ fn usage(message: String, hint: &str) -> Failure {
     Failure::new(Exit::Usage, "sweep", message, hint)
 }
 
-/// How many runs there are at the most, where somebody said.
+/// How many runs there are at the most, where the command line or the file says.
 fn count(sweep: &Sweep, args: &SweepRunArgs) -> Option<usize> {
-    args.count.or(sweep.run_cap).map(|count| usize::try_from(count).unwrap_or(usize::MAX))
+    let count = args.count.into_iter().chain(sweep.run_cap).min();
+    count.map(|count| usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-fn grid(sweep: &Sweep, args: &SweepRunArgs) -> Result<Vec<Assignment>, Failure> {
-    let hint = "give every parameter `values`, or use `method: random` with --count";
-    let grid = sweep.grid().map_err(|reason| usage(reason, hint))?;
-    Ok(grid.into_iter().take(count(sweep, args).unwrap_or(usize::MAX)).collect())
+/// Who chooses the values of the runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chooser {
+    /// This program.
+    Own,
+    /// W&B.
+    Wandb,
 }
 
-/// The values of all runs, in their order, where this program chooses them.
-fn assignments(sweep: &Sweep, args: &SweepRunArgs) -> Result<Vec<Assignment>, Failure> {
-    match (sweep.method, count(sweep, args)) {
-        (Method::Grid, _) => grid(sweep, args),
-        (Method::Random, Some(count)) => {
-            Ok((0..count as u64).map(|number| sweep.draw(args.sweep_seed, number)).collect())
-        }
-        (Method::Random | Method::Bayes, None) => Err(usage(
-            format!("`method: {}` has no end of its own", sweep.method),
-            "say how many runs: --count N",
-        )),
-        (Method::Bayes, Some(_)) => Err(usage(
-            "`method: bayes` is W&B's: it learns from the runs it has seen".to_owned(),
-            "log to W&B (export WANDB_API_KEY), or use `method: grid` or `random`",
-        )),
+/// What a sweep tries.
+struct Wanted {
+    /// The values of all runs, in their order; where W&B chooses them, what is held against the limits.
+    values: Vec<Assignment>,
+    /// Runs at the most.
+    count: usize,
+}
+
+impl Wanted {
+    fn of(sweep: &Sweep, args: &SweepRunArgs, chooser: Chooser) -> Result<Wanted, Failure> {
+        let hint = "give every parameter `values`, or use `method: random` with --count";
+        let grid = || sweep.grid().map_err(|reason| usage(reason, hint));
+        let count = count(sweep, args);
+        let values = match (sweep.method, count, chooser) {
+            (Method::Grid, None, _) | (Method::Grid, _, Chooser::Wandb) => grid()?,
+            (Method::Grid, Some(count), Chooser::Own) => grid()?.into_iter().take(count).collect(),
+            (Method::Random | Method::Bayes, None, _) => {
+                let message = format!("`method: {}` has no end of its own", sweep.method);
+                return Err(usage(message, "say how many runs: --count N"));
+            }
+            (Method::Random | Method::Bayes, Some(_), Chooser::Wandb) => sweep.probes(),
+            (Method::Random, Some(count), Chooser::Own) => {
+                (0..count as u64).map(|number| sweep.draw(args.sweep_seed, number)).collect()
+            }
+            (Method::Bayes, Some(_), Chooser::Own) => {
+                return Err(usage(
+                    "`method: bayes` is W&B's: it learns from the runs it has seen".to_owned(),
+                    "log to W&B (export WANDB_API_KEY), or use `method: grid` or `random`",
+                ));
+            }
+        };
+        let count = match sweep.method {
+            Method::Grid => values.len().min(count.unwrap_or(usize::MAX)),
+            Method::Random | Method::Bayes => count.unwrap_or_default(),
+        };
+        Ok(Wanted { values, count })
     }
 }
 
-/// What is checked before the start, and how many runs there will be, where W&B chooses the values.
-fn expected(sweep: &Sweep, args: &SweepRunArgs) -> Result<(Vec<Assignment>, usize), Failure> {
-    if sweep.method == Method::Grid {
-        let grid = grid(sweep, args)?;
-        let count = grid.len();
-        return Ok((grid, count));
-    }
-    match count(sweep, args) {
-        Some(count) => Ok((sweep.probes(), count)),
-        None => Err(usage(
-            format!("`method: {}` has no end of its own", sweep.method),
-            "say how many runs: --count N",
-        )),
-    }
-}
-
-fn check_metric(sweep: &Sweep) -> Result<(), Failure> {
+/// Refuses a metric that no run has, and warns where the worst run would win.
+fn check_metric(sweep: &Sweep, terminal: &Terminal) -> Result<(), Failure> {
     let known = ["val/loss", "eval/loss", "train/loss"];
     if known.contains(&sweep.metric.name.as_str()) {
+        if sweep.metric.goal == Goal::Maximize {
+            let name = &sweep.metric.name;
+            terminal.warn(&format!(
+                "`metric.goal: maximize` ranks the run with the highest {name} first, which is the worst one; use minimize"
+            ));
+        }
         return Ok(());
     }
     let message = format!("`metric.name` is `{}`, which no run has", sweep.metric.name);
     Err(usage(message, "the metrics are val/loss (also eval/loss) and train/loss"))
+}
+
+/// Refuses a flag for a parameter that the sweep varies: it would have no effect.
+fn refuse_varied_flags(sweep: &Sweep, flags: &TuneChoices) -> Result<(), Failure> {
+    let is_varied = |key: &&str| sweep.parameters.iter().any(|(name, _)| name == key);
+    let Some(key) = flags.keys().into_iter().find(is_varied) else { return Ok(()) };
+    let message = format!("--{} is set, and the sweep varies `{key}`", key.replace('_', "-"));
+    Err(usage(message, "leave out the flag, or set the value in the sweep file: `value: ...`"))
+}
+
+/// The arguments about W&B with the sweep file's project and entity where neither a flag nor a variable
+/// names one: that is W&B's own order.
+fn wandb_args(args: &WandbArgs, sweep: &Sweep, environment: &Environment) -> WandbArgs {
+    let of_file = |flag: &Option<String>, variable: &str, said: &Option<String>| {
+        flag.clone().or_else(|| said.clone().filter(|_| environment.get(variable).is_none()))
+    };
+    WandbArgs {
+        wandb_project: of_file(&args.wandb_project, env::WANDB_PROJECT, &sweep.project),
+        wandb_entity: of_file(&args.wandb_entity, env::WANDB_ENTITY, &sweep.entity),
+        ..args.clone()
+    }
 }
 
 /// What the command line and the file say, and the data it is about.
@@ -137,24 +177,21 @@ fn run_sweep(args: &SweepRunArgs, signals: &Signals, terminal: &mut Terminal) ->
         let hint = "a failed run is run again with `ctxtune finetune --new-job`";
         return Err(usage("a sweep has no --new-job".to_owned(), hint));
     }
-    let sweep = Sweep::read(&args.file)?;
-    check_metric(&sweep)?;
+    let sweep = Sweep::read(&args.file, Runner::Native)?;
+    check_metric(&sweep, terminal)?;
+    refuse_varied_flags(&sweep, &args.choices)?;
     let setting = setting(args)?;
     let environment = Environment::read(args.corpus.config_path.as_deref(), terminal)?;
-    let chosen = wandb::resolve(&args.wandb, setting.config.as_ref(), &environment, terminal)?;
-    let is_suggested = matches!(chosen.way, Way::Online { .. });
-    let (values, count) = if is_suggested {
-        expected(&sweep, args)?
-    } else {
-        let values = assignments(&sweep, args)?;
-        let count = values.len();
-        (values, count)
-    };
+    let wandb = wandb_args(&args.wandb, &sweep, &environment);
+    let chosen = wandb::resolve(&wandb, setting.config.as_ref(), &environment, terminal)?;
+    let online = if matches!(chosen.way, Way::Online { .. }) { Chooser::Wandb } else { Chooser::Own };
+    let wanted = Wanted::of(&sweep, args, online)?;
     let maker = |seed| Maker::new(args.choices.clone(), setting.file.clone(), seed);
     if args.dry_run {
-        // Whatever the data, a value that is no parameter is one nowhere.
-        values.iter().try_for_each(|values| maker(42).parameters(values).map(|_| ()))?;
-        return Ok(show_plan(&sweep, &values, terminal));
+        return match online {
+            Chooser::Own => Ok(show_plan(&sweep, &maker(42).distinct(wanted.values)?, terminal)),
+            Chooser::Wandb => show_space(&sweep, wanted.count, &maker(42), terminal),
+        };
     }
     let spending = Spending::of(&args.spending);
     if spending == Spending::Impossible {
@@ -167,57 +204,132 @@ fn run_sweep(args: &SweepRunArgs, signals: &Signals, terminal: &mut Terminal) ->
     }
     let manifest = Manifest::read(&setting.out)?;
     let maker = maker(manifest.options.seed);
-    let runs = Runs::new(setting.out, service.account()?, manifest, maker);
-    check_all(&service, &runs, &values)?;
-    let wanted = Wanted { sweep: &sweep, chosen: &chosen, values, count };
-    start(args, (service, runs), &wanted, (spending, is_suggested), terminal)
+    let mut runs = Runs::new(setting.out, service.account()?, manifest, maker);
+    runs.name.clone_from(&sweep.name);
+    runs.metric = sweep.metric.clone();
+    runs.parallel = args.parallel.max(1);
+    runs.cap = args.spending.max_cost;
+    runs.svg.clone_from(&args.svg);
+    let from = Origin { sweep: &sweep, args, chosen: &chosen, online };
+    start(&from, (service, runs), spending, terminal)
+}
+
+/// What a sweep comes from.
+struct Origin<'f> {
+    sweep: &'f Sweep,
+    args: &'f SweepRunArgs,
+    chosen: &'f Chosen,
+    /// Who chooses the values of a sweep that begins now.
+    online: Chooser,
 }
 
 /// Prices, asks, and runs a sweep that can be run.
 fn start(
-    args: &SweepRunArgs,
+    from: &Origin<'_>,
     (service, mut runs): (Service, Runs),
-    wanted: &Wanted<'_>,
-    (spending, is_suggested): (Spending, bool),
+    spending: Spending,
     terminal: &mut Terminal,
 ) -> Result<Exit, Failure> {
-    let document = Value::Object(wanted.sweep.document.clone());
-    let id = sweep_id(&document, &runs.maker.identity(), &runs.manifest.train.sha256);
+    let sweep = from.sweep;
+    let document = Value::Object(sweep.document.clone());
+    let id = sweep_id(&document, &runs.maker.identity(&runs.manifest));
+    // Two processes would each count what they spend themselves.
+    let _lock = lock_sweep(&runs.out, &id)?;
     let mut book = match Book::read(&runs.out, &id)? {
         Some(book) => book,
         None => Book::new(id, Vec::new()),
     };
-    if book.wandb_sweep.is_some() && !is_suggested {
+    if book.wandb_sweep.is_some() && from.online == Chooser::Own {
         // Values of our own would be other jobs than those that W&B chose, and paid for again.
         let hint = "go on with it at W&B, or take another --output-dir";
         return Err(usage("W&B chose this sweep's values so far, and is off now".to_owned(), hint));
     }
-    let is_suggested = is_suggested && (book.trials.is_empty() || book.wandb_sweep.is_some());
-    if !is_suggested {
-        // A larger --count adds runs to those that are there.
-        for added in wanted.values.iter().skip(book.trials.len()) {
-            book.trials.push(Trial::new(added.clone()));
-        }
+    let has_begun = !book.trials.is_empty() && book.wandb_sweep.is_none();
+    let chooser = if has_begun { Chooser::Own } else { from.online };
+    let wanted = Wanted::of(sweep, from.args, chooser)?;
+    check_all(&service, &runs, &wanted.values)?;
+    if chooser == Chooser::Own {
+        plan_trials(&service, &runs, &mut book, &wanted.values)?;
     }
-    let open = price_all(&service, &mut runs, &mut book, wanted, terminal)?;
-    agree(&book, &open, (spending, &service), terminal)?;
-    if is_suggested {
-        begin_suggestions(&service, &mut runs, &mut book, wanted, terminal)?;
+    upload(&service, &mut runs, &wanted.values, terminal)?;
+    let more = wanted.count.saturating_sub(book.trials.len());
+    let (more, space) = match chooser {
+        Chooser::Own => (0, None),
+        Chooser::Wandb => (more, Some(price_space(&service, &runs, sweep, terminal)?)),
+    };
+    price_book(&service, &runs, &mut book, terminal)?;
+    let quote = Quote::of(&book, more, space);
+    agree((&runs, &book, &quote), spending, &service, terminal)?;
+    if chooser == Chooser::Wandb {
+        begin_suggestions(&service, &mut runs, &mut book, (from, wanted.count), terminal)?;
     }
     book.write(&runs.out)?;
-    runs.metric = wanted.sweep.metric.clone();
-    runs.parallel = args.parallel.max(1);
-    runs.cap = args.spending.max_cost;
-    runs.svg.clone_from(&args.svg);
-    Ok(run_all(&service, runs, book, terminal))
+    Ok(run_all(&service, runs, (book, &quote), terminal))
 }
 
-/// What is to be tried: the values of all runs or, where W&B chooses them, what it could choose.
-struct Wanted<'w> {
-    sweep: &'w Sweep,
-    chosen: &'w Chosen,
-    values: Vec<Assignment>,
-    count: usize,
+/// The sweep's own lock: it is held until the last run has ended, while OUT's is held for each submission.
+fn lock_sweep(out: &Path, id: &str) -> Result<OutputLock, Failure> {
+    let dir = out.join(SWEEPS_DIR);
+    let failed = |error| {
+        let message = format!("cannot make the directory `{}`: {error}", dir.display());
+        Failure::new(Exit::Failed, "lock", message, "check the permissions of the output directory")
+    };
+    std::fs::create_dir_all(&dir).map_err(failed)?;
+    Ok(OutputLock::acquire_named(&dir, id)?)
+}
+
+/// Brings the runs of `book` that have no job in line with `wanted`: each job once. What may exist already
+/// stays.
+fn plan_trials(
+    service: &Service,
+    runs: &Runs,
+    book: &mut Book,
+    wanted: &[Assignment],
+) -> Result<(), Failure> {
+    // A smaller --count leaves out runs that were not started, a larger one adds runs.
+    book.trials.retain(|trial| !trial.is_free() || wanted.contains(&trial.values));
+    for values in wanted {
+        if !book.trials.iter().any(|trial| trial.values == *values) {
+            book.trials.push(Trial::new(values.clone()));
+        }
+    }
+    let has_val = runs.manifest.val.is_some();
+    let mut keys = Vec::new();
+    for trial in &book.trials {
+        keys.push(runs.maker.make(service, &trial.values, has_val)?.key);
+    }
+    // Equal draws are one job: the run that has it, or else the first one.
+    let stays = |index: usize| {
+        let same = (0..keys.len()).filter(|other| keys[*other] == keys[index]);
+        let first = same
+            .min_by_key(|other| (book.trials[*other].job.is_none(), book.trials[*other].is_free(), *other));
+        book.trials[index].job.is_some() || first == Some(index)
+    };
+    let kept: Vec<usize> = (0..keys.len()).filter(|index| stays(*index)).collect();
+    book.trials = kept.into_iter().map(|index| book.trials[index].clone()).collect();
+    Ok(())
+}
+
+/// Checks the data and brings it to the service, once for all runs.
+fn upload(
+    service: &Service,
+    runs: &mut Runs,
+    values: &[Assignment],
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    let _lock = OutputLock::acquire(&runs.out)?;
+    let has_val = runs.manifest.val.is_some();
+    let mut shortest = None;
+    for values in values {
+        let of = runs.maker.make(service, values, has_val)?;
+        let length = sequence_length(&of.settled, &of.limits);
+        shortest = shortest.into_iter().chain(length).min();
+    }
+    verify(std::slice::from_ref(&runs.out), shortest, &service.signals, terminal)?;
+    let uploaded = upload_sides(service, &runs.account, (&runs.out, &runs.manifest), terminal)?;
+    let ids = files(&uploaded);
+    (runs.train_file, runs.val_file) = (ids.train.to_owned(), ids.val.map(str::to_owned));
+    Ok(())
 }
 
 /// Has W&B choose the values: makes the sweep there, or goes on with the one that is there.
@@ -225,36 +337,77 @@ fn begin_suggestions(
     service: &Service,
     runs: &mut Runs,
     book: &mut Book,
-    wanted: &Wanted<'_>,
+    (from, count): (&Origin<'_>, usize),
     terminal: &Terminal,
 ) -> Result<(), Failure> {
-    let Way::Online { settings, .. } = &wanted.chosen.way else { return Ok(()) };
+    let Way::Online { settings, .. } = &from.chosen.way else { return Ok(()) };
     let wandb = wandb_run::connect(
         settings.clone(),
         WANDB_CALL,
         &service.environment,
         std::sync::Arc::clone(&service.clock),
     )?;
-    if book.wandb_sweep.is_none() {
-        let mut document = wanted.sweep.document.clone();
-        document.insert("run_cap".to_owned(), wanted.count.into());
-        let plan = &wanted.chosen.plan;
-        let project = if plan.project.is_empty() { DEFAULT_PROJECT } else { &plan.project };
-        let entity = plan.entity.clone().unwrap_or_default();
-        let made = wandb_sweep::create(&wandb, (&entity, project), &document);
-        book.wandb_sweep = Some(made.map_err(|error| {
+    let failed = |what: &'static str| {
+        move |error: crate::wandb::Error| {
             let hint = "run it again when W&B answers, or with --wandb off; no job was started";
-            Failure::new(Exit::Network, "wandb", format!("cannot make the sweep at W&B: {error}"), hint)
-        })?);
-    }
-    if let Some(sweep) = &book.wandb_sweep {
-        terminal.label("W&B", &sweep.url);
-        runs.suggestions = Some(Suggestions {
-            wandb,
-            sweep: sweep.clone(),
-            chosen: wanted.chosen.clone(),
-            count: wanted.count,
-        });
+            Failure::new(Exit::Network, "wandb", format!("cannot {what} at W&B: {error}"), hint)
+        }
+    };
+    let sweep = match book.wandb_sweep.clone() {
+        Some(sweep) => {
+            let pending = wandb_sweep::pending(&wandb, &sweep).map_err(failed("look up the sweep's runs"))?;
+            take_pending((service, runs), book, (from.sweep, pending, count), terminal)?;
+            sweep
+        }
+        None => {
+            let mut document = from.sweep.document.clone();
+            document.insert("run_cap".to_owned(), count.into());
+            let plan = &from.chosen.plan;
+            let project = if plan.project.is_empty() { DEFAULT_PROJECT } else { &plan.project };
+            let entity = plan.entity.clone().unwrap_or_default();
+            let made = wandb_sweep::create(&wandb, (&entity, project), &document);
+            made.map_err(failed("make the sweep"))?
+        }
+    };
+    book.wandb_sweep = Some(sweep.clone());
+    terminal.label("W&B", &sweep.url);
+    runs.suggestions = Some(Suggestions { wandb, sweep, chosen: from.chosen.clone(), count });
+    Ok(())
+}
+
+/// Takes the runs into the book that W&B suggested and that did not arrive: it does not suggest them again.
+fn take_pending(
+    (service, runs): (&Service, &Runs),
+    book: &mut Book,
+    (sweep, pending, count): (&Sweep, Vec<PendingRun>, usize),
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    for PendingRun { run, values } in pending {
+        let is_known = book.trials.iter().any(|trial| trial.wandb_run_id.as_ref() == Some(&run));
+        if is_known || book.trials.len() >= count {
+            continue;
+        }
+        let is_varied = |key: &str| sweep.parameters.iter().any(|(name, _)| name == key);
+        let values: Assignment = values.into_iter().filter(|(key, _)| is_varied(key)).collect();
+        let taken = if values.len() == sweep.parameters.len() {
+            runs.suggested(service, run.clone(), values)
+        } else {
+            Err(usage("W&B does not show all of its values".to_owned(), ""))
+        };
+        match taken {
+            Ok(trial) => {
+                terminal
+                    .say(&printable(&format!("W&B suggested the run {run} earlier, and nobody began it")));
+                book.trials.push(trial);
+            }
+            Err(failure) if failure.exit == Exit::Usage => {
+                let why = failure.message;
+                terminal.warn(&printable(&format!(
+                    "the run {run}, which W&B suggested earlier, is not begun: {why}"
+                )));
+            }
+            Err(failure) => return Err(failure),
+        }
     }
     Ok(())
 }
@@ -277,85 +430,6 @@ fn check_all(service: &Service, runs: &Runs, values: &[Assignment]) -> Result<()
     Err(Failure::new(Exit::Usage, "over_limit", message, hint))
 }
 
-/// Brings the data to the service, once for all, and asks what each run will cost: the estimates of the
-/// runs that are still to start.
-fn price_all(
-    service: &Service,
-    runs: &mut Runs,
-    book: &mut Book,
-    Wanted { values, count, .. }: &Wanted<'_>,
-    terminal: &Terminal,
-) -> Result<Vec<Option<f64>>, Failure> {
-    let _lock = OutputLock::acquire(&runs.out)?;
-    let has_val = runs.manifest.val.is_some();
-    let made: Vec<Combination> =
-        values.iter().map(|values| runs.maker.make(service, values, has_val)).collect::<Result<_, _>>()?;
-    let longest = made.iter().filter_map(|of| sequence_length(&of.settled, &of.limits)).min();
-    verify(std::slice::from_ref(&runs.out), longest, &service.signals, terminal)?;
-    let uploaded = upload_sides(service, &runs.account, (&runs.out, &runs.manifest), terminal)?;
-    let ids = files(&uploaded);
-    (runs.train_file, runs.val_file) = (ids.train.to_owned(), ids.val.map(str::to_owned));
-    let estimates: Vec<Option<f64>> =
-        made.iter().map(|combination| runs.estimate(service, combination)).collect::<Result<_, _>>()?;
-    if book.trials.is_empty() || book.wandb_sweep.is_some() {
-        // Nobody knows yet what will be suggested: the dearest of what could be.
-        let left = count.saturating_sub(book.trials.iter().filter(|trial| trial.job.is_some()).count());
-        let dearest = estimates.iter().copied().reduce(|one, other| Some(one?.max(other?))).flatten();
-        return Ok(if estimates.len() == left { estimates } else { vec![dearest; left] });
-    }
-    for (trial, estimate) in book.trials.iter_mut().zip(estimates).filter(|(trial, _)| trial.job.is_none()) {
-        trial.estimate = estimate;
-    }
-    Ok(book.trials.iter().filter(|trial| trial.job.is_none()).map(|trial| trial.estimate).collect())
-}
-
-/// A yes to the whole sweep.
-fn agree(
-    book: &Book,
-    estimates: &[Option<f64>],
-    (spending, service): (Spending, &Service),
-    terminal: &Terminal,
-) -> Result<(), Failure> {
-    let known: f64 = estimates.iter().flatten().sum();
-    let total = book.spent() + known;
-    let unknown = estimates.iter().filter(|estimate| estimate.is_none()).count();
-    let started = book.trials.iter().filter(|trial| trial.job.is_some()).count();
-    let total_runs = counted((started + estimates.len()) as u64, "run");
-    terminal.label("sweep", &format!("{total_runs}, {} of them still to start", estimates.len()));
-    let gap = if unknown > 0 { format!(", and {unknown} at a price nobody knows") } else { String::new() };
-    terminal.label(
-        "price",
-        &format!("about ${total:.2} for the whole sweep, ${:.2} of it spent or running{gap}", book.spent()),
-    );
-    if estimates.is_empty() {
-        return Ok(());
-    }
-    match spending {
-        Spending::Agreed { max_cost: Some(cap) } if unknown > 0 || total > cap + 1e-9 => {
-            let message = format!("the sweep is estimated at ${total:.2}{gap}, and --max-cost is ${cap:.2}");
-            let hint =
-                "raise --max-cost, or try less: --count N, fewer values, fewer epochs; nothing was started";
-            Err(Failure::new(Exit::Unspent, "over_max_cost", message, hint))
-        }
-        Spending::Asked => {
-            match ask(&format!("Start this sweep for about ${total:.2}?"), &service.signals, terminal) {
-                Ok(true) => Ok(()),
-                Ok(false) => {
-                    let hint = "run it again to be asked again";
-                    Err(Failure::new(
-                        Exit::Unspent,
-                        "declined",
-                        "the sweep was not started: the answer was no",
-                        hint,
-                    ))
-                }
-                Err(stopped) => Err(service.explain(stopped)),
-            }
-        }
-        _ => Ok(()),
-    }
-}
-
 fn show_plan(sweep: &Sweep, values: &[Assignment], terminal: &mut Terminal) -> Exit {
     let line = |(index, values): (usize, &Assignment)| {
         printable(&format!("{}\t{}", index + 1, shown_values(values).replace("  ", "\t")))
@@ -373,34 +447,81 @@ fn show_plan(sweep: &Sweep, values: &[Assignment], terminal: &mut Terminal) -> E
     terminal.succeed(COMMAND, Some(lines.join("\n").as_bytes()), fields)
 }
 
+/// What a sweep is whose values W&B chooses, and what bounds its price.
+fn show_space(sweep: &Sweep, count: usize, maker: &Maker, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    check_values(sweep)?;
+    let estimates = match sweep.combinations_of(&PRICED) {
+        Some(combinations) => Some(maker.estimates(&combinations)?).filter(|count| *count <= MOST_ESTIMATES),
+        None => None,
+    };
+    let runs = counted(count as u64, "run");
+    terminal.say(&format!("at most {runs}, whose values W&B chooses; nothing was sent"));
+    terminal.label(
+        "price",
+        &match estimates {
+            Some(estimates) => {
+                let estimates = counted(estimates as u64, "estimate");
+                format!(
+                    "at most {count} times the dearest of {estimates}, which are asked for before the start"
+                )
+            }
+            None => format!("not known: more than {MOST_ESTIMATES} different estimates; --yes only"),
+        },
+    );
+    let line = |(name, domain): &(String, Domain)| printable(&format!("{name}\t{}", shown_domain(domain)));
+    let lines: Vec<String> = sweep.parameters.iter().map(line).collect();
+    let mut fields = Map::new();
+    fields.insert("method".to_owned(), sweep.method.to_string().into());
+    fields.insert("metric".to_owned(), sweep.metric.name.clone().into());
+    fields.insert("count".to_owned(), count.into());
+    fields.insert("space".to_owned(), sweep.document.get("parameters").cloned().unwrap_or_default());
+    fields.insert("estimates".to_owned(), estimates.into());
+    Ok(terminal.succeed(COMMAND, Some(lines.join("\n").as_bytes()), fields))
+}
+
+fn shown_domain(domain: &Domain) -> String {
+    let ends = |least: f64, most: f64| [least, most].map(|end| shown_value(&json!(end))).join(" to ");
+    match domain {
+        Domain::Values(values) => values.iter().map(shown_value).collect::<Vec<_>>().join(", "),
+        Domain::IntUniform(least, most) => format!("{least} to {most}, integers"),
+        Domain::Uniform(least, most) => ends(*least, *most),
+        Domain::LogUniform(least, most) => format!("{}, logarithmic", ends(*least, *most)),
+    }
+}
+
 /// `learning_rate=1e-5  n_epochs=3`.
 pub fn shown_values(values: &Assignment) -> String {
-    let one = |(key, value): &(String, Value)| match value {
-        Value::String(text) => format!("{key}={text}"),
-        Value::Number(number) => match number.as_f64() {
-            Some(real) if number.is_f64() && real != 0.0 && real.abs() < 1e-3 => format!("{key}={real:e}"),
-            _ => format!("{key}={number}"),
-        },
-        other => format!("{key}={other}"),
-    };
+    let one = |(key, value): &(String, Value)| format!("{key}={}", shown_value(value));
     values.iter().map(one).collect::<Vec<_>>().join("  ")
+}
+
+fn shown_value(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => match number.as_f64() {
+            Some(real) if number.is_f64() && real != 0.0 && real.abs() < 1e-3 => format!("{real:e}"),
+            _ => number.to_string(),
+        },
+        other => other.to_string(),
+    }
+}
+
+/// Refuses a sweep over what is no parameter of a job, or over values that cannot be its.
+fn check_values(sweep: &Sweep) -> Result<(), Failure> {
+    let unfit = |reason| usage(reason, "a sweep varies parameters of the job; data is prepared once");
+    for (name, domain) in &sweep.parameters {
+        for value in domain.extremes() {
+            TuneChoices::of_values(&[(name.clone(), value)]).map_err(unfit)?;
+        }
+    }
+    sweep.drawn_elsewhere.iter().try_for_each(|name| TuneChoices::check_key(name).map_err(unfit))
 }
 
 /// The sweep with a `command` that runs this program, and a cap of its own.
 fn init(args: &SweepInitArgs, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let sweep = Sweep::read(&args.file)?;
-    check_metric(&sweep)?;
-    let values: Vec<Assignment> = vec![sweep.draw(42, 0)];
-    for values in &values {
-        TuneChoices::of_values(values)
-            .map_err(|reason| usage(reason, "a sweep varies parameters of the job; data is prepared once"))?;
-    }
-    if !(args.max_cost.is_finite() && args.max_cost >= 0.0) {
-        return Err(usage(
-            format!("--max-cost is {}", args.max_cost),
-            "it is an amount in dollars, from 0 upward",
-        ));
-    }
+    let sweep = Sweep::read(&args.file, Runner::Agent)?;
+    check_metric(&sweep, terminal)?;
+    check_values(&sweep)?;
     let mut document = sweep.document.clone();
     let mut command = vec!["${env}".to_owned(), "ctxtune".to_owned(), "finetune".to_owned()];
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());

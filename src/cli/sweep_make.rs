@@ -3,6 +3,7 @@
 //! Separate from the runs, since values are checked before the start as well as when W&B suggests them.
 //! The service is asked about each model once.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
@@ -10,11 +11,13 @@ use serde_json::Value;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::service::Service;
 use crate::config::TuneChoices;
+use crate::manifest::Manifest;
 use crate::together::jobs::Limits;
 use crate::tune::limits::{rows, settle};
 use crate::tune::model;
 use crate::tune::parameters::{Files, Parameters, Settled};
 use crate::tune::sweep::Assignment;
+use crate::tune::tag::Identity;
 
 /// One combination, ready to be sent unless it is refused.
 pub struct Combination {
@@ -24,6 +27,15 @@ pub struct Combination {
     pub limits: Limits,
     /// What the model refuses, by key, value and bound.
     pub refused: Vec<String>,
+    /// What makes it the same job as another combination, where this program chooses the values.
+    pub key: String,
+}
+
+/// What makes a job with these parameters the same job as another one over the same data.
+fn key(settled: &Settled, has_val: bool) -> String {
+    let val_sha256 = has_val.then(String::new);
+    let (project, train_sha256) = (String::new(), String::new());
+    Identity { project, train_sha256, val_sha256, settled: settled.clone(), wandb_run_id: None }.text(1)
 }
 
 /// What all runs of a sweep have in common.
@@ -52,11 +64,49 @@ impl Maker {
         Ok(chosen.over(self.choices.clone()).resolve(self.file.clone(), self.seed))
     }
 
-    /// What the jobs are asked to do where the sweep does not say: part of the sweep's identity.
-    pub fn identity(&self) -> Value {
+    /// The values without those that ask for the same job as earlier ones, as far as that can be told without
+    /// the service.
+    ///
+    /// # Errors
+    /// When a key is no parameter of a job, or a value is not of its type.
+    pub fn distinct(&self, values: Vec<Assignment>) -> Result<Vec<Assignment>, Failure> {
+        let mut keys = BTreeSet::new();
+        let mut kept = Vec::new();
+        for values in values {
+            let settled = settle(self.parameters(&values)?, &Limits::read("", &Value::Null), true);
+            if keys.insert(key(&settled, true)) {
+                kept.push(values);
+            }
+        }
+        Ok(kept)
+    }
+
+    /// How many different estimates these combinations have, as far as that can be told without the service.
+    ///
+    /// # Errors
+    /// When a key is no parameter of a job, or a value is not of its type.
+    pub fn estimates(&self, combinations: &[Assignment]) -> Result<usize, Failure> {
+        let mut bodies = BTreeSet::new();
+        for values in combinations {
+            let settled = settle(self.parameters(values)?, &Limits::read("", &Value::Null), true);
+            bodies.insert(settled.estimate_body(Files { train: "", val: None }).to_string());
+        }
+        Ok(bodies.len())
+    }
+
+    /// What the jobs are asked to do where the sweep does not say, and over which data: part of the sweep's
+    /// identity, the same in every release.
+    pub fn identity(&self, manifest: &Manifest) -> String {
         let parameters = self.choices.clone().resolve(self.file.clone(), self.seed);
-        let settled = settle(parameters, &Limits::read("", &Value::Null), true);
-        settled.body(Files { train: "", val: None }, &settled.parameters.suffix.value)
+        let val_sha256 = manifest.val.as_ref().map(|val| val.sha256.clone());
+        let identity = Identity {
+            project: String::new(),
+            train_sha256: manifest.train.sha256.clone(),
+            settled: settle(parameters, &Limits::read("", &Value::Null), val_sha256.is_some()),
+            val_sha256,
+            wandb_run_id: None,
+        };
+        identity.text(1)
     }
 
     /// The combination of these values.
@@ -76,7 +126,8 @@ impl Maker {
             let reason = row.refusal?;
             Some(format!("`{}` is {}: {reason}", row.key, row.value))
         });
-        Ok(Combination { refused: refused.collect(), settled, limits: model.limits })
+        let refused = refused.collect();
+        Ok(Combination { refused, key: key(&settled, has_val), settled, limits: model.limits })
     }
 
     fn model(&self, service: &Service, parameters: &mut Parameters) -> Result<model::Chosen, Failure> {
@@ -84,15 +135,17 @@ impl Maker {
             Some(checkpoint) => checkpoint.value.clone(),
             None => parameters.base_model.value.clone(),
         };
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, model)) = known.iter().find(|(known, _)| *known == name) {
+        // The mutex is not held while the service is asked.
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let model = known().iter().find(|(known, _)| *known == name).map(|(_, model)| model.clone());
+        if let Some(model) = model {
             if parameters.from_checkpoint.is_none() && model.replaced.is_some() {
                 parameters.base_model.value.clone_from(&model.limits.model_name);
             }
-            return Ok(model.clone());
+            return Ok(model);
         }
         let model = model::choose(&service.together, parameters).map_err(|error| service.explain(error))?;
-        known.push((name, model.clone()));
+        known().push((name, model.clone()));
         Ok(model)
     }
 }

@@ -4,9 +4,8 @@
 //! was killed goes on. The book is written after every change. A run that fails is shown, and the
 //! others go on.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Map;
@@ -15,18 +14,21 @@ use crate::cli::agent::wait_for_lock;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
-use crate::cli::submit::{extent, identity, price};
+use crate::cli::submit::identity;
 use crate::cli::sweep::shown_values;
-use crate::cli::sweep_make::{Combination, Maker};
+use crate::cli::sweep_make::Maker;
+use crate::cli::sweep_price::{Estimates, Quote};
 use crate::cli::sweep_table::end;
 use crate::cli::wandb::Chosen;
 use crate::cli::wandb_run::{self, Log, OnStop};
 use crate::cli::watch::{Several, loss};
+use crate::lock::OutputLock;
 use crate::manifest::Manifest;
 use crate::together::job::{Ending, Job};
 use crate::together::jobs;
 use crate::tune::book::{Book, Point, Trial};
-use crate::tune::create::{Known, Renewal, Submission};
+use crate::tune::claims::{self, Claims, Next};
+use crate::tune::create::{CreateError, Known, Renewal, Submission};
 use crate::tune::ledger::Account;
 use crate::tune::monitor::{BUDGET, MonitorError, MonitorOptions, Screen, monitor};
 use crate::tune::parameters::Files;
@@ -49,6 +51,10 @@ pub struct Runs {
     pub manifest: Manifest,
     /// What makes values parameters.
     pub maker: Maker,
+    /// What the service has estimated.
+    pub estimates: Estimates,
+    /// What the sweep's file calls it.
+    pub name: Option<String>,
     /// Who chooses the values, if it is W&B.
     pub suggestions: Option<Suggestions>,
     /// The training file's id.
@@ -85,6 +91,8 @@ impl Runs {
             account,
             manifest,
             maker,
+            estimates: Estimates::default(),
+            name: None,
             suggestions: None,
             train_file: String::new(),
             val_file: None,
@@ -95,20 +103,23 @@ impl Runs {
         }
     }
 
-    fn files(&self) -> Files<'_> {
+    /// The files that all jobs read.
+    pub fn files(&self) -> Files<'_> {
         Files { train: &self.train_file, val: self.val_file.as_deref() }
     }
 
-    /// What a run of this combination is estimated at, in dollars; nothing where nobody knows.
+    /// The run that W&B suggests with these values, if the model allows it.
     ///
     /// # Errors
-    /// When the service would not let it proceed, or a signal comes.
-    pub fn estimate(&self, service: &Service, of: &Combination) -> Result<Option<f64>, Failure> {
-        let extent = extent(&self.manifest, &of.settled, &of.limits);
-        let price = price(service, &of.settled, self.files(), extent)?;
-        // What the service forbids is forbidden before the first job, too.
-        price.check(None)?;
-        Ok(price.dollars)
+    /// When it does not, the values are no parameters, or the service cannot be asked.
+    pub fn suggested(&self, service: &Service, run: String, values: Assignment) -> Result<Trial, Failure> {
+        let combination = self.maker.make(service, &values, self.manifest.val.is_some())?;
+        if let Some(refused) = combination.refused.first() {
+            let hint = "cut the parameters of the sweep to the model's bounds";
+            return Err(Failure::new(Exit::Usage, "over_limit", format!("W&B suggests {refused}"), hint));
+        }
+        let estimate = self.estimates.price(service, self, &combination)?.dollars;
+        Ok(Trial { wandb_run_id: Some(run), estimate, ..Trial::new(values) })
     }
 }
 
@@ -117,69 +128,114 @@ struct Shared<'s> {
     service: &'s Service,
     runs: &'s Runs,
     terminal: &'s Terminal,
-    state: Mutex<State>,
+    claims: Claims,
+    turn: Turn,
+    failure: Mutex<Option<Failure>>,
 }
 
-struct State {
-    book: Book,
-    claimed: BTreeSet<usize>,
-    failure: Option<Failure>,
+/// OUT's lock, held while any thread submits: other processes are kept out, and threads do not wait for each
+/// other, since their jobs have different tags.
+#[derive(Default)]
+struct Turn(Mutex<Holders>);
+
+#[derive(Default)]
+struct Holders {
+    count: usize,
+    lock: Option<OutputLock>,
+}
+
+struct Holding<'t>(&'t Turn);
+
+impl Turn {
+    fn take(&self, shared: &Shared<'_>) -> Result<Holding<'_>, Failure> {
+        // Who waits here waits for another process, as the others then have to.
+        let mut holders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if holders.lock.is_none() {
+            holders.lock = Some(wait_for_lock(&shared.runs.out, shared.service)?);
+        }
+        holders.count += 1;
+        Ok(Holding(self))
+    }
+}
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        let mut holders = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        holders.count -= 1;
+        if holders.count == 0 {
+            holders.lock = None;
+        }
+    }
 }
 
 /// Runs everything that is open, and ends with the ranked table.
-pub fn run_all(service: &Service, runs: Runs, book: Book, terminal: &mut Terminal) -> Exit {
-    let state = State { book, claimed: BTreeSet::new(), failure: None };
+pub fn run_all(
+    service: &Service,
+    runs: Runs,
+    (book, quote): (Book, &Quote),
+    terminal: &mut Terminal,
+) -> Exit {
+    let suggestions = runs.suggestions.as_ref().map(|suggestions| claims::Suggestions {
+        count: suggestions.count,
+        dearest: quote.space.as_ref().map(|space| space.dearest),
+    });
     let voice = terminal.clone();
-    let shared = Shared { service, runs: &runs, terminal: &voice, state: Mutex::new(state) };
+    let shared = Shared {
+        service,
+        runs: &runs,
+        terminal: &voice,
+        claims: Claims::new(runs.out.clone(), book, runs.cap, suggestions),
+        turn: Turn::default(),
+        failure: Mutex::default(),
+    };
     std::thread::scope(|scope| {
         for _ in 0..runs.parallel {
             scope.spawn(|| work(&shared));
         }
     });
-    let State { book, failure, .. } = shared.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-    end(&runs, &book, (failure, service), terminal)
+    let Shared { claims, failure, .. } = shared;
+    let failure = failure.into_inner().unwrap_or_else(PoisonError::into_inner);
+    end(&runs, (claims.end(), quote), (failure, service), terminal)
 }
 
 impl Shared<'_> {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The next run to go on with or to start, running ones first; nothing where the cap or a failure
-    /// says stop.
+    /// The next run to go on with or to start; nothing where none is left, or the cap or a failure says stop.
     ///
     /// # Errors
     /// When the one who chooses the values cannot be asked.
     fn claim(&self, agent: &mut Option<String>) -> Result<Option<usize>, Failure> {
-        let known = self.claim_known();
-        match &self.runs.suggestions {
-            Some(suggestions) if known.is_none() && self.state().failure.is_none() => {
-                self.claim_suggested(suggestions, agent)
-            }
-            _ => Ok(known),
-        }
+        let next = self.claims.next()?;
+        let next = match (next, &self.runs.suggestions) {
+            (Next::Ask, Some(suggestions)) => match self.ask(suggestions, agent) {
+                Ok(Some(trial)) => self.claims.suggested(trial)?,
+                none => {
+                    self.claims.not_suggested();
+                    none.map(|_| Next::Nothing)?
+                }
+            },
+            (next, _) => next,
+        };
+        Ok(match next {
+            Next::Run(index) => Some(index),
+            Next::Ask | Next::Nothing => None,
+        })
     }
 
-    /// Asks W&B for the next values, and takes their run.
-    fn claim_suggested(
-        &self,
-        suggestions: &Suggestions,
-        agent: &mut Option<String>,
-    ) -> Result<Option<usize>, Failure> {
+    /// Asks W&B for the next values; nothing where it has no more.
+    fn ask(&self, suggestions: &Suggestions, agent: &mut Option<String>) -> Result<Option<Trial>, Failure> {
         let trouble = |error: wandb::Error| {
             let hint = "run it again when W&B answers: it goes on with the same sweep";
             Failure::new(Exit::Network, "wandb", format!("W&B suggests no values: {error}"), hint)
         };
-        if self.state().book.trials.len() >= suggestions.count {
-            return Ok(None);
-        }
         if agent.is_none() {
             *agent = Some(sweep::register(&suggestions.wandb, &suggestions.sweep).map_err(trouble)?);
         }
         let agent = agent.as_deref().unwrap_or_default();
         for _ in 0..SILENT_LOOKS {
             match sweep::next(&suggestions.wandb, agent).map_err(trouble)?.into_iter().next() {
-                Some(Command::Run { run, values }) => return self.add(run, values),
+                Some(Command::Run { run, values }) => {
+                    return self.runs.suggested(self.service, run, values).map(Some);
+                }
                 Some(Command::Exit) => return Ok(None),
                 None => {
                     let stopped = self.service.clock.wait(AGENT_PAUSE);
@@ -190,50 +246,9 @@ impl Shared<'_> {
         Ok(None)
     }
 
-    /// Takes a suggested run into the book, if the model allows it and the cap has room for it.
-    fn add(&self, run: String, values: Assignment) -> Result<Option<usize>, Failure> {
-        let has_val = self.runs.manifest.val.is_some();
-        let combination = self.runs.maker.make(self.service, &values, has_val)?;
-        if let Some(refused) = combination.refused.first() {
-            let hint = "cut the parameters of the sweep to the model's bounds";
-            return Err(Failure::new(Exit::Usage, "over_limit", format!("W&B suggests {refused}"), hint));
-        }
-        let estimate = self.runs.estimate(self.service, &combination)?;
-        let mut state = self.state();
-        if !state.book.has_room_for(estimate, self.runs.cap) {
-            return Ok(None);
-        }
-        let mut trial = Trial::new(values);
-        (trial.wandb_run_id, trial.estimate) = (Some(run), estimate);
-        state.book.trials.push(trial);
-        state.book.write(&self.runs.out)?;
-        let index = state.book.trials.len() - 1;
-        state.claimed.insert(index);
-        Ok(Some(index))
-    }
-
-    fn claim_known(&self) -> Option<usize> {
-        let mut state = self.state();
-        if state.failure.is_some() {
-            return None;
-        }
-        let State { book, claimed, .. } = &*state;
-        let is_open = |(index, trial): &(usize, &Trial)| !trial.has_ended() && !claimed.contains(index);
-        let mut open = book.trials.iter().enumerate().filter(is_open);
-        let running = open.clone().find(|(_, trial)| trial.is_running()).map(|(index, _)| index);
-        let next = running.or_else(|| {
-            let (index, trial) = open.next()?;
-            book.has_room_for(trial.estimate, self.runs.cap).then_some(index)
-        })?;
-        state.claimed.insert(next);
-        Some(next)
-    }
-
-    /// Changes a run and writes the book.
-    fn change(&self, index: usize, change: impl FnOnce(&mut Trial)) -> Result<(), Failure> {
-        let mut state = self.state();
-        change(&mut state.book.trials[index]);
-        Ok(state.book.write(&self.runs.out)?)
+    fn fail(&self, failure: Failure) {
+        self.claims.stop();
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
     }
 
     fn say(&self, index: usize, text: &str) {
@@ -251,7 +266,7 @@ fn work(shared: &Shared<'_>) {
             Err(failure) => Err(failure),
         };
         if let Err(failure) = done {
-            shared.state().failure.get_or_insert(failure);
+            shared.fail(failure);
         }
     }
 }
@@ -288,11 +303,8 @@ fn run_one(shared: &Shared<'_>, index: usize) -> Result<(), Failure> {
 /// Begins to log a run that W&B suggested, with its values exactly as they came.
 fn begin_log<'l>(shared: &Shared<'l>, index: usize, job: &Job) -> Option<Log<'l>> {
     let suggestions = shared.runs.suggestions.as_ref()?;
-    let (values, run) = {
-        let state = shared.state();
-        let trial = &state.book.trials[index];
-        (trial.values.clone(), trial.wandb_run_id.clone()?)
-    };
+    let Trial { values, wandb_run_id, .. } = shared.claims.trial(index);
+    let run = wandb_run_id?;
     let has_val = shared.runs.manifest.val.is_some();
     let combination = shared.runs.maker.make(shared.service, &values, has_val).ok()?;
     let mut chosen = suggestions.chosen.clone();
@@ -306,15 +318,38 @@ fn begin_log<'l>(shared: &Shared<'l>, index: usize, job: &Job) -> Option<Log<'l>
     Log::begin(shared.service, (&chosen, OnStop::Report), (&job.id, Some(&shared.runs.out)), shared.terminal)
 }
 
-/// Finds the run's job, or creates it; one thread at a time, since OUT has one lock.
+/// Why a run has no job.
+enum NoJob {
+    /// None was created.
+    NotCreated(Failure),
+    /// One may have been created.
+    Open(Failure),
+}
+
+/// Finds the run's job, or creates it, and writes it down.
 fn submit(shared: &Shared<'_>, index: usize) -> Result<Job, Failure> {
+    let trial = shared.claims.trial(index);
+    match find_or_create(shared, &trial) {
+        Ok(job) => {
+            shared.claims.bind(index, &job)?;
+            shared.say(index, &shown_values(&trial.values));
+            Ok(job)
+        }
+        Err(NoJob::NotCreated(failure)) => {
+            shared.claims.release(index)?;
+            Err(failure)
+        }
+        Err(NoJob::Open(failure)) => Err(failure),
+    }
+}
+
+fn find_or_create(shared: &Shared<'_>, trial: &Trial) -> Result<Job, NoJob> {
     let Shared { service, runs, .. } = shared;
-    let mut state = shared.state();
-    let trial = &state.book.trials[index];
-    let combination = runs.maker.make(service, &trial.values, runs.manifest.val.is_some())?;
+    let combination = runs.maker.make(service, &trial.values, runs.manifest.val.is_some());
+    let combination = combination.map_err(NoJob::NotCreated)?;
     let identity =
         identity(&runs.account, &runs.manifest, &combination.settled, trial.wandb_run_id.as_deref());
-    let lock = wait_for_lock(&runs.out, service)?;
+    let _turn = shared.turn.take(shared).map_err(NoJob::NotCreated)?;
     let submission = Submission {
         together: &service.together,
         out: &runs.out,
@@ -324,25 +359,23 @@ fn submit(shared: &Shared<'_>, index: usize) -> Result<Job, Failure> {
         renewal: Renewal::Keep,
         secret_fields: &Map::new(),
     };
-    let found = submission.find().map_err(|error| service.explain(error))?;
-    let job = match found {
-        Known::Job(adopted) => adopted.job,
+    let found = submission.find().map_err(|error| NoJob::NotCreated(service.explain(error)))?;
+    match found {
+        Known::Job(adopted) => Ok(adopted.job),
         Known::Nothing { attempt, pending_since } => {
             let suffix = format!("{}-{}", combination.settled.parameters.suffix.value, identity.tag(attempt));
             let body = combination.settled.body(runs.files(), &suffix);
-            submission.create(attempt, pending_since, body).map_err(|error| service.explain(error))?.job
+            let created = submission.create(attempt, pending_since, body);
+            created.map(|adopted| adopted.job).map_err(|error| match error {
+                CreateError::Api(_) | CreateError::Unclear { .. } => {
+                    NoJob::NotCreated(service.explain(error))
+                }
+                CreateError::Ledger(_) | CreateError::Unknown { .. } | CreateError::Stopped(_) => {
+                    NoJob::Open(service.explain(error))
+                }
+            })
         }
-    };
-    let values = shown_values(&state.book.trials[index].values);
-    let trial = &mut state.book.trials[index];
-    trial.job = Some(job.id.clone());
-    trial.status = Some(job.status.as_str().to_owned());
-    state.book.write(&runs.out)?;
-    // In this order: who has the state may take the lock.
-    drop(lock);
-    drop(state);
-    shared.say(index, &values);
-    Ok(job)
+    }
 }
 
 /// Takes over what is known of a run that has ended.
@@ -362,7 +395,7 @@ fn record(shared: &Shared<'_>, index: usize, progress: &Progress) -> Result<(), 
         None => format!("{}: no {name}", job.status),
     };
     shared.say(index, &said);
-    shared.change(index, |trial| {
+    let change = |trial: &mut Trial| {
         trial.status = Some(job.status.as_str().to_owned());
         trial.price = progress.price();
         trial.last = curve.last().copied();
@@ -370,7 +403,8 @@ fn record(shared: &Shared<'_>, index: usize, progress: &Progress) -> Result<(), 
         trial.checkpoints = checkpoints.iter().filter_map(|checkpoint| checkpoint.step).collect();
         trial.model = job.model_output_name().filter(|_| job.status.ending() == Some(Ending::Completed));
         trial.curve = curve;
-    })
+    };
+    Ok(shared.claims.change(index, change)?)
 }
 
 fn points(progress: &Progress, metric: &Metric) -> Vec<Point> {

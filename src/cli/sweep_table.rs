@@ -8,35 +8,41 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::overlay::{Series, overlay, overlay_picture};
-use crate::cli::report::{Terminal, printable};
+use crate::cli::report::{Terminal, counted, printable};
 use crate::cli::service::Service;
 use crate::cli::sweep::shown_values;
+use crate::cli::sweep_price::Quote;
 use crate::cli::sweep_run::Runs;
 use crate::cli::watch::{dollars, loss};
 use crate::tune::book::{Book, Point, Trial};
+use crate::tune::claims::Ended;
 use crate::wandb::sweep;
 
 /// The table, best first, the curves, and how it all ended.
 pub fn end(
     runs: &Runs,
-    book: &Book,
+    (ended, quote): (Ended, &Quote),
     (failure, service): (Option<Failure>, &Service),
     terminal: &mut Terminal,
 ) -> Exit {
+    let Ended { book, is_short } = &ended;
     let ranking = book.ranking(runs.metric.goal);
     table(runs, book, &ranking, terminal);
     curves(runs, book, (service, terminal));
-    let fields = document(runs, book, &ranking);
+    let fields = document(runs, (book, quote), &ranking);
     if let Some(failure) = failure {
         return terminal.fail("sweep", &failure, fields);
     }
     let wanted = runs.suggestions.as_ref().map_or(0, |suggestions| suggestions.count);
-    let ended = book.trials.iter().filter(|trial| trial.has_ended()).count();
-    let left = book.trials.len().max(wanted) - ended;
-    if left == 0 {
-        finish_suggestions(runs, terminal);
-    } else {
-        terminal.warn(&format!("{left} runs were not started: one more could cost more than --max-cost"));
+    let finished = book.trials.iter().filter(|trial| trial.has_ended()).count();
+    let left = book.trials.len().max(wanted) - finished;
+    match left {
+        0 => finish_suggestions(runs, terminal),
+        left if *is_short => {
+            let left = counted(left as u64, "run");
+            terminal.warn(&format!("{left} not started: one more could cost more than --max-cost"));
+        }
+        left => terminal.warn(&format!("{} not started: W&B suggests no more", counted(left as u64, "run"))),
     }
     let best = ranking.iter().find_map(|(index, _)| book.trials[*index].model.clone());
     if best.is_none() {
@@ -117,7 +123,7 @@ fn write_picture(path: &Path, svg: &str, terminal: &Terminal) {
 }
 
 /// The fields of the JSON document beside the common ones.
-fn document(runs: &Runs, book: &Book, ranking: &[(usize, Point)]) -> Map<String, Value> {
+fn document(runs: &Runs, (book, quote): (&Book, &Quote), ranking: &[(usize, Point)]) -> Map<String, Value> {
     let trial = |(index, trial): (usize, &Trial)| {
         let values: Map<String, Value> = trial.values.iter().cloned().collect();
         let rank = ranking.iter().position(|(ranked, _)| *ranked == index).map(|rank| rank + 1);
@@ -131,7 +137,9 @@ fn document(runs: &Runs, book: &Book, ranking: &[(usize, Point)]) -> Map<String,
     let mut fields = Map::new();
     let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
     put("sweep", book.id.clone().into());
+    put("name", runs.name.clone().into());
     put("metric", runs.metric.name.clone().into());
+    put("quoted_dollars", quote.total.into());
     put("spent_dollars", book.spent().into());
     put("runs", book.trials.iter().enumerate().map(trial).collect());
     fields

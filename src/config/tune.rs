@@ -208,9 +208,7 @@ impl TuneChoices {
     pub fn of_values(values: &[(String, Value)]) -> Result<TuneChoices, String> {
         let mut arguments = Vec::new();
         for (key, value) in values {
-            if !KEYS.contains(&key.as_str()) {
-                return Err(format!("`{key}` is no parameter of a job{}", suggested(key)));
-            }
+            TuneChoices::check_key(key)?;
             let text = match value {
                 Value::String(text) => text.clone(),
                 Value::Number(_) | Value::Bool(_) => value.to_string(),
@@ -223,6 +221,52 @@ impl TuneChoices {
             text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
         })?;
         Ok(flags.choices)
+    }
+
+    /// Refuses a key that is none of a job's.
+    ///
+    /// # Errors
+    /// That, and which key may have been meant.
+    pub fn check_key(key: &str) -> Result<(), String> {
+        if KEYS.contains(&key) {
+            return Ok(());
+        }
+        Err(format!("`{key}` is no parameter of a job{}", suggested(key)))
+    }
+
+    /// The keys that say something.
+    pub fn keys(&self) -> Vec<&'static str> {
+        let keys = [
+            ("base_model", self.base_model.is_some()),
+            ("from_checkpoint", self.from_checkpoint.is_some()),
+            ("n_epochs", self.n_epochs.is_some()),
+            ("n_evals", self.n_evals.is_some()),
+            ("n_checkpoints", self.n_checkpoints.is_some()),
+            ("learning_rate", self.learning_rate.is_some()),
+            ("batch_size", self.batch_size.is_some()),
+            ("lora", self.lora.is_some()),
+            ("lora_rank", self.lora_rank.is_some()),
+            ("lora_alpha", self.lora_alpha.is_some()),
+            ("lora_dropout", self.lora_dropout.is_some()),
+            ("lora_trainable_modules", self.lora_trainable_modules.is_some()),
+            ("lr_scheduler", self.lr_scheduler.is_some()),
+            ("min_lr_ratio", self.min_lr_ratio.is_some()),
+            ("lr_num_cycles", self.lr_num_cycles.is_some()),
+            ("warmup_ratio", self.warmup_ratio.is_some()),
+            ("weight_decay", self.weight_decay.is_some()),
+            ("max_grad_norm", self.max_grad_norm.is_some()),
+            ("packing", self.packing.is_some()),
+            ("max_seq_length", self.max_seq_length.is_some()),
+            ("gradient_accumulation_steps", self.gradient_accumulation_steps.is_some()),
+            ("train_on_inputs", self.train_on_inputs.is_some()),
+            ("random_seed", self.random_seed.is_some()),
+            ("suffix", self.suffix.is_some()),
+            ("early_stopping", self.early_stopping.is_some()),
+            ("early_stopping_patience", self.early_stopping_patience.is_some()),
+            ("early_stopping_min_delta", self.early_stopping_min_delta.is_some()),
+            ("early_stopping_warmup_evals", self.early_stopping_warmup_evals.is_some()),
+        ];
+        keys.into_iter().filter_map(|(key, is_said)| is_said.then_some(key)).collect()
     }
 
     /// These choices where they say something, else those of `lower`.
@@ -329,7 +373,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::together::jobs::{Availability, Estimate, Limits};
+    use crate::tune::limits::settle;
     use crate::tune::parameters::tests::settled;
+    use crate::tune::parameters::{Files, PRICED};
+    use crate::tune::price::{Extent, Price};
     use crate::tune::tag::Identity;
 
     #[test]
@@ -367,6 +415,80 @@ mod tests {
         assert!(check(&[("val_ratio", json!(0.2))]).unwrap_err().contains("`val_ratio`"));
         assert!(check(&[("n_epochs", json!("many"))]).unwrap_err().contains("--n-epochs"));
         assert!(check(&[("n_epochs", json!([1]))]).unwrap_err().contains("`n_epochs`"));
+    }
+
+    /// Two values for every key of a job.
+    const SAMPLES: [(&str, [&str; 2]); 28] = [
+        ("base_model", ["a", "b"]),
+        ("from_checkpoint", ["ft-1", "ft-2"]),
+        ("n_epochs", ["1", "2"]),
+        ("n_evals", ["1", "2"]),
+        ("n_checkpoints", ["1", "2"]),
+        ("learning_rate", ["1e-5", "1e-4"]),
+        ("batch_size", ["8", "16"]),
+        ("lora", ["true", "false"]),
+        ("lora_rank", ["8", "16"]),
+        ("lora_alpha", ["8", "16"]),
+        ("lora_dropout", ["0.1", "0.2"]),
+        ("lora_trainable_modules", ["all-linear", "q_proj"]),
+        ("lr_scheduler", ["cosine", "linear"]),
+        ("min_lr_ratio", ["0.1", "0.2"]),
+        ("lr_num_cycles", ["0.5", "1"]),
+        ("warmup_ratio", ["0.1", "0.2"]),
+        ("weight_decay", ["0.1", "0.2"]),
+        ("max_grad_norm", ["1", "2"]),
+        ("packing", ["true", "false"]),
+        ("max_seq_length", ["512", "1024"]),
+        ("gradient_accumulation_steps", ["1", "2"]),
+        ("train_on_inputs", ["true", "false"]),
+        ("random_seed", ["1", "2"]),
+        ("suffix", ["a", "b"]),
+        ("early_stopping", ["true", "false"]),
+        ("early_stopping_patience", ["1", "2"]),
+        ("early_stopping_min_delta", ["0.1", "0.2"]),
+        ("early_stopping_warmup_evals", ["1", "2"]),
+    ];
+
+    #[test]
+    fn every_key_that_says_something_is_listed() {
+        for (key, [value, _]) in SAMPLES {
+            let choices = TuneChoices::of_values(&[(key.to_owned(), json!(value))]).unwrap();
+            assert_eq!(choices.keys(), [key]);
+        }
+        assert_eq!(SAMPLES.len() + ["wandb_project", "wandb_run_name"].len(), KEYS.len());
+        assert!(TuneChoices::default().keys().is_empty());
+    }
+
+    #[test]
+    fn the_price_depends_on_the_keys_that_are_listed_for_it_and_on_no_other() {
+        let estimate = Estimate {
+            availability: Availability::Available,
+            dollars: Some(3.0),
+            train_tokens: Some(2_000_000),
+            eval_tokens: Some(1_000_000),
+            user_limit: None,
+            allowed_to_proceed: None,
+        };
+        // The length of a sequence counts only where samples do not share one.
+        let price = |key: &str, value: &str, packing: &str| {
+            let mut values = vec![(key.to_owned(), json!(value))];
+            if key != "packing" {
+                values.push(("packing".to_owned(), json!(packing)));
+            }
+            let parameters = TuneChoices::of_values(&values).unwrap().resolve(TuneChoices::default(), 42);
+            let settled = settle(parameters, &Limits::read("", &Value::Null), true);
+            let max_seq_length = settled.parameters.max_seq_length.map_or(8192, |length| length.value);
+            let extent =
+                Extent { train_samples: 1000, val_samples: 100, max_seq_length: Some(max_seq_length) };
+            let body = settled.estimate_body(Files { train: "t", val: Some("v") });
+            (body, Price::of(&estimate, &settled, extent).dollars)
+        };
+        for (key, [one, other]) in SAMPLES {
+            let depends = ["true", "false"]
+                .iter()
+                .any(|packing| price(key, one, packing) != price(key, other, packing));
+            assert_eq!(depends, PRICED.contains(&key), "{key}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What a sweep has started and what it cost, kept over restarts, so that its cap holds.
 //!
 //! `OUT/sweeps/<id>.json`, written whole after every change. A run that was started is never started
-//! again; what it costs is its final price or, while it runs, its estimate. It holds no key.
+//! again; what it costs is its final price or, from the moment that its job is about to be asked for, its
+//! estimate. It holds no key.
 
 use std::path::{Path, PathBuf};
 
@@ -12,10 +13,14 @@ use sha2::{Digest, Sha256};
 use crate::manifest::Hex;
 use crate::together::job::JobId;
 use crate::tune::ledger::{LedgerError, read_ledger, write_ledger};
+use crate::tune::price::is_amount;
 use crate::tune::sweep::{Assignment, Goal};
 use crate::wandb::sweep::SweepIdentity;
 
 const SCHEMA: &str = "ctxtune.sweep/1";
+
+/// What the sum of prices may be off by for the sake of floating point, in dollars.
+pub const ROUNDING: f64 = 1e-9;
 
 /// The directory of sweeps in an output directory.
 pub const SWEEPS_DIR: &str = "sweeps";
@@ -77,9 +82,9 @@ impl Trial {
         }
     }
 
-    /// Whether it was started and has not ended.
-    pub fn is_running(&self) -> bool {
-        self.job.is_some() && !self.has_ended()
+    /// Whether it has no job, and none was asked for: nothing can be billed for it.
+    pub fn is_free(&self) -> bool {
+        self.job.is_none() && self.status.as_deref() != Some(Trial::INTENDED)
     }
 
     /// Whether it has ended, in whatever way.
@@ -88,13 +93,17 @@ impl Trial {
         status.is_some_and(|status| status.ending().is_some())
     }
 
-    /// What it counts for under a cap: its final price or, while it runs, what it is expected to cost.
-    pub fn counted_cost(&self) -> f64 {
-        let is_bound = self.job.is_some() || self.status.as_deref() == Some(Trial::INTENDED);
-        match self.price {
-            Some(price) if self.has_ended() => price,
-            _ if is_bound => self.estimate.or(self.price).unwrap_or(0.0),
-            _ => 0.0,
+    /// What it counts for under a cap: its final price or, while it may still be billed, what it is expected
+    /// to cost. Nothing where that is not known.
+    pub fn counted_cost(&self) -> Option<f64> {
+        let price = self.price.filter(|price| is_amount(*price));
+        let estimate = self.estimate.filter(|estimate| is_amount(*estimate));
+        match estimate {
+            _ if self.is_free() => Some(0.0),
+            _ if self.has_ended() => price.or(estimate),
+            // A job that has cost more than it was expected to has cost it.
+            Some(estimate) => Some(estimate.max(price.unwrap_or(0.0))),
+            None => None,
         }
     }
 
@@ -148,17 +157,35 @@ impl Book {
         write_ledger(&path(out, &self.id), self)
     }
 
-    /// What all its runs count for together, in dollars.
+    /// What all its runs count for together, in dollars, as far as that is known.
     pub fn spent(&self) -> f64 {
         // The sum of nothing is -0.
-        self.trials.iter().map(Trial::counted_cost).sum::<f64>() + 0.0
+        self.billed().filter_map(Trial::counted_cost).sum::<f64>() + 0.0
     }
 
-    /// Whether one more run at this estimate keeps the cap. Without an estimate none does.
+    /// Whether it is known of every run what it counts for.
+    pub fn is_spent_known(&self) -> bool {
+        self.billed().all(|trial| trial.counted_cost().is_some())
+    }
+
+    /// The runs without those whose job another run has, too: a job is billed once.
+    fn billed(&self) -> impl Iterator<Item = &Trial> {
+        let is_first = |index: usize, trial: &Trial| {
+            trial.job.is_none() || !self.trials[..index].iter().any(|earlier| earlier.job == trial.job)
+        };
+        self.trials
+            .iter()
+            .enumerate()
+            .filter(move |(index, trial)| is_first(*index, trial))
+            .map(|(_, trial)| trial)
+    }
+
+    /// Whether one more run at this estimate keeps the cap. Without an estimate, or where it is not known
+    /// what was spent, none does.
     pub fn has_room_for(&self, estimate: Option<f64>, cap: Option<f64>) -> bool {
-        match (cap, estimate) {
+        match (cap, estimate.filter(|estimate| is_amount(*estimate))) {
             (None, _) => true,
-            (Some(cap), Some(estimate)) => self.spent() + estimate <= cap + 1e-9,
+            (Some(cap), Some(estimate)) => self.is_spent_known() && self.spent() + estimate <= cap + ROUNDING,
             (Some(_), None) => false,
         }
     }
@@ -181,8 +208,8 @@ impl Book {
 
 /// The id of a sweep over this document, on top of these parameters and this data: whoever runs the same
 /// again goes on with it.
-pub fn sweep_id(document: &Value, parameters: &Value, data: &str) -> String {
-    let digest = Sha256::digest(format!("{document}\0{parameters}\0{data}"));
+pub fn sweep_id(document: &Value, job: &str) -> String {
+    let digest = Sha256::digest(format!("{document}\0{job}"));
     Hex(&digest[..4]).to_string()
 }
 
@@ -198,7 +225,7 @@ mod tests {
 
     fn trial(status: Option<&str>, estimate: f64, price: Option<f64>) -> Trial {
         Trial {
-            job: status.and_then(|_| JobId::new("ft-1")),
+            job: status.and_then(|status| JobId::new(&format!("ft-{status}"))),
             status: status.map(str::to_owned),
             estimate: Some(estimate),
             price,
@@ -220,6 +247,31 @@ mod tests {
         book.trials[2].status = None;
         assert!(book.has_room_for(Some(1.0), Some(10.0)) && !book.has_room_for(Some(1.01), Some(10.0)));
         assert!(book.has_room_for(None, None) && !book.has_room_for(None, Some(100.0)));
+        for strange in [-1.0, f64::NAN, f64::NEG_INFINITY] {
+            assert!(!book.has_room_for(Some(strange), Some(100.0)), "{strange}");
+            book.trials[0].price = Some(strange);
+            assert!((book.spent() - 10.0).abs() < 1e-9, "{strange} is no price: the estimate counts");
+        }
+    }
+
+    #[test]
+    fn a_job_counts_once_and_at_what_it_has_cost_already() {
+        let mut book = Book::new("a".to_owned(), Vec::new());
+        book.trials = vec![trial(Some("running"), 5.0, Some(1.0)), trial(Some("running"), 5.0, Some(1.0))];
+        assert!((book.spent() - 5.0).abs() < 1e-9, "both have the same job");
+        book.trials[1].job = JobId::new("ft-2");
+        book.trials[1].price = Some(7.0);
+        assert!((book.spent() - 12.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn nothing_more_is_started_within_a_cap_while_a_price_is_not_known() {
+        let mut book = Book::new("a".to_owned(), Vec::new());
+        for status in ["running", Trial::INTENDED, "completed"] {
+            book.trials = vec![Trial { estimate: None, ..trial(Some(status), 0.0, None) }];
+            assert!(!book.is_spent_known() && !book.has_room_for(Some(1.0), Some(1e6)), "{status}");
+            assert!(book.has_room_for(Some(1.0), None), "{status}");
+        }
     }
 
     #[test]
@@ -249,11 +301,10 @@ mod tests {
     }
 
     #[test]
-    fn another_document_parameter_or_corpus_is_another_sweep() {
-        let id = sweep_id(&json!({ "method": "grid" }), &json!({}), "d");
-        assert_eq!(id, sweep_id(&json!({ "method": "grid" }), &json!({}), "d"));
-        assert_ne!(id, sweep_id(&json!({ "method": "random" }), &json!({}), "d"));
-        assert_ne!(id, sweep_id(&json!({ "method": "grid" }), &json!({ "a": 1 }), "d"));
-        assert_ne!(id, sweep_id(&json!({ "method": "grid" }), &json!({}), "e"));
+    fn another_document_or_job_is_another_sweep() {
+        let id = sweep_id(&json!({ "method": "grid" }), "n_epochs=1");
+        assert_eq!(id, sweep_id(&json!({ "method": "grid" }), "n_epochs=1"));
+        assert_ne!(id, sweep_id(&json!({ "method": "random" }), "n_epochs=1"));
+        assert_ne!(id, sweep_id(&json!({ "method": "grid" }), "n_epochs=2"));
     }
 }

@@ -6,6 +6,7 @@
 //! all of that from happening twice. Nothing here talks to people: `cli` does.
 
 pub mod book;
+pub mod claims;
 pub mod create;
 pub mod deploy;
 pub mod journal;

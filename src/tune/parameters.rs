@@ -217,6 +217,23 @@ pub struct Parameters {
     pub early_stopping_warmup_evals: Option<Chosen<u64>>,
 }
 
+/// The keys of all that the price of a job depends on, by the body of its estimate or by what an estimate
+/// leaves out.
+pub const PRICED: [&str; 12] = [
+    "base_model",
+    "from_checkpoint",
+    "n_epochs",
+    "n_evals",
+    "lora",
+    "lora_rank",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_trainable_modules",
+    "train_on_inputs",
+    "packing",
+    "max_seq_length",
+];
+
 impl Parameters {
     /// Whether the job's training type is that of the job it goes on from: nobody set a key of LoRA.
     /// Any that was sent would be another one than the parent's.

@@ -1,6 +1,6 @@
 //! A sweep at W&B: made, asked for values, ended. The values of `bayes` come from nowhere else.
 //!
-//! Four calls of GraphQL, as the service's own agent makes them. Separate from runs, which a sweep only
+//! Five calls of GraphQL, as the service's own agent makes them. Separate from runs, which a sweep only
 //! names. Nothing here starts or prices anything.
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,13 @@ const AGENT_HEARTBEAT: Operation = Operation {
            agent { id } commands } }",
 };
 
+const SWEEP_RUNS: Operation = Operation {
+    name: "SweepRuns",
+    text: "query SweepRuns($entity: String, $project: String, $sweep: String!) {
+           project(name: $project, entityName: $entity) { sweep(sweepName: $sweep) {
+           runs { edges { node { name state config } } } } } }",
+};
+
 /// A sweep that exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SweepIdentity {
@@ -38,6 +45,15 @@ pub struct SweepIdentity {
     pub name: String,
     /// Its page.
     pub url: String,
+}
+
+/// A run of a sweep that was suggested to somebody and that nobody has begun.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PendingRun {
+    /// The run's id.
+    pub run: String,
+    /// Its values, as far as they can be read.
+    pub values: Vec<(String, Value)>,
 }
 
 /// What an agent is told to do.
@@ -118,6 +134,30 @@ pub fn next(wandb: &Wandb, agent: &str) -> Result<Vec<Command>, Error> {
     Ok(commands.as_array().into_iter().flatten().filter_map(read_command).collect())
 }
 
+/// The runs of the sweep that were suggested and that nobody has begun, oldest first. They are not suggested
+/// again.
+///
+/// # Errors
+/// When there is no such sweep, or W&B cannot be asked.
+pub fn pending(wandb: &Wandb, sweep: &SweepIdentity) -> Result<Vec<PendingRun>, Error> {
+    let place = json!({ "entity": sweep.entity, "project": sweep.project, "sweep": sweep.name });
+    let data = wandb.graphql(SWEEP_RUNS, &place)?;
+    let runs = data.pointer("/project/sweep/runs/edges").and_then(Value::as_array);
+    let runs = runs.ok_or_else(|| wandb.unreadable(SWEEP_RUNS.name, "it has no runs of this sweep"))?;
+    Ok(runs.iter().filter_map(|edge| read_pending(edge.get("node")?)).collect())
+}
+
+fn read_pending(run: &Value) -> Option<PendingRun> {
+    if run.get("state").and_then(Value::as_str) != Some("pending") {
+        return None;
+    }
+    let config = run.get("config").and_then(Value::as_str).unwrap_or_default();
+    let config: Map<String, Value> = serde_json::from_str(config).unwrap_or_default();
+    let value = |(key, field): (String, Value)| Some((key, field.get("value").cloned()?));
+    let values = config.into_iter().filter(|(key, _)| key != "_wandb").filter_map(value).collect();
+    Some(PendingRun { run: run.get("name")?.as_str()?.to_owned(), values })
+}
+
 /// A command; what is not known here, and what is about runs that are no longer ours, is passed over.
 fn read_command(command: &Value) -> Option<Command> {
     match command.get("type").and_then(Value::as_str)? {
@@ -135,6 +175,21 @@ fn read_command(command: &Value) -> Option<Command> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_runs_that_nobody_has_begun_are_pending() {
+        let run = |state: &str| {
+            let config = json!({ "n_epochs": { "value": 2 }, "_wandb": { "value": {} } }).to_string();
+            json!({ "name": "r", "state": state, "config": config })
+        };
+        let values = vec![("n_epochs".to_owned(), json!(2))];
+        assert_eq!(read_pending(&run("pending")), Some(PendingRun { run: "r".to_owned(), values }));
+        for state in ["running", "finished", "crashed", "killed", "failed"] {
+            assert_eq!(read_pending(&run(state)), None, "{state}");
+        }
+        let unreadable = json!({ "name": "r", "state": "pending", "config": "{" });
+        assert_eq!(read_pending(&unreadable), Some(PendingRun { run: "r".to_owned(), values: Vec::new() }));
+    }
 
     #[test]
     fn commands_are_read_and_strange_ones_passed_over() {

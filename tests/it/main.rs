@@ -52,6 +52,7 @@ mod server;
 mod service;
 mod support;
 mod sweep;
+mod sweep_money;
 mod tls;
 mod together;
 mod transfer;

@@ -97,6 +97,13 @@ impl Rehearsal {
         ask(&self.server, line, body)
     }
 
+    /// What W&B answers to this document of GraphQL, as another client would ask.
+    pub fn graphql(&self, query: &str) -> Value {
+        // `api` and the key, in base64.
+        let key = "Authorization: Basic YXBpOnJlaGVhcnNhbHJlaGVhcnNhbHJlaGVhcnNhbHJlaGVhcnNhbHJlaGU=";
+        ask_with(key, &self.server, "POST /graphql", Some(&serde_json::json!({ "query": query })))
+    }
+
     /// The ledgers of the jobs of `out`, by tag.
     pub fn ledgers(&self) -> Vec<Value> {
         ledgers(&self.dir, "out")
@@ -119,7 +126,10 @@ pub fn ledgers(dir: &Dir, out: &str) -> Vec<Value> {
 }
 
 fn ask(server: &Server, line: &str, body: Option<&Value>) -> Value {
-    let key = "Authorization: Bearer ".to_owned() + KEY;
+    ask_with(&format!("Authorization: Bearer {KEY}"), server, line, body)
+}
+
+fn ask_with(key: &str, server: &Server, line: &str, body: Option<&Value>) -> Value {
     let body = body.map(Value::to_string).unwrap_or_default();
     let kind = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
     let length = body.len();

@@ -27,7 +27,8 @@ parameters:
     values: [32]
 ";
 
-fn quick() -> Script {
+/// Jobs that take no time.
+pub fn quick() -> Script {
     Script { job_seconds: 0.2, verdict_seconds: 0.0, ..Script::default() }
 }
 
@@ -41,7 +42,8 @@ fn with(method: &str, rehearsal: Rehearsal) -> Rehearsal {
     rehearsal
 }
 
-fn sweep(rehearsal: &Rehearsal, flags: &[&str]) -> Command {
+/// `sweep run sweep.yaml` over the corpus, as nobody at a terminal runs it.
+pub fn sweep(rehearsal: &Rehearsal, flags: &[&str]) -> Command {
     let fixed = ["sweep", "run", "sweep.yaml", "--data-dir=corpus", "--output-dir=out", "--no-sync"];
     let mut command = rehearsal.command(fixed.iter().chain(flags));
     command.env("NETRC", "/nonexistent").stdin(Stdio::null());
@@ -54,8 +56,13 @@ fn run(rehearsal: &Rehearsal, flags: &[&str]) -> Outcome {
 
 fn with_wandb(rehearsal: &Rehearsal, flags: &[&str]) -> Outcome {
     let mut command = sweep(rehearsal, flags);
-    command.env(env::WANDB_API_KEY, WANDB_KEY).env(env::WANDB_BASE_URL, rehearsal.server.url());
+    log_in(rehearsal, &mut command);
     Outcome::of(command)
+}
+
+/// Gives the command the key of the server's W&B, which then chooses the values.
+pub fn log_in(rehearsal: &Rehearsal, command: &mut Command) {
+    command.env(env::WANDB_API_KEY, WANDB_KEY).env(env::WANDB_BASE_URL, rehearsal.server.url());
 }
 
 /// What all four runs are estimated at together.
@@ -71,7 +78,8 @@ fn a_grid_runs_to_a_ranked_table_with_one_job_a_combination() {
     let rehearsal = scene("grid");
     let outcome = run(&rehearsal, &["--yes", "--parallel=2", "--svg=curves.svg", "--json"]).expect(0);
     let document = outcome.document("sweep", json!({
-        "sweep": "string", "metric": "string", "spent_dollars": "number",
+        "sweep": "string", "name": "null", "metric": "string", "quoted_dollars": "number",
+        "spent_dollars": "number",
         "runs": [{
             "run": "integer", "rank": "integer",
             "parameters": { "learning_rate": "number", "n_epochs": "integer", "lora_rank": "integer" },
@@ -152,6 +160,149 @@ fn a_refused_creation_stops_the_sweep_and_a_second_run_goes_on() {
     assert_eq!(rehearsal.server.jobs_created(), 4);
 }
 
+/// A sweep file with these lines before the seed's, and this method.
+fn write_sweep(rehearsal: &Rehearsal, method: &str, lines: &str) {
+    rehearsal.dir.write("sweep.yaml", format!("{lines}{}", SWEEP.replace("METHOD", method)));
+}
+
+#[test]
+fn what_a_file_says_and_is_not_carried_out_is_refused_before_anything_is_sent() {
+    let rehearsal = scene("grid");
+    let check = |text: &str, named: &str| {
+        rehearsal.dir.write("sweep.yaml", text);
+        for flags in [&["--yes", "--count=2", "--json"][..], &["--dry-run", "--count=2", "--json"]] {
+            for run in [run(&rehearsal, flags), with_wandb(&rehearsal, flags)] {
+                let run = run.expect(2);
+                assert_eq!(run.json()["error"]["code"], "sweep_file");
+                assert!(run.json()["error"]["message"].as_str().unwrap().contains(named), "{}", run.stdout);
+            }
+        }
+    };
+    let before = |line: &str| format!("{line}\n{}", SWEEP.replace("METHOD", "random"));
+    check(&before("early_terminate: {type: hyperband, min_iter: 3}"), "`early_terminate`");
+    check(&before("controller: {type: local}"), "`controller`");
+    check(&before("scheduler: {engine: wandb}"), "`scheduler`");
+    check(&before("projekt: mine"), "did you mean `project`?");
+    check(&SWEEP.replace("METHOD", "random").replace("goal: minimize", "target: 0.5"), "`metric.target`");
+    let inside = |definition: &str| SWEEP.replace("METHOD", "random").replace("values: [32]", definition);
+    check(&inside("values: [16, 32]\n    probabilities: [0.9, 0.1]"), "`probabilities`");
+    check(&inside("parameters: {a: {value: 1}}"), "nested");
+    check(&inside("distribution: q_uniform\n    min: 8\n    max: 64"), "`q_uniform`");
+    check(&inside("min: 8\n    max: 64.5"), "`parameters.lora_rank`");
+    check(&inside("value: 32\n    step: 2"), "`step`");
+    assert!(rehearsal.server.seen().is_empty());
+}
+
+#[test]
+fn project_entity_and_name_of_the_file_are_honoured_below_flags_and_variables() {
+    let place = |lines: &str, variable: Option<&str>, flags: &[&str]| {
+        let rehearsal = scene("grid");
+        write_sweep(&rehearsal, "grid", lines);
+        let mut command = sweep(&rehearsal, &[&["--yes", "--count=1", "--json"], flags].concat());
+        log_in(&rehearsal, &mut command);
+        command.envs(variable.map(|project| (env::WANDB_PROJECT, project)));
+        let run = Outcome::of(command).expect(0);
+        let made = rehearsal.server.wandb_sweeps().remove(0);
+        assert_eq!(rehearsal.server.wandb_runs()[0].project, made.project);
+        (made.project, made.config["name"].clone(), run.json()["name"].clone())
+    };
+    let file = "project: ablation\nentity: rehearsal\nname: ranks\n";
+    assert_eq!(place(file, None, &[]), ("ablation".to_owned(), json!("ranks"), json!("ranks")));
+    assert_eq!(place(file, Some("from-variable"), &[]).0, "from-variable");
+    assert_eq!(place(file, Some("from-variable"), &["--wandb-project=from-flag"]).0, "from-flag");
+    // A team that the key has no access to is refused by W&B, and never replaced by the key's own.
+    let rehearsal = scene("grid");
+    write_sweep(&rehearsal, "grid", "entity: another-team\n");
+    with_wandb(&rehearsal, &["--yes", "--count=1"]).expect(5);
+    assert_eq!((rehearsal.server.wandb_sweeps().len(), rehearsal.server.jobs_created()), (0, 0));
+}
+
+#[test]
+fn maximizing_a_loss_is_warned_about_before_consent() {
+    let rehearsal = scene("grid");
+    rehearsal.dir.write("sweep.yaml", SWEEP.replace("METHOD", "grid").replace("minimize", "maximize"));
+    for (flags, code) in [(&["--dry-run"][..], 0), (&[], 9), (&["--max-cost=0"], 9)] {
+        let run = run(&rehearsal, flags).expect(code);
+        assert!(run.stderr.contains("goal: maximize"), "{}", run.stderr);
+    }
+    assert_eq!(rehearsal.server.jobs_created(), 0);
+    let run = run(&rehearsal, &["--yes", "--json"]).expect(0).json();
+    let best = run["runs"].as_array().unwrap().iter().find(|run| run["rank"] == 1).unwrap();
+    assert!(
+        run["runs"].as_array().unwrap().iter().all(|run| run["value"].as_f64() <= best["value"].as_f64())
+    );
+}
+
+#[test]
+fn a_flag_for_a_parameter_that_the_sweep_varies_is_refused() {
+    let rehearsal = scene("grid");
+    for flag in ["--n-epochs=3", "--learning_rate=1e-4", "--lora-rank=8"] {
+        for more in ["--yes", "--dry-run"] {
+            run(&rehearsal, &[flag, more]).expect(2);
+            with_wandb(&rehearsal, &[flag, more]).expect(2);
+        }
+    }
+    assert!(rehearsal.server.seen().is_empty());
+    let plan = run(&rehearsal, &["--lora-alpha=8", "--dry-run", "--json"]).expect(0);
+    assert_eq!(plan.json()["runs"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn a_sweep_for_the_agent_may_say_what_wandb_itself_carries_out() {
+    let rehearsal = scene("random");
+    let init = || {
+        let fixed =
+            ["sweep", "init", "sweep.yaml", "--data-dir=corpus", "-o", "out", "--count=2", "--max-cost=9"];
+        rehearsal.ctxtune(fixed)
+    };
+    let lines = "early_terminate: {type: hyperband, min_iter: 3}\nproject: mine\nname: ranks\n";
+    let text = format!("{lines}{}", SWEEP.replace("METHOD", "random"));
+    rehearsal
+        .dir
+        .write("sweep.yaml", text.replace("values: [32]", "values: [16, 32]\n    probabilities: [0.9, 0.1]"));
+    let made: Value = serde_json::from_str(&init().expect(0).stdout).unwrap();
+    assert_eq!(made["early_terminate"]["min_iter"], 3);
+    assert_eq!(
+        (&made["project"], &made["name"], &made["run_cap"]),
+        (&json!("mine"), &json!("ranks"), &json!(2))
+    );
+    assert_eq!(made["parameters"]["lora_rank"]["probabilities"], json!([0.9, 0.1]));
+    for (from, to) in [
+        ("values: [32]", "parameters: {a: {value: 1}}"),
+        ("values: [32]", "values: [many]"),
+        ("lora_rank", "lora_rnk"),
+        ("program:", "programme:"),
+    ] {
+        rehearsal.dir.write("sweep.yaml", text.replace(from, to));
+        init().expect(2);
+    }
+}
+
+#[test]
+fn a_dry_run_shows_combinations_of_its_own_and_the_space_of_wandb() {
+    let rehearsal = scene("grid");
+    let own = run(&rehearsal, &["--dry-run", "--count=3"]).expect(0);
+    assert_eq!(own.stdout.lines().count(), 3);
+    let random = SWEEP.replace("METHOD", "random").replace("values: [32]", "min: 8\n    max: 64");
+    rehearsal.dir.write("sweep.yaml", random);
+    let space = with_wandb(&rehearsal, &["--dry-run", "--count=3"]).expect(0);
+    assert_eq!(space.stdout, "learning_rate\t1e-6, 5e-5\nn_epochs\t2, 3\nlora_rank\t8 to 64, integers\n");
+    assert!(space.stderr.contains("at most 3 times the dearest of 114 estimates"), "{}", space.stderr);
+    let shown = with_wandb(&rehearsal, &["--dry-run", "--count=3", "--json"]).expect(0);
+    let document = shown.document(
+        "sweep",
+        json!({
+            "method": "string", "metric": "string", "count": "integer", "estimates": "integer",
+            "space": {
+                "learning_rate": { "values": ["number"] }, "n_epochs": { "values": ["integer"] },
+                "lora_rank": { "min": "integer", "max": "integer" },
+            },
+        }),
+    );
+    assert_eq!((&document["count"], &document["estimates"]), (&json!(3), &json!(114)));
+    assert!(rehearsal.server.seen().is_empty());
+}
+
 /// Every run's rows, by kind and step.
 fn rows(run: &ctxtune::rehearsal::WandbRun) -> Vec<(&'static str, u64)> {
     let kinds = ["train/loss", "eval/loss"];
@@ -183,6 +334,7 @@ fn wandb_suggests_values_and_every_row_arrives_once() {
             assert!(run.summary["val/loss"].is_f64(), "{method}: {}", run.summary);
         }
         assert!(rehearsal.server.violations().is_empty(), "{:?}", rehearsal.server.violations());
+        assert!(runs.iter().all(|run| run.project == sweeps[0].project));
         // Without W&B the same sweep would be other jobs.
         if method != "bayes" {
             run(&rehearsal, &["--yes", "--count=4"]).expect(2);
@@ -217,7 +369,7 @@ fn killed_anywhere_a_sweep_goes_on_without_a_second_job() {
             let mut command = sweep(&rehearsal, &["--yes"]);
             command.env(env::CTXTUNE_GRACE_SECONDS, "0.05");
             if wandb {
-                command.env(env::WANDB_API_KEY, WANDB_KEY).env(env::WANDB_BASE_URL, rehearsal.server.url());
+                log_in(&rehearsal, &mut command);
             }
             command
         };

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::cli::args::remote::dollars;
 use crate::cli::args::{CorpusArgs, RemoteArgs, SpendingArgs, Voice, WandbArgs};
 use crate::config::TuneChoices;
 
@@ -115,7 +116,7 @@ pub struct SweepInitArgs {
     #[arg(long, value_name = "N", required = true)]
     pub count: u64,
     /// What the whole sweep may cost, by estimate: an agent's runs have nobody to ask
-    #[arg(long, value_name = "USD", required = true)]
+    #[arg(long, value_name = "USD", required = true, value_parser = dollars)]
     pub max_cost: f64,
     /// How much to say.
     #[command(flatten)]

@@ -1,0 +1,292 @@
+//! What a sweep may cost, and a yes to the whole of it.
+//!
+//! Every distinct estimate is asked for once. Where this program chooses the values the sweep costs what its
+//! runs are estimated at together; where W&B does, it costs the dearest of all that could be chosen, for
+//! every run. A space with more estimates than are asked for has no known price.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use crate::cli::consent::{Spending, ask};
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::report::{Terminal, counted, printable};
+use crate::cli::service::Service;
+use crate::cli::submit::{estimate, extent};
+use crate::cli::sweep_make::Combination;
+use crate::cli::sweep_run::Runs;
+use crate::together::jobs::{Availability, Estimate};
+use crate::tune::book::{Book, ROUNDING};
+use crate::tune::parameters::PRICED;
+use crate::tune::price::Price;
+use crate::tune::sweep::Sweep;
+
+/// The most estimates that are asked for.
+pub const MOST_ESTIMATES: usize = 200;
+
+/// So many estimates take a while, and that is said.
+const MANY_ESTIMATES: usize = 10;
+
+/// Estimates by their body, each asked for once.
+#[derive(Default)]
+pub struct Estimates {
+    known: Mutex<BTreeMap<String, Estimate>>,
+}
+
+impl Estimates {
+    /// The price of this combination over the data of `runs`.
+    ///
+    /// # Errors
+    /// When the service would not let it proceed, or a signal comes.
+    pub fn price(&self, service: &Service, runs: &Runs, of: &Combination) -> Result<Price, Failure> {
+        let body = of.settled.estimate_body(runs.files());
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known().get(&body.to_string()).cloned();
+        let estimate = match found {
+            Some(found) => Ok(found),
+            None => estimate(service, &body)?,
+        };
+        let price = match estimate {
+            Ok(estimate) => {
+                // Why there is no estimate may pass.
+                if estimate.availability == Availability::Available {
+                    known().insert(body.to_string(), estimate.clone());
+                }
+                Price::of(&estimate, &of.settled, extent(&runs.manifest, &of.settled, &of.limits))
+            }
+            Err(reason) => Price::unknown(reason),
+        };
+        // What the service forbids is forbidden before the first job, too.
+        price.check(None)?;
+        Ok(price)
+    }
+}
+
+/// What the runs cost that W&B has not chosen yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Space {
+    /// How many different estimates it has.
+    pub estimates: usize,
+    /// The lowest of them, in dollars.
+    pub cheapest: f64,
+    /// The highest of them, in dollars.
+    pub dearest: f64,
+}
+
+/// What a sweep may cost.
+pub struct Quote {
+    /// What was spent, and what is still to start: in dollars, where that is known.
+    pub total: Option<f64>,
+    /// Why it is not known.
+    pub reason: Option<String>,
+    /// What W&B could choose, where it does.
+    pub space: Option<Space>,
+    /// Runs that have no job yet.
+    pub to_start: usize,
+}
+
+impl Quote {
+    /// What the runs of `book` cost, and `more` runs that W&B will choose out of `space`.
+    pub fn of(book: &Book, more: usize, space: Option<Result<Space, String>>) -> Quote {
+        let open = book.trials.iter().filter(|trial| trial.job.is_none() && !trial.has_ended());
+        let free: Vec<Option<f64>> =
+            open.clone().filter(|trial| trial.is_free()).map(|trial| trial.estimate).collect();
+        let (space, reason) = match space {
+            Some(Ok(space)) => (Some(space), None),
+            Some(Err(reason)) => (None, Some(reason).filter(|_| more > 0)),
+            None => (None, None),
+        };
+        let to_choose = space.as_ref().map_or(0.0, |space| space.dearest * more as f64);
+        let is_known = book.is_spent_known() && free.iter().all(Option::is_some) && reason.is_none();
+        let total = book.spent() + free.iter().flatten().sum::<f64>() + to_choose;
+        let reason = (!is_known)
+            .then(|| reason.unwrap_or_else(|| "the service does not estimate every run".to_owned()));
+        Quote { total: is_known.then_some(total), reason, space, to_start: open.count() + more }
+    }
+}
+
+/// Asks for the estimates of the runs of `book` that lack one and can still be billed.
+///
+/// # Errors
+/// When the service would not let one proceed, or a signal comes.
+pub fn price_book(
+    service: &Service,
+    runs: &Runs,
+    book: &mut Book,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    let has_val = runs.manifest.val.is_some();
+    let mut made = Vec::new();
+    for (index, trial) in book.trials.iter().enumerate() {
+        if !trial.has_ended() && (trial.job.is_none() || trial.estimate.is_none()) {
+            made.push((index, runs.maker.make(service, &trial.values, has_val)?));
+        }
+    }
+    let count = announce(made.iter().map(|(_, of)| of), runs, terminal);
+    for (index, of) in made {
+        let dollars = match count {
+            0..=MOST_ESTIMATES => runs.estimates.price(service, runs, &of)?.dollars,
+            _ => None,
+        };
+        book.trials[index].estimate = dollars;
+    }
+    Ok(())
+}
+
+/// What W&B could choose, priced; or why that is not known.
+///
+/// # Errors
+/// When the service would not let one of the combinations proceed, or a signal comes.
+pub fn price_space(
+    service: &Service,
+    runs: &Runs,
+    sweep: &Sweep,
+    terminal: &Terminal,
+) -> Result<Result<Space, String>, Failure> {
+    let too_many =
+        || Ok(Err(format!("what W&B could choose has more than {MOST_ESTIMATES} different estimates")));
+    let Some(combinations) = sweep.combinations_of(&PRICED) else { return too_many() };
+    let has_val = runs.manifest.val.is_some();
+    let made: Vec<Combination> = combinations
+        .iter()
+        .map(|values| runs.maker.make(service, values, has_val))
+        .collect::<Result<_, _>>()?;
+    let estimates = announce(made.iter(), runs, terminal);
+    if estimates > MOST_ESTIMATES {
+        return too_many();
+    }
+    let (mut cheapest, mut dearest) = (f64::INFINITY, 0.0_f64);
+    for of in &made {
+        let price = runs.estimates.price(service, runs, of)?;
+        let Some(dollars) = price.dollars else {
+            return Ok(Err(price.reason.unwrap_or_default()));
+        };
+        cheapest = cheapest.min(dollars);
+        dearest = dearest.max(dollars);
+    }
+    Ok(Ok(Space { estimates, cheapest, dearest }))
+}
+
+/// How many different estimates these are; many are announced.
+fn announce<'c>(made: impl Iterator<Item = &'c Combination>, runs: &Runs, terminal: &Terminal) -> usize {
+    let bodies: std::collections::BTreeSet<String> =
+        made.map(|of| of.settled.estimate_body(runs.files()).to_string()).collect();
+    if (MANY_ESTIMATES..=MOST_ESTIMATES).contains(&bodies.len()) {
+        terminal.say(&format!("asking for {} estimates", bodies.len()));
+    }
+    bodies.len()
+}
+
+/// Shows the quote, and gets a yes to it.
+///
+/// # Errors
+/// When it is above the cap or not known under one, the answer is no, or a signal comes.
+pub fn agree(
+    (runs, book, quote): (&Runs, &Book, &Quote),
+    spending: Spending,
+    service: &Service,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    let started = book.trials.iter().filter(|trial| trial.job.is_some()).count();
+    let count = counted((started + quote.to_start) as u64, "run");
+    let name = runs.name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+    let sweep = format!("{name}{count}, {} of them still to start", quote.to_start);
+    terminal.label("sweep", &printable(&sweep));
+    let spent = format!("${:.2} of it spent or running", book.spent());
+    let price = match (quote.total, &quote.reason) {
+        (Some(total), _) => format!("about ${total:.2} for the whole sweep, {spent}"),
+        (None, reason) => format!("not known: {}", reason.clone().unwrap_or_default()),
+    };
+    terminal.label("price", &printable(&price));
+    if let Some(space) = &quote.space {
+        terminal.say(&format!(
+            "          W&B chooses the values: every run is counted at the dearest of {}, ${:.2} to ${:.2}",
+            counted(space.estimates as u64, "estimate"),
+            space.cheapest,
+            space.dearest
+        ));
+    }
+    if quote.to_start == 0 {
+        return Ok(());
+    }
+    match (spending, quote.total) {
+        (Spending::Agreed { max_cost: Some(cap) }, Some(total)) if total > cap + ROUNDING => {
+            let message = format!("the sweep is estimated at ${total:.2}, and --max-cost is ${cap:.2}");
+            let hint =
+                "raise --max-cost, or try less: --count N, fewer values, fewer epochs; nothing was started";
+            Err(Failure::new(Exit::Unspent, "over_max_cost", message, hint))
+        }
+        (Spending::Agreed { max_cost: Some(_) }, None) => {
+            let reason = quote.reason.clone().unwrap_or_default();
+            let message =
+                format!("the price of the sweep is not known, which no --max-cost allows: {reason}");
+            let hint = "start it without a cap by --yes, or vary fewer values; nothing was started";
+            Err(Failure::new(Exit::Unspent, "no_estimate", message, hint))
+        }
+        (Spending::Asked, total) => {
+            let question = match total {
+                Some(total) => format!("Start this sweep for about ${total:.2}?"),
+                None => "Start this sweep, at a price that is not known?".to_owned(),
+            };
+            match ask(&question, &service.signals, terminal) {
+                Ok(true) => Ok(()),
+                Ok(false) => {
+                    let message = "the sweep was not started: the answer was no";
+                    let hint = "run it again to be asked again";
+                    Err(Failure::new(Exit::Unspent, "declined", message, hint))
+                }
+                Err(stopped) => Err(service.explain(stopped)),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::together::job::JobId;
+    use crate::tune::book::Trial;
+
+    fn trial(status: Option<&str>, job: Option<&str>, estimate: Option<f64>) -> Trial {
+        let values = vec![("n_epochs".to_owned(), json!(1))];
+        Trial {
+            status: status.map(str::to_owned),
+            job: job.and_then(JobId::new),
+            estimate,
+            ..Trial::new(values)
+        }
+    }
+
+    #[test]
+    fn a_quote_counts_every_run_once() {
+        let mut book = Book::new("a".to_owned(), Vec::new());
+        book.trials = vec![
+            trial(Some("running"), Some("ft-1"), Some(4.0)),
+            trial(Some(Trial::INTENDED), None, Some(2.0)),
+            trial(None, None, Some(1.0)),
+        ];
+        let space = Space { estimates: 2, cheapest: 3.0, dearest: 10.0 };
+        let quote = Quote::of(&book, 3, Some(Ok(space)));
+        assert_eq!((quote.total, quote.to_start), (Some(37.0), 5));
+        let quote = Quote::of(&book, 0, None);
+        assert_eq!((quote.total, quote.to_start), (Some(7.0), 2));
+    }
+
+    #[test]
+    fn a_quote_is_not_known_where_one_run_is_not() {
+        let mut book = Book::new("a".to_owned(), Vec::new());
+        assert_eq!(Quote::of(&book, 1, Some(Err("endless".to_owned()))).reason.as_deref(), Some("endless"));
+        assert_eq!(Quote::of(&book, 0, Some(Err("endless".to_owned()))).total, Some(0.0), "nothing is left");
+        for unknown in [
+            trial(None, None, None),
+            trial(Some(Trial::INTENDED), None, None),
+            trial(Some("running"), Some("ft-1"), None),
+        ] {
+            book.trials = vec![trial(None, None, Some(1.0)), unknown];
+            let quote = Quote::of(&book, 0, None);
+            assert!(quote.total.is_none() && quote.reason.is_some());
+        }
+    }
+}
