@@ -3,9 +3,11 @@
 //! An assistant message is JSON inside a JSON string. Writing both levels in one pass
 //! is what makes the converter fast, so the escapes of both are here, side by side.
 //! The forms are those of Python's `json.dumps`, since that is what published corpora
-//! were written with. Nothing here reads JSON.
+//! were written with. Of JSON, only an escape is read here.
 
 use serde::{Serialize, Serializer};
+
+use crate::mask::{BLOCK, not_plain, not_plain_ascii};
 
 /// Which characters the inner text may hold as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,46 +18,33 @@ pub enum Charset {
     Ascii,
 }
 
-const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
-const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
-
 /// The number of bytes at the start of `bytes` that need no escape.
 #[inline]
 fn clean_prefix(bytes: &[u8], charset: Charset) -> usize {
+    let to_escape = match charset {
+        Charset::Utf8 => not_plain,
+        Charset::Ascii => not_plain_ascii,
+    };
     let mut rest = bytes;
-    while let Some((chunk, behind)) = rest.split_first_chunk::<8>() {
-        match first_to_escape(*chunk, charset) {
-            8 => rest = behind,
-            found => return bytes.len() - rest.len() + found,
+    while let Some((block, behind)) = rest.split_first_chunk() {
+        match to_escape(block) {
+            0 => rest = behind,
+            found => return bytes.len() - rest.len() + found.trailing_zeros() as usize,
         }
     }
     if rest.is_empty() {
         return bytes.len();
     }
-    match bytes.last_chunk::<8>() {
+    let first = |block: &[u8; BLOCK]| (to_escape(block) | 1 << BLOCK).trailing_zeros() as usize;
+    match bytes.last_chunk() {
         // The bytes before `rest` are known to be clean: looking at some again is cheaper than a copy.
-        Some(chunk) => bytes.len() - 8 + first_to_escape(*chunk, charset),
+        Some(block) => bytes.len() - BLOCK + first(block),
         None => {
-            let mut padded = [b' '; 8];
+            let mut padded = [b' '; BLOCK];
             padded[..rest.len()].copy_from_slice(rest);
-            first_to_escape(padded, charset).min(rest.len())
+            first(&padded).min(rest.len())
         }
     }
-}
-
-/// The place of the first byte that needs an escape, or 8.
-#[inline]
-fn first_to_escape(chunk: [u8; 8], charset: Charset) -> usize {
-    let word = u64::from_le_bytes(chunk);
-    // Bit 7 of a difference flags a byte below the limit; exact up to and including the lowest flag.
-    // Flipping bit 1 puts the quote (0x22) at 0x20, right behind the control characters: one test for both.
-    let mut found = (word ^ (ONES * 2)).wrapping_sub(ONES * 0x21) | (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
-    match charset {
-        Charset::Utf8 => found &= !word,
-        Charset::Ascii => found |= word | (word ^ (ONES * 0x7f)).wrapping_sub(ONES),
-    }
-    // 64 zeros, hence 8, where nothing was found.
-    (found & HIGHS).trailing_zeros() as usize / 8
 }
 
 /// The letter of the two-character escape of a control character, if JSON has one.
@@ -83,12 +72,6 @@ fn push_hex(out: &mut Vec<u8>, unit: u16) {
 #[inline]
 pub fn plain_prefix(bytes: &[u8]) -> usize {
     clean_prefix(bytes, Charset::Utf8)
-}
-
-/// The same of eight bytes.
-#[inline]
-pub fn plain_bytes(chunk: [u8; 8]) -> usize {
-    first_to_escape(chunk, Charset::Utf8)
 }
 
 /// Appends `text` as the inside of a JSON string, UTF-8 as it is.
@@ -121,36 +104,93 @@ pub fn escape_twice(out: &mut Vec<u8>, text: &str, charset: Charset) {
         // An escape is due at an ASCII byte or, in `Ascii`, at the first byte of a character:
         // continuation bytes are never reached, since whole characters are consumed.
         let Some(character) = rest[clean..].chars().next() else { return };
-        out.extend_from_slice(br"\\");
-        match character {
-            '"' | '\\' => out.extend_from_slice(&[b'\\', character as u8]),
-            '\0'..='\u{1f}' => match short_escape(character as u8) {
-                Some(letter) => out.push(letter),
-                None => push_hex(out, character as u16),
-            },
-            _ => push_units(out, character),
-        }
+        push_twice(out, character, charset);
         rest = &rest[clean + character.len_utf8()..];
     }
 }
 
-/// Appends the inside of a JSON string, all its escapes the two-character ones that [`escape_twice`]
-/// writes, as the inside of a JSON string that itself stands inside a JSON string.
+/// Appends the inside of a JSON string, as its reader checked it, as the inside of a JSON string that
+/// itself stands inside a JSON string: the same as [`escape_twice`] of the text it stands for.
 pub fn escape_raw(out: &mut Vec<u8>, raw: &str, charset: Charset) {
     let mut rest = raw;
     loop {
         let clean = clean_prefix(rest.as_bytes(), charset);
         out.extend_from_slice(&rest.as_bytes()[..clean]);
-        let Some(character) = rest[clean..].chars().next() else { return };
-        match character {
-            '"' | '\\' => out.extend_from_slice(&[b'\\', character as u8]),
-            _ => {
-                out.extend_from_slice(br"\\");
-                push_units(out, character);
+        rest = &rest[clean..];
+        let Some(first) = rest.chars().next() else { return };
+        let (character, length) = match first {
+            '\\' => read_escape(rest.as_bytes()).expect("the reader of the string checked its escapes"),
+            _ => (first, first.len_utf8()),
+        };
+        push_twice(out, character, charset);
+        rest = &rest[length..];
+    }
+}
+
+/// Appends `character` to the inside of a string inside a string, with an escape where it needs one.
+fn push_twice(out: &mut Vec<u8>, character: char, charset: Charset) {
+    match character {
+        '"' | '\\' => out.extend_from_slice(&[b'\\', b'\\', b'\\', character as u8]),
+        '\0'..='\u{1f}' => {
+            out.extend_from_slice(br"\\");
+            match short_escape(character as u8) {
+                Some(letter) => out.push(letter),
+                None => push_hex(out, character as u16),
             }
         }
-        rest = &rest[clean + character.len_utf8()..];
+        '\u{7f}'.. if charset == Charset::Ascii => {
+            out.extend_from_slice(br"\\");
+            push_units(out, character);
+        }
+        _ => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
     }
+}
+
+/// The value of each hexadecimal digit; more than 15 for what is none.
+const HEX: [u8; 256] = {
+    let mut table = [u8::MAX; 256];
+    let mut value = 0;
+    while value < 16 {
+        table[b"0123456789abcdef"[value] as usize] = value as u8;
+        table[b"0123456789ABCDEF"[value] as usize] = value as u8;
+        value += 1;
+    }
+    table
+};
+
+/// The character of the escape at the start of `bytes`, and how many bytes the escape has. `None` for what
+/// JSON does not know as an escape, and for half a surrogate pair.
+#[inline]
+pub fn read_escape(bytes: &[u8]) -> Option<(char, usize)> {
+    let character = match *bytes.get(1)? {
+        letter @ (b'"' | b'\\' | b'/') => char::from(letter),
+        b'n' => '\n',
+        b't' => '\t',
+        b'r' => '\r',
+        b'b' => '\u{8}',
+        b'f' => '\u{c}',
+        b'u' => return read_unicode_escape(bytes),
+        _ => return None,
+    };
+    Some((character, 2))
+}
+
+/// The same of `\uXXXX`, or of a pair of them.
+fn read_unicode_escape(bytes: &[u8]) -> Option<(char, usize)> {
+    let first = utf16_unit(bytes)?;
+    if first & 0xfc00 != 0xd800 {
+        return Some((char::from_u32(first)?, 6));
+    }
+    let second = utf16_unit(&bytes[6..]).filter(|second| second & 0xfc00 == 0xdc00)?;
+    Some((char::from_u32(0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00))?, 12))
+}
+
+/// The number in the `\uXXXX` at the start of `bytes`.
+#[inline]
+pub fn utf16_unit(bytes: &[u8]) -> Option<u32> {
+    let [b'\\', b'u', a, b, c, d, ..] = *bytes else { return None };
+    let [a, b, c, d] = [a, b, c, d].map(|digit| u32::from(HEX[usize::from(digit)]));
+    (a | b | c | d < 16).then_some(a << 12 | b << 8 | c << 4 | d)
 }
 
 /// Appends a character without the backslashes before its first `u`, inside two strings.
@@ -172,16 +212,29 @@ pub struct KeyText<'a>(pub &'a [u8]);
 impl KeyText<'_> {
     /// The key as a JSON string with its quotes.
     pub fn to_json(self) -> String {
-        let mut json = vec![b'"'];
-        for chunk in self.0.utf8_chunks() {
-            escape_once(&mut json, chunk.valid());
-            for &byte in chunk.invalid() {
-                json.push(b'\\');
-                push_hex(&mut json, 0xdc00 | u16::from(byte));
-            }
+        let mut json = Vec::with_capacity(self.0.len() + 2);
+        self.write_json(&mut json);
+        String::from_utf8(json).expect("UTF-8 chunks and ASCII escapes")
+    }
+
+    /// Appends the key as a JSON string with its quotes.
+    pub fn write_json(self, json: &mut Vec<u8>) {
+        json.push(b'"');
+        match std::str::from_utf8(self.0) {
+            Ok(text) => escape_once(json, text),
+            Err(_) => self.write_chunks(json),
         }
         json.push(b'"');
-        String::from_utf8(json).expect("UTF-8 chunks and ASCII escapes")
+    }
+
+    fn write_chunks(self, json: &mut Vec<u8>) {
+        for chunk in self.0.utf8_chunks() {
+            escape_once(json, chunk.valid());
+            for &byte in chunk.invalid() {
+                json.push(b'\\');
+                push_hex(json, 0xdc00 | u16::from(byte));
+            }
+        }
     }
 }
 
@@ -218,6 +271,30 @@ mod tests {
         assert_eq!(twice("é\u{7f}😀~", Charset::Ascii), "\\\\u00e9\\\\u007f\\\\ud83d\\\\ude00~");
     }
 
+    fn raw(inside: &str, charset: Charset) -> String {
+        let mut out = Vec::new();
+        escape_raw(&mut out, inside, charset);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn only_escapes_of_json_are_read() {
+        let check = |bytes: &str, expected| assert_eq!(read_escape(bytes.as_bytes()), expected, "{bytes}");
+        for (letter, character) in
+            r#""\/"#.chars().zip(r#""\/"#.chars()).chain("bfnrt".chars().zip("\u{8}\u{c}\n\r\t".chars()))
+        {
+            check(&format!("\\{letter}u0041"), Some((character, 2)));
+        }
+        check(r"\u00E9x", Some(('é', 6)));
+        check(r"\u00e9", Some(('é', 6)));
+        check(r"\ud83d\uDE00", Some(('😀', 12)));
+        for other in
+            [r"\", r"\x", r"\u00e", r"\u00eg", r"\ud83d", r"\ud83d\u0041", r"\ud83d\ud83d", r"\ude00", r"\'"]
+        {
+            check(other, None);
+        }
+    }
+
     #[test]
     fn every_byte_is_found_at_every_place() {
         for charset in [Charset::Utf8, Charset::Ascii] {
@@ -240,7 +317,32 @@ mod tests {
         assert_eq!(serde_json::to_string(&KeyText(b"\xff")).unwrap(), "\"\\udcff\"");
     }
 
+    /// Every unit of UTF-16 but for surrogates, each in both cases of its digits; some pairs; every short
+    /// escape; and what needs none.
+    fn piece_of_a_string() -> impl Strategy<Value = String> {
+        let unit = prop_oneof![0u16..0x200, 0u16..0xd800, 0xe000u16..];
+        prop_oneof![
+            unit.clone().prop_map(|unit| format!("\\u{unit:04x}")),
+            unit.prop_map(|unit| format!("\\u{unit:04X}")),
+            (0xd800u16..0xdc00, 0xdc00u16..0xe000)
+                .prop_map(|(high, low)| format!("\\u{high:04x}\\u{low:04X}")),
+            prop::sample::select(&br#""\/bfnrt"#[..]).prop_map(|letter| format!("\\{}", char::from(letter))),
+            "[ !#-\\[\\]-~é😀\u{7f}]{0,20}",
+        ]
+    }
+
     proptest! {
+        #[test]
+        fn a_raw_string_is_escaped_as_the_text_it_stands_for(
+            pieces in proptest::collection::vec(piece_of_a_string(), 0..12)
+        ) {
+            let inside = pieces.concat();
+            let text: String = serde_json::from_str(&format!("\"{inside}\"")).unwrap();
+            for charset in [Charset::Utf8, Charset::Ascii] {
+                prop_assert_eq!(raw(&inside, charset), twice(&text, charset));
+            }
+        }
+
         #[test]
         fn an_escaped_text_reads_back_as_itself(text in "\\PC*|(?s).*") {
             let read = |json: &str| serde_json::from_str::<String>(&format!("\"{json}\"")).unwrap();
@@ -248,11 +350,7 @@ mod tests {
             for charset in [Charset::Utf8, Charset::Ascii] {
                 let inner = read(&twice(&text, charset));
                 prop_assert_eq!(&read(&inner), &text);
-                let mut out = Vec::new();
-                if !text.bytes().any(|byte| byte < b' ' && short_escape(byte).is_none()) {
-                    escape_raw(&mut out, &once(&text), charset);
-                    prop_assert_eq!(out, twice(&text, charset).into_bytes());
-                }
+                prop_assert_eq!(raw(&once(&text), charset), twice(&text, charset));
                 if charset == Charset::Ascii {
                     prop_assert!(inner.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
                 }

@@ -33,6 +33,7 @@ pub mod http;
 pub mod json;
 pub mod lock;
 pub mod manifest;
+mod mask;
 pub mod prepare;
 pub mod python_json;
 pub mod rehearsal;

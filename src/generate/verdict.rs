@@ -228,7 +228,7 @@ fn number(timestep: Timestep<'_>) -> Option<i128> {
         Timestep::Number(number) => Some(number),
         // The place in the list stands for what is not given.
         Timestep::Place(place) => i128::try_from(place).ok(),
-        Timestep::Text(text) => text.as_written().trim().parse().ok(),
+        Timestep::Text(text) => text.to_real().trim().parse().ok(),
     }
 }
 
@@ -236,7 +236,7 @@ fn shown(timestep: Timestep<'_>) -> String {
     match timestep {
         Timestep::Number(number) => number.to_string(),
         Timestep::Place(place) => place.to_string(),
-        Timestep::Text(text) => text.as_written().to_owned(),
+        Timestep::Text(text) => text.to_real().into_owned(),
     }
 }
 

@@ -7,6 +7,10 @@
 use std::borrow::Cow;
 use std::ptr;
 
+use memchr::memchr;
+
+use crate::json::read_escape;
+
 /// What each agent observes and does at each timestep.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Context<'a> {
@@ -26,20 +30,14 @@ pub struct Context<'a> {
 pub enum Text<'a> {
     /// The text; nothing in it needs an escape in JSON.
     Plain(&'a str),
-    /// The inside of the JSON string as it was written, its escapes all of the two-character kind that
-    /// Python writes. The line needs just that: to unescape it would only mean to escape it again.
+    /// The inside of the JSON string as it was written, every escape in it checked. The line needs nearly
+    /// that: to unescape it would only mean to escape it again.
     Raw(&'a str),
     /// The text; whether it needs escapes is not known.
     Real(&'a str),
 }
 
 impl<'a> Text<'a> {
-    /// The text, or the inside of its JSON string: enough to look for what has no escape.
-    pub fn as_written(self) -> &'a str {
-        let (Text::Plain(text) | Text::Raw(text) | Text::Real(text)) = self;
-        text
-    }
-
     /// The text without the escapes of a JSON string.
     pub fn to_real(self) -> Cow<'a, str> {
         match self {
@@ -49,24 +47,18 @@ impl<'a> Text<'a> {
     }
 }
 
-/// `raw` without its escapes, all of the two-character kind.
+/// `raw` without its escapes.
 fn unescaped(raw: &str) -> String {
     let mut text = String::with_capacity(raw.len());
-    let mut characters = raw.chars();
-    while let Some(character) = characters.next() {
-        text.push(match character {
-            '\\' => match characters.next() {
-                Some('n') => '\n',
-                Some('r') => '\r',
-                Some('t') => '\t',
-                Some('b') => '\u{8}',
-                Some('f') => '\u{c}',
-                Some(escaped) => escaped,
-                None => '\\',
-            },
-            character => character,
-        });
+    let mut rest = raw;
+    while let Some(backslash) = memchr(b'\\', rest.as_bytes()) {
+        let (before, escape) = rest.split_at(backslash);
+        let (character, length) = read_escape(escape.as_bytes()).expect("the reader checked the escapes");
+        text.push_str(before);
+        text.push(character);
+        rest = &escape[length..];
     }
+    text.push_str(rest);
     text
 }
 
@@ -129,18 +121,17 @@ impl<'a> Context<'a> {
         &self.pairs[step.actions.0..step.actions.1]
     }
 
-    /// Every text of the context as it was written: agents, timesteps, states, observations, actions.
-    pub fn texts(&self) -> impl Iterator<Item = &'a str> + '_ {
+    /// Every text of the context: agents, timesteps, states, observations, actions.
+    pub fn texts(&self) -> impl Iterator<Item = Cow<'a, str>> + '_ {
         let timestep = |step: &Step<'a>| match step.timestep {
-            Timestep::Text(text) => Some(text.as_written()),
+            Timestep::Text(text) => Some(text.to_real()),
             Timestep::Number(_) | Timestep::Place(_) => None,
         };
-        let names = self.agents_names.iter().copied();
-        let steps = self
-            .steps
-            .iter()
-            .flat_map(move |step| timestep(step).into_iter().chain([step.state.as_written()]));
-        names.chain(steps).chain(self.pairs.iter().flat_map(|&(agent, text)| [agent, text.as_written()]))
+        let names = self.agents_names.iter().map(|name| Cow::Borrowed(*name));
+        let steps =
+            self.steps.iter().flat_map(move |step| timestep(step).into_iter().chain([step.state.to_real()]));
+        let pairs = self.pairs.iter().flat_map(|&(agent, text)| [Cow::Borrowed(agent), text.to_real()]);
+        names.chain(steps).chain(pairs)
     }
 
     /// Whether some agent of `agents_names` is missing from a step.
@@ -174,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_raw_text_reads_as_it_was_meant() {
-        assert_eq!(Text::Raw(r#"a\"b\\n\n\té"#).to_real(), "a\"b\\n\n\té");
+        assert_eq!(Text::Raw(r#"a\"b\\n\n\té\/\u00e9\ud83d\ude00"#).to_real(), "a\"b\\n\n\té/é😀");
         assert_eq!(Text::Plain("a").to_real(), "a");
     }
 }

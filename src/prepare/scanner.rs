@@ -3,7 +3,8 @@
 //! Unused values are only checked and stepped over, what Python adds to JSON included; strings are borrowed where they can be. It knows
 //! JSON and how a corpus repeats itself, but not what a record is: that is `scan`.
 
-use crate::json::{plain_bytes, plain_prefix};
+use crate::json::plain_prefix;
+use crate::mask::{BLOCK, not_plain};
 use crate::prepare::record::Text;
 
 /// Deeper values are left to the general path.
@@ -306,18 +307,18 @@ impl<'a> Scanner<'a> {
         let bytes = self.text.as_bytes();
         let mut rest = &bytes[self.position..];
         loop {
-            let stop = match rest.split_first_chunk::<8>() {
+            let stop = match rest.split_first_chunk::<BLOCK>() {
                 // The published corpus repeats the manual at the end of another unused string.
-                Some((chunk, _)) if *chunk == self.manual_head && self.is_manual(rest) => {
+                Some((block, _)) if block.starts_with(&self.manual_head) && self.is_manual(rest) => {
                     rest = &rest[self.manual.len()..];
                     break;
                 }
-                Some((chunk, behind)) => match plain_bytes(*chunk) {
-                    8 => {
+                Some((block, behind)) => match not_plain(block) {
+                    0 => {
                         rest = behind;
                         continue;
                     }
-                    stop => stop,
+                    marks => marks.trailing_zeros() as usize,
                 },
                 None => plain_prefix(rest),
             };

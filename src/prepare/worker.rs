@@ -3,6 +3,8 @@
 //! Decides between the three fates of a record (accepted, skipped, rejected) and tells
 //! them from the one fate of a run: a file that cannot be read ends it. It writes no file.
 
+use std::borrow::Cow;
+
 use memchr::memchr2_iter;
 
 use crate::prepare::convert::{LineWriter, ParseFailure, Parser};
@@ -183,7 +185,8 @@ fn marks(record: &Record<'_>, line: &[u8], key: &mut Vec<u8>) -> Marks {
     write_agents_key(&record.context.agents_names, key);
     // What does not occur in the line does not occur in the record.
     let (may_have_token, may_have_bracket_tag) = suspicions(line);
-    let mut texts = record.context.texts().chain([record.story, record.question, record.answer]);
+    let others = [record.story, record.question, record.answer].map(Cow::Borrowed);
+    let mut texts = record.context.texts().chain(others);
     Marks {
         story: fingerprint(record.story.as_bytes()),
         agents: fingerprint(key),
@@ -193,7 +196,7 @@ fn marks(record: &Record<'_>, line: &[u8], key: &mut Vec<u8>) -> Marks {
         misses_an_agent: record.context.misses_an_agent(),
         names_a_stranger: record.context.names_a_stranger(),
         mixes_tags: may_have_bracket_tag && mixes_tags(record),
-        has_special_token: may_have_token && texts.any(|text| special_token::find(text).is_some()),
+        has_special_token: may_have_token && texts.any(|text| special_token::find(&text).is_some()),
     }
 }
 

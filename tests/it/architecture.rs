@@ -153,9 +153,10 @@ fn may_know(part: &str) -> &'static [&'static str] {
         "rehearsal" => &["clock"],
         "check" => &["manifest", "python_json", "special_token"],
         "score" => &["answer_file", "manifest", "prepare"],
-        "prepare" => &["answer_file", "lock", "manifest", "json", "python_json", "special_token"],
+        "prepare" => &["answer_file", "lock", "manifest", "json", "mask", "python_json", "special_token"],
         "manifest" => &["json"],
-        "answer_file" | "json" | "env" | "python_json" | "special_token" | "clock" | "lock" => &[],
+        "json" => &["mask"],
+        "answer_file" | "env" | "mask" | "python_json" | "special_token" | "clock" | "lock" => &[],
         _ => {
             panic!("`{part}` is a new part of the crate: say here, and in ARCHITECTURE.md, what it may know")
         }
