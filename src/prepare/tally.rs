@@ -4,18 +4,30 @@
 //! the order of `keys.tsv`. Twenty bytes a record without groups, forty-four with them;
 //! never a text.
 
+use sha2::{Digest, Sha256};
+
 use crate::manifest::{Counts, IsCorrect, Leakage, Warnings};
-use crate::prepare::leakage::{Fingerprint, count_shared};
+use crate::prepare::leakage::{Mark, count_shared};
 use crate::prepare::split::Rank;
 use crate::prepare::worker::Marks;
+
+/// Eight bytes that stand for a record's bytes as they were read.
+pub type ContentDigest = u64;
+
+/// The first eight bytes of the SHA-256 of `bytes`. It notices a file that changes between two passes, and
+/// so must not be easy to forge, as a mark may be.
+pub fn content_digest(bytes: &[u8]) -> ContentDigest {
+    let digest = Sha256::digest(bytes);
+    u64::from_be_bytes(digest[..8].try_into().expect("a SHA-256 has 32 bytes"))
+}
 
 /// The records' marks by position in rank order.
 #[derive(Debug)]
 pub struct Tally {
     is_accepted: Vec<bool>,
-    stories: Vec<Fingerprint>,
-    agents: Vec<Fingerprint>,
-    contents: Vec<Fingerprint>,
+    stories: Vec<Mark>,
+    agents: Vec<Mark>,
+    contents: Vec<ContentDigest>,
     groups: Vec<Rank>,
     /// Accepted records so far.
     pub accepted: u64,
@@ -71,7 +83,7 @@ impl Tally {
     }
 
     /// Whether the record at `position` was accepted with these bytes; only where groups are remembered.
-    pub fn is_same(&self, position: u32, content: Fingerprint) -> bool {
+    pub fn is_same(&self, position: u32, content: ContentDigest) -> bool {
         self.is_accepted[position as usize] && self.contents[position as usize] == content
     }
 
@@ -88,7 +100,7 @@ impl Tally {
 
     /// What the validation records share with the training records.
     pub fn leakage<'o>(&self, order: &'o Order<'o>) -> Leakage {
-        let shared = |of: &[Fingerprint]| {
+        let shared = |of: &[Mark]| {
             let pick = |position: u32| of[position as usize];
             count_shared(order.train(self).map(pick), order.validation(self).map(pick))
         };

@@ -9,13 +9,14 @@ use memchr::memchr2_iter;
 
 use crate::prepare::convert::{LineWriter, ParseFailure, Parser};
 use crate::prepare::group::{GroupBy, write_agents_key, write_group_key};
-use crate::prepare::leakage::{Fingerprint, fingerprint};
+use crate::prepare::leakage::{Mark, mark};
 use crate::prepare::list::Listing;
 use crate::prepare::read::Effort;
 use crate::prepare::record::Record;
 use crate::prepare::records::RecordBytes;
 use crate::prepare::reject::RejectReason;
 use crate::prepare::split::{Rank, rank};
+use crate::prepare::tally::{ContentDigest, content_digest};
 use crate::prepare::window::Batch;
 use crate::prepare::{Error, Options};
 use crate::special_token;
@@ -38,11 +39,11 @@ pub enum Verdict {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Marks {
     /// Stands for the story's text.
-    pub story: Fingerprint,
+    pub story: Mark,
     /// Stands for the set of agents.
-    pub agents: Fingerprint,
+    pub agents: Mark,
     /// Stands for the file's bytes; only where the split is grouped.
-    pub content: Fingerprint,
+    pub content: ContentDigest,
     /// The rank of the record's group; only where the split is grouped.
     pub group: Rank,
     /// What the record says of its answer.
@@ -157,12 +158,12 @@ impl<'r> Judge<'r> {
     }
 
     /// Stands for the bytes of a record, where they have to be known again.
-    fn content(&self, bytes: &[u8]) -> Fingerprint {
-        self.options.group_by.as_ref().map(|_| fingerprint(bytes)).unwrap_or_default()
+    fn content(&self, bytes: &[u8]) -> ContentDigest {
+        self.options.group_by.as_ref().map(|_| content_digest(bytes)).unwrap_or_default()
     }
 
     /// The fate of `record`, whose line goes to `batch`.
-    fn verdict(&mut self, record: &Record<'_>, content: Fingerprint, batch: &mut RecordBatch) -> Verdict {
+    fn verdict(&mut self, record: &Record<'_>, content: ContentDigest, batch: &mut RecordBatch) -> Verdict {
         if self.options.only_correct && record.is_correct == Some(false) {
             return Verdict::Skipped;
         }
@@ -188,8 +189,8 @@ fn marks(record: &Record<'_>, line: &[u8], key: &mut Vec<u8>) -> Marks {
     let others = [record.story, record.question, record.answer].map(Cow::Borrowed);
     let mut texts = record.context.texts().chain(others);
     Marks {
-        story: fingerprint(record.story.as_bytes()),
-        agents: fingerprint(key),
+        story: mark(record.story.as_bytes()),
+        agents: mark(key),
         content: 0,
         group: Rank::default(),
         is_correct: record.is_correct,
