@@ -19,7 +19,7 @@ use crate::prepare::index::{Extent, Member, Refusal, index_lines, index_tar};
 use crate::prepare::keys::{KeyArena, KeyRef, MAX_KEY_BYTES, MAX_SOURCES};
 use crate::prepare::names::NameLog;
 use crate::prepare::source::{Compression, HIDDEN, OTHER_ENDING, Source, SourceKind, is_hidden};
-use crate::prepare::split::{Rank, rank};
+use crate::prepare::split::{Rank, Ranks};
 use crate::prepare::spool::Spool;
 use crate::prepare::{Error, Watch};
 
@@ -409,7 +409,8 @@ fn sorted(arena: KeyArena, sources: Vec<OpenSource>, seed: u64) -> Result<Listin
         digest.update([0]);
     }
     let keys_sha256 = Hex(&digest.finalize()).to_string();
-    ranked.par_iter_mut().for_each(|entry| entry.rank = rank(seed, arena.get(entry.key)));
+    let ranks = Ranks::new(seed);
+    ranked.par_iter_mut().for_each(|entry| entry.rank = ranks.rank(arena.get(entry.key)));
     ranked.par_sort_unstable_by(by_rank_then_key);
     let by_rank = ranked.into_iter().map(|entry| entry.key).collect();
     Ok(Listing { arena, by_rank, sources, keys_sha256, not_read: Arc::default(), not_regular: 0 })
@@ -458,6 +459,7 @@ fn key_as_path(key: &[u8]) -> std::borrow::Cow<'_, Path> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prepare::split::rank;
 
     #[test]
     fn keys_come_back_in_rank_order_across_blocks() {

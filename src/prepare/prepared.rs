@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use crate::answer_file::AnswerNames;
 use crate::manifest::{self, Manifest, ManifestError, Side};
+use crate::prepare::key_lines::KEYS;
 use crate::prepare::records::Records;
-use crate::prepare::run::KEYS;
 use crate::prepare::source::{Compression, Source, SourceKind};
 use crate::prepare::{self, Watch};
 

@@ -214,7 +214,7 @@ impl Output {
     pub fn stage(
         &self,
         name: &str,
-        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+        write: impl FnOnce(&mut (dyn Write + Send)) -> io::Result<()>,
     ) -> Result<FileDigest, Error> {
         let path = self.staging().join(name);
         let failed = |source| Error::Write { path: path.clone(), source };

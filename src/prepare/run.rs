@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use rayon::ThreadPool;
 
-use crate::json::KeyText;
 use crate::manifest::{Counts, Grouping, Manifest, OptionsUsed, SCHEMA, TemplateUsed};
 use crate::prepare::convert::LineWriter;
 use crate::prepare::error::{Error, FailedRejects};
 use crate::prepare::group::{GroupBy, GroupedSplit, split_groups};
+use crate::prepare::key_lines::{KEYS, SideKeys, write_key_lines};
 use crate::prepare::list::Listing;
 use crate::prepare::publish::Output;
 use crate::prepare::reject::RejectLog;
@@ -27,9 +27,6 @@ use crate::prepare::{Options, Prepared, Watch};
 
 /// Records a chunk: their lines fill a write of some hundred KiB.
 const CHUNK_RECORDS: usize = 64;
-
-/// The file that names the source record of each line.
-pub const KEYS: &str = "keys.tsv";
 
 /// The file that names the rejects.
 pub const REJECTS: &str = "rejects.jsonl";
@@ -385,7 +382,6 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// `keys.tsv`: the split, the line (from 1) in its shard, the shard, the key as a JSON string.
     fn stage_keys(
         &self,
         output: &Output,
@@ -393,20 +389,15 @@ impl Run<'_> {
         tally: &Tally,
         manifest: &mut Manifest,
     ) -> Result<(), Error> {
-        let digest = output.stage(KEYS, |out| {
-            writeln!(out, "split\tline\tshard\tkey")?;
-            for (split, side) in manifest.sides() {
-                let mut positions =
-                    if split == "train" { order.train(tally) } else { order.validation(tally) };
-                for shard in &side.shards {
-                    for (line, position) in (1..=shard.records).zip(&mut positions) {
-                        let key = KeyText(self.listing.key(position as usize)).to_json();
-                        writeln!(out, "{split}\t{line}\t{}\t{key}", shard.file)?;
-                    }
-                }
-            }
-            Ok(())
-        })?;
+        let sides: Vec<SideKeys<'_>> = manifest
+            .sides()
+            .map(|(name, side)| {
+                let is_train = name == "train";
+                let positions = if is_train { order.train(tally) } else { order.validation(tally) };
+                SideKeys { name, side, positions: positions.collect() }
+            })
+            .collect();
+        let digest = output.stage(KEYS, |out| write_key_lines(&sides, self.listing, self.pool, out))?;
         manifest.files.insert(KEYS.to_owned(), digest);
         Ok(())
     }

@@ -22,8 +22,24 @@ pub type Rank = [u8; 16];
 /// assert_eq!(u128::from_be_bytes(rank), 0xff5df368f4c3e8004cccce586b30df71);
 /// ```
 pub fn rank(seed: u64, key: &[u8]) -> Rank {
-    let digest = Sha256::new().chain_update(format!("{seed}:")).chain_update(key).finalize();
-    digest[..16].try_into().expect("a SHA-256 has 32 bytes")
+    Ranks::new(seed).rank(key)
+}
+
+/// The ranks of many keys under one seed.
+#[derive(Debug, Clone)]
+pub struct Ranks(Sha256);
+
+impl Ranks {
+    /// The ranks under `seed`.
+    pub fn new(seed: u64) -> Ranks {
+        Ranks(Sha256::new().chain_update(format!("{seed}:")))
+    }
+
+    /// What [`rank`] gives for `key`.
+    pub fn rank(&self, key: &[u8]) -> Rank {
+        let digest = self.0.clone().chain_update(key).finalize();
+        digest[..16].try_into().expect("a SHA-256 has 32 bytes")
+    }
 }
 
 /// A decimal part of a whole, kept as the fraction `numerator / denominator` so that

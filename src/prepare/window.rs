@@ -7,6 +7,7 @@
 //! given out, and bytes that wait. It knows neither records nor files.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard};
 
 use rayon::ThreadPool;
@@ -86,6 +87,12 @@ where
 pub trait Stopped {
     /// An error that is never shown, since the first failure is.
     fn stopped() -> Self;
+}
+
+impl Stopped for io::Error {
+    fn stopped() -> Self {
+        io::ErrorKind::Interrupted.into()
+    }
 }
 
 struct State<B, E> {
