@@ -34,6 +34,7 @@ pub mod read;
 pub mod record;
 pub mod records;
 pub mod reject;
+mod reserve;
 mod run;
 pub mod scan;
 pub mod scanner;

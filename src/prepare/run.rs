@@ -5,6 +5,7 @@
 //! and where the cut lies. Everything in memory is counted by the record, never by the byte.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -63,9 +64,26 @@ struct Sides {
 
 impl Sides {
     fn append(&mut self, batch: &RecordBatch) -> Result<(), Error> {
-        let side = if batch.trains { &mut self.train } else { &mut self.val };
-        side.append(&batch.lines, &batch.lengths).map_err(write_error)
+        let (mut lines, mut lengths) = (&batch.lines[..], &batch.lengths[..]);
+        let Sides { train, val } = self;
+        let (side, other) = if batch.trains { (train, val) } else { (val, train) };
+        match side.append(&mut lines, &mut lengths) {
+            Err((path, error)) if is_full(&error) => {
+                // What both have reserved may be just what is missing.
+                let given_back = [side.end_reserve(), other.end_reserve()];
+                match given_back.into_iter().any(|given| given.is_ok_and(|had_any| had_any)) {
+                    true => side.append(&mut lines, &mut lengths).map_err(write_error),
+                    false => Err(write_error((path, error))),
+                }
+            }
+            result => result.map_err(write_error),
+        }
     }
+}
+
+/// Whether there was no space left to write to.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn write_error((path, source): FileError) -> Error {
@@ -279,7 +297,7 @@ impl Run<'_> {
         path
     }
 
-    fn reject_error(&self, source: std::io::Error) -> Error {
+    fn reject_error(&self, source: io::Error) -> Error {
         match self.output {
             Some(output) => Error::Write { path: output.staging(), source },
             None => Error::RejectLog(source),

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::manifest::{Hex, Shard, Side, side_digest};
+use crate::prepare::reserve::Reserve;
 
 /// A rewind reads at most about this much (twice that in very large files).
 const SNAPSHOT_SPACING: u64 = 4 << 20;
@@ -93,6 +94,8 @@ pub struct SideWriter {
     shards: Vec<StagedShard>,
     /// The last shard's file.
     file: Option<File>,
+    /// What is reserved for it.
+    reserve: Reserve,
     /// Whether names number the shards.
     is_sharded: bool,
     records: u64,
@@ -108,6 +111,7 @@ impl SideWriter {
             shard_records: shard_records.unwrap_or(u64::MAX),
             shards: Vec::new(),
             file: None,
+            reserve: Reserve::default(),
             is_sharded: shard_records.is_some(),
             records: 0,
         }
@@ -118,13 +122,17 @@ impl SideWriter {
         self.records
     }
 
-    /// Appends lines, newlines included; `lengths` gives the bytes of each.
+    /// Appends lines, newlines included; `lengths` gives the bytes of each. Both are left with what is not
+    /// appended yet, so that whoever makes room on a full disk can try again.
     ///
     /// # Errors
     /// When a shard cannot be written.
-    pub fn append(&mut self, mut lines: &[u8], mut lengths: &[u64]) -> Result<(), FileError> {
-        self.records += lengths.len() as u64;
-        while self.staging.is_some() && !lengths.is_empty() {
+    pub fn append(&mut self, lines: &mut &[u8], lengths: &mut &[u64]) -> Result<(), FileError> {
+        if self.staging.is_none() {
+            self.records += lengths.len() as u64;
+            return Ok(());
+        }
+        while !lengths.is_empty() {
             let room = match self.shards.last() {
                 Some(shard) if shard.records < self.shard_records => self.shard_records - shard.records,
                 _ => {
@@ -136,13 +144,34 @@ impl SideWriter {
             let (now, later) = lengths.split_at(taken);
             let bytes = if later.is_empty() { lines.len() } else { now.iter().sum::<u64>() as usize };
             self.write(&lines[..bytes], taken as u64)?;
-            lines = &lines[bytes..];
-            lengths = later;
+            *lines = &lines[bytes..];
+            *lengths = later;
         }
         Ok(())
     }
 
+    /// Gives back the disk space that is reserved and not used. Whether there was any.
+    fn give_back(&mut self) -> Result<bool, FileError> {
+        match (&self.file, self.shards.last()) {
+            (Some(file), Some(shard)) => {
+                let given = self.reserve.give_back(file, shard.digest.length);
+                given.map_err(|error| (shard.path.clone(), error))
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Gives back what is reserved and reserves no more. Whether there was any.
+    ///
+    /// # Errors
+    /// When a shard cannot be cut to its length.
+    pub fn end_reserve(&mut self) -> Result<bool, FileError> {
+        self.reserve.end();
+        self.give_back()
+    }
+
     fn start_shard(&mut self) -> Result<(), FileError> {
+        self.give_back()?;
         let staging = self.staging.as_ref().expect("only a staged side has shards");
         let path = staging.join(format!("{}-{:05}.jsonl", self.name, self.shards.len()));
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
@@ -154,7 +183,17 @@ impl SideWriter {
     fn write(&mut self, bytes: &[u8], records: u64) -> Result<(), FileError> {
         let shard = self.shards.last_mut().expect("append starts one");
         let file = self.file.as_mut().expect("append starts one");
-        file.write_all(bytes).map_err(|error| (shard.path.clone(), error))?;
+        let length = shard.digest.length;
+        // A side of one write needs none.
+        if length > 0 {
+            self.reserve.grow(file, length, length + bytes.len() as u64);
+        }
+        file.write_all(bytes).map_err(|error| {
+            // What was written before the disk was full is written again by whoever tries again.
+            let _ = file.seek(SeekFrom::Start(length));
+            (shard.path.clone(), error)
+        })?;
+        self.records += records;
         shard.records += records;
         shard.digest.update(bytes);
         Ok(())
@@ -206,6 +245,7 @@ impl SideWriter {
     /// # Errors
     /// When a staged shard cannot be renamed.
     pub fn finish(mut self) -> Result<Side, FileError> {
+        self.end_reserve()?;
         self.file = None;
         let count = self.shards.len();
         let mut shards = Vec::with_capacity(count);
@@ -242,9 +282,14 @@ pub fn move_tail(from: &mut SideWriter, to: &mut SideWriter, count: u64) -> Resu
         to.records += count;
         return Ok(());
     }
+    from.end_reserve()?;
+    to.end_reserve()?;
     let mut left = count;
     while left > 0 {
-        left -= from.take_from_last_shard(left, |line| to.append(line, &[line.len() as u64]))?;
+        left -= from.take_from_last_shard(left, |mut line| {
+            let lengths = [line.len() as u64];
+            to.append(&mut line, &mut &lengths[..])
+        })?;
     }
     Ok(())
 }
@@ -317,7 +362,7 @@ mod tests {
         let write = |side: &mut SideWriter, lines: &[String]| {
             for batch in lines.chunks(5) {
                 let lengths: Vec<u64> = batch.iter().map(|line| line.len() as u64).collect();
-                side.append(batch.concat().as_bytes(), &lengths).unwrap();
+                side.append(&mut batch.concat().as_bytes(), &mut &lengths[..]).unwrap();
             }
         };
         let from_written: Vec<String> = (0..from_lines).map(line).collect();

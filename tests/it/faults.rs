@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Dir, Outcome, Tree, names, program, skip};
+use crate::support::{Dir, Outcome, Tree, assert_same_tree, names, program, record, skip};
 
 /// The run whose result is there before.
 const OLD: [&str; 6] = ["prepare", "corpus", "-o", "out", "--no-sync", "--shard-records=9"];
@@ -163,6 +163,37 @@ fn a_disk_without_space_keeps_the_old_result_and_gets_its_space_back() {
 #[test]
 fn a_disk_without_inodes_keeps_the_old_result_and_gets_its_space_back() {
     check_full_disk(|inodes| format!("size=16m,nr_inodes={}", 10 + inodes));
+}
+
+/// Records whose lines take several writes a side: from the second one on, disk space is reserved.
+fn large_corpus(records: usize) -> Dir {
+    let dir = Dir::new();
+    for number in 0..records {
+        let mut record = record(number);
+        record["story"] = "Mia left. ".repeat(800).into();
+        dir.write(format!("corpus/{number}.json"), record.to_string());
+    }
+    dir
+}
+
+#[test]
+fn what_one_side_has_reserved_is_there_for_the_other() {
+    let dir = large_corpus(800);
+    // The result takes 7 MB; a reservation of the first side, 16 MiB, leaves too little for the second one.
+    let Some(_disk) = SmallDisk::mount(&dir.path("disk"), "size=18m") else { return };
+    dir.ctxtune(["prepare", "corpus", "-o", "disk/out", "--val-ratio=0.5", "--threads=1"]).expect(0);
+}
+
+#[test]
+fn no_space_stays_reserved_behind_a_result() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = large_corpus(400);
+    dir.ctxtune(["prepare", "corpus", "-o", "out", "--shard-records=300"]).expect(0);
+    for name in ["train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl"] {
+        let metadata = std::fs::metadata(dir.path("out").join(name)).unwrap();
+        let taken = metadata.blocks() * 512;
+        assert!(taken < metadata.len() + (1 << 20), "{name}: {taken} of {}", metadata.len());
+    }
 }
 
 #[test]
@@ -368,6 +399,24 @@ mod injected {
     #[test]
     fn no_file_can_be_opened() {
         check_each(OPEN, "EMFILE", paths_in_out);
+    }
+
+    #[test]
+    fn a_file_system_that_reserves_nothing_gives_the_same_result() {
+        if !has_strace() {
+            return;
+        }
+        let dir = large_corpus(400);
+        dir.ctxtune(["prepare", "corpus", "-o", "out"]).expect(0);
+        for error in ["EOPNOTSUPP", "EINVAL", "ENOSPC"] {
+            let mut strace = Command::new("strace");
+            strace.args(["-f", "-qq", "-o", "strace.log", "--trace=fallocate"]);
+            strace.arg(format!("--inject=fallocate:error={error}")).arg(program());
+            strace.args(["prepare", "corpus", "-o", error]).current_dir(dir.path(""));
+            Outcome::of(strace).expect(0);
+            assert!(dir.read("strace.log").contains("(INJECTED)"));
+            assert_same_tree(&dir.tree(error), &dir.tree("out"), error);
+        }
     }
 
     #[test]
