@@ -146,7 +146,7 @@ fn plan(args: &DeployArgs, signals: &Signals, terminal: &Terminal) -> Result<Pla
     let id = service.job(args.target.as_deref())?;
     let job = jobs::retrieve(&service.together, &id).map_err(|error| service.explain(error))?;
     let model = deployable(&service, &job)?;
-    let project = project(&service)?;
+    let (project, _) = project(&service)?;
     let fitting = configs(&service.together, &project, &model).map_err(|error| service.explain(error))?;
     let catalogue = Catalogue::look_up(&service.together);
     let config = choose(fitting, &catalogue, (&job, args.config.as_deref()))?;

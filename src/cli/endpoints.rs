@@ -16,17 +16,18 @@ use crate::cli::jobs::moment;
 use crate::cli::report::Terminal;
 use crate::cli::service::Service;
 use crate::cli::table::{Align, Cell, Table};
-use crate::cli::watch::one_line;
+use crate::cli::watch::{dollars, one_line};
 use crate::together::endpoints::{self, Deployment, Endpoint, Project};
 use crate::together::job::JobId;
 use crate::tune::deploy::{Down, Reach, bring_down, is_ours, name_of};
 
 const COMMAND: &str = "endpoints";
 
-const COLUMNS: [(&str, Align); 6] = [
+const COLUMNS: [(&str, Align); 7] = [
     ("model", Align::Left),
     ("state", Align::Left),
     ("$ a minute", Align::Right),
+    ("$ so far", Align::Right),
     ("created (UTC)", Align::Left),
     ("deployment", Align::Left),
     ("stop it with", Align::Left),
@@ -48,17 +49,26 @@ pub struct Running {
     endpoint: Endpoint,
     deployment: Deployment,
     dollars_a_minute: Option<f64>,
+    dollars_so_far: Option<f64>,
 }
 
-/// What of `endpoints` costs money.
-fn running(service: &Service, endpoints: &[Endpoint]) -> Vec<Running> {
+/// What of `endpoints` costs money, and has cost until `now`.
+fn running(service: &Service, endpoints: &[Endpoint], now: Timestamp) -> Vec<Running> {
     let catalogue = endpoints::prices(&service.together, endpoints);
     let of_endpoint = |endpoint: &Endpoint| {
         let billed = endpoint.deployments.iter().filter(|deployment| deployment.state.is_billed());
-        let running = |deployment: &Deployment| Running {
-            endpoint: endpoint.clone(),
-            deployment: deployment.clone(),
-            dollars_a_minute: deployment.dollars_a_minute(&catalogue),
+        let running = |deployment: &Deployment| {
+            let dollars_a_minute = deployment.dollars_a_minute(&catalogue);
+            // Clocks differ: what begins in the future has lasted no time.
+            let age =
+                |created: Timestamp| Duration::try_from(now.duration_since(created)).unwrap_or_default();
+            let so_far = |(dollars, created)| costs(dollars, age(created));
+            Running {
+                endpoint: endpoint.clone(),
+                deployment: deployment.clone(),
+                dollars_a_minute,
+                dollars_so_far: dollars_a_minute.zip(deployment.created_at).map(so_far),
+            }
         };
         billed.map(running).collect::<Vec<_>>()
     };
@@ -68,7 +78,7 @@ fn running(service: &Service, endpoints: &[Endpoint]) -> Vec<Running> {
 /// What runs, for commands that are about something else: nothing where it cannot be known at once.
 pub fn glance(service: &Service, project: Option<Project>) -> Option<Vec<Running>> {
     let endpoints = endpoints::glance(&service.together, project).ok()??;
-    Some(running(service, &endpoints))
+    Some(running(service, &endpoints, service.clock.now()))
 }
 
 /// The name under which the model of a job answers now, if a deployment of ours runs it: nothing where that
@@ -125,11 +135,13 @@ impl Running {
 
     /// What it is, in what state, at what price.
     pub fn said(&self) -> String {
+        let so_far = self.dollars_so_far.map(|so_far| format!(", about {} so far", dollars(so_far)));
         format!(
-            "{} is {}, at {}",
+            "{} is {}, at {}{}",
             one_line(&self.endpoint.name),
             one_line(&self.deployment.state.to_string()),
-            a_minute(self.dollars_a_minute)
+            a_minute(self.dollars_a_minute),
+            so_far.unwrap_or_default()
         )
     }
 
@@ -141,17 +153,21 @@ impl Running {
             "model": self.endpoint.name, "deployment": deployment.bare_name(),
             "deployment_id": deployment.id, "state": deployment.state.as_str(),
             "replicas": deployment.replicas, "price_per_minute": self.dollars_a_minute,
+            "dollars_so_far": self.dollars_so_far,
             "created_at": deployment.created_at.map(|at: Timestamp| at.to_string()),
             "stop": self.stop_command(),
         })
     }
 
     fn row(&self) -> Vec<Cell> {
-        let price = self.dollars_a_minute.map(|dollars| format!("{dollars:.4}")).unwrap_or_default();
+        let exact = |dollars: Option<f64>| {
+            Cell::new(&dollars.map(|dollars| format!("{dollars:.4}")).unwrap_or_default())
+        };
         vec![
             Cell::new(&self.endpoint.name),
             Cell::new(self.deployment.state.as_str()),
-            Cell::new(&price),
+            exact(self.dollars_a_minute),
+            exact(self.dollars_so_far),
             moment(self.deployment.created_at),
             Cell::new(self.deployment.bare_name()),
             Cell::new(&self.stop_command()),
@@ -172,35 +188,48 @@ pub fn costs(dollars_a_minute: f64, time: Duration) -> f64 {
     dollars_a_minute * time.as_secs_f64() / 60.0
 }
 
-/// The project that the endpoints belong to.
+/// The project that the endpoints belong to, and what time it is there.
 ///
 /// # Errors
 /// When the service cannot be asked, or does not say it.
-pub fn project(service: &Service) -> Result<Project, Failure> {
+pub fn project(service: &Service) -> Result<(Project, Timestamp), Failure> {
     let identity = service.together.whoami().map_err(|error| service.explain(error))?;
-    Project::of(&identity).ok_or_else(|| {
+    let project = Project::of(&identity).ok_or_else(|| {
         let message = format!("{} does not say whose key it is", service.together.base().origin());
         let hint = "endpoints belong to a project: is this base URL meant?";
         Failure::new(Exit::Failed, "no_project", message, hint)
-    })
+    })?;
+    Ok((project, identity.date.unwrap_or_else(|| service.clock.now())))
 }
 
 fn list(args: &EndpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
     let look = || {
         let service = Service::open(&args.remote, signals, terminal)?;
-        let project = project(&service)?;
+        let (project, now) = project(&service)?;
         let all = endpoints::list(&service.together, &project).map_err(|error| service.explain(error))?;
-        Ok(running(&service, &all))
+        Ok(running(&service, &all, now))
     };
     let listed: Vec<Running> = match look() {
         Ok(listed) => listed,
         Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
     };
+    let so_far: f64 = listed.iter().filter_map(|running| running.dollars_so_far).sum();
+    let a_minute: f64 = listed.iter().filter_map(|running| running.dollars_a_minute).sum();
+    let unpriced = listed.iter().filter(|running| running.dollars_so_far.is_none()).count();
     if listed.is_empty() {
         terminal.say("nothing runs");
+    } else {
+        let without = (unpriced > 0).then(|| format!(", {unpriced} without a known price"));
+        let without = without.unwrap_or_default();
+        let text = format!("about {} so far, ${a_minute:.4} a minute{without}", dollars(so_far));
+        terminal.label("total", &text);
     }
     let mut fields = Map::new();
     fields.insert("endpoints".to_owned(), listed.iter().map(Running::value).collect());
+    fields.insert(
+        "totals".to_owned(),
+        json!({ "dollars_so_far": so_far, "price_per_minute": a_minute, "unpriced_endpoints": unpriced }),
+    );
     let table = Table::new(&COLUMNS, listed.iter().map(Running::row).collect()).for_stdout();
     terminal.succeed(COMMAND, table.as_deref().map(str::as_bytes), fields)
 }
@@ -233,7 +262,7 @@ fn try_stop(
     terminal: &Terminal,
 ) -> Result<(Endpoint, Down), Failure> {
     let service = Service::open(&args.remote, signals, terminal)?;
-    let project = project(&service)?;
+    let (project, _) = project(&service)?;
     let all = endpoints::list(&service.together, &project).map_err(|error| service.explain(error))?;
     let is_meant =
         |endpoint: &Endpoint| [&*endpoint.id, &*endpoint.name, endpoint.bare_name()].contains(&name);

@@ -71,12 +71,13 @@ pub fn finetune(args: &FinetuneArgs, run: Run<'_>, terminal: &mut Terminal) -> E
     let job = submitted.adopted.job.id.clone();
     if args.detach {
         let place = (out.as_path(), &submitted.adopted.job);
-        submitted.wandb_url = wandb_run::announce(&service, &wandb, place, terminal);
+        submitted.announced = wandb_run::announce(&service, &wandb, place, terminal);
         let fields = submit::document(&submitted);
         terminal.label("next", &format!("ctxtune monitor {job}"));
         return terminal.succeed(command, Some(job.as_str().as_bytes()), fields);
     }
     Steps::Announced.announce(4, "Monitoring fine-tuning job", terminal);
+    submitted.announced.logged_by = wandb.logged_by();
     let fields = submit::document(&submitted);
     let shown = Shown { command, out: Some(out.clone()), fields, events: monitor::Events::Silent, wandb };
     let exit = monitor::watch(&service, &job, (&args.watch, shown), terminal);

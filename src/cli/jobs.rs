@@ -1,70 +1,125 @@
-//! `ctxtune jobs`: the jobs of the project, newest first.
+//! `ctxtune jobs`: the jobs of the project, newest first, and what they cost.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::cli::Signals;
 use crate::cli::args::JobsArgs;
+use crate::cli::estimates;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, counted, grouped};
 use crate::cli::service::Service;
 use crate::cli::status::summary;
 use crate::cli::table::{Align, Cell, Table};
-use crate::together::job::Job;
+use crate::cli::watch::dollars;
+use crate::together::job::{Job, JobId};
 use crate::together::jobs;
+use crate::tune::cost::{Cost, Total};
 
 const COMMAND: &str = "jobs";
 
-const COLUMNS: [(&str, Align); 5] = [
+const COLUMNS: [(&str, Align); 6] = [
     ("job", Align::Left),
     ("status", Align::Left),
     ("created (UTC)", Align::Left),
+    ("price", Align::Right),
     ("base model", Align::Left),
     ("tuned model", Align::Left),
 ];
 
+/// The jobs that are meant, and what is known of their costs.
+struct Listed {
+    /// The newest first; those that bear no date last, in the order of the service.
+    jobs: Vec<Job>,
+    estimates: BTreeMap<JobId, f64>,
+    /// Jobs without a date, which `--since` leaves out.
+    undated: usize,
+}
+
 /// Runs the command.
 pub fn run(args: &JobsArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let mut listed = match list(args, signals, terminal) {
+    let listed = match list(args, signals, terminal) {
         Ok(listed) => listed,
         Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
     };
-    let total = listed.len();
-    if args.limit > 0 {
-        listed.truncate(args.limit);
-    }
-    match (listed.len(), total) {
-        (_, 0) => terminal.say("no jobs"),
-        (shown, total) if shown < total => {
-            terminal.say(&format!(
-                "{} of {}; -n 0 shows all",
-                grouped(shown as u64),
-                counted(total as u64, "job")
-            ));
-        }
-        _ => {}
-    }
+    let count = listed.jobs.len();
+    let shown = if args.limit > 0 { &listed.jobs[..count.min(args.limit)] } else { &listed.jobs };
+    let total = Total::of(listed.jobs.iter().map(|job| listed.cost(job)));
+    say(&listed, (shown.len(), &total), terminal);
     let mut fields = Map::new();
-    fields.insert("total".to_owned(), total.into());
-    fields.insert("jobs".to_owned(), listed.iter().map(|job| Value::from(summary(job))).collect());
-    let table = Table::new(&COLUMNS, listed.iter().map(row).collect()).for_stdout();
+    fields.insert("total".to_owned(), count.into());
+    fields.insert("jobs".to_owned(), shown.iter().map(|job| listed.value(job)).collect());
+    fields.insert("since".to_owned(), args.since.map(|since| since.to_string()).into());
+    fields.insert(
+        "totals".to_owned(),
+        json!({
+            "billed_dollars": total.billed, "estimated_dollars": total.estimated, "unpriced_jobs": total.unknown,
+        }),
+    );
+    let rows = shown.iter().map(|job| row(job, listed.cost(job))).collect();
+    let table = Table::new(&COLUMNS, rows).for_stdout();
     terminal.succeed(COMMAND, table.as_deref().map(str::as_bytes), fields)
 }
 
-/// All jobs, the newest first; those that bear no date last, in the order of the service.
-fn list(args: &JobsArgs, signals: &Signals, terminal: &Terminal) -> Result<Vec<Job>, Failure> {
+fn list(args: &JobsArgs, signals: &Signals, terminal: &Terminal) -> Result<Listed, Failure> {
     let service = Service::open(&args.remote, signals, terminal)?;
-    let mut listed = jobs::list(&service.together).map_err(|error| service.explain(error))?;
-    listed.sort_by_key(|job| Reverse(job.created_at()));
-    Ok(listed)
+    let mut jobs = jobs::list(&service.together).map_err(|error| service.explain(error))?;
+    jobs.sort_by_key(|job| Reverse(job.created_at()));
+    let mut undated = 0;
+    if let Some(since) = args.since {
+        undated = jobs.iter().filter(|job| job.created_at().is_none()).count();
+        jobs.retain(|job| job.created_at().is_some_and(|created| created >= since));
+    }
+    Ok(Listed { jobs, estimates: estimates::known(&service, None), undated })
 }
 
-fn row(job: &Job) -> Vec<Cell> {
+fn say(listed: &Listed, (shown, total): (usize, &Total), terminal: &Terminal) {
+    let count = listed.jobs.len();
+    if count == 0 {
+        terminal.say("no jobs");
+    } else if shown < count {
+        let all = counted(count as u64, "job");
+        terminal.say(&format!("{} of {all}; -n 0 shows all", grouped(shown as u64)));
+    }
+    if listed.undated > 0 {
+        let undated = counted(listed.undated as u64, "job");
+        terminal.warn(&format!("{undated} without a date of creation left out: see them without --since"));
+    }
+    if count > 0 {
+        let jobs = |count: u64| counted(count, "job");
+        let estimated = (total.estimated > 0.0)
+            .then(|| format!("~{} for jobs without a final price", dollars(total.estimated)));
+        let unknown = (total.unknown > 0).then(|| format!("{} without a known price", jobs(total.unknown)));
+        let parts = [Some(format!("{} billed", dollars(total.billed))), estimated, unknown];
+        let of = jobs(count as u64);
+        let parts = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        terminal.label("total", &format!("{parts} (of {of})"));
+    }
+}
+
+impl Listed {
+    fn cost(&self, job: &Job) -> Cost {
+        Cost::of(job, self.estimates.get(&job.id).copied())
+    }
+
+    fn value(&self, job: &Job) -> Value {
+        let mut fields = summary(job);
+        fields.insert("price_dollars".to_owned(), job.price().into());
+        fields.insert("estimated_dollars".to_owned(), self.estimates.get(&job.id).copied().into());
+        fields.into()
+    }
+}
+
+fn row(job: &Job, cost: Cost) -> Vec<Cell> {
+    let mark = if matches!(cost, Cost::Billed(_)) { "" } else { "~" };
+    let exact = cost.dollars().map(|dollars| format!("{mark}{dollars:.4}")).unwrap_or_default();
     vec![
         Cell::new(job.id.as_str()),
         Cell::new(job.status.as_str()),
         moment(job.created_at()),
+        Cell::of(&exact, &estimates::marked(cost)),
         model(job.model()),
         model(job.model_output_name()),
     ]

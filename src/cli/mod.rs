@@ -34,6 +34,7 @@ mod download;
 mod dry_run;
 mod endpoints;
 mod environment;
+mod estimates;
 pub mod exit;
 mod explain;
 mod files;

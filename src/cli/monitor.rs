@@ -13,6 +13,7 @@ use crate::cli::block::Block;
 use crate::cli::canvas::Canvas;
 use crate::cli::chart::Charset;
 use crate::cli::curve::Curve;
+use crate::cli::estimates;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::ndjson::Ndjson;
 use crate::cli::report::{Terminal, printable};
@@ -20,7 +21,7 @@ use crate::cli::service::{Notices, Service};
 use crate::cli::svg::picture;
 use crate::cli::wandb::{self, Chosen};
 use crate::cli::wandb_run::{Log, OnStop};
-use crate::cli::watch::{Lines, Several, dollars, event, one_line, steps};
+use crate::cli::watch::{Lines, Several, event, one_line, steps};
 use crate::together::job::{Ending, Job, JobId, last_error};
 use crate::tune::ledger::Run;
 use crate::tune::model::REFERENCE;
@@ -101,6 +102,11 @@ pub fn watch(
     }
     if let (Some(out), Some(seen)) = (&shown.out, progress.job()) {
         note(out, seen, terminal);
+    }
+    let estimated = estimates::known(service, shown.out.as_deref()).get(job).copied();
+    shown.fields.insert("estimated_dollars".to_owned(), estimated.into());
+    if let Some(job) = progress.job() {
+        terminal.label("price", &estimates::billed_and_estimated(job, estimated));
     }
     match watched {
         Ok(finished) => end(service, &finished, shown, terminal),
@@ -244,7 +250,7 @@ fn say_model(service: &Service, job: &Job, terminal: &Terminal) {
     terminal.say(&format!("          {how}"));
 }
 
-/// The last events, how far it came, what it cost, and what is left at the service.
+/// The last events, how far it came, and what is left at the service.
 fn say_failure(job: &Job, progress: &Progress, terminal: &Terminal) {
     let events = progress.events();
     for last in &events[events.len().saturating_sub(LAST_EVENTS)..] {
@@ -252,9 +258,6 @@ fn say_failure(job: &Job, progress: &Progress, terminal: &Terminal) {
     }
     if let Some(steps) = steps(progress) {
         terminal.label("reached", &steps);
-    }
-    if let Some(price) = progress.price() {
-        terminal.label("charged", &dollars(price));
     }
     let (train, val) = job.file_ids();
     let files: Vec<String> = [train, val].into_iter().flatten().collect();

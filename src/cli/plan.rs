@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use crate::cli::estimates::marked;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::report::{Terminal, grouped, printable};
+use crate::cli::report::{Terminal, counted, grouped, printable};
 use crate::manifest::Manifest;
 use crate::together::jobs::Limits;
+use crate::tune::cost::{Beside, Cost};
 use crate::tune::ledger::Account;
 use crate::tune::limits::Row;
 use crate::tune::model::Chosen;
@@ -27,6 +29,8 @@ pub struct Plan<'p> {
     pub settled: &'p Settled,
     /// Them with their limits.
     pub rows: &'p [Row],
+    /// Other jobs of the output directory that run.
+    pub running: &'p [Beside],
 }
 
 /// Refuses values over the model's limits, each by key, value and bound.
@@ -120,4 +124,21 @@ pub fn show_price(price: &Price, terminal: &Terminal) {
     if let Some(basis) = &price.basis {
         terminal.say(&format!("          {basis}"));
     }
+}
+
+/// Shows what runs already and costs money, before more is agreed to.
+pub fn show_running(running: &[Beside], terminal: &Terminal) {
+    if running.is_empty() {
+        return;
+    }
+    let differs =
+        if running.iter().all(|beside| beside.has_same_data) { "parameters" } else { "data or parameters" };
+    let named = running.iter().map(|Beside { job, estimated, .. }| {
+        let price = marked(Cost::of(job, *estimated));
+        let price = if price.is_empty() { "at a price that is not known".to_owned() } else { price };
+        format!("{}, {price}", job.id)
+    });
+    let count = counted(running.len() as u64, "running job");
+    let named = named.collect::<Vec<_>>().join("; ");
+    terminal.label("running", &format!("{count} with other {differs}: {named}"));
 }

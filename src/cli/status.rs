@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::Signals;
 use crate::cli::args::JobArgs;
 use crate::cli::endpoints::{self, Running};
+use crate::cli::estimates;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
@@ -27,6 +28,8 @@ pub fn run(args: &JobArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
             let running = endpoints::glance(&service, None);
             endpoints::say_running(running.as_deref().unwrap_or_default(), terminal);
             let mut fields = document(&service, job, &progress);
+            let estimates = estimates::known(&service, None);
+            fields.insert("estimated_dollars".to_owned(), estimates.get(&job.id).copied().into());
             let running = running.map(|running| running.iter().map(Running::value).collect::<Vec<_>>());
             fields.insert("endpoints".to_owned(), running.into());
             let status = one_line(job.status.as_str());

@@ -15,19 +15,21 @@ use crate::cli::clock::SystemClock;
 use crate::cli::consent::{Spending, ask};
 use crate::cli::dry_run;
 use crate::cli::environment::Environment;
+use crate::cli::estimates;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::plan;
 use crate::cli::report::{Style, Terminal, printable};
 use crate::cli::service::Service;
 use crate::cli::upload::{Uploaded, upload_sides};
 use crate::cli::wandb::{self, Chosen};
-use crate::cli::wandb_run;
+use crate::cli::wandb_run::{self, Announced};
 use crate::config::{ConfigFile, DEFAULT_OUTPUT_DIR, TuneChoices};
 use crate::env;
 use crate::lock::OutputLock;
 use crate::manifest::Manifest;
 use crate::together::job::{Ending, Job, last_error};
 use crate::together::jobs::{self, Estimate, Limits};
+use crate::tune::cost::{Beside, running_beside};
 use crate::tune::create::{Adopted, Known, Renewal, Submission, is_to_be_watched};
 use crate::tune::journal::{self, Started};
 use crate::tune::ledger::{Account, Run, RunState};
@@ -97,8 +99,10 @@ pub struct Submitted {
     pub account: Account,
     /// What it was held against: nothing where it was there before.
     pub price: Option<Price>,
-    /// The page of its run at W&B, once that is made.
-    pub wandb_url: Option<String>,
+    /// Other jobs of the output directory that ran when it was created.
+    pub running: Vec<Beside>,
+    /// What logs it to W&B, if nobody watches it.
+    pub announced: Announced,
 }
 
 /// Runs the command.
@@ -119,7 +123,7 @@ pub fn run(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Exi
         let (wandb, out) = (order.wandb.clone(), order.out.clone());
         let mut submitted = submit(&service, order, terminal)?;
         let place = (out.as_path(), &submitted.adopted.job);
-        submitted.wandb_url = wandb_run::announce(&service, &wandb, place, terminal);
+        submitted.announced = wandb_run::announce(&service, &wandb, place, terminal);
         Ok(submitted)
     });
     match submitted {
@@ -194,7 +198,8 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
         renewal: order.renewal,
         secret_fields: &order.wandb.secret_fields(),
     };
-    let known = submission.find().map_err(|error| service.explain(error))?;
+    let jobs = jobs::list(&service.together).map_err(|error| service.explain(error))?;
+    let known = submission.find_among(&jobs).map_err(|error| service.explain(error))?;
     let (attempt, pending_since) = match known {
         Known::Job(adopted) => {
             let submitted = go_on(*adopted, account, (&order, service), terminal)?;
@@ -207,21 +212,26 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
         return Err(Spending::refusal());
     }
     warn_of_open_intents(&order.out, &account, &identity.tag(attempt), terminal)?;
+    let running = running_beside(&jobs, &order.out, (&account, &manifest.train.sha256))?;
     let plan = plan::Plan {
         manifest: &manifest,
         account: &account,
         chosen: &chosen,
         settled: &settled,
         rows: &rows,
+        running: &running,
     };
     let (uploaded, price) = bring_and_agree(service, &order, &plan, terminal)?;
     let suffix = format!("{}-{}", settled.parameters.suffix.value, identity.tag(attempt));
     let body = settled.body(files(&uploaded), &suffix);
     let adopted = submission.create(attempt, pending_since, body).map_err(|error| service.explain(error))?;
-    write_journal(service, &order.out, &account, &adopted, terminal);
-    say_job(&adopted, terminal);
-    plan_run((&order, service), (&manifest, &settled), &adopted.job, terminal)?;
-    Ok(Submitted { adopted, account, price: Some(price), wandb_url: None })
+    estimates::note(&order.out, (&adopted.job.id, price.dollars), terminal);
+    let submitted =
+        Submitted { adopted, account, price: Some(price), running, announced: Announced::default() };
+    write_journal(service, &order.out, &submitted, terminal);
+    say_job(&submitted.adopted, terminal);
+    plan_run((&order, service), (&manifest, &settled), &submitted.adopted.job, terminal)?;
+    Ok(submitted)
 }
 
 /// Shows the plan, brings checked data to the service, and gets a yes to the price.
@@ -238,7 +248,7 @@ fn bring_and_agree(
     let uploaded = upload_sides(service, plan.account, (&order.out, manifest), terminal)?;
     order.steps.announce(3, "Creating fine-tuning job", terminal);
     let price = price(service, settled, files(&uploaded), extent(manifest, settled, limits))?;
-    agree(order, &price, service, terminal)?;
+    agree(order, (&price, plan.running), service, terminal)?;
     if let Some(agency) = &order.agency {
         agency.reserve(&order.out, &price)?;
     }
@@ -353,8 +363,14 @@ pub fn estimate(service: &Service, body: &Value) -> Result<Result<Estimate, Stri
 }
 
 /// A yes to the price: from flags, or from whoever is at the terminal.
-fn agree(order: &Order, price: &Price, service: &Service, terminal: &Terminal) -> Result<(), Failure> {
+fn agree(
+    order: &Order,
+    (price, running): (&Price, &[Beside]),
+    service: &Service,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
     plan::show_price(price, terminal);
+    plan::show_running(running, terminal);
     wandb_run::say_handover(&order.wandb, terminal);
     let cap = match order.spending {
         Spending::Agreed { max_cost } => max_cost,
@@ -396,7 +412,13 @@ fn go_on(
             )));
         }
         say_job(&adopted, terminal);
-        return Ok(Submitted { adopted, account, price: None, wandb_url: None });
+        return Ok(Submitted {
+            adopted,
+            account,
+            price: None,
+            running: Vec::new(),
+            announced: Announced::default(),
+        });
     }
     let (exit, code) = match job.status.ending() {
         Some(Ending::Cancelled) => (Exit::JobCancelled, "job_cancelled"),
@@ -430,13 +452,15 @@ fn say_job(adopted: &Adopted, terminal: &Terminal) {
 }
 
 /// Keeps the job for `--last`; that this fails is said and changes nothing.
-fn write_journal(service: &Service, out: &Path, account: &Account, adopted: &Adopted, terminal: &Terminal) {
+fn write_journal(service: &Service, out: &Path, submitted: &Submitted, terminal: &Terminal) {
+    let Submitted { adopted, account, price, .. } = submitted;
     let Some(path) = service.environment.journal() else { return };
     let started = Started {
         job: adopted.job.id.clone(),
         api: account.api.clone(),
         started_at: service.clock.now().to_string(),
         output_dir: out.canonicalize().unwrap_or_else(|_| out.to_owned()).to_string_lossy().into_owned(),
+        estimated_dollars: price.as_ref().and_then(|price| price.dollars),
     };
     if let Err(error) = journal::add(&path, &started) {
         terminal.warn(&printable(&format!(
@@ -448,7 +472,7 @@ fn write_journal(service: &Service, out: &Path, account: &Account, adopted: &Ado
 
 /// The fields of the JSON document beside the common ones.
 pub fn document(submitted: &Submitted) -> Map<String, Value> {
-    let Submitted { adopted, account, price, wandb_url } = submitted;
+    let Submitted { adopted, account, price, running, announced } = submitted;
     let mut fields = Map::new();
     let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
     put("job", adopted.job.id.as_str().into());
@@ -459,7 +483,15 @@ pub fn document(submitted: &Submitted) -> Map<String, Value> {
     put("other_jobs", adopted.others.iter().map(|job| Value::from(job.as_str())).collect());
     put("api", account.api.clone().into());
     put("project", account.project.clone().into());
-    put("wandb_url", wandb_url.clone().into());
+    put("wandb_url", announced.url.clone().into());
+    put("logged_by", announced.logged_by.into());
+    let running = running.iter().map(|Beside { job, estimated, .. }| {
+        json!({
+            "job": job.id.as_str(), "status": job.status.as_str(),
+            "price_dollars": job.price(), "estimated_dollars": estimated,
+        })
+    });
+    put("running_jobs", running.collect());
     put(
         "price",
         price.as_ref().map_or(Value::Null, |price| {

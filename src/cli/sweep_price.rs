@@ -9,13 +9,15 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::cli::consent::{Spending, ask};
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::plan::show_running;
 use crate::cli::report::{Terminal, counted, printable};
 use crate::cli::service::Service;
 use crate::cli::submit::{estimate, extent};
 use crate::cli::sweep_make::Combination;
 use crate::cli::sweep_run::Runs;
-use crate::together::jobs::{Availability, Estimate};
+use crate::together::jobs::{self, Availability, Estimate};
 use crate::tune::book::{Book, ROUNDING};
+use crate::tune::cost::running_beside;
 use crate::tune::parameters::PRICED;
 use crate::tune::price::Price;
 use crate::tune::sweep::Sweep;
@@ -208,6 +210,10 @@ pub fn agree(
     if quote.to_start == 0 {
         return Ok(());
     }
+    let listed = jobs::list(&service.together).map_err(|error| service.explain(error))?;
+    let mut running = running_beside(&listed, &runs.out, (&runs.account, &runs.manifest.train.sha256))?;
+    running.retain(|beside| book.trials.iter().all(|trial| trial.job.as_ref() != Some(&beside.job.id)));
+    show_running(&running, terminal);
     match (spending, quote.total) {
         (Spending::Agreed { max_cost: Some(cap) }, Some(total)) if total > cap + ROUNDING => {
             let message = format!("the sweep is estimated at ${total:.2}, and --max-cost is ${cap:.2}");

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::Map;
 
 use crate::cli::agent::wait_for_lock;
+use crate::cli::estimates;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
@@ -332,6 +333,7 @@ fn submit(shared: &Shared<'_>, index: usize) -> Result<Job, Failure> {
     match find_or_create(shared, &trial) {
         Ok(job) => {
             shared.claims.bind(index, &job)?;
+            estimates::note(&shared.runs.out, (&job.id, trial.estimate), shared.terminal);
             shared.say(index, &shown_values(&trial.values));
             Ok(job)
         }

@@ -181,6 +181,15 @@ pub fn key(environment: &Environment, base: &str) -> Result<Option<FoundKey>, Fa
 }
 
 impl Chosen {
+    /// What logs a job that is watched: see [`Announced`](crate::cli::wandb_run::Announced::logged_by).
+    pub fn logged_by(&self) -> Option<&'static str> {
+        match self.way {
+            Way::Online { .. } | Way::Offline { .. } => Some("monitor"),
+            Way::Together { .. } => Some("together"),
+            Way::Off => None,
+        }
+    }
+
     /// The fields that hand the logging over to the service that trains; `key` says how the key is written.
     pub fn handed_over(&self, key: impl Fn(&SecretString) -> String) -> Map<String, Value> {
         let Way::Together { settings } = &self.way else { return Map::new() };

@@ -156,24 +156,61 @@ pub fn plan(chosen: &Chosen, (out, config): (&Path, Map<String, Value>), job: &J
     }
 }
 
-/// Makes the run of a job that was submitted, and says where it is.
+/// What logs a job that was submitted and is not watched.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Announced {
+    /// The page of its run, if this program has made it.
+    pub url: Option<String>,
+    /// `monitor`: `ctxtune monitor`, while it runs; `together`: the service itself; absent where nothing does.
+    pub logged_by: Option<&'static str>,
+}
+
+/// Makes the run of a job that was submitted and is not watched; says where it is, and what logs to it.
 pub fn announce(
     service: &Service,
     chosen: &Chosen,
     (out, job): (&Path, &Job),
     terminal: &Terminal,
-) -> Option<String> {
-    let Way::Online { settings, place } = &chosen.way else { return None };
+) -> Announced {
     let dir = out.join(WANDB_DIR);
     let plan = settled(chosen.plan.clone(), None, job);
-    let state: State = remember(&dir, plan, 0.0).ok()?;
-    if state.plan.is_elsewhere {
-        return None;
+    let state = match &chosen.way {
+        Way::Off => return Announced::default(),
+        _ => remember(&dir, plan, 0.0).ok(),
+    };
+    let is_elsewhere = state.as_ref().is_some_and(|state| state.plan.is_elsewhere);
+    if is_elsewhere || matches!(chosen.way, Way::Together { .. }) {
+        terminal
+            .label("W&B", "Together logs this job itself, from the start; `ctxtune monitor` sends nothing");
+        return Announced { url: None, logged_by: Some("together") };
     }
+    let url = state.and_then(|state| make_run(service, chosen, (&dir, &state, job), terminal));
+    let logs = match &chosen.way {
+        Way::Offline { .. } => format!(
+            "metrics are written to a local run only while `ctxtune monitor {}` runs; it adds those from before",
+            job.id
+        ),
+        _ => format!(
+            "metrics are sent only while `ctxtune monitor {}` runs; it sends those from before, too. \
+             With --wandb together the service logs a job itself",
+            job.id
+        ),
+    };
+    terminal.label("W&B", &logs);
+    Announced { url, logged_by: Some("monitor") }
+}
+
+fn make_run(
+    service: &Service,
+    chosen: &Chosen,
+    (dir, state, job): (&Path, &State, &Job),
+    terminal: &Terminal,
+) -> Option<String> {
+    let Way::Online { settings, place } = &chosen.way else { return None };
     let say = |text: String| terminal.say(&printable(&text));
-    if let Some(identity) = state.identity {
+    if let Some(identity) = &state.identity {
         say(format!("W&B: {}", identity.url));
-        return Some(identity.url);
+        return Some(identity.url.clone());
     }
     let wandb =
         connect(settings.clone(), SUBMIT_CALL, &service.environment, Arc::clone(&service.clock)).ok()?;
@@ -182,7 +219,7 @@ pub fn announce(
             say(format!("W&B: {}", identity.url));
             say(format!("     key from {place}; entity {}, project {}", identity.entity, identity.project));
             // Should it not be kept, the next one to ask finds the run by its name.
-            let _ = note_identity(&dir, &state.plan.run, &identity);
+            let _ = note_identity(dir, &state.plan.run, &identity);
             Some(identity.url)
         }
         Err(error) => {

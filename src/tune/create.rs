@@ -135,14 +135,21 @@ impl Submission<'_> {
     /// # Errors
     /// When the service cannot be asked, or its answer leaves open whether the job exists.
     pub fn find(&self) -> Result<Known, CreateError> {
-        let jobs = jobs::list(self.together)?;
+        self.find_among(&jobs::list(self.together)?)
+    }
+
+    /// The same, where the service has just listed all its `jobs`.
+    ///
+    /// # Errors
+    /// As [`Submission::find`].
+    pub fn find_among(&self, jobs: &[Job]) -> Result<Known, CreateError> {
         let mut latest: Option<Adopted> = None;
         // A job that an earlier run asked for and never learned of is shown before it is renewed.
         let mut renewal = self.renewal;
         for attempt in 1..=MOST_ATTEMPTS {
             let tag = self.identity.tag(attempt);
             let ledger = self.ledger(attempt)?;
-            let found = match (sight(&jobs, &tag), ledger.as_ref().and_then(|run| run.job.as_ref())) {
+            let found = match (sight(jobs, &tag), ledger.as_ref().and_then(|run| run.job.as_ref())) {
                 (Sight::Found { oldest, others }, _) => Some((*oldest, others)),
                 // Not listed any more, or without its suffix: the ledger knows better.
                 (_, Some(id)) => Some((jobs::retrieve(self.together, id)?, Vec::new())),

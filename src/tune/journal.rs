@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::together::job::JobId;
 
 /// A job that was started here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Started {
     /// The job.
     pub job: JobId,
@@ -22,6 +22,9 @@ pub struct Started {
     pub started_at: String,
     /// The output directory, absolute.
     pub output_dir: String,
+    /// What it was estimated at, in dollars, if that was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_dollars: Option<f64>,
 }
 
 /// Adds `started` to the journal at `path`, making the directories above it.
@@ -58,14 +61,21 @@ pub fn started(path: &Path, job: &JobId) -> io::Result<Option<Started>> {
     last(path, |started| started.job == *job)
 }
 
-fn last(path: &Path, is_it: impl Fn(&Started) -> bool) -> io::Result<Option<Started>> {
+/// All jobs that were started here, the newest last.
+///
+/// # Errors
+/// When the journal is there and cannot be read.
+pub fn all(path: &Path) -> io::Result<Vec<Started>> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let lines = text.lines().rev().filter_map(|line| serde_json::from_str::<Started>(line).ok());
-    Ok(lines.into_iter().find(|started| is_it(started)))
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+fn last(path: &Path, is_it: impl Fn(&Started) -> bool) -> io::Result<Option<Started>> {
+    Ok(all(path)?.into_iter().rfind(is_it))
 }
 
 #[cfg(test)]
@@ -82,6 +92,7 @@ mod tests {
             api: api.to_owned(),
             started_at: "2026-11-24T00:00:00Z".to_owned(),
             output_dir: "/o".to_owned(),
+            estimated_dollars: None,
         };
         for (job, api) in [("ft-1", "a"), ("ft-2", "a"), ("ft-3", "b")] {
             add(&path, &started(job, api)).unwrap();

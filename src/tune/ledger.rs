@@ -124,6 +124,11 @@ impl Uploads {
         self.records.iter().find(|record| record.account == *account && record.sha256 == sha256)
     }
 
+    /// The uploads of this account.
+    pub fn of<'u>(&'u self, account: &'u Account) -> impl Iterator<Item = &'u UploadRecord> {
+        self.records.iter().filter(|record| record.account == *account)
+    }
+
     /// Takes `record` in place of what was known of the same bytes, and writes it down.
     ///
     /// # Errors
@@ -185,6 +190,9 @@ pub struct Run {
     pub val_sha256: Option<String>,
     /// The body of the creation, as it was sent.
     pub body: Value,
+    /// What the job was estimated at, in dollars, if that was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_dollars: Option<f64>,
     /// The job.
     pub job: Option<JobId>,
     /// The status that was seen last.
@@ -210,6 +218,7 @@ impl Run {
             train_sha256: identity.train_sha256.clone(),
             val_sha256: identity.val_sha256.clone(),
             body,
+            estimated_dollars: None,
             job: None,
             status: None,
             model: None,

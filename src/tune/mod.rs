@@ -7,6 +7,7 @@
 
 pub mod book;
 pub mod claims;
+pub mod cost;
 pub mod create;
 pub mod deploy;
 pub mod journal;

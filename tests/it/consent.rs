@@ -293,3 +293,75 @@ fn an_estimate_that_is_negative_or_not_a_number_passes_no_cap() {
         assert_eq!(rehearsal.server.jobs_created(), 1, "{dollars}");
     }
 }
+
+#[test]
+fn other_jobs_of_the_directory_that_run_are_named_before_consent() {
+    let rehearsal = Rehearsal::new().prepared(10);
+    let submit = |flags: &[&str]| rehearsal.ctxtune([&["submit", "out", "--json"], flags].concat());
+    let first = submit(&["--yes"]).expect(0).json();
+    assert_eq!(first["running_jobs"], json!([]));
+    let job = first["job"].as_str().unwrap();
+    let estimate = first["price"]["estimated_dollars"].as_f64().unwrap();
+    let others = |run: &Outcome, differs: &str| {
+        run.stderr.contains(&format!("1 running job with other {differs}: {job}, ~$"))
+    };
+    // Before it is refused, too.
+    let refused = submit(&["--n-epochs=1", "--max-cost=0.000001"]).expect(9);
+    assert!(others(&refused, "parameters"), "{}", refused.stderr);
+    let second = submit(&["--n-epochs=1", "--yes"]).expect(0);
+    assert!(others(&second, "parameters"), "{}", second.stderr);
+    let named = &second.json()["running_jobs"][0];
+    assert_eq!((&named["job"], &named["status"]), (&json!(job), &json!("pending")));
+    assert_eq!((&named["price_dollars"], &named["estimated_dollars"]), (&json!(0.0), &json!(estimate)));
+    let cancelled = second.json()["job"].as_str().unwrap().to_owned();
+    rehearsal.ctxtune(["cancel", &cancelled, "--yes"]).expect(0);
+    rehearsal.forward(100.0);
+
+    // A checkout without ledgers knows it by the file that it trains on.
+    std::fs::remove_dir_all(rehearsal.dir.path("out/runs")).unwrap();
+    let third = submit(&["--n-epochs=2", "--max-cost=0.000001"]).expect(9);
+    let said = format!("1 running job with other parameters: {job}, at a price that is not known");
+    assert!(third.stderr.contains(&said), "{}", third.stderr);
+
+    // Prepared again, it is other data.
+    submit(&["--yes"]).expect(0);
+    rehearsal.dir.prepare(&["--seed=7"]).expect(0);
+    let other = submit(&["--max-cost=0.000001"]).expect(9);
+    let said = format!("1 running job with other data or parameters: {job}, ");
+    assert!(other.stderr.contains(&said), "{}", other.stderr);
+    rehearsal.forward(1000.0);
+    let done = submit(&["--max-cost=0.000001"]).expect(9);
+    assert!(!done.stderr.contains("running job"), "it has ended: {}", done.stderr);
+}
+
+#[test]
+fn watching_ends_with_what_was_billed_and_what_was_estimated() {
+    let rehearsal = Rehearsal::new().prepared(10);
+    let submitted = rehearsal.ctxtune(["submit", "out", "--yes", "--json"]).expect(0).json();
+    let estimate = &submitted["price"]["estimated_dollars"];
+    let monitor = |flags: &[&str]| rehearsal.ctxtune([&["monitor", "--json"], flags].concat());
+    let waiting = monitor(&["out", "--timeout=0.1"]).expect(8);
+    assert_eq!(&waiting.json()["estimated_dollars"], estimate);
+    assert!(waiting.stderr.contains("price     $0.00 so far, estimated $"), "{}", waiting.stderr);
+    rehearsal.forward(1000.0);
+    let job = submitted["job"].as_str().unwrap();
+    for target in ["out", job, "--last"] {
+        let done = monitor(&[target]).expect(0);
+        assert_eq!(&done.json()["estimated_dollars"], estimate, "{target}");
+        assert!(done.json()["price_dollars"].as_f64().unwrap() > 0.0);
+        assert!(done.stderr.contains("price     billed $"), "{}", done.stderr);
+    }
+    // Neither its directory nor this machine's journal is there.
+    let mut elsewhere = rehearsal.command(["monitor", job, "--json"]);
+    elsewhere.env("XDG_STATE_HOME", rehearsal.dir.path("elsewhere"));
+    let elsewhere = Outcome::of(elsewhere).expect(0);
+    assert_eq!(elsewhere.json()["estimated_dollars"], json!(null));
+    assert!(elsewhere.stderr.contains("no estimate is known"), "{}", elsewhere.stderr);
+
+    let failed = rehearsal.ctxtune(["submit", "out", "--yes", "--json", "--n-epochs=1"]).expect(0).json();
+    rehearsal.ctxtune(["cancel", failed["job"].as_str().unwrap(), "--yes"]).expect(0);
+    rehearsal.forward(100.0);
+    let cancelled = monitor(&[failed["job"].as_str().unwrap()]).expect(7);
+    assert_eq!(cancelled.json()["estimated_dollars"], failed["price"]["estimated_dollars"]);
+    assert!(cancelled.stderr.contains("price     billed $"), "{}", cancelled.stderr);
+}

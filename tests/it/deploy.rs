@@ -422,7 +422,7 @@ fn what_runs_is_listed_with_its_price_and_the_way_to_stop_it() {
     let row: Vec<&str> = listed.trim_end().split('\t').collect();
     let name = format!("ctxtune-{}", &job[3..11]);
     assert_eq!(row[..3], ["rehearsal/contexts", "ready", "0.0600"]);
-    assert_eq!(row[4..], [&*name, "ctxtune endpoints stop contexts"]);
+    assert_eq!(row[5..], [&*name, "ctxtune endpoints stop contexts"]);
 
     let status = rehearsal.ctxtune(["status", "out"]).expect(0);
     let said = "rehearsal/contexts is ready, at $0.0600 a minute ($3.60 an hour)";
@@ -441,6 +441,27 @@ fn what_runs_is_listed_with_its_price_and_the_way_to_stop_it() {
     check_nothing_is_left(&rehearsal);
     rehearsal.ctxtune(["endpoints", "stop", "nowhere"]).expect(2);
     rehearsal.check_protocol();
+}
+
+#[test]
+fn what_runs_is_listed_with_the_dollars_so_far() {
+    let (rehearsal, _) = Rehearsal::tuned(0.0);
+    let none = rehearsal.ctxtune(["endpoints", "--json"]).expect(0).json();
+    let nothing = json!({ "dollars_so_far": 0.0, "price_per_minute": 0.0, "unpriced_endpoints": 0 });
+    assert_eq!(none["totals"], nothing);
+    run(&rehearsal, &["--yes", "--detach"]).expect(0);
+    rehearsal.forward(6000.0);
+    // A hundred minutes at six cents, by the service's clock, and what the test has taken since.
+    let is_about_six = |dollars: f64| (5.99..6.5).contains(&dollars);
+    let document = rehearsal.ctxtune(["endpoints", "--json"]).expect(0).json();
+    let so_far = document["endpoints"][0]["dollars_so_far"].as_f64().unwrap();
+    assert!(is_about_six(so_far), "{document}");
+    assert_eq!(document["totals"]["dollars_so_far"], so_far);
+    assert_eq!(document["totals"]["price_per_minute"], document["endpoints"][0]["price_per_minute"]);
+    let listed = rehearsal.ctxtune(["endpoints"]).expect(0);
+    let cell = listed.stdout.split('\t').nth(3).unwrap();
+    assert!(is_about_six(cell.parse().unwrap()), "{}", listed.stdout);
+    assert!(listed.stderr.starts_with("total     about $6."), "{}", listed.stderr);
 }
 
 #[test]
@@ -467,9 +488,9 @@ fn who_asks_the_model_is_told_what_runs() {
     let score = ["score", "--models", "rehearsal/contexts", "--val", "out", "--yes"];
     for arguments in [&one[..], &many[..], &score[..]] {
         let asked = rehearsal.ctxtune(arguments).expect(0);
-        let said = "running   rehearsal/contexts is ready, at $0.0600 a minute ($3.60 an hour)\n\
-                    stop      ctxtune endpoints stop contexts\n";
+        let said = "running   rehearsal/contexts is ready, at $0.0600 a minute ($3.60 an hour), about $";
         assert!(asked.stderr.contains(said), "{}", asked.stderr);
+        assert!(asked.stderr.contains("stop      ctxtune endpoints stop contexts\n"), "{}", asked.stderr);
     }
     let before = rehearsal.requests("GET /v2").len();
     let elsewhere = ["--base-url", rehearsal.server.url()];
@@ -528,11 +549,20 @@ fn the_documents_are_pinned() {
     let running = json!([{
         "endpoint": "string", "endpoint_id": "string", "model": "string", "deployment": "string",
         "deployment_id": "string", "state": "string", "replicas": "integer", "price_per_minute": "number",
-        "created_at": "string", "stop": "string",
+        "dollars_so_far": "number", "created_at": "string", "stop": "string",
     }]);
-    list().document("endpoints", json!({ "endpoints": running }));
+    let totals = json!({
+        "dollars_so_far": "number", "price_per_minute": "number", "unpriced_endpoints": "integer",
+    });
+    let fields = |running: &Value| json!({ "endpoints": running, "totals": totals });
+    list().document("endpoints", fields(&running));
     let status = rehearsal.ctxtune(["status", "out", "--json"]).expect(0).json();
-    assert_eq!(status["endpoints"], list().json()["endpoints"]);
+    // That one costs more from moment to moment.
+    let [status, list_again] = [status, list().json()].map(|mut document| {
+        document["endpoints"][0]["dollars_so_far"].take();
+        document["endpoints"].clone()
+    });
+    assert_eq!(status, list_again);
 
     let stop = || rehearsal.ctxtune(["endpoints", "stop", "contexts", "--json"]).expect(0);
     let stopped = |names: Value| {
@@ -542,5 +572,5 @@ fn the_documents_are_pinned() {
     };
     stop().document("endpoints", stopped(json!(["string"])));
     stop().document("endpoints", stopped(json!([])));
-    list().document("endpoints", json!({ "endpoints": [] }));
+    list().document("endpoints", fields(&json!([])));
 }

@@ -97,7 +97,7 @@ fn status_fields(changed: &Value) -> Value {
         "url": "string", "model_object": "null", "queue_depth": "integer", "step": "integer",
         "total_steps": "integer", "epoch": "number", "n_epochs": "integer", "train_loss": "number",
         "eval_loss": { "step": "integer", "loss": "number" }, "price_dollars": "number",
-        "early_stopped": "boolean", "files": { "train": "string", "val": "string" }, "endpoints": [],
+        "estimated_dollars": "number", "early_stopped": "boolean", "files": { "train": "string", "val": "string" }, "endpoints": [],
     });
     fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     fields.as_object_mut().unwrap().extend(changed.as_object().unwrap().clone());
@@ -255,22 +255,76 @@ fn jobs_are_lines_newest_first() {
     rehearsal.forward(100.0);
     let second = rehearsal.submit(10, &["--n-epochs", "2"]);
     let run = rehearsal.ctxtune(["jobs"]).expect(0);
-    assert_eq!(run.stderr, "");
     let rows: Vec<Vec<&str>> = run.stdout.lines().map(|line| line.split('\t').collect()).collect();
     assert_eq!(rows.iter().map(|row| row[0]).collect::<Vec<_>>(), [second.as_str(), &first]);
-    assert_eq!((rows[0].len(), rows[0][1], rows[1][1]), (5, "pending", "queued"));
+    assert_eq!((rows[0].len(), rows[0][1], rows[1][1]), (6, "pending", "queued"));
     assert!(rows[0][2].ends_with('Z') && rows[0][2] > rows[1][2], "{}", run.stdout);
-    assert_eq!(rows[0][3], "meta-llama/Meta-Llama-3.1-8B-Instruct-Reference");
-    assert!(rows[0][4].starts_with("rehearsal/"), "{}", run.stdout);
+    assert!(rows.iter().all(|row| row[3].starts_with('~')), "{}", run.stdout);
+    assert_eq!(rows[0][4], "meta-llama/Meta-Llama-3.1-8B-Instruct-Reference");
+    assert!(rows[0][5].starts_with("rehearsal/"), "{}", run.stdout);
 
     let run = rehearsal.ctxtune(["jobs", "-n", "1"]).expect(0);
     assert_eq!(run.stdout.lines().count(), 1);
-    assert_eq!(run.stderr, "1 of 2 jobs; -n 0 shows all\n");
+    assert!(run.stderr.starts_with("1 of 2 jobs; -n 0 shows all\ntotal "), "{}", run.stderr);
     assert_eq!(rehearsal.ctxtune(["jobs", "-n", "0"]).expect(0).stdout.lines().count(), 2);
 
     let document = rehearsal.ctxtune(["jobs", "-n1", "--json"]).expect(0);
-    let document = document.document("jobs", json!({ "total": "integer", "jobs": [summary("null")] }));
+    let mut job = summary("null");
+    job["price_dollars"] = "number".into();
+    job["estimated_dollars"] = "number".into();
+    let totals =
+        json!({ "billed_dollars": "number", "estimated_dollars": "number", "unpriced_jobs": "integer" });
+    let fields = json!({ "total": "integer", "jobs": [job], "since": "null", "totals": totals });
+    let document = document.document("jobs", fields);
     assert_eq!((&document["total"], &document["jobs"][0]["job"]), (&json!(2), &json!(second)));
+}
+
+#[test]
+fn jobs_have_prices_and_a_total_in_which_estimates_are_apart() {
+    let rehearsal = Rehearsal::new();
+    rehearsal.dir.corpus(10).prepare(&[]).expect(0);
+    let submit = |flags: &[&str]| {
+        let run = rehearsal.ctxtune([&["submit", "out", "--yes", "--json"], flags].concat()).expect(0).json();
+        (run["job"].as_str().unwrap().to_owned(), run["price"]["estimated_dollars"].as_f64().unwrap())
+    };
+    let (first, _) = submit(&[]);
+    rehearsal.forward(1000.0);
+    let (second, estimate) = submit(&["--n-epochs=2"]);
+    let jobs = |flags: &[&str]| rehearsal.ctxtune([&["jobs", "--json"], flags].concat()).expect(0).json();
+    let all = jobs(&["-n1"]);
+    let ids = |document: &Value| -> Vec<String> {
+        let jobs = document["jobs"].as_array().unwrap();
+        jobs.iter().map(|job| job["job"].as_str().unwrap().to_owned()).collect()
+    };
+    // The total is that of all jobs, however many are listed.
+    assert_eq!((&all["total"], ids(&all)), (&json!(2), vec![second.clone()]));
+    let billed = jobs(&[])["jobs"][1]["price_dollars"].as_f64().unwrap();
+    assert!(billed > 0.0 && estimate > 0.0);
+    let totals = json!({ "billed_dollars": billed, "estimated_dollars": estimate, "unpriced_jobs": 0 });
+    assert_eq!(all["totals"], totals);
+    let job = &all["jobs"][0];
+    assert_eq!((&job["price_dollars"], &job["estimated_dollars"]), (&json!(0.0), &json!(estimate)));
+    let lines = rehearsal.ctxtune(["jobs"]).expect(0);
+    let prices: Vec<&str> = lines.stdout.lines().map(|line| line.split('\t').nth(3).unwrap()).collect();
+    assert_eq!(prices, [format!("~{estimate:.4}"), format!("{billed:.4}")]);
+
+    // Only those created since then are listed and added up.
+    let created = all["jobs"][0]["created_at"].as_str().unwrap();
+    let newer = jobs(&["--since", created]);
+    assert_eq!((ids(&newer), &newer["total"]), (vec![second.clone()], &json!(1)));
+    assert_eq!((&newer["totals"]["billed_dollars"], &newer["since"]), (&json!(0.0), &json!(created)));
+    assert_eq!(ids(&jobs(&["--since=2000-01-01"])), [second.clone(), first]);
+    assert_eq!(jobs(&["--since=2999-01-01"])["total"], 0);
+    for wrong in ["--since=yesterday", "--since=2026-13-01", "--since="] {
+        rehearsal.ctxtune(["jobs", wrong]).expect(2);
+    }
+
+    // Another machine knows no estimate, and says so.
+    let mut elsewhere = rehearsal.command(["jobs", "--json"]);
+    elsewhere.env("XDG_STATE_HOME", rehearsal.dir.path("elsewhere"));
+    let totals = support::Outcome::of(elsewhere).expect(0).json()["totals"].clone();
+    let expected = json!({ "billed_dollars": billed, "estimated_dollars": 0.0, "unpriced_jobs": 1 });
+    assert_eq!(totals, expected);
 }
 
 #[test]
@@ -284,7 +338,15 @@ fn a_list_bears_strange_entries_and_commands_no_terminal() {
     let rule = json!({ "rules": [{ "path": "/v1/fine-tunes", "do": { "body": jobs.to_string() } }] });
     spoil(&rehearsal, &rule.to_string());
     let run = rehearsal.ctxtune(["jobs"]).expect(0);
-    assert_eq!(run.stdout, "ft-2\t\t2026-11-24T10:00:00Z\t\t\nft-1\ta b\t\tm\\u{1b}]0;x\\u{7} n\t\n");
+    let expected = "ft-2\t\t2026-11-24T10:00:00Z\t\t\t\nft-1\ta b\t\t\tm\\u{1b}]0;x\\u{7} n\t\n";
+    assert_eq!(run.stdout, expected);
+    // A job without a date is counted where a date is asked for.
+    let since = rehearsal.ctxtune(["jobs", "--since=2026-11-24"]).expect(0);
+    assert!(
+        since.stdout.starts_with("ft-2\t") && since.stderr.contains("1 job without a date"),
+        "{}",
+        since.stderr
+    );
     spoil(&rehearsal, "rules: [{ path: /v1/fine-tunes, do: { body: '<html>' } }]");
     rehearsal.ctxtune(["jobs"]).expect(5);
 }

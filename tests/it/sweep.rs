@@ -74,6 +74,28 @@ fn total(rehearsal: &Rehearsal) -> f64 {
 }
 
 #[test]
+fn jobs_that_run_beside_a_sweep_are_named_before_consent() {
+    let rehearsal = with("grid", Rehearsal::with(Script { job_seconds: 1000.0, ..quick() }));
+    let none = run(&rehearsal, &["--max-cost=0"]).expect(9);
+    assert!(!none.stderr.contains("running job"), "{}", none.stderr);
+    let submit = ["submit", "out", "--yes", "--json", "--n-epochs=1"];
+    let job = rehearsal.ctxtune(submit).expect(0).json()["job"].as_str().unwrap().to_owned();
+    let refused = run(&rehearsal, &["--max-cost=0"]).expect(9);
+    let said = format!("1 running job with other parameters: {job}, ~$");
+    assert!(refused.stderr.contains(&said), "{}", refused.stderr);
+}
+
+#[test]
+fn what_the_runs_of_a_sweep_were_estimated_at_is_kept() {
+    let rehearsal = scene("grid");
+    let document = run(&rehearsal, &["--yes", "--json"]).expect(0).json();
+    for trial in document["runs"].as_array().unwrap() {
+        let kept = rehearsal.ledgers().into_iter().find(|run| run["job"] == trial["job"]).unwrap();
+        assert_eq!(kept["estimated_dollars"], trial["estimated_dollars"], "{trial}");
+    }
+}
+
+#[test]
 fn a_grid_runs_to_a_ranked_table_with_one_job_a_combination() {
     let rehearsal = scene("grid");
     let outcome = run(&rehearsal, &["--yes", "--parallel=2", "--svg=curves.svg", "--json"]).expect(0);

@@ -388,6 +388,32 @@ fn a_submission_makes_the_run_and_a_refused_one_does_not() {
 }
 
 #[test]
+fn a_submission_says_what_logs_the_job_while_nobody_watches_it() {
+    let rehearsal = rehearsal(1000.0);
+    rehearsal.dir.prepare(&[]).expect(0);
+    let check = |flags: &[&str], logged_by: Value, said: &str| {
+        for command in [
+            &["submit", "out", "--yes", "--json"][..],
+            &["finetune", "corpus", "-o=out", "--detach", "--yes", "--no-sync", "--json"],
+        ] {
+            let run = Outcome::of(rehearsal.logged([command, flags].concat())).expect(0);
+            assert_eq!(run.json()["logged_by"], logged_by, "{command:?} {flags:?}");
+            assert!(run.stderr.contains(said), "{}", run.stderr);
+            assert_eq!(run.stderr.contains("metrics are"), logged_by == "monitor", "{}", run.stderr);
+            assert_eq!(run.stderr.contains("W&B"), !logged_by.is_null(), "{}", run.stderr);
+        }
+    };
+    check(&[], json!("monitor"), "metrics are sent only while `ctxtune monitor ft-");
+    check(&["--n-epochs=1", "--wandb=together"], json!("together"), "Together logs this job itself");
+    check(&["--n-epochs=2", "--wandb=off"], Value::Null, "");
+    let mut offline = rehearsal.logged(["submit", "out", "--yes", "--json", "--n-epochs=4"]);
+    offline.env(env::WANDB_MODE, "offline");
+    let offline = Outcome::of(offline).expect(0);
+    assert!(offline.stderr.contains("metrics are written to a local run only while"), "{}", offline.stderr);
+    assert_eq!(offline.json()["logged_by"], "monitor");
+}
+
+#[test]
 fn a_run_that_could_not_be_made_is_made_by_the_monitor() {
     let rehearsal = rehearsal(1000.0);
     rehearsal.dir.prepare(&[]).expect(0);

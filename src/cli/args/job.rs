@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 
 use crate::cli::args::{RemoteArgs, Voice, WandbArgs};
 
@@ -135,9 +136,12 @@ const JOBS_HELP: &str = "\
 Examples:
   ctxtune jobs
   ctxtune jobs -n 0 | awk -F '\\t' '$2 == \"running\" {print $1}'
+  ctxtune jobs --since 2026-11-01
   ctxtune jobs --json | jq -r '.jobs[] | select(.status == \"completed\") | .model'
 
-stdout: a line a job, `id<TAB>status<TAB>created<TAB>base model<TAB>tuned model`; a table on a terminal.
+stdout: a line a job, `id<TAB>status<TAB>created<TAB>dollars<TAB>base model<TAB>tuned model`; a table on a terminal. \
+A `~` marks a price that is not final: the estimate of a job that this machine started, or what a running job has cost \
+so far. stderr: the total.
 Exit codes: 0 done, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of `jobs`.
@@ -147,12 +151,21 @@ pub struct JobsArgs {
     /// Show this many, newest first; 0 shows all
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
     pub limit: usize,
+    /// List and add up only jobs created since then: a date (UTC) or a moment, 2026-11-01T12:00:00Z
+    #[arg(long, value_name = "DATE", value_parser = since)]
+    pub since: Option<Timestamp>,
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
     /// How much to say.
     #[command(flatten)]
     pub voice: Voice,
+}
+
+/// A date, which begins at midnight UTC, or a moment.
+fn since(text: &str) -> Result<Timestamp, String> {
+    let explain = |_| "expected a date such as 2026-11-01, or 2026-11-01T12:00:00Z".to_owned();
+    format!("{text}T00:00:00Z").parse().or_else(|_| text.parse()).map_err(explain)
 }
 
 const FILES_HELP: &str = "\
