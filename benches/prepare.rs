@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ctxtune::prepare::reject::RejectLimit;
-use ctxtune::prepare::source::{Source, SourceKind};
+use ctxtune::prepare::source::{Containers, Source, SourceKind};
 use ctxtune::prepare::template::Template;
 use ctxtune::prepare::{Durability, Error, Mode, Options, Prepared, Purpose, Watch, prepare};
 
@@ -69,8 +69,7 @@ fn assert_complete(prepared: &Prepared, bytes: u64) {
 
 fn options(corpus: &Path, output_dir: &Path, threads: usize) -> Options {
     Options {
-        sources: vec![Source { path: corpus.to_owned(), kind: SourceKind::Directory }],
-        prefixes_keys: false,
+        sources: vec![Source { path: corpus.to_owned(), kind: SourceKind::Directory(Containers::Skip) }],
         max_spool_bytes: 0,
         output_dir: output_dir.to_owned(),
         val_ratio: "0.1".parse().expect("0.1 is a ratio"),

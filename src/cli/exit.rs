@@ -6,6 +6,7 @@ use crate::lock::LockError;
 use crate::manifest::ManifestError;
 use crate::prepare;
 use crate::prepare::prepared::PreparedError;
+use crate::prepare::source::{CONTAINER, LINKED_DIRECTORY};
 use crate::score;
 
 /// How the program ends.
@@ -69,7 +70,7 @@ impl From<ConfigError> for Failure {
                 "name a directory: `ctxtune prepare DATA_DIR`, `--data-dir DATA_DIR`, or `data_dir:` in the configuration file".to_owned()
             }
             ConfigError::UnknownSource(_) => {
-                "sources are directories, .jsonl and .ndjson, .tar, these with .gz or .zst, and - for standard input"
+                "sources are directories, .json records, .jsonl and .ndjson, .tar (these also with .gz or .zst, .tgz, .tzst), and - for standard input"
                     .to_owned()
             }
             ConfigError::Template { .. } => "README describes templates; `fixtures/templates` has an example".to_owned(),
@@ -109,6 +110,7 @@ fn classify(error: &prepare::Error) -> (Exit, &'static str) {
         Error::EmptySide { .. } => (Exit::Data, "empty_side"),
         Error::EqualKeys { .. } => (Exit::Data, "equal_keys"),
         Error::Damaged { .. } => (Exit::Data, "damaged"),
+        Error::Repack { .. } => (Exit::Data, "repack"),
         Error::SpoolLimit { .. } => (Exit::Data, "spool_limit"),
         Error::Interrupted => (Exit::Interrupted, "interrupted"),
     }
@@ -121,6 +123,9 @@ fn hint(error: &prepare::Error) -> String {
         Error::List { .. } | Error::Read { .. } => return read_hint(error),
         Error::TooManyRejects { failed, .. } | Error::NothingAccepted { failed, .. } => {
             return rejects_hint(failed);
+        }
+        Error::Repack { path, repack } => {
+            return format!("compress it again: `{}`", repack.command(path));
         }
         Error::OutputIsCorpus(_) => "choose another --output-dir",
         Error::NoCorpus { .. } => "name the directory or the container that holds the records",
@@ -135,8 +140,15 @@ fn hint(error: &prepare::Error) -> String {
         Error::Manifest(_) => "check the file's permissions",
         Error::Threads(_) => "use fewer --threads, or raise the limit on processes or memory",
         Error::Changed { .. } => "run it again when nothing writes to the corpus",
-        Error::NothingListed { .. } => {
-            "records are files whose names end in `.json`, lines of JSON, or such files in an archive"
+        Error::NothingListed { not_read, .. } => {
+            let has = |kind: &str| not_read.by_kind().any(|(found, _)| found == kind);
+            if has(CONTAINER) {
+                "--containers reads the JSONL files and archives below a directory; or name them as sources"
+            } else if has(LINKED_DIRECTORY) {
+                "links to directories are not followed: name the directory itself as a source"
+            } else {
+                "records are files whose names end in `.json`, lines of JSON, or such files in an archive"
+            }
         }
         Error::EmptySide { .. } => "add records, or change --val-ratio or --group-by",
         Error::EqualKeys { .. } => "rename one of them, or leave one source out",
@@ -186,7 +198,7 @@ impl From<score::Error> for Failure {
             Error::UnknownSource(_) => (
                 Exit::Usage,
                 "unknown_source",
-                "records are in a directory, .jsonl, .ndjson or .tar, these with .gz or .zst, or - for standard input",
+                "records are in a directory, .jsonl, .ndjson or .tar (also with .gz or .zst, .tgz, .tzst), or - for standard input",
             ),
             Error::Prepared(error) => return error.into(),
             Error::NoReference { .. } => {

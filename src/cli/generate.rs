@@ -3,7 +3,7 @@
 //! One story here: it needs no yes, as it costs next to nothing. Many are `generate_many`'s.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -22,7 +22,7 @@ use crate::generate::prompt;
 use crate::generate::request::Delivery;
 use crate::generate::story::Story;
 use crate::generate::verdict::{Fault, reformed};
-use crate::prepare::source::Source;
+use crate::prepare::source::{Containers, Source};
 
 /// The command's name.
 pub const COMMAND: &str = "generate";
@@ -89,7 +89,7 @@ fn story(args: &GenerateArgs) -> Result<Story, Failure> {
 }
 
 fn typed(input: &Path) -> Result<String, Failure> {
-    let is_source = input.exists() && Source::of(input).is_some();
+    let is_source = input.exists() && Source::of(input, Containers::Skip).is_some();
     if is_source {
         let message = format!("`{}` is a source of stories, not a story", input.display());
         let hint = "add --output-dir GEN, or name a file with one story with --story-file";
@@ -246,10 +246,14 @@ impl Screen {
 ///
 /// # Errors
 /// When a name says of no source.
-pub fn sources(inputs: &[PathBuf]) -> Result<Vec<Source>, Failure> {
+pub fn sources(args: &GenerateArgs) -> Result<Vec<Source>, Failure> {
     use crate::config::{ConfigError, PrepareChoices};
     use crate::prepare::{Mode, Purpose};
-    let choices = PrepareChoices { sources: inputs.to_vec(), ..PrepareChoices::default() };
+    let choices = PrepareChoices {
+        sources: args.inputs.clone(),
+        containers: Some(args.containers),
+        ..PrepareChoices::default()
+    };
     let purpose = Purpose { mode: Mode::DryRun, show: 0, name_rejects: 0 };
     let options: Result<_, ConfigError> = choices.resolve(purpose, std::num::NonZeroUsize::MIN);
     Ok(options?.sources)

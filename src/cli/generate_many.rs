@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use crate::cli::args::GenerateArgs;
 use crate::cli::asking::Setup;
@@ -22,26 +22,43 @@ use crate::prepare::source::DEFAULT_SPOOL_BYTES;
 
 /// Runs the command.
 pub fn run(args: &GenerateArgs, setup: &Setup, dir: &Path, terminal: &mut Terminal) -> Exit {
-    let ran = prepared(args, setup, dir, terminal).and_then(|Prepared { questions, room, not_read }| {
-        let retry = if args.retry_invalid { Retry::Invalid } else { Retry::Nothing };
-        let batch = Batch::open(setup, &questions, (room, retry), terminal)?;
-        agree(&[&batch], &args.asking, terminal)?;
-        let (ran, end) = batch.run(&args.asking, terminal);
-        batch.sum_up(&ran, terminal);
-        // Whoever is gone, or refuses, is not asked for more.
-        if ran.tally.effort.requests > 0 && matches!(end, End::Done | End::OverBudget) {
-            setup.target.say_running(&setup.service, terminal);
+    let Prepared { questions, room, not_read } = match prepared(args, setup, dir, terminal) {
+        Ok(prepared) => prepared,
+        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
+    };
+    let mut fields = Map::new();
+    fields.insert("not_read_by_kind".to_owned(), counts_value(&not_read));
+    fields.insert("not_read".to_owned(), first_value(&not_read));
+    match ask(args, setup, dir, (&questions, room), terminal) {
+        Ok((mut document, failure)) => {
+            document.extend(fields);
+            match failure {
+                Some(failure) => terminal.fail(COMMAND, &failure, document),
+                None => terminal.succeed(COMMAND, Some(dir.as_os_str().as_encoded_bytes()), document),
+            }
         }
-        let mut fields = batch.document(&ran);
-        fields.insert("not_read_by_kind".to_owned(), counts_value(&not_read));
-        fields.insert("not_read".to_owned(), first_value(&not_read));
-        Ok((fields, failure(&batch, dir, (&ran, end))))
-    });
-    match ran {
-        Ok((fields, Some(failure))) => terminal.fail(COMMAND, &failure, fields),
-        Ok((fields, None)) => terminal.succeed(COMMAND, Some(dir.as_os_str().as_encoded_bytes()), fields),
-        Err(failure) => terminal.fail(COMMAND, &failure, Map::new()),
+        Err(failure) => terminal.fail(COMMAND, &failure, fields),
     }
+}
+
+/// Asks all questions that are open: the document about it, and why it is not all well.
+fn ask(
+    args: &GenerateArgs,
+    setup: &Setup,
+    dir: &Path,
+    (questions, room): (&Questions, Room),
+    terminal: &Terminal,
+) -> Result<(Map<String, Value>, Option<Failure>), Failure> {
+    let retry = if args.retry_invalid { Retry::Invalid } else { Retry::Nothing };
+    let batch = Batch::open(setup, questions, (room, retry), terminal)?;
+    agree(&[&batch], &args.asking, terminal)?;
+    let (ran, end) = batch.run(&args.asking, terminal);
+    batch.sum_up(&ran, terminal);
+    // Whoever is gone, or refuses, is not asked for more.
+    if ran.tally.effort.requests > 0 && matches!(end, End::Done | End::OverBudget) {
+        setup.target.say_running(&setup.service, terminal);
+    }
+    Ok((batch.document(&ran), failure(&batch, dir, (&ran, end))))
 }
 
 /// What is asked about, before it is.
@@ -58,7 +75,7 @@ fn prepared(
     dir: &Path,
     terminal: &Terminal,
 ) -> Result<Prepared, Failure> {
-    let sources = sources(&args.inputs)?;
+    let sources = sources(args)?;
     let room = Room::open(dir)?;
     let stop = StopOnly(setup.service.clock.as_ref());
     let listed = Records::list_beside(&sources, dir, DEFAULT_SPOOL_BYTES, &stop);

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::report::{Terminal, grouped, printable};
 use crate::prepare::names::NameLog;
+use crate::prepare::source::CONTAINER;
 
 /// Whether the first few names are shown, or all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +40,11 @@ fn each(
 
 /// The kinds with their numbers: `hidden 3, linked directory 1`.
 fn counts(log: &NameLog) -> String {
-    let kinds: Vec<String> =
-        log.by_kind().map(|(kind, count)| format!("{kind} {}", grouped(count))).collect();
-    kinds.join(", ")
+    let shown = |(kind, count)| {
+        let hint = if kind == CONTAINER { " (--containers reads them)" } else { "" };
+        format!("{kind} {}{hint}", grouped(count))
+    };
+    log.by_kind().map(shown).collect::<Vec<_>>().join(", ")
 }
 
 /// Says what lies in the sources and is not read, if anything does.

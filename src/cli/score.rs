@@ -22,7 +22,7 @@ use crate::cli::score_models::{self, Answered};
 use crate::cli::scoreboard::{coverage, notes, references, table};
 use crate::json::KeyText;
 use crate::prepare::names::NameLog;
-use crate::prepare::source::{DEFAULT_RECORD_BYTES, DEFAULT_SPOOL_BYTES};
+use crate::prepare::source::{Containers, DEFAULT_RECORD_BYTES, DEFAULT_SPOOL_BYTES};
 use crate::score::agreement::Tally;
 use crate::score::answer::{Answer, Status};
 use crate::score::gold::Form;
@@ -106,6 +106,7 @@ fn subject(args: &ScoreArgs, answered: &Answered) -> Subject {
         options: Options {
             gold: gold.cloned().unwrap_or_default(),
             limit: args.limit.map(NonZeroUsize::get),
+            containers: if args.containers { Containers::Read } else { Containers::Skip },
             generated: generated.clone(),
             seed: args.seed,
             resamples: args.resamples,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{Bytes, ConfigError, ConfigFile};
 use crate::prepare::group::GroupBy;
 use crate::prepare::reject::RejectLimit;
-use crate::prepare::source::{DEFAULT_RECORD_BYTES, DEFAULT_SPOOL_BYTES, Source, SourceKind};
+use crate::prepare::source::{Containers, DEFAULT_RECORD_BYTES, DEFAULT_SPOOL_BYTES, Source, SourceKind};
 use crate::prepare::split::Ratio;
 use crate::prepare::template::Template;
 use crate::prepare::{Durability, Options, Purpose};
@@ -21,8 +21,9 @@ pub const DEFAULT_OUTPUT_DIR: &str = "training/output";
 pub const MAX_RECORD_BYTES: u64 = 1 << 30;
 
 /// The keys of a configuration file that are about preparing.
-pub const KEYS: [&str; 14] = [
+pub const KEYS: [&str; 15] = [
     "data_dir",
+    "containers",
     "output_dir",
     "val_ratio",
     "seed",
@@ -51,6 +52,7 @@ impl ConfigFile {
         Ok(PrepareChoices {
             sources: self.get("data_dir")?.into_iter().collect(),
             files_from: None,
+            containers: self.get("containers")?,
             max_spool_bytes: self.parse("max_spool_bytes")?,
             output_dir: self.get("output_dir")?,
             val_ratio: self.parse("val_ratio")?,
@@ -74,6 +76,8 @@ pub struct PrepareChoices {
     pub sources: Vec<PathBuf>,
     /// A file that names further sources
     pub files_from: Option<PathBuf>,
+    /// `containers`
+    pub containers: Option<bool>,
     /// `max_spool_bytes`
     pub max_spool_bytes: Option<Bytes>,
     /// `output_dir`
@@ -108,6 +112,7 @@ impl PrepareChoices {
         PrepareChoices {
             sources: if names_sources { self.sources } else { lower.sources },
             files_from: self.files_from.or(lower.files_from),
+            containers: self.containers.or(lower.containers),
             max_spool_bytes: self.max_spool_bytes.or(lower.max_spool_bytes),
             output_dir: self.output_dir.or(lower.output_dir),
             val_ratio: self.val_ratio.or(lower.val_ratio),
@@ -135,10 +140,12 @@ impl PrepareChoices {
             return Err(ConfigError::Value { key: "max_record_bytes", place: String::new(), reason });
         }
         let Bytes(max_spool_bytes) = self.max_spool_bytes.unwrap_or(Bytes(DEFAULT_SPOOL_BYTES));
-        let sources = sources(self.sources, self.files_from.as_deref())?;
+        let containers = match self.containers {
+            Some(true) => Containers::Read,
+            Some(false) | None => Containers::Skip,
+        };
         Ok(Options {
-            prefixes_keys: sources.iter().filter(|source| source.kind != SourceKind::Record).count() > 1,
-            sources,
+            sources: sources(self.sources, self.files_from.as_deref(), containers)?,
             max_spool_bytes,
             output_dir: self.output_dir.unwrap_or_else(|| DEFAULT_OUTPUT_DIR.into()),
             val_ratio: self.val_ratio.unwrap_or_else(|| "0.1".parse().expect("a decimal below 1")),
@@ -163,7 +170,11 @@ impl PrepareChoices {
 }
 
 /// What the named paths hold, in their order, followed by what the file `from` names.
-fn sources(mut paths: Vec<PathBuf>, from: Option<&Path>) -> Result<Vec<Source>, ConfigError> {
+fn sources(
+    mut paths: Vec<PathBuf>,
+    from: Option<&Path>,
+    containers: Containers,
+) -> Result<Vec<Source>, ConfigError> {
     if let Some(from) = from {
         paths.extend(listed_paths(from)?);
     }
@@ -177,10 +188,10 @@ fn sources(mut paths: Vec<PathBuf>, from: Option<&Path>) -> Result<Vec<Source>, 
         let reason = "standard input can be read once only".to_owned();
         return Err(ConfigError::Value { key: "-", place: String::new(), reason });
     }
-    let source = |path: PathBuf| match Source::of(&path) {
+    let source = |path: PathBuf| match Source::of(&path, containers) {
         Some(source) => Ok(source),
         // Nothing is there: the engine says so, in the system's words.
-        None if !path.exists() => Ok(Source { path, kind: SourceKind::Directory }),
+        None if !path.exists() => Ok(Source { path, kind: SourceKind::Directory(containers) }),
         None => Err(ConfigError::UnknownSource(path)),
     };
     paths.into_iter().map(source).collect()

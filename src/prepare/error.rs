@@ -11,6 +11,7 @@ use crate::manifest::ManifestError;
 use crate::prepare::names::NameLog;
 use crate::prepare::reject::{RejectCounts, RejectLimit};
 use crate::prepare::split::Ratio;
+use crate::prepare::spool::Repack;
 use crate::prepare::window::Stopped;
 
 /// Why a run failed. Nothing is published then.
@@ -102,6 +103,14 @@ pub enum Error {
         byte: u64,
         /// What is wrong.
         reason: String,
+    },
+    /// A container that has to be packed in another way.
+    #[error("`{path}` {}", repack.what())]
+    Repack {
+        /// The container.
+        path: PathBuf,
+        /// What is unusual about it.
+        repack: Repack,
     },
     /// A compressed source grows beyond the limit.
     #[error("`{path}` unpacks to more than {limit} bytes, together with the sources before it")]

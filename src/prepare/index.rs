@@ -4,13 +4,14 @@
 //! read later, by rank. Nothing is ever extracted to a path: a member's name is only a
 //! key, and one that could lead elsewhere is refused by name.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::collections::BTreeMap;
+use std::io::{self, Read};
 use std::path::Path;
 
 use memchr::memchr_iter;
 
 use crate::prepare::Error;
+use crate::prepare::section::{Section, read_exact_at};
 use crate::prepare::source::{HIDDEN, OTHER_ENDING, is_hidden};
 
 const BLOCK_BYTES: usize = 1 << 20;
@@ -35,41 +36,61 @@ pub enum Refusal {
     Absolute = 0,
     /// Its name climbs (`..`).
     Climbing = 1,
-    /// It is a link.
+    /// It is a symbolic link.
     Link = 2,
     /// It is a device, a FIFO, or something else without contents.
     Special = 3,
+    /// It is a hard link to no earlier regular member.
+    HardLink = 4,
+    /// Its zeros were left out.
+    Sparse = 5,
 }
 
 impl Refusal {
+    const ALL: [Refusal; 6] = [
+        Refusal::Absolute,
+        Refusal::Climbing,
+        Refusal::Link,
+        Refusal::Special,
+        Refusal::HardLink,
+        Refusal::Sparse,
+    ];
+
     /// The refusal of that number; an unknown one is [`Refusal::Special`].
     pub fn from_number(number: u64) -> Refusal {
-        let all = [Refusal::Absolute, Refusal::Climbing, Refusal::Link];
-        all.into_iter().find(|refusal| *refusal as u64 == number).unwrap_or(Refusal::Special)
+        Refusal::ALL.into_iter().find(|refusal| *refusal as u64 == number).unwrap_or(Refusal::Special)
     }
 
-    /// What is wrong with the member.
+    /// What is wrong with the member, and the command that mends what is only unusual.
     pub fn reason(self) -> &'static str {
         match self {
             Refusal::Absolute => "the archive's member has an absolute name",
             Refusal::Climbing => "the archive's member has `..` in its name",
             Refusal::Link => "the archive's member is a link",
             Refusal::Special => "the archive's member is no regular file",
+            Refusal::HardLink => {
+                "the archive's member is a hard link to something that is no earlier regular member; pack its \
+                 directory again: `tar --hard-dereference -cf NEW.tar -C DIRECTORY .`"
+            }
+            Refusal::Sparse => {
+                "the archive's member is stored as a GNU sparse file; pack it again: \
+                 `mkdir new && tar -xf ARCHIVE -C new && tar -cf NEW.tar -C new .`"
+            }
         }
     }
 }
 
-/// Calls `found` with the number (among non-blank lines, from 0) and place of every non-blank line of `file`.
+/// Calls `found` with the number (among non-blank lines, from 0) and place of every non-blank line of `section`.
 ///
 /// # Errors
 /// The system's, unchanged, and those of `found`.
 pub fn index_lines(
-    file: &mut File,
+    section: &Section,
     path: &Path,
     mut found: impl FnMut(u64, Extent) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
-    file.seek(SeekFrom::Start(0)).map_err(failed)?;
+    let mut file = section.reader();
     let mut block = vec![0; BLOCK_BYTES];
     let mut line = Line { number: 0, start: 0, is_blank: true };
     let mut offset = 0;
@@ -127,74 +148,182 @@ pub enum Member<'n> {
     NotRead(&'n [u8], &'static str),
 }
 
-/// Calls `found` with every member of the archive `file` but its directories.
+/// Calls `found` with every member of the archive in `section` but its directories.
+///
+/// A hard link to an earlier regular member is a record with that member's bytes. Links come last, in a
+/// second pass over the headers: their targets alone are kept in memory.
 ///
 /// # Errors
 /// [`Error::Damaged`] where the archive is cut or its headers are wrong; the system's errors; those of `found`.
 pub fn index_tar(
-    file: &mut File,
+    section: &Section,
     path: &Path,
     mut found: impl FnMut(Member<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
+    let mut targets: BTreeMap<Vec<u8>, Option<Extent>> = BTreeMap::new();
+    for_each_header(section, path, |header| match member(header) {
+        Some(Listed::Link(_, target)) => {
+            targets.insert(target.to_owned(), None);
+            Ok(())
+        }
+        Some(Listed::Member(member)) => found(member),
+        None => Ok(()),
+    })?;
+    if targets.is_empty() {
+        return Ok(());
+    }
+    for_each_header(section, path, |header| {
+        if let Some(Listed::Link(key, target)) = member(header) {
+            let extent = targets.get(target).copied().flatten();
+            return found(Member::Record(key, extent.unwrap_or(Extent::Refused(Refusal::HardLink))));
+        }
+        // The last member of a name is the one that a link behind it means.
+        if let Some(target) = targets.get_mut(without_dot(header.name)) {
+            *target = header.is_regular().then_some(header.extent);
+        }
+        Ok(())
+    })
+}
+
+/// A member's header, as far as it matters.
+struct Header<'h> {
+    name: &'h [u8],
+    entry_type: tar::EntryType,
+    link: &'h [u8],
+    is_sparse: bool,
+    extent: Extent,
+}
+
+impl Header<'_> {
+    fn is_regular(&self) -> bool {
+        matches!(self.entry_type, tar::EntryType::Regular | tar::EntryType::Continuous) && !self.is_sparse
+    }
+}
+
+/// Calls `look` with every header of the archive in `section`, which is held to be whole.
+fn for_each_header(
+    section: &Section,
+    path: &Path,
+    mut look: impl FnMut(&Header<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
     let damaged = |byte, reason: String| Error::Damaged { path: path.to_owned(), byte, reason };
-    let size = file.seek(SeekFrom::End(0)).map_err(failed)?;
-    file.seek(SeekFrom::Start(0)).map_err(failed)?;
+    let size = section.length;
     let mut end = 0;
-    {
-        let mut archive = tar::Archive::new(&mut *file);
-        let entries = archive.entries_with_seek().map_err(failed)?;
-        for entry in entries {
-            let entry = entry.map_err(|error| damaged(end, error.to_string()))?;
-            let (start, length) = (entry.raw_file_position(), entry.header().entry_size());
-            let length = length.map_err(|error| damaged(end, error.to_string()))?.max(entry.size());
-            end = start.saturating_add(length.next_multiple_of(TAR_BLOCK));
-            if start.saturating_add(length) > size {
-                return Err(damaged(size, "the archive ends inside a member".to_owned()));
-            }
-            let name = entry.path_bytes();
-            if let Some(member) = member(&name, entry.header().entry_type(), Extent::Bytes(start, length)) {
-                found(member)?;
-            }
+    let mut archive = tar::Archive::new(section.reader());
+    for entry in archive.entries_with_seek().map_err(failed)? {
+        let mut entry = entry.map_err(|error| damaged(end, error.to_string()))?;
+        let is_old_sparse = entry.header().entry_type().is_gnu_sparse();
+        let mut start = entry.raw_file_position();
+        // What a sparse member stands for is larger than what is stored of it.
+        let length = if is_old_sparse { entry.header().entry_size() } else { Ok(entry.size()) };
+        let length = length.map_err(|error| damaged(end, error.to_string()))?;
+        if is_old_sparse {
+            start = start.saturating_add(sparse_header_bytes(section, &entry).map_err(failed)?);
+        }
+        end = start.saturating_add(length.checked_next_multiple_of(TAR_BLOCK).unwrap_or(u64::MAX));
+        if start.saturating_add(length) > size {
+            return Err(damaged(size, "the archive ends inside a member".to_owned()));
+        }
+        let sparse_name = sparse_name(&mut entry).map_err(|error| damaged(end, error.to_string()))?;
+        let link = entry.link_name_bytes().unwrap_or_default();
+        look(&Header {
+            name: sparse_name.as_deref().unwrap_or(&entry.path_bytes()),
+            entry_type: entry.header().entry_type(),
+            link: without_dot(&link),
+            is_sparse: is_old_sparse || sparse_name.is_some(),
+            extent: Extent::Bytes(start, length),
+        })?;
+    }
+    check_end(section, end).map_err(failed)?.map_or(Ok(()), |reason| Err(damaged(end.min(size), reason)))
+}
+
+/// The bytes of the headers behind the first one of a sparse member in the older of GNU's formats.
+fn sparse_header_bytes<R: io::Read>(section: &Section, entry: &tar::Entry<'_, R>) -> io::Result<u64> {
+    /// Where a block says whether another one follows.
+    const IS_EXTENDED: u64 = 504;
+    let mut bytes = 0;
+    let mut is_extended = entry.header().as_gnu().is_some_and(tar::GnuHeader::is_extended);
+    while is_extended {
+        let mut flag = [0];
+        let read = section.read_at(&mut flag, entry.raw_file_position() + bytes + IS_EXTENDED)?;
+        is_extended = read == 1 && flag[0] == 1;
+        bytes += TAR_BLOCK;
+    }
+    Ok(bytes)
+}
+
+/// The name of a sparse member in the newer of GNU's formats, whose header has another.
+fn sparse_name<R: io::Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Option<Vec<u8>>> {
+    let name = entry.path_bytes().into_owned();
+    let mut found = None;
+    for extension in entry.pax_extensions()?.into_iter().flatten() {
+        let extension = extension?;
+        match extension.key_bytes() {
+            b"GNU.sparse.name" => found = Some(extension.value_bytes().to_owned()),
+            key if key.starts_with(b"GNU.sparse.") && found.is_none() => found = Some(name.clone()),
+            _ => {}
         }
     }
-    check_end(file, end, size).map_err(failed)?.map_or(Ok(()), |reason| Err(damaged(end.min(size), reason)))
+    Ok(found)
 }
 
 /// An archive ends with a block of zeros; one that does not was cut between two members.
-fn check_end(file: &mut File, end: u64, size: u64) -> io::Result<Option<String>> {
-    if size < end + TAR_BLOCK {
+fn check_end(section: &Section, end: u64) -> io::Result<Option<String>> {
+    if section.length < end.saturating_add(TAR_BLOCK) {
         return Ok(Some("the archive has no end mark: it was cut".to_owned()));
     }
     let mut block = [0; TAR_BLOCK as usize];
-    file.seek(SeekFrom::Start(end))?;
-    file.read_exact(&mut block)?;
+    read_exact_at(&section.file, &mut block, section.start + end)?;
     Ok(block.iter().any(|&byte| byte != 0).then(|| "what follows is no member".to_owned()))
 }
 
-/// What the member `name` is, if it is anything to name; `extent` is the place of its bytes.
-fn member(name: &[u8], entry_type: tar::EntryType, extent: Extent) -> Option<Member<'_>> {
+/// What a header stands for.
+enum Listed<'h> {
+    Member(Member<'h>),
+    /// A hard link named like a record: its key, and the name of its target.
+    Link(&'h [u8], &'h [u8]),
+}
+
+/// What the member of this header is, if it is anything to name.
+fn member<'h>(header: &Header<'h>) -> Option<Listed<'h>> {
     use tar::EntryType::{Continuous, Directory, Link, Regular, Symlink, XGlobalHeader};
+    let name = header.name;
     let key = without_dot(name);
     let is_record = name.ends_with(b".json");
-    let mut parts = name.split(|&byte| byte == b'/');
-    if is_record && name.starts_with(b"/") {
-        return Some(Member::Record(key, Extent::Refused(Refusal::Absolute)));
-    }
-    if is_record && parts.clone().any(|part| part == b"..") {
-        return Some(Member::Record(key, Extent::Refused(Refusal::Climbing)));
-    }
-    match entry_type {
+    let record = |extent| Some(Listed::Member(Member::Record(key, extent)));
+    let refused = |refusal| record(Extent::Refused(refusal));
+    let not_read = |kind| Some(Listed::Member(Member::NotRead(key, kind)));
+    match header.entry_type {
+        _ if is_record && name.starts_with(b"/") => refused(Refusal::Absolute),
+        _ if is_record && has_part(name, |part| part == b"..") => refused(Refusal::Climbing),
         XGlobalHeader => None,
         Directory if !is_record => None,
-        _ if parts.any(is_hidden) => Some(Member::NotRead(key, HIDDEN)),
-        Regular | Continuous if is_record => Some(Member::Record(key, extent)),
-        Link | Symlink if is_record => Some(Member::Record(key, Extent::Refused(Refusal::Link))),
-        _ if is_record => Some(Member::Record(key, Extent::Refused(Refusal::Special))),
-        Regular | Continuous => Some(Member::NotRead(key, OTHER_ENDING)),
-        Link | Symlink => Some(Member::NotRead(key, "link")),
-        _ => Some(Member::NotRead(key, "special file")),
+        _ if has_part(name, is_hidden) => not_read(HIDDEN),
+        _ if header.is_sparse => {
+            if is_record {
+                refused(Refusal::Sparse)
+            } else {
+                not_read(OTHER_ENDING)
+            }
+        }
+        Regular | Continuous => {
+            if is_record {
+                record(header.extent)
+            } else {
+                not_read(OTHER_ENDING)
+            }
+        }
+        Link if is_record => Some(Listed::Link(key, header.link)),
+        Symlink if is_record => refused(Refusal::Link),
+        Link | Symlink => not_read("link"),
+        _ if is_record => refused(Refusal::Special),
+        _ => not_read("special file"),
     }
+}
+
+fn has_part(name: &[u8], is_it: impl Fn(&[u8]) -> bool) -> bool {
+    name.split(|&byte| byte == b'/').any(is_it)
 }
 
 fn without_dot(name: &[u8]) -> &[u8] {
@@ -208,18 +337,20 @@ fn without_dot(name: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::sync::Arc;
 
     use super::*;
 
-    fn file_of(bytes: &[u8]) -> File {
+    /// `bytes` in the middle of a file.
+    fn section_of(bytes: &[u8]) -> Section {
         let mut file = tempfile::tempfile().unwrap();
-        file.write_all(bytes).unwrap();
-        file
+        file.write_all(&[b"before\n", bytes, b"\nafter"].concat()).unwrap();
+        Section { file: Arc::new(file), start: 7, length: bytes.len() as u64 }
     }
 
     fn lines(bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
         let mut found = Vec::new();
-        index_lines(&mut file_of(bytes), Path::new("x.jsonl"), |number, extent| {
+        index_lines(&section_of(bytes), Path::new("x.jsonl"), |number, extent| {
             let Extent::Bytes(start, length) = extent else { panic!("a line is never refused") };
             found.push((number, bytes[start as usize..(start + length) as usize].to_vec()));
             Ok(())
@@ -274,7 +405,7 @@ mod tests {
 
     fn members(bytes: &[u8]) -> Result<Vec<(String, Option<String>)>, Error> {
         let mut found = Vec::new();
-        index_tar(&mut file_of(bytes), Path::new("x.tar"), |member| {
+        index_tar(&section_of(bytes), Path::new("x.tar"), |member| {
             let (key, content) = match member {
                 Member::Record(key, Extent::Bytes(start, length)) => {
                     (key, bytes[start as usize..(start + length) as usize].to_vec())
@@ -326,7 +457,6 @@ mod tests {
                 ("/abs.json", "Absolute"),
                 ("d/../up.json", "Climbing"),
                 ("s.json", "Link"),
-                ("h.json", "Link"),
                 ("v.json", "Special"),
                 ("f.json", "Special"),
                 ("d/.git/e.json", "not read: hidden"),
@@ -336,8 +466,61 @@ mod tests {
                 ("../.up.json", "Climbing"),
                 ("s", "not read: link"),
                 ("d/./g..json", "{}"),
+                ("h.json", "HardLink"),
             ]
         );
+    }
+
+    /// The header of a link from `name` to `target`.
+    fn link(name: &[u8], target: &[u8]) -> Vec<u8> {
+        let mut header = tar::Header::from_byte_slice(&header(name, tar::EntryType::Link, 0)).clone();
+        header.as_old_mut().linkname[..target.len()].copy_from_slice(target);
+        header.set_cksum();
+        header.as_bytes().to_vec()
+    }
+
+    #[test]
+    fn a_hard_link_has_the_bytes_of_the_earlier_member_that_it_names() {
+        use tar::EntryType::{Regular, Symlink};
+        let end = vec![0; 1024];
+        let part = |members: &[(&[u8], tar::EntryType, &[u8])]| {
+            let mut bytes = archive(members);
+            bytes.truncate(bytes.len() - end.len());
+            bytes
+        };
+        let bytes = [
+            link(b"early.json", b"a.json"),
+            part(&[(b"./a.json", Regular, b"{1}"), (b"blob", Regular, b"{2}"), (b"s", Symlink, b"")]),
+            link(b"to_record.json", b"a.json"),
+            link(b"./to_blob.json", b"./blob"),
+            link(b"to_link.json", b"s"),
+            link(b"to_hard_link.json", b"to_record.json"),
+            link(b"to_nothing.json", b"nothing"),
+            link(b"not_a_record", b"blob"),
+            part(&[(b"blob", Regular, b"{3}")]),
+            link(b"to_newer.json", b"blob"),
+            link(b".hidden.json", b"blob"),
+            end,
+        ];
+        let found = members(&bytes.concat()).unwrap();
+        let found: Vec<(&str, &str)> =
+            found.iter().map(|(key, content)| (key.as_str(), content.as_deref().unwrap())).collect();
+        let expected = [
+            ("a.json", "{1}"),
+            ("blob", "not read: other ending"),
+            ("s", "not read: link"),
+            ("not_a_record", "not read: link"),
+            ("blob", "not read: other ending"),
+            (".hidden.json", "not read: hidden"),
+            ("early.json", "HardLink"),
+            ("to_record.json", "{1}"),
+            ("to_blob.json", "{2}"),
+            ("to_link.json", "HardLink"),
+            ("to_hard_link.json", "HardLink"),
+            ("to_nothing.json", "HardLink"),
+            ("to_newer.json", "{3}"),
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! Record files are not opened here; what lies in a source and is not read is counted and named.
 //! Containers are indexed, and read later by rank.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +18,11 @@ use crate::manifest::Hex;
 use crate::prepare::index::{Extent, Member, Refusal, index_lines, index_tar};
 use crate::prepare::keys::{KeyArena, KeyRef, MAX_KEY_BYTES, MAX_SOURCES};
 use crate::prepare::names::NameLog;
-use crate::prepare::source::{Compression, HIDDEN, OTHER_ENDING, Source, SourceKind, is_hidden};
+use crate::prepare::section::Section;
+use crate::prepare::source::{
+    CONTAINER, Compression, Containers, HIDDEN, LINKED_DIRECTORY, OTHER_ENDING, Source, SourceKind,
+    container_of_name, is_hidden, plain_name, prefixes,
+};
 use crate::prepare::split::{Rank, Ranks};
 use crate::prepare::spool::Spool;
 use crate::prepare::{Error, Watch};
@@ -28,9 +32,15 @@ use crate::prepare::{Error, Watch};
 enum OpenSource {
     /// Files below `root`; the first `prefix` bytes of a key are no part of the path.
     Files { root: PathBuf, prefix: usize },
-    /// Ranges of one file: the user's own, or our spool of it.
-    Ranges { file: File, path: PathBuf },
+    /// Ranges of a file that is held open: the user's own, or our spool of it.
+    Held { section: Section, path: PathBuf },
+    /// Ranges of the user's file, which is opened for each.
+    Reopened { seen: Box<Metadata>, path: PathBuf },
 }
+
+/// Containers that are held open; others are opened for each record, as record files are: a process may
+/// have few files open, and a directory many containers.
+pub const HELD: usize = 64;
 
 /// Where the bytes of a record are.
 #[derive(Debug)]
@@ -41,6 +51,15 @@ pub enum Place<'l> {
     Range {
         /// The container, or our spool of it.
         file: &'l File,
+        /// The offset of the first byte.
+        start: u64,
+        /// How many bytes.
+        length: u64,
+    },
+    /// They are a range of a container, at the path built in the caller's buffer.
+    Reopen {
+        /// What the container was like when it was listed.
+        seen: &'l Metadata,
         /// The offset of the first byte.
         start: u64,
         /// How many bytes.
@@ -84,21 +103,25 @@ impl Listing {
     pub fn place(&self, position: usize, path: &mut PathBuf) -> Place<'_> {
         let entry = self.arena.entry(self.by_rank[position]);
         path.as_mut_os_string().clear();
-        match (&self.sources[usize::from(entry.source)], entry.extent) {
-            (OpenSource::Files { root, prefix }, _) => {
-                path.as_mut_os_string().push(root);
-                path.push(key_as_path(&entry.key[*prefix..]));
-                Place::File
+        let source = &self.sources[usize::from(entry.source)];
+        if let OpenSource::Files { root, prefix } = source {
+            path.as_mut_os_string().push(root);
+            path.push(key_as_path(&entry.key[*prefix..]));
+            return Place::File;
+        }
+        let (OpenSource::Files { root: container, .. }
+        | OpenSource::Held { path: container, .. }
+        | OpenSource::Reopened { path: container, .. }) = source;
+        path.as_mut_os_string().push(container);
+        match (source, entry.extent.expect("a container's records have their places")) {
+            (_, Extent::Refused(refusal)) => Place::Refused(refusal),
+            (OpenSource::Held { section, .. }, Extent::Bytes(start, length)) => {
+                Place::Range { file: &section.file, start: section.start + start, length }
             }
-            (OpenSource::Ranges { file, path: container }, Some(Extent::Bytes(start, length))) => {
-                path.as_mut_os_string().push(container);
-                Place::Range { file, start, length }
+            (OpenSource::Reopened { seen, .. }, Extent::Bytes(start, length)) => {
+                Place::Reopen { seen, start, length }
             }
-            (OpenSource::Ranges { path: container, .. }, Some(Extent::Refused(refusal))) => {
-                path.as_mut_os_string().push(container);
-                Place::Refused(refusal)
-            }
-            (OpenSource::Ranges { .. }, None) => unreachable!("a container's records have their places"),
+            (OpenSource::Files { .. }, _) => unreachable!("returned above"),
         }
     }
 }
@@ -112,14 +135,14 @@ pub struct Corpus<'c> {
     pub skip: Option<&'c Path>,
     /// The seed of the ranks.
     pub seed: u64,
-    /// Whether each key begins with the name of its source.
-    pub prefixes_keys: bool,
 }
 
 /// Lists every record of `corpus` and sorts by rank.
 ///
 /// In a directory that is every `*.json`: a link to a file counts as a file; linked directories,
-/// directories named `*.json` and hidden ones are not entered. Sorting runs in the current rayon pool.
+/// directories named `*.json` and hidden ones are not entered. Where its containers are read as well, their
+/// keys begin with their own, without the suffix of a compression, and `/`. With several sources each key
+/// begins with its source's name. Sorting runs in the current rayon pool.
 ///
 /// # Errors
 /// When a source cannot be listed or unpacked, two records have one key, or the run is stopped.
@@ -129,18 +152,13 @@ pub fn list(corpus: &Corpus<'_>, spool: &mut Spool, watch: &dyn Watch) -> Result
         sources: Vec::new(),
         not_read: NameLog::new(spool.dir()),
         not_regular: 0,
+        held: 0,
         watch,
     };
-    for source in corpus.sources {
-        let prefix = match source.kind {
-            // A record named by itself has its path for a key: there is nothing else to tell it by.
-            SourceKind::Record => Vec::new(),
-            _ if corpus.prefixes_keys => source.prefix(),
-            _ => Vec::new(),
-        };
+    for (source, prefix) in corpus.sources.iter().zip(prefixes(corpus.sources)) {
         builder.add(source, &prefix, corpus.skip, spool)?;
     }
-    let Builder { arena, sources, not_read, not_regular, watch } = builder;
+    let Builder { arena, sources, not_read, not_regular, watch, .. } = builder;
     watch.listed(arena.count as u64);
     let listing = sorted(arena, sources, corpus.seed)?;
     Ok(Listing { not_read: Arc::new(not_read), not_regular, ..listing })
@@ -152,6 +170,7 @@ struct Builder<'w> {
     sources: Vec<OpenSource>,
     not_read: NameLog,
     not_regular: u64,
+    held: usize,
     watch: &'w dyn Watch,
 }
 
@@ -163,29 +182,57 @@ impl Builder<'_> {
         skip: Option<&Path>,
         spool: &mut Spool,
     ) -> Result<(), Error> {
-        let number = u16::try_from(self.sources.len()).ok().filter(|number| *number < MAX_SOURCES);
-        let number = number.ok_or(Error::TooManySources(self.sources.len()))?;
         match source.kind {
-            SourceKind::Directory => {
+            SourceKind::Directory(containers) => {
+                let number = self.number()?;
                 self.sources.push(OpenSource::Files { root: source.path.clone(), prefix: prefix.len() });
-                self.walk(number, &source.path, prefix, skip)
+                let directory = Directory { number, root: &source.path, prefix, containers };
+                self.walk(&directory, skip, spool)
             }
             SourceKind::Record => {
                 // All records named by themselves are one source: there may be very many.
                 let own = |open: &OpenSource| matches!(open, OpenSource::Files { root, .. } if root.as_os_str().is_empty());
-                let known = self.sources.iter().position(own);
-                if known.is_none() {
-                    self.sources.push(OpenSource::Files { root: PathBuf::new(), prefix: 0 });
-                }
-                self.add_record(known.map_or(number, |known| known as u16), &source.path)
+                let number = match self.sources.iter().position(own) {
+                    Some(known) => known as u16,
+                    None => {
+                        let number = self.number()?;
+                        self.sources.push(OpenSource::Files { root: PathBuf::new(), prefix: 0 });
+                        number
+                    }
+                };
+                self.add_record(number, &source.path)
             }
             SourceKind::Lines(compression) | SourceKind::Tar(compression) => {
-                let mut file = open(source, compression, spool, self.watch)?;
-                self.index(number, source, prefix, &mut file)?;
-                self.sources.push(OpenSource::Ranges { file, path: source.path.clone() });
-                Ok(())
+                self.add_container(source, compression, prefix, spool)
             }
         }
+    }
+
+    /// The number of the next source.
+    fn number(&self) -> Result<u16, Error> {
+        let number = u16::try_from(self.sources.len()).ok().filter(|number| *number < MAX_SOURCES);
+        number.ok_or(Error::TooManySources(self.sources.len()))
+    }
+
+    fn add_container(
+        &mut self,
+        source: &Source,
+        compression: Compression,
+        prefix: &[u8],
+        spool: &mut Spool,
+    ) -> Result<(), Error> {
+        let number = self.number()?;
+        let path = source.path.clone();
+        let (section, seen) = open(source, compression, spool, self.watch)?;
+        self.index(number, source, prefix, &section)?;
+        self.sources.push(match seen {
+            Some(seen) if self.held >= HELD => OpenSource::Reopened { seen: Box::new(seen), path },
+            seen => {
+                self.held += usize::from(seen.is_some());
+                OpenSource::Held { section, path }
+            }
+        });
+        Ok(())
     }
 
     fn push(&mut self, source: u16, key: &[u8], extent: Option<Extent>) -> Result<(), Error> {
@@ -207,7 +254,7 @@ impl Builder<'_> {
         if self.not_read.total().is_multiple_of(4096) { self.watch.check_stop() } else { Ok(()) }
     }
 
-    fn index(&mut self, number: u16, source: &Source, prefix: &[u8], file: &mut File) -> Result<(), Error> {
+    fn index(&mut self, number: u16, source: &Source, prefix: &[u8], section: &Section) -> Result<(), Error> {
         let mut key = prefix.to_vec();
         let mut keyed = |name: &[u8]| {
             key.truncate(prefix.len());
@@ -215,11 +262,11 @@ impl Builder<'_> {
             key.clone()
         };
         match source.kind {
-            SourceKind::Tar(_) => index_tar(file, &source.path, |member| match member {
+            SourceKind::Tar(_) => index_tar(section, &source.path, |member| match member {
                 Member::Record(name, extent) => self.push(number, &keyed(name), Some(extent)),
                 Member::NotRead(name, kind) => self.pass_over(kind, &keyed(name)),
             }),
-            _ => index_lines(file, &source.path, |line, extent| {
+            _ => index_lines(section, &source.path, |line, extent| {
                 self.push(number, &keyed(format!("#{line}").as_bytes()), Some(extent))
             }),
         }
@@ -238,7 +285,13 @@ impl Builder<'_> {
         }
     }
 
-    fn walk(&mut self, number: u16, root: &Path, prefix: &[u8], skip: Option<&Path>) -> Result<(), Error> {
+    fn walk(
+        &mut self,
+        directory: &Directory<'_>,
+        skip: Option<&Path>,
+        spool: &mut Spool,
+    ) -> Result<(), Error> {
+        let &Directory { number, root, prefix, containers } = directory;
         let skip = skip.and_then(|skip| below(root, skip));
         let mut walk = WalkDir::new(root).follow_root_links(true).into_iter();
         while let Some(entry) = walk.next() {
@@ -249,7 +302,7 @@ impl Builder<'_> {
             let is_dir = entry.file_type().is_dir();
             let found = match &skip {
                 Some(skip) if is_dir && skip == entry.path() => Found::NotRead("output directory"),
-                _ => found(&entry)?,
+                _ => found(&entry, containers)?,
             };
             if matches!(found, Found::Directory) {
                 continue;
@@ -259,6 +312,11 @@ impl Builder<'_> {
             match found {
                 Found::Directory => {}
                 Found::Record => self.push(number, &key, None)?,
+                Found::Container(kind, compression) => {
+                    let source = Source { path: entry.path().to_owned(), kind };
+                    let prefix = [&*plain_name(&key).0, b"/"].concat();
+                    self.add_container(&source, compression, &prefix, spool)?;
+                }
                 Found::NotRead(kind) => {
                     if is_dir {
                         walk.skip_current_dir();
@@ -272,10 +330,20 @@ impl Builder<'_> {
     }
 }
 
+/// A directory that is walked.
+struct Directory<'d> {
+    number: u16,
+    root: &'d Path,
+    prefix: &'d [u8],
+    containers: Containers,
+}
+
 /// What an entry below a directory is to the listing.
 enum Found {
     /// A record.
     Record,
+    /// Records.
+    Container(SourceKind, Compression),
     /// A directory to enter.
     Directory,
     /// Neither; for these words.
@@ -286,9 +354,10 @@ fn has_record_name(entry: &walkdir::DirEntry) -> bool {
     entry.file_name().as_encoded_bytes().ends_with(b".json")
 }
 
-fn found(entry: &walkdir::DirEntry) -> Result<Found, Error> {
+fn found(entry: &walkdir::DirEntry, containers: Containers) -> Result<Found, Error> {
     let file_type = entry.file_type();
-    if is_hidden(entry.file_name().as_encoded_bytes()) {
+    let name = entry.file_name().as_encoded_bytes();
+    if is_hidden(name) {
         return Ok(Found::NotRead(HIDDEN));
     }
     let is_record = has_record_name(entry);
@@ -300,26 +369,39 @@ fn found(entry: &walkdir::DirEntry) -> Result<Found, Error> {
         Ok(None) if is_record => Found::Record,
         Err(error) if is_record => return Err(error),
         // A link that would not be read anyway may point wherever it likes.
-        Ok(None) | Err(_) => Found::NotRead(OTHER_ENDING),
+        Err(error) => match (container_of_name(name), containers) {
+            (Some(_), Containers::Read) => return Err(error),
+            _ => Found::NotRead(OTHER_ENDING),
+        },
+        Ok(None) => match (container_of_name(name), containers) {
+            (
+                Some(kind @ (SourceKind::Lines(compression) | SourceKind::Tar(compression))),
+                Containers::Read,
+            ) => Found::Container(kind, compression),
+            (Some(_), _) => Found::NotRead(CONTAINER),
+            (None, _) => Found::NotRead(OTHER_ENDING),
+        },
     })
 }
 
-/// The file of a container that can be read at random: its own, or a spool of its plain bytes.
+/// A container as it can be read at random: its own file and what that is like, or a spool of its plain bytes.
 fn open(
     source: &Source,
     compression: Compression,
     spool: &mut Spool,
     watch: &dyn Watch,
-) -> Result<File, Error> {
+) -> Result<(Section, Option<Metadata>), Error> {
     let failed = |error| Error::Read { path: source.path.clone(), source: error };
     if compression == Compression::None && !source.is_stdin() {
         let file = File::open(&source.path).map_err(failed)?;
+        let seen = file.metadata().map_err(failed)?;
         // A FIFO named like a container is read once, as standard input is.
-        if file.metadata().map_err(failed)?.is_file() {
-            return Ok(file);
+        if seen.is_file() {
+            let section = Section { file: Arc::new(file), start: 0, length: seen.len() };
+            return Ok((section, Some(seen)));
         }
     }
-    spool.unpack(source, watch)
+    Ok((spool.unpack(source, watch)?, None))
 }
 
 /// `inner` as a path below `outer`, if it lies inside.
@@ -335,7 +417,7 @@ fn kind(entry: &walkdir::DirEntry) -> Result<Option<&'static str>, Error> {
         return Ok(kind_of(file_type));
     }
     match std::fs::metadata(entry.path()) {
-        Ok(target) if target.is_dir() => Ok(Some("linked directory")),
+        Ok(target) if target.is_dir() => Ok(Some(LINKED_DIRECTORY)),
         Ok(target) => Ok(kind_of(target.file_type())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some("dangling link")),
         Err(error) if is_link_loop(&error) => Ok(Some("link loop")),
@@ -423,10 +505,15 @@ fn equal_keys(arena: &KeyArena, sources: &[OpenSource], keys: [KeyRef; 2]) -> Er
             (OpenSource::Files { root, prefix }, _) => {
                 root.join(key_as_path(&entry.key[*prefix..])).to_string_lossy().into_owned()
             }
-            (OpenSource::Ranges { path, .. }, Some(Extent::Bytes(start, _))) => {
+            (
+                OpenSource::Held { path, .. } | OpenSource::Reopened { path, .. },
+                Some(Extent::Bytes(start, _)),
+            ) => {
                 format!("{} at byte {start}", path.display())
             }
-            (OpenSource::Ranges { path, .. }, _) => path.display().to_string(),
+            (OpenSource::Held { path, .. } | OpenSource::Reopened { path, .. }, _) => {
+                path.display().to_string()
+            }
         }
     });
     let [first, second] = named;
@@ -481,10 +568,10 @@ mod tests {
         let mut arena = KeyArena::default();
         arena.push(0, b"a/x.json", None);
         arena.push(1, b"a/x.json", Some(Extent::Bytes(512, 2)));
-        let file = tempfile::tempfile().unwrap();
+        let section = Section { file: Arc::new(tempfile::tempfile().unwrap()), start: 0, length: 0 };
         let sources = vec![
             OpenSource::Files { root: "one/a".into(), prefix: 2 },
-            OpenSource::Ranges { file, path: "two/a.tar".into() },
+            OpenSource::Held { section, path: "two/a.tar".into() },
         ];
         let error = sorted(arena, sources, 7).unwrap_err().to_string();
         assert!(error.contains("\"a/x.json\"") && error.contains("one/a/x.json"), "{error}");

@@ -22,6 +22,7 @@ pub mod diagnose;
 pub mod error;
 pub mod example;
 pub mod group;
+mod gunzip;
 mod index;
 mod key_lines;
 mod keys;
@@ -38,6 +39,7 @@ mod reserve;
 mod run;
 pub mod scan;
 pub mod scanner;
+mod section;
 mod shard;
 pub mod source;
 pub mod split;
@@ -69,8 +71,6 @@ use template::Template;
 pub struct Options {
     /// Where the records come from.
     pub sources: Vec<Source>,
-    /// Whether keys begin with the name of their source, as they do where there are several.
-    pub prefixes_keys: bool,
     /// Bytes that compressed sources and standard input may unpack to, together.
     pub max_spool_bytes: u64,
     /// Where the result goes; made if it is not there.
@@ -201,12 +201,7 @@ pub fn prepare(options: &Options, watch: &dyn Watch) -> Result<Prepared, Error> 
     }
     let staging = output.as_ref().map(Output::staging);
     let mut spool = Spool::new(staging.as_deref(), options.max_spool_bytes);
-    let corpus = Corpus {
-        sources: &options.sources,
-        skip: Some(&options.output_dir),
-        seed: options.seed,
-        prefixes_keys: options.prefixes_keys,
-    };
+    let corpus = Corpus { sources: &options.sources, skip: Some(&options.output_dir), seed: options.seed };
     let listing = pool.install(|| list::list(&corpus, &mut spool, watch))?;
     if listing.is_empty() {
         let not_read = Arc::clone(&listing.not_read);
@@ -217,7 +212,7 @@ pub fn prepare(options: &Options, watch: &dyn Watch) -> Result<Prepared, Error> 
 }
 
 fn check_directories(options: &Options) -> Result<(), Error> {
-    for source in options.sources.iter().filter(|source| source.kind == SourceKind::Directory) {
+    for source in options.sources.iter().filter(|source| matches!(source.kind, SourceKind::Directory(_))) {
         let no_corpus = |error| Error::NoCorpus { path: source.path.clone(), source: error };
         let corpus = source.path.canonicalize().map_err(no_corpus)?;
         match options.output_dir.canonicalize() {

@@ -4,6 +4,7 @@
 //! engine shares with them. A record that cannot be used is a reason, not an error; one that
 //! cannot be read is an error, and says nothing about the others. It writes nothing.
 
+use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +32,7 @@ impl Records {
     /// # Errors
     /// When a source cannot be listed or unpacked, two records have one key, or somebody asked to stop.
     pub fn list(sources: &[Source], max_spool_bytes: u64, watch: &dyn Watch) -> Result<Records, Error> {
-        let corpus = Corpus { sources, skip: None, seed: 0, prefixes_keys: sources.len() > 1 };
+        let corpus = Corpus { sources, skip: None, seed: 0 };
         list::list(&corpus, &mut Spool::new(None, max_spool_bytes), watch).map(Records)
     }
 
@@ -46,15 +47,14 @@ impl Records {
         max_spool_bytes: u64,
         watch: &dyn Watch,
     ) -> Result<Records, Error> {
-        for source in sources.iter().filter(|source| source.kind == SourceKind::Directory) {
+        for source in sources.iter().filter(|source| matches!(source.kind, SourceKind::Directory(_))) {
             let no_corpus = |error| Error::NoCorpus { path: source.path.clone(), source: error };
             let root = source.path.canonicalize().map_err(no_corpus)?;
             if out.canonicalize().is_ok_and(|out| out == root) {
                 return Err(Error::OutputIsCorpus(out.to_owned()));
             }
         }
-        let prefixes_keys = sources.iter().filter(|source| source.kind != SourceKind::Record).count() > 1;
-        let corpus = Corpus { sources, skip: Some(out), seed: 0, prefixes_keys };
+        let corpus = Corpus { sources, skip: Some(out), seed: 0 };
         list::list(&corpus, &mut Spool::new(Some(out), max_spool_bytes), watch).map(Records)
     }
 
@@ -104,6 +104,11 @@ impl<'l> RecordBytes<'l> {
         let result = match self.listing.place(position, &mut self.path) {
             Place::File => self.reader.read(&self.path, effort),
             Place::Range { file, start, length } => self.reader.read_range(file, start, length),
+            Place::Reopen { seen, start, length } => match reopen(&self.path, seen) {
+                Ok(Some(file)) => self.reader.read_range(&file, start, length),
+                Ok(None) => return Err(Error::Changed { path: self.path.clone() }),
+                Err(error) => Err(error),
+            },
             Place::Refused(refusal) => {
                 return Ok(Err(RejectReason::new(Code::HostileMember, refusal.reason(), "")));
             }
@@ -125,6 +130,14 @@ impl<'l> RecordBytes<'l> {
     pub fn buffer(&mut self) -> &mut [u8] {
         self.reader.buffer()
     }
+}
+
+/// The container at `path`, unless it has changed since it was `seen`.
+fn reopen(path: &Path, seen: &Metadata) -> io::Result<Option<File>> {
+    let file = File::open(path)?;
+    let now = file.metadata()?;
+    let is_same = now.len() == seen.len() && now.modified().ok() == seen.modified().ok();
+    Ok(is_same.then_some(file))
 }
 
 /// Reads and parses records of one listing: one thread's tools.
@@ -179,6 +192,7 @@ impl<'r> RecordReader<'r> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prepare::source::Containers;
 
     struct Unwatched;
 
@@ -193,7 +207,8 @@ mod tests {
 
     /// The steps of each record of `source`, or why it has none, by key.
     fn steps(source: &Path) -> Vec<(String, Result<usize, &'static str>)> {
-        let records = Records::list(&[Source::of(source).unwrap()], 1 << 20, &Unwatched).unwrap();
+        let records =
+            Records::list(&[Source::of(source, Containers::Skip).unwrap()], 1 << 20, &Unwatched).unwrap();
         let mut reader = RecordReader::new(&records, 500);
         let mut found: Vec<_> = (0..records.len())
             .map(|position| {
@@ -229,5 +244,33 @@ mod tests {
         write("x.jsonl", &format!("{context}\n\n{record}\n"));
         let expected = [("#0".to_owned(), Ok(1)), ("#1".to_owned(), Ok(1))];
         assert_eq!(steps(&dir.path().join("x.jsonl")), expected);
+    }
+
+    #[test]
+    fn a_container_that_changes_is_an_error_unless_it_was_held_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let context =
+            r#"{"agents_names":["A"],"socialized_context":[{"state":"","observations":{},"actions":{}}]}"#;
+        let path = |number: usize| dir.path().join(format!("{number}.jsonl"));
+        for number in 0..list::HELD + 5 {
+            std::fs::write(path(number), context).unwrap();
+        }
+        let source = Source::of(dir.path(), Containers::Read).unwrap();
+        let records = Records::list(&[source], 0, &Unwatched).unwrap();
+        let read = || {
+            let mut reader = RecordReader::new(&records, 500);
+            let outcomes = (0..records.len()).map(|position| reader.with_context(position, |_| ()));
+            let outcomes: Vec<_> = outcomes.collect();
+            let good = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Ok(())))).count();
+            let changed = outcomes.iter().filter(|outcome| matches!(outcome, Err(Error::Changed { .. })));
+            (good, changed.count())
+        };
+        assert_eq!(read(), (list::HELD + 5, 0));
+        for number in 0..list::HELD + 5 {
+            // As editors do: a new file under the old name.
+            std::fs::remove_file(path(number)).unwrap();
+            std::fs::write(path(number), format!("\n{context}")).unwrap();
+        }
+        assert_eq!(read(), (list::HELD, 5));
     }
 }

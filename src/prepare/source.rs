@@ -3,7 +3,9 @@
 //! Decides by the name alone, but for directories, and gives the words that stand before
 //! a record's key where there are several sources. It opens nothing.
 
-use std::path::{Path, PathBuf};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
 
 /// The largest record that is read unless somebody says otherwise, in bytes, inclusive.
 pub const DEFAULT_RECORD_BYTES: usize = 64 << 20;
@@ -13,6 +15,12 @@ pub const DEFAULT_SPOOL_BYTES: u64 = 64 << 30;
 
 /// What is not read because it is hidden, or made by a tool: see [`is_hidden`].
 pub const HIDDEN: &str = "hidden";
+
+/// What is not read because a link to a directory is not followed.
+pub const LINKED_DIRECTORY: &str = "linked directory";
+
+/// What is not read because containers below a directory are read on request only.
+pub const CONTAINER: &str = "container";
 
 /// What is not read because its name does not end in `.json`.
 pub const OTHER_ENDING: &str = "other ending";
@@ -36,13 +44,23 @@ pub struct Source {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceKind {
     /// A directory of `*.json`.
-    Directory,
+    Directory(Containers),
     /// One record: a file `*.json` named by itself.
     Record,
     /// One record a line.
     Lines(Compression),
     /// An archive of `*.json`.
     Tar(Compression),
+}
+
+/// Whether containers below a directory are read as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Containers {
+    /// They are named as not read.
+    #[default]
+    Skip,
+    /// Their records are records of the directory.
+    Read,
 }
 
 /// How a container is compressed.
@@ -58,10 +76,10 @@ pub enum Compression {
 
 impl Source {
     /// The source at `path`; `None` where its name is of no known kind and it is no directory.
-    pub fn of(path: &Path) -> Option<Source> {
+    pub fn of(path: &Path, containers: Containers) -> Option<Source> {
         let kind = match path.to_str() {
             Some("-") => SourceKind::Lines(Compression::None),
-            _ if path.is_dir() => SourceKind::Directory,
+            _ if path.is_dir() => SourceKind::Directory(containers),
             _ => kind_of_name(path.file_name()?.as_encoded_bytes())?,
         };
         Some(Source { path: path.to_owned(), kind })
@@ -72,68 +90,165 @@ impl Source {
         self.path == Path::new("-")
     }
 
-    /// What stands before the keys where there are several sources: the base name without a
-    /// compression's suffix, and `/`.
-    pub fn prefix(&self) -> Vec<u8> {
-        let canonical;
-        let name = match self.path.file_name() {
-            Some(name) => name,
+    /// The components of the path from the last one upward: the plain base name, then those of its real
+    /// directory.
+    fn components(&self) -> Vec<Vec<u8>> {
+        let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let (name, directory) = match self.path.file_name() {
+            _ if self.is_stdin() => return vec![b"-".to_vec()],
+            Some(name) => (name.to_owned(), self.path.parent().map(Path::to_owned).unwrap_or_default()),
             // `.` and `..` have no name of their own.
             None => {
-                canonical = self.path.canonicalize().unwrap_or_default();
-                canonical.file_name().unwrap_or(self.path.as_os_str())
+                let path = canonical(&self.path);
+                let name = path.file_name().unwrap_or(self.path.as_os_str()).to_owned();
+                (name, path.parent().map(Path::to_owned).unwrap_or_default())
             }
         };
-        let mut prefix = name.as_encoded_bytes().to_vec();
-        for suffix in [&b".gz"[..], b".zst"] {
-            if prefix.ends_with(suffix) {
-                prefix.truncate(prefix.len() - suffix.len());
-                break;
-            }
-        }
-        prefix.push(b'/');
-        prefix
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { &directory };
+        let directory = canonical(directory);
+        let normal = directory.components().rev().filter_map(|component| match component {
+            Component::Normal(name) => Some(name.as_encoded_bytes().to_vec()),
+            _ => None,
+        });
+        let (name, _) = plain_name(name.as_encoded_bytes());
+        std::iter::once(name.into_owned()).chain(normal).collect()
     }
 }
 
-fn kind_of_name(name: &[u8]) -> Option<SourceKind> {
-    let (stem, compression) = match name {
-        name if name.ends_with(b".gz") => (&name[..name.len() - 3], Compression::Gzip),
-        name if name.ends_with(b".zst") => (&name[..name.len() - 4], Compression::Zstd),
-        name => (name, Compression::None),
-    };
-    match stem {
+/// What stands before the keys of each source, in their order: where several hold more than one record,
+/// the base name without a compression's suffix, and `/`. Equal base names become the shortest paths
+/// that tell their sources apart.
+pub fn prefixes(sources: &[Source]) -> Vec<Vec<u8>> {
+    let mut prefixes = vec![Vec::new(); sources.len()];
+    // A record named by itself has its path for a key: there is nothing else to tell it by.
+    let several: Vec<usize> =
+        (0..sources.len()).filter(|index| sources[*index].kind != SourceKind::Record).collect();
+    if several.len() < 2 {
+        return prefixes;
+    }
+    let components: Vec<Vec<Vec<u8>>> = sources.iter().map(Source::components).collect();
+    let mut groups = vec![several];
+    for depth in 0.. {
+        let mut undecided = Vec::new();
+        for group in groups {
+            let mut by_component: BTreeMap<Option<&[u8]>, Vec<usize>> = BTreeMap::new();
+            for index in group {
+                let component = components[index].get(depth).map(Vec::as_slice);
+                by_component.entry(component).or_default().push(index);
+            }
+            for (component, indices) in by_component {
+                // Sources that have no more components are one and the same.
+                if indices.len() == 1 || component.is_none() {
+                    for index in indices {
+                        let taken = components[index].iter().take(depth + 1).rev();
+                        prefixes[index] = taken.flat_map(|name| [name, &b"/"[..]].concat()).collect();
+                    }
+                } else {
+                    undecided.push(indices);
+                }
+            }
+        }
+        if undecided.is_empty() {
+            break;
+        }
+        groups = undecided;
+    }
+    prefixes
+}
+
+/// A file's name without the suffix of its compression, and which one that is.
+pub fn plain_name(name: &[u8]) -> (Cow<'_, [u8]>, Compression) {
+    let suffixes = [
+        (&b".gz"[..], &b""[..], Compression::Gzip),
+        (b".zst", b"", Compression::Zstd),
+        (b".tgz", b".tar", Compression::Gzip),
+        (b".tzst", b".tar", Compression::Zstd),
+    ];
+    for (suffix, plain, compression) in suffixes {
+        if let Some(stem) = name.strip_suffix(suffix) {
+            let name = if plain.is_empty() { Cow::Borrowed(stem) } else { [stem, plain].concat().into() };
+            return (name, compression);
+        }
+    }
+    (Cow::Borrowed(name), Compression::None)
+}
+
+/// The container that a file of this name is.
+pub fn container_of_name(name: &[u8]) -> Option<SourceKind> {
+    let (stem, compression) = plain_name(name);
+    match stem.as_ref() {
         stem if stem.ends_with(b".jsonl") || stem.ends_with(b".ndjson") => {
             Some(SourceKind::Lines(compression))
         }
         stem if stem.ends_with(b".tar") => Some(SourceKind::Tar(compression)),
-        stem if stem.ends_with(b".json") && compression == Compression::None => Some(SourceKind::Record),
         _ => None,
     }
+}
+
+fn kind_of_name(name: &[u8]) -> Option<SourceKind> {
+    container_of_name(name).or_else(|| name.ends_with(b".json").then_some(SourceKind::Record))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn source(name: &str) -> Option<Source> {
+        Source::of(Path::new(name), Containers::Skip)
+    }
+
     #[test]
     fn a_name_says_what_it_holds() {
-        let check = |name: &str, kind, prefix: &str| {
-            let source = Source::of(Path::new(name));
-            assert_eq!(source.as_ref().map(|source| source.kind), kind, "{name}");
-            if let Some(source) = source {
-                assert_eq!(String::from_utf8(source.prefix()).unwrap(), prefix);
-            }
+        let check = |name: &str, kind| {
+            assert_eq!(source(name).map(|source| source.kind), kind, "{name}");
         };
-        check("a/b.jsonl", Some(SourceKind::Lines(Compression::None)), "b.jsonl/");
-        check("b.ndjson.gz", Some(SourceKind::Lines(Compression::Gzip)), "b.ndjson/");
-        check("b.jsonl.zst", Some(SourceKind::Lines(Compression::Zstd)), "b.jsonl/");
-        check("c.tar", Some(SourceKind::Tar(Compression::None)), "c.tar/");
-        check("c.tar.zst", Some(SourceKind::Tar(Compression::Zstd)), "c.tar/");
-        check("d.json", Some(SourceKind::Record), "d.json/");
-        check("-", Some(SourceKind::Lines(Compression::None)), "-/");
-        check("e.json.gz", None, "");
-        check("e.txt", None, "");
-        check("e", None, "");
+        check("a/b.jsonl", Some(SourceKind::Lines(Compression::None)));
+        check("b.ndjson.gz", Some(SourceKind::Lines(Compression::Gzip)));
+        check("b.jsonl.zst", Some(SourceKind::Lines(Compression::Zstd)));
+        check("c.tar", Some(SourceKind::Tar(Compression::None)));
+        check("c.tar.gz", Some(SourceKind::Tar(Compression::Gzip)));
+        check("c.tgz", Some(SourceKind::Tar(Compression::Gzip)));
+        check("c.tar.zst", Some(SourceKind::Tar(Compression::Zstd)));
+        check("c.tzst", Some(SourceKind::Tar(Compression::Zstd)));
+        check("d.json", Some(SourceKind::Record));
+        check("-", Some(SourceKind::Lines(Compression::None)));
+        check("e.json.gz", None);
+        check("e.txt", None);
+        check("e", None);
+    }
+
+    #[test]
+    fn a_prefix_is_the_shortest_path_that_tells_its_source_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("x/y")).unwrap();
+        let check = |names: &[&str], expected: &[&str]| {
+            let path = |name: &&str| if *name == "-" { "-".into() } else { dir.path().join(name) };
+            let sources: Vec<Source> =
+                names.iter().map(path).map(|path| Source::of(&path, Containers::Skip).unwrap()).collect();
+            let found: Vec<String> =
+                prefixes(&sources).into_iter().map(|prefix| String::from_utf8(prefix).unwrap()).collect();
+            assert_eq!(found, expected, "{names:?}");
+        };
+        check(&["x/a.jsonl"], &[""]);
+        check(&["x/a.jsonl", "b.json"], &["", ""]);
+        check(&["x/a.jsonl", "b.tgz", "-"], &["a.jsonl/", "b.tar/", "-/"]);
+        check(&["x/a.tar", "y/a.tgz", "y/b.tar"], &["x/a.tar/", "y/a.tar/", "b.tar/"]);
+        check(&["p/x/a.tar", "q/x/a.tar", "y/a.tar"], &["p/x/a.tar/", "q/x/a.tar/", "y/a.tar/"]);
+        check(
+            &["x/../a.tar", "x/a.tar", "x/."],
+            &[&format!("{}/a.tar/", tail(dir.path())), "x/a.tar/", "x/"],
+        );
+        check(&["x", "x/y/../../x"], &[&whole(dir.path(), "x"), &whole(dir.path(), "x")]);
+    }
+
+    fn tail(path: &Path) -> String {
+        path.canonicalize().unwrap().file_name().unwrap().to_str().unwrap().to_owned()
+    }
+
+    /// A source that is there twice cannot be told from itself.
+    fn whole(dir: &Path, name: &str) -> String {
+        let path = dir.canonicalize().unwrap().join(name);
+        let components = path.components().filter(|component| matches!(component, Component::Normal(_)));
+        components.map(|component| format!("{}/", component.as_os_str().to_str().unwrap())).collect()
     }
 }

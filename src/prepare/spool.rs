@@ -1,13 +1,16 @@
 //! Unpacks what cannot be read at random: compressed containers and standard input.
 //!
-//! The plain bytes go once into an unlinked file beside the output, which vanishes with
-//! the process. A container that is cut or damaged fails the run and names the byte; one
+//! The plain bytes go once into an unlinked file beside the output, one container behind the other, which
+//! vanishes with the process. A container that is cut or damaged fails the run and names the byte; one
 //! that grows without end stops at a limit. It interprets nothing.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::prepare::gunzip::Gunzip;
+use crate::prepare::section::Section;
 use crate::prepare::source::{Compression, Source, SourceKind};
 use crate::prepare::{Error, Watch};
 
@@ -33,12 +36,14 @@ pub struct Spool {
     dir: Option<PathBuf>,
     limit: u64,
     used: u64,
+    /// One for all containers: there may be more of them than files can be open.
+    file: Option<Arc<File>>,
 }
 
 impl Spool {
     /// Spools below `dir`, or in the system's place for temporary files, of `limit` bytes in all.
     pub fn new(dir: Option<&Path>, limit: u64) -> Self {
-        Spool { dir: dir.map(Path::to_owned), limit, used: 0 }
+        Spool { dir: dir.map(Path::to_owned), limit, used: 0, file: None }
     }
 
     /// The directory of temporary files; `None` for the system's place.
@@ -46,14 +51,14 @@ impl Spool {
         self.dir.as_deref()
     }
 
-    /// The plain bytes of `source` as a file that can be read at random.
+    /// The plain bytes of `source`, to be read at random.
     ///
     /// # Errors
     /// When the source cannot be read or is damaged, the limit is reached, or the disk is full.
-    pub fn unpack(&mut self, source: &Source, watch: &dyn Watch) -> Result<File, Error> {
+    pub fn unpack(&mut self, source: &Source, watch: &dyn Watch) -> Result<Section, Error> {
         let compression = match source.kind {
             SourceKind::Lines(compression) | SourceKind::Tar(compression) => compression,
-            SourceKind::Directory | SourceKind::Record => Compression::None,
+            SourceKind::Directory(_) | SourceKind::Record => Compression::None,
         };
         if source.is_stdin() {
             return self
@@ -66,7 +71,7 @@ impl Spool {
         let result = match compression {
             Compression::None => self.copy(source, &mut packed, watch),
             Compression::Gzip => {
-                let mut plain = flate2::read::MultiGzDecoder::new(&mut packed);
+                let mut plain = Gunzip::new(BufReader::with_capacity(BLOCK_BYTES, &mut packed));
                 self.copy(source, &mut plain, watch)
             }
             Compression::Zstd => match zstd::stream::read::Decoder::new(&mut packed) {
@@ -77,21 +82,29 @@ impl Spool {
         result.map_err(|failure| failure.at(source, packed.bytes))
     }
 
-    fn copy(&mut self, source: &Source, plain: &mut dyn Read, watch: &dyn Watch) -> Result<File, Failure> {
+    fn copy(&mut self, source: &Source, plain: &mut dyn Read, watch: &dyn Watch) -> Result<Section, Failure> {
         let write_error = |error| {
             let path = self.dir.clone().unwrap_or_else(|| "a temporary file".into());
             Failure::Run(Error::Write { path, source: error })
         };
-        let unlinked = match &self.dir {
-            Some(dir) => tempfile::tempfile_in(dir),
-            None => tempfile::tempfile(),
+        let file = match &self.file {
+            Some(file) => Arc::clone(file),
+            None => {
+                let unlinked = match &self.dir {
+                    Some(dir) => tempfile::tempfile_in(dir),
+                    None => tempfile::tempfile(),
+                };
+                Arc::clone(self.file.insert(Arc::new(unlinked.map_err(write_error)?)))
+            }
         };
-        let mut file = unlinked.map_err(write_error)?;
+        let start = self.used;
+        let mut out = &*file;
+        out.seek(SeekFrom::Start(start)).map_err(write_error)?;
         let mut block = vec![0; BLOCK_BYTES];
         loop {
             watch.check_stop().map_err(Failure::Run)?;
             let read = match plain.read(&mut block) {
-                Ok(0) => return Ok(file),
+                Ok(0) => break,
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(Failure::Reading(error)),
@@ -101,8 +114,9 @@ impl Spool {
                 let error = Error::SpoolLimit { path: source.path.clone(), limit: self.limit };
                 return Err(Failure::Run(error));
             }
-            file.write_all(&block[..read]).map_err(write_error)?;
+            out.write_all(&block[..read]).map_err(write_error)?;
         }
+        Ok(Section { file, start, length: self.used - start })
     }
 }
 
@@ -123,8 +137,112 @@ impl Failure {
                 Error::Read { path: source.path.clone(), source: error }
             }
             Failure::Reading(error) => {
-                Error::Damaged { path: source.path.clone(), byte, reason: error.to_string() }
+                let (path, reason) = (source.path.clone(), error.to_string());
+                match Repack::of(&reason) {
+                    Some(repack) => Error::Repack { path, repack },
+                    None => Error::Damaged { path, byte, reason },
+                }
             }
         }
+    }
+}
+
+/// A container that is whole, and packed in a way that is not unpacked here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repack {
+    /// Zstandard with a dictionary.
+    Dictionary,
+    /// Zstandard whose window is larger than the format's reference decoder takes by itself.
+    Window,
+}
+
+impl Repack {
+    /// By the words of the zstd library, which has no other way to say it.
+    fn of(reason: &str) -> Option<Repack> {
+        match reason {
+            _ if reason.contains("Dictionary mismatch") => Some(Repack::Dictionary),
+            _ if reason.contains("too much memory") => Some(Repack::Window),
+            _ => None,
+        }
+    }
+
+    /// What is unusual about it.
+    pub fn what(self) -> &'static str {
+        match self {
+            Repack::Dictionary => "was compressed with a zstd dictionary",
+            Repack::Window => {
+                "was compressed with `zstd --long`, for which more than 128 MiB of memory are needed"
+            }
+        }
+    }
+
+    /// The command that makes it readable.
+    pub fn command(self, path: &Path) -> String {
+        let option = match self {
+            Repack::Dictionary => "-D DICTIONARY",
+            Repack::Window => "--long=31",
+        };
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        format!("zstd -dc {option} '{}' | zstd -o 'new-{}'", path.display(), name.display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Unwatched;
+
+    impl Watch for Unwatched {
+        fn listed(&self, _: u64) {}
+        fn converted(&self, _: u64, _: u64, _: u64) {}
+        fn publishing(&self, _: &str) {}
+        fn is_stopped(&self) -> bool {
+            false
+        }
+    }
+
+    fn unpack(bytes: &[u8]) -> Result<Section, Error> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.jsonl.zst");
+        std::fs::write(&path, bytes).unwrap();
+        let source = Source { path, kind: SourceKind::Lines(Compression::Zstd) };
+        Spool::new(None, 1 << 30).unpack(&source, &Unwatched)
+    }
+
+    #[test]
+    fn zstd_that_needs_more_than_its_bytes_is_told_from_damage() {
+        // One frame in one segment, made with the dictionary 7, of one raw block of five bytes.
+        let packed = [b"\x28\xb5\x2f\xfd\x21\x07\x05\x29\0\0", &b"hello"[..]].concat();
+        assert!(matches!(unpack(&packed), Err(Error::Repack { repack: Repack::Dictionary, .. })));
+
+        let mut encoder = zstd::stream::Encoder::new(Vec::new(), 3).unwrap();
+        encoder.long_distance_matching(true).unwrap();
+        encoder.window_log(28).unwrap();
+        encoder.write_all(&[b'x'; 100_000]).unwrap();
+        let packed = encoder.finish().unwrap();
+        assert!(matches!(unpack(&packed), Err(Error::Repack { repack: Repack::Window, .. })));
+        assert!(matches!(unpack(&packed[..9]), Err(Error::Repack { repack: Repack::Window, .. })));
+        assert!(matches!(unpack(b"no zstd at all"), Err(Error::Damaged { .. })));
+    }
+
+    #[test]
+    fn containers_lie_one_behind_the_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::new(Some(dir.path()), 10);
+        let sections = ["one", "", "three"].map(|text| {
+            let path = dir.path().join(format!("{text}.jsonl.zst"));
+            std::fs::write(&path, zstd::encode_all(text.as_bytes(), 1).unwrap()).unwrap();
+            let source = Source { path, kind: SourceKind::Lines(Compression::Zstd) };
+            spool.unpack(&source, &Unwatched).unwrap()
+        });
+        let read = |section: &Section| std::io::read_to_string(section.reader()).unwrap();
+        assert_eq!(sections.each_ref().map(read), ["one", "", "three"]);
+        assert!(Arc::ptr_eq(&sections[0].file, &sections[2].file));
+        // Eight of ten bytes are used.
+        let path = dir.path().join("four.jsonl");
+        std::fs::write(&path, "four").unwrap();
+        let source = Source { path, kind: SourceKind::Lines(Compression::None) };
+        assert!(matches!(spool.unpack(&source, &Unwatched), Err(Error::SpoolLimit { limit: 10, .. })));
     }
 }

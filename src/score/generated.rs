@@ -43,7 +43,7 @@ impl Generated {
     /// # Errors
     /// When they cannot be listed.
     pub fn list(path: &Path, options: &Options, watch: &Watched<'_>) -> Result<Generated, Error> {
-        let source = source(path)?;
+        let source = source(path, options.containers)?;
         let records = Records::list(&[source], options.max_spool_bytes, watch)?;
         let mut keys: Vec<(Vec<u8>, usize)> =
             (0..records.len()).map(|position| (records.key(position).to_vec(), position)).collect();
@@ -96,6 +96,7 @@ mod tests {
     use std::num::{NonZeroU32, NonZeroUsize};
 
     use super::*;
+    use crate::prepare::source::Containers;
     use crate::score::Watch;
 
     struct Unwatched;
@@ -135,6 +136,7 @@ mod tests {
         let options = Options {
             gold: dir.path().to_owned(),
             limit: None,
+            containers: Containers::Skip,
             generated: Vec::new(),
             seed: 0,
             resamples: NonZeroU32::MIN,

@@ -53,7 +53,7 @@ impl Gold {
                 Ok(Gold { form: Form::Prepared, records: lines, keys, names })
             }
             None => {
-                let source = source(path)?;
+                let source = source(path, options.containers)?;
                 let records = Records::list(&[source], options.max_spool_bytes, watch)?;
                 let mut keys: Vec<(Vec<u8>, usize)> =
                     (0..records.len()).map(|position| (records.key(position).to_vec(), position)).collect();

@@ -18,7 +18,7 @@ use crate::prepare;
 use crate::prepare::names::NameLog;
 use crate::prepare::prepared::PreparedError;
 use crate::prepare::reject::RejectReason;
-use crate::prepare::source::Source;
+use crate::prepare::source::{Containers, Source};
 
 pub mod agreement;
 pub mod answer;
@@ -46,6 +46,8 @@ pub struct Options {
     pub gold: PathBuf,
     /// Of a prepared directory only so many validation lines, from the first on.
     pub limit: Option<usize>,
+    /// Whether containers below a directory are read as well.
+    pub containers: Containers,
     /// The sets of answers, each a source; the difference is taken of the first two.
     pub generated: Vec<PathBuf>,
     /// The seed of the resamples.
@@ -134,11 +136,11 @@ impl From<PreparedError> for Error {
 }
 
 /// The source at `path`.
-fn source(path: &Path) -> Result<Source, Error> {
+fn source(path: &Path, containers: Containers) -> Result<Source, Error> {
     if path != Path::new("-") && !path.exists() {
         return Err(Error::Absent(path.to_owned()));
     }
-    Source::of(path).ok_or_else(|| Error::UnknownSource(path.to_owned()))
+    Source::of(path, containers).ok_or_else(|| Error::UnknownSource(path.to_owned()))
 }
 
 /// Scores as `options` say, reporting to `watch`.

@@ -229,6 +229,20 @@ fn the_documents_are_pinned() {
 }
 
 #[test]
+fn stories_in_containers_below_a_directory_are_asked_about_on_request() {
+    let rehearsal = server(&[]);
+    let dir = &rehearsal.dir;
+    dir.write("corpus/sub/x.jsonl", format!("{}\n", json!({ "story": STORY })));
+    let run = ask_many(&rehearsal, &["--json"]).expect(3);
+    assert_eq!(own_fields(&run)["not_read"], json!([{ "key": "sub/x.jsonl", "kind": "container" }]));
+    let run = ask_many(&rehearsal, &["--containers", "--json"]).expect(0);
+    assert_eq!(own_fields(&run)["valid"], 1);
+    assert_eq!(record(dir, "gen/sub/x.jsonl/#0.json")["story"], STORY);
+    let scored = dir.ctxtune(["score", "gen", "gen", "--containers", "--json", "-q"]).expect(0);
+    assert_eq!(scored.json()["sets"][0]["coverage"]["valid"], 1);
+}
+
+#[test]
 fn what_is_generated_is_what_prepare_reads() {
     let rehearsal = server(&[Manner::List]);
     let contexts = repository("fixtures/contexts");

@@ -577,8 +577,10 @@ fn a_corpus_without_records_is_an_error_that_names_what_is_there() {
     let outcome = dir.prepare(&["--json"]).expect(3);
     assert!(outcome.stderr.contains("no record in `corpus`"), "{}", outcome.stderr);
     assert_eq!(outcome.json()["error"]["code"], "nothing_listed");
-    check_not_read(&outcome, &[(".git", "hidden"), ("0.jsonl", "other ending")]);
+    check_not_read(&outcome, &[(".git", "hidden"), ("0.jsonl", "container")]);
+    assert!(outcome.json()["error"]["hint"].as_str().unwrap().contains("--containers"));
     assert!(!dir.exists("out"));
+    dir.prepare(&["--containers", "--val-ratio", "0"]).expect(0);
 }
 
 /// Holds what a run with `--json` names as not read, by its keys, against `expected`: in the document and
@@ -645,11 +647,17 @@ fn what_is_not_read_is_counted_and_five_of_it_named() {
     }
     let outcome = dir.prepare(&["--json"]).expect(0);
     let document = outcome.json();
-    assert_eq!(document["not_read_by_kind"], json!({ "other ending": 10 }));
+    assert_eq!(document["not_read_by_kind"], json!({ "container": 1, "other ending": 9 }));
     let named = document["not_read"].as_array().unwrap();
     let keys: Vec<&str> = named.iter().map(|name| name["key"].as_str().unwrap()).collect();
     assert_eq!(keys, ["a.JSON", "b.json.gz", "c.jsonl", "notes/0.txt", "notes/1.txt"]);
-    let said = |outcome: &Outcome| outcome.stderr.matches(": other ending\n").count();
+    let said = |outcome: &Outcome| {
+        outcome
+            .stderr
+            .lines()
+            .filter(|line| line.ends_with(": other ending") || line.ends_with(": container"))
+            .count()
+    };
     assert_eq!(said(&outcome), 5, "{}", outcome.stderr);
     let verbose = dir.prepare(&["--json", "-v"]).expect(0);
     assert_eq!((said(&verbose), verbose.json()["not_read"].as_array().unwrap().len()), (10, 10));

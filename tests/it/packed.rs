@@ -119,17 +119,262 @@ fn with_several_sources_each_key_begins_with_its_source() {
 }
 
 #[test]
+fn sources_of_one_base_name_are_told_apart_by_their_directories() {
+    let dir = Dir::new();
+    for name in ["a/x/c.jsonl", "b/x/c.jsonl", "b/y/c.jsonl"] {
+        dir.write(name, lines());
+    }
+    dir.write("b/y/d.jsonl", lines());
+    let sources = ["a/x/c.jsonl", "b/x/c.jsonl", "./b/../b/y/c.jsonl", "b/y/d.jsonl"];
+    prepare(&dir, &sources, "out").expect(0);
+    let keys = dir.read("out/keys.tsv");
+    for prefix in ["a/x/c.jsonl", "b/x/c.jsonl", "y/c.jsonl", "d.jsonl"] {
+        assert_eq!(keys.matches(&format!("\t\"{prefix}/#")).count(), RECORDS, "{prefix}: {keys}");
+    }
+    // The same from elsewhere: no path that is not needed decides a key.
+    let mut command = dir.command(["prepare", "c.jsonl", "../x/c.jsonl", "../../a/x/c.jsonl", "d.jsonl"]);
+    command.args(["-o", "../../again", "--no-sync"]).current_dir(dir.path("b/y"));
+    Outcome::of(command).expect(0);
+    assert_same(&dir, "out", "again");
+}
+
+#[test]
 fn equal_keys_are_refused_by_name() {
     let dir = Dir::new();
     dir.write("a/c.jsonl", lines());
-    dir.write("b/c.jsonl", lines());
-    let outcome = prepare(&dir, &["a/c.jsonl", "b/c.jsonl"], "out").expect(3);
-    for part in ["\"c.jsonl/#", "a/c.jsonl at byte", "b/c.jsonl at byte"] {
+    dir.write("a/c.jsonl.gz", gzip(lines().as_bytes()));
+    let outcome = prepare(&dir, &["a/c.jsonl", "a/c.jsonl.gz"], "out").expect(3);
+    for part in ["c.jsonl/#", "a/c.jsonl at byte", "a/c.jsonl.gz at byte"] {
         assert!(outcome.stderr.contains(part), "{part}: {}", outcome.stderr);
     }
+    prepare(&dir, &["a/c.jsonl", "a/c.jsonl"], "out").expect(3);
     let twice = tar_of([("x.json", b"{}".to_vec()), ("x.json", b"{}".to_vec())]);
     dir.write("twice.tar", twice);
     assert!(prepare(&dir, &["twice.tar"], "out").expect(3).stderr.contains("\"x.json\" is there twice"));
+}
+
+/// A directory `mixed` of records and containers: 2 records, 40 in each of six containers.
+fn mixed() -> Dir {
+    let dir = Dir::new();
+    let tar = corpus_tar("./t/");
+    dir.write("mixed/0.json", record(0).to_string());
+    dir.write("mixed/sub/1.json", record(1).to_string());
+    dir.write("mixed/x.jsonl", lines());
+    dir.write("mixed/sub/x.ndjson.gz", gzip(lines().as_bytes()));
+    dir.write("mixed/sub/y.jsonl.zst", zstd(lines().as_bytes()));
+    dir.write("mixed/a.tar", &tar);
+    dir.write("mixed/sub/a.tgz", gzip(&tar));
+    dir.write("mixed/sub/b.tzst", zstd(&tar));
+    // Never read: hidden, and inside of no directory of containers.
+    dir.write("mixed/.z.jsonl", "{");
+    dir.write("mixed/sub/__MACOSX/z.jsonl", "{");
+    dir
+}
+
+const MIXED: [&str; 8] = [
+    "0.json",
+    "sub/1.json",
+    "x.jsonl/#0",
+    "sub/x.ndjson/#7",
+    "sub/y.jsonl/#39",
+    "a.tar/t/7.json",
+    "sub/a.tar/t/39.json",
+    "sub/b.tar/t/0.json",
+];
+
+#[test]
+fn containers_in_a_directory_are_read_on_request() {
+    let dir = mixed();
+    let run = dir.ctxtune(["prepare", "mixed", "-o", "without", "--no-sync", "--json"]).expect(0);
+    assert_eq!(run.json()["counts"]["listed"], 2);
+    let by_kind = serde_json::json!({ "container": 6, "hidden": 2 });
+    assert_eq!(run.json()["not_read_by_kind"], by_kind);
+    assert!(run.stderr.contains("--containers"), "{}", run.stderr);
+
+    let flags = ["mixed", "-o", "out", "--no-sync", "--containers", "--strict", "--json"];
+    let run = dir.ctxtune(["prepare"].iter().chain(&flags)).expect(0);
+    assert_eq!(run.json()["counts"]["listed"], 2 + 6 * RECORDS);
+    assert_eq!(run.json()["not_read_by_kind"], serde_json::json!({ "hidden": 2 }));
+    let keys = dir.read("out/keys.tsv");
+    for key in MIXED {
+        assert!(keys.contains(&format!("\"{key}\"\n")), "{key} in {keys}");
+    }
+
+    dir.write("config.yaml", "data_dir: mixed\ncontainers: true\n");
+    dir.ctxtune(["prepare", "--config", "config.yaml", "-o", "by_file", "--no-sync"]).expect(0);
+    assert_same(&dir, "out", "by_file");
+}
+
+#[test]
+fn containers_have_the_keys_that_they_have_as_several_sources() {
+    let dir = mixed();
+    for name in ["0.json", "sub/1.json"] {
+        std::fs::remove_file(dir.path("mixed").join(name)).unwrap();
+    }
+    prepare(&dir, &["mixed/sub", "--containers"], "directory").expect(0);
+    let sources = ["mixed/sub/b.tzst", "mixed/sub/x.ndjson.gz", "mixed/sub/a.tgz", "mixed/sub/y.jsonl.zst"];
+    prepare(&dir, &sources, "sources").expect(0);
+    assert_same(&dir, "directory", "sources");
+}
+
+#[test]
+fn an_output_directory_among_the_containers_is_not_read() {
+    let dir = mixed();
+    for round in ["first", "again"] {
+        let run = prepare(&dir, &["mixed", "--containers", "--json"], "mixed/out").expect(0);
+        assert_eq!(run.json()["counts"]["listed"], 2 + 6 * RECORDS, "{round}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn there_may_be_more_containers_than_a_process_may_have_files_open() {
+    let dir = Dir::new();
+    for number in 0..150 {
+        dir.write(format!("many/{number}.jsonl"), format!("{}\n", record(number)));
+        dir.write(format!("many/{number}.ndjson.gz"), gzip(record(number).to_string().as_bytes()));
+    }
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "ulimit -n 96 && exec \"$@\"", "sh", crate::support::program()]);
+    shell.args(["prepare", "many", "--containers", "-o", "out", "--no-sync"]).current_dir(dir.path(""));
+    Outcome::of(shell).expect(0);
+    assert_eq!(dir.manifest()["counts"]["accepted"], 300);
+    for row in dir.key_rows() {
+        let number: usize = row.key.split('.').next().unwrap().parse().unwrap();
+        assert!(dir.texts(&row.key)[1].contains(&format!("door {number}.")), "{}", row.key);
+    }
+}
+
+#[test]
+fn every_command_that_reads_records_reads_containers() {
+    let dir = mixed();
+    let run = dir.ctxtune(["score", "mixed", "mixed", "--containers", "--json", "-q"]).expect(0);
+    assert_eq!(run.json()["gold"]["references"], 2 + 6 * RECORDS);
+    let run =
+        dir.ctxtune(["rehearse", "mixed", "--containers", "-o", "out", "--job-seconds", "0.3"]).expect(0);
+    assert!(run.stderr.contains(&format!("{} records in mixed", 2 + 6 * RECORDS)), "{}", run.stderr);
+}
+
+#[test]
+fn short_names_of_compressed_archives_are_archives() {
+    let dir = Dir::new();
+    let plain = corpus_tar("./");
+    dir.write("a.tar", &plain);
+    prepare(&dir, &["a.tar"], "plain").expect(0);
+    for (name, bytes) in [("a.tgz", gzip(&plain)), ("a.tzst", zstd(&plain))] {
+        dir.write(name, bytes);
+        prepare(&dir, &[name], "short").expect(0);
+        assert_same(&dir, "plain", "short");
+    }
+}
+
+#[test]
+fn zeros_behind_gzip_are_padding_and_anything_else_is_damage() {
+    let dir = Dir::new();
+    dir.write("plain.jsonl", lines());
+    prepare(&dir, &["plain.jsonl"], "plain").expect(0);
+    let packed = gzip(lines().as_bytes());
+    dir.write("x.jsonl.gz", [&packed[..], &[0; 10_240]].concat());
+    prepare(&dir, &["x.jsonl.gz"], "padded").expect(0);
+    assert_same(&dir, "plain", "padded");
+    dir.write("x.jsonl.gz", [&packed[..], &[0; 512], &packed].concat());
+    assert!(prepare(&dir, &["x.jsonl.gz"], "out").expect(3).stderr.contains("is damaged at byte"));
+}
+
+/// Runs `script` in `dir`; `false` (and a word) where a tool that it needs is not here.
+fn run_script(dir: &Dir, tools: &[&str], script: &str) -> bool {
+    for tool in tools {
+        let found = std::process::Command::new(tool).arg("--version").output();
+        let is_gnu =
+            |output: &std::process::Output| *tool != "tar" || output.stdout.starts_with(b"tar (GNU tar)");
+        if !found.is_ok_and(|output| output.status.success() && is_gnu(&output)) {
+            crate::support::skip(&format!("{tool} is not here"));
+            return false;
+        }
+    }
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-ec", script]).current_dir(dir.path(""));
+    Outcome::of(shell).expect(0);
+    true
+}
+
+/// The command in the reason for refusing `key`.
+fn command_for(dir: &Dir, key: &str) -> String {
+    let rejects = dir.json_lines("out/rejects.jsonl");
+    let reject = rejects.iter().find(|reject| reject["key"] == key).unwrap();
+    assert_eq!(reject["code"], "hostile_member");
+    reject["reason"].as_str().unwrap().split('`').nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn a_sparse_member_is_refused_with_the_command_that_packs_it_again() {
+    for format in ["gnu", "posix", "posix --sparse-version=0.1"] {
+        let dir = Dir::new();
+        dir.corpus(RECORDS);
+        // Blanks behind a record, most of them holes: they read as NUL bytes, so the record is a reject.
+        let pack = format!(
+            "cp corpus/3.json tail; truncate -s 3M corpus/3.json; cat tail >> corpus/3.json
+             for n in 1 2 3 4 5 6 7 8 9; do truncate -s +1M corpus/3.json; cat tail >> corpus/3.json; done
+             tar --sparse --format={format} -C corpus -cf sparse.tar ."
+        );
+        if !run_script(&dir, &["tar"], &pack) {
+            return;
+        }
+        let run = ["prepare", "sparse.tar", "-o", "out", "--no-sync", "--max-rejects", "1"];
+        dir.ctxtune(run).expect(0);
+        assert_eq!(dir.manifest()["counts"]["listed"], RECORDS, "{format}");
+        let command = command_for(&dir, "3.json").replace("ARCHIVE", "sparse.tar");
+        assert!(run_script(&dir, &["tar"], &command));
+        prepare(&dir, &["NEW.tar", "--max-rejects", "1"], "packed").expect(0);
+        prepare(&dir, &["corpus", "--max-rejects", "1"], "directory").expect(0);
+        assert_same(&dir, "packed", "directory");
+    }
+}
+
+#[test]
+fn a_hard_link_is_read_where_the_archive_has_its_target() {
+    let dir = Dir::new();
+    dir.corpus(RECORDS);
+    let pack = "for n in 3 17 20; do rm corpus/$n.json; ln corpus/2.json corpus/$n.json; done
+        tar --sort=name -C corpus -cf whole.tar .
+        tar -C corpus -cf cut.tar $(cd corpus && ls *.json) && tar --delete -f cut.tar 17.json";
+    if !run_script(&dir, &["tar"], pack) {
+        return;
+    }
+    prepare(&dir, &["corpus"], "directory").expect(0);
+    prepare(&dir, &["whole.tar"], "whole").expect(0);
+    assert_same(&dir, "directory", "whole");
+
+    // `17.json` was the first of the four, and is gone.
+    let run = ["prepare", "cut.tar", "-o", "out", "--no-sync", "--max-rejects", "3"];
+    dir.ctxtune(run).expect(0);
+    std::fs::remove_file(dir.path("corpus/17.json")).unwrap();
+    assert_eq!(dir.json_lines("out/rejects.jsonl").len(), 3);
+    let command = command_for(&dir, "20.json").replace("DIRECTORY", "corpus");
+    assert!(run_script(&dir, &["tar"], &command));
+    prepare(&dir, &["NEW.tar", "--strict"], "packed").expect(0);
+    prepare(&dir, &["corpus", "--strict"], "directory").expect(0);
+    assert_same(&dir, "packed", "directory");
+}
+
+#[test]
+fn zstd_with_a_dictionary_is_named_with_the_command_that_unpacks_it() {
+    let dir = Dir::new();
+    dir.corpus(200);
+    dir.write("x.jsonl", lines());
+    let pack = "zstd -q --train corpus/*.json -o DICTIONARY --maxdict=4096
+        zstd -q -D DICTIONARY x.jsonl -o y.jsonl.zst; zstd -q --long=31 --ultra -22 x.jsonl -o z.jsonl.zst";
+    if !run_script(&dir, &["zstd"], pack) {
+        return;
+    }
+    prepare(&dir, &["x.jsonl"], "plain").expect(0);
+    let refused = dir.ctxtune(["prepare", "y.jsonl.zst", "-o", "out", "--json"]).expect(3);
+    let error = &refused.json()["error"];
+    assert_eq!(error["code"], "repack");
+    let command = error["hint"].as_str().unwrap().split('`').nth(1).unwrap().to_owned();
+    assert!(run_script(&dir, &["zstd"], &command));
+    prepare(&dir, &["new-y.jsonl.zst"], "packed").expect(0);
+    assert_same(&dir, "plain", "packed");
 }
 
 #[test]

@@ -17,6 +17,7 @@ Examples:
   ctxtune prepare contexts -o out --group-by agents --val-ratio 0.2
   ctxtune prepare contexts --dry-run --show 2
   ctxtune prepare more.jsonl.zst contexts.tar -o out
+  ctxtune prepare downloads --containers -o out
   ctxtune prepare contexts -o out --json | jq .counts
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 data (too many rejects, an empty side), 130 SIGINT, 143 SIGTERM.";
@@ -25,7 +26,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 data (too many rejects, an empty side),
 #[derive(Debug, Default, Args)]
 pub struct CorpusArgs {
     /// Directories of *.json records, .jsonl or .ndjson files, .tar archives (each also .gz or
-    /// .zst), or - for JSONL on standard input
+    /// .zst; .tgz, .tzst), or - for JSONL on standard input
     #[arg(value_name = "SOURCE", conflicts_with = "data_dir")]
     pub sources: Vec<PathBuf>,
     /// The same as one SOURCE
@@ -34,6 +35,9 @@ pub struct CorpusArgs {
     /// File (or -) with further sources or record files, one a line or separated by NUL
     #[arg(long, value_name = "FILE")]
     pub files_from: Option<PathBuf>,
+    /// Also read the .jsonl, .ndjson and .tar files (also compressed) below a directory
+    #[arg(long)]
+    pub containers: bool,
     /// Directory for the result [default: training/output]
     #[arg(short, long, value_name = "OUT")]
     pub output_dir: Option<PathBuf>,
@@ -110,6 +114,7 @@ impl CorpusArgs {
                 None => self.sources.clone(),
             },
             files_from: self.files_from.clone(),
+            containers: given(self.containers),
             max_spool_bytes: self.max_spool_bytes,
             output_dir: self.output_dir.clone(),
             val_ratio: self.val_ratio,

@@ -72,6 +72,9 @@ pub struct GenerateArgs {
     /// Write a record for every story of the sources here
     #[arg(short, long, value_name = "GEN", help_heading = "Many stories")]
     pub output_dir: Option<PathBuf>,
+    /// Also read the .jsonl, .ndjson and .tar files (also compressed) below a directory
+    #[arg(long, help_heading = "Many stories", requires = "output_dir")]
+    pub containers: bool,
     /// Ask again about stories that ended without a context
     #[arg(long, help_heading = "Many stories", requires = "output_dir")]
     pub retry_invalid: bool,

@@ -23,6 +23,9 @@ pub struct RehearseArgs {
     /// The corpus to rehearse with [default: 24 example records]
     #[arg(value_name = "SOURCE", conflicts_with = "serve")]
     pub source: Option<PathBuf>,
+    /// Also read the .jsonl, .ndjson and .tar files (also compressed) below a directory
+    #[arg(long, conflicts_with = "serve")]
+    pub containers: bool,
     /// Keep the result here [default: a temporary directory]
     #[arg(short, long, value_name = "OUT", conflicts_with = "serve")]
     pub output_dir: Option<PathBuf>,

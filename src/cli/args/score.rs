@@ -42,6 +42,10 @@ pub struct ScoreArgs {
     #[arg(value_name = "GEN", required_unless_present = "models", num_args = 1..=2)]
     pub generated: Vec<PathBuf>,
 
+    /// Also read the .jsonl, .ndjson and .tar files (also compressed) below a directory
+    #[arg(long)]
+    pub containers: bool,
+
     /// Ask one or two models for the contexts, instead of GOLD and GEN. The second is compared with the first
     #[arg(long, value_name = "A,B", value_delimiter = ',', requires = "val", help_heading = "Models")]
     pub models: Vec<String>,
@@ -100,6 +104,7 @@ impl ScoreArgs {
         ScoreArgs {
             gold: None,
             generated: Vec::new(),
+            containers: false,
             models,
             val: Some(val),
             limit: Some(limit),
