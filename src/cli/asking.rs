@@ -14,6 +14,7 @@ use crate::cli::args::{AskingArgs, RemoteArgs};
 use crate::cli::endpoints;
 use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::mismatch::Mismatch;
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
 use crate::config::{DEFAULT_OUTPUT_DIR, read_template};
@@ -26,7 +27,8 @@ use crate::http::Timeouts;
 use crate::manifest::{self, Manifest};
 use crate::prepare::template::Template;
 use crate::together::chat::{Chat, INFERENCE_URL, Usage};
-use crate::together::{self, BaseUrl};
+use crate::together::job::Ending;
+use crate::together::{self, BaseUrl, jobs};
 use crate::tune::ledger::Run;
 use crate::tune::model::REFERENCE;
 
@@ -115,20 +117,47 @@ impl Choice<'_> {
             let message = "--base-url needs --model: its server has names of its own";
             return Err(missing(message.to_owned(), "its /v1/models lists them"));
         }
+        service.require_key()?;
+        look_again(service, &out, terminal)?;
         let runs: Vec<Run> = Run::read_all(&out)?.into_iter().filter(|run| run.account.api == api).collect();
         // A job has a name for its model long before it has the model.
         let is_done = |run: &&Run| run.status.as_deref().is_some_and(|status| status == "completed");
         let with_model = || runs.iter().rev().filter(|run| run.model.is_some());
         if let Some(run) = with_model().find(is_done).or_else(|| with_model().next()) {
-            if let (Some(job), Some(status), false) = (&run.job, &run.status, is_done(&run)) {
+            let newest = runs.iter().rev().find(|run| run.job.is_some()).filter(|run| !is_done(run));
+            if let Some((job, status)) = newest.and_then(|run| run.job.as_ref().zip(run.status.as_ref())) {
+                let other = run.job.as_ref().filter(|other| *other != job);
+                let other = other.map(|other| format!("; the model of the job {other} is asked"));
                 terminal.say(&printable(&format!(
-                    "the job {job} was {status} when it was last asked for: `ctxtune monitor {job}` asks how it stands"
+                    "the job {job} was {status} when it was last asked for: `ctxtune monitor {job}` asks how it stands{}",
+                    other.unwrap_or_default()
                 )));
             }
             return Ok((run.model.clone().unwrap_or_default(), Some(run.clone())));
         }
         let message = format!("`{}` knows no tuned model at {api}", out.display());
         Err(missing(message, "name one with --model, or its directory with --out"))
+    }
+
+    /// Where OUT holds other data than the model was trained on: by the job that OUT knows the model from,
+    /// else by its newest one, where OUT was named.
+    fn mismatch(&self, service: &Service, target: &mut Target) -> Option<Mismatch> {
+        let out = self.out();
+        let manifest = Manifest::read(&out).ok()?;
+        if let Some(run) = &target.run {
+            return Mismatch::of(&out, run, &manifest);
+        }
+        self.out?;
+        let newest = Mismatch::of_newest(&out, &manifest)?;
+        // An endpoint's name says nothing; the weights behind it may be those of an older job.
+        let weights = target.weights(service).unwrap_or_default();
+        let names = |object: &String| weights.split(['/', ' ']).any(|part| part == object);
+        let is_behind = |run: &Run| run.model_object.as_ref().is_some_and(names);
+        target.run = Run::read_all(&out).unwrap_or_default().into_iter().rev().find(is_behind);
+        match &target.run {
+            Some(run) => Mismatch::of(&out, run, &manifest),
+            None => Some(newest),
+        }
     }
 
     /// The template of prompts, and where it comes from, for people.
@@ -171,6 +200,37 @@ impl Choice<'_> {
     }
 }
 
+/// Asks the service about the newest jobs of `out`, up to one that is complete: a job that nobody watched
+/// is as it was submitted for the ledger.
+fn look_again(service: &Service, out: &Path, terminal: &Terminal) -> Result<(), Failure> {
+    let api = service.together.base().origin();
+    let runs = Run::read_all(out)?;
+    for run in runs.iter().rev().filter(|run| run.account.api == api) {
+        let (Some(id), ending) = (&run.job, run.ending()) else { continue };
+        let ending = match ending {
+            Some(ending) => Some(ending),
+            None => match jobs::retrieve(&service.together, id) {
+                Ok(job) => {
+                    service.learn(Some(out), &job, terminal);
+                    job.status.ending()
+                }
+                Err(error) => {
+                    let failure = service.explain(error);
+                    if service.signals.is_stopped() {
+                        return Err(failure);
+                    }
+                    terminal.warn(&printable(&format!("how {id} is cannot be told: {}", failure.message)));
+                    None
+                }
+            },
+        };
+        if ending == Some(Ending::Completed) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
 /// How answers are drawn.
 #[derive(Debug, Clone, Copy)]
 pub struct Sampling {
@@ -196,6 +256,8 @@ pub struct Setup {
     pub parameters: Parameters,
     /// What it may cost, which several models may share.
     pub budget: Arc<Budget>,
+    /// Where OUT holds other data than the model was trained on.
+    pub mismatch: Option<Mismatch>,
 }
 
 /// The server that is asked: the one that `--base-url` names, else Together.
@@ -241,8 +303,9 @@ impl Setup {
         (asking, sampling, budget): (&AskingArgs, Sampling, &Arc<Budget>),
         terminal: &Terminal,
     ) -> Result<Setup, Failure> {
-        let target = choice.target(&service, terminal)?;
+        let mut target = choice.target(&service, terminal)?;
         let (template, template_place) = choice.template(terminal)?;
+        let mismatch = choice.mismatch(&service, &mut target);
         let parameters = Parameters {
             model: target.model.clone(),
             temperature: sampling.temperature,
@@ -252,7 +315,8 @@ impl Setup {
             stop: asking.stop.clone(),
             schema: (!asking.no_schema).then_some(template.context.form),
         };
-        Ok(Setup { service, target, template, template_place, parameters, budget: budget.clone() })
+        let budget = budget.clone();
+        Ok(Setup { service, target, template, template_place, parameters, budget, mismatch })
     }
 
     /// Says whom and how.

@@ -62,6 +62,7 @@ fn cancel(args: &CancelArgs, signals: &Signals, terminal: &Terminal) -> Result<J
     }
     let service = Service::open(&args.remote, signals, terminal)?;
     let job = jobs::retrieve(&service.together, &id).map_err(|error| service.explain(error))?;
+    service.learn(None, &job, terminal);
     show(&service, &job, terminal);
     if let Some(failure) = refusal(&job) {
         return Err(Refusal { failure, job: Some(Box::new(job)) });
@@ -79,7 +80,9 @@ fn cancel(args: &CancelArgs, signals: &Signals, terminal: &Terminal) -> Result<J
             }
         }
     }
-    request(&service, job)
+    let job = request(&service, job)?;
+    service.learn(None, &job, terminal);
+    Ok(job)
 }
 
 /// The id of a job, which nobody may name by a directory here: what is cancelled is seen in the line.

@@ -4,6 +4,7 @@
 //! and agreed to before anything is created, and whatever ends the command says whether anything
 //! runs. What is there already is gone on with: a run that was killed and is repeated pays once.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -14,6 +15,7 @@ use crate::cli::consent::{Spending, ask};
 use crate::cli::endpoints::{a_minute, costs, project};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::hold::{Hold, Left};
+use crate::cli::mismatch::Mismatch;
 use crate::cli::report::Terminal;
 use crate::cli::service::Service;
 use crate::cli::watch::one_line;
@@ -49,6 +51,8 @@ struct Plan {
     time: Option<Duration>,
     found: Option<Placed>,
     name: String,
+    /// Where the job's directory holds other data now.
+    mismatch: Option<Mismatch>,
 }
 
 impl Plan {
@@ -145,6 +149,9 @@ fn plan(args: &DeployArgs, signals: &Signals, terminal: &Terminal) -> Result<Pla
     let service = Service::open(&args.remote, signals, terminal)?;
     let id = service.job(args.target.as_deref())?;
     let job = jobs::retrieve(&service.together, &id).map_err(|error| service.explain(error))?;
+    let target = args.target.as_deref().map(Path::new);
+    service.learn(target, &job, terminal);
+    let mismatch = service.home(target, &id).and_then(|out| Mismatch::of_job(&out, &id));
     let model = deployable(&service, &job)?;
     let (project, _) = project(&service)?;
     let fitting = configs(&service.together, &project, &model).map_err(|error| service.explain(error))?;
@@ -152,7 +159,8 @@ fn plan(args: &DeployArgs, signals: &Signals, terminal: &Terminal) -> Result<Pla
     let config = choose(fitting, &catalogue, (&job, args.config.as_deref()))?;
     let dollars_a_minute = config.hardware.as_ref().and_then(|hardware| catalogue.dollars_a_minute(hardware));
     let name = name_of(&job.id);
-    let mut plan = Plan { service, project, job, model, config, dollars_a_minute, time, found: None, name };
+    let mut plan =
+        Plan { service, project, job, model, config, dollars_a_minute, time, found: None, name, mismatch };
     plan.found = plan.hold(args).deploying().find().map_err(|error| plan.service.explain(error))?;
     Ok(plan)
 }
@@ -236,6 +244,9 @@ fn show(plan: &Plan, args: &DeployArgs, terminal: &Terminal) {
     let say = |label: &str, text: &str| terminal.label(label, &one_line(text));
     say("job", &format!("{}  {}", plan.job.id, plan.job.model_output_name().unwrap_or_default()));
     say("endpoint", &args.name);
+    if let Some(mismatch) = &plan.mismatch {
+        mismatch.warn(terminal);
+    }
     let hardware = plan.config.hardware.as_deref().unwrap_or("a machine that is not named");
     say("config", &format!("{} on {hardware}", plan.config.id));
     let window = match (plan.time, plan.dollars()) {
@@ -386,5 +397,6 @@ fn document(plan: &Plan, args: &DeployArgs, came: &Came) -> Map<String, Value> {
     put("stop_after_seconds", plan.time.map(|time| time.as_secs_f64()).into());
     put("idle_minutes", deployment.and_then(|deployment| deployment.idle_minutes).into());
     put("stopped", came.is_stopped.into());
+    Mismatch::add(plan.mismatch.as_ref(), &mut fields);
     fields
 }

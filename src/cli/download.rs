@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::cli::Signals;
 use crate::cli::args::DownloadArgs;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::mismatch::Mismatch;
 use crate::cli::report::{Terminal, sized};
 use crate::cli::service::Service;
 use crate::cli::watch::one_line;
@@ -33,6 +34,8 @@ struct Fetched {
     bytes: u64,
     /// Whether it was there before.
     was_there: bool,
+    /// Where the job's directory holds other data now.
+    mismatch: Option<Mismatch>,
 }
 
 /// Runs the command.
@@ -54,6 +57,12 @@ fn download(args: &DownloadArgs, signals: &Signals, terminal: &Terminal) -> Resu
     let service = Service::open(&args.remote, signals, terminal)?;
     let id = service.job(Some(&args.target))?;
     let job = jobs::retrieve(&service.together, &id).map_err(|error| service.explain(error))?;
+    let target = Some(Path::new(&args.target));
+    service.learn(target, &job, terminal);
+    let mismatch = service.home(target, &id).and_then(|out| Mismatch::of_job(&out, &id));
+    if let Some(mismatch) = &mismatch {
+        mismatch.warn(terminal);
+    }
     let which = which(args, &service, &job, terminal)?;
     if args.checkpoint.is_none() {
         require_end(&job)?;
@@ -69,6 +78,7 @@ fn download(args: &DownloadArgs, signals: &Signals, terminal: &Terminal) -> Resu
         path: path.clone(),
         bytes,
         was_there,
+        mismatch: mismatch.clone(),
     };
     if let Some(bytes) = there(&path, &known)? {
         return Ok(fetched(bytes, true));
@@ -239,6 +249,7 @@ fn document(fetched: &Fetched) -> Map<String, Value> {
     put("file", fetched.path.to_string_lossy().into());
     put("bytes", fetched.bytes.into());
     put("already_there", fetched.was_there.into());
+    Mismatch::add(fetched.mismatch.as_ref(), &mut fields);
     fields
 }
 

@@ -14,6 +14,7 @@ use crate::cli::asking::{Choice, Sampling, Setup, budget, dollars, over_budget, 
 use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::generate_many;
+use crate::cli::mismatch::Mismatch;
 use crate::cli::report::{Terminal, printable};
 use crate::generate::ask::{Asker, Effort, Outcome, Show, most_tokens};
 use crate::generate::budget::Budget;
@@ -62,6 +63,9 @@ fn setup(
     let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
     let setup = Setup::new(service, &choice, (&args.asking, sampling, budget), terminal)?;
     setup.say(terminal);
+    if let Some(mismatch) = &setup.mismatch {
+        mismatch.warn(terminal);
+    }
     setup.warn_if_in_clear(terminal);
     Ok(setup)
 }
@@ -211,6 +215,7 @@ fn document(setup: &Setup, effort: &Effort, outcome: Option<&Outcome>) -> Map<St
     put("dollars", effort.usage.and_then(|usage| setup.budget.dollars(usage.total())).into());
     put("raw_answer", flaw.and(outcome).map(|outcome| outcome.raw.clone()).into());
     put("context", Value::Null);
+    Mismatch::add(setup.mismatch.as_ref(), &mut fields);
     fields
 }
 

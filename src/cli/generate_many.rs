@@ -12,6 +12,7 @@ use crate::cli::asking::Setup;
 use crate::cli::batch::{Batch, Ran, Room, StopOnly, agree};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::generate::{COMMAND, sources};
+use crate::cli::mismatch::Mismatch;
 use crate::cli::names::{counts_value, first_value, say_not_read};
 use crate::cli::report::{Terminal, grouped};
 use crate::generate::many::{End, Error, Retry};
@@ -29,6 +30,7 @@ pub fn run(args: &GenerateArgs, setup: &Setup, dir: &Path, terminal: &mut Termin
     let mut fields = Map::new();
     fields.insert("not_read_by_kind".to_owned(), counts_value(&not_read));
     fields.insert("not_read".to_owned(), first_value(&not_read));
+    Mismatch::add(setup.mismatch.as_ref(), &mut fields);
     match ask(args, setup, dir, (&questions, room), terminal) {
         Ok((mut document, failure)) => {
             document.extend(fields);

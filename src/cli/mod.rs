@@ -46,6 +46,7 @@ mod hold;
 mod jobs;
 mod key;
 mod machine;
+mod mismatch;
 mod monitor;
 mod names;
 pub mod ndjson;

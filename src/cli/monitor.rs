@@ -23,7 +23,6 @@ use crate::cli::wandb::{self, Chosen};
 use crate::cli::wandb_run::{Log, OnStop};
 use crate::cli::watch::{Lines, Several, event, one_line, steps};
 use crate::together::job::{Ending, Job, JobId, last_error};
-use crate::tune::ledger::Run;
 use crate::tune::model::REFERENCE;
 use crate::tune::monitor::{BUDGET, Cause, Finished, MonitorError, MonitorOptions, Screen, monitor};
 use crate::tune::progress::Progress;
@@ -100,8 +99,8 @@ pub fn watch(
     if let Some(path) = &args.svg {
         write_picture(path, job, progress, terminal);
     }
-    if let (Some(out), Some(seen)) = (&shown.out, progress.job()) {
-        note(out, seen, terminal);
+    if let Some(seen) = progress.job() {
+        service.learn(shown.out.as_deref(), seen, terminal);
     }
     let estimated = estimates::known(service, shown.out.as_deref()).get(job).copied();
     shown.fields.insert("estimated_dollars".to_owned(), estimated.into());
@@ -173,20 +172,6 @@ fn write_picture(path: &Path, job: &JobId, progress: &Progress, terminal: &Termi
     let svg = picture(&Curve::of(progress), &format!("{job} {model}"));
     if let Err(error) = std::fs::write(path, svg) {
         terminal.warn(&printable(&format!("cannot write `{}`: {error}", path.display())));
-    }
-}
-
-/// Brings the ledger of `out` up to date; it is a convenience for later commands, not for money.
-fn note(out: &Path, job: &Job, terminal: &Terminal) {
-    let noted = Run::read_all(out).and_then(|runs| {
-        let run = runs.into_iter().find(|run| run.job.as_ref() == Some(&job.id));
-        run.map_or(Ok(()), |mut run| {
-            run.note(job);
-            run.write(out)
-        })
-    });
-    if let Err(error) = noted {
-        terminal.warn(&printable(&error.to_string()));
     }
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::Signals;
 use crate::cli::args::PrepareArgs;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::mismatch::Mismatch;
 use crate::cli::names::{Shown, counts_value, say_not_read, write_names};
 use crate::cli::report::{LongList, Style, Terminal, counted, grouped, percent, printable, sized};
 use crate::config::{ConfigError, ConfigFile, PrepareChoices};
@@ -35,10 +36,12 @@ pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Ex
         Ok((prepared, duration)) => {
             show_examples(&prepared, terminal);
             summarize(&options, &prepared, duration, terminal);
+            let mismatch = say_mismatch(&options, &prepared, terminal);
             terminal.label("next", &next_command(&options, &prepared));
             let out = options.output_dir.as_os_str().as_encoded_bytes();
             let line = (options.purpose.mode == Mode::Publish).then_some(out);
-            let fields = document(&options, &prepared, duration);
+            let mut fields = document(&options, &prepared, duration);
+            Mismatch::add(mismatch.as_ref(), &mut fields);
             let write = write_not_read(&prepared.not_read, Shown::by(terminal));
             terminal.succeed_with(COMMAND, line, fields, &[LongList { name: "not_read", write: &write }])
         }
@@ -88,7 +91,16 @@ pub fn prepare_corpus(
     let (prepared, duration) =
         prepare_drawn(&options, signals, terminal).map_err(|error| explain(error, signals, terminal).0)?;
     summarize(&options, &prepared, duration, terminal);
+    say_mismatch(&options, &prepared, terminal);
     Ok(options)
+}
+
+/// Says where the newest job of the output directory was trained on other data than is there now.
+fn say_mismatch(options: &Options, prepared: &Prepared, terminal: &Terminal) -> Option<Mismatch> {
+    let (manifest, _) = prepared.result.as_ref()?;
+    let mismatch = Mismatch::of_newest(&options.output_dir, manifest)?;
+    mismatch.warn(terminal);
+    Some(mismatch)
 }
 
 fn cores() -> NonZeroUsize {

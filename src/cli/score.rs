@@ -15,6 +15,7 @@ use crate::cli::args::ScoreArgs;
 use crate::cli::chart::Charset;
 use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::mismatch::Mismatch;
 use crate::cli::names::{counts_value, first_value, say_not_read_in};
 use crate::cli::prepare::without_surrogates;
 use crate::cli::report::{LongList, Terminal, printable};
@@ -53,7 +54,9 @@ pub fn run(args: &ScoreArgs, signals: &Signals, terminal: &mut Terminal) -> Exit
         Err(failure) if args.models.is_empty() => terminal.fail(COMMAND, &failure, Map::new()),
         Err(failure) => {
             let asked = answered.documents.into();
-            terminal.fail(COMMAND, &failure, Map::from_iter([("asked".to_owned(), asked)]))
+            let mut fields = Map::from_iter([("asked".to_owned(), asked)]);
+            Mismatch::add(answered.mismatch.as_ref(), &mut fields);
+            terminal.fail(COMMAND, &failure, fields)
         }
     }
 }
@@ -65,6 +68,8 @@ pub struct Subject {
     names: Vec<String>,
     /// How models were asked; null where none was.
     asked: Value,
+    /// Where a model was trained on other data than it is scored by.
+    mismatch: Option<Mismatch>,
 }
 
 /// Scores what there is, and shows the table.
@@ -116,6 +121,7 @@ fn subject(args: &ScoreArgs, answered: &Answered) -> Subject {
         },
         names,
         asked: if has_asked { answered.documents.clone().into() } else { Value::Null },
+        mismatch: answered.mismatch.clone(),
     }
 }
 
@@ -130,6 +136,7 @@ fn end(
     let line = overall.iter().map(|score| format!("{score:.4}")).collect::<Vec<_>>().join("\t");
     let mut fields = document(&subject.options, report, duration);
     fields.insert("asked".to_owned(), subject.asked.clone());
+    Mismatch::add(subject.mismatch.as_ref(), &mut fields);
     fields.insert("min_score".to_owned(), json!(args.min_score));
     let write = |out: &mut dyn Write| write_records(report, out);
     let records = LongList { name: "records", write: &write };

@@ -15,6 +15,7 @@ use crate::cli::asking::{Choice, Sampling, Setup, budget, server};
 use crate::cli::batch::{Batch, Room, StopOnly, agree};
 use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::mismatch::Mismatch;
 use crate::cli::report::{Terminal, printable};
 use crate::generate::budget::Budget;
 use crate::generate::many::{End, Retry};
@@ -40,6 +41,8 @@ pub struct Answered {
     pub documents: Vec<Value>,
     /// Where the last one's context of the first record is, if it has one.
     pub example: Option<PathBuf>,
+    /// Where a model was trained on other data than it is scored by.
+    pub mismatch: Option<Mismatch>,
 }
 
 /// Asks every model about what it has not answered yet. What was asked is in `answered`, also where it fails.
@@ -55,6 +58,13 @@ pub fn ask(
     let budget = budget(&args.asking)?;
     let setups = setups((args, val), (environment, signals), &budget, terminal)?;
     let [first, ..] = setups.as_slice() else { return Ok(()) };
+    answered.mismatch = mismatch(&setups);
+    if let Some(mismatch) = &answered.mismatch {
+        if !args.allow_mismatch {
+            return Err(mismatch.refusal());
+        }
+        mismatch.warn(terminal);
+    }
     let questions = questions((args, val), first)?;
     let room = args.output_dir.clone().unwrap_or_else(|| val.join(GENERATED));
     answered.models = setups.iter().map(|setup| setup.target.model.clone()).collect();
@@ -122,6 +132,14 @@ fn setups(
         setups.push(setup);
     }
     Ok(setups)
+}
+
+/// The mismatch of a model whose job is known; where none is, that of the newest job.
+fn mismatch(setups: &[Setup]) -> Option<Mismatch> {
+    let is_known = |setup: &&Setup| setup.target.run.is_some();
+    let is_any_known = setups.iter().any(|setup| is_known(&setup));
+    let meant = setups.iter().filter(|setup| !is_any_known || is_known(setup));
+    meant.filter_map(|setup| setup.mismatch.clone()).next()
 }
 
 /// The validation records, and their prompts.

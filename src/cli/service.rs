@@ -1,6 +1,7 @@
 //! What every command that speaks to the service needs: the client, the clock, the account.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::cli::report::{Terminal, printable};
 use crate::clock::Clock;
 use crate::env;
 use crate::http::{self, Client, retry};
-use crate::together::job::JobId;
+use crate::together::job::{Job, JobId};
 use crate::together::{BaseUrl, BaseUrlError, DEFAULT_BASE_URL, Together};
 use crate::tune::journal;
 use crate::tune::ledger::{Account, Run};
@@ -232,6 +233,40 @@ impl Service {
                 "submit it with `ctxtune submit`, or name the job's id",
             )
         })
+    }
+
+    /// The directory that knows `job`: the one that `target` names, else where this machine started it.
+    pub fn home(&self, target: Option<&Path>, job: &JobId) -> Option<PathBuf> {
+        if let Some(dir) = target.filter(|target| target.is_dir()) {
+            return Some(dir.to_owned());
+        }
+        let started = journal::started(&self.environment.journal()?, job).ok().flatten()?;
+        Some(PathBuf::from(started.output_dir))
+    }
+
+    /// Writes what is known of `job` now to the ledger of its [`Service::home`]. Later commands believe the
+    /// ledger; money does not depend on it, so that what fails is only said.
+    pub fn learn(&self, target: Option<&Path>, job: &Job, terminal: &Terminal) {
+        if let Some(home) = self.home(target, &job.id) {
+            self.learn_in(&home, std::slice::from_ref(job), terminal);
+        }
+    }
+
+    /// The same of many jobs, wherever this machine started them.
+    pub fn learn_all(&self, jobs: &[Job], terminal: &Terminal) {
+        let Some(path) = self.environment.journal() else { return };
+        let started = journal::all(&path).unwrap_or_default();
+        let known = started.into_iter().filter(|started| jobs.iter().any(|job| job.id == started.job));
+        let homes: BTreeSet<PathBuf> = known.map(|started| PathBuf::from(started.output_dir)).collect();
+        for home in homes {
+            self.learn_in(&home, jobs, terminal);
+        }
+    }
+
+    fn learn_in(&self, home: &Path, jobs: &[Job], terminal: &Terminal) {
+        if let Err(error) = Run::learn(home, &self.together.base().origin(), jobs) {
+            terminal.warn(&printable(&error.to_string()));
+        }
     }
 
     fn last_job(&self, api: &str) -> Result<JobId, Failure> {

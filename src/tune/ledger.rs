@@ -8,13 +8,14 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::manifest::Hex;
-use crate::together::job::{Job, JobId};
+use crate::together::job::{Ending, Job, JobId, Status};
 use crate::tune::tag::Identity;
 
 /// The file ids of an output directory.
@@ -195,6 +196,9 @@ pub struct Run {
     pub estimated_dollars: Option<f64>,
     /// The job.
     pub job: Option<JobId>,
+    /// When the service created it (RFC 3339), as soon as that is known.
+    #[serde(default)]
+    pub created_at: Option<String>,
     /// The status that was seen last.
     pub status: Option<String>,
     /// The tuned model's name, as soon as it is known.
@@ -220,6 +224,7 @@ impl Run {
             body,
             estimated_dollars: None,
             job: None,
+            created_at: None,
             status: None,
             model: None,
             model_object: None,
@@ -243,7 +248,8 @@ impl Run {
         }
     }
 
-    /// All ledgers in `out`, the one that was intended last at the end.
+    /// All ledgers in `out`, the newest job at the end: by when the service created it, else by when it was
+    /// asked for here. A job that was found has only the first.
     ///
     /// # Errors
     /// When one cannot be read.
@@ -262,16 +268,45 @@ impl Run {
                 runs.extend(Run::read_file(&path)?);
             }
         }
-        runs.sort_by(|one: &Run, other: &Run| {
-            (&one.intended_at, &one.tag).cmp(&(&other.intended_at, &other.tag))
-        });
+        runs.sort_by_cached_key(|run| (run.moment(), run.tag.clone()));
         Ok(runs)
     }
 
-    /// Takes over what `job` says of itself.
+    /// When the job was created, as far as it is known.
+    fn moment(&self) -> Option<Timestamp> {
+        let read = |text: &str| text.parse().ok();
+        self.created_at.as_deref().and_then(read).or_else(|| read(&self.intended_at))
+    }
+
+    /// Whether the job had ended when its status was last seen.
+    pub fn ending(&self) -> Option<Ending> {
+        self.status.as_deref().and_then(|status| Status::new(status).ending())
+    }
+
+    /// Writes down what `jobs` of the API at `api` say of themselves, where `out` knows them.
+    ///
+    /// # Errors
+    /// When a ledger cannot be read or written.
+    pub fn learn(out: &Path, api: &str, jobs: &[Job]) -> Result<(), LedgerError> {
+        for known in Run::read_all(out)?.into_iter().filter(|run| run.account.api == api) {
+            let job = jobs.iter().find(|job| known.job.as_ref() == Some(&job.id));
+            let mut run = known.clone();
+            job.into_iter().for_each(|job| run.note(job));
+            if run != known {
+                run.write(out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over what `job` says of itself. A job that has ended stays so: an answer that was on its way
+    /// longer may be written down later.
     pub fn note(&mut self, job: &Job) {
         self.job = Some(job.id.clone());
-        self.status = Some(job.status.as_str().to_owned());
+        self.created_at = job.created_at().map(|at| at.to_string()).or(self.created_at.take());
+        if self.ending().is_none() || job.status.ending().is_some() {
+            self.status = Some(job.status.as_str().to_owned());
+        }
         self.model = job.model_output_name().or(self.model.take());
         self.model_object = job.model_object_id().or(self.model_object.take());
     }
@@ -397,6 +432,61 @@ mod tests {
         assert_eq!(Run::read(out.path(), &account("p"), &first.tag).unwrap(), Some(first.clone()));
         assert_eq!(Run::read(out.path(), &elsewhere, &first.tag).unwrap(), Some(second));
         assert_eq!(Run::read_all(out.path()).unwrap().len(), 2);
+    }
+
+    fn job(id: &str, status: &str, created_at: &str) -> Job {
+        Job::read(&json!({ "id": id, "status": status, "created_at": created_at })).unwrap()
+    }
+
+    #[test]
+    fn the_newest_job_is_the_one_that_the_service_created_last() {
+        let out = tempfile::tempdir().unwrap();
+        let write = |attempt: u32, intended_at: &str, created_at: Option<&str>| {
+            let mut run = Run::intent(&account("p"), &identity(), attempt, json!({}));
+            run.intended_at = intended_at.to_owned();
+            if let Some(created_at) = created_at {
+                run.note(&job(&format!("ft-{attempt}"), "pending", created_at));
+            }
+            run.write(out.path()).unwrap();
+        };
+        write(1, "2026-11-24T10:00:00Z", Some("2026-11-24T10:00:01Z"));
+        // Found, not asked for here; its moment is written in another way.
+        write(2, "", Some("2026-11-24T12:30:00.5+01:00"));
+        write(3, "2026-11-24T10:30:00.25Z", None);
+        write(4, "", None);
+        // This machine's clock is a day ahead.
+        write(5, "2026-11-25T09:00:00Z", Some("2026-11-24T09:00:00Z"));
+        let attempts: Vec<u32> = Run::read_all(out.path()).unwrap().iter().map(|run| run.attempt).collect();
+        assert_eq!(attempts, [4, 5, 1, 3, 2]);
+    }
+
+    #[test]
+    fn what_the_service_says_of_a_job_is_written_down_where_the_job_is_known() {
+        let out = tempfile::tempdir().unwrap();
+        let mut run = Run::intent(&account("p"), &identity(), 1, json!({}));
+        run.note(&job("ft-1", "pending", "2026-11-24T10:00:00Z"));
+        run.write(out.path()).unwrap();
+        let learn = |api: &str, status: &str| {
+            Run::learn(out.path(), api, &[job("ft-0", "error", ""), job("ft-1", status, "")]).unwrap();
+            Run::read_all(out.path()).unwrap().remove(0)
+        };
+        assert_eq!(learn("https://elsewhere", "completed").status.as_deref(), Some("pending"));
+        let learned = learn("https://api", "completed");
+        assert_eq!((learned.ending(), learned.created_at), (Some(Ending::Completed), run.created_at.clone()));
+        // An older answer that comes later.
+        assert_eq!(learn("https://api", "running").ending(), Some(Ending::Completed));
+        assert_eq!(std::fs::read_dir(out.path().join(RUNS_DIR)).unwrap().count(), 1);
+        Run::learn(&out.path().join("nowhere"), "https://api", &[]).unwrap();
+    }
+
+    #[test]
+    fn a_ledger_of_before_created_at_is_read() {
+        let out = tempfile::tempdir().unwrap();
+        let run = Run::intent(&account("p"), &identity(), 1, json!({}));
+        let mut value = serde_json::to_value(&run).unwrap();
+        value.as_object_mut().unwrap().remove("created_at");
+        write_ledger(&run_path(out.path(), &account("p"), &run.tag).unwrap(), &value).unwrap();
+        assert_eq!(Run::read(out.path(), &account("p"), &run.tag).unwrap(), Some(run));
     }
 
     #[test]

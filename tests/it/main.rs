@@ -35,6 +35,7 @@ mod never_twice;
 mod packed;
 #[cfg(unix)]
 mod process;
+mod provenance;
 #[cfg(target_os = "linux")]
 mod pty;
 mod publish;

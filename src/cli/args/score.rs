@@ -23,8 +23,8 @@ With --models the answers are asked for first, at temperature 0 with a fixed see
 again, it asks about no finished story twice. Asking costs money, after a yes, unless --base-url names \
 a server on this machine.
 
-Exit codes: 0 done, 1 a file cannot be read, 2 usage, 3 nothing matches, or the score is below \
---min-score, 4 key, 5 network (run it again), 9 refused to spend, 130 SIGINT, 143 SIGTERM.";
+Exit codes: 0 done, 1 a file cannot be read, 2 usage, 3 nothing matches, the score is below \
+--min-score, or OUT was prepared again since the model's job, 4 key, 5 network (run it again), 9 refused to spend, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of `score`.
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ pub struct ScoreArgs {
     #[arg(
         value_name = "GOLD",
         required_unless_present = "models",
-        conflicts_with_all = ["models", "val", "limit", "output_dir", "retry_invalid", "AskingArgs"]
+        conflicts_with_all = ["models", "val", "limit", "output_dir", "retry_invalid", "allow_mismatch", "AskingArgs"]
     )]
     pub gold: Option<PathBuf>,
     /// Generated contexts: records in the same form. With two, the second is compared with the first
@@ -61,6 +61,10 @@ pub struct ScoreArgs {
     /// Ask again about stories that ended without a context
     #[arg(long, help_heading = "Models")]
     pub retry_invalid: bool,
+    /// Score although OUT was prepared again since the model's job: its validation records may be ones that
+    /// the model was trained on
+    #[arg(long, help_heading = "Models")]
+    pub allow_mismatch: bool,
     /// How answers are asked for.
     #[command(flatten)]
     pub asking: AskingArgs,
@@ -110,6 +114,7 @@ impl ScoreArgs {
             limit: Some(limit),
             output_dir: None,
             retry_invalid: false,
+            allow_mismatch: false,
             asking,
             min_score: None,
             per_record: None,

@@ -1,0 +1,106 @@
+//! The data that a job was trained on, beside the data that its directory holds now.
+//!
+//! A directory can be prepared again after a job was trained. Its validation records may then be ones that
+//! the model has seen, and its template another one: whoever uses the two together is told.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::report::{Terminal, printable};
+use crate::manifest::Manifest;
+use crate::together::job::JobId;
+use crate::tune::ledger::Run;
+
+/// Digits of a digest that people are shown.
+const SHOWN: usize = 12;
+
+/// A job and a directory whose data differ.
+#[derive(Debug, Clone)]
+pub struct Mismatch {
+    out: PathBuf,
+    job: JobId,
+    trained: Digests,
+    prepared: Digests,
+}
+
+/// The digests of both sides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Digests {
+    train: String,
+    val: Option<String>,
+}
+
+impl Digests {
+    fn shown(&self) -> String {
+        let short = |digest: &str| digest.get(..SHOWN).unwrap_or(digest).to_owned();
+        let val = self.val.as_deref().map_or("no validation".to_owned(), |val| format!("val {}", short(val)));
+        format!("train {}, {val}", short(&self.train))
+    }
+
+    fn value(&self) -> Value {
+        json!({ "train": self.train, "val": self.val })
+    }
+}
+
+impl Mismatch {
+    /// How the data of `run`'s job differs from that of `manifest` in `out`; nothing where it is the same.
+    pub fn of(out: &Path, run: &Run, manifest: &Manifest) -> Option<Mismatch> {
+        let trained = Digests { train: run.train_sha256.clone(), val: run.val_sha256.clone() };
+        let prepared = Digests {
+            train: manifest.train.sha256.clone(),
+            val: manifest.val.as_ref().map(|val| val.sha256.clone()),
+        };
+        let job = run.job.clone()?;
+        (trained != prepared).then(|| Mismatch { out: out.to_owned(), job, trained, prepared })
+    }
+
+    /// How the data of the newest job of `out` differs from that of `manifest`. What cannot be read is
+    /// passed over: this only informs.
+    pub fn of_newest(out: &Path, manifest: &Manifest) -> Option<Mismatch> {
+        let runs = Run::read_all(out).unwrap_or_default();
+        let newest = runs.iter().rev().find(|run| run.job.is_some())?;
+        Mismatch::of(out, newest, manifest)
+    }
+
+    /// The same of this job, where `out` knows it.
+    pub fn of_job(out: &Path, job: &JobId) -> Option<Mismatch> {
+        let runs = Run::read_all(out).unwrap_or_default();
+        let run = runs.iter().find(|run| run.job.as_ref() == Some(job))?;
+        Mismatch::of(out, run, &Manifest::read(out).ok()?)
+    }
+
+    fn message(&self) -> String {
+        format!(
+            "the job {} was trained on other data ({}) than `{}` holds now ({})",
+            self.job,
+            self.trained.shown(),
+            self.out.display(),
+            self.prepared.shown()
+        )
+    }
+
+    /// Says it.
+    pub fn warn(&self, terminal: &Terminal) {
+        terminal.warn(&printable(&self.message()));
+    }
+
+    /// The refusal to score one by the other.
+    pub fn refusal(&self) -> Failure {
+        let hint = "prepare the directory as it was for the job, or name one that holds its data; \
+                    --allow-mismatch scores all the same, on records that the model may have been trained on";
+        Failure::new(Exit::Data, "data_mismatch", self.message(), hint)
+    }
+
+    /// Adds it to the fields of a document, which have no such field where there is none.
+    pub fn add(mismatch: Option<&Mismatch>, fields: &mut Map<String, Value>) {
+        let value = |mismatch: &Mismatch| {
+            json!({
+                "job": mismatch.job.as_str(), "trained": mismatch.trained.value(),
+                "prepared": mismatch.prepared.value(),
+            })
+        };
+        fields.extend(mismatch.map(|mismatch| ("data_mismatch".to_owned(), value(mismatch))));
+    }
+}
