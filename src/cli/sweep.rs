@@ -36,6 +36,9 @@ use crate::wandb::sweep::{self as wandb_sweep, PendingRun};
 
 const COMMAND: &str = "sweep";
 
+/// The most runs of a sweep.
+const MOST_RUNS: usize = 10_000;
+
 /// What a call of W&B may take before the start.
 const WANDB_CALL: Duration = Duration::from_secs(20);
 
@@ -85,6 +88,10 @@ struct Wanted {
 impl Wanted {
     fn of(sweep: &Sweep, args: &SweepRunArgs, chooser: Chooser) -> Result<Wanted, Failure> {
         let hint = "give every parameter `values`, or use `method: random` with --count";
+        if let Some(count) = count(sweep, args).filter(|count| *count > MOST_RUNS) {
+            let message = format!("a sweep must have between 1 and {MOST_RUNS} runs, got {count}");
+            return Err(usage(message, "lower --count, or `run_cap`"));
+        }
         let grid = || sweep.grid().map_err(|reason| usage(reason, hint));
         let count = count(sweep, args);
         let values = match (sweep.method, count, chooser) {
@@ -189,7 +196,10 @@ fn run_sweep(args: &SweepRunArgs, signals: &Signals, terminal: &mut Terminal) ->
     let maker = |seed| Maker::new(args.choices.clone(), setting.file.clone(), seed);
     if args.dry_run {
         return match online {
-            Chooser::Own => Ok(show_plan(&sweep, &maker(42).distinct(wanted.values)?, terminal)),
+            Chooser::Own => {
+                let draws = wanted.values.len();
+                Ok(show_plan((&sweep, draws), &maker(42).distinct(wanted.values)?, terminal))
+            }
             Chooser::Wandb => show_space(&sweep, wanted.count, &maker(42), terminal),
         };
     }
@@ -253,12 +263,12 @@ fn start(
     }
     upload(&service, &mut runs, &wanted.values, terminal)?;
     let more = wanted.count.saturating_sub(book.trials.len());
-    let (more, space) = match chooser {
-        Chooser::Own => (0, None),
-        Chooser::Wandb => (more, Some(price_space(&service, &runs, sweep, terminal)?)),
+    let to_choose = match (chooser, more) {
+        (Chooser::Wandb, 1..) => Some((more, price_space(&service, &runs, sweep, terminal)?)),
+        _ => None,
     };
-    price_book(&service, &runs, &mut book, terminal)?;
-    let quote = Quote::of(&book, more, space);
+    let unknown = price_book(&service, &runs, &mut book, terminal)?;
+    let quote = Quote::of(&book, to_choose, unknown);
     agree((&runs, &book, &quote), spending, &service, terminal)?;
     if chooser == Chooser::Wandb {
         begin_suggestions(&service, &mut runs, &mut book, (from, wanted.count), terminal)?;
@@ -289,7 +299,9 @@ fn plan_trials(
     // A smaller --count leaves out runs that were not started, a larger one adds runs.
     book.trials.retain(|trial| !trial.is_free() || wanted.contains(&trial.values));
     for values in wanted {
-        if !book.trials.iter().any(|trial| trial.values == *values) {
+        let is_there = book.trials.iter().any(|trial| trial.values == *values);
+        // With another --sweep-seed the runs of the former one count, too.
+        if !is_there && book.trials.len() < wanted.len() {
             book.trials.push(Trial::new(values.clone()));
         }
     }
@@ -430,12 +442,16 @@ fn check_all(service: &Service, runs: &Runs, values: &[Assignment]) -> Result<()
     Err(Failure::new(Exit::Usage, "over_limit", message, hint))
 }
 
-fn show_plan(sweep: &Sweep, values: &[Assignment], terminal: &mut Terminal) -> Exit {
+fn show_plan((sweep, draws): (&Sweep, usize), values: &[Assignment], terminal: &mut Terminal) -> Exit {
     let line = |(index, values): (usize, &Assignment)| {
         printable(&format!("{}\t{}", index + 1, shown_values(values).replace("  ", "\t")))
     };
     let lines: Vec<String> = values.iter().enumerate().map(line).collect();
-    terminal.say(&format!("{}; nothing was sent", counted(values.len() as u64, "run")));
+    let runs = counted(values.len() as u64, "run");
+    match draws - values.len() {
+        0 => terminal.say(&format!("{runs}; nothing was sent")),
+        equal => terminal.say(&format!("{runs}, {equal} draws equal to another one; nothing was sent")),
+    }
     let mut fields = Map::new();
     let object = |values: &Assignment| values.iter().cloned().collect::<Map<String, Value>>();
     fields.insert("method".to_owned(), sweep.method.to_string().into());
@@ -533,7 +549,8 @@ fn init(args: &SweepInitArgs, terminal: &mut Terminal) -> Result<Exit, Failure> 
     command.push(format!("--sweep-max-cost={}", args.max_cost));
     command.push("${args}".to_owned());
     document.insert("command".to_owned(), json!(command));
-    document.insert("run_cap".to_owned(), args.count.into());
+    let count = sweep.run_cap.map_or(args.count, |cap| cap.min(args.count));
+    document.insert("run_cap".to_owned(), count.into());
     // The stock agent reads the program's name although the command says it all.
     document.entry("program").or_insert_with(|| "ctxtune".into());
     // JSON is YAML, and its numbers are numbers in every version of it.

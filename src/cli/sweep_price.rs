@@ -87,26 +87,31 @@ pub struct Quote {
 }
 
 impl Quote {
-    /// What the runs of `book` cost, and `more` runs that W&B will choose out of `space`.
-    pub fn of(book: &Book, more: usize, space: Option<Result<Space, String>>) -> Quote {
+    /// What the runs of `book` cost, of which one may not be known for the reason in `unknown`, and as many
+    /// more as W&B will choose out of a space that may have no known price either.
+    pub fn of(
+        book: &Book,
+        to_choose: Option<(usize, Result<Space, String>)>,
+        unknown: Option<String>,
+    ) -> Quote {
         let open = book.trials.iter().filter(|trial| trial.job.is_none() && !trial.has_ended());
         let free: Vec<Option<f64>> =
             open.clone().filter(|trial| trial.is_free()).map(|trial| trial.estimate).collect();
-        let (space, reason) = match space {
-            Some(Ok(space)) => (Some(space), None),
-            Some(Err(reason)) => (None, Some(reason).filter(|_| more > 0)),
-            None => (None, None),
+        let (more, space, reason) = match to_choose {
+            Some((more, Ok(space))) => (more, Some(space), None),
+            Some((more, Err(reason))) => (more, None, Some(reason)),
+            None => (0, None, None),
         };
-        let to_choose = space.as_ref().map_or(0.0, |space| space.dearest * more as f64);
-        let is_known = book.is_spent_known() && free.iter().all(Option::is_some) && reason.is_none();
-        let total = book.spent() + free.iter().flatten().sum::<f64>() + to_choose;
-        let reason = (!is_known)
-            .then(|| reason.unwrap_or_else(|| "the service does not estimate every run".to_owned()));
-        Quote { total: is_known.then_some(total), reason, space, to_start: open.count() + more }
+        let is_known = book.is_spent_known() && free.iter().all(Option::is_some);
+        let unestimated = || unknown.unwrap_or_else(|| "the service does not estimate every run".to_owned());
+        let reason = reason.or_else(|| (!is_known).then(unestimated));
+        let chosen = space.as_ref().map_or(0.0, |space| space.dearest * more as f64);
+        let total = book.spent() + free.iter().flatten().sum::<f64>() + chosen;
+        Quote { total: reason.is_none().then_some(total), reason, space, to_start: open.count() + more }
     }
 }
 
-/// Asks for the estimates of the runs of `book` that lack one and can still be billed.
+/// Asks for the estimates of the runs of `book` that can still be billed and lack one; why one is not known.
 ///
 /// # Errors
 /// When the service would not let one proceed, or a signal comes.
@@ -115,7 +120,7 @@ pub fn price_book(
     runs: &Runs,
     book: &mut Book,
     terminal: &Terminal,
-) -> Result<(), Failure> {
+) -> Result<Option<String>, Failure> {
     let has_val = runs.manifest.val.is_some();
     let mut made = Vec::new();
     for (index, trial) in book.trials.iter().enumerate() {
@@ -123,15 +128,19 @@ pub fn price_book(
             made.push((index, runs.maker.make(service, &trial.values, has_val)?));
         }
     }
-    let count = announce(made.iter().map(|(_, of)| of), runs, terminal);
-    for (index, of) in made {
-        let dollars = match count {
-            0..=MOST_ESTIMATES => runs.estimates.price(service, runs, &of)?.dollars,
-            _ => None,
-        };
-        book.trials[index].estimate = dollars;
+    let mut unknown = None;
+    if announce(made.iter().map(|(_, of)| of), runs, terminal) > MOST_ESTIMATES {
+        made.iter().for_each(|(index, _)| book.trials[*index].estimate = None);
+        return Ok(Some(format!("its runs have more than {MOST_ESTIMATES} different estimates")));
     }
-    Ok(())
+    for (index, of) in made {
+        let price = runs.estimates.price(service, runs, &of)?;
+        book.trials[index].estimate = price.dollars;
+        if price.dollars.is_none() {
+            unknown = unknown.or(price.reason);
+        }
+    }
+    Ok(unknown)
 }
 
 /// What W&B could choose, priced; or why that is not known.
@@ -274,25 +283,25 @@ mod tests {
             trial(None, None, Some(1.0)),
         ];
         let space = Space { estimates: 2, cheapest: 3.0, dearest: 10.0 };
-        let quote = Quote::of(&book, 3, Some(Ok(space)));
+        let quote = Quote::of(&book, Some((3, Ok(space))), None);
         assert_eq!((quote.total, quote.to_start), (Some(37.0), 5));
-        let quote = Quote::of(&book, 0, None);
+        let quote = Quote::of(&book, None, None);
         assert_eq!((quote.total, quote.to_start), (Some(7.0), 2));
     }
 
     #[test]
     fn a_quote_is_not_known_where_one_run_is_not() {
         let mut book = Book::new("a".to_owned(), Vec::new());
-        assert_eq!(Quote::of(&book, 1, Some(Err("endless".to_owned()))).reason.as_deref(), Some("endless"));
-        assert_eq!(Quote::of(&book, 0, Some(Err("endless".to_owned()))).total, Some(0.0), "nothing is left");
+        let quote = Quote::of(&book, Some((1, Err("endless".to_owned()))), None);
+        assert_eq!((quote.total, quote.reason.as_deref()), (None, Some("endless")));
         for unknown in [
             trial(None, None, None),
             trial(Some(Trial::INTENDED), None, None),
             trial(Some("running"), Some("ft-1"), None),
         ] {
             book.trials = vec![trial(None, None, Some(1.0)), unknown];
-            let quote = Quote::of(&book, 0, None);
-            assert!(quote.total.is_none() && quote.reason.is_some());
+            let quote = Quote::of(&book, None, Some("no answer".to_owned()));
+            assert_eq!((quote.total, quote.reason.as_deref()), (None, Some("no answer")));
         }
     }
 }

@@ -380,7 +380,8 @@ fn check_key(key: &str, runner: Runner) -> Result<(), String> {
     if OTHER_KEYS.contains(&key) {
         return Err(format!("`{key}` is not supported"));
     }
-    let near = KEYS.into_iter().filter(|known| strsim::damerau_levenshtein(known, key) <= 2);
+    let known = KEYS.into_iter().chain(AGENT_KEYS);
+    let near = known.filter(|known| strsim::damerau_levenshtein(known, key) <= 2);
     let near = near.min_by_key(|known| strsim::damerau_levenshtein(known, key));
     Err(format!(
         "unknown key `{key}`{}",
@@ -743,6 +744,7 @@ parameters:
             check_refused(&with(&format!("{key}: x")), &format!("`{key}`"));
         }
         check_refused(&with("metrix: {}"), "did you mean `metric`?");
+        check_refused(&with("earl_terminate: {}"), "did you mean `early_terminate`?");
         check_refused(&with("zzzzzz: 1"), "`zzzzzz`");
         check_refused(&with("project: 3"), "`project`");
         check_refused(&with("metric: {name: val/loss, target: 0.1}"), "`metric.target`");

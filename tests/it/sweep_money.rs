@@ -124,6 +124,22 @@ fn a_space_with_too_many_estimates_has_no_price_that_a_cap_could_hold() {
 }
 
 #[test]
+fn more_runs_of_our_own_than_are_priced_have_no_known_price() {
+    let dropout = "{value: 8}\n  lora_dropout: {min: 0.0, max: 0.5}";
+    let rehearsal = scene(quick(), "random", ["{value: 1}", dropout]);
+    let asked = |count: u64| {
+        let refused =
+            Outcome::of(sweep(&rehearsal, &["--max-cost=0", "--json", &format!("--count={count}")]));
+        let code = refused.expect(9).json()["error"]["code"].clone();
+        (code, rehearsal.requests(ESTIMATES).len())
+    };
+    assert_eq!(asked(201), (json!("no_estimate"), 0));
+    assert_eq!(asked(200), (json!("over_max_cost"), 200));
+    Outcome::of(sweep(&rehearsal, &["--yes", "--count=10001"])).expect(2);
+    Outcome::of(sweep(&rehearsal, &["--yes", "--count=0"])).expect(2);
+}
+
+#[test]
 fn equal_draws_of_our_own_are_one_job_and_those_of_wandb_are_not() {
     let one = ["{values: [1, 1]}", "{value: 32}"];
     let rehearsal = scene(quick(), "random", one);
@@ -154,6 +170,17 @@ fn another_count_adds_runs_or_leaves_out_what_was_not_started() {
     assert_eq!((run.json()["runs"].as_array().unwrap().len(), rehearsal.server.jobs_created()), (2, 2));
     Outcome::of(sweep(&rehearsal, &["--yes", "--count=3"])).expect(0);
     assert_eq!(rehearsal.server.jobs_created(), 3);
+}
+
+#[test]
+fn other_draws_of_the_same_sweep_are_not_more_runs_than_its_count() {
+    let rehearsal = scene(quick(), "random", ["{min: 1, max: 20}", "{min: 8, max: 64}"]);
+    for _ in 0..2 {
+        for seed in ["--sweep-seed=1", "--sweep-seed=2"] {
+            Outcome::of(sweep(&rehearsal, &["--yes", "--count=2", seed])).expect(0);
+            assert_eq!(rehearsal.server.jobs_created(), 2);
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, value_parser};
 
 use crate::cli::args::remote::dollars;
 use crate::cli::args::{CorpusArgs, RemoteArgs, SpendingArgs, Voice, WandbArgs};
@@ -59,7 +59,7 @@ pub struct SweepRunArgs {
     #[command(flatten)]
     pub corpus: CorpusArgs,
     /// At most this many runs; `random` and `bayes` need it, unless the file has a `run_cap`
-    #[arg(long, value_name = "N", help_heading = "Sweep")]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..), help_heading = "Sweep")]
     pub count: Option<u64>,
     /// Jobs at the same time [default: 1]
     #[arg(long, value_name = "K", default_value_t = 1, hide_default_value = true, help_heading = "Sweep")]
@@ -113,7 +113,7 @@ pub struct SweepInitArgs {
     #[arg(long, alias = "config", value_name = "FILE")]
     pub config_path: Option<PathBuf>,
     /// At most this many runs
-    #[arg(long, value_name = "N", required = true)]
+    #[arg(long, value_name = "N", required = true, value_parser = value_parser!(u64).range(1..))]
     pub count: u64,
     /// What the whole sweep may cost, by estimate: an agent's runs have nobody to ask
     #[arg(long, value_name = "USD", required = true, value_parser = dollars)]
