@@ -58,6 +58,9 @@ pub const WANDB_NOTES: &str = "WANDB_NOTES";
 /// `online`, `offline` or `disabled`.
 pub const WANDB_MODE: &str = "WANDB_MODE";
 
+/// A truth value: whether nothing is logged, as the integrations of W&B read it.
+pub const WANDB_DISABLED: &str = "WANDB_DISABLED";
+
 /// The directory in whose `wandb/` offline runs are written.
 pub const WANDB_DIR: &str = "WANDB_DIR";
 

@@ -18,7 +18,7 @@ use crate::cli::prepare::prepare_corpus;
 use crate::cli::report::{Style, Terminal, printable};
 use crate::cli::service::Service;
 use crate::cli::submit::{self, Order, Steps, Truncation, refuse_without_consent};
-use crate::cli::wandb::{self, Chosen};
+use crate::cli::wandb::{self, Chosen, HOW_TO_LOG, Way, Why};
 use crate::cli::wandb_run;
 use crate::config::{ConfigFile, PrepareChoices, TuneChoices};
 use crate::tune::create::Renewal;
@@ -107,6 +107,9 @@ fn steps_to_job(
         None => (PrepareChoices::default(), TuneChoices::default()),
     };
     let wandb = wandb::resolve(&args.wandb, file.as_ref(), &environment, terminal)?;
+    if args.wandb.wandb.is_none() && matches!(wandb.way, Way::Off(Why::NoKey)) {
+        terminal.say(&format!("W&B: there is no key, so nothing is logged; to log the job: {HOW_TO_LOG}"));
+    }
     let choices = args.corpus.choices().over(data);
     let agency = Agency::of(args.sweep_max_cost, &environment)?;
     let service = Service::new(&args.remote, environment, signals, terminal)?;

@@ -10,14 +10,10 @@ use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::finding::{Finding, Level};
 use crate::cli::key;
-use crate::cli::netrc;
 use crate::cli::report::grouped;
-use crate::cli::wandb;
+use crate::cli::wandb::{HOW_TO_LOG, Way, Why, examine};
 use crate::env;
 use crate::manifest::{Manifest, ManifestError};
-
-/// Where `wandb login` leaves its key.
-const WANDB_HOST: &str = "api.wandb.ai";
 
 /// The certificates that TLS believes.
 pub fn certificates(environment: &Environment) -> Finding {
@@ -113,16 +109,25 @@ pub fn data(out: &Path) -> Finding {
     }
 }
 
-/// Whether there is a key of Weights & Biases; it is never shown.
+/// Whether jobs are logged to Weights & Biases: at which host, and with a key from where. It is never shown.
 pub fn wandb(environment: &Environment) -> Finding {
-    let name = env::WANDB_API_KEY;
-    if let Err(failure) = wandb::key(environment, WANDB_HOST) {
-        return Finding::of(failure);
-    }
-    match (environment.place(name), netrc::find(environment, WANDB_HOST)) {
-        (Some(place), _) => Finding::ok(format!("a key is there: {name} of {place}")),
-        (None, Some((path, _))) => Finding::ok(format!("a key is there: `{}`", path.display())),
-        (None, None) => Finding::off("no key, and none is needed: no runs are logged"),
+    let (way, server) = match examine(environment) {
+        Ok(found) => found,
+        Err(failure) => return Finding::of(failure),
+    };
+    match way {
+        Way::Online { place, .. } => {
+            Finding::ok(format!("jobs are logged to {server}, with the key of {place}"))
+        }
+        Way::Offline { .. } => Finding::ok(format!("jobs are logged offline ({}=offline)", env::WANDB_MODE)),
+        Way::Together { .. } | Way::Off(Why::Flag) => Finding::off("jobs are not logged"),
+        Way::Off(Why::Disabled(name)) => Finding::off(format!("jobs are not logged: {name} turns it off")),
+        Way::Off(Why::NoKey) => {
+            Finding::off(format!("no key for {server}, so jobs are not logged; to log them: {HOW_TO_LOG}"))
+        }
+        Way::Off(Why::Unusable(reason)) => {
+            Finding::warn(format!("jobs are not logged: {reason}"), "correct it, or unset the variable")
+        }
     }
 }
 

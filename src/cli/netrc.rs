@@ -14,8 +14,18 @@ use crate::env;
 /// The names that the file may have in the home directory.
 const NAMES: [&str; 2] = [".netrc", "_netrc"];
 
-/// The password for `host`, and the file it stands in: that of `NETRC`, else the one at home.
-pub fn find(environment: &Environment, host: &str) -> Option<(PathBuf, SecretString)> {
+/// A key and where it stands.
+pub struct Found {
+    /// The file.
+    pub path: PathBuf,
+    /// The host whose entry it is; nothing: that of every host without one.
+    pub machine: Option<String>,
+    /// The key.
+    pub key: SecretString,
+}
+
+/// The password for the first of `hosts` that has one: in the file of `NETRC`, else in the one at home.
+pub fn find(environment: &Environment, hosts: &[&str]) -> Option<Found> {
     let places = match (environment.get(env::NETRC), environment.get(env::HOME)) {
         (Some(named), home) => vec![at_home(named, home)],
         (None, Some(home)) => NAMES.iter().map(|name| Path::new(home).join(name)).collect(),
@@ -23,8 +33,8 @@ pub fn find(environment: &Environment, host: &str) -> Option<(PathBuf, SecretStr
     };
     places.into_iter().find_map(|path| {
         let bytes = std::fs::read(&path).ok()?;
-        let password = password(&String::from_utf8_lossy(&bytes), host)?;
-        Some((path, SecretString::from(password)))
+        let (machine, password) = password(&String::from_utf8_lossy(&bytes), hosts)?;
+        Some(Found { path, machine, key: SecretString::from(password) })
     })
 }
 
@@ -36,17 +46,18 @@ fn at_home(named: &str, home: Option<&str>) -> PathBuf {
     }
 }
 
-/// The password that `text` holds for `host`.
-pub fn password(text: &str, host: &str) -> Option<String> {
+/// The password that `text` holds for the first of `hosts` that has one, and that host; else the default.
+fn password(text: &str, hosts: &[&str]) -> Option<(Option<String>, String)> {
     let mut tokens = Tokens(text);
-    let (mut found, mut default) = (None, None);
+    let (mut found, mut default) = (vec![None; hosts.len()], None);
     // Whom the entry that is read is for.
     let mut entry = Entry::Other;
     while let Some(keyword) = tokens.keyword() {
         match keyword.as_str() {
             "machine" => {
-                let is_host = tokens.next()?.eq_ignore_ascii_case(host);
-                entry = if is_host { Entry::Host } else { Entry::Other };
+                let machine = tokens.next()?;
+                let index = hosts.iter().position(|host| machine.eq_ignore_ascii_case(host));
+                entry = index.map_or(Entry::Other, Entry::Host);
             }
             "default" => entry = Entry::Default,
             "macdef" => {
@@ -59,7 +70,7 @@ pub fn password(text: &str, host: &str) -> Option<String> {
             "password" => {
                 let password = tokens.next().filter(|password| !password.trim().is_empty());
                 match entry {
-                    Entry::Host => found = password.or(found),
+                    Entry::Host(index) => found[index] = password.or(found[index].take()),
                     Entry::Default => default = password.or(default),
                     Entry::Other => {}
                 }
@@ -67,14 +78,16 @@ pub fn password(text: &str, host: &str) -> Option<String> {
             _ => {}
         }
     }
-    found.or(default)
+    let mut of_hosts = hosts.iter().zip(found);
+    let own = of_hosts.find_map(|(host, password)| Some((Some((*host).to_owned()), password?)));
+    own.or(default.map(|password| (None, password)))
 }
 
 /// Whom an entry is for.
 #[derive(Clone, Copy)]
 enum Entry {
-    /// The host that is looked for.
-    Host,
+    /// This one of the hosts that are looked for.
+    Host(usize),
     /// Every host without an entry.
     Default,
     /// Somebody else.
@@ -139,7 +152,8 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: Option<&str>) {
-        assert_eq!(password(text, HOST).as_deref(), expected, "{text}");
+        let found = password(text, &[HOST]).map(|(_, password)| password);
+        assert_eq!(found.as_deref(), expected, "{text}");
     }
 
     #[test]
@@ -188,6 +202,21 @@ mod tests {
     }
 
     #[test]
+    fn the_first_host_with_an_entry_wins_over_the_others_and_over_the_default() {
+        let check = |text: &str, expected: Option<(Option<&str>, &str)>| {
+            let found = password(text, &["new.example", HOST]);
+            let found = found.as_ref().map(|(machine, key)| (machine.as_deref(), key.as_str()));
+            assert_eq!(found, expected, "{text}");
+        };
+        let (old, new) = ("machine api.wandb.ai password k1\n", "machine new.example password k2\n");
+        check(&format!("{old}{new}"), Some((Some("new.example"), "k2")));
+        check(&format!("{old}default password d"), Some((Some(HOST), "k1")));
+        check("default password d", Some((None, "d")));
+        check("machine new.example login user\nmachine api.wandb.ai password k1", Some((Some(HOST), "k1")));
+        check("machine other.example password k3", None);
+    }
+
+    #[test]
     fn macros_are_passed_over() {
         check(
             "macdef init\nmachine api.wandb.ai password no\n\nmachine api.wandb.ai password k1",
@@ -206,7 +235,7 @@ mod tests {
             let home = (env::HOME, home.path().to_string_lossy().into_owned());
             let named = named.map(|named| (env::NETRC, named.to_owned()));
             let environment = Environment::of(std::iter::once(home).chain(named));
-            find(&environment, HOST).map(|(_, key)| key.expose_secret().to_owned())
+            find(&environment, &[HOST]).map(|found| found.key.expose_secret().to_owned())
         };
         assert_eq!(found(None), None);
         write("_netrc", "k2");
@@ -216,6 +245,6 @@ mod tests {
         assert_eq!(found(None).as_deref(), Some("k1"));
         assert_eq!(found(Some("~/other")).as_deref(), Some("k3"));
         assert_eq!(found(Some("/nowhere")), None);
-        assert!(find(&Environment::default(), HOST).is_none());
+        assert!(find(&Environment::default(), &[HOST]).is_none());
     }
 }

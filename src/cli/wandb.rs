@@ -19,16 +19,16 @@ use crate::cli::report::{Terminal, printable};
 use crate::config::ConfigFile;
 use crate::env;
 use crate::together::BaseUrl;
+use crate::wandb::Settings;
+use crate::wandb::host::{DEFAULT_BASE_URL, api_url, app_url, hosts, is_hosted};
 use crate::wandb::run::Plan;
-use crate::wandb::{DEFAULT_BASE_URL, Settings, app_url};
 
 /// A key and where it comes from.
-#[derive(Clone)]
-pub struct FoundKey {
+struct FoundKey {
     /// The key.
-    pub key: SecretString,
+    key: SecretString,
     /// Where it comes from, for people.
-    pub place: String,
+    place: String,
 }
 
 /// Who logs, and with what.
@@ -52,7 +52,20 @@ pub enum Way {
         settings: Settings,
     },
     /// Nobody does.
-    Off,
+    Off(Why),
+}
+
+/// Why nobody logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// `--wandb off`.
+    Flag,
+    /// This variable, or the settings that `wandb` keeps.
+    Disabled(&'static str),
+    /// There is no key.
+    NoKey,
+    /// The key or the base URL cannot be used.
+    Unusable(String),
 }
 
 /// What was chosen about a run.
@@ -74,7 +87,7 @@ pub fn resolve(
     environment: &Environment,
     terminal: &Terminal,
 ) -> Result<Chosen, Failure> {
-    let sources = Sources { environment, files: settings_files(environment) };
+    let sources = Sources::of(environment);
     let of_file = |key| file.map_or(Ok(None), |file| file.get::<String>(key));
     let (project, name) = (of_file("wandb_project")?, of_file("wandb_run_name")?);
     let text = |name: &str| environment.get(name).map(str::to_owned);
@@ -93,37 +106,74 @@ pub fn resolve(
         sweep: text(env::WANDB_SWEEP_ID),
         ..Plan::default()
     };
-    Ok(Chosen { way: way(args, &sources, terminal)?, plan })
+    let way = way(args.wandb.unwrap_or(By::Native), &sources)?;
+    if let Some(strange) = strange_mode(&sources) {
+        let name = env::WANDB_MODE;
+        let text = format!("{name}: `{strange}` is not online, offline or disabled; logging is online");
+        terminal.warn(&printable(&text));
+    }
+    match (&way, args.wandb) {
+        (Way::Off(Why::Unusable(reason)), Some(By::Together)) => return Err(unusable(reason)),
+        (Way::Off(Why::NoKey), Some(By::Together)) => return Err(unusable("there is no key")),
+        (Way::Off(Why::Unusable(reason)), _) => {
+            terminal.warn(&printable(&format!("W&B: {reason}; the job is not logged")));
+        }
+        (Way::Off(Why::NoKey), Some(_)) => {
+            terminal.warn(&format!("W&B: there is no key, so the job is not logged: {HOW_TO_LOG}"));
+        }
+        _ => {}
+    }
+    Ok(Chosen { way, plan })
 }
 
-fn way(args: &WandbArgs, sources: &Sources<'_>, terminal: &Terminal) -> Result<Way, Failure> {
-    let warn = |text: &str| terminal.warn(&printable(text));
-    let mode = sources.get(env::WANDB_MODE, "mode").unwrap_or_default().to_ascii_lowercase();
-    let by = args.wandb.unwrap_or(By::Native);
-    match (by, mode.as_str()) {
-        (By::Off, _) | (_, "disabled") => return Ok(Way::Off),
-        (By::Native, "offline" | "dryrun") => {
-            let dir = sources.environment.get(env::WANDB_DIR).map(PathBuf::from);
-            return Ok(Way::Offline { dir });
-        }
-        (_, "" | "online" | "run" | "shared" | "offline" | "dryrun") => {}
-        (_, strange) => {
-            warn(&format!(
-                "{}: `{strange}` is not online, offline or disabled; online it is",
-                env::WANDB_MODE
-            ));
-        }
+/// How logging is turned on.
+pub const HOW_TO_LOG: &str = "export WANDB_API_KEY=..., or run `wandb login`";
+
+/// Who logs without any flag, and where W&B is, in words: what `doctor` tells.
+///
+/// # Errors
+/// When there is a key that cannot be one.
+pub fn examine(environment: &Environment) -> Result<(Way, String), Failure> {
+    let sources = Sources::of(environment);
+    let server = server(&sources).map(|server| format!("{} ({})", server.base, server.from));
+    Ok((way(By::Native, &sources)?, server.unwrap_or_default()))
+}
+
+fn mode(sources: &Sources<'_>) -> String {
+    sources.get(env::WANDB_MODE, "mode").unwrap_or_default().to_ascii_lowercase()
+}
+
+/// A mode that nobody knows.
+fn strange_mode(sources: &Sources<'_>) -> Option<String> {
+    let known = ["", "online", "run", "shared", "offline", "dryrun", "disabled"];
+    Some(mode(sources)).filter(|mode| !known.contains(&mode.as_str()))
+}
+
+/// Whether a variable says yes, as the integrations of W&B read it.
+fn is_true(text: &str) -> bool {
+    ["1", "true", "yes", "on"].contains(&text.trim().to_ascii_lowercase().as_str())
+}
+
+fn way(by: By, sources: &Sources<'_>) -> Result<Way, Failure> {
+    let mode = mode(sources);
+    if by == By::Off {
+        return Ok(Way::Off(Why::Flag));
     }
-    let base = match base(sources) {
-        Ok(base) => base,
-        Err(reason) if by == By::Together => return Err(unusable(&reason)),
-        Err(reason) => {
-            warn(&format!("W&B: {reason}; the job is not logged"));
-            return Ok(Way::Off);
-        }
+    if mode == "disabled" {
+        return Ok(Way::Off(Why::Disabled(env::WANDB_MODE)));
+    }
+    if sources.environment.get(env::WANDB_DISABLED).is_some_and(is_true) {
+        return Ok(Way::Off(Why::Disabled(env::WANDB_DISABLED)));
+    }
+    if by == By::Native && ["offline", "dryrun"].contains(&mode.as_str()) {
+        return Ok(Way::Offline { dir: sources.environment.get(env::WANDB_DIR).map(PathBuf::from) });
+    }
+    let base = match server(sources) {
+        Ok(server) => server.base,
+        Err(reason) => return Ok(Way::Off(Why::Unusable(reason))),
     };
     let Some(FoundKey { key, place }) = key(sources.environment, &base)? else {
-        return no_key(args.wandb, terminal);
+        return Ok(Way::Off(Why::NoKey));
     };
     let app = sources.environment.get(env::WANDB_APP_URL).map(|url| url.trim_end_matches('/').to_owned());
     let settings = Settings { app: app.unwrap_or_else(|| app_url(&base)), base, key };
@@ -133,50 +183,47 @@ fn way(args: &WandbArgs, sources: &Sources<'_>, terminal: &Terminal) -> Result<W
     })
 }
 
-fn no_key(by: Option<By>, terminal: &Terminal) -> Result<Way, Failure> {
-    match by {
-        Some(By::Together) => Err(unusable("there is no key")),
-        Some(_) => {
-            let name = env::WANDB_API_KEY;
-            terminal.warn(&format!(
-                "W&B: there is no key, and the job is not logged: export {name}, or run `wandb login`"
-            ));
-            Ok(Way::Off)
-        }
-        None => Ok(Way::Off),
-    }
-}
-
 fn unusable(reason: &str) -> Failure {
     let hint = format!("export {}, or leave out --wandb together", env::WANDB_API_KEY);
     Failure::new(Exit::Key, "wandb_key", format!("--wandb together: {reason}"), hint)
 }
 
-/// Where W&B is, without a slash at its end.
-fn base(sources: &Sources<'_>) -> Result<String, String> {
-    let Some(url) = sources.get(env::WANDB_BASE_URL, "base_url") else {
-        return Ok(DEFAULT_BASE_URL.to_owned());
+/// Where W&B is.
+struct Server {
+    /// Its base URL, without a slash at its end.
+    base: String,
+    /// Who says so, for people.
+    from: String,
+}
+
+fn server(sources: &Sources<'_>) -> Result<Server, String> {
+    let name = env::WANDB_BASE_URL;
+    let (url, from) = match (sources.environment.get(name), sources.of_files("base_url")) {
+        (Some(url), _) => {
+            let place = sources.environment.place(name).unwrap_or_default();
+            (url.to_owned(), format!("{name} of {place}"))
+        }
+        (None, Some(url)) => (url, "the settings of `wandb`".to_owned()),
+        (None, None) => (DEFAULT_BASE_URL.to_owned(), "the default".to_owned()),
     };
-    match BaseUrl::parse(&url) {
-        Ok(base) => Ok(base.as_str().to_owned()),
-        Err(error) => Err(format!("{}: {error}", env::WANDB_BASE_URL)),
-    }
+    let base = BaseUrl::parse(&url).map_err(|error| error.to_string());
+    let base = base.and_then(|base| api_url(base.as_str())).map_err(|reason| format!("{from}: {reason}"))?;
+    Ok(Server { base, from })
 }
 
 /// The key for `base`: that of the environment, else the one that `wandb login` left.
 ///
 /// # Errors
 /// When there is one that cannot be a key.
-pub fn key(environment: &Environment, base: &str) -> Result<Option<FoundKey>, Failure> {
+fn key(environment: &Environment, base: &str) -> Result<Option<FoundKey>, Failure> {
     let name = env::WANDB_API_KEY;
     if let (Some(key), Some(place)) = (environment.key(name)?, environment.place(name)) {
         return Ok(Some(FoundKey { key, place: format!("{place} ({name})") }));
     }
-    let host = base.split_once("://").map_or(base, |(_, host)| host);
-    let host = host.split('/').next().unwrap_or_default();
-    let Some((path, key)) = netrc::find(environment, host) else { return Ok(None) };
-    let place = format!("`{}`", path.display());
-    let key = key::checked(key.expose_secret(), &format!("the key for {host} in {place}"))?;
+    let Some(found) = netrc::find(environment, &hosts(base)) else { return Ok(None) };
+    let entry = found.machine.map_or("the default entry".to_owned(), |host| format!("machine {host}"));
+    let place = format!("{entry} of `{}`", found.path.display());
+    let key = key::checked(found.key.expose_secret(), &format!("the key of {place}"))?;
     Ok(Some(FoundKey { key, place }))
 }
 
@@ -186,7 +233,7 @@ impl Chosen {
         match self.way {
             Way::Online { .. } | Way::Offline { .. } => Some("monitor"),
             Way::Together { .. } => Some("together"),
-            Way::Off => None,
+            Way::Off(_) => None,
         }
     }
 
@@ -194,7 +241,7 @@ impl Chosen {
     pub fn handed_over(&self, key: impl Fn(&SecretString) -> String) -> Map<String, Value> {
         let Way::Together { settings } = &self.way else { return Map::new() };
         let project = Some(self.plan.project.as_str()).filter(|project| !project.is_empty());
-        let base = Some(settings.base.as_str()).filter(|base| *base != DEFAULT_BASE_URL);
+        let base = Some(settings.base.as_str()).filter(|base| !is_hosted(base));
         let fields = [
             ("wandb_key", Some(key(&settings.key))),
             ("wandb_base_url", base.map(str::to_owned)),
@@ -233,6 +280,10 @@ struct Sources<'s> {
 }
 
 impl Sources<'_> {
+    fn of(environment: &Environment) -> Sources<'_> {
+        Sources { environment, files: settings_files(environment) }
+    }
+
     fn get(&self, variable: &str, key: &str) -> Option<String> {
         self.environment.get(variable).map(|value| value.trim().to_owned()).or_else(|| self.of_files(key))
     }
@@ -267,4 +318,75 @@ fn settings(text: &str) -> BTreeMap<String, String> {
         }
     }
     values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who logs with these variables, in a word, and with which place and pages.
+    fn seen(variables: &[(&'static str, &str)]) -> (String, String) {
+        let variables = variables.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        match examine(&Environment::of(variables)).unwrap().0 {
+            Way::Online { settings, .. } => (settings.base, settings.app),
+            Way::Offline { .. } => ("offline".to_owned(), String::new()),
+            Way::Together { .. } => ("together".to_owned(), String::new()),
+            Way::Off(why) => ("off".to_owned(), format!("{why:?}")),
+        }
+    }
+
+    #[test]
+    fn the_hosted_service_has_one_place_for_pages() {
+        let key = (env::WANDB_API_KEY, "k");
+        let check = |base: Option<&str>, expected: &str| {
+            let base = base.map(|base| (env::WANDB_BASE_URL, base));
+            let variables: Vec<_> = [Some(key), base].into_iter().flatten().collect();
+            let pages = "https://forge.coreweave.com/wandb".to_owned();
+            assert_eq!(seen(&variables), (expected.to_owned(), pages), "{base:?}");
+        };
+        check(None, "https://api.forge.coreweave.com");
+        check(Some("https://api.forge.coreweave.com/"), "https://api.forge.coreweave.com");
+        check(Some("https://forge.coreweave.com/api/wandb/"), "https://api.forge.coreweave.com");
+        check(Some("https://api.wandb.ai"), "https://api.wandb.ai");
+        let page = seen(&[key, (env::WANDB_BASE_URL, "https://wandb.ai")]);
+        assert!(page.0 == "off" && page.1.contains(DEFAULT_BASE_URL), "{page:?}");
+        let own = seen(&[key, (env::WANDB_APP_URL, "https://pages.example/")]);
+        assert_eq!(own.1, "https://pages.example");
+    }
+
+    #[test]
+    fn logging_is_turned_off_as_the_integrations_of_wandb_are() {
+        let key = (env::WANDB_API_KEY, "k");
+        for truth in ["true", "TRUE", "1", "on", "Yes "] {
+            let off = seen(&[key, (env::WANDB_DISABLED, truth)]);
+            assert_eq!(off, ("off".to_owned(), "Disabled(\"WANDB_DISABLED\")".to_owned()), "{truth}");
+        }
+        for untruth in ["false", "0", "no", "off"] {
+            assert_ne!(seen(&[key, (env::WANDB_DISABLED, untruth)]).0, "off", "{untruth}");
+        }
+        assert_eq!(seen(&[key, (env::WANDB_MODE, "Disabled")]).0, "off");
+        assert_eq!(seen(&[]), ("off".to_owned(), "NoKey".to_owned()));
+    }
+
+    #[test]
+    fn a_key_of_either_host_is_found_for_the_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("netrc");
+        let place = |machine: &str, base: Option<&str>| {
+            std::fs::write(&path, format!("machine {machine}\n  login user\n  password k\n")).unwrap();
+            let netrc = Some((env::NETRC, path.display().to_string()));
+            let base = base.map(|base| (env::WANDB_BASE_URL, base.to_owned()));
+            match examine(&Environment::of([netrc, base].into_iter().flatten())).unwrap().0 {
+                Way::Online { place, .. } => place,
+                _ => String::new(),
+            }
+        };
+        let forge = "api.forge.coreweave.com";
+        let expected = |machine: &str| format!("machine {machine} of `{}`", path.display());
+        assert_eq!(place(forge, None), expected(forge));
+        assert_eq!(place("api.wandb.ai", None), expected("api.wandb.ai"));
+        assert_eq!(place(forge, Some("https://api.wandb.ai")), expected(forge));
+        assert_eq!(place(forge, Some("https://forge.coreweave.com/api/wandb")), expected(forge));
+        assert_eq!(place(forge, Some("https://wandb.example.org")), "");
+    }
 }

@@ -143,7 +143,7 @@ fn suggested_in(text: &str) -> Map<String, Value> {
 
 /// Writes down in `out` what the run of `job` is to be, so that any later command can make it.
 pub fn plan(chosen: &Chosen, (out, config): (&Path, Map<String, Value>), job: &Job, terminal: &Terminal) {
-    if matches!(chosen.way, Way::Off) {
+    if matches!(chosen.way, Way::Off(_)) {
         return;
     }
     let mut plan = settled(chosen.plan.clone(), None, job);
@@ -175,7 +175,7 @@ pub fn announce(
     let dir = out.join(WANDB_DIR);
     let plan = settled(chosen.plan.clone(), None, job);
     let state = match &chosen.way {
-        Way::Off => return Announced::default(),
+        Way::Off(_) => return Announced::default(),
         _ => remember(&dir, plan, 0.0).ok(),
     };
     let is_elsewhere = state.as_ref().is_some_and(|state| state.plan.is_elsewhere);
@@ -278,7 +278,7 @@ impl<'l> Log<'l> {
                 let root = chosen.as_ref().map(|root| root.join(WANDB_DIR)).or_else(|| dir.clone());
                 (Goal::Offline(root.unwrap_or_else(|| WANDB_DIR.into())), None)
             }
-            Way::Together { .. } | Way::Off => return None,
+            Way::Together { .. } | Way::Off(_) => return None,
         };
         let logging = Logging {
             goal,

@@ -114,7 +114,7 @@ fn dir(args: &WandbSyncArgs, environment: &Environment) -> Result<PathBuf, Failu
 fn settings(chosen: Chosen) -> Result<Settings, Failure> {
     match chosen.way {
         Way::Online { settings, .. } | Way::Together { settings } => Ok(settings),
-        Way::Offline { .. } | Way::Off => {
+        Way::Offline { .. } | Way::Off(_) => {
             let message = format!("there is no key of W&B, or {} forbids it", env::WANDB_MODE);
             let hint = format!("export {}, or run `wandb login`", env::WANDB_API_KEY);
             Err(Failure::new(Exit::Key, "wandb_key", message, hint))

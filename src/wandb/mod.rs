@@ -18,15 +18,13 @@ use crate::http::{self, Answer, Body, Call, Client, Key, Method, retry};
 use crate::wandb::run::RunIdentity;
 
 pub mod history;
+pub mod host;
 pub mod logged;
 pub mod offline;
 pub mod run;
 pub mod session;
 pub mod sweep;
 pub mod worker;
-
-/// Where the service is, unless somebody says otherwise.
-pub const DEFAULT_BASE_URL: &str = "https://api.wandb.ai";
 
 /// The user name that goes with every key.
 const USER: &str = "api";
@@ -46,15 +44,6 @@ impl fmt::Debug for Settings {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Settings {{ {} }}", self.base)
     }
-}
-
-/// Where the pages are whose API is at `base`.
-pub fn app_url(base: &str) -> String {
-    let base = base.trim_end_matches('/');
-    if base.contains("://api.wandb.") {
-        return base.replacen("://api.wandb.", "://wandb.", 1);
-    }
-    base.replacen("://api.", "://app.", 1)
 }
 
 /// Whom W&B is asked through.
@@ -255,17 +244,6 @@ pub fn encoded(part: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pages_are_where_the_service_has_them() {
-        let check = |base: &str, app: &str| assert_eq!(app_url(base), app);
-        check("https://api.wandb.ai", "https://wandb.ai");
-        check("https://api.wandb.ai/", "https://wandb.ai");
-        check("https://api.wandb.example.org", "https://wandb.example.org");
-        check("https://api.example.org", "https://app.example.org");
-        check("http://127.0.0.1:8080", "http://127.0.0.1:8080");
-        check("https://wandb.example.org", "https://wandb.example.org");
-    }
 
     #[test]
     fn parts_of_a_path_stay_in_their_place() {

@@ -214,7 +214,9 @@ fn an_output_directory_that_cannot_be_written_is_a_failure() {
 #[test]
 fn a_key_of_wandb_is_found_where_wandb_leaves_it() {
     let rehearsal = Rehearsal::new();
-    check(&doctor(&rehearsal, &[], &[], 0), "wandb", "off", "no key");
+    let none = doctor(&rehearsal, &[], &[], 0);
+    check(&none, "wandb", "off", "no key for https://api.forge.coreweave.com (the default)");
+    check(&none, "wandb", "off", "export WANDB_API_KEY");
     let netrc = rehearsal.dir.write("netrc", "machine api.wandb.ai\n  login user\n  password hush-hush\n");
     let netrc = netrc.to_str().unwrap();
     let found = |variables: &[(&str, &str)], said: &str| {
@@ -222,12 +224,23 @@ fn a_key_of_wandb_is_found_where_wandb_leaves_it() {
         check(&run, "wandb", "ok", said);
         assert!(!format!("{}{}", run.stdout, run.stderr).contains("hush-hush"), "{}", run.stderr);
     };
-    found(&[("NETRC", netrc)], netrc);
+    found(&[("NETRC", netrc)], &format!("machine api.wandb.ai of `{netrc}`"));
+    found(&[("NETRC", netrc)], "https://api.forge.coreweave.com (the default)");
+    let old = ("WANDB_BASE_URL", "https://api.wandb.ai");
+    found(&[("NETRC", netrc), old], "https://api.wandb.ai (WANDB_BASE_URL of the environment)");
+    rehearsal.dir.write("forge", "machine api.forge.coreweave.com\n  login user\n  password hush-hush\n");
+    let forge = rehearsal.dir.path("forge");
+    found(&[("NETRC", forge.to_str().unwrap()), old], "machine api.forge.coreweave.com");
     rehearsal.dir.write("home/.netrc", "default login user password hush-hush");
     found(&[("HOME", rehearsal.dir.path("home").to_str().unwrap())], ".netrc");
     rehearsal.dir.write(".env", "WANDB_API_KEY=hush-hush\n");
-    found(&[("NETRC", netrc)], "WANDB_API_KEY of `.env`");
-    found(&[("WANDB_API_KEY", "hush-hush")], "WANDB_API_KEY of the environment");
+    found(&[("NETRC", netrc)], "`.env` (WANDB_API_KEY)");
+    found(&[("WANDB_API_KEY", "hush-hush")], "the environment (WANDB_API_KEY)");
+    for (name, value) in [("WANDB_DISABLED", "true"), ("WANDB_MODE", "disabled")] {
+        check(&doctor(&rehearsal, &[], &[(name, value)], 0), "wandb", "off", name);
+    }
+    let page = ("WANDB_BASE_URL", "https://forge.coreweave.com/wandb");
+    check(&doctor(&rehearsal, &[], &[page], 0), "wandb", "warn", "is not the API");
 }
 
 #[test]

@@ -379,6 +379,7 @@ impl Rehearsal {
             env::WANDB_TAGS,
             env::WANDB_NOTES,
             env::WANDB_MODE,
+            env::WANDB_DISABLED,
             env::WANDB_DIR,
             env::WANDB_CONFIG_DIR,
             env::WANDB_SWEEP_ID,

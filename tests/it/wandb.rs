@@ -443,12 +443,16 @@ fn check_silence(is_kept: bool, change: impl Fn(&mut Command)) -> String {
 
 #[test]
 fn nobody_is_asked_without_a_key_or_where_it_is_off() {
-    check_silence(false, |command| {
+    let said = check_silence(false, |command| {
         command.env_remove(env::WANDB_API_KEY);
     });
-    check_silence(false, |command| {
-        command.env(env::WANDB_MODE, "disabled");
-    });
+    assert_eq!(said.matches("export WANDB_API_KEY").count(), 1, "how to turn it on, once: {said}");
+    for (name, value) in [(env::WANDB_MODE, "disabled"), (env::WANDB_DISABLED, "true")] {
+        let said = check_silence(false, |command| {
+            command.env(name, value);
+        });
+        assert!(!said.contains("W&B"), "it was turned off on purpose: {said}");
+    }
     check_silence(false, |command| {
         command.args(["--wandb", "off"]);
     });
