@@ -22,7 +22,7 @@ use crate::rehearsal::state::State;
 
 pub use crate::rehearsal::course::Outcome;
 pub use crate::rehearsal::imitation::Manner;
-pub use crate::rehearsal::wandb::{ENTITY, Orders, WandbRun, WandbSweep};
+pub use crate::rehearsal::wandb::{ENTITY, Orders, WandbAlert, WandbRun, WandbSweep};
 
 mod chat;
 pub mod corpus;
@@ -251,6 +251,11 @@ impl Server {
     /// Every sweep, in order of creation.
     pub fn wandb_sweeps(&self) -> Vec<WandbSweep> {
         wandb::wandb_sweeps(&self.shared.state())
+    }
+
+    /// Deletes the run of this name, as somebody does on its page; whether there was one.
+    pub fn delete_wandb_run(&self, name: &str) -> bool {
+        wandb::delete_run(&mut self.shared.state(), name)
     }
 
     /// Deletes the sweep of this name, as somebody does on its page.

@@ -582,13 +582,21 @@ fn faults_meet_wandb_by_its_paths() {
 fn a_run_s_file_goes_to_the_storage_without_the_key() {
     let stand = Stand::new(Faults::default());
     stand.begin_run();
-    let ask = "mutation { createRunFiles(input: {projectName: \"p\", runName: \"a b\", files: [\"config.yaml\"]}) { files { uploadUrl } } }";
+    let ask = "mutation { createRunFiles(input: {projectName: \"p\", runName: \"a b\", files: [\"config.yaml\"]}) { uploadHeaders files { uploadUrl } } }";
     let answer = stand.graphql(ask).json();
     let url = answer["data"]["createRunFiles"]["files"][0]["uploadUrl"].as_str().unwrap();
-    assert_eq!(stand.ask(&format!("PUT {url}"), "", "x: 1").status(), 200);
+    assert_eq!(answer["data"]["createRunFiles"]["uploadHeaders"], json!(["x-ms-blob-type:BlockBlob"]));
+    let header = "x-ms-blob-type: BlockBlob\r\n";
+    assert_eq!(stand.ask(&format!("PUT {url}"), header, "x: 1").status(), 200);
     assert_eq!(stand.server.wandb_runs()[0].files, ["config.yaml"]);
-    assert_eq!(stand.ask(&format!("PUT {url}"), WANDB, "x: 1").status(), 200);
+    assert_eq!(stand.server.violations(), Vec::<String>::new());
+    assert_eq!(stand.ask(&format!("PUT {url}"), &format!("{WANDB}{header}"), "x: 1").status(), 200);
     assert!(stand.server.violations()[0].contains("the key arrived at the storage"));
+    assert_eq!(stand.ask(&format!("PUT {url}"), "", "x: 1").status(), 403);
+    assert!(stand.server.violations()[1].contains("upload header"));
+    let other = url.replace("config.yaml", "other.yaml");
+    assert_eq!(stand.ask(&format!("PUT {other}"), header, "x: 1").status(), 403);
+    assert!(stand.server.violations()[2].contains("nobody asked"));
 }
 
 #[test]

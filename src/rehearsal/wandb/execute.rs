@@ -191,6 +191,7 @@ impl<'e> Execution<'e> {
             "createRunFiles" => runs::create_files(self.state, input),
             "markRunFilesUploaded" => runs::mark_uploaded(self.state, input),
             "stopRun" => runs::stop(self.state, input),
+            "notifyScriptableRunAlert" => runs::alert(self.state, input),
             "upsertSweep" => sweeps::upsert(self.state, input, self.now),
             "createAgent" => sweeps::create_agent(self.state, input),
             "agentHeartbeat" => sweeps::heartbeat(self.state, input, self.now),

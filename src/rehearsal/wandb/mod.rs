@@ -4,6 +4,8 @@
 //! the way `syntax`, `validate`, `execute`; lines come through `stream`. What arrived is to be seen
 //! by tests ([`WandbRun`]) and, from outside, below `/rehearsal/wandb/`, which is no part of the API.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -47,6 +49,19 @@ pub struct Wandb {
     runs: Vec<Run>,
     sweeps: Vec<Sweep>,
     agents: Vec<Agent>,
+    /// Projects and names of runs that somebody deleted: their names are never free again.
+    deleted: Vec<(String, String)>,
+}
+
+/// An alert as it arrived.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WandbAlert {
+    /// Its subject.
+    pub title: String,
+    /// Its text.
+    pub text: String,
+    /// `INFO`, `WARN` or `ERROR`.
+    pub severity: String,
 }
 
 /// A run as it arrived.
@@ -78,6 +93,10 @@ pub struct WandbRun {
     pub log: Vec<String>,
     /// Names of the files that were uploaded, in order of arrival.
     pub files: Vec<String>,
+    /// SHA-256 of each of them, by name.
+    pub digests: BTreeMap<String, String>,
+    /// Its alerts, in order of arrival.
+    pub alerts: Vec<WandbAlert>,
     /// `pending`, `running`, `finished`, `failed`, ….
     pub state: String,
     /// As sent with the end.
@@ -137,23 +156,43 @@ pub fn api(state: &mut State, request: &Request, now: Now) -> Option<Reply> {
         ("GET", ["rehearsal", "wandb", "runs"]) => Some(Reply::json(200, &json!(wandb_runs(state)))),
         ("GET", ["rehearsal", "wandb", "sweeps"]) => Some(Reply::json(200, &json!(wandb_sweeps(state)))),
         ("POST", ["rehearsal", "wandb", "runs", run, "stop"]) => Some(press_stop(state, run)),
+        ("POST", ["rehearsal", "wandb", "runs", run, "delete"]) => Some(match delete_run(state, run) {
+            true => Reply::json(200, &json!({})),
+            false => Reply::json(404, &json!({ "error": format!("no run {run}") })),
+        }),
         ("GET", [ENTITY, project, "runs", run]) => runs::find(state, project, run).map(page),
         _ => None,
     }
 }
 
+/// The header that goes with every file to the storage.
+const UPLOAD_HEADER: (&str, &str) = ("x-ms-blob-type", "BlockBlob");
+
 /// Takes the bytes of a run's file, at the storage; nothing when the path is no such file's.
 pub fn store(state: &mut State, request: &Request) -> Option<Reply> {
     let segments = text::segments(&request.path);
     let [first, project, run, name @ ..] = segments.as_slice() else { return None };
-    let is_it = |known: &&mut Run| known.project == *project && known.name == *run;
+    let is_it = |known: &Run| known.project == *project && known.name == *run;
     if request.head.method != "PUT" || first != "wandb" || request.query("signature").is_none() {
         return None;
     }
-    let run = state.wandb.runs.iter_mut().find(is_it)?;
+    let index = state.wandb.runs.iter().position(is_it)?;
     let name = name.join("/");
-    run.files.retain(|(known, _)| *known != name);
-    run.files.push((name, request.body.bytes));
+    let (header, value) = UPLOAD_HEADER;
+    let breach = if !state.wandb.runs[index].issued.contains(&name) {
+        Some("nobody asked for its address".to_owned())
+    } else if request.head.header(header) != Some(value) {
+        Some(format!("the upload header `{header}: {value}` is missing"))
+    } else {
+        None
+    };
+    if let Some(breach) = breach {
+        state.accuse(format!("upload of {name}: {breach}"));
+        return Some(Reply::json(403, &json!({ "error": breach })));
+    }
+    let files = &mut state.wandb.runs[index].files;
+    files.retain(|(known, _)| *known != name);
+    files.push((name, request.body.sha256.clone()));
     Some(Reply::bytes(200, "text/plain", Vec::new()))
 }
 
@@ -207,6 +246,8 @@ fn shown(run: &Run) -> WandbRun {
         history: run.history.iter().filter_map(|line| text::read(line).ok()).collect(),
         log: run.log.clone(),
         files: run.files.iter().map(|(name, _)| name.clone()).collect(),
+        digests: run.files.iter().cloned().collect(),
+        alerts: run.alerts.clone(),
         state: run.state.clone(),
         exit_code: run.exit_code,
         sweep: run.sweep.clone(),
@@ -226,6 +267,14 @@ pub fn wandb_sweeps(state: &State) -> Vec<WandbSweep> {
         agents: state.wandb.agents.iter().filter(|agent| agent.is_of(sweep)).count(),
     };
     state.wandb.sweeps.iter().map(shown).collect()
+}
+
+/// Deletes a run, as somebody does on its page; whether there was one.
+pub fn delete_run(state: &mut State, name: &str) -> bool {
+    let Some(index) = state.wandb.runs.iter().position(|run| run.name == name) else { return false };
+    let run = state.wandb.runs.remove(index);
+    state.wandb.deleted.push((run.project, run.name));
+    true
 }
 
 /// Deletes a sweep, as somebody does on its page; its agents then hear a 404.

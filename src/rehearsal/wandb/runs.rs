@@ -3,11 +3,20 @@
 //! Separate from the stream that fills them. Nothing is merged: what an update says replaces what
 //! was there, as the service does it, and what it leaves out stays.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::rehearsal::state::{Now, State};
-use crate::rehearsal::wandb::{ENTITY, PROJECT, Refusal, space, text};
+use crate::rehearsal::wandb::{ENTITY, PROJECT, Refusal, UPLOAD_HEADER, WandbAlert, space, text};
+
+/// The most characters of a tag, and of what people see of a run.
+const MOST_TAG: usize = 64;
+const MOST_DISPLAY_NAME: usize = 128;
+
+/// The first length that the subject of an alert may not have.
+const ALERT_TITLE: usize = 64;
 
 /// A run, from its creation on.
 #[derive(Debug, Clone, Default)]
@@ -30,8 +39,12 @@ pub struct Run {
     pub events: Vec<String>,
     /// Lines as sent, by offset.
     pub log: Vec<String>,
-    /// Files whose bytes arrived, with their size.
-    pub files: Vec<(String, u64)>,
+    /// Names that an address at the storage was given for.
+    pub issued: BTreeSet<String>,
+    /// Files whose bytes arrived, with their SHA-256.
+    pub files: Vec<(String, String)>,
+    /// Alerts about it.
+    pub alerts: Vec<WandbAlert>,
     /// `pending`, `running`, `finished`, `failed`, `preempting`, or what the client said.
     pub state: String,
     /// As sent with the end.
@@ -88,6 +101,7 @@ pub fn upsert(state: &mut State, input: &Map<String, Value>, now: Now) -> Result
     let project = text_of("modelName").filter(|project| !project.is_empty()).unwrap_or(PROJECT);
     let index = position(state, project, input)?;
     let old = index.map(|index| &state.wandb.runs[index]);
+    check_words(input)?;
     let sweep = text_of("sweep").map(str::to_owned).or_else(|| old.and_then(|run| run.sweep.clone()));
     let config = read(input, "config")?;
     if let (Some(sweep), Some(config)) = (&sweep, &config) {
@@ -136,6 +150,10 @@ fn position(state: &State, project: &str, input: &Map<String, Value>) -> Result<
     }
     let name = text_of("name").ok_or_else(|| Refusal::new(400, "neither id nor name of a run"))?;
     check_name(name)?;
+    if state.wandb.deleted.iter().any(|(of, deleted)| of == project && deleted == name) {
+        let message = format!("run {name} was previously created and deleted; try a new run name");
+        return Err(Refusal::new(409, message));
+    }
     Ok(state.wandb.runs.iter().position(|run| run.project == project && run.name == name))
 }
 
@@ -147,6 +165,41 @@ pub fn stop(state: &mut State, input: &Map<String, Value>) -> Result<Value, Refu
     let id = input.get("id").and_then(Value::as_str).unwrap_or_default();
     let run = state.wandb.runs.iter_mut().find(|run| run.storage_id == id);
     run.ok_or_else(|| Refusal::new(404, format!("run {id} not found")))?.is_stopped = true;
+    Ok(json!({ "success": true }))
+}
+
+/// Refuses what people read of a run where it is empty or too long.
+fn check_words(input: &Map<String, Value>) -> Result<(), Refusal> {
+    let text_of = |name: &str| input.get(name).and_then(Value::as_str);
+    let tags = input.get("tags").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    for tag in tags {
+        if tag.is_empty() || tag.chars().count() > MOST_TAG {
+            return Err(Refusal::new(400, format!("a tag has 1 to {MOST_TAG} characters: {tag}")));
+        }
+    }
+    match text_of("displayName") {
+        Some(name) if name.chars().count() > MOST_DISPLAY_NAME => {
+            Err(Refusal::new(400, format!("displayName has more than {MOST_DISPLAY_NAME} characters")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Carries out `notifyScriptableRunAlert`.
+///
+/// # Errors
+/// When the run is not there, or the subject is empty or too long.
+pub fn alert(state: &mut State, input: &Map<String, Value>) -> Result<Value, Refusal> {
+    let text_of = |name: &str| input.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (title, text) = (text_of("title"), text_of("text"));
+    if title.is_empty() || title.chars().count() >= ALERT_TITLE || text.is_empty() {
+        return Err(Refusal::new(
+            400,
+            format!("an alert needs a text, and a title below {ALERT_TITLE}: {title}"),
+        ));
+    }
+    let severity = input.get("severity").and_then(Value::as_str).unwrap_or("INFO").to_owned();
+    named(state, input)?.alerts.push(WandbAlert { title, text, severity });
     Ok(json!({ "success": true }))
 }
 
@@ -253,36 +306,46 @@ pub fn sampled(run: &Run, specs: &Value) -> Value {
     Value::Array(specs.iter().map(sample).collect())
 }
 
-/// Carries out `createRunFiles`: addresses at the storage.
+/// Carries out `createRunFiles`: addresses at the storage, and the headers that go there.
 ///
 /// # Errors
-/// When the run is not there.
-pub fn create_files(state: &State, input: &Map<String, Value>) -> Result<Value, Refusal> {
+/// When the run is not there, or a name is none of a file below the run's own place.
+pub fn create_files(state: &mut State, input: &Map<String, Value>) -> Result<Value, Refusal> {
+    let storage = state.storage.clone();
     let run = named(state, input)?;
-    let names: Vec<&str> =
-        input["files"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let file = |name: &&str| {
+    let names = input.get("files").and_then(Value::as_array).into_iter().flatten();
+    let mut files = Vec::new();
+    for name in names.filter_map(Value::as_str) {
+        let is_plain = |part: &str| !part.is_empty() && part != "." && part != "..";
+        if !name.split('/').all(is_plain) {
+            return Err(Refusal::new(400, format!("invalid file name: {name}")));
+        }
+        run.issued.insert(name.to_owned());
         let path = text::encode(&format!("{}/{}/{name}", run.project, run.name));
-        let url = format!("{}/wandb/{path}?signature=rehearsal", state.storage);
-        json!({ "name": name, "uploadUrl": url })
-    };
-    let files: Vec<Value> = names.iter().map(file).collect();
-    Ok(json!({ "runID": run.storage_id, "uploadHeaders": [], "files": files }))
+        let url = format!("{storage}/wandb/{path}?signature=rehearsal");
+        files.push(json!({ "name": name, "uploadUrl": url }));
+    }
+    let header = format!("{}:{}", UPLOAD_HEADER.0, UPLOAD_HEADER.1);
+    Ok(json!({ "runID": run.storage_id, "uploadHeaders": [header], "files": files }))
 }
 
 /// Carries out `markRunFilesUploaded`.
 ///
 /// # Errors
 /// When the run is not there.
-pub fn mark_uploaded(state: &State, input: &Map<String, Value>) -> Result<Value, Refusal> {
+pub fn mark_uploaded(state: &mut State, input: &Map<String, Value>) -> Result<Value, Refusal> {
     named(state, input).map(|_| json!({ "success": true }))
 }
 
-fn named<'s>(state: &'s State, input: &Map<String, Value>) -> Result<&'s Run, Refusal> {
+/// The run that `input` names.
+fn named<'s>(state: &'s mut State, input: &Map<String, Value>) -> Result<&'s mut Run, Refusal> {
     let text_of = |name: &str| input.get(name).and_then(Value::as_str);
     let name = text_of("runName").unwrap_or_default();
-    find(state, text_of("projectName").unwrap_or(PROJECT), name)
-        .ok_or_else(|| Refusal::new(404, format!("run {name} not found")))
+    let project = text_of("projectName").unwrap_or(PROJECT);
+    let is_it = |run: &&mut Run| run.project == project && run.name == name;
+    let is_ours = text_of("entityName").is_none_or(|entity| entity == ENTITY);
+    let run = state.wandb.runs.iter_mut().find(is_it).filter(|_| is_ours);
+    run.ok_or_else(|| Refusal::new(404, format!("run {name} not found")))
 }
 
 #[cfg(test)]
@@ -342,6 +405,58 @@ mod tests {
         check_refused(json!({ "name": "a".repeat(129) }), 400, "invalid run name");
         check_refused(json!({ "name": "a", "config": "[]" }), 400, "config is no JSON object");
         check_refused(json!({ "name": "a", "sweep": "s", "config": "{}" }), 404, "sweep s not found");
+    }
+
+    #[test]
+    fn a_deleted_run_is_never_made_again() {
+        let mut state = State::default();
+        said(&mut state, json!({ "name": "a", "modelName": "p" })).unwrap();
+        assert!(crate::rehearsal::wandb::delete_run(&mut state, "a"));
+        assert!(!crate::rehearsal::wandb::delete_run(&mut state, "a"));
+        let refusal = said(&mut state, json!({ "name": "a", "modelName": "p" })).unwrap_err();
+        assert_eq!(refusal.status, 409);
+        assert!(refusal.message.contains("previously created and deleted"), "{}", refusal.message);
+        said(&mut state, json!({ "name": "a", "modelName": "q" })).unwrap();
+        said(&mut state, json!({ "name": "b", "modelName": "p" })).unwrap();
+    }
+
+    #[test]
+    fn words_that_are_too_long_are_refused() {
+        check_refused(json!({ "name": "a", "tags": [""] }), 400, "a tag has 1 to 64 characters");
+        check_refused(json!({ "name": "a", "tags": ["t", "x".repeat(65)] }), 400, "a tag has 1 to 64");
+        check_refused(json!({ "name": "a", "displayName": "x".repeat(129) }), 400, "more than 128");
+    }
+
+    #[test]
+    fn an_alert_is_about_a_run_that_is_there() {
+        let mut state = State::default();
+        said(&mut state, json!({ "name": "a", "modelName": "p" })).unwrap();
+        let mut alert_of = |run: &str, title: &str| {
+            let input = json!({
+                "entityName": ENTITY, "projectName": "p", "runName": run, "title": title, "text": "t",
+                "severity": "ERROR",
+            });
+            alert(&mut state, &object(input)).map_err(|refusal| refusal.status)
+        };
+        assert_eq!(alert_of("b", "title"), Err(404));
+        assert_eq!(alert_of("a", &"x".repeat(64)), Err(400));
+        assert_eq!(alert_of("a", ""), Err(400));
+        assert_eq!(alert_of("a", &"x".repeat(63)), Ok(json!({ "success": true })));
+        assert_eq!(state.wandb.runs[0].alerts.len(), 1);
+        assert_eq!(state.wandb.runs[0].alerts[0].severity, "ERROR");
+    }
+
+    #[test]
+    fn a_file_has_a_name_below_its_run() {
+        let mut state = State::default();
+        said(&mut state, json!({ "name": "a", "modelName": "p" })).unwrap();
+        let mut status = |file: &str| {
+            let input = json!({ "entityName": ENTITY, "projectName": "p", "runName": "a", "files": [file] });
+            create_files(&mut state, &object(input)).map_or_else(|refusal| refusal.status, |_| 200)
+        };
+        let strange = ["../x", "/x", "a//b", "", "a/.."];
+        assert_eq!(strange.map(&mut status), [400; 5]);
+        assert_eq!([status("manifest.json"), status("data/train.jsonl")], [200, 200]);
     }
 
     #[test]

@@ -68,7 +68,12 @@ fn apply(run: &mut Run, body: &Map<String, Value>) -> Result<(), String> {
                     apply_file(&mut changed, file, chunk).map_err(|why| format!("{file}: {why}"))?;
                 }
             }
-            ("uploaded", Value::Array(names)) if names.iter().all(Value::is_string) => {}
+            ("uploaded", Value::Array(names)) if names.iter().all(Value::is_string) => {
+                let has_arrived = |name: &&Value| changed.files.iter().any(|(file, _)| json!(file) == **name);
+                if let Some(absent) = names.iter().find(|name| !has_arrived(name)) {
+                    return Err(format!("`uploaded` names {absent}, which has not arrived"));
+                }
+            }
             ("preempting", Value::Bool(true)) => changed.state = "preempting".to_owned(),
             ("preempting", Value::Bool(false)) => {}
             ("complete", Value::Bool(complete)) => is_complete = *complete,
@@ -216,6 +221,7 @@ mod tests {
     fn what_is_unknown_or_of_another_type_is_refused() {
         check_refused(&[json!({ "dropped": 1 })], "unknown field `dropped`");
         check_refused(&[json!({ "complete": 1 })], "`complete` is 1");
+        check_refused(&[json!({ "uploaded": ["x"] })], "`uploaded` names \"x\", which has not arrived");
         check_refused(&[json!({ "complete": true })], "`complete` without `exitcode`");
         check_refused(&[json!({ "exitcode": 0 })], "`exitcode` without `complete`");
         let file = |chunk: Value| json!({ "files": { HISTORY: chunk } });

@@ -267,6 +267,9 @@ fn fits_named(schema: &Schema, name: &str, value: &Value) -> Result<(), String> 
         ("String", Value::String(_)) | ("ID", Value::String(_) | Value::Number(_)) => true,
         ("Boolean", Value::Bool(_)) | ("Float", Value::Number(_)) => true,
         ("Int", Value::Number(number)) => number.is_i64(),
+        // Milliseconds.
+        ("Duration", Value::Number(number)) => number.is_u64(),
+        ("AlertSeverity", Value::String(text)) => ["INFO", "WARN", "ERROR"].contains(&text.as_str()),
         ("JSONString", Value::String(text)) => {
             let read: Result<Value, _> = serde_json::from_str(&text::finite(text));
             return read.map(drop).map_err(|error| format!("the JSONString is no JSON: {error}"));
@@ -324,6 +327,11 @@ mod tests {
             Ok(json!({ "n": "a", "c": "{\"a\": NaN}", "t": "one" })),
         );
         check(
+            "mutation ($e: String!, $s: AlertSeverity = INFO, $d: Duration) { notifyScriptableRunAlert(input: {entityName: $e, projectName: $e, runName: $e, title: $e, text: $e, severity: $s, waitDuration: $d}) { success } }",
+            json!({ "e": "a", "d": 60_000 }),
+            Ok(json!({ "e": "a", "s": "INFO", "d": 60_000 })),
+        );
+        check(
             "mutation ($i: UpsertBucketInput!) { upsertBucket(input: $i) { inserted } }",
             json!({ "i": { "name": "a" } }),
             Ok(json!({ "i": { "name": "a" } })),
@@ -373,6 +381,13 @@ mod tests {
         });
         refused("query ($n: String!) { project { run(name: $n) { id } } }", json!({ "n": null }), {
             "Variable \"$n\" got invalid value: Expected non-nullable type \"String!\" not to be null."
+        });
+        let text = "mutation ($s: AlertSeverity, $d: Duration) { notifyScriptableRunAlert(input: {entityName: \"e\", projectName: \"p\", runName: \"r\", title: \"t\", text: \"t\", severity: $s, waitDuration: $d}) { success } }";
+        refused(text, json!({ "s": "info" }), {
+            "Variable \"$s\" got invalid value: Expected type \"AlertSeverity\", found \"info\"."
+        });
+        refused(text, json!({ "d": 0.5 }), {
+            "Variable \"$d\" got invalid value: Expected type \"Duration\", found 0.5."
         });
         let text = "mutation ($c: JSONString) { upsertBucket(input: {config: $c}) { inserted } }";
         let document = document(text).unwrap();
