@@ -203,7 +203,13 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
     let (attempt, pending_since) = match known {
         Known::Job(adopted) => {
             let submitted = go_on(*adopted, account, (&order, service), terminal)?;
-            plan_run((&order, service), (&manifest, &settled), &submitted.adopted.job, terminal)?;
+            let known = wandb_run::Known {
+                manifest: &manifest,
+                settled: &settled,
+                limits: &chosen.limits,
+                price: None,
+            };
+            plan_run((&order, service), &known, &submitted.adopted.job, terminal)?;
             return Ok(submitted);
         }
         Known::Nothing { attempt, pending_since } => (attempt, pending_since),
@@ -230,7 +236,13 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
         Submitted { adopted, account, price: Some(price), running, announced: Announced::default() };
     write_journal(service, &order.out, &submitted, terminal);
     say_job(&submitted.adopted, terminal);
-    plan_run((&order, service), (&manifest, &settled), &submitted.adopted.job, terminal)?;
+    let known = wandb_run::Known {
+        manifest: &manifest,
+        settled: &settled,
+        limits: &chosen.limits,
+        price: submitted.price.as_ref(),
+    };
+    plan_run((&order, service), &known, &submitted.adopted.job, terminal)?;
     Ok(submitted)
 }
 
@@ -258,13 +270,13 @@ fn bring_and_agree(
 /// Keeps what the job's run at W&B is to be, and what it counts for in its sweep.
 fn plan_run(
     (order, service): (&Order, &Service),
-    (manifest, settled): (&Manifest, &Settled),
+    known: &wandb_run::Known<'_>,
     job: &Job,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
-    let mut config = wandb_run::config(manifest, settled, job);
+    let mut config = wandb_run::config(known, job);
     config.extend(wandb_run::suggested(&service.environment));
-    wandb_run::plan(&order.wandb, (&order.out, config), job, terminal);
+    wandb_run::plan(service, &order.wandb, (&order.out, config), job, terminal);
     order.agency.as_ref().map_or(Ok(()), |agency| agency.note(&order.out, job))
 }
 

@@ -35,6 +35,7 @@ use crate::tune::monitor::{BUDGET, MonitorError, MonitorOptions, Screen, monitor
 use crate::tune::parameters::Files;
 use crate::tune::progress::{News, Progress};
 use crate::tune::sweep::{Assignment, Goal, Metric};
+use crate::wandb::alert::{self, Alert, Severity};
 use crate::wandb::sweep::{self, Command, SweepIdentity};
 use crate::wandb::{self, Wandb};
 
@@ -180,6 +181,7 @@ pub fn run_all(
         count: suggestions.count,
         dearest: quote.space.as_ref().map(|space| space.dearest),
     });
+    let ended_before = ended(&book);
     let voice = terminal.clone();
     let shared = Shared {
         service,
@@ -196,7 +198,45 @@ pub fn run_all(
     });
     let Shared { claims, failure, .. } = shared;
     let failure = failure.into_inner().unwrap_or_else(PoisonError::into_inner);
-    end(&runs, (claims.end(), quote), (failure, service), terminal)
+    let ending = claims.end();
+    if ended(&ending.book) > ended_before && !service.signals.is_stopped() {
+        send_alert(&runs, &ending.book, failure.as_ref(), terminal);
+    }
+    end(&runs, (ending, quote), (failure, service), terminal)
+}
+
+fn ended(book: &Book) -> usize {
+    book.trials.iter().filter(|trial| trial.has_ended()).count()
+}
+
+/// The one alert of a sweep whose runs are logged: by its best run. That it fails is said and changes nothing.
+fn send_alert(runs: &Runs, book: &Book, failure: Option<&Failure>, terminal: &Terminal) {
+    let Some(suggestions) = runs.suggestions.as_ref().filter(|of| !of.chosen.plan.is_silent) else { return };
+    let ranking = book.ranking(runs.metric.goal);
+    let best = ranking.first().map(|(index, point)| (&book.trials[*index], point));
+    let about = best.map(|(trial, _)| trial).or(book.trials.iter().rfind(|trial| trial.has_ended()));
+    let Some(run) = about.and_then(|trial| trial.wandb_run_id.as_deref()) else { return };
+    let sweep = &suggestions.sweep;
+    let lines = [
+        Some(format!("{} of {} runs ended, ${:.2} spent.", ended(book), book.trials.len(), book.spent())),
+        failure.map(|failure| format!("It stopped: {}", failure.message)),
+        best.map(|(trial, point)| {
+            let (name, values) = (&runs.metric.name, shown_values(&trial.values));
+            format!("best: {name} {} at step {} ({values})", loss(point.value), point.step)
+        }),
+        best.and_then(|(trial, _)| trial.model.as_ref()).map(|model| format!("model: {model}")),
+        Some(sweep.url.clone()),
+    ];
+    let (verb, severity) = match (failure, best) {
+        (Some(_), _) => ("stopped", Severity::Error),
+        (None, None) => ("ended without a result", Severity::Error),
+        (None, Some(_)) => ("ended", Severity::Info),
+    };
+    let text = lines.into_iter().flatten().collect::<Vec<_>>().join("\n");
+    let alert = Alert { title: format!("sweep {} {verb}", sweep.name), text, severity };
+    if let Err(error) = alert::send(&suggestions.wandb, [&sweep.entity, &sweep.project, run], &alert) {
+        terminal.warn(&printable(&format!("W&B: no alert was sent: {error}")));
+    }
 }
 
 impl Shared<'_> {
@@ -313,9 +353,15 @@ fn begin_log<'l>(shared: &Shared<'l>, index: usize, job: &Job) -> Option<Log<'l>
     chosen.plan.sweep = Some(suggestions.sweep.name.clone());
     chosen.plan.entity = Some(suggestions.sweep.entity.clone());
     chosen.plan.project.clone_from(&suggestions.sweep.project);
-    let mut config = wandb_run::config(&shared.runs.manifest, &combination.settled, job);
+    let known = wandb_run::Known {
+        manifest: &shared.runs.manifest,
+        settled: &combination.settled,
+        limits: &combination.limits,
+        price: None,
+    };
+    let mut config = wandb_run::config(&known, job);
     config.extend(values);
-    wandb_run::plan(&chosen, (&shared.runs.out, config), job, shared.terminal);
+    wandb_run::plan(shared.service, &chosen, (&shared.runs.out, config), job, shared.terminal);
     Log::begin(shared.service, (&chosen, OnStop::Report), (&job.id, Some(&shared.runs.out)), shared.terminal)
 }
 

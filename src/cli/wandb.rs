@@ -15,13 +15,14 @@ use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::key;
 use crate::cli::netrc;
-use crate::cli::report::{Terminal, printable};
+use crate::cli::report::{Terminal, printable, quoted};
 use crate::config::ConfigFile;
 use crate::env;
+use crate::http;
 use crate::together::BaseUrl;
 use crate::wandb::Settings;
 use crate::wandb::host::{DEFAULT_BASE_URL, api_url, app_url, hosts, is_hosted};
-use crate::wandb::run::Plan;
+use crate::wandb::run::{Plan, Words};
 
 /// A key and where it comes from.
 struct FoundKey {
@@ -104,6 +105,9 @@ pub fn resolve(
         tags: tags(environment.get(env::WANDB_TAGS).unwrap_or_default()),
         notes: text(env::WANDB_NOTES),
         sweep: text(env::WANDB_SWEEP_ID),
+        defaults: Words { notes: Some(command_line(environment)), ..Words::default() },
+        is_silent: args.no_alert,
+        has_data: args.wandb_data,
         ..Plan::default()
     };
     let way = way(args.wandb.unwrap_or(By::Native), &sources)?;
@@ -124,6 +128,70 @@ pub fn resolve(
         _ => {}
     }
     Ok(Chosen { way, plan })
+}
+
+/// The command line of this process, fit to be shown to others.
+fn command_line(environment: &Environment) -> String {
+    let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    shown_command(arguments, environment)
+}
+
+/// A command line without what is nobody's business: paths below a home directory begin at `~`, URLs end
+/// before their query, and a key is `[key]`.
+fn shown_command(arguments: impl Iterator<Item = String>, environment: &Environment) -> String {
+    let keys = [env::TOGETHER_API_KEY, env::WANDB_API_KEY, env::OPENAI_API_KEY];
+    let keys: Vec<&str> = keys.iter().filter_map(|name| environment.get(name)).map(str::trim).collect();
+    let shown = arguments.skip(1).map(|argument| {
+        let mut argument = without_home(&argument, environment.get(env::HOME));
+        if let Some(at) = argument.find("://").map(|at| at + 3) {
+            argument.truncate(http::without_query(&argument).len().max(at));
+            let authority = argument[at..].split('/').next().unwrap_or_default();
+            let user = authority.rfind('@').map_or(0, |end| end + 1);
+            argument.replace_range(at..at + user, "");
+        }
+        for key in &keys {
+            argument = argument.replace(key, "[key]");
+        }
+        quoted(&printable(&argument))
+    });
+    std::iter::once("ctxtune".to_owned()).chain(shown).collect::<Vec<_>>().join(" ")
+}
+
+/// `text` with `~` in the place of every home directory that a path in it begins with.
+fn without_home(text: &str, home: Option<&str>) -> String {
+    let home = home.map(|home| home.trim_end_matches('/')).filter(|home| !home.is_empty());
+    let mut shown = String::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let begins_path =
+            shown.chars().next_back().is_none_or(|before| !before.is_alphanumeric() && before != '/');
+        let length = if begins_path { home_length(rest, home) } else { 0 };
+        if length > 0 {
+            shown.push('~');
+        }
+        let step = if length > 0 { length } else { rest.chars().next().map_or(0, char::len_utf8) };
+        if length == 0 {
+            shown.push_str(&rest[..step]);
+        }
+        rest = &rest[step..];
+    }
+    shown
+}
+
+/// The length of the home directory that `text` begins with; 0 where it begins with none.
+fn home_length(text: &str, home: Option<&str>) -> usize {
+    let is_whole = |length: usize| text[length..].chars().next().is_none_or(|next| "/ :,\"'".contains(next));
+    if let Some(home) = home.filter(|home| text.starts_with(home) && is_whole(home.len())) {
+        return home.len();
+    }
+    for root in ["/home/", "/Users/"] {
+        if let Some(below) = text.strip_prefix(root) {
+            let name = below.find(['/', ' ', ':', ',']).unwrap_or(below.len());
+            return if name > 0 { root.len() + name } else { 0 };
+        }
+    }
+    let root = "/root";
+    if text.starts_with(root) && is_whole(root.len()) { root.len() } else { 0 }
 }
 
 /// How logging is turned on.
@@ -366,6 +434,27 @@ mod tests {
         }
         assert_eq!(seen(&[key, (env::WANDB_MODE, "Disabled")]).0, "off");
         assert_eq!(seen(&[]), ("off".to_owned(), "NoKey".to_owned()));
+    }
+
+    #[test]
+    fn a_command_is_shown_without_homes_queries_and_keys() {
+        let check = |arguments: &[&str], expected: &str| {
+            let variables =
+                [(env::HOME, "/cluster/home/mia/".to_owned()), (env::TOGETHER_API_KEY, "hush".to_owned())];
+            let arguments = ["/home/mia/bin/ctxtune"].iter().chain(arguments).map(|text| (*text).to_owned());
+            assert_eq!(shown_command(arguments, &Environment::of(variables)), expected);
+        };
+        check(&["finetune", "corpus", "-o", "out"], "ctxtune finetune corpus -o out");
+        check(&["finetune", "/cluster/home/mia/data"], "ctxtune finetune ~/data");
+        check(&["--data-dir=/home/mia/data", "--svg", "/Users/mia"], "ctxtune --data-dir=~/data --svg ~");
+        check(&["/root/x", "/rooted/x", "/cluster/home/miami"], "ctxtune ~/x /rooted/x /cluster/home/miami");
+        check(&["/scratch/home/mia/x", "a/home/mia"], "ctxtune /scratch/home/mia/x a/home/mia");
+        check(
+            &["--base-url=https://host/v1?token=secret#x", "--wandb-project", "a b"],
+            "ctxtune --base-url=https://host/v1 --wandb-project 'a b'",
+        );
+        check(&["--base-url=https://me:pass@host/v1"], "ctxtune --base-url=https://host/v1");
+        check(&["rehearse", "--key", "hush", "it's"], r"ctxtune rehearse --key '[key]' 'it'\''s'");
     }
 
     #[test]

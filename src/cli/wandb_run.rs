@@ -17,19 +17,22 @@ use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::{Service, Voice, proxy};
+use crate::cli::submit::sequence_length;
 use crate::cli::wandb::{Chosen, Way};
 use crate::clock::Clock;
 use crate::env;
 use crate::http::{self, Client, retry};
-use crate::manifest::{Hex, Manifest};
-use crate::together::job::{Ending, Job, JobId};
-use crate::together::jobs;
+use crate::manifest::{Hex, Manifest, Side};
+use crate::together::job::{Ending, Job, JobId, whole};
+use crate::together::jobs::{self, Limits};
 use crate::tune::journal;
 use crate::tune::logging::{Logger, Logging, settled};
 use crate::tune::monitor::Screen;
-use crate::tune::parameters::Settled;
+use crate::tune::parameters::{BatchSize, Files, Settled};
+use crate::tune::price::Price;
 use crate::tune::progress::{News, Progress};
-use crate::wandb::history::{State, note_identity, remember};
+use crate::tune::run_config::{INHERITED, job_keys, of_job, parameters, under_resolved};
+use crate::wandb::history::{MANIFEST, State, note_identity, remember};
 use crate::wandb::run::make;
 use crate::wandb::session::Goal;
 use crate::wandb::worker::{Closed, Said, Tell};
@@ -83,31 +86,42 @@ pub fn owner(clock: &dyn Clock) -> String {
     Hex(&Sha256::digest(seed)[..8]).to_string()
 }
 
-/// What a run's page shows of a job's parameters and data, by the seed's names.
-pub fn config(manifest: &Manifest, settled: &Settled, job: &Job) -> Map<String, Value> {
-    let (chosen, (train, val)) = (&settled.parameters, job.file_ids());
-    let side = |side: &crate::manifest::Side| json!({ "examples": side.records, "bytes": side.bytes, "sha256": side.sha256 });
+/// What is known of a job when it is submitted, beside its parameters.
+pub struct Known<'k> {
+    /// The data.
+    pub manifest: &'k Manifest,
+    /// The parameters.
+    pub settled: &'k Settled,
+    /// What the model allows.
+    pub limits: &'k Limits,
+    /// What it will cost, where that was asked for.
+    pub price: Option<&'k Price>,
+}
+
+/// What a run's page shows of a job: every parameter by its key in the configuration file, what they came to,
+/// and what is known of the data.
+pub fn config(known: &Known<'_>, job: &Job) -> Map<String, Value> {
+    let Known { manifest, settled, limits, price } = *known;
     let options = &manifest.options;
-    // What is inherited, only the job knows.
-    let kind =
-        settled.training_type().or_else(|| job.object.get("training_type").cloned()).unwrap_or_default();
-    let base = match &chosen.from_checkpoint {
-        Some(_) => job.model(),
-        None => Some(chosen.base_model.value.clone()),
-    };
-    let config = json!({
-        "base_model": base,
-        "n_epochs": chosen.n_epochs.value,
-        "learning_rate": chosen.learning_rate.value,
-        "batch_size": settled.body(crate::tune::parameters::Files { train: "", val: None }, "")["batch_size"],
-        "lora": kind.get("type").map(|kind| kind != "Full"),
-        "lora_rank": kind.get("lora_r"),
-        "lora_alpha": kind.get("lora_alpha"),
-        "train_file_id": train,
-        "val_file_id": val,
-        "n_evals": settled.n_evals.value,
-        "random_seed": chosen.random_seed.value,
-        "job_id": job.id.as_str(),
+    let side = |side: &Side| json!({ "examples": side.records, "bytes": side.bytes, "sha256": side.sha256 });
+    let body = settled.body(Files { train: "", val: None }, &settled.parameters.suffix.value);
+    let mut config = parameters(&body);
+    // What is inherited from a checkpoint, only the job knows.
+    let of_job = of_job(job);
+    for key in INHERITED {
+        if config[key].is_null() {
+            config.insert(key.to_owned(), of_job[key].clone());
+        }
+    }
+    config.extend(job_keys(job));
+    let tokens = |of: fn(&Price) -> Option<u64>| price.and_then(of);
+    config.extend(under_resolved([
+        ("batch_size", batch_size(settled, limits, job)),
+        ("max_seq_length", sequence_length(settled, limits)),
+        ("train_tokens", tokens(|price| price.train_tokens)),
+        ("eval_tokens", tokens(|price| price.eval_tokens)),
+    ]));
+    let data = json!({
         "data": { "train": side(&manifest.train), "val": manifest.val.as_ref().map(side), "keys_sha256": manifest.keys_sha256 },
         "split": { "seed": options.seed, "val_ratio": options.val_ratio, "group_by": options.group_by },
         "leakage": {
@@ -116,7 +130,24 @@ pub fn config(manifest: &Manifest, settled: &Settled, job: &Job) -> Map<String, 
         },
         "template": manifest.template.name,
     });
-    config.as_object().cloned().unwrap_or_default()
+    config.extend(data.as_object().cloned().unwrap_or_default());
+    config
+}
+
+/// The samples of a step: as the service says, else as asked for, else the model's most.
+fn batch_size(settled: &Settled, limits: &Limits, job: &Job) -> Option<u64> {
+    let kind = if settled.parameters.lora.value { &limits.lora } else { &limits.full };
+    let asked = match settled.parameters.batch_size.value {
+        BatchSize::Samples(samples) => Some(samples),
+        BatchSize::Max => kind.as_ref().and_then(|limits| limits.max_batch_size),
+    };
+    whole(&job.object, &["batch_size"]).or(asked)
+}
+
+/// The job's page as a link that W&B shows as one.
+fn job_page(service: &Service, job: &JobId) -> Map<String, Value> {
+    let link = format!("[{job}]({})", service.dashboard(job));
+    std::iter::once(("job_page".to_owned(), link.into())).collect()
 }
 
 /// The values that W&B's agent suggests, exactly as they came: the service refuses a categorical value in
@@ -142,15 +173,23 @@ fn suggested_in(text: &str) -> Map<String, Value> {
 }
 
 /// Writes down in `out` what the run of `job` is to be, so that any later command can make it.
-pub fn plan(chosen: &Chosen, (out, config): (&Path, Map<String, Value>), job: &Job, terminal: &Terminal) {
+pub fn plan(
+    service: &Service,
+    chosen: &Chosen,
+    (out, mut config): (&Path, Map<String, Value>),
+    job: &Job,
+    terminal: &Terminal,
+) {
     if matches!(chosen.way, Way::Off(_)) {
         return;
     }
+    config.extend(job_page(service, &job.id));
     let mut plan = settled(chosen.plan.clone(), None, job);
     plan.config = config;
     plan.is_elsewhere = matches!(chosen.way, Way::Together { .. });
     let began = job.created_at().map_or(0.0, |at| at.as_nanosecond() as f64 / 1e9);
-    if let Err(error) = remember(&out.join(WANDB_DIR), plan, began) {
+    let manifest = std::fs::read(out.join(MANIFEST)).ok();
+    if let Err(error) = remember(&out.join(WANDB_DIR), plan, began, manifest.as_deref()) {
         terminal
             .warn(&printable(&format!("W&B: cannot write to `{}`: {error}", out.join(WANDB_DIR).display())));
     }
@@ -176,7 +215,7 @@ pub fn announce(
     let plan = settled(chosen.plan.clone(), None, job);
     let state = match &chosen.way {
         Way::Off(_) => return Announced::default(),
-        _ => remember(&dir, plan, 0.0).ok(),
+        _ => remember(&dir, plan, 0.0, None).ok(),
     };
     let is_elsewhere = state.as_ref().is_some_and(|state| state.plan.is_elsewhere);
     if is_elsewhere || matches!(chosen.way, Way::Together { .. }) {
@@ -280,10 +319,13 @@ impl<'l> Log<'l> {
             }
             Way::Together { .. } | Way::Off(_) => return None,
         };
+        let mut plan = chosen.plan.clone();
+        plan.config.extend(job_page(service, job));
         let logging = Logging {
             goal,
             dir,
-            plan: chosen.plan.clone(),
+            plan,
+            job_page: service.dashboard(job),
             owner: owner(&*clock),
             exit_code,
             clock,
@@ -343,6 +385,12 @@ impl Screen for Log<'_> {
     fn slept(&mut self, _: Duration) {}
 
     fn finished(&mut self, progress: &Progress, ending: Ending) {
+        // A list that cannot be had is missing in the summary, and nowhere else.
+        if self.logger.is_logging()
+            && let Ok(checkpoints) = jobs::checkpoints(&self.service.together, &self.job)
+        {
+            self.logger.note_checkpoints(checkpoints);
+        }
         self.logger.finished(progress, ending);
     }
 }
@@ -368,6 +416,7 @@ fn tell(voice: Voice, from: Option<String>, (job, on_stop): (JobId, OnStop)) -> 
             }
         }
         Said::Trouble(what) => voice(&format!("W&B: {what}; lines are kept and sent when it works again")),
+        Said::Refused(what) => voice(&format!("W&B: {what}")),
         Said::GivenUp(what) => voice(&format!("W&B: {what}; lines are kept, and no longer sent")),
         Said::TakenOver => voice("W&B: another monitor logs this run now; this one no longer does"),
         Said::Stopped => match on_stop {

@@ -531,4 +531,15 @@ mod tests {
         assert_eq!(parameters.lora_rank, Chosen { value: 32, origin: Origin::File });
         assert_eq!(parameters.random_seed, Chosen { value: 7, origin: Origin::Default });
     }
+
+    #[test]
+    fn every_key_of_a_job_is_in_the_configuration_of_its_run() {
+        let parameters = TuneChoices::default().resolve(TuneChoices::default(), 42);
+        let settled = crate::tune::parameters::tests::settled(parameters);
+        let body = settled.body(crate::tune::parameters::Files { train: "t", val: Some("v") }, "s");
+        let config = crate::tune::run_config::parameters(&body);
+        let logged: Vec<&str> = config.keys().map(String::as_str).collect();
+        let keys: Vec<&str> = KEYS.into_iter().filter(|key| !key.starts_with("wandb_")).collect();
+        assert_eq!(logged, keys);
+    }
 }

@@ -13,13 +13,14 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::clock::Clock;
-use crate::together::job::{Ending, Event, Job};
+use crate::manifest::Manifest;
+use crate::together::job::{Checkpoint, Ending, Event, Job};
 use crate::tune::monitor::Screen;
 use crate::tune::progress::{EvalPoint, News, Progress, TrainPoint};
-use crate::tune::tag::TAG_DIGITS;
+use crate::tune::run_config::{self, of_job, resolved, split_tag};
 use crate::wandb::history::{Entry, Spool, State, known};
 use crate::wandb::logged::Key;
-use crate::wandb::run::Plan;
+use crate::wandb::run::{Plan, Words, merged};
 use crate::wandb::session::Goal;
 use crate::wandb::worker::{Beginning, Closed, Said, Tell, Worker};
 
@@ -46,6 +47,8 @@ pub struct Logging {
     pub owner: String,
     /// The exit code of whoever watches a job that ended so.
     pub exit_code: fn(Ending) -> i32,
+    /// The job's own page.
+    pub job_page: String,
     /// Time that no signal stops.
     pub clock: Arc<dyn Clock>,
     /// Who is told of what happens.
@@ -56,8 +59,12 @@ pub struct Logging {
 pub struct Logger {
     stage: Stage,
     exit_code: fn(Ending) -> i32,
+    job_page: String,
     clock: Arc<dyn Clock>,
     began: f64,
+    /// Whether nobody is told of the end.
+    is_silent: bool,
+    checkpoints: Vec<Checkpoint>,
 }
 
 enum Stage {
@@ -72,8 +79,25 @@ enum Stage {
 impl Logger {
     /// Logs as `logging` says, from the first look at the job on.
     pub fn new(logging: Logging) -> Logger {
-        let (exit_code, clock) = (logging.exit_code, Arc::clone(&logging.clock));
-        Logger { stage: Stage::Waiting(Box::new(logging)), exit_code, clock, began: 0.0 }
+        Logger {
+            exit_code: logging.exit_code,
+            job_page: logging.job_page.clone(),
+            clock: Arc::clone(&logging.clock),
+            stage: Stage::Waiting(Box::new(logging)),
+            began: 0.0,
+            is_silent: false,
+            checkpoints: Vec::new(),
+        }
+    }
+
+    /// Takes what was saved of the job's weights.
+    pub fn note_checkpoints(&mut self, checkpoints: Vec<Checkpoint>) {
+        self.checkpoints = checkpoints;
+    }
+
+    /// Whether the job is logged.
+    pub fn is_logging(&self) -> bool {
+        matches!(self.stage, Stage::Logging(_))
     }
 
     /// Whether somebody pressed Stop on the run's page.
@@ -100,7 +124,9 @@ impl Logger {
         let tell = Arc::clone(&logging.tell);
         self.began = began(job, &*self.clock);
         match begin(*logging, job, self.began) {
-            Ok(Some(worker)) => self.stage = Stage::Logging(worker),
+            Ok(Some((worker, is_silent))) => {
+                (self.stage, self.is_silent) = (Stage::Logging(worker), is_silent);
+            }
             Ok(None) => {}
             Err(error) => tell(Said::GivenUp(format!("the job is not logged: {error}"))),
         }
@@ -164,10 +190,11 @@ impl Screen for Logger {
             self.begin(job);
         }
         let entries = self.entries(progress, news);
-        if let Stage::Logging(worker) = &mut self.stage
-            && !entries.is_empty()
-        {
-            worker.log(entries, summary(progress));
+        if let Stage::Logging(worker) = &mut self.stage {
+            worker.describe(&resolved(progress));
+            if !entries.is_empty() {
+                worker.log(entries, summary(progress));
+            }
         }
     }
 
@@ -179,14 +206,19 @@ impl Screen for Logger {
 
     fn finished(&mut self, progress: &Progress, ending: Ending) {
         if let Stage::Logging(worker) = &mut self.stage {
-            worker.log(Vec::new(), summary(progress));
-            worker.end((self.exit_code)(ending));
+            let mut summary = summary(progress);
+            summary.extend(run_config::checkpoints(&self.checkpoints, progress));
+            worker.describe(&resolved(progress));
+            worker.log(Vec::new(), summary);
+            let alert = run_config::alert(progress, ending, Some(&self.job_page)).filter(|_| !self.is_silent);
+            worker.end((self.exit_code)(ending), alert);
         }
     }
 }
 
-/// Starts the thread; nothing where the service that trains logs the job itself.
-fn begin(logging: Logging, job: &Job, began: f64) -> std::io::Result<Option<Worker>> {
+/// Starts the thread, and says whether nobody is told of the end; nothing where the service that trains logs
+/// the job itself.
+fn begin(logging: Logging, job: &Job, began: f64) -> std::io::Result<Option<(Worker, bool)>> {
     let Logging { goal, dir, plan, owner, clock, tell, .. } = logging;
     let state = dir.as_deref().and_then(|dir| find(dir, &plan, job));
     let known = state.map(|state| state.plan);
@@ -201,13 +233,28 @@ fn begin(logging: Logging, job: &Job, began: f64) -> std::io::Result<Option<Work
             Spool::open(None, plan.clone(), &owner)?
         }
     };
+    // One alert ends a sweep, not each of its runs.
+    let is_silent = plan.is_silent || plan.sweep.is_some();
+    if plan.has_data
+        && let Some(manifest) = spool.manifest().and_then(|path| Manifest::read_file(&path).ok().flatten())
+    {
+        spool.attach(data_files(&manifest));
+    }
     spool.state.plan = plan;
     spool.state.began = began;
-    Worker::start(Beginning { goal, spool, clock, tell }).map(Some)
+    Ok(Some((Worker::start(Beginning { goal, spool, clock, tell })?, is_silent)))
 }
 
-/// What this machine knows of the run of `job`.
-fn find(dir: &std::path::Path, plan: &Plan, job: &Job) -> Option<State> {
+/// The files of prepared data, but its manifest: texts, keys and reports. Empty ones are left out.
+fn data_files(manifest: &Manifest) -> Vec<String> {
+    let sides = std::iter::once(&manifest.train).chain(&manifest.val);
+    let shards = sides.flat_map(|side| &side.shards).map(|shard| (shard.file.clone(), shard.bytes));
+    let others = manifest.files.iter().map(|(name, file)| (name.clone(), file.bytes));
+    shards.chain(others).filter(|(_, bytes)| *bytes > 0).map(|(name, _)| name).collect()
+}
+
+/// What this machine knows of the run of `job`; `plan` names the run, or leaves it to the job.
+pub fn find(dir: &std::path::Path, plan: &Plan, job: &Job) -> Option<State> {
     let tag = tag(job);
     let states = known(dir).unwrap_or_default();
     let is_it = |state: &State| match plan.run.as_str() {
@@ -234,10 +281,17 @@ pub fn settled(chosen: Plan, known: Option<Plan>, job: &Job) -> Plan {
         job_type: chosen.job_type.or(known.job_type),
         tags: if chosen.tags.is_empty() { known.tags } else { chosen.tags },
         notes: chosen.notes.or(known.notes),
+        defaults: if known.defaults == Words::default() {
+            run_config::words(job, chosen.defaults.notes)
+        } else {
+            known.defaults
+        },
         sweep: chosen.sweep.or(known.sweep),
-        config: if known.config.is_empty() { config(job) } else { known.config },
+        config: merged(&if known.config.is_empty() { of_job(job) } else { known.config }, &chosen.config),
         metrics: METRICS.map(str::to_owned).to_vec(),
         is_elsewhere: false,
+        is_silent: chosen.is_silent || known.is_silent,
+        has_data: chosen.has_data || known.has_data,
     }
 }
 
@@ -247,9 +301,7 @@ pub const DEFAULT_PROJECT: &str = "social-world-model-finetuning";
 /// What the job's suffix ends in, or its id where that is no tag of ours.
 pub fn tag(job: &Job) -> String {
     let suffix = job.suffix().unwrap_or_default();
-    let last = suffix.rsplit('-').next().unwrap_or_default();
-    let is_tag = last.len() == TAG_DIGITS && last.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_tag { last.to_owned() } else { job.id.to_string() }
+    split_tag(&suffix).1.map_or_else(|| job.id.to_string(), str::to_owned)
 }
 
 /// Whether the service that trains logs the job by itself.
@@ -257,27 +309,6 @@ fn is_logged_elsewhere(job: &Job) -> bool {
     let is_said =
         |key: &&str| job.object.get(*key).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
     ["wandb_url", "wandb_project_name"].iter().any(is_said)
-}
-
-/// What a job says of its parameters, by the seed's names.
-fn config(job: &Job) -> Map<String, Value> {
-    let of = |key: &str| job.object.get(key).cloned().unwrap_or_default();
-    let kind = of("training_type");
-    let lora = |key: &str| kind.get(key).cloned().unwrap_or_default();
-    let fields = [
-        ("base_model", json!(job.model())),
-        ("n_epochs", of("n_epochs")),
-        ("learning_rate", of("learning_rate")),
-        ("batch_size", of("batch_size")),
-        ("lora", json!(!job.trains_all_weights())),
-        ("lora_rank", lora("lora_r")),
-        ("lora_alpha", lora("lora_alpha")),
-        ("train_file_id", of("training_file")),
-        ("val_file_id", of("validation_file")),
-        ("job_id", json!(job.id.as_str())),
-    ];
-    let said = fields.into_iter().filter(|(_, value)| !value.is_null());
-    said.map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// What a run's page shows first: the last values, the best, and in the end what there is now.
@@ -300,6 +331,7 @@ fn summary(progress: &Progress) -> Map<String, Value> {
         ("job_id", json!(job.map(|job| job.id.as_str()))),
         ("model", json!(job.and_then(Job::model_output_name))),
         ("duration_seconds", json!(job.and_then(duration))),
+        ("token_count", json!(job.and_then(Job::token_count).filter(|count| *count > 0))),
     ];
     let known = fields.into_iter().filter(|(_, value)| !value.is_null());
     known.map(|(key, value)| (key.to_owned(), value)).collect()
@@ -346,7 +378,15 @@ mod tests {
 
     fn logger() -> Logger {
         let began = "2026-11-24T09:00:00Z".parse::<Timestamp>().unwrap().as_second() as f64;
-        Logger { stage: Stage::Off, exit_code: |_| 0, clock: Arc::new(Still), began }
+        Logger {
+            stage: Stage::Off,
+            exit_code: |_| 0,
+            job_page: String::new(),
+            clock: Arc::new(Still),
+            began,
+            is_silent: false,
+            checkpoints: Vec::new(),
+        }
     }
 
     /// What the rows are about, in their order.
@@ -424,6 +464,10 @@ mod tests {
         assert_eq!((plan.run.as_str(), plan.project.as_str(), plan.notes.as_deref()), ("r", "p", Some("n")));
         assert_eq!((&plan.config["lora_rank"], &plan.config["base_model"]), (&json!(64), &json!("m")));
         assert_eq!(settled(Plan::default(), None, &job(json!({}))).project, DEFAULT_PROJECT);
+        let words = &plan.defaults;
+        assert_eq!(words.display_name.as_deref(), Some("socialized-context-generator-0123abcd"));
+        let again = settled(Plan::default(), Some(plan.clone()), &job(json!({ "suffix": "other-0123abcd" })));
+        assert_eq!(again.defaults, plan.defaults, "what was said at the submission stays");
     }
 
     #[test]

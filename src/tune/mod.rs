@@ -20,6 +20,7 @@ pub mod pace;
 pub mod parameters;
 pub mod price;
 pub mod progress;
+pub mod run_config;
 pub mod sweep;
 pub mod tag;
 pub mod upload;

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::http::body::{FileBody, Part};
+use crate::wandb::alert::Alert;
 use crate::wandb::logged::{Key, Logged, Writer};
 use crate::wandb::run::{Found, Plan, RunIdentity, merged};
 
@@ -58,7 +60,34 @@ pub struct State {
     pub is_finished: bool,
     /// The directory of the run that another program may upload.
     pub offline: Option<String>,
+    /// Files of the run.
+    pub files: Vec<RunFile>,
+    /// What is said of its end, until somebody has tried to say it.
+    pub alert: Option<Alert>,
 }
+
+/// A file of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunFile {
+    /// What it is called there.
+    pub name: String,
+    /// Where it is, seen from the directory of the run's own files.
+    pub path: PathBuf,
+    /// Whether the service has it.
+    pub is_sent: bool,
+    /// Whether this process no longer tries.
+    #[serde(skip)]
+    pub is_given_up: bool,
+}
+
+impl RunFile {
+    fn new(name: &str, path: PathBuf) -> RunFile {
+        RunFile { name: name.to_owned(), path, is_sent: false, is_given_up: false }
+    }
+}
+
+/// What the manifest of a run's data is called at the service.
+pub const MANIFEST: &str = "manifest.json";
 
 /// Offsets of lines in a file of the service.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,24 +131,35 @@ pub fn known(dir: &Path) -> io::Result<Vec<State>> {
     Ok(states)
 }
 
-/// Writes down what a run is to be, or what is new of its configuration where `dir` knows of it;
-/// nothing is sent and nobody disturbed.
+/// Writes down what a run is to be, or what is new of its configuration where `dir` knows of it, with the
+/// manifest of its data; nothing is sent and nobody disturbed.
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn remember(dir: &Path, plan: Plan, began: f64) -> io::Result<State> {
+pub fn remember(dir: &Path, plan: Plan, began: f64, manifest: Option<&[u8]>) -> io::Result<State> {
     let path = state_path(dir, &plan.run);
-    if let Some(mut known) = read_state(&path) {
-        let config = merged(&known.plan.config, &plan.config);
-        if config != known.plan.config {
-            known.plan.config = config;
-            write_state(&path, &known)?;
+    let known = read_state(&path);
+    let mut state = match known.clone() {
+        Some(mut known) => {
+            known.plan.config = merged(&known.plan.config, &plan.config);
+            known
         }
-        return Ok(known);
+        None => State { schema: SCHEMA.to_owned(), plan, began, ..State::default() },
+    };
+    if let Some(bytes) = manifest.filter(|_| state.files.is_empty()) {
+        let copy = manifest_copy(&state.plan.run);
+        write_whole(&dir.join(&copy), &mut |out| out.write_all(bytes))?;
+        state.files.push(RunFile::new(MANIFEST, copy));
     }
-    let state = State { schema: SCHEMA.to_owned(), plan, began, ..State::default() };
-    write_state(&path, &state)?;
+    if known.as_ref() != Some(&state) {
+        write_state(&path, &state)?;
+    }
     Ok(state)
+}
+
+/// The copy of a manifest that stays as it was when the job was made, whatever is prepared later.
+fn manifest_copy(run: &str) -> PathBuf {
+    PathBuf::from(format!("{run}.manifest"))
 }
 
 /// Writes down that the run exists.
@@ -265,10 +305,61 @@ impl Spool {
         &self.lines[index(self.state.lines).min(self.lines.len())..]
     }
 
-    /// Whether the service is owed something: lines, or the end.
+    /// Whether the service is owed something: lines, the end, or files of a run that it has.
     pub fn owes(&self) -> bool {
+        self.owes_lines() || (self.state.identity.is_some() && self.next_file().is_some())
+    }
+
+    /// Whether the service is owed lines, or the end.
+    pub fn owes_lines(&self) -> bool {
         let owes_end = self.state.exit.is_some() && !self.state.is_finished;
         owes_end || !self.unsent_rows().is_empty() || !self.unsent_lines().is_empty()
+    }
+
+    /// The index of the first file that is still to be sent.
+    pub fn next_file(&self) -> Option<usize> {
+        self.dir.as_ref()?;
+        self.state.files.iter().position(|file| !file.is_sent && !file.is_given_up)
+    }
+
+    /// Adds files of the run's output directory by name.
+    pub fn attach(&mut self, names: impl IntoIterator<Item = String>) {
+        for name in names {
+            if self.state.files.iter().all(|file| file.name != name) {
+                let path = Path::new("..").join(&name);
+                self.state.files.push(RunFile::new(&name, path));
+            }
+        }
+    }
+
+    /// The copy of the manifest of the run's data, where this machine has it.
+    pub fn manifest(&self) -> Option<PathBuf> {
+        let of_run = |file: &&RunFile| file.name == MANIFEST;
+        let file = self.state.files.iter().find(of_run)?;
+        Some(self.dir.as_ref()?.join(&file.path))
+    }
+
+    /// The bytes of a file of the run.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not what the job was made of: the reason.
+    pub fn file_body(&self, index: usize) -> Result<FileBody, String> {
+        let (Some(dir), Some(file)) = (&self.dir, self.state.files.get(index)) else {
+            return Err("it is nowhere".to_owned());
+        };
+        let path = dir.join(&file.path);
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))
+        };
+        if file.name != MANIFEST {
+            let then = self.manifest().ok_or("nothing is known of the job's data")?;
+            if read(&then)? != read(&dir.join("..").join(MANIFEST))? {
+                return Err("the directory was prepared again since the job was made".to_owned());
+            }
+        }
+        let metadata = std::fs::metadata(&path);
+        let len = metadata.map_err(|error| format!("cannot read `{}`: {error}", path.display()))?.len();
+        Ok(FileBody { parts: vec![Part { path, start: 0, len }] })
     }
 
     /// Whether no other process has taken the files over.
@@ -440,6 +531,43 @@ mod tests {
     }
 
     #[test]
+    fn the_manifest_of_a_job_stays_and_data_goes_up_only_while_it_is_the_same() {
+        let out = tempfile::tempdir().unwrap();
+        let dir = out.path().join("wandb");
+        std::fs::write(out.path().join(MANIFEST), "one").unwrap();
+        std::fs::write(out.path().join("train.jsonl"), "{}").unwrap();
+        remember(&dir, plan(), 5.0, Some(b"one")).unwrap();
+        remember(&dir, plan(), 5.0, Some(b"two")).unwrap();
+        let mut spool = open(&dir);
+        assert!(!spool.owes(), "a run that nobody has made is owed nothing");
+        spool.attach(["train.jsonl".to_owned()]);
+        spool.attach(["train.jsonl".to_owned()]);
+        let names: Vec<&str> = spool.state.files.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(names, [MANIFEST, "train.jsonl"]);
+        assert_eq!(std::fs::read(spool.manifest().unwrap()).unwrap(), b"one");
+        assert_eq!([0, 1].map(|index| spool.file_body(index).unwrap().len()), [3, 2]);
+        std::fs::write(out.path().join(MANIFEST), "other").unwrap();
+        assert!(spool.file_body(0).is_ok() && spool.file_body(1).unwrap_err().contains("prepared again"));
+        std::fs::remove_file(out.path().join("train.jsonl")).unwrap();
+        std::fs::write(out.path().join(MANIFEST), "one").unwrap();
+        assert!(spool.file_body(1).unwrap_err().contains("train.jsonl"));
+        let identity = RunIdentity {
+            entity: "e".to_owned(),
+            project: "p".to_owned(),
+            name: "r".to_owned(),
+            storage_id: "s".to_owned(),
+            url: "u".to_owned(),
+        };
+        spool.state.identity = Some(identity);
+        assert!(spool.owes() && !spool.owes_lines() && spool.next_file() == Some(0));
+        spool.state.files[0].is_sent = true;
+        spool.state.files[1].is_given_up = true;
+        assert!(!spool.owes());
+        spool.save().unwrap();
+        assert_eq!(open(&dir).next_file(), Some(1), "another process tries again");
+    }
+
+    #[test]
     fn without_a_directory_it_lives_in_memory() {
         let mut spool = Spool::open(None, plan(), "one").unwrap();
         spool.append(vec![row(1)]).unwrap();
@@ -452,9 +580,9 @@ mod tests {
     #[test]
     fn a_plan_is_written_down_once_for_its_owner_alone() {
         let dir = tempfile::tempdir().unwrap();
-        remember(dir.path(), plan(), 5.0).unwrap();
+        remember(dir.path(), plan(), 5.0, None).unwrap();
         let other = Plan { project: "other".to_owned(), ..plan() };
-        assert_eq!(remember(dir.path(), other, 6.0).unwrap().began, 5.0);
+        assert_eq!(remember(dir.path(), other, 6.0, None).unwrap().began, 5.0);
         assert_eq!(known(dir.path()).unwrap().len(), 1);
         assert!(known(&dir.path().join("none")).unwrap().is_empty());
         #[cfg(unix)]

@@ -17,6 +17,8 @@ use crate::http::said::{printable, said};
 use crate::http::{self, Answer, Body, Call, Client, Key, Method, retry};
 use crate::wandb::run::RunIdentity;
 
+pub mod alert;
+pub mod files;
 pub mod history;
 pub mod host;
 pub mod logged;
@@ -119,13 +121,22 @@ impl Error {
     pub fn is_permanent(&self) -> bool {
         match self {
             Error::Http(error) => matches!(error, http::Error::Invalid { .. }),
-            // A run that is being made elsewhere is a conflict that passes.
-            Error::Refused { what: run::UPSERT_NAME, status: 409, .. } => false,
+            // A run that is being made elsewhere is a conflict that passes; a deleted one stays deleted.
+            Error::Refused { what: run::UPSERT_NAME, status: 409, .. } => self.is_deleted(),
             Error::Refused { status, .. } => {
                 matches!(status, 200 | 400 | 401 | 403 | 404 | 409 | 410 | 413 | 422 | 501)
             }
             Error::Unreadable { .. } | Error::Disk(_) => false,
             Error::Key { .. } => true,
+        }
+    }
+
+    /// Whether the run was deleted at the service, which never takes its id again.
+    pub fn is_deleted(&self) -> bool {
+        match self {
+            Error::Refused { status: 410, .. } => true,
+            Error::Refused { what: run::UPSERT_NAME, status: 409, said, .. } => said.contains("deleted"),
+            _ => false,
         }
     }
 
@@ -218,13 +229,17 @@ impl Wandb {
         if answer.status == 401 {
             return Error::Key { host: self.host() };
         }
+        self.refused_by(&self.host(), what, answer)
+    }
+
+    fn refused_by(&self, host: &str, what: &'static str, answer: &Answer) -> Error {
         let secrets = self.key().secrets();
         let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
         let retry_after = retry::parse_retry_after(&answer.headers, self.client.clock().now());
         let reset = || answer.header("ratelimit-reset")?.parse().ok().map(Duration::from_secs);
         Error::Refused {
             what,
-            host: self.host(),
+            host: host.to_owned(),
             status: answer.status,
             retry_after: retry_after.or_else(|| reset().filter(|_| answer.status == 429)),
             said: said(&answer.body, &secrets),
@@ -264,6 +279,11 @@ mod tests {
             (300..600).filter(|status| refused("file_stream", *status).is_permanent()).collect();
         assert_eq!(permanent, [400, 401, 403, 404, 409, 410, 413, 422, 501]);
         assert!(!refused(run::UPSERT_NAME, 409).is_permanent());
+        let mut deleted = refused(run::UPSERT_NAME, 409);
+        if let Error::Refused { said, .. } = &mut deleted {
+            "run r was previously created and deleted; try a new run name".clone_into(said);
+        }
+        assert!(deleted.is_permanent() && deleted.is_deleted());
         assert!(refused(run::UPSERT_NAME, 410).is_permanent());
         assert!(Error::Key { host: String::new() }.is_permanent());
     }

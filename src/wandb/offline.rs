@@ -34,6 +34,8 @@ pub struct Offline<'o> {
     pub summary: &'o Map<String, Value>,
     /// Its exit code, once it has ended.
     pub exit: Option<i32>,
+    /// Names of its files, which are in the directory `files` beside it.
+    pub files: Vec<&'o str>,
 }
 
 /// Writes `run` to `out`.
@@ -61,6 +63,10 @@ pub fn write(run: Offline<'_>, out: &mut dyn Write) -> io::Result<()> {
     if !run.summary.is_empty() {
         record(3, items(run.summary))?;
     }
+    if !run.files.is_empty() {
+        let file = |message: Message, name: &&str| message.message(1, &Message::default().text(1, name));
+        record(6, run.files.iter().fold(Message::default(), file))?;
+    }
     if let Some(code) = run.exit {
         // A negative number would take ten bytes; exit codes are none.
         record(18, Message::default().number(1, u64::from(code.unsigned_abs())))?;
@@ -69,6 +75,7 @@ pub fn write(run: Offline<'_>, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn run_record(plan: &Plan, began: f64) -> Message {
+    let plan = plan.clone().with_defaults();
     let config = document(&plan.config, &plan.metrics);
     let config = config.as_object().map(|config| {
         let values =
@@ -258,13 +265,15 @@ mod tests {
             lines: &["a".to_owned()],
             summary: summary.as_object().unwrap(),
             exit: Some(7),
+            files: vec!["a.json"],
         };
         write(run, &mut bytes).unwrap();
         let records = records(&bytes);
-        assert_eq!(records.len(), 6);
+        assert_eq!(records.len(), 7);
         let row = b"\x08\x02\x12\x1f\x0a\x0b\x0a\x05_step\x82\x01\x010\x0a\x0c\x0a\x04loss\x82\x01\x030.5\x12\x02\x08\x00";
         assert_eq!(records[1], row);
         assert!(records[2].ends_with(b"\x12\x03\x08\xac\x02"));
-        assert_eq!(records[5], b"\x08\x06\x92\x01\x02\x08\x07");
+        assert_eq!(records[5], b"\x08\x06\x32\x0a\x0a\x08\x0a\x06a.json");
+        assert_eq!(records[6], b"\x08\x07\x92\x01\x02\x08\x07");
     }
 }

@@ -36,6 +36,15 @@ const UPSERT: Operation = Operation {
            bucket { id name displayName project { id name entity { id name } } } inserted } }",
 };
 
+/// The key of a configuration that names the job: where it is there, the run is one of ours.
+pub const JOB_KEY: &str = "job_id";
+
+/// The key of a configuration with what the service worked out: what is known last is true.
+pub const RESOLVED_KEY: &str = "resolved";
+
+/// The keys of a configuration that stand at the top of a run's page.
+const PINNED: [&str; 1] = ["job_page"];
+
 /// A run that exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunIdentity {
@@ -73,6 +82,8 @@ pub struct Plan {
     pub tags: Vec<String>,
     /// What people wrote.
     pub notes: Option<String>,
+    /// What is said of a new run where nothing was chosen.
+    pub defaults: Words,
     /// The sweep that it belongs to.
     pub sweep: Option<String>,
     /// What was chosen, by name.
@@ -81,6 +92,47 @@ pub struct Plan {
     pub metrics: Vec<String>,
     /// Whether the service that trains logs by itself, so that nothing is logged here.
     pub is_elsewhere: bool,
+    /// Whether nobody is told of its end.
+    pub is_silent: bool,
+    /// Whether its data goes up with it.
+    pub has_data: bool,
+}
+
+/// What people read of a run beside its values.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Words {
+    /// What it is called.
+    pub display_name: Option<String>,
+    /// What it is for.
+    pub job_type: Option<String>,
+    /// What people search by.
+    pub tags: Vec<String>,
+    /// What stands under its name.
+    pub notes: Option<String>,
+}
+
+impl Plan {
+    /// The same, with the defaults where nothing was chosen: what a new run is told.
+    #[must_use]
+    pub fn with_defaults(mut self) -> Plan {
+        let defaults = std::mem::take(&mut self.defaults);
+        self.display_name = self.display_name.or(defaults.display_name);
+        self.job_type = self.job_type.or(defaults.job_type);
+        self.notes = self.notes.or(defaults.notes);
+        if self.tags.is_empty() {
+            self.tags = defaults.tags;
+        }
+        self
+    }
+
+    /// What `found` is told: the defaults only where nobody has described it, so that what people changed
+    /// on its page stays.
+    #[must_use]
+    pub fn for_run(self, found: Option<&Found>) -> Plan {
+        let is_described = found.is_some_and(|found| found.config.contains_key(JOB_KEY));
+        if is_described { self } else { self.with_defaults() }
+    }
 }
 
 /// A run as it is at the service.
@@ -184,18 +236,28 @@ pub fn upsert(
 pub fn make(wandb: &Wandb, plan: &Plan) -> Result<RunIdentity, Error> {
     let own = viewer(wandb)?;
     let entity = plan.entity.clone().unwrap_or(own);
-    let config = match find(wandb, &entity, plan)? {
+    let found = find(wandb, &entity, plan)?;
+    let config = match &found {
         Some(found) => merged(&found.config, &plan.config),
         None => plan.config.clone(),
     };
-    upsert(wandb, &entity, plan, Some(&config))
+    upsert(wandb, &entity, &plan.clone().for_run(found.as_ref()), Some(&config))
 }
 
 /// What is there, and of what is here the keys that are not there: a sweep's values stay as they came.
+/// What the service worked out is as it is here.
 pub fn merged(theirs: &Map<String, Value>, ours: &Map<String, Value>) -> Map<String, Value> {
     let mut merged = theirs.clone();
     for (key, value) in ours {
-        merged.entry(key).or_insert_with(|| value.clone());
+        match (merged.get_mut(key), value) {
+            (Some(Value::Object(known)), Value::Object(new)) if key == RESOLVED_KEY => {
+                known.extend(new.clone());
+            }
+            (None | Some(Value::Null), _) => {
+                merged.insert(key.clone(), value.clone());
+            }
+            _ => {}
+        }
     }
     merged
 }
@@ -216,7 +278,11 @@ pub fn document(config: &Map<String, Value>, metrics: &[String]) -> Value {
         _ => json!({ "1": name, "5": 1, "6": [3] }),
     };
     let metrics: Vec<Value> = metrics.iter().enumerate().map(metric).collect();
-    let own = json!({ "cli_version": version, "m": metrics, "t": { "12": version } });
+    let mut own = json!({ "cli_version": version, "m": metrics, "t": { "12": version } });
+    let pinned: Vec<&str> = PINNED.into_iter().filter(|key| config.contains_key(*key)).collect();
+    if !pinned.is_empty() {
+        own["pinned_keys"] = json!(pinned);
+    }
     document.insert("_wandb".to_owned(), json!({ "value": own }));
     Value::Object(document)
 }
@@ -253,6 +319,50 @@ mod tests {
         assert_eq!(own["m"], json!([{ "1": "train/step", "6": [3] }, { "1": "val/loss", "5": 1, "6": [3] }]));
         assert!(own["t"]["12"].is_string());
         assert_eq!(&plain(document.as_object().unwrap().clone()), config);
+    }
+
+    #[test]
+    fn the_page_of_the_job_is_pinned_where_it_is_known() {
+        let pinned = |config: Value| {
+            document(config.as_object().unwrap(), &[])["_wandb"]["value"]["pinned_keys"].clone()
+        };
+        assert_eq!(pinned(json!({ "job_page": "[ft-1](https://example)" })), json!(["job_page"]));
+        assert_eq!(pinned(json!({ "job_id": "ft-1" })), Value::Null);
+    }
+
+    #[test]
+    fn what_is_there_stays_and_what_was_worked_out_is_brought_up_to_date() {
+        let theirs =
+            json!({ "learning_rate": "1e-6", "lora": null, "resolved": { "batch_size": 8, "a": 1 } });
+        let ours =
+            json!({ "learning_rate": 1e-6, "lora": true, "n_epochs": 3, "resolved": { "batch_size": 16 } });
+        let merged = merged(theirs.as_object().unwrap(), ours.as_object().unwrap());
+        let expected = json!({
+            "learning_rate": "1e-6", "lora": true, "resolved": { "batch_size": 16, "a": 1 }, "n_epochs": 3,
+        });
+        assert_eq!(Value::Object(merged), expected);
+    }
+
+    #[test]
+    fn defaults_describe_a_new_run_and_leave_a_described_one_alone() {
+        let text = |text: &str| Some(text.to_owned());
+        let defaults = Words {
+            display_name: text("d"),
+            job_type: text("fine-tune"),
+            tags: vec!["t".to_owned()],
+            notes: text("n"),
+        };
+        let plan = Plan { notes: text("chosen"), defaults, ..Plan::default() };
+        let described = |config: Value| {
+            let found = Found { config: config.as_object().unwrap().clone(), ..Found::default() };
+            plan.clone().for_run(Some(&found))
+        };
+        for plan in [plan.clone().for_run(None), described(json!({ "learning_rate": 1 }))] {
+            assert_eq!((plan.display_name, plan.job_type), (text("d"), text("fine-tune")));
+            assert_eq!((plan.notes, plan.tags), (text("chosen"), vec!["t".to_owned()]));
+        }
+        let plan = described(json!({ "job_id": "ft-1" }));
+        assert_eq!((plan.display_name, plan.notes, plan.tags), (None, text("chosen"), Vec::new()));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! A batch bears its rows, and the summary that says which rows those are, in one request: a
 //! program that goes on elsewhere finds both or neither.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value, json};
@@ -15,7 +15,10 @@ use crate::wandb::history::{Spool, State, write_whole};
 use crate::wandb::logged::{LOGGED_KEY, Logged, WRITER_KEY, Writer};
 use crate::wandb::offline::{self, Offline};
 use crate::wandb::run::{self, Found, Plan, RunIdentity};
-use crate::wandb::{Error, Wandb};
+use crate::wandb::{Error, Wandb, alert, files};
+
+/// How often a file is tried by one process.
+const FILE_TRIES: u32 = 3;
 
 /// The most lines of a request.
 const MOST_LINES: usize = 1000;
@@ -34,7 +37,7 @@ pub enum Goal {
 /// What a step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
-    /// It sent something.
+    /// It sent something, or has given up sending it.
     Sent {
         /// Whether there is more to send.
         has_more: bool,
@@ -73,6 +76,12 @@ pub struct Session {
     stage: Stage,
     /// Whether the summary is to be sent though no line is.
     is_summary_due: bool,
+    /// The configuration as the service has it, once the run is ours to write.
+    config: Map<String, Value>,
+    /// How often the next file failed.
+    file_failures: u32,
+    /// What failed and is not tried again, for people.
+    refused: Vec<String>,
     page: Option<String>,
 }
 
@@ -80,7 +89,17 @@ impl Session {
     /// The writing of the run of `spool`; nothing is asked yet.
     pub fn new(goal: Goal, spool: SharedSpool, clock: Arc<dyn Clock>) -> Session {
         let page = open(&spool).state.identity.as_ref().map(|identity| identity.url.clone());
-        Session { goal, spool, clock, stage: Stage::New, is_summary_due: false, page }
+        Session {
+            goal,
+            spool,
+            clock,
+            stage: Stage::New,
+            is_summary_due: false,
+            config: Map::new(),
+            file_failures: 0,
+            refused: Vec::new(),
+            page,
+        }
     }
 
     /// Whether lines go to the service.
@@ -104,7 +123,12 @@ impl Session {
         }
     }
 
-    /// One step: a batch, or a sign of life where there is nothing to send.
+    /// What failed since the last time and is not tried again, for people: a file, an alert.
+    pub fn take_refused(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.refused)
+    }
+
+    /// One step: a batch, a file, or a sign of life where there is nothing to send.
     ///
     /// # Errors
     /// When the service refuses or cannot be asked: the step may be taken again, unless that is permanent.
@@ -135,7 +159,14 @@ impl Session {
                     return Ok(Pushed::TakenOver);
                 }
                 self.is_summary_due |= theirs.as_ref() != Some(writer);
-                return self.send();
+                self.update_config()?;
+                let spool = open(&self.spool);
+                let file = spool.next_file().filter(|_| !self.is_summary_due && !spool.owes_lines());
+                drop(spool);
+                return match file {
+                    Some(file) => self.send_file(file),
+                    None => self.send(),
+                };
             }
         }
         // A run that was told of its end is not opened again for nothing.
@@ -164,6 +195,10 @@ impl Session {
         let exit = found.as_ref().and_then(|found| Logged::of(&found.summary).exit);
         let is_same_end = spool.state.exit.is_none() || spool.state.exit == exit;
         spool.state.is_finished = exit.is_some() && is_same_end;
+        if spool.state.is_finished {
+            // Whoever told the service of the end has told people too.
+            spool.state.alert = None;
+        }
         if !was_us {
             spool.rebase(found.as_ref().unwrap_or(&Found::default()))?;
         }
@@ -191,7 +226,9 @@ impl Session {
             }
             None => Some(plan.config.clone()),
         };
-        let identity = run::upsert(wandb, entity, &plan, config.as_ref())?;
+        let known = found.as_ref().map(|found| found.config.clone());
+        let config_there = config.clone().or(known).unwrap_or_default();
+        let identity = run::upsert(wandb, entity, &plan.for_run(found.as_deref()), config.as_ref())?;
         let before = found.as_ref().and_then(|found| Writer::of(&found.summary));
         let writer = Writer { generation: before.map_or(0, |writer| writer.generation) + 1, id: owner };
         let mut spool = open(&self.spool);
@@ -206,8 +243,63 @@ impl Session {
         drop(spool);
         self.page = Some(identity.url.clone());
         self.is_summary_due = true;
+        self.config = config_there;
         self.stage = Stage::Entered(writer, Box::new(identity));
         Ok(())
+    }
+
+    /// Says what is new of the configuration, and nothing else.
+    fn update_config(&mut self) -> Result<(), Error> {
+        let (Goal::Online(wandb), Stage::Entered(_, identity)) = (&self.goal, &self.stage) else {
+            return Ok(());
+        };
+        let plan = open(&self.spool).state.plan.clone();
+        let config = run::merged(&self.config, &plan.config);
+        if config != self.config {
+            let bare = Plan {
+                run: plan.run,
+                project: identity.project.clone(),
+                sweep: plan.sweep,
+                metrics: plan.metrics,
+                ..Plan::default()
+            };
+            run::upsert(wandb, &identity.entity, &bare, Some(&config))?;
+            self.config = config;
+        }
+        Ok(())
+    }
+
+    /// Uploads a file; one that is refused, or fails too often, is left out by this process.
+    fn send_file(&mut self, index: usize) -> Result<Pushed, Error> {
+        let (Goal::Online(wandb), Stage::Entered(_, identity)) = (&self.goal, &self.stage) else {
+            return Ok(Pushed::Nothing);
+        };
+        let (name, body) = {
+            let spool = open(&self.spool);
+            let name = spool.state.files.get(index).map(|file| file.name.clone()).unwrap_or_default();
+            (name, spool.file_body(index))
+        };
+        let done = match body {
+            Ok(body) => match files::upload(wandb, identity, &name, &body) {
+                Err(error) if !error.is_permanent() && self.file_failures + 1 < FILE_TRIES => {
+                    self.file_failures += 1;
+                    return Err(error);
+                }
+                done => done.map_err(|error| error.to_string()),
+            },
+            Err(reason) => Err(reason),
+        };
+        self.file_failures = 0;
+        let mut spool = open(&self.spool);
+        if let Some(file) = spool.state.files.get_mut(index) {
+            file.is_sent = done.is_ok();
+            file.is_given_up = done.is_err();
+        }
+        spool.save()?;
+        let has_more = spool.owes();
+        drop(spool);
+        self.refused.extend(done.err().map(|reason| format!("the file {name} was not uploaded: {reason}")));
+        Ok(Pushed::Sent { has_more, is_stopped: false })
     }
 
     fn send(&mut self) -> Result<Pushed, Error> {
@@ -225,8 +317,16 @@ impl Session {
         spool.note_sent(batch.rows.len(), batch.lines.len());
         self.is_summary_due = false;
         spool.state.is_finished |= batch.exit.is_some();
+        // Before it is sent: an alert that may have been sent is not sent again.
+        let alert = spool.state.alert.take_if(|_| batch.exit.is_some());
         spool.save()?;
-        Ok(Pushed::Sent { has_more: spool.owes(), is_stopped: heard.is_stopped })
+        let has_more = spool.owes();
+        drop(spool);
+        let place = [&identity.entity, &identity.project, &identity.name].map(String::as_str);
+        if let Some(Err(error)) = alert.map(|alert| alert::send(wandb, place, &alert)) {
+            self.refused.push(format!("no alert was sent: {error}"));
+        }
+        Ok(Pushed::Sent { has_more, is_stopped: heard.is_stopped })
     }
 
     fn body(&self, spool: &Spool, batch: &Batch, writer: &Writer) -> Value {
@@ -267,18 +367,30 @@ impl Session {
         body
     }
 
-    /// Writes the run anew as the file that `wandb sync` uploads.
+    /// Writes the run anew as the file that `wandb sync` uploads, with its files beside it.
     fn export(&mut self, root: PathBuf) -> Result<Pushed, Error> {
         let mut spool = open(&self.spool);
         let run = spool.state.plan.run.clone();
         let began = self.clock.now().strftime("%Y%m%d_%H%M%S").to_string();
         let name = spool.state.offline.get_or_insert_with(|| format!("offline-run-{began}-{run}"));
         let dir = root.join(name);
+        while let Some(index) = spool.next_file() {
+            let copied = copy(&spool, index, &dir.join("files"));
+            let file = &mut spool.state.files[index];
+            // Whatever came of it, it is not the service that has it: the next process copies it again.
+            file.is_given_up = true;
+            let reason =
+                copied.err().map(|reason| format!("the file {} was not copied: {reason}", file.name));
+            self.refused.extend(reason);
+        }
         spool.save()?;
         let state = &spool.state;
+        let is_there = |name: &&str| dir.join("files").join(name).is_file();
+        let files = state.files.iter().map(|file| file.name.as_str()).filter(is_there).collect();
         let mut summary = state.summary.clone();
         summary.insert("_step".to_owned(), spool.next_step().saturating_sub(1).into());
-        write_whole(&dir.join(format!("run-{run}.wandb")), &mut |out| {
+        let path = dir.join(format!("run-{run}.wandb"));
+        write_whole(&path, &mut |out| {
             let run = Offline {
                 plan: &state.plan,
                 began: state.began,
@@ -286,12 +398,21 @@ impl Session {
                 lines: spool.lines(),
                 summary: &summary,
                 exit: state.exit,
+                files: Vec::clone(&files),
             };
             offline::write(run, out)
         })?;
         self.page = Some(dir.display().to_string());
         Ok(Pushed::Sent { has_more: false, is_stopped: false })
     }
+}
+
+/// Copies a file of the run into `dir`.
+fn copy(spool: &Spool, index: usize, dir: &Path) -> Result<(), String> {
+    let body = spool.file_body(index)?;
+    let to = dir.join(&spool.state.files[index].name);
+    let copied = write_whole(&to, &mut |out| std::io::copy(&mut body.open(), out).map(drop));
+    copied.map_err(|error| format!("cannot write `{}`: {error}", to.display()))
 }
 
 /// What a request bears.

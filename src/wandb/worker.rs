@@ -14,7 +14,9 @@ use serde_json::{Map, Value};
 
 use crate::clock::Clock;
 use crate::http::retry;
+use crate::wandb::alert::Alert;
 use crate::wandb::history::{Entry, Spool};
+use crate::wandb::run::merged;
 use crate::wandb::session::{Goal, Pushed, Session, SharedSpool, open};
 
 /// How often it looks up.
@@ -49,6 +51,8 @@ pub enum Said {
     },
     /// It does not work for now.
     Trouble(String),
+    /// A part of it, a file or an alert, does not work, and will not.
+    Refused(String),
     /// It does not work, and will not.
     GivenUp(String),
     /// Another program writes the run.
@@ -143,10 +147,25 @@ impl Worker {
         });
     }
 
-    /// Takes note that the job has ended, and with it the watching, with this exit code.
-    pub fn end(&mut self, exit: i32) {
+    /// Adds to the configuration what is known by now.
+    pub fn describe(&mut self, config: &Map<String, Value>) {
         self.keep(|spool| {
+            let config = merged(&spool.state.plan.config, config);
+            if config == spool.state.plan.config {
+                return Ok(());
+            }
+            spool.state.plan.config = config;
+            spool.save()
+        });
+    }
+
+    /// Takes note that the job has ended, and with it the watching, with this exit code; what `alert` says is
+    /// said once the service knows the end.
+    pub fn end(&mut self, exit: i32, alert: Option<Alert>) {
+        self.keep(|spool| {
+            let is_told = spool.state.exit == Some(exit) && spool.state.is_finished;
             spool.state.exit = Some(exit);
+            spool.state.alert = alert.filter(|_| !is_told);
             spool.save()
         });
         self.shared.is_leaving.store(true, Ordering::Release);
@@ -262,6 +281,9 @@ impl Errand {
         }
         let pushed = self.session.push();
         self.note_page();
+        for what in self.session.take_refused() {
+            self.say(Said::Refused(what));
+        }
         match pushed {
             Ok(Pushed::Sent { has_more, is_stopped }) => {
                 self.sent(is_stopped);

@@ -174,7 +174,7 @@ pub fn names(tree: &Tree) -> Vec<&str> {
     tree.iter().map(|(name, _)| name.as_str()).collect()
 }
 
-fn sha256(content: &[u8]) -> String {
+pub fn sha256(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

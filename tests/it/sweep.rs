@@ -357,6 +357,13 @@ fn wandb_suggests_values_and_every_row_arrives_once() {
         }
         assert!(rehearsal.server.violations().is_empty(), "{:?}", rehearsal.server.violations());
         assert!(runs.iter().all(|run| run.project == sweeps[0].project));
+        let alerts: Vec<_> = runs.iter().flat_map(|run| &run.alerts).collect();
+        assert_eq!(alerts.len(), 1, "one of the sweep, none of its jobs: {alerts:#?}");
+        assert_eq!(alerts[0].title, format!("sweep {} ended", sweeps[0].name));
+        assert!(alerts[0].text.contains("4 of 4 runs ended"), "{}", alerts[0].text);
+        // Once more nothing ends, and nobody is told.
+        with_wandb(&rehearsal, &["--yes", "--count=4"]).expect(0);
+        assert_eq!(rehearsal.server.wandb_runs().iter().map(|run| run.alerts.len()).sum::<usize>(), 1);
         // Without W&B the same sweep would be other jobs.
         if method != "bayes" {
             run(&rehearsal, &["--yes", "--count=4"]).expect(2);

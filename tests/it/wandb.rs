@@ -1,5 +1,6 @@
 //! Runs at Weights & Biases: every row once and in order, whatever happens, and nothing else disturbed.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::process::{Child, Command};
@@ -7,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use ctxtune::env;
 use ctxtune::rehearsal::faults::{Action, Rule, Side, When};
-use ctxtune::rehearsal::{Script, WANDB_KEY, WandbRun};
+use ctxtune::rehearsal::{Script, WANDB_KEY, WandbAlert, WandbRun};
 use serde_json::{Value, json};
 
 use crate::service::{Stranger, faults, status, status_with_retry_after};
-use crate::support::{Dir, Outcome, Rehearsal, python, skip};
+use crate::support::{Dir, Outcome, Rehearsal, python, sha256, skip};
 
 const FINETUNE: [&str; 6] = ["finetune", "corpus", "-o", "out", "--no-sync", "--yes"];
 
@@ -200,6 +201,201 @@ fn check_config(rehearsal: &Rehearsal, logged: &WandbRun) {
     assert_eq!(config("split")["seed"], 42);
     assert_eq!(config("leakage"), &manifest["leakage"]);
     assert_eq!(config("_wandb")["m"][0]["1"], "train/step");
+    assert_eq!(config("resolved")["batch_size"], job["batch_size"]);
+    assert!(config("resolved")["train_tokens"].as_u64() > config("resolved")["eval_tokens"].as_u64());
+    let link = config("job_page").as_str().unwrap().to_owned();
+    let id = job["id"].as_str().unwrap();
+    assert_eq!(link, format!("[{id}]({}/fine-tuning/{id})", rehearsal.server.url()));
+    assert_eq!(config("_wandb")["pinned_keys"], json!(["job_page"]));
+}
+
+/// The one alert about the run.
+#[track_caller]
+fn the_alert(run: &WandbRun) -> &WandbAlert {
+    assert_eq!(run.alerts.len(), 1, "{:#?}", run.alerts);
+    &run.alerts[0]
+}
+
+#[test]
+fn a_run_says_every_parameter_and_what_it_is() {
+    let rehearsal = rehearsal(0.4);
+    let home = rehearsal.dir.path("");
+    let mut command = rehearsal.logged(FINETUNE);
+    let flags = [
+        "--n-epochs=3",
+        "--n-evals=3",
+        "--n-checkpoints=3",
+        "--learning-rate=0.0001",
+        "--batch-size=8",
+        "--lora-dropout=0.25",
+        "--lora-trainable-modules=q_proj,v_proj",
+        "--min-lr-ratio=0.125",
+        "--lr-num-cycles=0.75",
+        "--warmup-ratio=0.0625",
+        "--weight-decay=0.5",
+        "--max-grad-norm=2",
+        "--packing=true",
+        "--max-seq-length=4096",
+        "--gradient-accumulation-steps=2",
+        "--train-on-inputs=false",
+        "--random-seed=7",
+        "--suffix=mine",
+    ];
+    let svg = format!("--svg={}", home.join("loss.svg").display());
+    command.args(flags).arg(svg).env(env::HOME, &home);
+    Outcome::of(command).expect(0);
+    let run = rehearsal.check_run(0);
+    let expected = json!({
+        "n_epochs": 3, "n_evals": 3, "n_checkpoints": 3, "learning_rate": 0.0001, "batch_size": 8,
+        "lora": true, "lora_rank": 64, "lora_alpha": 16, "lora_dropout": 0.25,
+        "lora_trainable_modules": "q_proj,v_proj", "lr_scheduler": "cosine", "min_lr_ratio": 0.125,
+        "lr_num_cycles": 0.75, "warmup_ratio": 0.0625, "weight_decay": 0.5, "max_grad_norm": 2.0,
+        "packing": true, "max_seq_length": 4096, "gradient_accumulation_steps": 2, "train_on_inputs": false,
+        "random_seed": 7, "suffix": "mine", "early_stopping": false, "early_stopping_patience": null,
+        "early_stopping_min_delta": null, "early_stopping_warmup_evals": null, "from_checkpoint": null,
+    });
+    for (key, value) in expected.as_object().unwrap() {
+        assert_eq!(&run.config[key]["value"], value, "{key}");
+    }
+    let job = &rehearsal.jobs()[0];
+    assert_eq!(run.config["base_model"]["value"], job["model"]);
+    let resolved = &run.config["resolved"]["value"];
+    let known = ["batch_size", "max_seq_length", "total_steps"].map(|key| resolved[key].as_u64());
+    assert_eq!(known, [Some(8), Some(4096), Some(STEPS)], "{resolved}");
+    assert_eq!(resolved["token_count"], job["token_count"]);
+    assert_eq!(run.display_name, job["suffix"].as_str().unwrap());
+    assert_eq!(run.job_type.as_deref(), Some("fine-tune"));
+    let model = job["model"].as_str().unwrap().rsplit('/').next().unwrap();
+    assert_eq!(run.tags, ["ctxtune", "lora", model]);
+    let notes = run.notes.as_deref().unwrap();
+    assert!(notes.starts_with("ctxtune finetune corpus -o out --no-sync --yes --n-epochs=3"), "{notes}");
+    assert!(notes.ends_with("--svg=~/loss.svg"), "{notes}");
+    check_checkpoints(&run);
+}
+
+#[track_caller]
+fn check_checkpoints(run: &WandbRun) {
+    let saved = run.summary["checkpoints"].as_array().unwrap();
+    let steps: BTreeSet<u64> = saved.iter().map(|saved| saved["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, BTreeSet::from(EVALUATIONS));
+    assert!(saved.iter().all(|saved| saved["path"].as_str().unwrap().starts_with("s3://rehearsal/")));
+    let best = &run.summary["best_checkpoint"];
+    assert_eq!(best["step"], run.summary["best_val_step"]);
+    assert!(saved.contains(best), "{best}");
+}
+
+#[test]
+fn what_somebody_says_of_a_run_wins_over_the_defaults() {
+    let rehearsal = rehearsal(0.2);
+    let mut command = rehearsal.logged(FINETUNE);
+    let said = [
+        (env::WANDB_NOTES, "my notes"),
+        (env::WANDB_TAGS, "mine"),
+        (env::WANDB_JOB_TYPE, "try"),
+        (env::WANDB_NAME, "my name"),
+    ];
+    command.envs(said);
+    Outcome::of(command).expect(0);
+    let run = rehearsal.check_run(0);
+    assert_eq!((run.notes.as_deref(), run.job_type.as_deref()), (Some("my notes"), Some("try")));
+    assert_eq!((run.display_name.as_str(), run.tags), ("my name", vec!["mine".to_owned()]));
+}
+
+#[test]
+fn the_manifest_goes_up_and_the_data_only_where_that_was_said() {
+    for flags in [vec![], vec!["--wandb-data"]] {
+        let rehearsal = rehearsal(0.3);
+        Outcome::of(rehearsal.logged(FINETUNE.iter().chain(&flags))).expect(0);
+        let run = rehearsal.check_run(0);
+        let mut expected = vec!["manifest.json"];
+        if !flags.is_empty() {
+            expected.extend(["train.jsonl", "val.jsonl", "README.md", "keys.tsv"]);
+        }
+        assert_eq!(run.files, expected);
+        for (name, digest) in &run.digests {
+            assert_eq!(digest, &sha256(rehearsal.dir.read(format!("out/{name}")).as_bytes()), "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_manifest_of_a_job_is_the_one_that_it_was_made_of() {
+    let rehearsal = rehearsal(1000.0);
+    rehearsal.dir.prepare(&[]).expect(0);
+    Outcome::of(rehearsal.logged(["submit", "out", "--yes", "--wandb-data"])).expect(0);
+    let manifest = rehearsal.dir.read("out/manifest.json");
+    rehearsal.dir.prepare(&["--seed", "7"]).expect(0);
+    rehearsal.forward(1000.0);
+    let run = Outcome::of(rehearsal.logged(["monitor", "out"])).expect(0);
+    let logged = rehearsal.check_run(0);
+    assert_eq!(logged.files, ["manifest.json"]);
+    assert_eq!(logged.digests["manifest.json"], sha256(manifest.as_bytes()));
+    assert!(
+        run.stderr.contains("train.jsonl was not uploaded: the directory was prepared again"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn a_storage_that_refuses_costs_no_row() {
+    for (action, is_final) in [(status(403), true), (Action::Reset(Side::Before), false)] {
+        let rehearsal = rehearsal(0.6);
+        let refuse = Rule {
+            method: Some("PUT".to_owned()),
+            path: "/wandb/".to_owned(),
+            when: When::Always,
+            times: None,
+            action,
+        };
+        rehearsal.server.set_script(|script| script.faults = faults([refuse]));
+        let run = Outcome::of(rehearsal.logged(FINETUNE)).expect(0);
+        assert!(
+            !is_final || run.stderr.contains("manifest.json was not uploaded: upload of a file: 403"),
+            "{}",
+            run.stderr
+        );
+        assert!(!run.stderr.contains("signature"), "{}", run.stderr);
+        let logged = rehearsal.check_run(0);
+        assert!(logged.files.is_empty() && logged.alerts.len() == 1);
+        rehearsal.heal();
+        Outcome::of(rehearsal.logged(["wandb-sync", "out"])).expect(0);
+        let logged = rehearsal.check_run(0);
+        assert_eq!((logged.files, logged.alerts.len()), (vec!["manifest.json".to_owned()], 1));
+    }
+}
+
+#[test]
+fn the_end_of_a_job_is_told_once() {
+    let rehearsal = rehearsal(0.3);
+    Outcome::of(rehearsal.logged(FINETUNE)).expect(0);
+    let run = rehearsal.check_run(0);
+    let (alert, job) = (the_alert(&run), &rehearsal.jobs()[0]);
+    let (suffix, model) = (job["suffix"].as_str().unwrap(), job["model_output_name"].as_str().unwrap());
+    assert_eq!((alert.severity.as_str(), &alert.title), ("INFO", &format!("completed: {suffix}")));
+    assert!(alert.text.contains(model) && alert.text.contains("validation loss: "), "{}", alert.text);
+    Outcome::of(rehearsal.logged(["monitor", "out"])).expect(0);
+    let other = Dir::new();
+    Outcome::of(rehearsal.elsewhere(&other, ["monitor", job["id"].as_str().unwrap()])).expect(0);
+    the_alert(&rehearsal.run());
+}
+
+#[test]
+fn nobody_is_told_where_that_was_not_wanted_or_the_run_is_part_of_a_sweep() {
+    for flags in [vec!["--no-alert"], vec![]] {
+        let rehearsal = rehearsal(0.2);
+        let mut command = rehearsal.logged(FINETUNE.iter().chain(&flags));
+        if flags.is_empty() {
+            let config = "{method: grid, parameters: {n_epochs: {values: [3]}}}";
+            let query =
+                format!("mutation {{ upsertSweep(input: {{config: \"{config}\"}}) {{ sweep {{ name }} }} }}");
+            let made = rehearsal.graphql(&query);
+            let sweep = made["data"]["upsertSweep"]["sweep"]["name"].as_str().unwrap().to_owned();
+            command.env(env::WANDB_SWEEP_ID, sweep).env(env::WANDB_PROJECT, "rehearsal");
+        }
+        Outcome::of(command).expect(0);
+        assert_eq!(rehearsal.run().alerts, [], "{flags:?}");
+    }
 }
 
 /// A run into a fault that heals, at the latest before `wandb-sync`; what was said.
@@ -216,6 +412,9 @@ fn check_fault(when: When, action: Action) -> String {
     rehearsal.check_run(0);
     let again = Outcome::of(rehearsal.logged(["wandb-sync", "out"])).expect(0);
     assert_eq!(again.stdout, "", "nothing is behind");
+    let run_then = rehearsal.run();
+    assert_eq!(run_then.files, ["manifest.json"]);
+    assert!(run_then.alerts.len() < 2, "{:#?}", run_then.alerts);
     assert_eq!(rehearsal.server.jobs_created(), 1);
     format!("{}\n{}", run.stderr, synced.stdout)
 }
@@ -345,6 +544,7 @@ fn a_failed_job_is_a_failed_run() {
     Outcome::of(rehearsal.logged(FINETUNE)).expect(6);
     let run = rehearsal.run();
     assert_eq!((run.state.as_str(), run.exit_code), ("failed", Some(6)));
+    assert_eq!(the_alert(&run).severity, "ERROR");
 }
 
 #[test]
@@ -562,6 +762,9 @@ fn an_offline_run_is_uploaded_by_wandb_itself_or_by_us() {
     let path = format!("out/wandb/{}", names[0]);
     if upload(&rehearsal, &path) {
         let run = rehearsal.check_run(0);
+        assert_eq!(run.digests["manifest.json"], sha256(rehearsal.dir.read("out/manifest.json").as_bytes()));
+        assert_eq!((run.job_type.as_deref(), run.tags[0].as_str()), (Some("fine-tune"), "ctxtune"));
+        assert_eq!(run.config["_wandb"]["value"]["pinned_keys"], json!(["job_page"]));
         assert_eq!(run.config["lora_rank"]["value"], 64);
         assert!(run.summary["best_val_loss"].is_number(), "{}", run.summary);
     }

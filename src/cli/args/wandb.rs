@@ -27,12 +27,18 @@ pub struct WandbArgs {
     /// Project of the run [default: $WANDB_PROJECT, else social-world-model-finetuning]
     #[arg(long, value_name = "NAME")]
     pub wandb_project: Option<String>,
-    /// What the run is called [default: $WANDB_NAME, else W&B invents it]
+    /// What the run is called [default: $WANDB_NAME, else the suffix with its tag]
     #[arg(long, value_name = "NAME")]
     pub wandb_run_name: Option<String>,
     /// User or team whose run it is [default: $WANDB_ENTITY, else that of the key]
     #[arg(long, value_name = "NAME")]
     pub wandb_entity: Option<String>,
+    /// Also upload the prepared data (texts, keys, reports) to the run; without it only the manifest
+    #[arg(long)]
+    pub wandb_data: bool,
+    /// Send no alert at the end of the job or the sweep
+    #[arg(long)]
+    pub no_alert: bool,
 }
 
 const SYNC_HELP: &str = "\
