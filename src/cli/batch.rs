@@ -311,7 +311,7 @@ impl<'p> Progress<'p> {
         let canvas = terminal.may_draw().then(Canvas::on_stderr);
         // Single tries are counted; with many at a time each would be a line.
         match &canvas {
-            _ if !terminal.voice().verbose => setup.service.send_notices(Notices::Unsaid),
+            _ if !terminal.voice().verbose => setup.service.send_notices(Notices::Unsaid(None)),
             Some(canvas) => setup.service.send_notices(Notices::Above(canvas.clone())),
             None => {}
         }

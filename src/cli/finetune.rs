@@ -79,7 +79,14 @@ pub fn finetune(args: &FinetuneArgs, run: Run<'_>, terminal: &mut Terminal) -> E
     Steps::Announced.announce(4, "Monitoring fine-tuning job", terminal);
     submitted.announced.logged_by = wandb.logged_by();
     let fields = submit::document(&submitted);
-    let shown = Shown { command, out: Some(out.clone()), fields, events: monitor::Events::Silent, wandb };
+    let shown = Shown {
+        command,
+        out: Some(out.clone()),
+        fields,
+        events: monitor::Events::Silent,
+        wandb,
+        run_page: None,
+    };
     let exit = monitor::watch(&service, &job, (&args.watch, shown), terminal);
     cancel_unwanted((exit, &job), (&args.remote, &environment), terminal);
     if let Some(agency) = agency.filter(|_| !service.signals.is_stopped()) {

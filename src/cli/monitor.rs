@@ -51,6 +51,8 @@ pub struct Shown {
     pub events: Events,
     /// Where the job is logged.
     pub wandb: Chosen,
+    /// The page of its run there, once that is known.
+    pub run_page: Option<String>,
 }
 
 /// Runs the command.
@@ -70,6 +72,7 @@ pub fn run(args: &MonitorArgs, signals: &Signals, terminal: &mut Terminal) -> Ex
         fields: Map::new(),
         events: if args.events { Events::Streamed } else { Events::Silent },
         wandb,
+        run_page: None,
     };
     watch(&service, &job, (&args.watch, shown), terminal)
 }
@@ -88,6 +91,7 @@ pub fn watch(
     screens.log = Log::begin(service, (&shown.wandb, on_stop), (job, shown.out.as_deref()), terminal);
     let watched = monitor(&service.together, job, &options, &mut screens.all());
     let logged = screens.log.take().map(Log::close).unwrap_or_default();
+    shown.run_page.clone_from(&logged.page);
     shown.fields.insert("wandb_url".to_owned(), logged.page.into());
     shown.fields.insert("wandb_unsent_rows".to_owned(), logged.unsent.into());
     service.send_notices(Notices::Said);
@@ -139,14 +143,13 @@ impl<'s> Screens<'s> {
     fn new(service: &'s Service, job: &JobId, events: Events, terminal: &Terminal) -> Screens<'s> {
         let clock = service.clock.as_ref();
         let mut screens = Screens::default();
-        if !terminal.voice().verbose {
-            service.send_notices(Notices::Unsaid);
-        }
-        if terminal.may_draw() {
-            let canvas = Canvas::on_stderr();
-            if terminal.voice().verbose {
-                service.send_notices(Notices::Above(canvas.clone()));
-            }
+        let canvas = terminal.may_draw().then(Canvas::on_stderr);
+        service.send_notices(match (&canvas, terminal.voice().verbose) {
+            (Some(canvas), true) => Notices::Above(canvas.clone()),
+            (None, true) => Notices::Said,
+            (canvas, false) => Notices::Unsaid(canvas.clone()),
+        });
+        if let Some(canvas) = canvas {
             let charset = if service.environment.is_utf8() { Charset::Unicode } else { Charset::Ascii };
             screens.block = Some(Block::new(canvas, clock, charset).with_banner(terminal.banner()));
         } else if !terminal.voice().quiet {
@@ -181,12 +184,13 @@ fn end(service: &Service, finished: &Finished, shown: Shown, terminal: &mut Term
     let fields = document(service, progress, shown.fields);
     let Some(job) = progress.job() else { return Exit::Failed };
     if *ending == Ending::Completed {
-        say_model(service, job, terminal);
+        say_model(service, job, shown.run_page.as_deref(), terminal);
         let name = job.model_output_name().unwrap_or_default();
         let line = (shown.events == Events::Silent).then(|| printable(&name));
         return terminal.succeed(shown.command, line.as_deref().map(str::as_bytes), fields);
     }
     say_failure(job, progress, terminal);
+    say_run(shown.run_page.as_deref(), terminal);
     let (exit, code, verb) = match ending {
         Ending::Cancelled => (Exit::JobCancelled, "job_cancelled", "was cancelled"),
         _ => (Exit::JobFailed, "job_failed", "failed"),
@@ -204,7 +208,7 @@ fn end(service: &Service, finished: &Finished, shown: Shown, terminal: &mut Term
 }
 
 /// What there is now, where, and what to do with it.
-fn say_model(service: &Service, job: &Job, terminal: &Terminal) {
+fn say_model(service: &Service, job: &Job, run_page: Option<&str>, terminal: &Terminal) {
     let say = |label: &str, text: Option<String>| {
         if let Some(text) = text {
             terminal.label(label, &one_line(&text));
@@ -216,7 +220,7 @@ fn say_model(service: &Service, job: &Job, terminal: &Terminal) {
     say("model", job.model_output_name());
     say("object", job.model_object_id());
     say("page", Some(service.dashboard(&job.id)));
-    say("W&B", job.wandb_url());
+    say("W&B", run_page.map(str::to_owned).or_else(|| job.wandb_url()));
     if terminal.banner().is_some() {
         // The server of a rehearsal is gone in a moment, and its model never was.
         terminal.label("next", "with an account: export TOGETHER_API_KEY=…, then ctxtune finetune SOURCE");
@@ -249,6 +253,13 @@ fn say_failure(job: &Job, progress: &Progress, terminal: &Terminal) {
     terminal.label("files", &format!("{} stay at the service", one_line(&files.join(", "))));
 }
 
+/// The page of the job's run at W&B.
+fn say_run(page: Option<&str>, terminal: &Terminal) {
+    if let Some(page) = page {
+        terminal.label("W&B", page);
+    }
+}
+
 /// The service's words about why a job failed.
 fn last_words(progress: &Progress) -> Option<String> {
     last_error(progress.events()).map(one_line).filter(|words| !words.is_empty())
@@ -261,6 +272,7 @@ fn stop(
     (error, shown): (MonitorError, Shown),
     terminal: &mut Terminal,
 ) -> Exit {
+    say_run(shown.run_page.as_deref(), terminal);
     let fields = document(service, &error.progress, shown.fields);
     let resume = format!("the job runs on; to go on watching: ctxtune monitor {job}");
     let message = error.to_string();

@@ -50,8 +50,9 @@ pub enum Notices {
     Said,
     /// Above the lines that are redrawn.
     Above(Canvas),
-    /// Nowhere: whoever watches for hours is told once that it fails, by a screen.
-    Unsaid,
+    /// Nowhere: whoever watches for hours is told once that it fails, by a screen. What else is said goes
+    /// above the lines that are redrawn, where there are any.
+    Unsaid(Option<Canvas>),
 }
 
 /// Says a line of text, from whatever thread.
@@ -62,8 +63,8 @@ fn voice(notices: &Arc<Mutex<Notices>>, terminal: &Terminal) -> Voice {
     Arc::new(move |text| {
         let text = printable(text);
         match &*notices.lock().unwrap_or_else(PoisonError::into_inner) {
-            Notices::Above(canvas) => canvas.print_above(&text),
-            Notices::Said | Notices::Unsaid => terminal.say(&text),
+            Notices::Above(canvas) | Notices::Unsaid(Some(canvas)) => canvas.print_above(&text),
+            Notices::Said | Notices::Unsaid(None) => terminal.say(&text),
         }
     })
 }
@@ -303,7 +304,7 @@ fn settings(environment: &Environment, timeouts: http::Timeouts) -> Result<http:
 fn teller(notices: &Arc<Mutex<Notices>>, terminal: &Terminal) -> Arc<dyn Fn(&retry::Notice) + Send + Sync> {
     let (voice, shared) = (voice(notices, terminal), Arc::clone(notices));
     Arc::new(move |notice: &retry::Notice| {
-        if matches!(*shared.lock().unwrap_or_else(PoisonError::into_inner), Notices::Unsaid) {
+        if matches!(*shared.lock().unwrap_or_else(PoisonError::into_inner), Notices::Unsaid(_)) {
             return;
         }
         voice(&format!(

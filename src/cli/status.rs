@@ -14,6 +14,7 @@ use crate::cli::estimates;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
+use crate::cli::wandb_run;
 use crate::cli::watch::{dollars, epochs, eval_loss, one_line, steps, train_loss};
 use crate::together::job::{Ending, Job};
 use crate::together::{self, jobs};
@@ -26,12 +27,15 @@ pub fn run(args: &JobArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
     match look(args, signals, terminal) {
         Ok((service, progress)) => {
             let Some(job) = progress.job() else { return Exit::Failed };
-            show(&service, job, &progress, terminal);
+            let out = args.target.as_deref().map(Path::new).filter(|target| target.is_dir());
+            let run_page = wandb_run::page(&service, job, out).or_else(|| job.wandb_url());
+            show(&service, job, (&progress, run_page.as_deref()), terminal);
             let running = endpoints::glance(&service, None);
             endpoints::say_running(running.as_deref().unwrap_or_default(), terminal);
             let mut fields = document(&service, job, &progress);
             let estimates = estimates::known(&service, None);
             fields.insert("estimated_dollars".to_owned(), estimates.get(&job.id).copied().into());
+            fields.insert("wandb_url".to_owned(), run_page.into());
             let running = running.map(|running| running.iter().map(Running::value).collect::<Vec<_>>());
             fields.insert("endpoints".to_owned(), running.into());
             let status = one_line(job.status.as_str());
@@ -69,7 +73,7 @@ fn measure(service: &Service, progress: &mut Progress) -> Result<(), together::E
 }
 
 /// Shows a job as it is now, and what to do next.
-fn show(service: &Service, job: &Job, progress: &Progress, terminal: &Terminal) {
+fn show(service: &Service, job: &Job, (progress, run_page): (&Progress, Option<&str>), terminal: &Terminal) {
     let unknown = if job.status.is_known() { "" } else { " (a status that is new here)" };
     terminal.label("job", &format!("{}  {}{unknown}", job.id, one_line(job.status.as_str())));
     let say = |label: &str, text: Option<String>| {
@@ -94,7 +98,7 @@ fn show(service: &Service, job: &Job, progress: &Progress, terminal: &Terminal) 
     }
     say("model", job.model_output_name());
     say("object", job.model_object_id());
-    say("W&B", job.wandb_url());
+    say("W&B", run_page.map(str::to_owned));
     say("page", Some(service.dashboard(&job.id)));
     say("next", Some(next(job)));
 }

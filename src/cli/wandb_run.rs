@@ -26,14 +26,14 @@ use crate::manifest::{Hex, Manifest, Side};
 use crate::together::job::{Ending, Job, JobId, whole};
 use crate::together::jobs::{self, Limits};
 use crate::tune::journal;
-use crate::tune::logging::{Logger, Logging, settled};
+use crate::tune::logging::{Logger, Logging, find, settled};
 use crate::tune::monitor::Screen;
 use crate::tune::parameters::{BatchSize, Files, Settled};
 use crate::tune::price::Price;
 use crate::tune::progress::{News, Progress};
 use crate::tune::run_config::{INHERITED, job_keys, of_job, parameters, under_resolved};
 use crate::wandb::history::{MANIFEST, State, note_identity, remember};
-use crate::wandb::run::make;
+use crate::wandb::run::{Plan, make};
 use crate::wandb::session::Goal;
 use crate::wandb::worker::{Closed, Said, Tell};
 use crate::wandb::{Settings, Wandb};
@@ -193,6 +193,12 @@ pub fn plan(
         terminal
             .warn(&printable(&format!("W&B: cannot write to `{}`: {error}", out.join(WANDB_DIR).display())));
     }
+}
+
+/// The page of the run of `job`, as far as this machine knows of one.
+pub fn page(service: &Service, job: &Job, out: Option<&Path>) -> Option<String> {
+    let state = find(&place(service, &job.id, out)?, &Plan::default(), job)?;
+    state.identity.map(|identity| identity.url)
 }
 
 /// What logs a job that was submitted and is not watched.

@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use ctxtune::rehearsal::Script;
+use ctxtune::env;
+use ctxtune::rehearsal::{Script, WANDB_KEY};
 use serde_json::json;
 
 use crate::server::Server;
@@ -137,6 +138,30 @@ fn the_seeds_command_goes_through_its_four_steps_to_the_models_name() {
     let shown = plain(&again.stdout);
     assert!(shown.contains("found, completed") && shown.ends_with("not asked\n"), "{shown}");
     assert_eq!(rehearsal.server.jobs_created(), 1);
+}
+
+#[test]
+fn the_page_of_the_wandb_run_is_above_the_block_and_at_the_end() {
+    let rehearsal = scene();
+    let Some(mut command) = python() else { return };
+    rehearsal.lend_environment(&mut command);
+    command.args(["-c", PERSON, "y\\n", "[y/N] ", program()]).args(SEED_COMMAND);
+    command.current_dir(rehearsal.dir.path("")).env("TERM", "xterm");
+    command.env(env::WANDB_API_KEY, WANDB_KEY).env(env::WANDB_BASE_URL, rehearsal.server.url());
+    let run = Outcome::of(command).expect(0);
+    let page =
+        format!("/rehearsal/social-world-model-finetuning/runs/{}", rehearsal.server.wandb_runs()[0].name);
+    let shown = plain(&run.stdout);
+    let lines: Vec<usize> =
+        shown.lines().enumerate().filter(|(_, line)| line.contains(&page)).map(|(at, _)| at).collect();
+    assert_eq!(lines.len(), 2, "{shown}");
+    let block = shown.lines().position(|line| line.contains("next look in"));
+    let ended = shown.lines().position(|line| line.contains("the job is complete")).unwrap();
+    assert!(block.is_some() && lines[0] < ended && lines[1] > ended, "{shown}");
+    let above = run.stdout.split("W&B: http").next().unwrap();
+    let drawn = above.rfind("\u{1b}[?25l").unwrap();
+    // The cursor is hidden while the canvas prints something above its lines.
+    assert!(!above[drawn..].contains("?25h"), "it is drawn over: {:?}", &above[drawn..]);
 }
 
 #[test]

@@ -98,6 +98,7 @@ fn status_fields(changed: &Value) -> Value {
         "total_steps": "integer", "epoch": "number", "n_epochs": "integer", "train_loss": "number",
         "eval_loss": { "step": "integer", "loss": "number" }, "price_dollars": "number",
         "estimated_dollars": "number", "early_stopped": "boolean", "files": { "train": "string", "val": "string" }, "endpoints": [],
+        "wandb_url": "null",
     });
     fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     fields.as_object_mut().unwrap().extend(changed.as_object().unwrap().clone());

@@ -398,6 +398,20 @@ fn nobody_is_told_where_that_was_not_wanted_or_the_run_is_part_of_a_sweep() {
     }
 }
 
+#[test]
+fn the_page_of_a_run_is_in_the_status_of_its_job() {
+    let rehearsal = rehearsal(0.2);
+    let run = Outcome::of(rehearsal.logged(FINETUNE.iter().chain(&["--json"]))).expect(0);
+    let page = run.json()["wandb_url"].as_str().unwrap().to_owned();
+    let job = rehearsal.jobs()[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(run.stderr.matches(&page).count(), 2, "at the beginning and at the end: {}", run.stderr);
+    for target in ["out", &job] {
+        let status = rehearsal.ctxtune(["status", target, "--json"]).expect(0);
+        assert_eq!(status.json()["wandb_url"], page, "{target}");
+        assert!(rehearsal.ctxtune(["status", target]).expect(0).stderr.contains(&page));
+    }
+}
+
 /// A run into a fault that heals, at the latest before `wandb-sync`; what was said.
 #[track_caller]
 fn check_fault(when: When, action: Action) -> String {
