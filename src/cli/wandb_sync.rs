@@ -1,28 +1,30 @@
 //! `ctxtune wandb-sync`: sends what is kept of runs on this machine, without the training service.
 //!
 //! It looks at every run first, and opens only those that are behind: to open a run is to take it
-//! from a monitor that may still log it.
+//! from a monitor that may still log it. A run that is refused is said and keeps no other one back. It makes
+//! no run that nothing was logged to: that one belongs to whoever watches its job.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 use crate::cli::Signals;
 use crate::cli::args::{WandbArgs, WandbSyncArgs};
 use crate::cli::clock::SystemClock;
 use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::report::{Terminal, counted, printable};
-use crate::cli::wandb::{Chosen, Way, resolve};
+use crate::cli::report::{Terminal, counted, printable, quoted};
+use crate::cli::wandb::{Chosen, HOW_TO_LOG, Way, Why, resolve};
 use crate::cli::wandb_run::{WANDB_DIR, connect, owner};
 use crate::clock::Clock;
 use crate::env;
 use crate::http;
 use crate::wandb::history::{Spool, State, known};
+use crate::wandb::run::JOB_KEY;
 use crate::wandb::session::{Goal, Pushed, Session};
-use crate::wandb::{Error, Settings};
+use crate::wandb::{Error, Settings, Wandb};
 
 const COMMAND: &str = "wandb-sync";
 
@@ -43,32 +45,53 @@ struct Synced {
     rows: usize,
 }
 
+/// What became of the runs that this machine knows.
+#[derive(Default)]
+struct Outcome {
+    synced: Vec<Synced>,
+    /// Runs that W&B refused, with why.
+    refused: Vec<(String, Failure)>,
+    /// Runs that were planned, and never made, with their jobs.
+    unmade: Vec<(String, String)>,
+}
+
 /// Runs the command.
 pub fn run(args: &WandbSyncArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let mut synced = Vec::new();
-    let result = sync_all(args, signals, (&mut synced, terminal));
+    let mut outcome = Outcome::default();
+    let result = sync_all(args, signals, (&mut outcome, terminal));
+    let Outcome { synced, refused, unmade } = outcome;
     let line = |synced: &Synced| printable(&format!("{}\t{}\t{}", synced.run, synced.rows, synced.page));
     let text: Vec<String> = synced.iter().map(line).collect();
-    let runs =
-        synced.iter().map(|synced| json!({ "run": synced.run, "rows": synced.rows, "page": synced.page }));
     let mut fields = Map::new();
-    fields.insert("runs".to_owned(), runs.collect());
+    let mut put = |key: &str, values: Vec<Value>| fields.insert(key.to_owned(), values.into());
+    let of_synced = |synced: &Synced| json!({ "run": synced.run, "rows": synced.rows, "page": synced.page });
+    put("runs", synced.iter().map(of_synced).collect());
+    let of_refused = |(run, failure): &(String, Failure)| json!({ "run": run, "code": failure.code, "message": failure.message, "hint": failure.hint });
+    put("refused", refused.iter().map(of_refused).collect());
+    put("not_made", unmade.iter().map(|(run, job)| json!({ "run": run, "job": job })).collect());
+    let result = result.and_then(|()| refused.into_iter().next().map_or(Ok(()), |(_, failure)| Err(failure)));
     match result {
         Ok(()) => {
-            if synced.is_empty() {
+            if synced.is_empty() && unmade.is_empty() {
                 terminal.say("W&B: nothing is behind");
             }
             let text = text.join("\n");
             terminal.succeed(COMMAND, (!text.is_empty()).then_some(text.as_bytes()), fields)
         }
-        Err(failure) => terminal.fail(COMMAND, &failure, fields),
+        Err(failure) => {
+            // What was sent is data, whatever became of the rest.
+            let text =
+                if text.is_empty() || terminal.voice().json { String::new() } else { text.join("\n") + "\n" };
+            let _ = terminal.deliver(COMMAND, text.as_bytes());
+            terminal.fail(COMMAND, &failure, fields)
+        }
     }
 }
 
 fn sync_all(
     args: &WandbSyncArgs,
     signals: &Signals,
-    (synced, terminal): (&mut Vec<Synced>, &Terminal),
+    (outcome, terminal): (&mut Outcome, &Terminal),
 ) -> Result<(), Failure> {
     let environment = Environment::read(None, terminal)?;
     let dir = dir(args, &environment)?;
@@ -76,9 +99,17 @@ fn sync_all(
         let message = format!("cannot read `{}`: {error}", dir.display());
         Failure::new(Exit::Failed, "read", message, "check the directory's permissions")
     })?;
-    let is_behind =
-        |state: &State| !state.plan.is_elsewhere && Spool::look(Some(dir.clone()), state.clone()).owes();
-    let behind: Vec<State> = states.into_iter().filter(is_behind).collect();
+    let ours = states.into_iter().filter(|state| !state.plan.is_elsewhere);
+    let is_behind = |state: &State| Spool::look(Some(dir.clone()), state.clone()).owes();
+    let (behind, rest): (Vec<State>, Vec<State>) = ours.partition(is_behind);
+    for state in rest.into_iter().filter(|state| state.identity.is_none()) {
+        let job = state.plan.config.get(JOB_KEY).and_then(Value::as_str).unwrap_or("JOB").to_owned();
+        let run = state.plan.run;
+        let text =
+            format!("W&B: the run {run} was never made; `ctxtune monitor {job}` makes it and logs the job");
+        terminal.say(&printable(&text));
+        outcome.unmade.push((run, job));
+    }
     if behind.is_empty() {
         return Ok(());
     }
@@ -86,19 +117,65 @@ fn sync_all(
     let settings = settings(chosen)?;
     let scale = environment.number(env::CTXTUNE_TIME_SCALE).unwrap_or(1.0);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(signals.clone(), scale));
-    for state in behind {
+    for mut state in behind {
         let wandb = connect(settings.clone(), CALL, &environment, Arc::clone(&clock))?;
-        let spool = Spool::open(Some(dir.clone()), state.plan, &owner(&*clock));
-        let spool = spool.map_err(|error| failure(&Error::Disk(error), signals))?;
-        let (rows, run) = (spool.unsent_rows().len(), spool.state.plan.run.clone());
-        let spool = Arc::new(Mutex::new(spool));
-        let session = Session::new(Goal::Online(Box::new(wandb)), spool, Arc::clone(&clock));
-        let done = send(session, &*clock).map_err(|error| failure(&error, signals))?;
-        let page = done.page().unwrap_or_default().to_owned();
-        terminal.say(&printable(&format!("W&B: {page}: {}", counted(rows as u64, "row"))));
-        synced.push(Synced { run, page, rows });
+        relocate(&mut state, &environment);
+        let run = state.plan.run.clone();
+        match sync(wandb, (&dir, state), (&clock, signals), terminal) {
+            Ok(synced) => outcome.synced.push(synced),
+            // Nobody else can be asked either, or is to be.
+            Err(failure) if failure.exit != Exit::Failed => return Err(failure),
+            Err(failure) => {
+                terminal.warn(&printable(&format!("W&B: the run {run}: {}", failure.message)));
+                outcome.refused.push((run, failure));
+            }
+        }
     }
     Ok(())
+}
+
+/// A run that is not made yet goes where the variables say now.
+fn relocate(state: &mut State, environment: &Environment) {
+    if state.identity.is_some() {
+        return;
+    }
+    if let Some(entity) = environment.get(env::WANDB_ENTITY) {
+        state.plan.entity = Some(entity.trim().to_owned());
+    }
+    if let Some(project) = environment.get(env::WANDB_PROJECT) {
+        project.trim().clone_into(&mut state.plan.project);
+    }
+}
+
+/// Sends what one run is behind with.
+fn sync(
+    wandb: Wandb,
+    (dir, state): (&Path, State),
+    (clock, signals): (&Arc<dyn Clock>, &Signals),
+    terminal: &Terminal,
+) -> Result<Synced, Failure> {
+    let run = state.plan.run.clone();
+    let place = (state.plan.entity.clone(), state.plan.project.clone());
+    let failed = |error: &Error| failure(error, (dir, &state), signals);
+    let spool = Spool::open(Some(dir.to_owned()), state.plan.clone(), &owner(&**clock));
+    let mut spool = spool.map_err(|error| failed(&Error::Disk(error)))?;
+    (spool.state.plan.entity, spool.state.plan.project) = place;
+    let rows = spool.unsent_rows().len();
+    let spool = Arc::new(Mutex::new(spool));
+    let mut session = Session::new(Goal::Online(Box::new(wandb)), spool, Arc::clone(clock));
+    let sent = send(&mut session, &**clock);
+    let refused = session.take_refused();
+    for what in &refused {
+        terminal.warn(&printable(&format!("W&B: the run {run}: {what}")));
+    }
+    sent.map_err(|error| failed(&error))?;
+    if let Some(what) = refused.into_iter().find(|what| what.starts_with("the file")) {
+        let hint = "run it again when the storage of W&B can be reached: rows are sent already";
+        return Err(Failure::new(Exit::Failed, "refused", what, hint));
+    }
+    let page = session.page().unwrap_or_default().to_owned();
+    terminal.say(&printable(&format!("W&B: {page}: {}", counted(rows as u64, "row"))));
+    Ok(Synced { run, page, rows })
 }
 
 fn dir(args: &WandbSyncArgs, environment: &Environment) -> Result<PathBuf, Failure> {
@@ -114,22 +191,23 @@ fn dir(args: &WandbSyncArgs, environment: &Environment) -> Result<PathBuf, Failu
 fn settings(chosen: Chosen) -> Result<Settings, Failure> {
     match chosen.way {
         Way::Online { settings, .. } | Way::Together { settings } => Ok(settings),
-        Way::Offline { .. } | Way::Off(_) => {
-            let message = format!("there is no key of W&B, or {} forbids it", env::WANDB_MODE);
-            let hint = format!("export {}, or run `wandb login`", env::WANDB_API_KEY);
-            Err(Failure::new(Exit::Key, "wandb_key", message, hint))
+        Way::Offline { .. } | Way::Off(Why::Disabled(_)) => {
+            let message = format!("{} or {} forbids it", env::WANDB_MODE, env::WANDB_DISABLED);
+            let hint = format!("for this command alone: {}=online ctxtune wandb-sync", env::WANDB_MODE);
+            Err(Failure::new(Exit::Usage, "wandb_mode", message, hint))
         }
+        Way::Off(_) => Err(Failure::new(Exit::Key, "wandb_key", "there is no key of W&B", HOW_TO_LOG)),
     }
 }
 
 /// Sends until nothing is behind.
-fn send(mut session: Session, clock: &dyn Clock) -> Result<Session, Error> {
+fn send(session: &mut Session, clock: &dyn Clock) -> Result<(), Error> {
     let mut failures = 0;
     loop {
         match session.push() {
             Ok(Pushed::Sent { has_more: true, .. }) => failures = 0,
             Ok(Pushed::Sent { has_more: false, .. } | Pushed::Nothing | Pushed::TakenOver) => {
-                return Ok(session);
+                return Ok(());
             }
             Err(error) => {
                 failures += 1;
@@ -145,7 +223,7 @@ fn send(mut session: Session, clock: &dyn Clock) -> Result<Session, Error> {
     }
 }
 
-fn failure(error: &Error, signals: &Signals) -> Failure {
+fn failure(error: &Error, (dir, state): (&Path, &State), signals: &Signals) -> Failure {
     let again = "run it again: nothing is logged twice";
     match error {
         Error::Http(http::Error::Stopped) => {
@@ -155,8 +233,18 @@ fn failure(error: &Error, signals: &Signals) -> Failure {
             Failure::new(Exit::Key, "wandb_key", error, format!("check {}", env::WANDB_API_KEY))
         }
         Error::Disk(_) => Failure::new(Exit::Failed, "write", error, "free some space, then run it again"),
+        error if error.is_deleted() => {
+            let job = state.plan.config.get(JOB_KEY).and_then(Value::as_str).unwrap_or("JOB");
+            let files = quoted(&dir.join(&state.plan.run).display().to_string());
+            let hint = format!(
+                "the run was deleted at W&B, which never takes its id again: to forget it, rm {files}.*; to log the job as a new run, {}=NEW_ID ctxtune monitor {job}",
+                env::WANDB_RUN_ID
+            );
+            Failure::new(Exit::Failed, "deleted", error, hint)
+        }
         error if error.is_permanent() => {
-            Failure::new(Exit::Failed, "refused", error, "mend what W&B objects to, then run it again")
+            let hint = "check WANDB_ENTITY and WANDB_PROJECT, and what W&B objects to, then run it again";
+            Failure::new(Exit::Failed, "refused", error, hint)
         }
         error => Failure::new(Exit::Network, "network", error, again),
     }

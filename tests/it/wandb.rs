@@ -794,6 +794,89 @@ fn an_offline_run_is_sent_without_any_other_program() {
     check_config(&rehearsal, &rehearsal.check_run(0));
 }
 
+#[test]
+fn a_run_that_is_refused_keeps_no_other_one_back() {
+    let rehearsal = rehearsal(0.2);
+    let offline = |run: &str, entity: &str, epochs: &str| {
+        let mut command = rehearsal.logged(FINETUNE.iter().chain(&[epochs]));
+        let variables = [(env::WANDB_MODE, "offline"), (env::WANDB_RUN_ID, run), (env::WANDB_ENTITY, entity)];
+        command.envs(variables);
+        Outcome::of(command).expect(0);
+    };
+    offline("a", "nobody", "--n-epochs=3");
+    offline("b", "rehearsal", "--n-epochs=2");
+    offline("c", "nobody", "--n-epochs=1");
+    let synced = Outcome::of(rehearsal.logged(["wandb-sync", "out"])).expect(1);
+    assert!(synced.stdout.starts_with("b\t") && synced.stdout.lines().count() == 1, "{}", synced.stdout);
+    assert!(synced.stderr.contains("entity nobody not found"), "{}", synced.stderr);
+    assert_eq!(rehearsal.run().name, "b");
+    let document = Outcome::of(rehearsal.logged(["wandb-sync", "out", "--json"])).expect(1).json();
+    let refused = document["refused"].as_array().unwrap();
+    let names: Vec<&str> = refused.iter().map(|refused| refused["run"].as_str().unwrap()).collect();
+    assert_eq!((names, &document["runs"]), (vec!["a", "c"], &json!([])));
+    // Where they go is said anew.
+    let mut command = rehearsal.logged(["wandb-sync", "out"]);
+    command.env(env::WANDB_ENTITY, "rehearsal").env(env::WANDB_PROJECT, "elsewhere");
+    Outcome::of(command).expect(0);
+    let places: Vec<(String, String)> =
+        rehearsal.server.wandb_runs().into_iter().map(|run| (run.name, run.project)).collect();
+    let place = |name: &str, project: &str| (name.to_owned(), project.to_owned());
+    let usual = "social-world-model-finetuning";
+    assert_eq!(places, [place("b", usual), place("a", "elsewhere"), place("c", "elsewhere")]);
+}
+
+#[test]
+fn of_a_deleted_run_it_says_what_to_do() {
+    let rehearsal = rehearsal(1000.0);
+    rehearsal.dir.prepare(&[]).expect(0);
+    Outcome::of(rehearsal.logged(["submit", "out", "--yes"])).expect(0);
+    let run = rehearsal.run().name;
+    assert!(rehearsal.server.delete_wandb_run(&run));
+    rehearsal.forward(1000.0);
+    let watched = Outcome::of(rehearsal.logged(["monitor", "out"])).expect(0);
+    assert!(watched.stderr.contains("previously created and deleted"), "{}", watched.stderr);
+    let synced = Outcome::of(rehearsal.logged(["wandb-sync", "out", "--json"])).expect(1);
+    let error = &synced.json()["error"];
+    assert_eq!(error["code"], "deleted");
+    let job = rehearsal.jobs()[0]["id"].as_str().unwrap().to_owned();
+    let hint = error["hint"].as_str().unwrap();
+    assert!(hint.contains(&format!("rm out/wandb/{run}.*")), "{hint}");
+    assert!(hint.contains(&format!("WANDB_RUN_ID=NEW_ID ctxtune monitor {job}")), "{hint}");
+    // What it says works.
+    let mut command = rehearsal.logged(["monitor", "out"]);
+    Outcome::of({
+        command.env(env::WANDB_RUN_ID, "again");
+        command
+    })
+    .expect(0);
+    assert_eq!(rehearsal.check_run(0).name, "again");
+    for (name, _) in rehearsal.dir.tree("out/wandb") {
+        if name.starts_with(&format!("{run}.")) {
+            std::fs::remove_file(rehearsal.dir.path("out/wandb").join(name)).unwrap();
+        }
+    }
+    Outcome::of(rehearsal.logged(["wandb-sync", "out"])).expect(0);
+}
+
+#[test]
+fn a_run_that_was_never_made_is_named_with_its_job() {
+    let rehearsal = rehearsal(1000.0);
+    rehearsal.dir.prepare(&[]).expect(0);
+    rehearsal.spoil_wandb(&When::Always, &Action::Reset(Side::Before));
+    Outcome::of(rehearsal.logged(["submit", "out", "--yes"])).expect(0);
+    rehearsal.heal();
+    let synced = Outcome::of(rehearsal.logged(["wandb-sync", "out", "--json"])).expect(0);
+    let job = &rehearsal.jobs()[0]["id"];
+    let tag = &rehearsal.ledgers()[0]["tag"];
+    assert_eq!(synced.json()["not_made"], json!([{ "run": tag, "job": job }]));
+    assert!(
+        synced.stderr.contains(&format!("ctxtune monitor {}", job.as_str().unwrap())),
+        "{}",
+        synced.stderr
+    );
+    assert!(rehearsal.server.wandb_runs().is_empty());
+}
+
 /// Has the real `wandb sync` upload the run at `path`; whether it is here.
 fn upload(rehearsal: &Rehearsal, path: &str) -> bool {
     let Some(python) = python() else { return false };
