@@ -36,7 +36,14 @@ class Server:
             return json.load(reply)
 
     def press_stop(self, run):
-        urllib.request.urlopen(f"{self.url}/rehearsal/wandb/runs/{run}/stop", data=b"", timeout=30).close()
+        self.act(run, "stop")
+
+    def delete_run(self, run):
+        self.act(run, "delete")
+
+    def act(self, run, what):
+        """Does what somebody does on a run's page."""
+        urllib.request.urlopen(f"{self.url}/rehearsal/wandb/runs/{run}/{what}", data=b"", timeout=30).close()
 
 
 def wait(ask, is_done):

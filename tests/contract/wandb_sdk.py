@@ -6,17 +6,32 @@ CTXTUNE is the program; the Python that runs this has `wandb` 0.31.0. What arriv
 on the server. Exits 1 at the first surprise.
 """
 
+import hashlib
+import json
 import math
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 
+from host_map import STORAGE, HostMap
 from server import Server, wait
 
 KEY = "rehearsalrehearsalrehearsalrehearsalrehe"
+
+# The third form of the base URL.
+FORWARDED = "https://forge.coreweave.com/api/wandb"
+
+# The keys of a job in the configuration file.
+KEYS = set(
+    """base_model from_checkpoint n_epochs n_evals n_checkpoints learning_rate batch_size lora lora_rank lora_alpha
+    lora_dropout lora_trainable_modules lr_scheduler min_lr_ratio lr_num_cycles warmup_ratio weight_decay max_grad_norm
+    packing max_seq_length gradient_accumulation_steps train_on_inputs random_seed suffix early_stopping
+    early_stopping_patience early_stopping_min_delta early_stopping_warmup_evals""".split()
+)
 
 CONTEXTS = pathlib.Path(__file__).resolve().parents[2] / "fixtures" / "contexts"
 
@@ -120,8 +135,13 @@ def whole_run(server):
     said = python(
         server,
         """
+import pathlib
 run = wandb.init(project="p", id="whole", name="shown", config={"rate": 1e-5, "inner": {"a": [1]}},
                  tags=["t"], group="g", job_type="j", notes="n")
+run.pin_config_keys(["rate"])
+pathlib.Path("manifest.json").write_text("{}")
+run.save("manifest.json")
+run.alert("a title", "a text", level="WARN")
 run.define_metric("train/step")
 run.define_metric("train/*", step_metric="train/step")
 for step in range(3):
@@ -152,7 +172,10 @@ run.finish()
     assert [row["train/loss"] for row in arrived["history"]] == [1, 1 / 2, 1 / 3], arrived
     assert arrived["summary"]["train/loss"] == 1 / 3, arrived
     assert arrived["log"][-1].endswith("a line"), arrived
-    assert {"config.yaml", "wandb-summary.json", "output.log"} <= set(arrived["files"]), arrived
+    assert {"config.yaml", "wandb-summary.json", "output.log", "manifest.json"} <= set(arrived["files"]), arrived
+    assert arrived["digests"]["manifest.json"] == hashlib.sha256(b"{}").hexdigest(), arrived
+    assert arrived["alerts"] == [{"title": "a title", "text": "a text", "severity": "WARN"}], arrived
+    assert config["_wandb"]["value"]["pinned_keys"] == ["rate"], config
 
 
 def resumed_run(server):
@@ -211,12 +234,12 @@ def refused_key(server):
     assert all(run["name"] != "nobody" for run in server.look("runs"))
 
 
-def ours(server, *arguments, **more):
+def ours(server, *arguments, exit_code=0, **more):
     """Runs our own program against the server. Gives its standard output."""
     output = subprocess.run(
         [server.program, *arguments], env=with_ours(server, **more), capture_output=True, text=True, timeout=120
     )
-    assert output.returncode == 0, (arguments, output.returncode, output.stderr)
+    assert output.returncode == exit_code, (arguments, output.returncode, output.stderr)
     return output.stdout
 
 
@@ -271,22 +294,122 @@ def our_offline_run(server):
     assert len(evals) == 3 and all(row["val/loss"] == row["eval/loss"] for row in evals), arrived
 
 
+def deleted_run(server):
+    """A name is never free again: the client says so, and our program says what to do."""
+    python(server, 'run = wandb.init(project="p", id="gone")\nrun.finish()')
+    server.delete_run("gone")
+    again = 'wandb.init(project="p", id="gone", settings=wandb.Settings(init_timeout=3))'
+    said = python(server, again, exit_code=1)
+    assert "previously created and deleted" in said, said
+
+    ours(server, "finetune", str(CONTEXTS), "-o", "deleted-out", "--yes", "--n-epochs", "1", "--seed", "5",
+         WANDB_MODE="offline", WANDB_RUN_ID="gone", WANDB_PROJECT="p")
+    ours(server, "finetune", str(CONTEXTS), "-o", "deleted-out", "--yes", "--n-epochs", "2", "--seed", "5",
+         WANDB_MODE="offline", WANDB_RUN_ID="kept", WANDB_PROJECT="q")
+    refused = json.loads(ours(server, "wandb-sync", "deleted-out", "--json", exit_code=1))
+    assert [sent["run"] for sent in refused["runs"]] == ["kept"], refused
+    assert [(one["run"], one["code"]) for one in refused["refused"]] == [("gone", "deleted")], refused
+    job = re.search(r"WANDB_RUN_ID=NEW_ID (ctxtune monitor ft-\S+)", refused["error"]["hint"])[1]
+    ours(server, *job.split()[1:], WANDB_RUN_ID="new", WANDB_PROJECT="p")
+    assert run(server, "new")["state"] == "finished", run(server, "new")
+    # In another project the name is free.
+    ours(server, "wandb-sync", "deleted-out", WANDB_PROJECT="elsewhere", WANDB_ENTITY="rehearsal")
+    assert run(server, "gone")["project"] == "elsewhere", run(server, "gone")
+
+
 def our_run_resumed(server):
-    """The real client goes on with a run that our program began."""
+    """The real client goes on with a run that our program began, and sees all that it was told."""
     before = {seen["name"] for seen in server.look("runs")}
     ours(server, "finetune", str(CONTEXTS), "-o", "resumed-out", "--yes", "--n-epochs", "2", WANDB_PROJECT="p")
     (begun,) = [seen for seen in server.look("runs") if seen["name"] not in before]
     rows = len(begun["history"])
-    log = f'run = wandb.init(project="p", id="{begun["name"]}", resume="must")\nrun.log({{"note": 1}})\nrun.finish()'
+    log = f"""
+import json
+run = wandb.init(project="p", id="{begun["name"]}", resume="must")
+seen = dict(name=run.name, tags=run.tags, notes=run.notes, job_type=run.job_type, config=dict(run.config))
+open("seen.json", "w").write(json.dumps(seen, default=str))
+run.log({{"note": 1}})
+run.finish()
+"""
     python(server, log)
     arrived = run(server, begun["name"])
     assert len(arrived["history"]) == rows + 1 and arrived["history"][-1]["note"] == 1, arrived
+    seen = json.loads(pathlib.Path("seen.json").read_text())
+    config = seen["config"]
+    assert KEYS <= set(config), KEYS - set(config)
+    expected = {"n_epochs": 2, "learning_rate": 1e-5, "lora_rank": 64, "packing": True, "lr_scheduler": "cosine"}
+    assert {key: config[key] for key in expected} == expected, config
+    assert config["resolved"]["total_steps"] == arrived["summary"]["train/step"], config
+    assert config["resolved"]["batch_size"] > 0 and config["resolved"]["train_tokens"] > 0, config
+    assert config["job_page"].startswith(f"[{config['job_id']}]({server.url}/"), config
+    assert re.fullmatch(r"socialized-context-generator-[0-9a-f]{8}", seen["name"]), seen
+    assert list(seen["tags"])[:2] == ["ctxtune", "lora"], seen
+    assert seen["notes"].startswith("ctxtune finetune ") and "--n-epochs 2" in seen["notes"], seen
+    assert arrived["job_type"] == "fine-tune", arrived
+    manifest = hashlib.sha256(pathlib.Path("resumed-out/manifest.json").read_bytes()).hexdigest()
+    assert begun["digests"] == {"manifest.json": manifest}, begun
+    assert [alert["severity"] for alert in begun["alerts"]] == ["INFO"], begun
+    assert begun["config"]["_wandb"]["value"]["pinned_keys"] == ["job_page"], begun
+    assert {saved["step"] for saved in begun["summary"]["checkpoints"]}, begun
+    assert begun["summary"]["best_checkpoint"] in begun["summary"]["checkpoints"], begun
+
+
+def moved_host(program):
+    """Without a word about hosts both clients go to the new one, with the key that `wandb login` stored."""
+    if shutil.which("openssl") is None:
+        print("skipped: no openssl, so no host map")
+        return
+    public = ["api.forge.coreweave.com", "api.wandb.ai"]
+    with Server(program, "--job-seconds", "0.5") as server:
+        hosts = HostMap(".", dict.fromkeys(public, server.url))
+        more = hosts.environment() | {"NETRC": str(pathlib.Path("netrc").resolve())}
+        nowhere = dict.fromkeys(["WANDB_BASE_URL", "WANDB_API_KEY"], "")
+
+        def with_map(base=None):
+            variables = with_ours(server) | more
+            for name in nowhere:
+                variables.pop(name)
+            return variables | ({"WANDB_BASE_URL": base} if base else {})
+
+        say([sys.executable, "-m", "wandb", "login", KEY], with_map())
+        stored = pathlib.Path("netrc").read_text()
+        assert "machine api.forge.coreweave.com" in stored and "api.wandb.ai" not in stored, stored
+        page = "https://forge.coreweave.com/wandb/rehearsal/p/runs/"
+        begin = 'import wandb\nrun = wandb.init(project="p", id="moved")\nrun.finish()'
+        said = say([sys.executable, "-c", begin], with_map())
+        assert f"{page}moved" in said, said
+
+        def submit(run, base=None):
+            """Our program makes a run; it says where."""
+            flags = ["--detach", "--yes", "--wandb-project", "p", "--no-sync"]
+            variables = with_map(base) | {"WANDB_RUN_ID": run}
+            return say([program, "finetune", str(CONTEXTS), "-o", "moved-out", *flags], variables)
+
+        for index, base in enumerate([None, *(f"https://{host}" for host in public), FORWARDED]):
+            settings = f"base_url={base!r}" if base else ""
+            seen = say([sys.executable, "-c", f"import wandb\nprint(wandb.Settings({settings}).app_url)"], with_map())
+            said = submit(f"ours-{index}", base)
+            assert f"W&B: {seen.strip()}/rehearsal/p/runs/ours-{index}\n" in said, said
+            assert "machine api.forge.coreweave.com of " in said, said
+        # A key of the old host serves the new one.
+        pathlib.Path("netrc").write_text(stored.replace("api.forge.coreweave.com", "api.wandb.ai"))
+        said = submit("ours-old")
+        assert f"W&B: {page}ours-old\n" in said and "machine api.wandb.ai of " in said, said
+        said = say([program, "doctor", "moved-out"], with_map())
+        assert "https://api.forge.coreweave.com (the default), with the key of machine api.wandb.ai" in said, said
+        # The whole of it, the manifest through the storage included.
+        flags = ["--yes", "--wandb-project", "p", "--no-sync"]
+        say([program, "finetune", str(CONTEXTS), "-o", "moved-out", *flags], with_map() | {"WANDB_RUN_ID": "ours-0"})
+        arrived = run(server, "ours-0")
+        assert (arrived["state"], arrived["files"]) == ("finished", ["manifest.json"]), arrived
+        assert STORAGE in {host for host, _, _ in hosts.heard} and not hosts.strange, (hosts.heard, hosts.strange)
 
 
 def main(program):
     program = str(pathlib.Path(program).resolve())
     with tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)
+        moved_host(program)
         with Server(program, "--job-seconds", "1") as server:
             # The agent looks for work every five seconds, so the rest happens meanwhile.
             sweep = begin_sweep(server)
@@ -297,7 +420,7 @@ def main(program):
                     part(server)
                 end_sweep(server, sweep, agent)
                 end_ours_under_the_agent(server, our_sweep, our_agent)
-                for part in (our_offline_run, our_run_resumed):
+                for part in (our_offline_run, our_run_resumed, deleted_run):
                     part(server)
             finally:
                 agent.kill()
