@@ -58,7 +58,7 @@ fn a_failed_job_ends_with_the_servers_words_and_what_is_left() {
         let run = rehearsal.ctxtune(["monitor", "out", "--json"]).expect(6);
         assert_eq!(run.json()["error"]["code"], "job_failed");
         let train = rehearsal.files()[0]["id"].as_str().unwrap().to_owned();
-        for part in [words, &train, "charged", "reached", "ctxtune submit out --new-job", &job] {
+        for part in [words, &train, "billed", "reached", "ctxtune submit out --new-job", &job] {
             assert!(run.stderr.contains(part), "{part}: {}", run.stderr);
         }
         let events = run.stderr.lines().filter(|line| line.starts_with("event ")).count();
