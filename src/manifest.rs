@@ -114,6 +114,19 @@ pub struct Warnings {
     pub mixed_tags: u64,
     /// A text holds something like `<|eot_id|>`, which a tokenizer may read as its own.
     pub special_tokens: u64,
+    /// The story begins with `[` or `(` and was taken for prose.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bracketed_prose: u64,
+    /// A text holds U+0000.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub nul_characters: u64,
+    /// A text holds U+FFFD, which stands for what could not be decoded.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub replacement_characters: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Validation records that share something with a training record.

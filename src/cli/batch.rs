@@ -182,6 +182,13 @@ impl<'b> Batch<'b> {
         terminal.label("valid", &format!("{} of {}", grouped(scan.there + tally.valid), grouped(stories)));
         name("invalid", &invalid, terminal);
         name("rejected", &self.rejected().iter().collect::<Vec<_>>(), terminal);
+        if tally.nulls > 0 {
+            let values = counted(tally.nulls, "value");
+            terminal.label(
+                "nulls",
+                &format!("{values} of carried fields written as null: not JSON (NaN and the like)"),
+            );
+        }
         if tally.effort.requests > 0 {
             terminal.label("asked", &cost(self.setup, (tally, ran.took, ran.spent)).join(", "));
         }
@@ -241,6 +248,7 @@ impl<'b> Batch<'b> {
         put("rejected", scan.rejected.len().into());
         put("left", (tally.total - tally.finished()).into());
         put("finished_before", (scan.there + scan.invalid.len() as u64).into());
+        put("nulls", tally.nulls.into());
         put("requests", tally.effort.requests.into());
         put("repeated", tally.effort.repeats.into());
         put("usage", usage_value(tally.effort.usage));

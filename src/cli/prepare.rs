@@ -19,6 +19,7 @@ use crate::cli::report::{LongList, Style, Terminal, counted, grouped, percent, p
 use crate::config::{ConfigError, ConfigFile, PrepareChoices};
 use crate::prepare::example::Example;
 use crate::prepare::names::NameLog;
+use crate::prepare::warning::Warning;
 use crate::prepare::{Error, FailedRejects, Mode, Options, Prepared, Published, Purpose, Watch, prepare};
 
 const COMMAND: &str = "prepare";
@@ -313,19 +314,29 @@ fn leakage(options: &Options, prepared: &Prepared) -> String {
 }
 
 fn warnings(prepared: &Prepared) -> Option<String> {
-    let warnings = &prepared.counts.warnings;
-    let kinds = [
-        (warnings.agent_missing_from_step, "with an agent missing from a step"),
-        (warnings.agent_not_in_names, "with an agent not in agents_names"),
-        (warnings.mixed_tags, "mixing [SAME AS …] and <same_as… /> tags"),
-        (warnings.special_tokens, "with special tokens such as <|eot_id|> in their text"),
-    ];
-    let said: Vec<String> = kinds
-        .iter()
+    let mut warnings = prepared.counts.warnings;
+    let said: Vec<String> = Warning::ALL
+        .into_iter()
+        .map(|warning| (*warning.count_in(&mut warnings), oddity(warning)))
         .filter(|(count, _)| *count > 0)
-        .map(|(count, what)| format!("{} {what}", counted(*count, "record")))
+        .map(|(count, what)| format!("{} {what}", counted(count, "record")))
         .collect();
     (!said.is_empty()).then(|| said.join("; "))
+}
+
+/// What is odd in records of this kind.
+fn oddity(warning: Warning) -> &'static str {
+    match warning {
+        Warning::AgentMissingFromStep => "with an agent missing from a step",
+        Warning::AgentNotInNames => "with an agent not in agents_names",
+        Warning::MixedTags => "mixing [SAME AS …] and <same_as… /> tags",
+        Warning::SpecialTokens => "with special tokens such as <|eot_id|> in their text",
+        Warning::BracketedProse => "whose story begins with a bracket and was read as prose, not as a list",
+        Warning::NulCharacters => "with NUL characters (U+0000) in their text",
+        Warning::ReplacementCharacters => {
+            "with replacement characters (U+FFFD) in their text, left where it was decoded wrongly"
+        }
+    }
 }
 
 /// Names the first rejects, and how many more there are of each code.

@@ -21,6 +21,9 @@ use crate::generate::verdict::{Fault, Flaw};
 /// Where files are made, below the output directory.
 const STAGING: &str = ".ctxtune-generate";
 
+/// The fields of a record that are not carried from the story's.
+const OURS: [&str; 4] = ["socialized_context", "generated", "reason", "raw_answer"];
+
 /// What made a record, under the key `generated`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin<'o> {
@@ -171,6 +174,12 @@ pub fn standing(place: &Place, digest: &str, weights: Option<&str>) -> io::Resul
     Ok(Standing::Open)
 }
 
+/// How many values of the fields that are carried from the story's record are no JSON, and written as `null`.
+pub fn nulls(story: &Story) -> u64 {
+    let carried = story.fields.iter().filter(|field| !OURS.contains(&field.name.as_str()));
+    carried.map(|field| field.nulls).sum()
+}
+
 /// The text of a story's file after it was asked about.
 ///
 /// # Errors
@@ -180,18 +189,17 @@ pub fn text(
     story: &Story,
     (effort, outcome): (&Effort, &Outcome),
 ) -> serde_json::Result<Vec<u8>> {
-    let ours = ["socialized_context", "generated", "reason", "raw_answer"];
     let context: Option<Value> =
         outcome.context.as_ref().ok().map(|context| serde_json::from_str(context)).transpose()?;
     let mut fields: Vec<(&str, Part<'_>)> = Vec::new();
-    for (name, raw) in &story.fields {
-        match (name.as_str(), &context) {
+    for field in &story.fields {
+        match (field.name.as_str(), &context) {
             // The context stands where the old one stood.
             ("socialized_context", Some(context)) => {
                 fields.push(("socialized_context", Part::Ours(context.clone())));
             }
-            (name, _) if ours.contains(&name) => {}
-            (name, _) => fields.push((name, Part::Raw(raw))),
+            (name, _) if OURS.contains(&name) => {}
+            (name, _) => fields.push((name, Part::Raw(&field.json))),
         }
     }
     let has = |fields: &[(&str, Part<'_>)], name: &str| fields.iter().any(|(known, _)| *known == name);

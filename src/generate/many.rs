@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::clock::Clock;
 use crate::generate::ask::{Asker, Effort, Outcome, Show, most_tokens};
-use crate::generate::file::{NoPlace, Origin, Output, Place, Standing, standing, text};
+use crate::generate::file::{NoPlace, Origin, Output, Place, Standing, nulls, standing, text};
 use crate::generate::question::{Question, Questions};
 use crate::generate::request::{Delivery, Parameters};
 use crate::generate::verdict::{Fault, Flaw};
@@ -221,6 +221,8 @@ pub struct Tally {
     pub valid: u64,
     /// Those that ended without one.
     pub invalid: Vec<Named>,
+    /// Values of carried fields that are no JSON, and were written as `null`.
+    pub nulls: u64,
     /// What it took.
     pub effort: Effort,
 }
@@ -314,8 +316,8 @@ impl Run<'_> {
                 if state.end.is_some() { None } else { state.queue.pop_front() }
             };
             let Some((position, round)) = next else { return };
-            let (effort, end) = match self.one(number, position as usize) {
-                Ok((effort, end)) => (effort, end),
+            let Answered { effort, end, nulls } = match self.one(number, position as usize) {
+                Ok(answered) => answered,
                 Err(error) => {
                     self.end(&mut lock(state), End::Local(error));
                     return;
@@ -323,6 +325,7 @@ impl Run<'_> {
             };
             let mut state = lock(state);
             state.tally.effort = state.tally.effort.and(effort);
+            state.tally.nulls += nulls;
             match end {
                 Ended::Valid => {
                     state.tally.valid += 1;
@@ -375,7 +378,7 @@ impl Run<'_> {
         state.end.get_or_insert(end);
     }
 
-    fn one(&self, number: usize, position: usize) -> Result<(Effort, Ended), Error> {
+    fn one(&self, number: usize, position: usize) -> Result<Answered, Error> {
         let key = self.plan.questions.key(position);
         // It was read once: what is refused now has changed.
         let changed = |named: Named| {
@@ -389,19 +392,17 @@ impl Run<'_> {
                 let flaw = Flaw { fault: Fault::Refused, reason: error.to_string() };
                 (Outcome { context: Err(flaw), raw: String::new(), finish_reason: None }, Some(error))
             }
-            Err(error) => return Ok((effort, Ended::Unanswered(error))),
+            Err(error) => return Ok(Answered { effort, end: Ended::Unanswered(error), nulls: 0 }),
         };
         self.write(number, key, (&asked, &effort, &outcome))?;
-        Ok((
-            effort,
-            match (outcome.context, refusal) {
-                (Ok(_), _) => Ended::Valid,
-                (Err(flaw), None) => Ended::Invalid(Named::new(key, flaw.fault.as_str(), flaw.reason)),
-                (Err(flaw), Some(error)) => {
-                    Ended::Refused(Named::new(key, flaw.fault.as_str(), flaw.reason), error)
-                }
-            },
-        ))
+        let end = match (outcome.context, refusal) {
+            (Ok(_), _) => Ended::Valid,
+            (Err(flaw), None) => Ended::Invalid(Named::new(key, flaw.fault.as_str(), flaw.reason)),
+            (Err(flaw), Some(error)) => {
+                Ended::Refused(Named::new(key, flaw.fault.as_str(), flaw.reason), error)
+            }
+        };
+        Ok(Answered { effort, end, nulls: nulls(&asked.question.story) })
     }
 
     fn write(
@@ -424,6 +425,14 @@ impl Run<'_> {
         };
         put().map_err(|source| Error::File { verb: "write", path: asked.place.valid.clone(), source })
     }
+}
+
+/// What asking about one story came to.
+struct Answered {
+    effort: Effort,
+    end: Ended,
+    /// See [`Tally::nulls`].
+    nulls: u64,
 }
 
 /// What became of one story.

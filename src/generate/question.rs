@@ -12,14 +12,14 @@ use serde_json::{Value, json};
 use crate::answer_file::AnswerNames;
 use crate::generate::file::{NoPlace, Place, place};
 use crate::generate::prompt::{Filled, filled_in, messages};
-use crate::generate::story::Story;
+use crate::generate::story::{Field, Story};
 use crate::prepare;
 use crate::prepare::example::{Example, Message};
 use crate::prepare::prepared::Validation;
 use crate::prepare::records::{RecordReader, Records};
 use crate::prepare::reject::Code;
 use crate::prepare::source::DEFAULT_RECORD_BYTES;
-use crate::prepare::story::{is_blank, is_literal};
+use crate::prepare::story::{is_blank, is_prose};
 use crate::prepare::template::Template;
 
 /// What a model is asked, one question a record.
@@ -166,12 +166,12 @@ fn story_of(line: &[u8], (template, messages): (&Template, &[Message])) -> Story
     let prompt = || user.map(|message| message.content.clone()).unwrap_or_default();
     let story = told.unwrap_or_else(prompt);
     // What would be read as a literal is written as a list of one text, which is read as that text.
-    let json = if is_literal(&story) { json!([story]) } else { json!(story) };
+    let json = if is_prose(&story) { json!(story) } else { json!([story]) };
     let others = ["question", "answer"].map(|name| text(name).map(|text| (name, json!(text))));
     let fields = std::iter::once(("story", json)).chain(others.into_iter().flatten());
     let raw = |(name, value): (&str, Value)| {
         let value = serde_json::value::to_raw_value(&value).expect("a text or a list of texts");
-        (name.to_owned(), value)
+        Field::new(name, value)
     };
     Story {
         text: story,
@@ -209,7 +209,7 @@ mod tests {
         let fields: serde_json::Map<String, Value> = story
             .fields
             .iter()
-            .map(|(name, raw)| (name.clone(), serde_json::from_str(raw.get()).unwrap()))
+            .map(|field| (field.name.clone(), serde_json::from_str(field.json.get()).unwrap()))
             .collect();
         let fields = Value::Object(fields);
         assert_eq!(Story::read(fields.to_string().as_bytes()).unwrap().text, story.text);
@@ -233,5 +233,7 @@ mod tests {
         assert_eq!(kept("go", "Mia left."), (json!({ "story": "go" }), true));
         let literal = "['Mia left.']";
         assert_eq!(kept("{story}", literal), (json!({ "story": [literal] }), false));
+        assert_eq!(kept("{story}", "b'a'"), (json!({ "story": ["b'a'"] }), false));
+        assert_eq!(kept("{story}", "[1] Mia left."), (json!({ "story": "[1] Mia left." }), false));
     }
 }

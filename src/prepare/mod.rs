@@ -49,6 +49,7 @@ mod tally;
 mod tape;
 pub mod template;
 pub mod unused;
+pub mod warning;
 mod window;
 mod worker;
 

@@ -9,7 +9,7 @@ use simd_json::{Node, StaticNode};
 
 pub use crate::prepare::context::{AgentText, Context, Step, Text, Timestep};
 use crate::prepare::reject::{Code, RejectReason};
-use crate::prepare::story;
+use crate::prepare::story::{self, StoryError, StoryForm, is_blank};
 use crate::prepare::tape::Cursor;
 
 /// One usable record.
@@ -17,6 +17,8 @@ use crate::prepare::tape::Cursor;
 pub struct Record<'a> {
     /// The story's sentences joined by one blank, or its prose as it is.
     pub story: &'a str,
+    /// How the story was given.
+    pub story_form: StoryForm,
     /// The question about the story.
     pub question: &'a str,
     /// The answer that came with the context.
@@ -27,6 +29,8 @@ pub struct Record<'a> {
     pub context: Context<'a>,
     /// The string under the key given to [`parse`].
     pub group_field: Option<&'a str>,
+    /// Whether a text may hold U+0000; `true` also where nobody looked.
+    pub may_hold_nul: bool,
 }
 
 /// Reads the record whose parsed nodes are `nodes`.
@@ -63,19 +67,17 @@ pub fn parse<'a>(
         Some(name) => Some(group_text(name, found)?),
         None => None,
     };
-    Ok(Record {
-        question: required(question, "question")?.string("question")?,
-        answer: required(answer, "answer")?.string("answer")?,
-        is_correct: match is_correct {
-            Some(value) => value.optional_bool("is_correct")?,
-            None => None,
-        },
-        context: context_of(required(context, "socialized_context")?, &mut keys)
-            .map_err(|reason| reason.within("socialized_context"))?,
-        group_field,
-        // Last, since it is the only part that is copied.
-        story: story_of(required(story, "story")?, story_text)?,
-    })
+    let question = required(question, "question")?.string("question")?;
+    let answer = required(answer, "answer")?.string("answer")?;
+    let is_correct = match is_correct {
+        Some(value) => value.optional_bool("is_correct")?,
+        None => None,
+    };
+    let context = context_of(required(context, "socialized_context")?, &mut keys)
+        .map_err(|reason| reason.within("socialized_context"))?;
+    // Last, since it is the only part that is copied.
+    let (story, story_form) = story_of(required(story, "story")?, story_text)?;
+    Ok(Record { story, story_form, question, answer, is_correct, context, group_field, may_hold_nul: true })
 }
 
 /// Reads the context alone, of a record that may lack all else, or of a context that stands by itself
@@ -118,17 +120,12 @@ fn group_text<'a>(name: &str, value: Option<Cursor<'_, 'a>>) -> Result<&'a str, 
     value.string(name).map_err(|_| reason("the field to group by is not a string"))
 }
 
-fn story_of<'a>(value: Cursor<'_, 'a>, story_text: &'a mut String) -> Result<&'a str, RejectReason> {
-    let story = match value.node() {
-        Node::String(text) if !story::is_literal(text) => text,
-        Node::String(text) => {
-            story::parse_literal(text, story_text).map_err(|error| {
-                let character = text[..error.at].chars().count() + 1;
-                let at = format!("story, character {character}");
-                RejectReason::new(Code::StoryLiteral, error.kind.to_string(), at)
-            })?;
-            story_text.as_str()
-        }
+fn story_of<'a>(
+    value: Cursor<'_, 'a>,
+    story_text: &'a mut String,
+) -> Result<(&'a str, StoryForm), RejectReason> {
+    let (story, form) = match value.node() {
+        Node::String(text) => story::read(text, story_text).map_err(|error| story_reason(text, error))?,
         Node::Array { .. } => {
             story_text.clear();
             for (index, item) in value.list("story")?.enumerate() {
@@ -137,14 +134,21 @@ fn story_of<'a>(value: Cursor<'_, 'a>, story_text: &'a mut String) -> Result<&'a
                 }
                 story_text.push_str(item.string(&format!("story[{index}]"))?);
             }
-            story_text.as_str()
+            story::check_is_there(story_text).map_err(|error| story_reason(story_text, error))?;
+            (story_text.as_str(), StoryForm::List)
         }
         _ => return Err(value.wrong_type("story", "a string or a list of strings")),
     };
-    if story.chars().all(story::is_blank) {
+    if story.chars().all(is_blank) {
         return Err(RejectReason::new(Code::EmptyStory, "the story has no text", "story"));
     }
-    Ok(story)
+    Ok((story, form))
+}
+
+/// The reason for refusing the story `text`.
+pub fn story_reason(text: &str, error: StoryError) -> RejectReason {
+    let character = text[..error.at].chars().count() + 1;
+    RejectReason::new(Code::StoryLiteral, error.kind.to_string(), format!("story, character {character}"))
 }
 
 fn context_of<'a>(value: Cursor<'_, 'a>, keys: &mut Vec<&'a str>) -> Result<Context<'a>, RejectReason> {
@@ -168,27 +172,37 @@ fn context_of<'a>(value: Cursor<'_, 'a>, keys: &mut Vec<&'a str>) -> Result<Cont
         return Err(RejectReason::new(Code::NoAgents, "there is no agent", "agents_names"));
     }
 
+    let mut room = Room { names: colon_names(&agents_names), pairs: Vec::new(), keys };
     let list = required(steps, "socialized_context")?.list("socialized_context")?;
     if list.len() == 0 {
         return Err(RejectReason::new(Code::NoSteps, "there is no timestep", "socialized_context"));
     }
-    let mut pairs = Vec::with_capacity(list.len() * agents_names.len() * 2);
+    room.pairs.reserve(list.len() * agents_names.len() * 2);
     let mut steps = Vec::with_capacity(list.len());
     for (index, step) in list.enumerate() {
-        let step = step_of(step, index, &mut pairs, keys)
+        let step = step_of(step, index, &mut room)
             .map_err(|reason| reason.within(&format!("socialized_context[{index}]")))?;
         steps.push(step);
     }
+    let pairs = room.pairs;
     Ok(Context::new(agents_names, steps, pairs, false).expect("there are agents and steps"))
+}
+
+/// What the steps of a context share.
+struct Room<'k, 'a> {
+    /// See [`split_item`].
+    names: Vec<&'a str>,
+    pairs: Vec<AgentText<'a>>,
+    /// Room to compare keys in.
+    keys: &'k mut Vec<&'a str>,
 }
 
 fn step_of<'a>(
     value: Cursor<'_, 'a>,
     index: usize,
-    pairs: &mut Vec<AgentText<'a>>,
-    keys: &mut Vec<&'a str>,
+    room: &mut Room<'_, 'a>,
 ) -> Result<Step<'a>, RejectReason> {
-    value.object("")?.check_duplicates(keys)?;
+    value.object("")?.check_duplicates(room.keys)?;
     let mut timestep = Timestep::Place(index);
     let (mut state, mut observations, mut actions) = (None, None, None);
     for (key, value) in value.object("")? {
@@ -201,12 +215,12 @@ fn step_of<'a>(
         }
     }
     let state = required(state, "state")?.string("state").map(Text::Real)?;
-    let start = pairs.len();
-    pairs_of(required(observations, "observations")?, pairs, keys)
+    let start = room.pairs.len();
+    pairs_of(required(observations, "observations")?, room)
         .map_err(|reason| reason.within("observations"))?;
-    let middle = pairs.len();
-    pairs_of(required(actions, "actions")?, pairs, keys).map_err(|reason| reason.within("actions"))?;
-    Ok(Step::new(timestep, state, (start, middle), (middle, pairs.len())))
+    let middle = room.pairs.len();
+    pairs_of(required(actions, "actions")?, room).map_err(|reason| reason.within("actions"))?;
+    Ok(Step::new(timestep, state, (start, middle), (middle, room.pairs.len())))
 }
 
 fn timestep_of<'a>(value: Cursor<'_, 'a>, place: Timestep<'a>) -> Result<Timestep<'a>, RejectReason> {
@@ -220,11 +234,8 @@ fn timestep_of<'a>(value: Cursor<'_, 'a>, place: Timestep<'a>) -> Result<Timeste
 }
 
 /// Appends the pairs of one observations or actions value, in either form.
-fn pairs_of<'a>(
-    value: Cursor<'_, 'a>,
-    pairs: &mut Vec<AgentText<'a>>,
-    keys: &mut Vec<&'a str>,
-) -> Result<(), RejectReason> {
+fn pairs_of<'a>(value: Cursor<'_, 'a>, room: &mut Room<'_, 'a>) -> Result<(), RejectReason> {
+    let Room { names, pairs, keys } = room;
     match value.node() {
         Node::Object { .. } => {
             value.object("")?.check_duplicates(keys)?;
@@ -237,7 +248,7 @@ fn pairs_of<'a>(
             let start = pairs.len();
             for (index, item) in value.list("")?.enumerate() {
                 let at = |reason: RejectReason| reason.within(&format!("[{index}]"));
-                let (agent, text) = item.string("").and_then(split_item).map_err(at)?;
+                let (agent, text) = item.string("").and_then(|item| split_item(item, names)).map_err(at)?;
                 pairs.push((agent, Text::Real(text)));
             }
             keys.clear();
@@ -252,16 +263,34 @@ fn pairs_of<'a>(
     Ok(())
 }
 
-/// An item of the list form, `agent: text`, split at the first colon, both sides trimmed.
+/// The names that items of the list form are to be matched against, the longest first: none, unless some name
+/// holds a colon, at which [`split_item`] would else cut it.
+pub fn colon_names<'a>(agents_names: &[&'a str]) -> Vec<&'a str> {
+    if !agents_names.iter().any(|name| name.contains(':')) {
+        return Vec::new();
+    }
+    let mut names: Vec<&str> =
+        agents_names.iter().copied().filter(|name| !name.chars().all(is_blank)).collect();
+    names.sort_by_key(|name| std::cmp::Reverse(name.len()));
+    names
+}
+
+/// An item of the list form, `agent: text`: the first of `names` that the item begins with, or else all up to
+/// the first colon; both sides trimmed. `names` are those of [`colon_names`].
 ///
 /// # Errors
 /// When there is no colon, or nothing before it.
-pub fn split_item(item: &str) -> Result<(&str, &str), RejectReason> {
+pub fn split_item<'a>(item: &'a str, names: &[&'a str]) -> Result<(&'a str, &'a str), RejectReason> {
+    let start = item.trim_start_matches(is_blank);
+    let text_of = |name: &&str| start.strip_prefix(*name)?.trim_start_matches(is_blank).strip_prefix(':');
+    if let Some((name, text)) = names.iter().find_map(|name| Some((*name, text_of(name)?))) {
+        return Ok((name, text.trim_matches(is_blank)));
+    }
     let reason = |what| RejectReason::new(Code::AgentItem, what, "");
     let (agent, text) = item.split_once(':').ok_or_else(|| reason("the item is not `agent: text`"))?;
-    match agent.trim_matches(story::is_blank) {
+    match agent.trim_matches(is_blank) {
         "" => Err(reason("the item has no agent before the colon")),
-        agent => Ok((agent, text.trim_matches(story::is_blank))),
+        agent => Ok((agent, text.trim_matches(is_blank))),
     }
 }
 
@@ -363,6 +392,7 @@ mod tests {
         check(r#""  Mia left. ""#, "  Mia left. ");
         check(r#""['Mia left.', 'She saw \"it\".']""#, "Mia left. She saw \"it\".");
         check(r#"["Mia left.","x"]"#, "Mia left. x");
+        check(r#""[Scene 1] Mia left.""#, "[Scene 1] Mia left.");
     }
 
     #[test]
@@ -378,6 +408,10 @@ mod tests {
         check("[]", names, &steps, Code::EmptyStory, "story");
         check("[1]", names, &steps, Code::WrongType, "story[0]");
         check(r#""['a', 3]""#, names, &steps, Code::StoryLiteral, "story, character 7");
+        check(r#""['é' 'b']""#, names, &steps, Code::StoryLiteral, "story, character 6");
+        check(r#"" nan""#, names, &steps, Code::StoryLiteral, "story, character 1");
+        check(r#"["None"]"#, names, &steps, Code::StoryLiteral, "story, character 1");
+        check(r#"" b'a'""#, names, &steps, Code::StoryLiteral, "story, character 2");
         check(story, "[]", &steps, Code::NoAgents, "socialized_context.agents_names");
         check(story, "[\"A\",1]", &steps, Code::WrongType, "socialized_context.agents_names[1]");
         check(story, "{}", &steps, Code::WrongType, "socialized_context.agents_names");
@@ -437,6 +471,25 @@ mod tests {
         assert_eq!(find(&keys), Some("42".to_owned()));
         assert_eq!(find(&keys[42..]), Some("42".to_owned()));
         assert_eq!(find(&keys[90..100]), None);
+    }
+
+    #[test]
+    fn an_item_belongs_to_the_longest_name_it_begins_with() {
+        let check = |item: &str, names: &[&str], expected: Option<(&str, &str)>| {
+            assert_eq!(split_item(item, &colon_names(names)).ok(), expected, "{item}");
+        };
+        let names = ["Dr: Who", "Dr", "Dr: Who: Jr", "", "B "];
+        check("Dr: Who: came: in ", &names, Some(("Dr: Who", "came: in")));
+        check(" \u{a0}Dr: Who \t: x", &names, Some(("Dr: Who", "x")));
+        check("Dr: Who: Jr: y", &names, Some(("Dr: Who: Jr", "y")));
+        check("Dr: Whom: y", &names, Some(("Dr", "Whom: y")));
+        check("B : y", &names, Some(("B ", "y")));
+        check("Mia : y: z", &names, Some(("Mia", "y: z")));
+        check(": y", &names, None);
+        check("Dr Who", &names, None);
+        // Without a colon in a name the first one of the item decides, as ever.
+        check("B : y", &["B ", "B"], Some(("B", "y")));
+        assert!(colon_names(&["B ", "A"]).is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@
 
 use crate::prepare::record::{AgentText, Context, Record, Step, Text, Timestep, first_duplicate, split_item};
 use crate::prepare::scanner::Scanner;
-use crate::prepare::story;
+use crate::prepare::story::{self, StoryForm};
 
 /// Room for what the scanner cannot borrow from the text.
 #[derive(Debug)]
@@ -69,13 +69,16 @@ impl<'a> Scanner<'a> {
         if first_duplicate(&mut root_keys).is_some() || (group_field.is_some() && group_text.is_none()) {
             return None;
         }
+        let (story, story_form) = story_of(story?, story_text)?;
         Some(Record {
-            story: story_of(story?, story_text)?,
+            story,
+            story_form,
             question: question?,
             answer: answer?,
             is_correct,
             context: context?,
             group_field: group_text,
+            may_hold_nul: self.has_nul,
         })
     }
 
@@ -100,7 +103,12 @@ impl<'a> Scanner<'a> {
         }
         let has_plain_names = !self.is_escaped;
         self.is_escaped |= was_escaped;
-        Context::new(names?, steps?, pairs, has_plain_names)
+        let names = names?;
+        // The items were split at their first colon, which may belong to a name.
+        if self.has_lists && names.iter().any(|name| name.contains(':')) {
+            return None;
+        }
+        Context::new(names, steps?, pairs, has_plain_names)
     }
 
     fn names(&mut self) -> Option<Vec<&'a str>> {
@@ -212,10 +220,11 @@ impl<'a> Scanner<'a> {
                 are_remembered = false;
                 self.sequence(*b"[]", |scanner| {
                     // A blank may be written as an escape: only the real text can be trimmed.
-                    let (agent, text) = split_item(scanner.string()?).ok()?;
+                    let (agent, text) = split_item(scanner.string()?, &[]).ok()?;
                     pairs.push((agent, Text::Real(text)));
                     Some(())
                 })?;
+                self.has_lists = true;
             }
         }
         let are_different = are_remembered || self.remember(pairs[start..].iter().map(|(agent, _)| *agent));
@@ -244,14 +253,9 @@ impl<'a> Scanner<'a> {
     }
 }
 
-fn story_of<'a>(text: &'a str, story_text: &'a mut String) -> Option<&'a str> {
-    let story = if story::is_literal(text) {
-        story::parse_literal(text, story_text).ok()?;
-        story_text
-    } else {
-        text
-    };
-    if story.chars().all(story::is_blank) { None } else { Some(story) }
+fn story_of<'a>(text: &'a str, story_text: &'a mut String) -> Option<(&'a str, StoryForm)> {
+    let (story, form) = story::read(text, story_text).ok()?;
+    if story.chars().all(story::is_blank) { None } else { Some((story, form)) }
 }
 
 #[cfg(test)]
@@ -302,7 +306,11 @@ mod tests {
         let pairs = |pairs: &[AgentText<'_>]| -> Vec<_> {
             pairs.iter().map(|&(agent, text)| (agent.to_owned(), real(text))).collect()
         };
-        let Record { story, question, answer, is_correct, context, group_field } = record;
+        let Record { story, story_form, question, answer, is_correct, context, group_field, may_hold_nul } =
+            record;
+        let others = [*question, *answer].map(std::borrow::Cow::Borrowed);
+        let mut texts = context.texts().chain(others);
+        assert!(*may_hold_nul || !texts.any(|text| text.contains('\0')));
         let step = |step: &Step<'_>| {
             let timestep = match step.timestep {
                 Timestep::Text(text) => Err(real(text)),
@@ -316,7 +324,18 @@ mod tests {
         let flags = (context.misses_an_agent(), context.names_a_stranger());
         format!(
             "{:?}",
-            (story, question, answer, is_correct, group_field, names, steps, flags, lines(record))
+            (
+                story,
+                story_form,
+                question,
+                answer,
+                is_correct,
+                group_field,
+                names,
+                steps,
+                flags,
+                lines(record)
+            )
         )
     }
 
@@ -385,6 +404,8 @@ mod tests {
             (r#""timestep": 7"#, r#""state": "s""#),
             (r#""context_manual": "= Manual\nx\ny""#, r#""agents_names": []"#),
             (r#"["Mia", "Z"]"#, "[]"),
+            (r#"["Mia", "Z"]"#, r#"["Mia", "Z", "Dr: X"]"#),
+            (r#""story": "['"#, r#""story": "['M' '"#),
             (r#""Mia: a""#, r#""Z: a""#),
             (r#""Mia: a""#, r#""Mia a""#),
             (r#""group": "g","#, ""),
@@ -428,7 +449,7 @@ mod tests {
     }
 
     /// Pieces that mean something in JSON, at any place of a record.
-    const PIECES: [&str; 32] = [
+    const PIECES: [&str; 33] = [
         "\"",
         "\\",
         "{",
@@ -458,6 +479,7 @@ mod tests {
         "e400",
         "\\ude00",
         "12345678901234567890",
+        "\\u0000",
         "\"x\":NaN,",
         "\"x\":[-Infinity,\"\\ud800\"],",
         "\"\\ud800\":1,",

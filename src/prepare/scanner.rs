@@ -40,6 +40,10 @@ pub struct Scanner<'a> {
     manual_head: [u8; 8],
     /// Whether some string unescaped so far holds a character that JSON escapes.
     pub is_escaped: bool,
+    /// Whether some string unescaped so far holds U+0000.
+    pub has_nul: bool,
+    /// Whether some observations or actions were a list.
+    pub has_lists: bool,
     /// The agents of the list before, none twice: nearly always the next list names the same.
     pub agents: Vec<&'a str>,
 }
@@ -53,7 +57,17 @@ impl<'a> Scanner<'a> {
     pub fn new(text: &'a str, strings: &'a mut [u8], manual: &'a mut Vec<u8>) -> Self {
         let manual_head = head(manual);
         let agents = Vec::with_capacity(8);
-        Scanner { text, position: 0, strings, manual, manual_head, is_escaped: false, agents }
+        Scanner {
+            text,
+            position: 0,
+            strings,
+            manual,
+            manual_head,
+            is_escaped: false,
+            has_nul: false,
+            has_lists: false,
+            agents,
+        }
     }
 
     /// Calls `each` at every member of the object or list here, whose brackets are given; `each` takes it.
@@ -365,6 +379,7 @@ impl<'a> Scanner<'a> {
                 b'\\' => {
                     self.position = end;
                     let character = self.escape()?;
+                    self.has_nul |= character == '\0';
                     self.is_escaped |= matches!(character, '"' | '\\' | '\0'..='\u{1f}');
                     length +=
                         character.encode_utf8(room.get_mut(length..)?.get_mut(..character.len_utf8())?).len();

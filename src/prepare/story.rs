@@ -1,13 +1,28 @@
-//! Turns a story written as a Python literal, `['Mia left.', 'Chloe ran.']`,
-//! into its text, the strings joined by one blank.
+//! Turns a story into its text: prose as it is, or a Python literal, `['Mia left.', 'Chloe ran.']`,
+//! its strings joined by one blank.
 //!
-//! Separate from the record so that the language lives in one place: the value
+//! Separate from the record so that the language lives in one place: the value of a literal
 //! is the one CPython 3.11's `ast.literal_eval` gives, and every other text is
-//! refused. Two deliberate refusals: `\N{…}`, and escapes that yield a surrogate.
-//! It must not evaluate anything, recurse, or allocate beyond the joined text;
+//! refused. Three deliberate refusals: `\N{…}`, escapes that yield a surrogate, and strings side by
+//! side, which is how numpy prints a list. What Python prints for no value, for an array or for bytes
+//! is no story either. It must not evaluate anything, recurse, or allocate beyond the joined text;
 //! work and memory are linear in the text, whatever the text is.
 
 use memchr::{memchr, memchr2, memchr3};
+
+/// How a story was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoryForm {
+    /// Prose.
+    Prose,
+    /// Prose that begins with `[` or `(`, as a Python literal does.
+    BracketedProse,
+    /// A list of sentences, of Python or of JSON.
+    List,
+}
+
+/// What programs print for a value that is missing: no story.
+const MISSING: [&str; 7] = ["nan", "NaN", "None", "null", "<NA>", "NaT", "undefined"];
 
 /// Brackets that may be open at once, as in CPython's tokenizer.
 const MAX_OPEN_BRACKETS: usize = 200;
@@ -71,12 +86,122 @@ pub enum StoryErrorKind {
     /// An escape in the range U+D800 to U+DFFF, alone or in a pair.
     #[error("an escape for a lone surrogate, which is not text")]
     LoneSurrogate,
+    /// Two strings side by side. Python makes one string of them; but nobody writes a story like that,
+    /// and numpy prints its lists so.
+    #[error(
+        "two strings without a comma between them, as numpy prints lists: write the list with `json.dumps(list(story))`"
+    )]
+    Adjacent,
+    /// The whole text is what a program prints for a missing value.
+    #[error("the whole story is `{0}`, which stands for a missing value")]
+    Missing(&'static str),
+    /// The whole text is an array as numpy prints it.
+    #[error(
+        "the whole story is `array(...)`, as numpy prints an array: write it with `json.dumps(story.tolist())`"
+    )]
+    Array,
+    /// The whole text is bytes as Python prints them.
+    #[error("the whole story is `b'...'`, as Python prints bytes: decode them first")]
+    Bytes,
 }
 
-/// Whether a story is to be read as a Python literal: its first character that
-/// Python's `str.isspace` does not call blank is `[` or `(`.
-pub fn is_literal(text: &str) -> bool {
-    text.trim_start_matches(is_blank).starts_with(['[', '('])
+/// The text of the story `text`; the sentences of a list are joined in `joined`. It may be blank.
+///
+/// # Errors
+/// When it is half a list, or no text that anybody wrote.
+pub fn read<'a>(text: &'a str, joined: &'a mut String) -> Result<(&'a str, StoryForm), StoryError> {
+    let start = text.trim_start_matches(is_blank);
+    let (story, form) = match start.as_bytes().first() {
+        Some(b'[' | b'(') if is_literal(start) => {
+            parse_literal(text, joined)?;
+            (joined.as_str(), StoryForm::List)
+        }
+        Some(b'[' | b'(') => (text, StoryForm::BracketedProse),
+        Some(b'a' | b'b') => {
+            check_is_no_print(start).map_err(|kind| StoryError { at: text.len() - start.len(), kind })?;
+            (text, StoryForm::Prose)
+        }
+        _ => (text, StoryForm::Prose),
+    };
+    check_is_there(story)?;
+    Ok((story, form))
+}
+
+/// Whether `text` is a story as it is.
+pub fn is_prose(text: &str) -> bool {
+    let form = read(text, &mut String::new()).map(|(_, form)| form);
+    matches!(form, Ok(StoryForm::Prose | StoryForm::BracketedProse))
+}
+
+/// Refuses a story that is only the word for a missing value.
+///
+/// # Errors
+/// [`StoryErrorKind::Missing`].
+pub fn check_is_there(story: &str) -> Result<(), StoryError> {
+    let word = story.trim_matches(is_blank);
+    match MISSING.into_iter().find(|missing| *missing == word) {
+        Some(word) => Err(StoryError { at: 0, kind: StoryErrorKind::Missing(word) }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses text that is a whole `array(…)` or `b'…'`; it has no blanks before it.
+fn check_is_no_print(text: &str) -> Result<(), StoryErrorKind> {
+    let text = text.trim_end_matches(is_blank).as_bytes();
+    let is_whole = |end: Option<usize>| end == Some(text.len());
+    match text {
+        [b'b', b'\'' | b'"', ..] if is_whole(string_end(text, 1)) => Err(StoryErrorKind::Bytes),
+        _ if text.starts_with(b"array(") && is_whole(call_end(text)) => Err(StoryErrorKind::Array),
+        _ => Ok(()),
+    }
+}
+
+/// The place behind the string whose quote is at `start`.
+fn string_end(text: &[u8], start: usize) -> Option<usize> {
+    let mut at = start + 1;
+    loop {
+        at += memchr2(text[start], b'\\', text.get(at..)?)?;
+        if text[at] == text[start] {
+            return Some(at + 1);
+        }
+        at += 2;
+    }
+}
+
+/// The place behind the parenthesis that closes the first one.
+fn call_end(text: &[u8]) -> Option<usize> {
+    let (mut at, mut open) = (0, 0_usize);
+    loop {
+        match *text.get(at)? {
+            b'\'' | b'"' => at = string_end(text, at)? - 1,
+            b'(' => open += 1,
+            b')' if open == 1 => return Some(at + 1),
+            b')' => open = open.checked_sub(1)?,
+            _ => {}
+        }
+        at += 1;
+    }
+}
+
+/// Whether a story that begins with `[` or `(` is to be read as a Python literal: behind its opening brackets
+/// (of a list in a list, too) and blanks comes a string, or the bracket that closes the last of them.
+fn is_literal(text: &str) -> bool {
+    let inside = text.trim_start_matches(|character| is_blank(character) || matches!(character, '[' | '('));
+    let outside = &text[..text.len() - inside.len()];
+    let closing = match outside.trim_end_matches(is_blank).as_bytes().last() {
+        Some(b'[') => b']',
+        _ => b')',
+    };
+    inside.as_bytes().first() == Some(&closing) || begins_string(inside.as_bytes())
+}
+
+/// Whether a Python string of any kind begins here.
+fn begins_string(text: &[u8]) -> bool {
+    let letters = text.iter().take(3).take_while(|byte| byte.is_ascii_alphabetic()).count();
+    let prefixes: [&[u8]; 13] =
+        [b"", b"r", b"u", b"b", b"f", b"t", b"br", b"rb", b"fr", b"rf", b"tr", b"rt", b"ur"];
+    matches!(text.get(letters), Some(b'\'' | b'"'))
+        && prefixes.iter().any(|prefix| prefix.eq_ignore_ascii_case(&text[..letters]))
 }
 
 /// Python's `str.isspace` for one character: Unicode's white space and U+001C to U+001F.
@@ -310,16 +435,17 @@ impl Literal<'_> {
         }
     }
 
-    /// Appends the string that begins at the quote here. Strings side by side are one item.
+    /// Appends the string that begins at the quote here.
     fn read_string(&mut self, backslash: Backslash) -> Result<(), StoryError> {
-        if self.previous != Previous::String {
-            self.expect_item()?;
-            if self.strings > 0 {
-                self.joined.push(' ');
-            }
-            self.strings += 1;
-            self.previous = Previous::String;
+        if self.previous == Previous::String {
+            return self.refuse(StoryErrorKind::Adjacent);
         }
+        self.expect_item()?;
+        if self.strings > 0 {
+            self.joined.push(' ');
+        }
+        self.strings += 1;
+        self.previous = Previous::String;
         let (text, bytes, start) = (self.text, self.text.as_bytes(), self.at);
         let quote = bytes[start];
         let long = bytes[start..].starts_with(&[quote; 3]);
@@ -503,7 +629,7 @@ mod tests {
             ("('one'), 'two'", Ok("one two")),
             ("('one'),", Ok("one")),
             ("['', ' ', '']", Ok("   ")),
-            ("[('one'), (('two' 'three'))]", Ok("one twothree")),
+            ("[('one'), (('two'))]", Ok("one two")),
             ("((['one']))", Ok("one")),
             ("((('one', 'two')))", Ok("one two")),
         ]);
@@ -521,9 +647,9 @@ mod tests {
             (r"[r'\n\'\\\é', R'\x']", Ok(r"\n\'\\\é \x")),
             (r"[u'\n', U'u']", Ok("\n u")),
             ("['''it's\n''', \"\"\"a\"b\"\"\"]", Ok("it's\n a\"b")),
-            (r"['''\'''''', '''''']", Ok("' ")),
-            ("['one' \"two\"'three'u'four'r'\\']", Err((27, UnterminatedString))),
-            ("['one' \"two\"'three'u'four'r'\\n']", Ok("onetwothreefour\\n")),
+            (r"['''\'''', '''''']", Ok("' ")),
+            ("[u'four', r'\\']", Err((11, UnterminatedString))),
+            ("[u'four', r'\\n']", Ok("four \\n")),
         ]);
     }
 
@@ -532,8 +658,8 @@ mod tests {
         check(&[
             (" \t['a']", Ok("a")),
             ("\n\n['a' , \t\x0c'b' ] # end\n\n# more\n", Ok("a b")),
-            ("[ # one, 'x'\n 'a' # two\r\n 'b'\r]", Ok("ab")),
-            ("[\\\n'a'\\\r\n'b'\\\r]\\\n\n", Ok("ab")),
+            ("[ # one, 'x'\n 'a' # two\r\n, 'b'\r]", Ok("a b")),
+            ("[\\\n'a'\\\r\n,'b'\\\r]\\\n\n", Ok("a b")),
             ("# first\n['a']", Ok("a")),
             ("['a']\n  \n \t# last", Ok("a")),
             ("\n ['a']", Err((2, Indented))),
@@ -649,13 +775,95 @@ mod tests {
     }
 
     #[test]
-    fn a_story_is_a_literal_by_its_first_character_that_is_not_blank() {
-        for text in ["['a']", "(", " \t\n[", "\u{1f}\u{a0}\u{85}\u{3000}["] {
-            assert!(is_literal(text), "{text:?}");
+    fn strings_side_by_side_are_a_list_that_numpy_printed() {
+        check(&[
+            ("['a.' 'b.']", Err((6, Adjacent))),
+            ("['a.'\n 'b.']", Err((7, Adjacent))),
+            ("['a', 'b' u'c']", Err((11, Adjacent))),
+            ("('a' \"b\")", Err((5, Adjacent))),
+            ("['a'r'b']", Err((5, Adjacent))),
+        ]);
+    }
+
+    /// The form of each of `texts`, all of which are usable.
+    fn check_form(texts: &[&str], expected: StoryForm) {
+        for text in texts {
+            let mut joined = String::new();
+            let (story, form) = read(text, &mut joined).expect(text);
+            assert_eq!(form, expected, "{text:?}");
+            assert!(form == StoryForm::List || story == *text);
         }
-        for text in ["", "  ", "Mia left [the room].", "'a', 'b'", "\u{200b}[", "\u{feff}["] {
-            assert!(!is_literal(text), "{text:?}");
+    }
+
+    fn check_refused(texts: &[&str], expected: StoryErrorKind) {
+        for text in texts {
+            let error = read(text, &mut String::new()).expect_err(text);
+            assert_eq!(error.kind, expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_bracket_opens_a_literal_only_before_a_string_or_its_closing_bracket() {
+        let literals = ["['a']", " \n[ 'a']", "('a',)", "[\u{a0}\"a\",]", "[(u'a')]", "( ( R'a',))"];
+        // A no-break space is blank to a person, and nothing to Python.
+        check_form(&literals[..3], StoryForm::List);
+        check_form(&literals[4..], StoryForm::List);
+        check_refused(&literals[3..4], Unexpected('\u{a0}'));
+        check_form(
+            &[
+                "[Scene 1] Ada came.",
+                "(Ada enters.) Bo left.",
+                "\u{3000}[1]",
+                "[None]",
+                "(",
+                "[[",
+                "[)",
+                "(]",
+                "[I'm here.] Bo left.",
+                "[Xr'a']",
+                "[*'a']",
+                "(‘Hello,’ said Ada.)",
+                "[# 'a'\n'b']",
+            ],
+            StoryForm::BracketedProse,
+        );
+        check_form(
+            &["", "  ", "Mia left [the room].", "'a', 'b'", "\u{200b}[", "\u{feff}['a']"],
+            StoryForm::Prose,
+        );
+        check_refused(&["[]", "( )", "[()]"], Empty);
+        check_refused(&["[b'a']", "[F\"a\"]", "[Rb'a']", "[t'a']", "[ur'a']"], Prefix);
+        check_refused(&["[['a'], ['b']]"], Nested);
+        check_refused(&["['a'] and more"], TrailingText);
+    }
+
+    #[test]
+    fn what_a_program_printed_is_no_story() {
+        for word in MISSING {
+            check_refused(&[word, &format!(" {word}\n"), &format!("['{word}']")], Missing(word));
+        }
+        check_refused(
+            &["array(['Ada came.', 'Bo (left).'], dtype=object)", "\narray([\")\", 'a'])\n"],
+            Array,
+        );
+        check_refused(&["b'Ada came.'", "b\"Ada's\" "], Bytes);
+        check_refused(&[r"b'a\'b'"], Bytes);
+        check_form(
+            &[
+                "nan came.",
+                "Nan",
+                "none",
+                "array(s) of boxes (red)",
+                "array(",
+                "array(')",
+                "b'a' left.",
+                "b'a",
+                "b'a\\",
+                "b",
+                "b'a' and 'b'",
+            ],
+            StoryForm::Prose,
+        );
     }
 
     #[test]

@@ -70,10 +70,9 @@ impl Tally {
             Some(false) => self.is_correct.r#false += 1,
             None => self.is_correct.missing += 1,
         }
-        self.warnings.agent_missing_from_step += u64::from(marks.misses_an_agent);
-        self.warnings.agent_not_in_names += u64::from(marks.names_a_stranger);
-        self.warnings.mixed_tags += u64::from(marks.mixes_tags);
-        self.warnings.special_tokens += u64::from(marks.has_special_token);
+        for warning in marks.warnings.iter() {
+            *warning.count_in(&mut self.warnings) += 1;
+        }
     }
 
     /// Remembers a record left out by `--only-correct`.

@@ -134,9 +134,11 @@ pub fn visit(text: &str, reader: Reader<'_>, mut found: impl FnMut(Token)) -> Re
 pub fn overwritten(text: &str, reader: Reader<'_>) -> Result<Vec<u8>, RejectReason> {
     let mut copy = text.as_bytes().to_vec();
     visit(text, reader, |token| {
-        let plain: &[u8] = if matches!(token.kind, Kind::String(_)) { br#""""# } else { b"0" };
-        copy[token.start..token.end].fill(b' ');
-        copy[token.start..token.start + plain.len()].copy_from_slice(plain);
+        // A string of blanks has the length of any token but a digit.
+        if let [first, inside @ .., last] = &mut copy[token.start..token.end] {
+            (*first, *last) = (b'"', b'"');
+            inside.fill(b' ');
+        }
     })?;
     Ok(copy)
 }
@@ -183,35 +185,37 @@ mod tests {
         check(
             r#"{"a": NaN, "b": [-Infinity, Infinity]}"#,
             RECORD,
-            r#"{"a": 0  , "b": [0        , 0       ]}"#,
+            r#"{"a": " ", "b": ["       ", "      "]}"#,
         );
         check(
-            r#"{"a": {"story": 1e400, "b": -12345678901234567890}, "c": [{}, true]}"#,
+            r#"{"a": {"story": 1e400, "b": -12345678901234567890}, "c": [{}, true, 7]}"#,
             RECORD,
-            r#"{"a": {"story": 0    , "b": 0                    }, "c": [{}, true]}"#,
+            r#"{"a": {"story": "   ", "b": "                   "}, "c": [{}, true, 7]}"#,
         );
-        check(r#"["\ud800x", "\ud83d\ude00"]"#, Reader::Nobody, r#"[""       , "\ud83d\ude00"]"#);
-        let used = r#"{"story": 1e400, "is_correct": 1, "group": 2, "question": [3], "answer": {"x": 4}}"#;
+        check(r#"["\ud800x", "\ud83d\ude00"]"#, Reader::Nobody, r#"["       ", "\ud83d\ude00"]"#);
+        let used =
+            r#"{"story": 1e400, "is_correct": 12, "group": 20, "question": [30], "answer": {"x": 40}}"#;
         check(used, RECORD, used);
         check(
-            r#"{"agents_names": NaN, "socialized_context": {"x": 1, "socialized_context": [{"y": NaN}, {"timestep": 3}]}}"#,
+            r#"{"agents_names": NaN, "socialized_context": {"x": 10, "socialized_context": [{"y": NaN}, {"timestep": 30}]}}"#,
             RECORD,
-            r#"{"agents_names": 0  , "socialized_context": {"x": 0, "socialized_context": [{"y": 0  }, {"timestep": 3}]}}"#,
+            r#"{"agents_names": " ", "socialized_context": {"x": "", "socialized_context": [{"y": " "}, {"timestep": 30}]}}"#,
         );
         // Python stops here too: what is left is the parser's to refuse.
-        check(r#"{"a": NaN, "b": 01, "c": NaN}"#, RECORD, r#"{"a": 0  , "b": 01, "c": NaN}"#);
-        check(r#"{"a": NaN5}"#, RECORD, r#"{"a": 0  5}"#);
-        check(r#"{"a": 1e400.5}"#, RECORD, r#"{"a": 0    .5}"#);
-        check(r#"{"a": "\ud800"x}"#, RECORD, r#"{"a": ""      x}"#);
+        check(r#"{"a": NaN, "b": 01, "c": NaN}"#, RECORD, r#"{"a": " ", "b": 01, "c": NaN}"#);
+        check(r#"{"a": NaN5}"#, RECORD, r#"{"a": " "5}"#);
+        check(r#"{"a": 1e400.5}"#, RECORD, r#"{"a": "   ".5}"#);
+        check(r#"{"a": "\ud800"x}"#, RECORD, r#"{"a": "      "x}"#);
     }
 
     #[test]
     fn each_reader_has_its_own_use_of_a_record() {
-        let text = r#"{"story": NaN, "agents_names": 1, "socialized_context": [{"x": NaN, "state": 1}]}"#;
-        let expected = r#"{"story": 0  , "agents_names": 1, "socialized_context": [{"x": 0  , "state": 1}]}"#;
+        let text = r#"{"story": NaN, "agents_names": 10, "socialized_context": [{"x": NaN, "state": 10}]}"#;
+        let expected =
+            r#"{"story": " ", "agents_names": 10, "socialized_context": [{"x": " ", "state": 10}]}"#;
         check(text, Reader::Context, expected);
-        let text = r#"{"story": 1, "is_correct": NaN, "socialized_context": {"agents_names": NaN}}"#;
-        let expected = r#"{"story": 1, "is_correct": 0  , "socialized_context": {"agents_names": 0  }}"#;
+        let text = r#"{"story": 10, "is_correct": NaN, "socialized_context": {"agents_names": NaN}}"#;
+        let expected = r#"{"story": 10, "is_correct": " ", "socialized_context": {"agents_names": " "}}"#;
         check(text, Reader::Story, expected);
     }
 

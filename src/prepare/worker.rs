@@ -3,10 +3,9 @@
 //! Decides between the three fates of a record (accepted, skipped, rejected) and tells
 //! them from the one fate of a run: a file that cannot be read ends it. It writes no file.
 
-use std::borrow::Cow;
+use memchr::{memchr, memchr3_iter};
 
-use memchr::memchr2_iter;
-
+use crate::json::Charset;
 use crate::prepare::convert::{LineWriter, ParseFailure, Parser};
 use crate::prepare::group::{GroupBy, write_agents_key, write_group_key};
 use crate::prepare::leakage::{Mark, mark};
@@ -16,7 +15,9 @@ use crate::prepare::record::Record;
 use crate::prepare::records::RecordBytes;
 use crate::prepare::reject::RejectReason;
 use crate::prepare::split::{Rank, rank};
+use crate::prepare::story::StoryForm;
 use crate::prepare::tally::{ContentDigest, content_digest};
+use crate::prepare::warning::{Warning, WarningSet};
 use crate::prepare::window::Batch;
 use crate::prepare::{Error, Options};
 use crate::special_token;
@@ -48,14 +49,8 @@ pub struct Marks {
     pub group: Rank,
     /// What the record says of its answer.
     pub is_correct: Option<bool>,
-    /// An agent is missing from a step.
-    pub misses_an_agent: bool,
-    /// An agent is not in `agents_names`.
-    pub names_a_stranger: bool,
-    /// Both forms of tags occur.
-    pub mixes_tags: bool,
-    /// A tokenizer's special token occurs.
-    pub has_special_token: bool,
+    /// What is odd in it.
+    pub warnings: WarningSet,
 }
 
 /// The outcome of consecutive records.
@@ -171,7 +166,8 @@ impl<'r> Judge<'r> {
         self.lines.write_line(record, &mut batch.lines);
         let line = &batch.lines[start..];
         batch.lengths.push(line.len() as u64);
-        let mut marks = marks(record, line, &mut self.key);
+        let suspicions = Suspicions::of(line, self.options.template.context.charset);
+        let mut marks = marks(record, &suspicions, &mut self.key);
         marks.content = content;
         if let Some(by) = &self.options.group_by {
             write_group_key(by, record, &mut self.key);
@@ -182,33 +178,65 @@ impl<'r> Judge<'r> {
 }
 
 /// The marks of `record`, whose line is `line`; `key` is room for its agents.
-fn marks(record: &Record<'_>, line: &[u8], key: &mut Vec<u8>) -> Marks {
+fn marks(record: &Record<'_>, line: &Suspicions, key: &mut Vec<u8>) -> Marks {
     write_agents_key(&record.context.agents_names, key);
-    // What does not occur in the line does not occur in the record.
-    let (may_have_token, may_have_bracket_tag) = suspicions(line);
-    let others = [record.story, record.question, record.answer].map(Cow::Borrowed);
-    let mut texts = record.context.texts().chain(others);
     Marks {
         story: mark(record.story.as_bytes()),
         agents: mark(key),
         content: 0,
         group: Rank::default(),
         is_correct: record.is_correct,
-        misses_an_agent: record.context.misses_an_agent(),
-        names_a_stranger: record.context.names_a_stranger(),
-        mixes_tags: may_have_bracket_tag && mixes_tags(record),
-        has_special_token: may_have_token && texts.any(|text| special_token::find(&text).is_some()),
+        warnings: warnings(record, line),
     }
 }
 
-/// Whether `line` holds `<|`, and whether `[SAME AS`: one pass for the rarer character of each.
-fn suspicions(line: &[u8]) -> (bool, bool) {
-    let (mut token, mut bracket_tag) = (false, false);
-    for place in memchr2_iter(b'|', b'[', line) {
-        token |= line[..=place].ends_with(b"<|");
-        bracket_tag |= line[place..].starts_with(b"[SAME AS");
+/// What is odd in `record`, which is only looked through for what its line is suspected of.
+fn warnings(record: &Record<'_>, line: &Suspicions) -> WarningSet {
+    let context = &record.context;
+    let prompts = [record.story, record.question, record.answer];
+    let any_of_context = |is_odd: fn(&str) -> bool| context.texts().any(|text| is_odd(&text));
+    let any = |is_odd: fn(&str) -> bool| prompts.into_iter().any(is_odd) || any_of_context(is_odd);
+    WarningSet::of(|warning| match warning {
+        Warning::AgentMissingFromStep => context.misses_an_agent(),
+        Warning::AgentNotInNames => context.names_a_stranger(),
+        Warning::MixedTags => line.has_bracket_tag && mixes_tags(record),
+        Warning::SpecialTokens => line.has_token && any(|text| special_token::find(text).is_some()),
+        Warning::BracketedProse => record.story_form == StoryForm::BracketedProse,
+        // A literal has escapes of its own.
+        Warning::NulCharacters => {
+            let has_nul = |text: &str| memchr(0, text.as_bytes()).is_some();
+            has_nul(record.story) || (record.may_hold_nul && any(has_nul))
+        }
+        // A template need not ask for all of them.
+        Warning::ReplacementCharacters => {
+            let has_one = |text: &str| text.contains(char::REPLACEMENT_CHARACTER);
+            prompts.into_iter().any(has_one) || (line.has_replacement && any_of_context(has_one))
+        }
+    })
+}
+
+/// What a line may hold.
+struct Suspicions {
+    /// `<|`.
+    has_token: bool,
+    /// `[SAME AS`.
+    has_bracket_tag: bool,
+    /// U+FFFD, as it is or escaped.
+    has_replacement: bool,
+}
+
+impl Suspicions {
+    /// One pass for the rarest byte of each.
+    fn of(line: &[u8], charset: Charset) -> Self {
+        let has_replacement = charset == Charset::Ascii;
+        let mut found = Suspicions { has_token: false, has_bracket_tag: false, has_replacement };
+        for place in memchr3_iter(b'|', b'[', 0xef, line) {
+            found.has_token |= line[..=place].ends_with(b"<|");
+            found.has_bracket_tag |= line[place..].starts_with(b"[SAME AS");
+            found.has_replacement |= line[place..].starts_with("\u{fffd}".as_bytes());
+        }
+        found
     }
-    (token, bracket_tag)
 }
 
 fn mixes_tags(record: &Record<'_>) -> bool {

@@ -35,6 +35,7 @@ DEVIATIONS = {
     "lone surrogate": "an escape \\ud800-\\udfff without its other half, in a used text or any key's name",
     "integer range": "a timestep outside -2^63 .. 2^64-1",
     "nesting": "more than 1024 open brackets, anywhere in the JSON",
+    "adjacent strings": "strings side by side in a Python literal",
     "literal surrogate": "a Python literal whose strings hold surrogates",
     "named escape": "\\N{...} in a string of a Python literal",
 }
@@ -131,11 +132,11 @@ def read_context(value, deviations):
     need(all(type(name) is str for name in names), "an agent's name")
     steps = value.get("socialized_context")
     need(type(steps) is list and steps, "no steps")
-    steps = [read_step(step, index, deviations) for index, step in enumerate(steps)]
+    steps = [read_step(step, index, names, deviations) for index, step in enumerate(steps)]
     return {"agents_names": names, "socialized_context": steps}
 
 
-def read_step(step, index, deviations):
+def read_step(step, index, names, deviations):
     used_object(step, f"step {index}")
     timestep = step.get("timestep")
     need(type(timestep) in (str, int, type(None)), "timestep")
@@ -145,27 +146,37 @@ def read_step(step, index, deviations):
     return {
         "timestep": str(index if timestep is None else timestep),
         "state": step["state"],
-        "observations": read_texts(step.get("observations"), "observations"),
-        "actions": read_texts(step.get("actions"), "actions"),
+        "observations": read_texts(step.get("observations"), "observations", names),
+        "actions": read_texts(step.get("actions"), "actions", names),
     }
 
 
-def read_texts(value, place):
+def read_texts(value, place, names):
     if type(value) is list:
         texts = {}
         for item in value:
             need(type(item) is str and ":" in item, f"an item of {place}")
-            agent, text = (part.strip() for part in item.split(":", 1))
+            agent, text = split_item(item, names)
             need(agent and agent not in texts, f"an agent of {place}")
-            texts[agent] = text
+            texts[agent] = text.strip()
         return texts
     used_object(value, place)
     need(all(type(text) is str for text in value.values()), f"a text of {place}")
     return dict(value)
 
 
+def split_item(item, names):
+    if any(":" in name for name in names):
+        for name in sorted(filter(str.strip, names), key=len, reverse=True):
+            rest = item.lstrip().removeprefix(name).lstrip()
+            if item.lstrip().startswith(name) and rest.startswith(":"):
+                return name, rest[1:]
+    agent, text = item.split(":", 1)
+    return agent.strip(), text
+
+
 def read_story(value, deviations):
-    if type(value) is str and value.lstrip()[:1] in ("[", "("):
+    if type(value) is str and opens_literal(value):
         value = read_literal(value, deviations)
     elif type(value) is str:
         value = [value]
@@ -173,7 +184,22 @@ def read_story(value, deviations):
     need(all(type(sentence) is str for sentence in value), "a sentence of the story")
     story = " ".join(value)
     need(story.strip(), "the story is blank")
+    need(story.strip() not in MISSING, "a missing value")
     return story
+
+
+MISSING = ["nan", "NaN", "None", "null", "<NA>", "NaT", "undefined"]
+
+
+def opens_literal(text):
+    """Whether a string or the closing bracket comes behind the brackets that a story begins with."""
+    brackets = re.match(r"(?:\s*[\[(])*", text).group()
+    inside = text[len(brackets) :].lstrip()
+    if not brackets:
+        return False
+    return inside[:1] == {"[": "]", "(": ")"}[brackets[-1]] or re.match(
+        r"""(?:[rubft]|br|rb|fr|rf|tr|rt|ur)?['"]""", inside, re.ASCII | re.IGNORECASE
+    )
 
 
 def read_literal(text, deviations):
@@ -188,7 +214,16 @@ def read_literal(text, deviations):
             deviations.add("literal surrogate")
         if has_named_escape(text):
             deviations.add("named escape")
+        if has_adjacent_strings(text):
+            deviations.add("adjacent strings")
     return value
+
+
+def has_adjacent_strings(literal):
+    lines = io.StringIO(literal.lstrip(" \t"), newline=None)
+    ignored = (tokenize.NL, tokenize.COMMENT)
+    kinds = [token.type for token in tokenize.generate_tokens(lines.readline) if token.type not in ignored]
+    return (tokenize.STRING, tokenize.STRING) in zip(kinds, kinds[1:])
 
 
 def has_named_escape(literal):
@@ -495,14 +530,10 @@ def literal_string(rng, text):
 
 
 def literal_item(rng, text):
-    """One spelling of one item: strings side by side, parentheses around them."""
-    cuts = sorted(rng.randint(0, len(text)) for _ in range(rng.choice([0, 0, 0, 0, 1, 2])))
-    parts = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)])]
-    spelled = literal_string(rng, parts[0])
-    for part in parts[1:]:
-        spelled += (literal_blank(rng) or " ") + literal_string(rng, part)
+    """One spelling of one item: a string, parentheses around it."""
+    spelled = literal_string(rng, text)
     while rng.random() < 0.05:
-        spelled = "(" + literal_blank(rng) + spelled + literal_blank(rng) + ")"
+        spelled = "(" + rng.choice(["", " "]) + spelled + literal_blank(rng) + ")"
     return spelled
 
 
@@ -511,7 +542,8 @@ def literal_list(rng, texts):
     if rng.random() < 0.3:
         return repr(rng.choice([list, tuple])(texts))
     opening, closing = rng.choice(["[]", "[]", "()"])
-    spelled = opening + literal_blank(rng)
+    # A comment or a backslash behind the bracket would make it prose.
+    spelled = opening + rng.choice(["", "", "", " ", "\t", "\n", "\r\n "])
     for index, text in enumerate(texts):
         spelled += (rng.choice([",", ", "]) + literal_blank(rng)) * (index > 0)
         spelled += literal_item(rng, text) + literal_blank(rng)
@@ -519,7 +551,7 @@ def literal_list(rng, texts):
         spelled += "," + literal_blank(rng)
     spelled += closing
     while rng.random() < 0.03:
-        spelled = "(" + literal_blank(rng) + spelled + literal_blank(rng) + ")"
+        spelled = "(" + rng.choice(["", " "]) + spelled + literal_blank(rng) + ")"
     spelled = rng.choice(["", "", "", "", " ", "\t", "\n", "\f"]) + spelled
     return spelled + rng.choice(["", "", "", "", " ", "\n", " # the end", "\r\n\n# the end\n"])
 
@@ -528,6 +560,8 @@ def any_record(rng):
     names = rng.sample(AGENTS, rng.randint(1, 4))
     if rng.random() < 0.1:
         names[0] = any_text(rng, plain=0.3)
+    if rng.random() < 0.1:
+        names[-1] = rng.choice(["Dr: Who", names[0] + ": Jr", names[0] + ":", ": x", "Dr: Who: ", "a:b"])
     steps = [any_step(rng, names, index) for index in range(rng.choice([1, 1, 2, 3, 5]))]
     context = Pairs([("agents_names", names), ("socialized_context", steps)])
     if rng.random() < 0.5:
@@ -565,7 +599,7 @@ def any_story(rng):
     if kind < 0.8:
         return sentences
     prose = " ".join(sentences)
-    return "So: " + prose if prose.lstrip()[:1] in ("[", "(") else prose
+    return "So: " + prose if opens_literal(prose) or prose.strip() in MISSING else prose
 
 
 def any_step(rng, names, index):
@@ -579,13 +613,15 @@ def any_step(rng, names, index):
 
 
 def any_texts(rng, names):
+    all_names = names
     names = list(dict.fromkeys(names + ["Bystander"] * (rng.random() < 0.05)))
     names = names[: rng.choice([9, 9, 9, 1, 0])]
     texts = Pairs((name, any_text(rng)) for name in names)
     if rng.random() < 0.4:
-        agents = [name.split(":")[0].strip() for name in names]
+        items = [listed(rng, *pair) for pair in texts]
+        agents = [split_item(item, all_names)[0] for item in items]
         if all(agents) and len(set(agents)) == len(agents):
-            return [listed(rng, *pair) for pair in texts]
+            return items
     return texts
 
 
@@ -844,22 +880,45 @@ def nested(rng, levels):
 
 
 BAD_LITERALS = [
-    "[]", "()", "('a')", "(", "[", "['a'", "['a',", "['a'] 'b'", "['a'];", "['a'], 'b'", "['a'] + ['b']",
-    "[f'a']", "[b'a']", "['a', b'b']", "[F'a']", "[rb'a']", "[ur'a']", "[t'a']", "[1]", "['a', 1]", "[None]",
-    "['a', ['b']]", "[('a',)]", "(['a'],)", "[()]", "[*['a']]", "[{'a'}]", "[{}]", "['a': 'b']", "[-'a']",
-    "[__import__('os').getcwd()]", "[open('/etc/passwd').read()]", "[x for x in 'a']", "['a' if 1 else 'b']",
-    "['a'[0]]", "['a'.upper()]", "['a' % 1]", "['a' 'b' b'c']", "['a',,]", "[,]", "['a'\xa0]", "\xa0['a']",
+    "[]", "()", "('a')", "['a'", "['a',", "['a'] 'b'", "['a'];", "['a'], 'b'", "['a'] + ['b']",
+    "[f'a']", "[b'a']", "['a', b'b']", "[F'a']", "[rb'a']", "[ur'a']", "[t'a']", "['a', 1]",
+    "['a', ['b']]", "[('a',)]", "(['a'],)", "[()]", "['a': 'b']",
+    "['a' if 1 else 'b']", "['a'[0]]", "['a'.upper()]", "['a' % 1]", "['a' 'b' b'c']", "['a',,]", "['a'\xa0]", "\xa0['a']",
     "\n  ['a']", "['a']\n  ", "['a'\0]", "['a\nb']", "['a\rb']", "['\\x4']", "['\\u12']", "['\\U00110000']",
-    "['a'\\ \n]", "['a']\\", "(Mia left.)", "[Mia left.] Chloe ran.", "['It's here.']", "[‘a’]", "['a]", "['''a'']",
-    "['a'))", "(['a')]", "['a']]", "[('a') 'b']", "['a' ('b')]", "[lambda: 'a']", "[yield]", "['a' and 'b']",
-    "[r'\\']", "['\\N']", "['\\N{no such name}']", "[...]", "[True]", "['a'\u2028]", "\x1c['a']",
-    "[" * 201 + "]" * 201, "(" * 201 + "'a'," + ")" * 201, "[" * 100_000, "(" * 100_000,
+    "['a'\\ \n]", "['a']\\", "['It's here.']", "['a]", "['''a'']",
+    "['a'))", "(['a')]", "['a']]", "[('a') 'b']", "['a' ('b')]", "['a' and 'b']",
+    "[r'\\']", "['\\N']", "['\\N{no such name}']", "['a'\u2028]", "\x1c['a']",
+    "[" * 201 + "]" * 201, "(" * 201 + "'a'," + ")" * 201,
+]
+
+# Brackets behind which neither a string nor the closing bracket comes.
+BRACKETED_PROSE = [
+    "(", "[", "[1]", "[None]", "[*['a']]", "[{'a'}]", "[{}]", "[-'a']", "[__import__('os').getcwd()]", "[,]", "[...]",
+    "[open('/etc/passwd').read()]", "[x for x in 'a']", "(Mia left.)", "[Mia left.] Chloe ran.", "[‘a’]", "[lambda: 'a']",
+    "[yield]", "[True]", "[I'm here.]", "[\\\n'a']", "[# a\n'b']", " \u3000[Scene 1]", "[" * 100_000, "(" * 100_000,
 ]
 
 
 @fault(RECORD_FAULTS, "bad literal", "reject")
 def bad_literal(rng, record):
     record.put("story", rng.choice(BAD_LITERALS))
+
+
+@fault(RECORD_FAULTS, "prose in brackets", "accept")
+def bracketed_prose(rng, record):
+    record.put("story", rng.choice(BRACKETED_PROSE))
+
+
+@fault(RECORD_FAULTS, "missing value as a story", "reject")
+def missing_story(rng, record):
+    word = rng.choice(MISSING)
+    record.put("story", rng.choice([word, f" {word}\n", [word], repr([word])]))
+
+
+@fault(RECORD_FAULTS, "strings side by side", "deviate")
+def adjacent_strings(rng, record):
+    literals = ["['Mia left.' 'Noah ran.']", "['Mia left.'\n 'Noah ran.']", "('a', 'b' # c\n \"d\")", "['a'r'b', 'c']"]
+    record.put("story", rng.choice(literals + [str(["a\n", "b", "it's"]).replace(", ", " ")]))
 
 
 @fault(RECORD_FAULTS, "rare literal", "accept")
@@ -872,7 +931,7 @@ def rare_literal(rng, record):
 @fault(RECORD_FAULTS, "literal beyond text", "deviate")
 def literal_beyond_text(rng, record):
     literals = ["['\\ud800']", "['\\ud83d\\ude00']", "['a', 'b\\U0000DFFF']", "['\\N{EN DASH}']"]
-    record.put("story", rng.choice(literals + ["['a' '\\N{BULLET}']", "[r'\\N', '\\N{BULLET}']"]))
+    record.put("story", rng.choice(literals + ["['a', '\\N{BULLET}']", "[r'\\N', '\\N{BULLET}']"]))
 
 
 @fault(RECORD_FAULTS, "mutated literal", None)

@@ -213,7 +213,7 @@ fn the_documents_are_pinned() {
     let named = json!([{ "key": "string", "code": "string", "reason": "string" }]);
     let expected = json!({
         "model": "string", "server": "string", "template": "string", "output_dir": "string", "valid": "integer",
-        "invalid": "integer", "rejected": "integer", "left": "integer", "finished_before": "integer",
+        "invalid": "integer", "rejected": "integer", "left": "integer", "finished_before": "integer", "nulls": "integer",
         "requests": "integer", "repeated": "integer", "usage": one_document()["usage"], "dollars": "null",
         "dollars_of_lost_answers": "null", "seconds": "number", "invalid_stories": named, "rejected_records": named,
         "not_read_by_kind": { "hidden": "integer" }, "not_read": [{ "key": "string", "kind": "string" }],
@@ -271,7 +271,7 @@ fn what_is_generated_is_what_prepare_reads() {
 /// The file of a record whose context was answered by a model, as lists.
 fn as_generated(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let story = Story::read(bytes).map_err(|reason| reason.reason)?;
-    let context = story.fields.iter().find(|(name, _)| name == "socialized_context").unwrap().1.get();
+    let context = story.fields.iter().find(|field| field.name == "socialized_context").unwrap().json.get();
     let answer = reformed(context, Form::List).map_err(|flaw| flaw.reason)?;
     let context = judge(&answer, Some("stop")).map_err(|flaw| flaw.reason)?;
     let outcome = Asked { context: Ok(context), raw: answer, finish_reason: None };
@@ -583,11 +583,29 @@ fn what_cannot_be_asked_about_is_named_and_the_rest_is_asked() {
     ];
     rehearsal.dir.write("more.jsonl", lines.join("\n"));
     rehearsal.dir.write("corpus/x.json", json!({ "story": "['Eve left.'" }).to_string());
+    rehearsal.dir.write("corpus/y.json", "{\"story\": NaN}");
     let run = ask(&rehearsal, &["more.jsonl", "corpus", "-o", "gen", "--yes", "-q"]).expect(3);
-    assert!(run.stderr.contains("3 stories could not be asked about"), "{}", run.stderr);
+    assert!(run.stderr.contains("4 stories could not be asked about"), "{}", run.stderr);
     let names: Vec<String> = rehearsal.dir.tree("gen").into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["more.jsonl/#0.json", "more.jsonl/#3.json"]);
     assert_eq!(record(&rehearsal.dir, "gen/more.jsonl/#3.json")["generated"]["key"], "more.jsonl/#3");
+}
+
+#[test]
+fn what_is_no_json_in_a_carried_field_is_written_as_null_and_counted() {
+    let rehearsal = server(&[]);
+    let old = r#"{"agents_names": [NaN], "socialized_context": "\ud800"}"#;
+    let odd = r#""loss": NaN, "logprobs": [-1.5, -Infinity, {"t": "\udc00"}], "big": 1e999"#;
+    rehearsal
+        .dir
+        .write("corpus/a.json", format!(r#"{{"story": "{STORY}", {odd}, "socialized_context": {old}}}"#));
+    let run = ask_many(&rehearsal, &["--json"]).expect(0);
+    assert_eq!((&run.json()["nulls"], &run.json()["valid"]), (&json!(3), &json!(1)));
+    let written = rehearsal.dir.read("gen/a.json");
+    let compact = written.replace([' ', '\n'], "");
+    let expected = r#""loss":null,"logprobs":[-1.5,null,{"t":null}],"big":1e999,"socialized_context":{"#;
+    assert!(compact.contains(expected), "{written}");
+    rehearsal.ctxtune(["prepare", "gen", "-o", "out", "--val-ratio", "0"]).expect(0);
 }
 
 #[test]

@@ -181,8 +181,8 @@ fn a_depth_bomb_is_rejected_at_once() {
         (closed("[", "]"), "too_deep"),
         (inside("extra", closed("[", "]")), "too_deep"),
         (inside("extra", format!("{}0{}", "{\"a\":".repeat(many), "}".repeat(many))), "too_deep"),
-        (story("[".repeat(many)), "story_literal"),
-        (story("(".repeat(many)), "story_literal"),
+        (story(format!("{}'", "[".repeat(many))), "story_literal"),
+        (story(format!("{}'", "(".repeat(many))), "story_literal"),
         (story(closed("[", "]")), "story_literal"),
         (story(closed("(", ")")), "story_literal"),
     ];
@@ -200,11 +200,15 @@ fn a_story_is_what_pythons_literal_eval_gives_or_prose_or_a_list() {
     let stories = [
         (json!(r#"['Mia left.', "She's back."]"#), "Mia left. She's back."),
         (json!("('Mia left.', 'It rained.',)"), "Mia left. It rained."),
-        (json!("['Mia ' 'left.', u'A', r'\\d', U'B', R'\\n']"), "Mia left. A \\d B \\n"),
+        (json!("['Mia left.', u'A', r'\\d', U'B', R'\\n']"), "Mia left. A \\d B \\n"),
         (json!("['''Mia\n\"left\"''', \"\"\"It's\nover.\"\"\"]"), "Mia\n\"left\" It's\nover."),
         (json!(r"['\x41\u00e9\U0001f600\101\n\t\\\'']"), "Aé😀A\n\t\\'"),
         (json!("['Mia \\\nleft.']"), "Mia left."),
-        (json!(" [ # why [\n 'a', # ]\n 'b',\n]"), "a b"),
+        (json!(" [\n 'a', # why [ ]\n 'b',\n]"), "a b"),
+        (json!("[Scene 1] Mia left."), "[Scene 1] Mia left."),
+        (json!("(Mia left.)"), "(Mia left.)"),
+        (json!("[open('pwned', 'w')]"), "[open('pwned', 'w')]"),
+        (json!("[I'm 'here']"), "[I'm 'here']"),
         (json!("Mia left [the room], (or so) it seemed."), "Mia left [the room], (or so) it seemed."),
         (json!("  Two  blanks. "), "  Two  blanks. "),
         (json!(["Mia left.", "['x']"]), "Mia left. ['x']"),
@@ -227,21 +231,24 @@ fn a_story_literal_is_never_evaluated() {
     let stories = [
         "[f'{1}']",
         "[b'Mia']",
-        "[open('pwned', 'w')]",
-        "[__import__('os').system('touch pwned')]",
-        "[Mia]",
+        "['a', open('pwned', 'w')]",
+        "['a' if __import__('os').system('touch pwned') else 'b']",
+        "['Mia' 'left.']",
+        "['Mia'\n 'left.']",
+        " nan ",
+        "array(['Mia left.'], dtype=object)",
+        "b'Mia left.'",
         "['a' + 'b']",
         "['a'.upper()]",
         "['a' % 1]",
         "['a', 3]",
-        "[None]",
+        "['None']",
         "['a', ['b']]",
         "['a', 'b'",
         "['a', 'b",
         "['a'] and more",
         "[]",
         "('a')",
-        "(Mia left.)",
         "['\\N{BULLET}']",
         "['\\ud800']",
     ];
@@ -455,10 +462,46 @@ fn an_agent_item_is_split_at_its_first_colon() {
 }
 
 #[test]
+fn an_item_of_a_list_belongs_to_the_longest_name_it_begins_with() {
+    let with = |names: Value, items: Value| {
+        let mut listed = record(1);
+        let context = &mut listed["socialized_context"];
+        context["agents_names"] = names;
+        context["socialized_context"][0]["actions"] = items;
+        // The names behind the steps, too.
+        let names = context.as_object_mut().unwrap().shift_remove("agents_names").unwrap();
+        let first = listed.to_string();
+        listed["socialized_context"]["agents_names"] = names.clone();
+        let last = listed.to_string();
+        listed = serde_json::from_str(&first).unwrap();
+        let steps = listed["socialized_context"]["socialized_context"].clone();
+        listed["socialized_context"] = json!({ "agents_names": names, "socialized_context": steps });
+        [listed.to_string(), last]
+    };
+    let colons = json!(["Dr: Who", "Dr", "Mia"]);
+    let items = json!([" Dr: Who : says: hi ", "Dr: Whom", "Mia : x", "Stranger: a: b"]);
+    let expected = json!({ "Dr: Who": "says: hi", "Dr": "Whom", "Mia": "x", "Stranger": "a: b" });
+    let plain = with(json!(["Dr", "Mia "]), json!(["Dr: Who: hi", "Mia : x"]));
+    let dir = prepare_all(with(colons, items).into_iter().chain(plain));
+    for place in 0..2 {
+        assert_eq!(context(&dir, &case(place))["socialized_context"][0]["actions"], expected);
+    }
+    let expected = json!({ "Dr": "Who: hi", "Mia": "x" });
+    for place in 2..4 {
+        assert_eq!(context(&dir, &case(place))["socialized_context"][0]["actions"], expected);
+    }
+}
+
+#[test]
 fn accepted_oddities_are_counted_as_warnings() {
     let with = |pointer: &str, value: Value| {
         let mut odd = record(1);
         *odd.pointer_mut(&format!("/socialized_context{pointer}")).unwrap() = value;
+        odd.to_string()
+    };
+    let with_story = |story: &str| {
+        let mut odd = record(1);
+        odd["story"] = json!(story);
         odd.to_string()
     };
     let step = "/socialized_context/0";
@@ -469,11 +512,25 @@ fn accepted_oddities_are_counted_as_warnings() {
         with(&format!("{step}/actions/Agent1"), json!("[SAME AS STATE]")),
         with(&format!("{step}/state"), json!("<|im_end|>")),
         with("/agents_names", json!(["Agent1", "<|x|>"])),
+        with_story("[Scene 1] Ada came."),
+        with_story(" (Ada enters.) Bo left.\0"),
+        // The brackets are those of the text, not of the list.
+        with_story("['[Scene 1] Ada came.']"),
+        with_story("['Ada\\x00 came.']"),
+        with_story("Ada ca\u{fffd}me."),
+        with(&format!("{step}/state"), json!("\0")),
+        with(&format!("{step}/state"), json!("a\u{fffd}")),
+        record(1).to_string().replace("\"here\"", r#""\ufffd \u0000""#),
     ]);
     assert_eq!(
         dir.manifest()["counts"]["warnings"],
-        json!({ "agent_missing_from_step": 2, "agent_not_in_names": 1, "mixed_tags": 1, "special_tokens": 2 })
+        json!({
+            "agent_missing_from_step": 2, "agent_not_in_names": 1, "mixed_tags": 1, "special_tokens": 2,
+            "bracketed_prose": 2, "nul_characters": 4, "replacement_characters": 3,
+        })
     );
+    let texts = dir.texts(&case(6));
+    assert!(texts[1].ends_with("\n\n[Scene 1] Ada came."), "{texts:?}");
     let stderr = dir.prepare(&[]).expect(0).stderr;
     for words in [
         "2 records with an agent missing from a step",

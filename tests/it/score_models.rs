@@ -337,7 +337,7 @@ fn the_document_says_what_was_asked() {
     let document = run.json();
     let expected = json!({
         "model": "string", "server": "string", "template": "string", "output_dir": "string", "valid": "integer",
-        "invalid": "integer", "rejected": "integer", "left": "integer", "finished_before": "integer",
+        "invalid": "integer", "rejected": "integer", "left": "integer", "finished_before": "integer", "nulls": "integer",
         "requests": "integer", "repeated": "integer", "dollars": "number", "dollars_of_lost_answers": "number",
         "usage": { "prompt_tokens": "integer", "completion_tokens": "integer", "total_tokens": "integer" },
         "seconds": "number", "invalid_stories": [], "rejected_records": [],
