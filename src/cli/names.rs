@@ -63,7 +63,7 @@ pub fn say_not_read_in(source: &Path, log: &NameLog, terminal: &Terminal) {
 }
 
 /// Says the names, a line each, and how many more there are.
-fn say_names(log: &NameLog, terminal: &Terminal) {
+pub fn say_names(log: &NameLog, terminal: &Terminal) {
     if terminal.voice().quiet {
         return;
     }

@@ -14,7 +14,7 @@ use crate::cli::Signals;
 use crate::cli::args::PrepareArgs;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::mismatch::Mismatch;
-use crate::cli::names::{Shown, counts_value, say_not_read, write_names};
+use crate::cli::names::{Shown, counts_value, say_names, say_not_read, write_names};
 use crate::cli::report::{LongList, Style, Terminal, counted, grouped, percent, printable, sized};
 use crate::config::{ConfigError, ConfigFile, PrepareChoices};
 use crate::prepare::example::Example;
@@ -43,8 +43,14 @@ pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Ex
             let line = (options.purpose.mode == Mode::Publish).then_some(out);
             let mut fields = document(&options, &prepared, duration);
             Mismatch::add(mismatch.as_ref(), &mut fields);
-            let write = write_not_read(&prepared.not_read, Shown::by(terminal));
-            terminal.succeed_with(COMMAND, line, fields, &[LongList { name: "not_read", write: &write }])
+            let shown = Shown::by(terminal);
+            let (not_read, warned) =
+                (write_list(&prepared.not_read, shown), write_list(&prepared.warned, shown));
+            let lists = [
+                LongList { name: "not_read", write: &not_read },
+                LongList { name: "warned_records", write: &warned },
+            ];
+            terminal.succeed_with(COMMAND, line, fields, &lists)
         }
         Err(error) => {
             let not_read = match &error {
@@ -52,7 +58,7 @@ pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Ex
                 _ => None,
             };
             let (failure, fields) = explain(error, signals, terminal);
-            let write = not_read.as_deref().map(|log| write_not_read(log, Shown::by(terminal)));
+            let write = not_read.as_deref().map(|log| write_list(log, Shown::by(terminal)));
             let list = write.as_ref().map(|write| LongList { name: "not_read", write });
             terminal.fail_with(COMMAND, &failure, fields, list.as_slice())
         }
@@ -73,8 +79,8 @@ fn resolve(args: &PrepareArgs) -> Result<Options, ConfigError> {
     choices.resolve(purpose, cores())
 }
 
-/// Writes the names of what was not read: the first, or all with `--verbose`.
-fn write_not_read(log: &NameLog, shown: Shown) -> impl Fn(&mut dyn Write) -> io::Result<()> {
+/// Writes the names in `log`.
+fn write_list(log: &NameLog, shown: Shown) -> impl Fn(&mut dyn Write) -> io::Result<()> {
     move |out| write_names(log, shown, out)
 }
 
@@ -234,6 +240,7 @@ fn summarize(options: &Options, prepared: &Prepared, duration: Duration, termina
     say("leakage", leakage(options, prepared));
     if let Some(text) = warnings(prepared) {
         say("warnings", text);
+        say_names(&prepared.warned, terminal);
     }
     if let Some((manifest, published)) = &prepared.result {
         let shards = |side: &crate::manifest::Side, name: &str| match side.shards.as_slice() {

@@ -18,6 +18,7 @@ use crate::prepare::error::{Error, FailedRejects};
 use crate::prepare::group::{GroupBy, GroupedSplit, split_groups};
 use crate::prepare::key_lines::{KEYS, SideKeys, write_key_lines};
 use crate::prepare::list::Listing;
+use crate::prepare::names::NameLog;
 use crate::prepare::publish::Output;
 use crate::prepare::reject::RejectLog;
 use crate::prepare::shard::{FileError, SideWriter, move_tail};
@@ -50,6 +51,7 @@ pub struct Run<'r> {
 struct Converted {
     tally: Tally,
     rejects: RejectLog,
+    warned: NameLog,
     bytes_read: u64,
     shown: Vec<Vec<u8>>,
     sides: Sides,
@@ -131,6 +133,7 @@ impl Run<'_> {
             bytes_read: converted.bytes_read,
             rejects: shown_rejects,
             not_read: Arc::clone(&self.listing.not_read),
+            warned: Arc::new(converted.warned),
             shown: converted.shown,
             result: None,
             has_no_locks: self.output.is_some_and(Output::has_no_locks),
@@ -154,10 +157,10 @@ impl Run<'_> {
         let listed = self.listing.len();
         let mut converted = self.start()?;
         let expected = self.options.val_ratio.train_count(listed as u64) as usize;
-        let Converted { tally, rejects, bytes_read, shown, sides, .. } = &mut converted;
+        let Converted { tally, rejects, warned, bytes_read, shown, sides, .. } = &mut converted;
         self.pass(&Visit::BothEnds(expected), |batch| {
             *bytes_read += batch.bytes_read;
-            self.count(batch, tally, rejects)?;
+            self.count(batch, tally, rejects, warned)?;
             self.show(batch, shown);
             sides.append(batch)
         })?;
@@ -176,10 +179,10 @@ impl Run<'_> {
     /// belong, the second writes. A file that changed in between ends the run.
     fn convert_by_group(&self) -> Result<Converted, Error> {
         let mut converted = self.start()?;
-        let Converted { tally, rejects, bytes_read, shown, sides, grouped } = &mut converted;
+        let Converted { tally, rejects, warned, bytes_read, shown, sides, grouped } = &mut converted;
         self.pass(&Visit::All, |batch| {
             *bytes_read += batch.bytes_read;
-            self.count(batch, tally, rejects)
+            self.count(batch, tally, rejects, warned)
         })?;
         // Judged before the second pass as well, which a failed run need not make.
         if self.is_over_limit(rejects) || tally.accepted == 0 {
@@ -209,6 +212,7 @@ impl Run<'_> {
         Ok(Converted {
             tally: Tally::new(self.listing.len(), self.options.group_by.is_some()),
             rejects: RejectLog::create(staging.as_deref()).map_err(|source| self.reject_error(source))?,
+            warned: NameLog::new(staging.as_deref()),
             bytes_read: 0,
             shown: Vec::new(),
             sides: Sides { train: side("train"), val: side("val") },
@@ -265,10 +269,22 @@ impl Run<'_> {
         )
     }
 
-    fn count(&self, batch: &RecordBatch, tally: &mut Tally, rejects: &mut RejectLog) -> Result<(), Error> {
+    fn count(
+        &self,
+        batch: &RecordBatch,
+        tally: &mut Tally,
+        rejects: &mut RejectLog,
+        warned: &mut NameLog,
+    ) -> Result<(), Error> {
         for (position, verdict) in &batch.verdicts {
             match verdict {
-                Verdict::Accepted(marks) => tally.accept(*position, marks),
+                Verdict::Accepted(marks) => {
+                    tally.accept(*position, marks);
+                    for warning in marks.warnings.iter() {
+                        let key = self.listing.key(*position as usize);
+                        warned.push(warning.as_str(), key).map_err(Error::NameLog)?;
+                    }
+                }
                 Verdict::Skipped => tally.skip(),
                 Verdict::Rejected(reason) => {
                     let key = self.listing.key(*position as usize);

@@ -40,7 +40,7 @@ pub struct Scanner<'a> {
     manual_head: [u8; 8],
     /// Whether some string unescaped so far holds a character that JSON escapes.
     pub is_escaped: bool,
-    /// Whether some string unescaped so far holds U+0000.
+    /// Whether some used string so far holds U+0000, unescaped or carried as it was written.
     pub has_nul: bool,
     /// Whether some observations or actions were a list.
     pub has_lists: bool,

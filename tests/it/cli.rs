@@ -300,6 +300,7 @@ fn fields_of_success() -> Value {
         "bytes_read": "integer",
         "seconds": "number",
         "not_read": [],
+        "warned_records": [],
     })
 }
 

@@ -529,6 +529,50 @@ fn accepted_oddities_are_counted_as_warnings() {
             "bracketed_prose": 2, "nul_characters": 4, "replacement_characters": 3,
         })
     );
+    let named = |flags: &[&str]| -> Vec<(String, String)> {
+        let document = dir.prepare(&[flags, &["--json"]].concat()).expect(0).json();
+        let text = |of: &Value| of.as_str().unwrap().to_owned();
+        document["warned_records"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|named| (text(&named["key"]), text(&named["kind"])))
+            .collect()
+    };
+    let all = named(&["-v"]);
+    let kinds = [
+        (0, "agent_missing_from_step"),
+        (1, "agent_not_in_names"),
+        (2, "mixed_tags"),
+        (4, "special_tokens"),
+        (5, "agent_missing_from_step"),
+        (5, "special_tokens"),
+        (6, "bracketed_prose"),
+        (7, "bracketed_prose"),
+        (7, "nul_characters"),
+        (9, "nul_characters"),
+        (10, "replacement_characters"),
+        (11, "nul_characters"),
+        (12, "replacement_characters"),
+        (13, "nul_characters"),
+        (13, "replacement_characters"),
+    ];
+    let mut expected: Vec<(String, String)> =
+        kinds.iter().map(|(place, kind)| (case(*place), (*kind).to_owned())).collect();
+    expected.sort();
+    let mut found = all.clone();
+    found.sort();
+    assert_eq!(found, expected);
+    assert_eq!(named(&[]), all[..5], "the first by their keys");
+    let mut grouped = named(&["--group-by", "agents", "-v"]);
+    grouped.sort();
+    assert_eq!(grouped, expected, "named once in two passes");
+    let stderr = dir.prepare(&["-v"]).expect(0).stderr;
+    for (key, kind) in &all {
+        assert!(stderr.contains(&format!("\n  {key}: {kind}\n")), "{key}: {stderr}");
+    }
+    let stderr = dir.prepare(&[]).expect(0).stderr;
+    assert!(stderr.contains(&format!("and {} more (-v names them)", all.len() - 5)), "{stderr}");
     let texts = dir.texts(&case(6));
     assert!(texts[1].ends_with("\n\n[Scene 1] Ada came."), "{texts:?}");
     let stderr = dir.prepare(&[]).expect(0).stderr;
