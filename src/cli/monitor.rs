@@ -108,12 +108,14 @@ pub fn watch(
     }
     let estimated = estimates::known(service, shown.out.as_deref()).get(job).copied();
     shown.fields.insert("estimated_dollars".to_owned(), estimated.into());
-    if let Some(job) = progress.job() {
+    // A reader that has gone is told nothing more.
+    let is_closed = matches!(&watched, Err(MonitorError { cause: Cause::Closed, .. }));
+    if let Some(job) = progress.job().filter(|_| !is_closed) {
         terminal.label("price", &estimates::billed_and_estimated(job, estimated));
     }
     match watched {
         Ok(finished) => end(service, &finished, shown, terminal),
-        Err(error) if matches!(error.cause, Cause::Closed) => closed(streamed, &shown, terminal),
+        Err(_) if is_closed => closed(streamed, &shown, terminal),
         Err(error) => stop(service, job, (error, shown), terminal),
     }
 }
