@@ -1,12 +1,15 @@
 //! Exit codes, and what to do about each error. The numbers are a contract with scripts.
 
+use std::path::Path;
+
 use crate::check;
 use crate::config::ConfigError;
 use crate::lock::LockError;
 use crate::manifest::ManifestError;
 use crate::prepare;
+use crate::prepare::names::NameLog;
 use crate::prepare::prepared::PreparedError;
-use crate::prepare::source::{CONTAINER, LINKED_DIRECTORY};
+use crate::prepare::source::{CONTAINER, LINKED_DIRECTORY, OTHER_ENDING, unsupported};
 use crate::score;
 
 /// How the program ends.
@@ -73,6 +76,7 @@ impl From<ConfigError> for Failure {
                 "sources are directories, .json records, .jsonl and .ndjson, .tar (these also with .gz or .zst, .tgz, .tzst), and - for standard input"
                     .to_owned()
             }
+            ConfigError::Unsupported { unsupported, .. } => unsupported.remedy.clone(),
             ConfigError::Template { .. } => "README describes templates; `fixtures/templates` has an example".to_owned(),
             ConfigError::Read { .. } => "check the path and its permissions".to_owned(),
             ConfigError::Yaml { .. } | ConfigError::Value { .. } => "correct the value".to_owned(),
@@ -111,6 +115,7 @@ fn classify(error: &prepare::Error) -> (Exit, &'static str) {
         Error::EqualKeys { .. } => (Exit::Data, "equal_keys"),
         Error::Damaged { .. } => (Exit::Data, "damaged"),
         Error::Repack { .. } => (Exit::Data, "repack"),
+        Error::LfsPointer(_) => (Exit::Data, "lfs_pointer"),
         Error::SpoolLimit { .. } => (Exit::Data, "spool_limit"),
         Error::Interrupted => (Exit::Interrupted, "interrupted"),
     }
@@ -127,6 +132,7 @@ fn hint(error: &prepare::Error) -> String {
         Error::Repack { path, repack } => {
             return format!("compress it again: `{}`", repack.command(path));
         }
+        Error::LfsPointer(_) => "run `git lfs pull` where the file was cloned",
         Error::OutputIsCorpus(_) => "choose another --output-dir",
         Error::NoCorpus { .. } => "name the directory or the container that holds the records",
         Error::TooManySources(_) => "put the records into fewer containers",
@@ -141,6 +147,9 @@ fn hint(error: &prepare::Error) -> String {
         Error::Threads(_) => "use fewer --threads, or raise the limit on processes or memory",
         Error::Changed { .. } => "run it again when nothing writes to the corpus",
         Error::NothingListed { not_read, .. } => {
+            if let Some(remedy) = remedy(not_read) {
+                return remedy;
+            }
             let has = |kind: &str| not_read.by_kind().any(|(found, _)| found == kind);
             if has(CONTAINER) {
                 "--containers reads the JSONL files and archives below a directory; or name them as sources"
@@ -194,6 +203,10 @@ impl From<score::Error> for Failure {
         use score::Error;
         let (exit, code, hint) = match error {
             Error::Records(error) => return error.into(),
+            Error::Unsupported { ref unsupported, .. } => {
+                let hint = unsupported.remedy.clone();
+                return Failure::new(Exit::Usage, "unknown_source", error, hint);
+            }
             Error::Absent(_) => (Exit::Usage, "no_file", "check the path"),
             Error::UnknownSource(_) => (
                 Exit::Usage,
@@ -232,6 +245,18 @@ impl From<PreparedError> for Failure {
         };
         Failure::new(exit, code, error, hint)
     }
+}
+
+/// What to do about the first of what was not read, where something is known of it.
+fn remedy(not_read: &NameLog) -> Option<String> {
+    let mut found = None;
+    let read = not_read.first(|kind, key| {
+        let key = str::from_utf8(key).ok().filter(|_| kind == OTHER_ENDING);
+        let known = || unsupported(Path::new(key?));
+        found = found.take().or_else(|| known().map(|unsupported| unsupported.remedy));
+        Ok(())
+    });
+    read.ok().and(found)
 }
 
 fn read_hint(error: &prepare::Error) -> String {

@@ -12,6 +12,7 @@ use std::str::FromStr;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::prepare::source::Unsupported;
 use crate::prepare::template::TemplateError;
 
 mod prepare;
@@ -68,8 +69,16 @@ pub enum ConfigError {
         source: TemplateError,
     },
     /// A file that is neither a record nor a known container.
-    #[error("`{0}` is no directory, and its name says of no known container")]
+    #[error("unsupported source `{0}`: not a directory, and its name has no known ending")]
     UnknownSource(PathBuf),
+    /// A URL, or a file of a known format that is not read.
+    #[error("`{path}` {}", unsupported.what)]
+    Unsupported {
+        /// What was named.
+        path: PathBuf,
+        /// What it is, and what to do.
+        unsupported: Unsupported,
+    },
     /// Nobody said which corpus.
     #[error("no corpus was named")]
     NoCorpus,

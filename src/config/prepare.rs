@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use crate::config::{Bytes, ConfigError, ConfigFile};
 use crate::prepare::group::GroupBy;
 use crate::prepare::reject::RejectLimit;
-use crate::prepare::source::{Containers, DEFAULT_RECORD_BYTES, DEFAULT_SPOOL_BYTES, Source, SourceKind};
+use crate::prepare::source::{
+    Containers, DEFAULT_RECORD_BYTES, DEFAULT_SPOOL_BYTES, Source, SourceKind, is_url, unsupported,
+};
 use crate::prepare::split::Ratio;
 use crate::prepare::template::Template;
 use crate::prepare::{Durability, Options, Purpose};
@@ -188,11 +190,19 @@ fn sources(
         let reason = "standard input can be read once only".to_owned();
         return Err(ConfigError::Value { key: "-", place: String::new(), reason });
     }
-    let source = |path: PathBuf| match Source::of(&path, containers) {
-        Some(source) => Ok(source),
-        // Nothing is there: the engine says so, in the system's words.
-        None if !path.exists() => Ok(Source { path, kind: SourceKind::Directory(containers) }),
-        None => Err(ConfigError::UnknownSource(path)),
+    let source = |path: PathBuf| {
+        let found = Source::of(&path, containers);
+        // A URL may end as a container does.
+        let is_known = if path.exists() { found.is_none() } else { is_url(&path) };
+        if let Some(unsupported) = unsupported(&path).filter(|_| is_known) {
+            return Err(ConfigError::Unsupported { path, unsupported });
+        }
+        match found {
+            Some(source) => Ok(source),
+            // Nothing is there: the engine says so, in the system's words.
+            None if !path.exists() => Ok(Source { path, kind: SourceKind::Directory(containers) }),
+            None => Err(ConfigError::UnknownSource(path)),
+        }
     };
     paths.into_iter().map(source).collect()
 }

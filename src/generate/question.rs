@@ -126,6 +126,7 @@ impl Questions {
         let story = match read {
             Ok(story) => story,
             Err(reason) => {
+                let reason = reader.named(position, reason)?;
                 let at = if reason.at.is_empty() { String::new() } else { format!(" at {}", reason.at) };
                 return Ok(Err(NoQuestion::new(reason.code, format!("{}{at}", reason.reason))));
             }

@@ -104,6 +104,9 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A container that Git has not fetched.
+    #[error("`{0}` is a Git LFS pointer, not the file itself")]
+    LfsPointer(PathBuf),
     /// A container that has to be packed in another way.
     #[error("`{path}` {}", repack.what())]
     Repack {

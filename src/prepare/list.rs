@@ -5,7 +5,7 @@
 //! Containers are indexed, and read later by rank.
 
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,8 +17,9 @@ use crate::json::KeyText;
 use crate::manifest::Hex;
 use crate::prepare::index::{Extent, Member, Refusal, index_lines, index_tar};
 use crate::prepare::keys::{KeyArena, KeyRef, MAX_KEY_BYTES, MAX_SOURCES};
+use crate::prepare::layout::{Unit, is_lfs_pointer};
 use crate::prepare::names::NameLog;
-use crate::prepare::section::Section;
+use crate::prepare::section::{Section, read_at};
 use crate::prepare::source::{
     CONTAINER, Compression, Containers, HIDDEN, LINKED_DIRECTORY, OTHER_ENDING, Source, SourceKind,
     container_of_name, is_hidden, plain_name, prefixes,
@@ -33,9 +34,9 @@ enum OpenSource {
     /// Files below `root`; the first `prefix` bytes of a key are no part of the path.
     Files { root: PathBuf, prefix: usize },
     /// Ranges of a file that is held open: the user's own, or our spool of it.
-    Held { section: Section, path: PathBuf },
+    Held { section: Section, path: PathBuf, unit: Unit },
     /// Ranges of the user's file, which is opened for each.
-    Reopened { seen: Box<Metadata>, path: PathBuf },
+    Reopened { seen: Box<Metadata>, path: PathBuf, unit: Unit },
 }
 
 /// Containers that are held open; others are opened for each record, as record files are: a process may
@@ -97,6 +98,14 @@ impl Listing {
     /// The key at `position` in rank order, counted from 0.
     pub fn key(&self, position: usize) -> &[u8] {
         self.arena.get(self.by_rank[position])
+    }
+
+    /// How the record at `position` lies in its source.
+    pub fn unit(&self, position: usize) -> Unit {
+        match &self.sources[usize::from(self.arena.entry(self.by_rank[position]).source)] {
+            OpenSource::Files { .. } => Unit::File,
+            OpenSource::Held { unit, .. } | OpenSource::Reopened { unit, .. } => *unit,
+        }
     }
 
     /// Where the record at `position` is. Its file, or its container, is named in `path`.
@@ -223,13 +232,14 @@ impl Builder<'_> {
     ) -> Result<(), Error> {
         let number = self.number()?;
         let path = source.path.clone();
+        let unit = if matches!(source.kind, SourceKind::Lines(_)) { Unit::Line } else { Unit::File };
         let (section, seen) = open(source, compression, spool, self.watch)?;
         self.index(number, source, prefix, &section)?;
         self.sources.push(match seen {
-            Some(seen) if self.held >= HELD => OpenSource::Reopened { seen: Box::new(seen), path },
+            Some(seen) if self.held >= HELD => OpenSource::Reopened { seen: Box::new(seen), path, unit },
             seen => {
                 self.held += usize::from(seen.is_some());
-                OpenSource::Held { section, path }
+                OpenSource::Held { section, path, unit }
             }
         });
         Ok(())
@@ -384,6 +394,9 @@ fn found(entry: &walkdir::DirEntry, containers: Containers) -> Result<Found, Err
     })
 }
 
+/// Enough of a file to tell a Git LFS pointer.
+const LFS_POINTER_BYTES: usize = 64;
+
 /// A container as it can be read at random: its own file and what that is like, or a spool of its plain bytes.
 fn open(
     source: &Source,
@@ -392,16 +405,28 @@ fn open(
     watch: &dyn Watch,
 ) -> Result<(Section, Option<Metadata>), Error> {
     let failed = |error| Error::Read { path: source.path.clone(), source: error };
-    if compression == Compression::None && !source.is_stdin() {
-        let file = File::open(&source.path).map_err(failed)?;
-        let seen = file.metadata().map_err(failed)?;
-        // A FIFO named like a container is read once, as standard input is.
-        if seen.is_file() {
-            let section = Section { file: Arc::new(file), start: 0, length: seen.len() };
-            return Ok((section, Some(seen)));
+    if source.is_stdin() {
+        return Ok((spool.unpack(source, None, watch)?, None));
+    }
+    let file = File::open(&source.path).map_err(failed)?;
+    let seen = file.metadata().map_err(failed)?;
+    // A FIFO named like a container is read once, as standard input is.
+    if !seen.is_file() {
+        return Ok((spool.unpack(source, Some(file), watch)?, None));
+    }
+    let mut beginning = [0; LFS_POINTER_BYTES];
+    let read = read_at(&file, &mut beginning, 0).map_err(failed)?;
+    if is_lfs_pointer(&beginning[..read]) {
+        return Err(Error::LfsPointer(source.path.clone()));
+    }
+    match compression {
+        Compression::None => Ok((Section { file: Arc::new(file), start: 0, length: seen.len() }, Some(seen))),
+        _ => {
+            // Where reading at an offset moves the file's own position.
+            { &file }.seek(SeekFrom::Start(0)).map_err(failed)?;
+            Ok((spool.unpack(source, Some(file), watch)?, None))
         }
     }
-    Ok((spool.unpack(source, watch)?, None))
 }
 
 /// `inner` as a path below `outer`, if it lies inside.
@@ -571,7 +596,7 @@ mod tests {
         let section = Section { file: Arc::new(tempfile::tempfile().unwrap()), start: 0, length: 0 };
         let sources = vec![
             OpenSource::Files { root: "one/a".into(), prefix: 2 },
-            OpenSource::Held { section, path: "two/a.tar".into() },
+            OpenSource::Held { section, path: "two/a.tar".into(), unit: Unit::File },
         ];
         let error = sorted(arena, sources, 7).unwrap_err().to_string();
         assert!(error.contains("\"a/x.json\"") && error.contains("one/a/x.json"), "{error}");

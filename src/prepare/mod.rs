@@ -26,6 +26,7 @@ mod gunzip;
 mod index;
 mod key_lines;
 mod keys;
+mod layout;
 mod leakage;
 mod list;
 pub mod names;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::prepare::convert::{ParseFailure, Parser};
+use crate::prepare::layout;
 use crate::prepare::list::{self, Corpus, Listing, Place};
 use crate::prepare::names::NameLog;
 use crate::prepare::read::{Effort, Length, Reader};
@@ -126,6 +127,21 @@ impl<'l> RecordBytes<'l> {
         }
     }
 
+    /// `reason`, why the record at `position` is refused, in better words where its layout is a known one.
+    ///
+    /// # Errors
+    /// When the record cannot be read again.
+    pub fn named(&mut self, position: usize, reason: RejectReason) -> Result<RejectReason, Error> {
+        if !layout::has_words_for(reason.code) {
+            return Ok(reason);
+        }
+        let unit = self.listing.unit(position);
+        Ok(match self.read(position, Effort::ToTheEnd)? {
+            Ok(length) => layout::name(&self.reader.buffer()[..length], unit, reason),
+            Err(_) => reason,
+        })
+    }
+
     /// The buffer: what was read last, then at least the parser's padding.
     pub fn buffer(&mut self) -> &mut [u8] {
         self.reader.buffer()
@@ -178,14 +194,26 @@ impl<'r> RecordReader<'r> {
         };
         match self.parser.with_context(self.bytes.buffer(), length, &mut look) {
             Ok(value) => return Ok(Ok(value)),
-            Err(ParseFailure::Record(reason)) => return Ok(Err(reason)),
+            Err(ParseFailure::Record(reason)) => return self.named(position, reason).map(Err),
             Err(ParseFailure::Json(_)) => {}
         }
         // Parsing has changed the bytes, and the read may have been cut short.
-        Ok(match self.bytes.read(position, Effort::ToTheEnd)? {
+        let looked = match self.bytes.read(position, Effort::ToTheEnd)? {
             Ok(length) => self.parser.with_context_again(self.bytes.buffer(), length, &mut look),
             Err(reason) => Err(reason),
-        })
+        };
+        match looked {
+            Ok(value) => Ok(Ok(value)),
+            Err(reason) => self.named(position, reason).map(Err),
+        }
+    }
+
+    /// `reason`, why the record at `position` is refused, in better words where its layout is a known one.
+    ///
+    /// # Errors
+    /// When the record cannot be read again.
+    pub fn named(&mut self, position: usize, reason: RejectReason) -> Result<RejectReason, Error> {
+        self.bytes.named(position, reason)
     }
 }
 

@@ -51,22 +51,25 @@ impl Spool {
         self.dir.as_deref()
     }
 
-    /// The plain bytes of `source`, to be read at random.
+    /// The plain bytes of `source`, to be read at random; `file` is what it is open as, `None` for standard
+    /// input.
     ///
     /// # Errors
     /// When the source cannot be read or is damaged, the limit is reached, or the disk is full.
-    pub fn unpack(&mut self, source: &Source, watch: &dyn Watch) -> Result<Section, Error> {
+    pub fn unpack(
+        &mut self,
+        source: &Source,
+        file: Option<File>,
+        watch: &dyn Watch,
+    ) -> Result<Section, Error> {
         let compression = match source.kind {
             SourceKind::Lines(compression) | SourceKind::Tar(compression) => compression,
             SourceKind::Directory(_) | SourceKind::Record => Compression::None,
         };
-        if source.is_stdin() {
-            return self
-                .copy(source, &mut io::stdin().lock(), watch)
-                .map_err(|failure| failure.at(source, 0));
-        }
-        let read_error = |error| Error::Read { path: source.path.clone(), source: error };
-        let file = File::open(&source.path).map_err(read_error)?;
+        let Some(file) = file else {
+            let copied = self.copy(source, &mut io::stdin().lock(), watch);
+            return copied.map_err(|failure| failure.at(source, 0));
+        };
         let mut packed = Counted { inner: file, bytes: 0 };
         let result = match compression {
             Compression::None => self.copy(source, &mut packed, watch),
@@ -207,7 +210,8 @@ mod tests {
         let path = dir.path().join("x.jsonl.zst");
         std::fs::write(&path, bytes).unwrap();
         let source = Source { path, kind: SourceKind::Lines(Compression::Zstd) };
-        Spool::new(None, 1 << 30).unpack(&source, &Unwatched)
+        let file = File::open(&source.path).unwrap();
+        Spool::new(None, 1 << 30).unpack(&source, Some(file), &Unwatched)
     }
 
     #[test]
@@ -234,7 +238,8 @@ mod tests {
             let path = dir.path().join(format!("{text}.jsonl.zst"));
             std::fs::write(&path, zstd::encode_all(text.as_bytes(), 1).unwrap()).unwrap();
             let source = Source { path, kind: SourceKind::Lines(Compression::Zstd) };
-            spool.unpack(&source, &Unwatched).unwrap()
+            let file = File::open(&source.path).unwrap();
+            spool.unpack(&source, Some(file), &Unwatched).unwrap()
         });
         let read = |section: &Section| std::io::read_to_string(section.reader()).unwrap();
         assert_eq!(sections.each_ref().map(read), ["one", "", "three"]);
@@ -243,6 +248,8 @@ mod tests {
         let path = dir.path().join("four.jsonl");
         std::fs::write(&path, "four").unwrap();
         let source = Source { path, kind: SourceKind::Lines(Compression::None) };
-        assert!(matches!(spool.unpack(&source, &Unwatched), Err(Error::SpoolLimit { limit: 10, .. })));
+        let file = File::open(&source.path).unwrap();
+        let unpacked = spool.unpack(&source, Some(file), &Unwatched);
+        assert!(matches!(unpacked, Err(Error::SpoolLimit { limit: 10, .. })));
     }
 }

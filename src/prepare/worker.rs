@@ -126,6 +126,10 @@ impl<'r> Worker<'r> {
                 }
             }
         };
+        let verdict = match verdict {
+            Verdict::Rejected(reason) => Verdict::Rejected(self.bytes.named(position as usize, reason)?),
+            verdict => verdict,
+        };
         batch.verdicts.push((position, verdict));
         Ok(())
     }

@@ -18,7 +18,7 @@ use crate::prepare;
 use crate::prepare::names::NameLog;
 use crate::prepare::prepared::PreparedError;
 use crate::prepare::reject::RejectReason;
-use crate::prepare::source::{Containers, Source};
+use crate::prepare::source::{Containers, Source, Unsupported, is_url, unsupported};
 
 pub mod agreement;
 pub mod answer;
@@ -91,8 +91,16 @@ pub enum Error {
     /// There is nothing.
     #[error("`{0}` does not exist")]
     Absent(PathBuf),
+    /// A URL, or a file of a known format that is not read.
+    #[error("`{path}` {}", unsupported.what)]
+    Unsupported {
+        /// What was named.
+        path: PathBuf,
+        /// What it is, and what to do.
+        unsupported: Unsupported,
+    },
     /// Nobody knows what is there.
-    #[error("`{0}` is no directory, and its name is of no known kind")]
+    #[error("unsupported source `{0}`: not a directory, and its name has no known ending")]
     UnknownSource(PathBuf),
     /// A source cannot be listed, or a reference not be read.
     #[error(transparent)]
@@ -137,10 +145,16 @@ impl From<PreparedError> for Error {
 
 /// The source at `path`.
 fn source(path: &Path, containers: Containers) -> Result<Source, Error> {
-    if path != Path::new("-") && !path.exists() {
+    let found = Source::of(path, containers);
+    let is_there = path == Path::new("-") || path.exists();
+    let is_known = if is_there { found.is_none() } else { is_url(path) };
+    if let Some(unsupported) = unsupported(path).filter(|_| is_known) {
+        return Err(Error::Unsupported { path: path.to_owned(), unsupported });
+    }
+    if !is_there {
         return Err(Error::Absent(path.to_owned()));
     }
-    Source::of(path, containers).ok_or_else(|| Error::UnknownSource(path.to_owned()))
+    found.ok_or_else(|| Error::UnknownSource(path.to_owned()))
 }
 
 /// Scores as `options` say, reporting to `watch`.

@@ -773,6 +773,144 @@ fn an_output_directory_inside_the_corpus_is_named_as_not_read() {
     check_not_read(&run(), &[("out", "output directory")]);
 }
 
+/// The command in the reason for refusing `key`, its file being `file`.
+fn command_for(dir: &Dir, key: &str, file: &str, new: &str) -> String {
+    let rejects = dir.json_lines("out/rejects-failed.jsonl");
+    let reject = rejects.iter().find(|reject| reject["key"] == key).unwrap_or_else(|| panic!("{key}"));
+    let reason = reject["reason"].as_str().unwrap();
+    let command = reason.rsplit('`').nth(1).unwrap_or_else(|| panic!("no command in {reason}"));
+    let command = command.replace("FILE", file);
+    command.replace("NEW.jsonl", new).replace("NEW", new)
+}
+
+#[test]
+fn another_layout_is_named_with_the_command_that_makes_records_of_it() {
+    let jq = std::process::Command::new("jq").arg("--version").output();
+    if !jq.is_ok_and(|output| output.status.success()) {
+        return crate::support::skip("jq is not here");
+    }
+    let records: Vec<Value> = (0..10).map(record).collect();
+    let lines: String = records.iter().map(|record| format!("{record}\n")).collect();
+    let indented: String = records.iter().map(|record| format!("{record:#}\n")).collect();
+    let one_a_line: Vec<String> = records.iter().map(Value::to_string).collect();
+    let code = |code: &str| code.to_owned();
+    for (content, source, key, expected) in [
+        (json!(records).to_string(), "all.json", "all.json", code("wrong_type")),
+        (json!({ "n": 1, "data": records }).to_string(), "all.json", "all.json", code("missing_key")),
+        (
+            json!({ "a": records[..5], "b": records[5..] }).to_string(),
+            "x.json",
+            "x.json",
+            code("missing_key"),
+        ),
+        (lines, "lines.json", "lines.json", code("json_syntax")),
+        (indented.clone(), "indented.json", "indented.json", code("json_syntax")),
+        (format!("[\n{}\n]\n", one_a_line.join(",\n")), "list.jsonl", "#3", code("json_syntax")),
+        (json!(records).to_string(), "list.jsonl", "#0", code("wrong_type")),
+        (indented, "indented.jsonl", "#0", code("json_syntax")),
+        (format!("{:#}", json!(records)), "all.jsonl", "#1", code("json_syntax")),
+    ] {
+        let dir = Dir::new();
+        dir.write(source, &content);
+        dir.ctxtune(["prepare", source, "-o", "out", "--no-sync"]).expect(3);
+        let rejects = dir.json_lines("out/rejects-failed.jsonl");
+        let reject = rejects.iter().find(|reject| reject["key"] == key).unwrap();
+        assert_eq!(reject["code"], *expected, "{source}");
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &command_for(&dir, key, source, "new.jsonl")]).current_dir(dir.path(""));
+        Outcome::of(shell).expect(0);
+        dir.ctxtune(["prepare", "new.jsonl", "-o", "out", "--no-sync", "--strict"]).expect(0);
+        assert_eq!(dir.manifest()["counts"]["accepted"], 10, "{source}: {content}");
+    }
+}
+
+#[test]
+fn text_in_place_of_a_value_and_a_misspelt_key_are_named_with_their_commands() {
+    let jq = std::process::Command::new("jq").arg("--version").output();
+    if !jq.is_ok_and(|output| output.status.success()) {
+        return crate::support::skip("jq is not here");
+    }
+    let context = record(1)["socialized_context"].clone();
+    let with = |context: Value| {
+        let mut changed = record(1);
+        changed["socialized_context"] = context;
+        changed
+    };
+    let mut misspelt = context.clone();
+    let names = misspelt.as_object_mut().unwrap().shift_remove("agents_names").unwrap();
+    misspelt["agent_names"] = names;
+    let mut encoded_steps = context.clone();
+    encoded_steps["socialized_context"] = json!(context["socialized_context"].to_string());
+    let cases = [
+        with(json!(context.to_string())),
+        with(json!(format!("Sure! Here it is:\n```json\n{context:#}\n```\n"))),
+        with(encoded_steps),
+        with(misspelt),
+        json!(record(1).to_string()),
+    ];
+    for case in cases {
+        let dir = Dir::new();
+        dir.write("corpus/x.json", case.to_string());
+        dir.prepare(&["--val-ratio", "0"]).expect(3);
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &command_for(&dir, "x.json", "corpus/x.json", "fixed/x.json")]);
+        std::fs::create_dir(dir.path("fixed")).unwrap();
+        shell.current_dir(dir.path(""));
+        Outcome::of(shell).expect(0);
+        dir.ctxtune(["prepare", "fixed", "-o", "out", "--no-sync", "--val-ratio", "0"]).expect(0);
+        let fixed = self::context(&dir, "x.json");
+        assert_eq!(fixed["socialized_context"], context["socialized_context"], "{case}");
+    }
+}
+
+#[test]
+fn a_pointer_of_git_lfs_is_named() {
+    let dir = Dir::new();
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n";
+    dir.write("corpus/0.json", pointer);
+    dir.prepare(&[]).expect(3);
+    let reject = &dir.json_lines("out/rejects-failed.jsonl")[0];
+    assert_eq!(reject["code"], "json_syntax");
+    assert!(reject["reason"].as_str().unwrap().contains("`git lfs pull`"), "{reject}");
+    for name in ["x.jsonl", "x.tar", "x.jsonl.gz", "x.tzst"] {
+        dir.write(name, pointer);
+        let run = dir.ctxtune(["prepare", name, "-o", "out", "--json"]).expect(3);
+        assert_eq!(run.json()["error"]["code"], "lfs_pointer", "{name}");
+        assert!(run.json()["error"]["hint"].as_str().unwrap().contains("`git lfs pull`"));
+    }
+}
+
+#[test]
+fn a_source_of_another_kind_is_named_with_what_to_do() {
+    let dir = Dir::new();
+    for name in ["x.csv", "x.parquet", "x.zip", "x.json.gz", "x.JSON", "x.txt"] {
+        dir.write(name, "");
+    }
+    let check = |source: &str, remedy: &str| {
+        for arguments in [
+            &["prepare", source, "-o", "out", "--json"][..],
+            &["generate", source, "-o", "out", "--json", "--base-url", "http://127.0.0.1:9", "--model", "m"],
+            &["score", source, source, "--json"],
+        ] {
+            let error = dir.ctxtune(arguments).expect(2).json()["error"].clone();
+            assert!(error["hint"].as_str().unwrap().contains(remedy), "{arguments:?}: {error}");
+            assert!(error["message"].as_str().unwrap().contains(source), "{arguments:?}: {error}");
+        }
+    };
+    check("s3://bucket/x.jsonl", "`aws s3 cp --recursive 's3://bucket/x.jsonl' DIR`");
+    check("hf://datasets/me/tomi", "`hf download --repo-type dataset 'me/tomi' --local-dir DIR`");
+    check("x.csv", "read_csv");
+    check("x.parquet", "read_parquet");
+    check("x.zip", "`unzip 'x.zip' -d DIR`");
+    check("x.json.gz", "`gunzip 'x.json.gz'`");
+    check("x.JSON", "rename");
+    check("x.txt", ".jsonl");
+    // The same in a directory that holds nothing else.
+    dir.write("corpus/x.parquet", "");
+    let error = dir.prepare(&["--json"]).expect(3).json()["error"].clone();
+    assert!(error["hint"].as_str().unwrap().contains("read_parquet"), "{error}");
+}
+
 /// The digest of the manifest's `keys_sha256`, from its definition.
 fn digest_of_keys(keys: &[Vec<u8>]) -> String {
     let mut keys = keys.to_vec();

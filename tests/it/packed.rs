@@ -508,7 +508,7 @@ fn files_from_names_records_and_sources() {
 fn what_is_no_source_is_a_usage_error() {
     let dir = Dir::new();
     dir.write("notes.txt", "hello");
-    assert!(prepare(&dir, &["notes.txt"], "out").expect(2).stderr.contains("`notes.txt` is no directory"));
+    assert!(prepare(&dir, &["notes.txt"], "out").expect(2).stderr.contains("unsupported source `notes.txt`"));
     dir.write("empty.txt", "");
     assert!(prepare(&dir, &["--files-from", "empty.txt"], "out").expect(2).stderr.contains("no corpus"));
     let twice = dir.ctxtune(["prepare", "-", "--files-from", "-", "-o", "out"]).expect(2);
