@@ -78,6 +78,12 @@ impl From<ConfigError> for Failure {
             }
             ConfigError::Unsupported { unsupported, .. } => unsupported.remedy.clone(),
             ConfigError::Template { .. } => "README describes templates; `fixtures/templates` has an example".to_owned(),
+            ConfigError::Listed { path, .. } if path.to_string_lossy().contains(['*', '?', '[']) => {
+                "patterns are not expanded in a list: let the shell write it, as in `ls contexts/*.json > FILE`".to_owned()
+            }
+            ConfigError::Listed { .. } => {
+                "correct the list: its paths are relative to the working directory, each once".to_owned()
+            }
             ConfigError::Read { .. } => "check the path and its permissions".to_owned(),
             ConfigError::Yaml { .. } | ConfigError::Value { .. } => "correct the value".to_owned(),
         };
@@ -160,6 +166,7 @@ fn hint(error: &prepare::Error) -> String {
             }
         }
         Error::EmptySide { .. } => "add records, or change --val-ratio or --group-by",
+        Error::EqualKeys { first, second, .. } if first == second => "it is named twice: name it once",
         Error::EqualKeys { .. } => "rename one of them, or leave one source out",
         Error::Damaged { .. } => "make or fetch the container again; nothing of it was used",
         Error::SpoolLimit { .. } => "raise --max-spool-bytes if the source can be trusted",

@@ -60,6 +60,18 @@ pub enum ConfigError {
         /// What is wrong.
         reason: String,
     },
+    /// A list of files names what cannot be read.
+    #[error("`{list}:{number}` names `{path}`: {what}")]
+    Listed {
+        /// The list.
+        list: PathBuf,
+        /// Its line, or its entry between NULs, from 1.
+        number: usize,
+        /// What stands there.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The template file cannot be used.
     #[error("template `{path}`: {source}")]
     Template {

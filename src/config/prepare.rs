@@ -173,17 +173,16 @@ impl PrepareChoices {
 
 /// What the named paths hold, in their order, followed by what the file `from` names.
 fn sources(
-    mut paths: Vec<PathBuf>,
+    paths: Vec<PathBuf>,
     from: Option<&Path>,
     containers: Containers,
 ) -> Result<Vec<Source>, ConfigError> {
-    if let Some(from) = from {
-        paths.extend(listed_paths(from)?);
-    }
+    let is_stdin = |path: &Path| path == Path::new("-");
+    let listed = from.map_or_else(|| Ok(Vec::new()), listed_paths)?;
+    let paths: Vec<PathBuf> = paths.into_iter().chain(listed).collect();
     if paths.is_empty() {
         return Err(ConfigError::NoCorpus);
     }
-    let is_stdin = |path: &Path| path == Path::new("-");
     let readers =
         paths.iter().filter(|path| is_stdin(path)).count() + usize::from(from.is_some_and(is_stdin));
     if readers > 1 {
@@ -191,41 +190,67 @@ fn sources(
         return Err(ConfigError::Value { key: "-", place: String::new(), reason });
     }
     let source = |path: PathBuf| {
-        let found = Source::of(&path, containers);
+        let is_there = is_stdin(&path) || path.exists();
+        let found = if is_there { Source::of(&path, containers) } else { None };
         // A URL may end as a container does.
-        let is_known = if path.exists() { found.is_none() } else { is_url(&path) };
+        let is_known = if is_there { found.is_none() } else { is_url(&path) };
         if let Some(unsupported) = unsupported(&path).filter(|_| is_known) {
             return Err(ConfigError::Unsupported { path, unsupported });
         }
         match found {
             Some(source) => Ok(source),
             // Nothing is there: the engine says so, in the system's words.
-            None if !path.exists() => Ok(Source { path, kind: SourceKind::Directory(containers) }),
+            None if !is_there => Ok(Source { path, kind: SourceKind::Directory(containers) }),
             None => Err(ConfigError::UnknownSource(path)),
         }
     };
     paths.into_iter().map(source).collect()
 }
 
-/// The paths in `file` (`-`: standard input), separated by NUL if there is one, else by newlines.
+/// The paths in `file` (`-`: standard input), separated by NUL if there is one, else by newlines. Each is there,
+/// and there once.
 fn listed_paths(file: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    let read = || match file == Path::new("-") {
-        true => {
-            let mut bytes = Vec::new();
-            std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes).map(|_| bytes)
-        }
-        false => std::fs::read(file),
+    let is_stdin = file == Path::new("-");
+    let read = if is_stdin {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes).map(|_| bytes)
+    } else {
+        std::fs::read(file)
     };
     let failed = |source| ConfigError::Read { path: file.to_owned(), source };
-    let bytes = read().map_err(failed)?;
+    let bytes = read.map_err(failed)?;
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        let reason = "expected UTF-8 text, got UTF-16".to_owned();
+        return Err(ConfigError::Yaml { path: file.to_owned(), reason });
+    }
     let separator = if bytes.contains(&0) { 0 } else { b'\n' };
-    let lines = bytes.split(|&byte| byte == separator);
-    let path = |line: &[u8]| match separator {
-        0 => path_of_bytes(line),
-        _ => path_of_bytes(line.strip_suffix(b"\r").unwrap_or(line)),
+    let mut listed = Vec::new();
+    for (index, entry) in bytes.split(|&byte| byte == separator).enumerate() {
+        let entry = match separator {
+            0 => entry,
+            _ => entry.strip_suffix(b"\r").unwrap_or(entry),
+        };
+        let bom = "\u{feff}".as_bytes();
+        let entry = if index == 0 { entry.strip_prefix(bom).unwrap_or(entry) } else { entry };
+        if !entry.is_empty() {
+            listed.push((path_of_bytes(entry).map_err(failed)?, index + 1));
+        }
+    }
+    let unfit = |(path, number): &(PathBuf, usize), what| ConfigError::Listed {
+        list: if is_stdin { "standard input".into() } else { file.to_owned() },
+        number: *number,
+        path: path.clone(),
+        what,
     };
-    let paths = lines.map(path).filter(|path| !path.as_ref().is_ok_and(|path| path.as_os_str().is_empty()));
-    paths.collect::<std::io::Result<_>>().map_err(failed)
+    if let Some(missing) = listed.iter().find(|(path, _)| path != Path::new("-") && !path.exists()) {
+        return Err(unfit(missing, "no such file".to_owned()));
+    }
+    let mut sorted: Vec<&(PathBuf, usize)> = listed.iter().collect();
+    sorted.sort();
+    if let Some(twice) = sorted.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        return Err(unfit(twice[1], format!("listed twice, first as number {}", twice[0].1)));
+    }
+    Ok(listed.into_iter().map(|(path, _)| path).collect())
 }
 
 #[cfg(unix)]

@@ -505,6 +505,54 @@ fn files_from_names_records_and_sources() {
 }
 
 #[test]
+fn a_list_of_files_may_begin_with_a_byte_order_mark() {
+    let dir = Dir::new();
+    dir.corpus(RECORDS);
+    let names: String = (0..RECORDS).map(|number| format!("corpus/{number}.json\r\n")).collect();
+    dir.write("plain.txt", &names);
+    dir.write("bom.txt", format!("\u{feff}{names}"));
+    prepare(&dir, &["--files-from", "plain.txt"], "plain").expect(0);
+    prepare(&dir, &["--files-from", "bom.txt"], "bom").expect(0);
+    assert_same(&dir, "plain", "bom");
+    dir.write("utf16.txt", "\u{feff}a.json\n".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>());
+    assert!(prepare(&dir, &["--files-from", "utf16.txt"], "out").expect(2).stderr.contains("UTF-16"));
+}
+
+#[test]
+fn a_list_that_names_what_is_not_there_or_is_there_already_says_on_which_line() {
+    let dir = Dir::new();
+    dir.corpus(3);
+    let check = |list: &str, parts: [&str; 2]| {
+        dir.write("list.txt", list);
+        let run = prepare(&dir, &["--files-from", "list.txt", "--json"], "out").expect(2);
+        assert_eq!(run.json()["error"]["code"], "config");
+        assert!(parts.iter().all(|part| run.stderr.contains(part)), "{}", run.stderr);
+    };
+    check(
+        "corpus/0.json\n\ncorpus/typo.json\n",
+        ["`list.txt:3` names `corpus/typo.json`: no such file", "correct the list"],
+    );
+    check(
+        "corpus/0.json\0corpus/typo.json\0",
+        ["`list.txt:2` names `corpus/typo.json`: no such file", "correct the list"],
+    );
+    check(
+        "corpus/*.json\n",
+        ["`list.txt:1` names `corpus/*.json`: no such file", "patterns are not expanded"],
+    );
+    check(
+        "corpus/0.json\ncorpus/1.json\r\ncorpus/0.json\n",
+        ["`list.txt:3` names `corpus/0.json`", "first as number 1"],
+    );
+    assert!(!dir.exists("out"));
+    // So does a record that is named by itself.
+    let run = prepare(&dir, &["corpus/0.json", "corpus/typo.json"], "out").expect(2);
+    assert!(run.stderr.contains("`corpus/typo.json`") && !run.stderr.contains("meanwhile"), "{}", run.stderr);
+    let run = prepare(&dir, &["corpus/0.json", "corpus/0.json"], "out").expect(3);
+    assert!(run.stderr.contains("name it once"), "{}", run.stderr);
+}
+
+#[test]
 fn what_is_no_source_is_a_usage_error() {
     let dir = Dir::new();
     dir.write("notes.txt", "hello");

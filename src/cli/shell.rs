@@ -1,0 +1,52 @@
+//! Words of a command that is printed to be typed into a shell.
+//!
+//! Separate because every printed command needs it: a path with a blank or an apostrophe, or a server's
+//! name for something, must arrive as one word.
+
+use std::path::Path;
+
+/// `text` as one word of a POSIX shell: as it is, or between apostrophes where a shell would read it otherwise.
+pub fn word(text: &str) -> String {
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "_-./:=@%+,".contains(character);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// `path` as one word, which no command takes for a flag.
+pub fn path(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if text.starts_with('-') && text.len() > 1 { word(&format!("./{text}")) } else { word(&text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word() {
+        let check = |text: &str, expected: &str| assert_eq!(path(Path::new(text)), expected);
+        check("out/a-b_1.jsonl", "out/a-b_1.jsonl");
+        check("my out", "'my out'");
+        check("it's", r"'it'\''s'");
+        check("$HOME/`x`", "'$HOME/`x`'");
+        check("~/x", "'~/x'");
+        check("*.json", "'*.json'");
+        check("ü", "'ü'");
+        check("a\nb", "'a\nb'");
+        check("-out", "./-out");
+        check("-", "-");
+        assert_eq!((word(""), word("-n")), ("''".to_owned(), "-n".to_owned()));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_shell_reads_the_word_as_it_was() {
+        for text in ["my out", "it's", "$HOME/`x`\"\\", "~", "a*b?[c]", "#x", "a\nb", "ü", "!x", "{a,b}"] {
+            let script = format!("printf %s {}", word(text));
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
+        }
+    }
+}
