@@ -42,3 +42,4 @@ pub mod special_token;
 pub mod together;
 pub mod tune;
 pub mod wandb;
+pub mod yaml;

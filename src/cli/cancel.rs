@@ -13,6 +13,7 @@ use crate::cli::consent::{ask, has_person};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::Terminal;
 use crate::cli::service::Service;
+use crate::cli::shell;
 use crate::cli::watch::{dollars, one_line};
 use crate::together::job::{Ending, Job, JobId};
 use crate::together::{self, jobs};
@@ -89,7 +90,7 @@ fn cancel(args: &CancelArgs, signals: &Signals, terminal: &Terminal) -> Result<J
 fn id(text: &str) -> Result<JobId, Failure> {
     if Path::new(text).is_dir() {
         let message = format!("`{text}` is a directory, and a job is cancelled by its id");
-        let hint = format!("`ctxtune status {text}` shows the id of its newest job");
+        let hint = format!("`ctxtune status {}` shows the id of its newest job", shell::word(text));
         return Err(Failure::new(Exit::Usage, "no_job", message, hint));
     }
     JobId::new(text).ok_or_else(|| {

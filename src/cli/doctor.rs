@@ -12,7 +12,7 @@ use serde_json::Map;
 use crate::cli::Signals;
 use crate::cli::args::DoctorArgs;
 use crate::cli::endpoints;
-use crate::cli::environment::Environment;
+use crate::cli::environment::{Environment, config_file};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::finding::{Finding, Findings};
 use crate::cli::finetune::find_config;
@@ -20,6 +20,7 @@ use crate::cli::machine::{certificates, data, key, output, state, wandb};
 use crate::cli::plan;
 use crate::cli::report::{Terminal, grouped};
 use crate::cli::service::{Service, base_url, proxy};
+use crate::cli::shell;
 use crate::clock::Stopped;
 use crate::config::{ConfigFile, DEFAULT_OUTPUT_DIR, TuneChoices};
 use crate::env;
@@ -191,7 +192,7 @@ struct Settings {
 }
 
 fn settings(args: &DoctorArgs) -> Result<Settings, Failure> {
-    let file = args.config_path.as_deref().map(ConfigFile::read).transpose()?;
+    let file = config_file(args.config_path.as_deref())?;
     let tune = file.as_ref().map_or_else(|| Ok(TuneChoices::default()), ConfigFile::tune_choices)?;
     let data = file.as_ref().map(ConfigFile::prepare_choices).transpose()?.unwrap_or_default();
     let out = args.output_dir.clone().or(data.output_dir).unwrap_or_else(|| DEFAULT_OUTPUT_DIR.into());
@@ -211,9 +212,8 @@ fn config(args: &DoctorArgs, settings: Result<&Settings, &Failure>) -> Finding {
         (Err(failure), ..) => Finding::of(failure.clone()),
         (Ok(_), Some(path), _) => Finding::ok(format!("`{}`", path.display())),
         (Ok(_), None, Some(path)) => {
-            let path = path.display();
-            let said = format!("`{path}` is left out here, and `ctxtune finetune` reads it");
-            Finding::warn(said, format!("look with it: --config-path={path}"))
+            let said = format!("`{}` is left out here, and `ctxtune finetune` reads it", path.display());
+            Finding::warn(said, format!("check with it: --config-path={}", shell::path(&path)))
         }
         (Ok(_), None, None) => Finding::ok("no file: the flags and the defaults"),
     }

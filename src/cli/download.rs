@@ -14,6 +14,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::mismatch::Mismatch;
 use crate::cli::report::{Terminal, sized};
 use crate::cli::service::Service;
+use crate::cli::shell;
 use crate::cli::watch::one_line;
 use crate::together::download::{Probe, Wanted, Which, fetch, probe};
 use crate::together::job::{Ending, Job, JobId};
@@ -229,14 +230,9 @@ fn bar(path: &Path, terminal: &Terminal) -> ProgressBar {
 
 /// How to unpack the archive, for a shell.
 fn unpacking(path: &Path) -> String {
-    let shown = path.display().to_string();
-    let is_plain = |character: char| character.is_ascii_alphanumeric() || "._-/".contains(character);
-    let quoted = match shown.chars().all(is_plain) && !shown.starts_with('-') {
-        true => shown.clone(),
-        false => format!("'{}'", shown.replace('\'', r"'\''")),
-    };
-    let flags = if shown.ends_with("gz") { "-xzf" } else { "--zstd -xf" };
-    format!("tar {flags} {quoted}")
+    let is_gzip = path.extension().is_some_and(|extension| extension.as_encoded_bytes().ends_with(b"gz"));
+    let flags = if is_gzip { "-xzf" } else { "--zstd -xf" };
+    format!("tar {flags} {}", shell::path(path))
 }
 
 /// The fields of the JSON document beside the common ones.

@@ -15,6 +15,7 @@ use crate::cli::finding::Finding;
 use crate::cli::jobs::moment;
 use crate::cli::report::Terminal;
 use crate::cli::service::Service;
+use crate::cli::shell;
 use crate::cli::table::{Align, Cell, Table};
 use crate::cli::watch::{dollars, one_line};
 use crate::together::endpoints::{self, Deployment, Endpoint, Project};
@@ -130,7 +131,7 @@ impl Running {
     /// The command that stops it.
     pub fn stop_command(&self) -> String {
         let all = if is_ours(&self.deployment) { "" } else { " --all" };
-        format!("ctxtune endpoints stop {}{all}", one_line(self.endpoint.bare_name()))
+        format!("ctxtune endpoints stop {}{all}", shell::word(&one_line(self.endpoint.bare_name())))
     }
 
     /// What it is, in what state, at what price.
@@ -286,7 +287,7 @@ fn show(endpoint: &Endpoint, down: &Down, terminal: &Terminal) {
         terminal.label("left", &text);
     }
     for name in &down.left {
-        let endpoint = one_line(endpoint.bare_name());
+        let endpoint = shell::word(&one_line(endpoint.bare_name()));
         terminal.warn(&format!(
             "{} still runs and costs money; ctxtune did not deploy it: ctxtune endpoints stop {endpoint} --all",
             one_line(name)

@@ -12,6 +12,9 @@ use crate::cli::dotenv;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::key;
 use crate::cli::report::{Terminal, printable};
+use crate::cli::shell;
+use crate::config::value::at_home;
+use crate::config::{ConfigError, ConfigFile};
 use crate::env;
 
 /// Variables with where they come from.
@@ -60,6 +63,11 @@ impl Environment {
     /// The value of `name`; an empty one is none.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.find(name).map(|(value, _)| value)
+    }
+
+    /// The path that `name` holds: no shell replaces `~/` in a `.env`.
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        Some(at_home(Path::new(self.get(name)?), self.get(env::HOME).map(Path::new)))
     }
 
     /// The key that `name` holds, without the white space around it.
@@ -119,6 +127,19 @@ fn locales() -> impl Iterator<Item = (&'static str, String)> {
     #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
     let value = |name| std::env::var(name).ok();
     env::LOCALES.into_iter().filter_map(move |name| Some((name, value(name)?)))
+}
+
+/// The home directory, which `~/` stands for.
+pub fn home() -> Option<PathBuf> {
+    std::env::home_dir().filter(|home| home.is_absolute())
+}
+
+/// The configuration file at `path`, if one is named.
+///
+/// # Errors
+/// When it cannot be used.
+pub fn config_file(path: Option<&Path>) -> Result<Option<ConfigFile>, ConfigError> {
+    path.map(|path| ConfigFile::read(path, home().as_deref())).transpose()
 }
 
 /// The variables of the process whose names and values are text.
@@ -195,8 +216,9 @@ fn is_readable(kind: std::fs::FileType) -> bool {
 fn warn_if_others_read(path: &Path, metadata: &std::fs::Metadata, terminal: &Terminal) {
     use std::os::unix::fs::PermissionsExt;
     if metadata.permissions().mode() & 0o077 != 0 {
-        let shown = path.display();
-        terminal.warn(&format!("others can read `{shown}`, which may hold keys: chmod 600 {shown}"));
+        let (shown, word) = (path.display(), shell::path(path));
+        terminal
+            .warn(&printable(&format!("others can read `{shown}`, which may hold keys: chmod 600 {word}")));
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
+use clap::CommandFactory;
+
 use crate::check;
+use crate::cli::args::Cli;
 use crate::config::ConfigError;
 use crate::lock::LockError;
 use crate::manifest::ManifestError;
@@ -65,10 +68,7 @@ impl Failure {
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Failure {
         let hint = match &error {
-            ConfigError::UnknownKey { suggestion: Some(known), .. } => format!("did you mean `{known}`?"),
-            ConfigError::UnknownKey { suggestion: None, .. } => {
-                "README lists the keys under \"Configuration file\"".to_owned()
-            }
+            ConfigError::UnknownKey { key, suggestion, .. } => unknown_key_hint(key, *suggestion),
             ConfigError::NoCorpus => {
                 "name a directory: `ctxtune prepare DATA_DIR`, `--data-dir DATA_DIR`, or `data_dir:` in the configuration file".to_owned()
             }
@@ -85,9 +85,36 @@ impl From<ConfigError> for Failure {
                 "correct the list: its paths are relative to the working directory, each once".to_owned()
             }
             ConfigError::Read { .. } => "check the path and its permissions".to_owned(),
-            ConfigError::Yaml { .. } | ConfigError::Value { .. } => "correct the value".to_owned(),
+            ConfigError::Yaml { reason, .. } if reason.contains("UTF-8") => "save the file as UTF-8".to_owned(),
+            ConfigError::Yaml { .. } => "correct that line".to_owned(),
+            ConfigError::Value { .. } => "README lists what each key may be, under \"Parameters\" and \"Configuration file\"".to_owned(),
         };
         Failure::new(Exit::Usage, "config", error, hint)
+    }
+}
+
+/// What to do with a key that the configuration file does not have: where it belongs, or what may be meant.
+fn unknown_key_hint(key: &str, suggestion: Option<&'static str>) -> String {
+    let variable = key.to_uppercase();
+    let flag = key.replace('_', "-");
+    let cli = Cli::command();
+    let has_flag = |command: &&str| {
+        let mut arguments = cli.find_subcommand(command).into_iter().flat_map(clap::Command::get_arguments);
+        arguments.any(|argument| argument.get_long() == Some(flag.as_str()))
+    };
+    if ["method", "metric", "parameters", "run_cap", "early_terminate", "program"].contains(&key) {
+        "it belongs to the file of a sweep: `ctxtune sweep run SWEEP`".to_owned()
+    } else if ["messages", "context"].contains(&key) {
+        "it belongs to a template: `template: FILE`".to_owned()
+    } else if variable.ends_with("_KEY") || variable.ends_with("_TOKEN") {
+        format!("keys do not stand in this file: export {variable}, or write it into `.env`")
+    } else if let Some(command) = ["finetune", "prepare"].iter().find(|command| has_flag(command)) {
+        format!("it is a flag: `ctxtune {command} --{flag}`")
+    } else {
+        match suggestion {
+            Some(known) => format!("did you mean `{known}`?"),
+            None => "README lists the keys under \"Configuration file\"".to_owned(),
+        }
     }
 }
 

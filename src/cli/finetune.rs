@@ -11,7 +11,7 @@ use crate::cli::Signals;
 use crate::cli::agent::{Agency, cancel_unwanted, patiently};
 use crate::cli::args::FinetuneArgs;
 use crate::cli::consent::Spending;
-use crate::cli::environment::Environment;
+use crate::cli::environment::{Environment, config_file};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::monitor::{self, Shown};
 use crate::cli::prepare::prepare_corpus;
@@ -20,7 +20,7 @@ use crate::cli::service::Service;
 use crate::cli::submit::{self, Order, Steps, Truncation, refuse_without_consent};
 use crate::cli::wandb::{self, Chosen, HOW_TO_LOG, Way, Why};
 use crate::cli::wandb_run;
-use crate::config::{ConfigFile, PrepareChoices, TuneChoices};
+use crate::config::{PrepareChoices, TuneChoices};
 use crate::tune::create::Renewal;
 
 /// Where the seed's configuration file may be.
@@ -108,7 +108,7 @@ fn steps_to_job(
     Run { config_path, environment, signals, .. }: Run<'_>,
     terminal: &mut Terminal,
 ) -> Result<(Service, submit::Submitted, Place), Failure> {
-    let file = config_path.map(ConfigFile::read).transpose()?;
+    let file = config_file(config_path)?;
     let (data, tune) = match &file {
         Some(file) => (file.prepare_choices()?, file.tune_choices()?),
         None => (PrepareChoices::default(), TuneChoices::default()),

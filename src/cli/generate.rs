@@ -11,11 +11,12 @@ use serde_json::{Map, Value};
 use crate::cli::Signals;
 use crate::cli::args::GenerateArgs;
 use crate::cli::asking::{Choice, Sampling, Setup, budget, dollars, over_budget, server, usage_value};
-use crate::cli::environment::Environment;
+use crate::cli::environment::{Environment, home};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::generate_many;
 use crate::cli::mismatch::Mismatch;
 use crate::cli::report::{Terminal, printable};
+use crate::config::value::at_home;
 use crate::generate::ask::{Asker, Effort, Outcome, Show, most_tokens};
 use crate::generate::budget::Budget;
 use crate::generate::pace::Pace;
@@ -254,8 +255,9 @@ impl Screen {
 pub fn sources(args: &GenerateArgs) -> Result<Vec<Source>, Failure> {
     use crate::config::{ConfigError, PrepareChoices};
     use crate::prepare::{Mode, Purpose};
+    // A story is no path: it is only here that `~/` can be meant.
     let choices = PrepareChoices {
-        sources: args.inputs.clone(),
+        sources: args.inputs.iter().map(|input| at_home(input, home().as_deref())).collect(),
         containers: Some(args.containers),
         ..PrepareChoices::default()
     };

@@ -13,6 +13,7 @@ use crate::cli::endpoints::{a_minute, say_stopped};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::Terminal;
 use crate::cli::service::Service;
+use crate::cli::shell;
 use crate::cli::watch::one_line;
 use crate::clock::Stopped;
 use crate::together::endpoints::Project;
@@ -67,7 +68,7 @@ impl Hold<'_> {
 
     /// The command that stops it.
     pub fn stop_command(&self) -> String {
-        format!("ctxtune endpoints stop {}", self.endpoint)
+        format!("ctxtune endpoints stop {}", shell::word(self.endpoint))
     }
 
     /// Stops what may run although something failed or a signal came, says so, and gives the failure with

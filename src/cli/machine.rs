@@ -11,6 +11,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::finding::{Finding, Level};
 use crate::cli::key;
 use crate::cli::report::grouped;
+use crate::cli::shell;
 use crate::cli::wandb::{HOW_TO_LOG, Way, Why, examine};
 use crate::env;
 use crate::manifest::{Manifest, ManifestError};
@@ -21,7 +22,7 @@ pub fn certificates(environment: &Environment) -> Finding {
     let Some(path) = environment.get(name) else { return Finding::ok("those of the system") };
     if !environment.is_of_process(name) {
         let said = format!("{name} stands in a `.env`, which TLS does not read");
-        return Finding::warn(said, format!("export {name}={path}"));
+        return Finding::warn(said, format!("export {name}={}", shell::word(path)));
     }
     let hint = format!("point {name} to certificates in PEM form, or unset it");
     match std::fs::read(path) {
@@ -99,7 +100,7 @@ pub fn data(out: &Path) -> Finding {
             Finding::ok(format!("prepared: {train} training + {} validation examples", grouped(val)))
         }
         Err(ManifestError::Missing(_)) => {
-            let hint = format!("ctxtune prepare DATA_DIR --output-dir {}", out.display());
+            let hint = format!("ctxtune prepare DATA_DIR --output-dir {}", shell::path(out));
             Finding::warn("not prepared yet", hint)
         }
         Err(error) => {

@@ -61,6 +61,7 @@ mod score;
 mod score_models;
 mod scoreboard;
 mod service;
+mod shell;
 mod status;
 mod submit;
 pub mod svg;

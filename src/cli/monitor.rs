@@ -18,6 +18,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::ndjson::Ndjson;
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::{Notices, Service};
+use crate::cli::shell;
 use crate::cli::svg::picture;
 use crate::cli::wandb::{self, Chosen};
 use crate::cli::wandb_run::{Log, OnStop};
@@ -200,7 +201,7 @@ fn end(service: &Service, finished: &Finished, shown: Shown, terminal: &mut Term
     let words = last_words(progress).map(|words| format!(": {words}")).unwrap_or_default();
     let message = format!("the job {} {verb}{words}", job.id);
     let again = match &shown.out {
-        Some(out) => format!("ctxtune submit {} --new-job", out.display()),
+        Some(out) => format!("ctxtune submit {} --new-job", shell::path(out)),
         None => "ctxtune submit OUT --new-job".to_owned(),
     };
     let hint = format!(

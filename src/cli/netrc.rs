@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 use crate::cli::environment::Environment;
+use crate::config::value::at_home;
 use crate::env;
 
 /// The names that the file may have in the home directory.
@@ -27,7 +28,7 @@ pub struct Found {
 /// The password for the first of `hosts` that has one: in the file of `NETRC`, else in the one at home.
 pub fn find(environment: &Environment, hosts: &[&str]) -> Option<Found> {
     let places = match (environment.get(env::NETRC), environment.get(env::HOME)) {
-        (Some(named), home) => vec![at_home(named, home)],
+        (Some(named), home) => vec![at_home(Path::new(named), home.map(Path::new))],
         (None, Some(home)) => NAMES.iter().map(|name| Path::new(home).join(name)).collect(),
         (None, None) => Vec::new(),
     };
@@ -36,14 +37,6 @@ pub fn find(environment: &Environment, hosts: &[&str]) -> Option<Found> {
         let (machine, password) = password(&String::from_utf8_lossy(&bytes), hosts)?;
         Some(Found { path, machine, key: SecretString::from(password) })
     })
-}
-
-/// `~/…` as a shell would read it: a variable in a file is not expanded by anybody.
-fn at_home(named: &str, home: Option<&str>) -> PathBuf {
-    match (named.strip_prefix("~/"), home) {
-        (Some(below), Some(home)) => Path::new(home).join(below),
-        _ => PathBuf::from(named),
-    }
 }
 
 /// The password that `text` holds for the first of `hosts` that has one, and that host; else the default.

@@ -38,10 +38,8 @@ pub struct Plan<'p> {
 /// # Errors
 /// When there are such values.
 pub fn refuse(rows: &[Row], limits: &Limits) -> Result<(), Failure> {
-    let refused = rows.iter().filter_map(|row| {
-        let reason = row.refusal.as_ref()?;
-        Some(format!("`{}` is {}: {reason} (chosen by {})", row.key, row.value, row.origin))
-    });
+    let refused =
+        rows.iter().filter_map(|row| Some(format!("{} (chosen by {})", row.refused()?, row.origin)));
     let refused: Vec<String> = refused.collect();
     if refused.is_empty() {
         return Ok(());

@@ -12,11 +12,13 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::Signals;
 use crate::cli::args::PrepareArgs;
+use crate::cli::environment::config_file;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::mismatch::Mismatch;
 use crate::cli::names::{Shown, counts_value, say_names, say_not_read, write_names};
 use crate::cli::report::{LongList, Style, Terminal, counted, grouped, percent, printable, sized};
-use crate::config::{ConfigError, ConfigFile, PrepareChoices};
+use crate::cli::shell;
+use crate::config::{ConfigError, PrepareChoices};
 use crate::prepare::example::Example;
 use crate::prepare::names::NameLog;
 use crate::prepare::warning::Warning;
@@ -67,8 +69,8 @@ pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Ex
 
 fn resolve(args: &PrepareArgs) -> Result<Options, ConfigError> {
     let mut choices = args.corpus.choices();
-    if let Some(path) = &args.corpus.config_path {
-        choices = choices.over(ConfigFile::read(path)?.prepare_choices()?);
+    if let Some(file) = config_file(args.corpus.config_path.as_deref())? {
+        choices = choices.over(file.prepare_choices()?);
     }
     let names_all = args.dry_run || args.voice.verbose;
     let purpose = Purpose {
@@ -265,7 +267,7 @@ fn summarize(options: &Options, prepared: &Prepared, duration: Duration, termina
 fn next_command(options: &Options, prepared: &Prepared) -> String {
     match &prepared.result {
         None => "the same without --dry-run".to_owned(),
-        Some(_) => format!("ctxtune check {}", shown_path(&options.output_dir)),
+        Some(_) => format!("ctxtune check {}", shell::path(&options.output_dir)),
     }
 }
 

@@ -167,6 +167,7 @@ fn read_faults(path: &Path) -> Result<Faults, Failure> {
         let message = format!("cannot use the faults in `{}`: {error}", path.display());
         Failure::new(Exit::Usage, code, message, hint)
     };
-    let text = std::fs::read_to_string(path).map_err(|error| refused("read", error.to_string()))?;
+    let text = std::fs::read(path).map_err(|error| refused("read", error.to_string()))?;
+    let text = crate::yaml::text(text).map_err(|reason| refused("read", reason))?;
     faults::parse(&text).map_err(|error| refused("faults", error.to_string()))
 }

@@ -228,15 +228,6 @@ pub fn printable(text: &str) -> String {
     text.chars().map(show).collect()
 }
 
-/// `text` as one word of a shell's command line.
-pub fn quoted(text: &str) -> String {
-    let is_plain = |character: char| character.is_alphanumeric() || "-_./:=,@%+~".contains(character);
-    if !text.is_empty() && text.chars().all(is_plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
 /// `3179` as `3,179`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();

@@ -6,9 +6,11 @@
 use std::path::Path;
 
 /// `text` as one word of a POSIX shell: as it is, or between apostrophes where a shell would read it otherwise.
+/// `~/` stays: to a shell or to this program it is the home directory. `~other` is a user's to a shell only.
 pub fn word(text: &str) -> String {
-    let is_plain = |character: char| character.is_ascii_alphanumeric() || "_-./:=@%+,".contains(character);
-    if !text.is_empty() && text.chars().all(is_plain) {
+    let is_plain = |character: char| character.is_alphanumeric() || "_-./:=@%+,~".contains(character);
+    let is_of_user = text.strip_prefix('~').is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
+    if !text.is_empty() && text.chars().all(is_plain) && !is_of_user {
         return text.to_owned();
     }
     format!("'{}'", text.replace('\'', r"'\''"))
@@ -31,9 +33,11 @@ mod tests {
         check("my out", "'my out'");
         check("it's", r"'it'\''s'");
         check("$HOME/`x`", "'$HOME/`x`'");
-        check("~/x", "'~/x'");
+        check("~/x", "~/x");
+        check("~other/x", "'~other/x'");
+        check("--out=~/x", "./--out=~/x");
         check("*.json", "'*.json'");
-        check("ü", "'ü'");
+        check("ü", "ü");
         check("a\nb", "'a\nb'");
         check("-out", "./-out");
         check("-", "-");
@@ -43,7 +47,8 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_shell_reads_the_word_as_it_was() {
-        for text in ["my out", "it's", "$HOME/`x`\"\\", "~", "a*b?[c]", "#x", "a\nb", "ü", "!x", "{a,b}"] {
+        for text in ["my out", "it's", "$HOME/`x`\"\\", "~root", "a*b?[c]", "#x", "a\nb", "ü", "!x", "{a,b}"]
+        {
             let script = format!("printf %s {}", word(text));
             let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
             assert_eq!(String::from_utf8(output.stdout).unwrap(), text);

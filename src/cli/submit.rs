@@ -14,7 +14,7 @@ use crate::cli::check::verify;
 use crate::cli::clock::SystemClock;
 use crate::cli::consent::{Spending, ask};
 use crate::cli::dry_run;
-use crate::cli::environment::Environment;
+use crate::cli::environment::{Environment, config_file};
 use crate::cli::estimates;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::plan;
@@ -137,7 +137,7 @@ pub fn run(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Exi
 }
 
 fn order(args: &SubmitArgs, environment: &Environment, terminal: &Terminal) -> Result<Order, Failure> {
-    let file = args.config_path.as_deref().map(ConfigFile::read).transpose()?;
+    let file = config_file(args.config_path.as_deref())?;
     let chosen = match &file {
         Some(file) => file.tune_choices()?,
         None => TuneChoices::default(),

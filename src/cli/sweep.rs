@@ -12,7 +12,7 @@ use crate::cli::Signals;
 use crate::cli::args::{SweepArgs, SweepCommand, SweepInitArgs, SweepRunArgs, WandbArgs};
 use crate::cli::check::verify;
 use crate::cli::consent::Spending;
-use crate::cli::environment::Environment;
+use crate::cli::environment::{Environment, config_file};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::prepare::prepare_corpus;
 use crate::cli::report::{Terminal, counted, printable};
@@ -167,7 +167,7 @@ struct Setting {
 }
 
 fn setting(args: &SweepRunArgs) -> Result<Setting, Failure> {
-    let config = args.corpus.config_path.as_deref().map(ConfigFile::read).transpose()?;
+    let config = config_file(args.corpus.config_path.as_deref())?;
     let (data, file) = match &config {
         Some(config) => (config.prepare_choices()?, config.tune_choices()?),
         None => Default::default(),

@@ -13,7 +13,7 @@ use crate::cli::service::Service;
 use crate::config::TuneChoices;
 use crate::manifest::Manifest;
 use crate::together::jobs::Limits;
-use crate::tune::limits::{rows, settle};
+use crate::tune::limits::{Row, rows, settle};
 use crate::tune::model;
 use crate::tune::parameters::{Files, Parameters, Settled};
 use crate::tune::sweep::Assignment;
@@ -122,11 +122,8 @@ impl Maker {
         let mut parameters = self.parameters(values)?;
         let model = self.model(service, &mut parameters)?;
         let settled = settle(parameters, &model.limits, has_val);
-        let refused = rows(&settled, &model.limits, has_val).into_iter().filter_map(|row| {
-            let reason = row.refusal?;
-            Some(format!("`{}` is {}: {reason}", row.key, row.value))
-        });
-        let refused = refused.collect();
+        let rows = rows(&settled, &model.limits, has_val);
+        let refused = rows.iter().filter_map(Row::refused).collect();
         Ok(Combination { refused, key: key(&settled, has_val), settled, limits: model.limits })
     }
 

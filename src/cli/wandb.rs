@@ -15,7 +15,8 @@ use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::key;
 use crate::cli::netrc;
-use crate::cli::report::{Terminal, printable, quoted};
+use crate::cli::report::{Terminal, printable};
+use crate::cli::shell;
 use crate::config::ConfigFile;
 use crate::env;
 use crate::http;
@@ -89,8 +90,8 @@ pub fn resolve(
     terminal: &Terminal,
 ) -> Result<Chosen, Failure> {
     let sources = Sources::of(environment);
-    let of_file = |key| file.map_or(Ok(None), |file| file.get::<String>(key));
-    let (project, name) = (of_file("wandb_project")?, of_file("wandb_run_name")?);
+    let of_file = |key| file.and_then(|file| file.text(key));
+    let (project, name) = (of_file("wandb_project"), of_file("wandb_run_name"));
     let text = |name: &str| environment.get(name).map(str::to_owned);
     let plan = Plan {
         run: text(env::WANDB_RUN_ID).filter(|run| is_run_id(run, terminal)).unwrap_or_default(),
@@ -152,7 +153,7 @@ fn shown_command(arguments: impl Iterator<Item = String>, environment: &Environm
         for key in &keys {
             argument = argument.replace(key, "[key]");
         }
-        quoted(&printable(&argument))
+        shell::word(&printable(&argument))
     });
     std::iter::once("ctxtune".to_owned()).chain(shown).collect::<Vec<_>>().join(" ")
 }
@@ -234,7 +235,7 @@ fn way(by: By, sources: &Sources<'_>) -> Result<Way, Failure> {
         return Ok(Way::Off(Why::Disabled(env::WANDB_DISABLED)));
     }
     if by == By::Native && ["offline", "dryrun"].contains(&mode.as_str()) {
-        return Ok(Way::Offline { dir: sources.environment.get(env::WANDB_DIR).map(PathBuf::from) });
+        return Ok(Way::Offline { dir: sources.environment.path(env::WANDB_DIR) });
     }
     let base = match server(sources) {
         Ok(server) => server.base,
@@ -362,8 +363,8 @@ impl Sources<'_> {
 }
 
 fn settings_files(environment: &Environment) -> Vec<BTreeMap<String, String>> {
-    let global = match (environment.get(env::WANDB_CONFIG_DIR), environment.get(env::HOME)) {
-        (Some(dir), _) => Some(PathBuf::from(dir)),
+    let global = match (environment.path(env::WANDB_CONFIG_DIR), environment.get(env::HOME)) {
+        (Some(dir), _) => Some(dir),
         (None, Some(home)) => Some(Path::new(home).join(".config/wandb")),
         (None, None) => None,
     };

@@ -15,7 +15,8 @@ use crate::cli::args::{WandbArgs, WandbSyncArgs};
 use crate::cli::clock::SystemClock;
 use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::report::{Terminal, counted, printable, quoted};
+use crate::cli::report::{Terminal, counted, printable};
+use crate::cli::shell;
 use crate::cli::wandb::{Chosen, HOW_TO_LOG, Way, Why, resolve};
 use crate::cli::wandb_run::{WANDB_DIR, connect, owner};
 use crate::clock::Clock;
@@ -235,7 +236,7 @@ fn failure(error: &Error, (dir, state): (&Path, &State), signals: &Signals) -> F
         Error::Disk(_) => Failure::new(Exit::Failed, "write", error, "free some space, then run it again"),
         error if error.is_deleted() => {
             let job = state.plan.config.get(JOB_KEY).and_then(Value::as_str).unwrap_or("JOB");
-            let files = quoted(&dir.join(&state.plan.run).display().to_string());
+            let files = shell::path(&dir.join(&state.plan.run));
             let hint = format!(
                 "the run was deleted at W&B, which never takes its id again: to forget it, rm {files}.*; to log the job as a new run, {}=NEW_ID ctxtune monitor {job}",
                 env::WANDB_RUN_ID

@@ -13,8 +13,9 @@ use crate::prepare::source::{
     Containers, DEFAULT_RECORD_BYTES, DEFAULT_SPOOL_BYTES, Source, SourceKind, is_url, unsupported,
 };
 use crate::prepare::split::Ratio;
-use crate::prepare::template::Template;
+use crate::prepare::template::{Template, TemplateError};
 use crate::prepare::{Durability, Options, Purpose};
+use crate::yaml;
 
 /// Where data goes unless somebody says otherwise.
 pub const DEFAULT_OUTPUT_DIR: &str = "training/output";
@@ -47,26 +48,26 @@ impl ConfigFile {
     /// # Errors
     /// When a value is not of its key's type.
     pub fn prepare_choices(&self) -> Result<PrepareChoices, ConfigError> {
-        let max_rejects = match self.get("strict")? {
+        let max_rejects = match self.switch("strict")? {
             Some(true) => Some(RejectLimit::Count(0)),
             Some(false) | None => self.parse("max_rejects")?,
         };
         Ok(PrepareChoices {
-            sources: self.get("data_dir")?.into_iter().collect(),
+            sources: self.file("data_dir").into_iter().collect(),
             files_from: None,
-            containers: self.get("containers")?,
+            containers: self.switch("containers")?,
             max_spool_bytes: self.parse("max_spool_bytes")?,
-            output_dir: self.get("output_dir")?,
+            output_dir: self.file("output_dir"),
             val_ratio: self.parse("val_ratio")?,
-            seed: self.get("seed")?,
-            template: self.get("template")?,
-            shard_records: self.get("shard_records")?,
+            seed: self.whole("seed")?,
+            template: self.file("template"),
+            shard_records: self.whole("shard_records")?,
             group_by: self.parse("group_by")?,
             max_rejects,
-            only_correct: self.get("only_correct")?,
+            only_correct: self.switch("only_correct")?,
             max_record_bytes: self.parse("max_record_bytes")?,
-            threads: self.get("threads")?,
-            no_sync: self.get("no_sync")?,
+            threads: self.whole("threads")?,
+            no_sync: self.switch("no_sync")?,
         })
     }
 }
@@ -138,7 +139,7 @@ impl PrepareChoices {
     pub fn resolve(self, purpose: Purpose, cores: NonZeroUsize) -> Result<Options, ConfigError> {
         let Bytes(max_record_bytes) = self.max_record_bytes.unwrap_or(Bytes(DEFAULT_RECORD_BYTES as u64));
         if max_record_bytes == 0 || max_record_bytes > MAX_RECORD_BYTES {
-            let reason = format!("{max_record_bytes} bytes; it is from 1 byte to 1GiB");
+            let reason = format!("must be between 1 byte and 1GiB, got {max_record_bytes} bytes");
             return Err(ConfigError::Value { key: "max_record_bytes", place: String::new(), reason });
         }
         let Bytes(max_spool_bytes) = self.max_spool_bytes.unwrap_or(Bytes(DEFAULT_SPOOL_BYTES));
@@ -275,10 +276,14 @@ pub fn read_template(name: &Path) -> Result<Template, ConfigError> {
         return Ok(Template::chatml());
     }
     let path = name.to_owned();
-    let text = match std::fs::read_to_string(name) {
-        Ok(text) => text,
+    let text = match std::fs::read(name) {
+        Ok(bytes) => yaml::text(bytes),
         Err(source) => return Err(ConfigError::Read { path, source }),
     };
+    let text = text.map_err(|reason| ConfigError::Template {
+        path: path.clone(),
+        source: TemplateError::Yaml(reason),
+    })?;
     let stem = name.file_stem().unwrap_or_default().to_string_lossy();
     Template::parse(&text, &stem).map_err(|source| ConfigError::Template { path, source })
 }

@@ -8,7 +8,8 @@ use std::str::FromStr;
 use clap::{Args, Parser};
 use serde_json::Value;
 
-use crate::config::{ConfigError, ConfigFile, suggestion};
+use crate::config::value::{number, parsed, whole};
+use crate::config::{ConfigError, ConfigFile, prepare, suggestion};
 use crate::tune::parameters::{
     BatchSize, Chosen, Origin, Parameters, SEED_MODEL, SEED_SUFFIX, Scheduler, TrainOnInputs,
 };
@@ -58,7 +59,7 @@ impl FromStr for Switch {
         match text.to_ascii_lowercase().as_str() {
             "true" | "yes" | "on" | "1" => Ok(Switch(true)),
             "false" | "no" | "off" | "0" => Ok(Switch(false)),
-            _ => Err(format!("`{text}` is neither `true` nor `false`")),
+            _ => Err("expected `true` or `false`".to_owned()),
         }
     }
 }
@@ -74,31 +75,31 @@ pub struct TuneChoices {
     #[arg(long, value_name = "JOB|MODEL[:STEP]")]
     pub from_checkpoint: Option<String>,
     /// Epochs [default: 3]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub n_epochs: Option<u64>,
     /// Evaluations on the validation data [default: one an epoch]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub n_evals: Option<u64>,
     /// Checkpoints to keep [default: one an epoch, where the model allows]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub n_checkpoints: Option<u64>,
     /// Learning rate, sent exactly as set [default: 1e-5]
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", value_parser = number)]
     pub learning_rate: Option<f64>,
     /// Samples a step, or `max` [default: max]
-    #[arg(long, value_name = "max|N")]
+    #[arg(long, value_name = "max|N", value_parser = parsed::<BatchSize>)]
     pub batch_size: Option<BatchSize>,
     /// Train LoRA matrices; false trains all weights [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub lora: Option<Switch>,
     /// LoRA rank [default: 64]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub lora_rank: Option<u64>,
     /// LoRA alpha [default: 16]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub lora_alpha: Option<u64>,
     /// LoRA dropout, from 0 to below 1 [default: 0]
-    #[arg(long, value_name = "PART")]
+    #[arg(long, value_name = "PART", value_parser = number)]
     pub lora_dropout: Option<f64>,
     /// Modules that LoRA trains [default: all-linear]
     #[arg(long, value_name = "NAMES")]
@@ -107,34 +108,34 @@ pub struct TuneChoices {
     #[arg(long, value_name = "cosine|linear")]
     pub lr_scheduler: Option<Scheduler>,
     /// Part of the learning rate that is left at the end [default: 0]
-    #[arg(long, value_name = "PART")]
+    #[arg(long, value_name = "PART", value_parser = number)]
     pub min_lr_ratio: Option<f64>,
     /// Cycles of the cosine [default: 0.5]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number)]
     pub lr_num_cycles: Option<f64>,
     /// Part of the steps in which the learning rate rises [default: 0]
-    #[arg(long, value_name = "PART")]
+    #[arg(long, value_name = "PART", value_parser = number)]
     pub warmup_ratio: Option<f64>,
     /// Weight decay [default: 0]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = number)]
     pub weight_decay: Option<f64>,
     /// Where gradients are clipped; 0 for nowhere [default: 1]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = number)]
     pub max_grad_norm: Option<f64>,
     /// Let samples share a sequence; without it every sample costs a whole one [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub packing: Option<Switch>,
     /// Longest sequence in tokens [default: the model's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub max_seq_length: Option<u64>,
     /// Steps whose gradients are added up [default: the service's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub gradient_accumulation_steps: Option<u64>,
     /// Count tokens of the prompt in the loss [default: auto]
     #[arg(long, value_name = "auto|BOOL")]
     pub train_on_inputs: Option<TrainOnInputs>,
     /// Seed of the training [default: the seed of the split]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub random_seed: Option<u64>,
     /// What the tuned model's name ends in; at most 31 characters [default: socialized-context-generator]
     #[arg(long, value_name = "TEXT")]
@@ -143,13 +144,13 @@ pub struct TuneChoices {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub early_stopping: Option<Switch>,
     /// Evaluations without progress to bear [default: the service's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub early_stopping_patience: Option<u64>,
     /// Least progress that counts [default: the service's]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = number)]
     pub early_stopping_min_delta: Option<f64>,
     /// Evaluations before it counts [default: the service's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub early_stopping_warmup_evals: Option<u64>,
 }
 
@@ -160,34 +161,34 @@ impl ConfigFile {
     /// When a value is not of its key's type.
     pub fn tune_choices(&self) -> Result<TuneChoices, ConfigError> {
         Ok(TuneChoices {
-            base_model: self.get("base_model")?,
-            from_checkpoint: self.get("from_checkpoint")?,
-            n_epochs: self.parse("n_epochs")?,
-            n_evals: self.parse("n_evals")?,
-            n_checkpoints: self.parse("n_checkpoints")?,
-            learning_rate: self.parse("learning_rate")?,
+            base_model: self.text("base_model"),
+            from_checkpoint: self.text("from_checkpoint"),
+            n_epochs: self.whole("n_epochs")?,
+            n_evals: self.whole("n_evals")?,
+            n_checkpoints: self.whole("n_checkpoints")?,
+            learning_rate: self.number("learning_rate")?,
             batch_size: self.parse("batch_size")?,
             lora: self.parse("lora")?,
-            lora_rank: self.parse("lora_rank")?,
-            lora_alpha: self.parse("lora_alpha")?,
-            lora_dropout: self.parse("lora_dropout")?,
-            lora_trainable_modules: self.get("lora_trainable_modules")?,
+            lora_rank: self.whole("lora_rank")?,
+            lora_alpha: self.whole("lora_alpha")?,
+            lora_dropout: self.number("lora_dropout")?,
+            lora_trainable_modules: self.text("lora_trainable_modules"),
             lr_scheduler: self.parse("lr_scheduler")?,
-            min_lr_ratio: self.parse("min_lr_ratio")?,
-            lr_num_cycles: self.parse("lr_num_cycles")?,
-            warmup_ratio: self.parse("warmup_ratio")?,
-            weight_decay: self.parse("weight_decay")?,
-            max_grad_norm: self.parse("max_grad_norm")?,
+            min_lr_ratio: self.number("min_lr_ratio")?,
+            lr_num_cycles: self.number("lr_num_cycles")?,
+            warmup_ratio: self.number("warmup_ratio")?,
+            weight_decay: self.number("weight_decay")?,
+            max_grad_norm: self.number("max_grad_norm")?,
             packing: self.parse("packing")?,
-            max_seq_length: self.parse("max_seq_length")?,
-            gradient_accumulation_steps: self.parse("gradient_accumulation_steps")?,
+            max_seq_length: self.whole("max_seq_length")?,
+            gradient_accumulation_steps: self.whole("gradient_accumulation_steps")?,
             train_on_inputs: self.parse("train_on_inputs")?,
-            random_seed: self.parse("random_seed")?,
-            suffix: self.get("suffix")?,
+            random_seed: self.whole("random_seed")?,
+            suffix: self.text("suffix"),
             early_stopping: self.parse("early_stopping")?,
-            early_stopping_patience: self.parse("early_stopping_patience")?,
-            early_stopping_min_delta: self.parse("early_stopping_min_delta")?,
-            early_stopping_warmup_evals: self.parse("early_stopping_warmup_evals")?,
+            early_stopping_patience: self.whole("early_stopping_patience")?,
+            early_stopping_min_delta: self.number("early_stopping_min_delta")?,
+            early_stopping_warmup_evals: self.whole("early_stopping_warmup_evals")?,
         })
     }
 }
@@ -212,14 +213,19 @@ impl TuneChoices {
             let text = match value {
                 Value::String(text) => text.clone(),
                 Value::Number(_) | Value::Bool(_) => value.to_string(),
-                other => return Err(format!("`{key}` is {other}, not a text, a number or a truth value")),
+                other => {
+                    return Err(format!("`{key}`: expected text, a number or a truth value, got {other}"));
+                }
             };
-            arguments.push(format!("--{}={text}", key.replace('_', "-")));
+            let argument = format!("--{}={text}", key.replace('_', "-"));
+            if let Err(error) = Flags::try_parse_from([&argument]) {
+                let expected =
+                    std::error::Error::source(&error).map_or_else(String::new, ToString::to_string);
+                return Err(format!("`{key}`: {expected}, got `{text}`"));
+            }
+            arguments.push(argument);
         }
-        let flags = Flags::try_parse_from(&arguments).map_err(|error| {
-            let text = error.to_string();
-            text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
-        })?;
+        let flags = Flags::try_parse_from(&arguments).map_err(|error| error.kind().to_string())?;
         Ok(flags.choices)
     }
 
@@ -228,10 +234,11 @@ impl TuneChoices {
     /// # Errors
     /// That, and which key may have been meant.
     pub fn check_key(key: &str) -> Result<(), String> {
-        if KEYS.contains(&key) {
+        // Where a job is logged is no part of it.
+        if KEYS.contains(&key) && !key.starts_with("wandb_") {
             return Ok(());
         }
-        Err(format!("`{key}` is no parameter of a job{}", suggested(key)))
+        Err(format!("`{key}` is not a parameter of a job{}", where_it_belongs(key)))
     }
 
     /// The keys that say something.
@@ -354,7 +361,11 @@ impl TuneChoices {
     }
 }
 
-fn suggested(key: &str) -> String {
+/// What to do with a key that a sweep cannot vary.
+fn where_it_belongs(key: &str) -> String {
+    if prepare::KEYS.contains(&key) || KEYS.contains(&key) {
+        return ", and a sweep varies nothing else: set it as a flag or in the configuration file".to_owned();
+    }
     suggestion(key).map(|known| format!("; did you mean `{known}`?")).unwrap_or_default()
 }
 
@@ -381,25 +392,6 @@ mod tests {
     use crate::tune::tag::Identity;
 
     #[test]
-    fn the_file_is_read_as_python_and_yaml_write_values() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("c.yaml");
-        let check = |yaml: &str| {
-            std::fs::write(&path, yaml).unwrap();
-            ConfigFile::read(&path).unwrap().tune_choices()
-        };
-        let choices = check("learning_rate: 1e-6\nlora: False\nbatch_size: 16\nn_epochs: \"2\"\n").unwrap();
-        assert_eq!((choices.learning_rate, choices.lora), (Some(1e-6), Some(Switch(false))));
-        assert_eq!((choices.batch_size, choices.n_epochs), (Some(BatchSize::Samples(16)), Some(2)));
-        assert_eq!(check("learning_rate: \"1e-6\"\n").unwrap().learning_rate, Some(1e-6));
-        for wrong in ["n_epochs: 1.5", "lora: maybe", "batch_size: [1]", "learning_rate: fast"] {
-            let key = wrong.split(':').next().unwrap();
-            let error = check(wrong).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("`{key}` in `")), "{error}");
-        }
-    }
-
-    #[test]
     fn values_of_a_sweep_are_choices() {
         let check = |values: &[(&str, Value)]| {
             TuneChoices::of_values(
@@ -412,8 +404,15 @@ mod tests {
         assert_eq!((choices.learning_rate, choices.n_epochs), (Some(1e-6), Some(2)));
         assert_eq!((choices.lora, choices.batch_size), (Some(Switch(true)), Some(BatchSize::Max)));
         assert!(check(&[("lora_rnk", json!(3))]).unwrap_err().contains("did you mean `lora_rank`"));
-        assert!(check(&[("val_ratio", json!(0.2))]).unwrap_err().contains("`val_ratio`"));
-        assert!(check(&[("n_epochs", json!("many"))]).unwrap_err().contains("--n-epochs"));
+        let whole = check(&[("n_epochs", json!(2.0)), ("batch_size", json!(16.0))]).unwrap();
+        assert_eq!((whole.n_epochs, whole.batch_size), (Some(2), Some(BatchSize::Samples(16))));
+        let said = check(&[("val_ratio", json!(0.2))]).unwrap_err();
+        assert!(said.contains("`val_ratio`") && said.contains("configuration file"), "{said}");
+        assert!(
+            check(&[("n_epochs", json!("many"))])
+                .unwrap_err()
+                .contains("expected a whole number, got `many`")
+        );
         assert!(check(&[("n_epochs", json!([1]))]).unwrap_err().contains("`n_epochs`"));
     }
 

@@ -4,6 +4,7 @@
 //! the value and its key.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -29,6 +30,14 @@ pub fn whole<T: FromStr>(text: &str) -> Result<T, String> {
         }
         .to_owned()),
     }
+}
+
+/// A whole number, at least 1.
+///
+/// # Errors
+/// What is expected, in words.
+pub fn positive(text: &str) -> Result<u64, String> {
+    whole(text).map(NonZeroU64::get)
 }
 
 /// A finite number.
@@ -69,8 +78,6 @@ pub fn at_home(path: &Path, home: Option<&Path>) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU64;
-
     use super::*;
     use crate::tune::parameters::BatchSize;
 

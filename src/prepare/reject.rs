@@ -178,7 +178,7 @@ impl std::str::FromStr for RejectLimit {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let explain = || format!("`{text}` is neither a count (20) nor a percentage (5%)");
+        let explain = || "expected a number of records such as 20, or a percentage such as 5%".to_owned();
         match text.strip_suffix('%') {
             Some(percent) => {
                 let part = Ratio::from_percent(percent).ok_or_else(explain)?;

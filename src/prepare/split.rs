@@ -87,7 +87,7 @@ impl FromStr for Ratio {
 
     /// Reads a validation ratio: a decimal from 0 up to, but not including, 1.
     fn from_str(text: &str) -> Result<Ratio, String> {
-        let explain = || format!("`{text}` is not a decimal from 0 up to, but not including, 1");
+        let explain = || "expected a decimal from 0 up to, but not including, 1".to_owned();
         let ratio = parse_decimal(text).ok_or_else(explain)?;
         if ratio.numerator >= ratio.denominator {
             return Err(explain());

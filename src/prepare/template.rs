@@ -8,6 +8,7 @@
 use serde::Deserialize;
 
 use crate::json::{Charset, escape_once};
+use crate::yaml;
 
 /// The built-in template: the documented chat format (system, user, assistant).
 pub const CHATML: &str = include_str!("chatml.yaml");
@@ -134,8 +135,7 @@ impl Template {
     /// # Errors
     /// When the text is not a template or could not be trained with.
     pub fn parse(text: &str, name: &str) -> Result<Template, TemplateError> {
-        let file: TemplateFile =
-            serde_saphyr::from_str(text).map_err(|error| TemplateError::Yaml(error.to_string()))?;
+        let file: TemplateFile = yaml::parse(text).map_err(TemplateError::Yaml)?;
         check_roles(&file.messages)?;
         let indent = match file.context.indent {
             Some(indent) if indent > 16 => return Err(TemplateError::Indent(indent)),

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::yaml;
+
 /// All that goes wrong; by default nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Faults {
@@ -244,8 +246,7 @@ struct RawAction {
 /// # Errors
 /// When it is not YAML, names something unknown, or a rule contradicts itself.
 pub fn parse(text: &str) -> Result<Faults, FaultsError> {
-    let raw: RawFaults =
-        serde_saphyr::from_str(text).map_err(|error| FaultsError::Yaml(error.to_string()))?;
+    let raw: RawFaults = yaml::parse(text).map_err(FaultsError::Yaml)?;
     let mut rules = Vec::new();
     for (index, rule) in raw.rules.into_iter().enumerate() {
         let failed = |reason| FaultsError::Rule { number: index + 1, reason };

@@ -18,10 +18,18 @@ pub struct Row {
     pub origin: Origin,
     /// What is allowed, in words; empty where nothing is known.
     pub limit: String,
-    /// Why it cannot be sent.
+    /// What it would have to be to be sent, as "must be between 1 and 64".
     pub refusal: Option<String>,
     /// What is unusual about it.
     pub note: Option<&'static str>,
+}
+
+impl Row {
+    /// Why it cannot be sent, with its key and its value.
+    pub fn refused(&self) -> Option<String> {
+        let must_be = self.refusal.as_ref()?;
+        Some(format!("`{}` {must_be}, got {}", self.key, self.value))
+    }
 }
 
 /// Puts the defaults that depend on the model and on the data where nothing was chosen.
@@ -55,7 +63,7 @@ pub fn rows(settled: &Settled, limits: &Limits, has_val: bool) -> Vec<Row> {
     rows.push(real("min_lr_ratio", chosen.min_lr_ratio, (0.0, 1.0)));
     if chosen.lr_scheduler.value == crate::tune::parameters::Scheduler::Cosine {
         let cycles = real("lr_num_cycles", chosen.lr_num_cycles, (0.0, f64::MAX));
-        rows.push(refused_if(cycles, chosen.lr_num_cycles.value == 0.0, "it is above 0"));
+        rows.push(refused_if(cycles, chosen.lr_num_cycles.value == 0.0, "must be above 0"));
     }
     rows.push(real("warmup_ratio", chosen.warmup_ratio, (0.0, 1.0)));
     rows.push(real("weight_decay", chosen.weight_decay, (0.0, f64::MAX)));
@@ -92,14 +100,14 @@ fn have_equal_batches(one: &BatchLimits, other: &BatchLimits) -> bool {
 
 fn evals(settled: &Settled, limits: &Limits, has_val: bool) -> Row {
     let row = whole("n_evals", settled.n_evals, None, limits.max_num_evals);
-    refused_if(row, settled.n_evals.value > 0 && !has_val, "there is no validation data to evaluate on")
+    refused_if(row, settled.n_evals.value > 0 && !has_val, "must be 0 where there is no validation data")
 }
 
 fn learning_rate(settled: &Settled, limits: &Limits) -> Row {
     let chosen = &settled.parameters;
     let bounds = (limits.min_learning_rate.unwrap_or(0.0), limits.max_learning_rate.unwrap_or(f64::MAX));
     let row = real("learning_rate", chosen.learning_rate, bounds);
-    let mut row = refused_if(row, chosen.learning_rate.value <= 0.0, "it is above 0");
+    let mut row = refused_if(row, chosen.learning_rate.value <= 0.0, "must be above 0");
     let trains_lora = chosen.lora.value && !chosen.inherits_training_type();
     if trains_lora && chosen.learning_rate.value <= 2e-5 {
         row.note = Some("low for LoRA, whose usual rates are 1e-4 to 1e-3; it is sent as set");
@@ -129,7 +137,11 @@ fn training_type(settled: &Settled, limits: &Limits) -> Vec<Row> {
     if !chosen.lora.value {
         let is_impossible = limits.supports_full_training == Some(false)
             || (limits.supports_full_training.is_none() && limits.full.is_none() && limits.lora.is_some());
-        return vec![refused_if(lora, is_impossible, "this model can be tuned with LoRA only")];
+        return vec![refused_if(
+            lora,
+            is_impossible,
+            "must be true, since this model can be tuned with LoRA only",
+        )];
     }
     let is_impossible = limits.lora.is_none() && limits.full.is_some();
     let max_rank = limits.lora.as_ref().and_then(|lora| lora.max_rank);
@@ -139,10 +151,10 @@ fn training_type(settled: &Settled, limits: &Limits) -> Vec<Row> {
         alpha.note = Some("below lora_rank; usual is twice the rank; it is sent as set");
     }
     vec![
-        refused_if(lora, is_impossible, "this model cannot be tuned with LoRA"),
+        refused_if(lora, is_impossible, "must be false, since this model cannot be tuned with LoRA"),
         whole("lora_rank", chosen.lora_rank, Some(1), max_rank),
         alpha,
-        refused_if(dropout, chosen.lora_dropout.value >= 1.0, "it is below 1"),
+        refused_if(dropout, chosen.lora_dropout.value >= 1.0, "must be below 1"),
         row("lora_trainable_modules", &chosen.lora_trainable_modules, String::new()),
     ]
 }
@@ -172,10 +184,13 @@ fn suffix(suffix: &Chosen<String>) -> Row {
     let row = row("suffix", suffix, format!("at most {SUFFIX_CHARACTERS} characters"));
     let is_of_name = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
     let is_long = suffix.value.chars().count() > SUFFIX_CHARACTERS;
-    let row = refused_if(row, is_long, "more than 31 characters: our tag needs the rest of the service's 40");
-    let row = refused_if(row, suffix.value.is_empty(), "it is empty");
+    let most = format!(
+        "must have at most {SUFFIX_CHARACTERS} characters, since our tag needs the rest of the service's 40"
+    );
+    let row = refused_if(row, is_long, &most);
+    let row = refused_if(row, suffix.value.is_empty(), "must not be empty");
     let is_name = suffix.value.chars().all(is_of_name);
-    refused_if(row, !is_name, "it has characters other than letters, digits, `-`, `_` and `.`")
+    refused_if(row, !is_name, "must be made of letters, digits, `-`, `_` and `.`")
 }
 
 fn early_stopping(settled: &Settled, has_val: bool) -> Vec<Row> {
@@ -186,9 +201,10 @@ fn early_stopping(settled: &Settled, has_val: bool) -> Vec<Row> {
     }
     let value = |of: Option<Chosen<u64>>, default: u64| of.map_or(default, |chosen| chosen.value);
     let needed = value(chosen.early_stopping_patience, 2) + value(chosen.early_stopping_warmup_evals, 1) + 1;
-    let switch = refused_if(switch, !has_val, "it needs validation data");
+    let switch = refused_if(switch, !has_val, "must be false where there is no validation data");
     let is_short = has_val && settled.n_evals.value < needed;
-    let mut switch = refused_if(switch, is_short, "it needs n_evals of patience + warm-up + 1 or more");
+    let reason = format!("must be false unless n_evals is at least {needed}, its patience + warm-up + 1");
+    let mut switch = refused_if(switch, is_short, &reason);
     switch.limit = format!("n_evals at least {needed}");
     let patience =
         chosen.early_stopping_patience.map(|of| whole("early_stopping_patience", of, Some(1), None));
@@ -225,8 +241,18 @@ fn whole(key: &'static str, chosen: Chosen<u64>, least: Option<u64>, most: Optio
     let row = row(key, &chosen, between(least, most));
     let is_out =
         least.is_some_and(|least| chosen.value < least) || most.is_some_and(|most| chosen.value > most);
-    let reason = format!("it is {}", row.limit);
-    refused_if(row, is_out, &reason)
+    let bounds = (least.map(|least| least.to_string()), most.map(|most| most.to_string()));
+    refused_if(row, is_out, &must_be(bounds))
+}
+
+/// What a number must be.
+fn must_be(bounds: (Option<String>, Option<String>)) -> String {
+    match bounds {
+        (Some(least), Some(most)) => format!("must be between {least} and {most}"),
+        (None, Some(most)) => format!("must be at most {most}"),
+        (Some(least), None) => format!("must be at least {least}"),
+        (None, None) => String::new(),
+    }
 }
 
 fn real(key: &'static str, chosen: Chosen<f64>, (least, most): (f64, f64)) -> Row {
@@ -236,7 +262,7 @@ fn real(key: &'static str, chosen: Chosen<f64>, (least, most): (f64, f64)) -> Ro
     };
     let value = shown(chosen.value);
     let is_out = !(least..=most).contains(&chosen.value);
-    let reason = format!("it is {limit}");
+    let reason = must_be((Some(shown(least)), (most != f64::MAX).then(|| shown(most))));
     let row = Row { key, value, origin: chosen.origin, limit, refusal: None, note: None };
     refused_if(row, is_out, &reason)
 }
@@ -329,7 +355,7 @@ mod tests {
         let rows = rows(&settled, &limits(), true);
         let row = rows.iter().find(|row| row.key == "lora_rank").unwrap();
         assert_eq!((row.value.as_str(), row.origin, row.limit.as_str()), ("128", Origin::Flag, "1 to 64"));
-        assert_eq!(row.refusal.as_deref(), Some("it is 1 to 64"));
+        assert_eq!(row.refusal.as_deref(), Some("must be between 1 and 64"));
     }
 
     #[test]

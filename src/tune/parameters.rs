@@ -60,10 +60,9 @@ impl FromStr for BatchSize {
 
     fn from_str(text: &str) -> Result<BatchSize, String> {
         match text.parse() {
-            Ok(0) => Err("a batch of no samples".to_owned()),
-            Ok(samples) => Ok(BatchSize::Samples(samples)),
+            Ok(samples @ 1..) => Ok(BatchSize::Samples(samples)),
             Err(_) if text == "max" => Ok(BatchSize::Max),
-            Err(_) => Err(format!("`{text}` is neither `max` nor a number of samples")),
+            Ok(0) | Err(_) => Err("expected `max` or a whole number, at least 1".to_owned()),
         }
     }
 }
@@ -93,7 +92,7 @@ impl FromStr for Scheduler {
         match text {
             "cosine" => Ok(Scheduler::Cosine),
             "linear" => Ok(Scheduler::Linear),
-            _ => Err(format!("`{text}` is neither `cosine` nor `linear`")),
+            _ => Err("expected `cosine` or `linear`".to_owned()),
         }
     }
 }
@@ -124,7 +123,7 @@ impl FromStr for TrainOnInputs {
             "auto" => Ok(TrainOnInputs::Auto),
             "true" => Ok(TrainOnInputs::Always(true)),
             "false" => Ok(TrainOnInputs::Always(false)),
-            _ => Err(format!("`{text}` is not `auto`, `true` or `false`")),
+            _ => Err("expected `auto`, `true` or `false`".to_owned()),
         }
     }
 }

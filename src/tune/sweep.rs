@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Number, Value};
 use sha2::{Digest, Sha256};
 
+use crate::yaml;
+
 /// The most combinations that are listed.
 const MOST_COMBINATIONS: usize = 10_000;
 
@@ -180,9 +182,10 @@ impl Sweep {
     /// # Errors
     /// When it cannot be read, is no sweep, or says what `runner` does not carry out.
     pub fn read(path: &Path, runner: Runner) -> Result<Sweep, SweepError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| SweepError::Read { path: path.to_owned(), source })?;
-        Sweep::parse(&text, runner).map_err(|reason| SweepError::Unfit { path: path.to_owned(), reason })
+        let bytes =
+            std::fs::read(path).map_err(|source| SweepError::Read { path: path.to_owned(), source })?;
+        let sweep = yaml::text(bytes).and_then(|text| Sweep::parse(&text, runner));
+        sweep.map_err(|reason| SweepError::Unfit { path: path.to_owned(), reason })
     }
 
     /// Reads YAML.
@@ -190,7 +193,7 @@ impl Sweep {
     /// # Errors
     /// What is wrong with it, and where.
     pub fn parse(text: &str, runner: Runner) -> Result<Sweep, String> {
-        let document: Value = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+        let document: Value = yaml::parse(text)?;
         let Value::Object(mut document) = document else {
             return Err("it is not a mapping of keys to values".to_owned());
         };

@@ -141,22 +141,25 @@ fn may_know(part: &str) -> &'static [&'static str] {
             "together",
             "tune",
             "wandb",
+            "yaml",
         ],
-        "config" => &["prepare", "tune"],
+        "config" => &["prepare", "tune", "yaml"],
         "generate" => {
             &["answer_file", "clock", "http", "json", "manifest", "prepare", "python_json", "together"]
         }
-        "tune" => &["clock", "http", "manifest", "together", "wandb"],
+        "tune" => &["clock", "http", "manifest", "together", "wandb", "yaml"],
         "wandb" => &["clock", "http"],
         "together" => &["clock", "http"],
         "http" => &["clock"],
-        "rehearsal" => &["clock"],
+        "rehearsal" => &["clock", "yaml"],
         "check" => &["manifest", "python_json", "special_token"],
         "score" => &["answer_file", "manifest", "prepare"],
-        "prepare" => &["answer_file", "lock", "manifest", "json", "mask", "python_json", "special_token"],
+        "prepare" => {
+            &["answer_file", "lock", "manifest", "json", "mask", "python_json", "special_token", "yaml"]
+        }
         "manifest" => &["json"],
         "json" => &["mask"],
-        "answer_file" | "env" | "mask" | "python_json" | "special_token" | "clock" | "lock" => &[],
+        "answer_file" | "env" | "mask" | "python_json" | "special_token" | "clock" | "lock" | "yaml" => &[],
         _ => {
             panic!("`{part}` is a new part of the crate: say here, and in ARCHITECTURE.md, what it may know")
         }

@@ -162,8 +162,8 @@ fn clocks_that_differ_are_noticed() {
 fn values_over_a_limit_and_unknown_models_are_named() {
     let rehearsal = Rehearsal::new();
     let run = doctor(&rehearsal, &["--lora_rank=128", "--n-epochs=99"], &[], 2);
-    check(&run, "values", "fail", "`lora_rank` is 128: it is 1 to 64 (chosen by flag)");
-    check(&run, "values", "fail", "`n_epochs` is 99");
+    check(&run, "values", "fail", "`lora_rank` must be between 1 and 64, got 128 (chosen by flag)");
+    check(&run, "values", "fail", "`n_epochs` must be between 1 and 20, got 99");
     check(&run, "model", "ok", "tunable twin of meta-llama/Meta-Llama-3.1-8B-Instruct)");
     check(&run, "deployment", "warn", "only downloaded");
     let run = doctor(&rehearsal, &["--base-model=Qwen/Qwen3-8b"], &[], 2);

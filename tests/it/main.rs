@@ -51,6 +51,7 @@ mod script;
 mod secrets;
 mod server;
 mod service;
+mod settings;
 mod support;
 mod sweep;
 mod sweep_money;

@@ -78,7 +78,10 @@ fn a_key_of_another_place_is_sent_there() {
     };
     check("lr: 1e-5\n", "did you mean `learning_rate`?");
     check("wandb_entity: my-team\n", "--wandb-entity");
-    check("max_cost: 5\n", "--max-cost");
+    check("max_cost: 5\n", "`ctxtune finetune --max-cost`");
+    check("show: 5\n", "`ctxtune prepare --show`");
+    check("model: m\n", "did you mean `base_model`?");
+    check("output: out\n", "did you mean `output_dir`?");
     check("method: grid\nparameters: {}\n", "ctxtune sweep run");
     check("messages: []\n", "template");
     check("together_api_key: secret\n", "export TOGETHER_API_KEY");

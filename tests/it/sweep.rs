@@ -146,7 +146,7 @@ fn a_value_over_the_cap_of_the_model_is_refused_before_anything_is_uploaded() {
     let rehearsal = scene("grid");
     rehearsal.dir.write("sweep.yaml", SWEEP.replace("METHOD", "grid").replace("[32]", "[32, 64, 128]"));
     let refused = run(&rehearsal, &["--yes"]).expect(2);
-    assert!(refused.stderr.contains("`lora_rank` is 128: it is 1 to 64"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("`lora_rank` must be between 1 and 64, got 128"), "{}", refused.stderr);
     rehearsal.dir.write("sweep.yaml", SWEEP.replace("METHOD", "grid").replace("lora_rank", "lora_rnk"));
     let refused = run(&rehearsal, &["--yes"]).expect(2);
     assert!(refused.stderr.contains("did you mean `lora_rank`"), "{}", refused.stderr);

@@ -6,19 +6,20 @@ use clap::Args;
 
 use crate::cli::args::generate::number;
 use crate::cli::args::remote::dollars;
+use crate::config::value::whole;
 
 /// How answers are asked for, and what they may cost.
 #[derive(Debug, Args)]
 pub struct AskingArgs {
     /// Stories that are asked about at a time
-    #[arg(long, value_name = "N", default_value = "8", help_heading = "Many stories")]
+    #[arg(long, value_name = "N", default_value = "8", help_heading = "Many stories", value_parser = whole::<NonZeroUsize>)]
     pub concurrency: NonZeroUsize,
     /// Requests a minute at most, repeated ones included
     #[arg(long, value_name = "N", value_parser = rate, help_heading = "Many stories")]
     pub rpm: Option<f64>,
 
     /// Longest answer in tokens
-    #[arg(long, value_name = "N", default_value = "4096", help_heading = "Answers")]
+    #[arg(long, value_name = "N", default_value = "4096", help_heading = "Answers", value_parser = whole::<NonZeroU64>)]
     pub max_tokens: NonZeroU64,
     /// Text that ends an answer; may be given several times
     #[arg(long, value_name = "TEXT", help_heading = "Answers")]
@@ -27,7 +28,7 @@ pub struct AskingArgs {
     #[arg(long, help_heading = "Answers")]
     pub no_schema: bool,
     /// Answers that are no contexts to bear for a story
-    #[arg(long, value_name = "N", default_value = "3", help_heading = "Answers")]
+    #[arg(long, value_name = "N", default_value = "3", help_heading = "Answers", value_parser = whole::<NonZeroU32>)]
     pub attempts: NonZeroU32,
 
     /// Ask about many stories without a question

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::args::job::duration;
 use crate::cli::args::remote::dollars;
-use crate::cli::args::{RemoteArgs, Voice};
+use crate::cli::args::{RemoteArgs, Voice, target};
 
 const DEPLOY_HELP: &str = "\
 Examples:
@@ -24,7 +24,7 @@ time, 6 the job failed, 7 it was cancelled, 8 it still runs, 9 refused to spend,
 #[command(after_help = DEPLOY_HELP)]
 pub struct DeployArgs {
     /// A job's id, or a directory of `prepare`
-    #[arg(value_name = "JOB|OUT", required_unless_present = "last")]
+    #[arg(value_name = "JOB|OUT", required_unless_present = "last", value_parser = target)]
     pub target: Option<String>,
     /// The newest job that this machine started
     #[arg(long, conflicts_with = "target")]
@@ -68,7 +68,7 @@ fn stop_after(text: &str) -> Result<StopAfter, String> {
     if text == "never" {
         return Ok(StopAfter::Never);
     }
-    duration(text).map(StopAfter::Time).map_err(|said| format!("{said}, nor `never`"))
+    duration(text).map(StopAfter::Time).map_err(|expected| format!("{expected}, or `never`"))
 }
 
 fn name(text: &str) -> Result<String, String> {
@@ -77,7 +77,7 @@ fn name(text: &str) -> Result<String, String> {
     if !text.is_empty() && text.len() <= 63 && text.chars().all(is_of_name) {
         Ok(text.to_owned())
     } else {
-        Err("a name is lower-case letters, digits and dashes, at most 63".to_owned())
+        Err("expected at most 63 lower-case letters, digits and dashes".to_owned())
     }
 }
 

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::args::{AskingArgs, Voice};
+use crate::cli::args::{AskingArgs, Voice, path};
+use crate::config::value::whole;
 use crate::prepare::template::Form;
 
 const GENERATE_HELP: &str = "\
@@ -49,7 +50,7 @@ pub struct GenerateArgs {
     #[arg(value_name = "STORY|SOURCE", required_unless_present = "story_file")]
     pub inputs: Vec<PathBuf>,
     /// The story is in this file
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["inputs", "output_dir"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["inputs", "output_dir"], value_parser = path())]
     pub story_file: Option<PathBuf>,
     /// The model's name at the server [default: the newest tuned model that OUT knows, by the name of the
     /// endpoint that `deploy` runs it on]
@@ -57,10 +58,10 @@ pub struct GenerateArgs {
     pub model: Option<String>,
     /// The prepared directory that the model was tuned with: its template is used [default: training/output,
     /// where there is one]
-    #[arg(long, value_name = "OUT")]
+    #[arg(long, value_name = "OUT", value_parser = path())]
     pub out: Option<PathBuf>,
     /// Another layout of the prompt: the built-in `chatml`, or a YAML file [default: OUT's, else chatml]
-    #[arg(long, value_name = "chatml|FILE")]
+    #[arg(long, value_name = "chatml|FILE", value_parser = path())]
     pub template: Option<PathBuf>,
     /// How the context on stdout is written
     #[arg(long, value_name = "FORM", default_value = "object", conflicts_with = "output_dir")]
@@ -70,7 +71,7 @@ pub struct GenerateArgs {
     pub stream: bool,
 
     /// Write a record for every story of the sources here
-    #[arg(short, long, value_name = "GEN", help_heading = "Many stories")]
+    #[arg(short, long, value_name = "GEN", help_heading = "Many stories", value_parser = path())]
     pub output_dir: Option<PathBuf>,
     /// Also read the .jsonl, .ndjson and .tar files (also compressed) below a directory
     #[arg(long, help_heading = "Many stories", requires = "output_dir")]
@@ -86,7 +87,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "P", value_parser = part, help_heading = "Answers")]
     pub top_p: Option<f64>,
     /// Seed of the first answer to a story; each further one takes the next number
-    #[arg(long, value_name = "N", help_heading = "Answers")]
+    #[arg(long, value_name = "N", help_heading = "Answers", value_parser = whole::<u64>)]
     pub seed: Option<u64>,
 
     /// How answers are asked for.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use crate::cli::args::{RemoteArgs, Voice, WandbArgs};
+use crate::cli::args::{RemoteArgs, Voice, WandbArgs, path, target};
+use crate::config::value::whole;
 
 /// How to watch a job.
 #[derive(Debug, Clone, Args)]
@@ -19,7 +20,7 @@ pub struct WatchArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,
     /// Write the loss curve to this file as SVG
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub svg: Option<PathBuf>,
     /// Cancel the job when somebody presses Stop on its page at Weights & Biases
     #[arg(long)]
@@ -28,7 +29,7 @@ pub struct WatchArgs {
 
 /// A time as people write it: `90s`, `4h`, `1h 30m`; a bare number is seconds.
 pub(in crate::cli::args) fn duration(text: &str) -> Result<Duration, String> {
-    let explain = || format!("`{text}` is not a time such as 90s, 15m or 4h");
+    let explain = || "expected a time such as 90s, 15m or 4h".to_owned();
     let duration = match text.parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| explain())?,
         Err(_) => {
@@ -56,7 +57,7 @@ Exit codes: 0 completed, 2 no such job, 4 key, 5 network, 6 the job failed, 7 it
 #[command(after_help = MONITOR_HELP)]
 pub struct MonitorArgs {
     /// A job's id, or a directory of `prepare`
-    #[arg(value_name = "JOB|OUT", required_unless_present = "last")]
+    #[arg(value_name = "JOB|OUT", required_unless_present = "last", value_parser = target)]
     pub target: Option<String>,
     /// The newest job that this machine started
     #[arg(long, conflicts_with = "target")]
@@ -92,7 +93,7 @@ Exit codes: 0 whatever the status, 2 no such job, 4 key, 5 network, 130 SIGINT, 
 #[command(after_help = STATUS_HELP)]
 pub struct JobArgs {
     /// A job's id, or a directory of `prepare`
-    #[arg(value_name = "JOB|OUT", required_unless_present = "last")]
+    #[arg(value_name = "JOB|OUT", required_unless_present = "last", value_parser = target)]
     pub target: Option<String>,
     /// The newest job that this machine started
     #[arg(long, conflicts_with = "target")]
@@ -149,7 +150,7 @@ Exit codes: 0 done, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
 #[command(after_help = JOBS_HELP)]
 pub struct JobsArgs {
     /// Show this many, newest first; 0 shows all
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = whole::<usize>)]
     pub limit: usize,
     /// List and add up only jobs created since then: a date (UTC) or a moment, 2026-11-01T12:00:00Z
     #[arg(long, value_name = "DATE", value_parser = since)]
@@ -221,7 +222,7 @@ Exit codes: 0 done, 2 no such job, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
 #[command(after_help = CHECKPOINTS_HELP)]
 pub struct CheckpointsArgs {
     /// A job's id, or a directory of `prepare`
-    #[arg(value_name = "JOB|OUT")]
+    #[arg(value_name = "JOB|OUT", value_parser = target)]
     pub target: String,
     /// Which service to speak to.
     #[command(flatten)]
@@ -245,10 +246,10 @@ Exit codes: 0 done, 1 another file is in the way, 2 no such job or checkpoint, 4
 #[command(after_help = DOWNLOAD_HELP)]
 pub struct DownloadArgs {
     /// A job's id, or a directory of `prepare`
-    #[arg(value_name = "JOB|OUT")]
+    #[arg(value_name = "JOB|OUT", value_parser = target)]
     pub target: String,
     /// The checkpoint of this training step instead of the last one
-    #[arg(long, value_name = "STEP")]
+    #[arg(long, value_name = "STEP", value_parser = whole::<u64>)]
     pub checkpoint: Option<u64>,
     /// Only what LoRA trained; the default where the model's LoRA is not merged
     #[arg(long, conflicts_with = "merged")]
@@ -257,7 +258,7 @@ pub struct DownloadArgs {
     #[arg(long)]
     pub merged: bool,
     /// Where to write it, a file or a directory [default: the model's name in this directory]
-    #[arg(short, long = "output", value_name = "PATH")]
+    #[arg(short, long = "output", value_name = "PATH", value_parser = path())]
     pub output: Option<PathBuf>,
     /// Which service to speak to.
     #[command(flatten)]

@@ -1,9 +1,15 @@
 //! The command line as clap reads it. Help texts are here; what the words mean is `config`'s.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+
+use crate::cli::environment::home;
+use crate::config::value::at_home;
 
 mod asking;
 mod data;
@@ -159,6 +165,16 @@ pub struct Voice {
     pub verbose: bool,
 }
 
+/// A path, in which `~/` is the home directory: no shell replaces it in `--flag=~/x`.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().map(|path| at_home(&path, home().as_deref()))
+}
+
+/// A job's id, or a directory as [`path`] reads it.
+fn target(text: &str) -> Result<String, Infallible> {
+    Ok(at_home(Path::new(text), home().as_deref()).to_str().unwrap_or(text).to_owned())
+}
+
 /// Lets every flag be written with underscores, as the keys of the configuration file are:
 /// `--val_ratio=0.1` becomes `--val-ratio=0.1`. Values, and all behind a bare `--`, stay.
 pub fn with_dashes(arguments: Vec<OsString>) -> Vec<OsString> {
@@ -186,6 +202,88 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// What each command makes of `value` for each of its arguments that takes one, by name: the matches, else
+    /// what was said. Whatever else the command requires is not asked for.
+    fn with_each_argument(
+        value: &str,
+        mut check: impl FnMut(&str, &clap::Arg, Result<clap::ArgMatches, String>),
+    ) {
+        let mut commands: Vec<clap::Command> = vec![Cli::command()];
+        commands[0].build();
+        while let Some(command) = commands.pop() {
+            commands.extend(command.get_subcommands().cloned());
+            let arguments: Vec<clap::Arg> = command
+                .get_arguments()
+                .filter(|argument| argument.get_action().takes_values())
+                .cloned()
+                .collect();
+            for argument in arguments {
+                let words = match argument.get_long() {
+                    Some(name) => vec![format!("--{name}={value}")],
+                    None => vec![value.to_owned(); argument.get_index().unwrap_or(1)],
+                };
+                let name = format!("{} {}", command.get_name(), argument.get_id());
+                let bare =
+                    command.clone().no_binary_name(true).subcommand_required(false).ignore_errors(true);
+                let strict = command.clone().no_binary_name(true).ignore_errors(false);
+                let is_about_value = |error: &clap::Error| {
+                    matches!(
+                        error.kind(),
+                        clap::error::ErrorKind::ValueValidation | clap::error::ErrorKind::InvalidValue
+                    )
+                };
+                let said = match strict.try_get_matches_from(&words) {
+                    Err(error) if is_about_value(&error) => Err(error.to_string()),
+                    _ => Ok(bare.try_get_matches_from(&words).unwrap()),
+                };
+                check(&name, &argument, said);
+            }
+        }
+    }
+
+    #[test]
+    fn a_tilde_in_a_path_is_the_home_directory_wherever_a_path_is_taken() {
+        let mut paths = 0;
+        with_each_argument("~/x", |name, argument, said| {
+            if argument.get_value_parser().type_id() != std::any::TypeId::of::<PathBuf>()
+                || name == "generate inputs"
+            {
+                return;
+            }
+            let matches = said.unwrap();
+            let path = matches.get_many::<PathBuf>(argument.get_id().as_str()).and_then(Iterator::last);
+            assert_eq!(path, Some(&home().unwrap().join("x")), "{name}");
+            paths += 1;
+        });
+        assert!(paths > 30, "{paths}");
+        let Command::Status(args) = Cli::parse_from(["ctxtune", "status", "~/out"]).command else { panic!() };
+        assert_eq!(args.target.as_deref(), home().unwrap().join("out").to_str());
+    }
+
+    #[test]
+    fn a_wrong_value_is_never_said_in_the_words_of_a_library() {
+        let words = [
+            "invalid digit",
+            "invalid float",
+            "cannot parse",
+            "number would be",
+            "number too",
+            "floating point",
+        ];
+        let (mut numbers, mut said_so) = (0, Vec::new());
+        for value in ["x", "0", "-1", "1.5", "99999999999999999999999"] {
+            with_each_argument(value, |name, _, said| {
+                if let Err(said) = said {
+                    assert!(!words.iter().any(|word| said.contains(word)), "{name}: {said}");
+                    assert!(said.contains("expected") || said.contains("possible values"), "{name}: {said}");
+                    numbers += usize::from(value == "x");
+                    said_so.push(name.to_owned());
+                }
+            });
+        }
+        assert!(numbers > 60, "{numbers}: {said_so:?}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::args::{CorpusArgs, Voice, WandbArgs, WatchArgs};
+use crate::cli::args::{CorpusArgs, Voice, WandbArgs, WatchArgs, path};
 use crate::config::TuneChoices;
 
 /// Which service to speak to.
@@ -32,9 +32,9 @@ pub struct SpendingArgs {
 
 /// An amount in dollars: finite and not negative.
 pub fn dollars(text: &str) -> Result<f64, String> {
-    let amount: f64 =
-        text.trim_start_matches('$').parse().map_err(|_| format!("`{text}` is not an amount in dollars"))?;
-    if amount.is_finite() && amount >= 0.0 { Ok(amount) } else { Err("it is from 0 upward".to_owned()) }
+    let amount = text.trim_start_matches('$').parse().ok();
+    let amount = amount.filter(|amount: &f64| amount.is_finite() && *amount >= 0.0);
+    amount.ok_or_else(|| "expected an amount in dollars, 0 or more".to_owned())
 }
 
 const UPLOAD_HELP: &str = "\
@@ -51,7 +51,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 unfit data, 4 key, 5 network, 130 SIGIN
 #[command(after_help = UPLOAD_HELP)]
 pub struct UploadArgs {
     /// A directory of `prepare`, or JSONL files
-    #[arg(value_name = "OUT|FILE", required = true)]
+    #[arg(value_name = "OUT|FILE", required = true, value_parser = path())]
     pub paths: Vec<PathBuf>,
     /// Which service to speak to.
     #[command(flatten)]
@@ -77,10 +77,10 @@ Exit codes: 0 done, 1 failed, 2 usage or a value over a limit, 3 unfit data, 4 k
 #[command(after_help = SUBMIT_HELP)]
 pub struct SubmitArgs {
     /// A directory of `prepare` [default: output_dir of the configuration, else training/output]
-    #[arg(value_name = "OUT")]
+    #[arg(value_name = "OUT", value_parser = path())]
     pub output_dir: Option<PathBuf>,
     /// YAML file with settings; flags win over it
-    #[arg(long, alias = "config", value_name = "FILE")]
+    #[arg(long, alias = "config", value_name = "FILE", value_parser = path())]
     pub config_path: Option<PathBuf>,
     /// Print the requests, keys redacted, and send nothing
     #[arg(long)]
@@ -183,10 +183,10 @@ model, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
 #[command(after_help = DOCTOR_HELP)]
 pub struct DoctorArgs {
     /// The output directory to look at [default: output_dir of the configuration, else training/output]
-    #[arg(value_name = "OUT")]
+    #[arg(value_name = "OUT", value_parser = path())]
     pub output_dir: Option<PathBuf>,
     /// YAML file with settings; flags win over it
-    #[arg(long, alias = "config", value_name = "FILE")]
+    #[arg(long, alias = "config", value_name = "FILE", value_parser = path())]
     pub config_path: Option<PathBuf>,
     /// What a job would be asked to do.
     #[command(flatten)]

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::args::{AskingArgs, Voice};
+use crate::cli::args::generate::number;
+use crate::cli::args::{AskingArgs, Voice, path};
+use crate::config::value::whole;
 
 const SCORE_HELP: &str = "\
 Examples:
@@ -35,11 +37,12 @@ pub struct ScoreArgs {
     #[arg(
         value_name = "GOLD",
         required_unless_present = "models",
-        conflicts_with_all = ["models", "val", "limit", "output_dir", "retry_invalid", "allow_mismatch", "AskingArgs"]
+        conflicts_with_all = ["models", "val", "limit", "output_dir", "retry_invalid", "allow_mismatch", "AskingArgs"],
+        value_parser = path()
     )]
     pub gold: Option<PathBuf>,
     /// Generated contexts: records in the same form. With two, the second is compared with the first
-    #[arg(value_name = "GEN", required_unless_present = "models", num_args = 1..=2)]
+    #[arg(value_name = "GEN", required_unless_present = "models", num_args = 1..=2, value_parser = path())]
     pub generated: Vec<PathBuf>,
 
     /// Also read the .jsonl, .ndjson and .tar files (also compressed) below a directory
@@ -50,13 +53,13 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "A,B", value_delimiter = ',', requires = "val", help_heading = "Models")]
     pub models: Vec<String>,
     /// A directory of `prepare`: its validation records are the references, their prompts are asked
-    #[arg(long, value_name = "OUT", requires = "models", help_heading = "Models")]
+    #[arg(long, value_name = "OUT", requires = "models", help_heading = "Models", value_parser = path())]
     pub val: Option<PathBuf>,
     /// Only N of them; they are in an order that is as good as drawn by lot
-    #[arg(long, value_name = "N", help_heading = "Models")]
+    #[arg(long, value_name = "N", help_heading = "Models", value_parser = whole::<NonZeroUsize>)]
     pub limit: Option<NonZeroUsize>,
     /// Keep the answers here, in a directory a model [default: OUT/generated]
-    #[arg(short, long, value_name = "DIR", help_heading = "Models")]
+    #[arg(short, long, value_name = "DIR", help_heading = "Models", value_parser = path())]
     pub output_dir: Option<PathBuf>,
     /// Ask again about stories that ended without a context
     #[arg(long, help_heading = "Models")]
@@ -73,16 +76,16 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "X", value_parser = part)]
     pub min_score: Option<f64>,
     /// Write a row for every record and GEN to FILE, separated by tabs
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub per_record: Option<PathBuf>,
     /// Seed of the intervals
-    #[arg(long, value_name = "N", default_value_t = 42, help_heading = "Intervals")]
+    #[arg(long, value_name = "N", default_value_t = 42, help_heading = "Intervals", value_parser = whole::<u64>)]
     pub seed: u64,
     /// How often the records are drawn again for the intervals
-    #[arg(long, value_name = "N", default_value = "1000", help_heading = "Intervals")]
+    #[arg(long, value_name = "N", default_value = "1000", help_heading = "Intervals", value_parser = whole::<NonZeroU32>)]
     pub resamples: NonZeroU32,
     /// Threads that score; they do not change a digit [default: the cores available]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<NonZeroUsize>)]
     pub threads: Option<NonZeroUsize>,
 
     /// How much to say.
@@ -127,6 +130,5 @@ impl ScoreArgs {
 }
 
 fn part(text: &str) -> Result<f64, String> {
-    let part: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (0.0..=1.0).contains(&part) { Ok(part) } else { Err("not between 0 and 1".to_owned()) }
+    number(text, "between 0 and 1", |part| (0.0..=1.0).contains(&part))
 }

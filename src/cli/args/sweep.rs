@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, value_parser};
+use clap::{Args, Subcommand};
 
 use crate::cli::args::remote::dollars;
-use crate::cli::args::{CorpusArgs, RemoteArgs, SpendingArgs, Voice, WandbArgs};
+use crate::cli::args::{CorpusArgs, RemoteArgs, SpendingArgs, Voice, WandbArgs, path};
 use crate::config::TuneChoices;
+use crate::config::value::{positive, whole};
 
 const SWEEP_HELP: &str = "\
 Examples:
@@ -53,25 +54,25 @@ Exit codes: 0 at least one run completed, 2 usage or a combination over a limit,
 #[command(after_help = RUN_HELP)]
 pub struct SweepRunArgs {
     /// The sweep: a YAML file with `method`, `metric` and `parameters`
-    #[arg(value_name = "SWEEP")]
+    #[arg(value_name = "SWEEP", value_parser = path())]
     pub file: PathBuf,
     /// Where the records are and how they become examples; without a source OUT is taken as it is.
     #[command(flatten)]
     pub corpus: CorpusArgs,
     /// At most this many runs; `random` and `bayes` need it, unless the file has a `run_cap`
-    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..), help_heading = "Sweep")]
+    #[arg(long, value_name = "N", help_heading = "Sweep", value_parser = positive)]
     pub count: Option<u64>,
     /// Jobs at the same time [default: 1]
-    #[arg(long, value_name = "K", default_value_t = 1, hide_default_value = true, help_heading = "Sweep")]
+    #[arg(long, value_name = "K", default_value_t = 1, hide_default_value = true, help_heading = "Sweep", value_parser = whole::<usize>)]
     pub parallel: usize,
     /// Seed of `random` draws [default: 42]
-    #[arg(long, value_name = "N", default_value_t = 42, hide_default_value = true, help_heading = "Sweep")]
+    #[arg(long, value_name = "N", default_value_t = 42, hide_default_value = true, help_heading = "Sweep", value_parser = whole::<u64>)]
     pub sweep_seed: u64,
     /// Show the plan and send nothing
     #[arg(long, help_heading = "Sweep")]
     pub dry_run: bool,
     /// Write the validation curves of all runs to this file as SVG
-    #[arg(long, value_name = "FILE", help_heading = "Sweep")]
+    #[arg(long, value_name = "FILE", help_heading = "Sweep", value_parser = path())]
     pub svg: Option<PathBuf>,
     /// What may be spent on the whole sweep.
     #[command(flatten)]
@@ -101,19 +102,19 @@ stdout: the sweep, for `wandb sweep`. Its agents' runs share one budget, and the
 #[command(after_help = INIT_HELP)]
 pub struct SweepInitArgs {
     /// The sweep: a YAML file with `method`, `metric` and `parameters`
-    #[arg(value_name = "SWEEP")]
+    #[arg(value_name = "SWEEP", value_parser = path())]
     pub file: PathBuf,
     /// Where the records are
-    #[arg(long, value_name = "SOURCE", required = true)]
+    #[arg(long, value_name = "SOURCE", required = true, value_parser = path())]
     pub data_dir: PathBuf,
     /// Directory for the data, shared by all runs
-    #[arg(short, long, value_name = "OUT", required = true)]
+    #[arg(short, long, value_name = "OUT", required = true, value_parser = path())]
     pub output_dir: PathBuf,
     /// YAML file with settings for all runs
-    #[arg(long, alias = "config", value_name = "FILE")]
+    #[arg(long, alias = "config", value_name = "FILE", value_parser = path())]
     pub config_path: Option<PathBuf>,
     /// At most this many runs
-    #[arg(long, value_name = "N", required = true, value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", required = true, value_parser = positive)]
     pub count: u64,
     /// What the whole sweep may cost, by estimate: an agent's runs have nobody to ask
     #[arg(long, value_name = "USD", required = true, value_parser = dollars)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::args::Voice;
+use crate::cli::args::{Voice, path};
 
 /// Who logs a job to Weights & Biases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -56,7 +56,7 @@ Exit codes: 0 all is there, 1 failed, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.
 #[command(after_help = SYNC_HELP)]
 pub struct WandbSyncArgs {
     /// A directory of `prepare` [default: where jobs without one are kept on this machine]
-    #[arg(value_name = "OUT")]
+    #[arg(value_name = "OUT", value_parser = path())]
     pub output_dir: Option<PathBuf>,
     /// How much to say.
     #[command(flatten)]
