@@ -118,7 +118,7 @@ impl Choice<'_> {
             return Err(missing(message.to_owned(), "its /v1/models lists them"));
         }
         service.require_key()?;
-        look_again(service, &out, terminal)?;
+        refresh_statuses(service, &out, terminal)?;
         let runs: Vec<Run> = Run::read_all(&out)?.into_iter().filter(|run| run.account.api == api).collect();
         // A job has a name for its model long before it has the model.
         let is_done = |run: &&Run| run.status.as_deref().is_some_and(|status| status == "completed");
@@ -200,9 +200,9 @@ impl Choice<'_> {
     }
 }
 
-/// Asks the service about the newest jobs of `out`, up to one that is complete: a job that nobody watched
-/// is as it was submitted for the ledger.
-fn look_again(service: &Service, out: &Path, terminal: &Terminal) -> Result<(), Failure> {
+/// Refreshes the statuses of the newest jobs of `out` from the service, up to the first one that is complete:
+/// the ledger has a job that was never monitored as it was at its submission.
+fn refresh_statuses(service: &Service, out: &Path, terminal: &Terminal) -> Result<(), Failure> {
     let api = service.together.base().origin();
     let runs = Run::read_all(out)?;
     for run in runs.iter().rev().filter(|run| run.account.api == api) {
@@ -211,7 +211,7 @@ fn look_again(service: &Service, out: &Path, terminal: &Terminal) -> Result<(), 
             Some(ending) => Some(ending),
             None => match jobs::retrieve(&service.together, id) {
                 Ok(job) => {
-                    service.learn(Some(out), &job, terminal);
+                    service.note_status(Some(out), &job, terminal);
                     job.status.ending()
                 }
                 Err(error) => {

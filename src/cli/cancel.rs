@@ -63,7 +63,7 @@ fn cancel(args: &CancelArgs, signals: &Signals, terminal: &Terminal) -> Result<J
     }
     let service = Service::open(&args.remote, signals, terminal)?;
     let job = jobs::retrieve(&service.together, &id).map_err(|error| service.explain(error))?;
-    service.learn(None, &job, terminal);
+    service.note_status(None, &job, terminal);
     show(&service, &job, terminal);
     if let Some(failure) = refusal(&job) {
         return Err(Refusal { failure, job: Some(Box::new(job)) });
@@ -82,7 +82,7 @@ fn cancel(args: &CancelArgs, signals: &Signals, terminal: &Terminal) -> Result<J
         }
     }
     let job = request(&service, job)?;
-    service.learn(None, &job, terminal);
+    service.note_status(None, &job, terminal);
     Ok(job)
 }
 

@@ -150,8 +150,8 @@ fn plan(args: &DeployArgs, signals: &Signals, terminal: &Terminal) -> Result<Pla
     let id = service.job(args.target.as_deref())?;
     let job = jobs::retrieve(&service.together, &id).map_err(|error| service.explain(error))?;
     let target = args.target.as_deref().map(Path::new);
-    service.learn(target, &job, terminal);
-    let mismatch = service.home(target, &id).and_then(|out| Mismatch::of_job(&out, &id));
+    service.note_status(target, &job, terminal);
+    let mismatch = service.directory_of(target, &id).and_then(|out| Mismatch::of_job(&out, &id));
     let model = deployable(&service, &job)?;
     let (project, _) = project(&service)?;
     let fitting = configs(&service.together, &project, &model).map_err(|error| service.explain(error))?;

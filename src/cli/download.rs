@@ -59,8 +59,8 @@ fn download(args: &DownloadArgs, signals: &Signals, terminal: &Terminal) -> Resu
     let id = service.job(Some(&args.target))?;
     let job = jobs::retrieve(&service.together, &id).map_err(|error| service.explain(error))?;
     let target = Some(Path::new(&args.target));
-    service.learn(target, &job, terminal);
-    let mismatch = service.home(target, &id).and_then(|out| Mismatch::of_job(&out, &id));
+    service.note_status(target, &job, terminal);
+    let mismatch = service.directory_of(target, &id).and_then(|out| Mismatch::of_job(&out, &id));
     if let Some(mismatch) = &mismatch {
         mismatch.warn(terminal);
     }

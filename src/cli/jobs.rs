@@ -66,7 +66,7 @@ pub fn run(args: &JobsArgs, signals: &Signals, terminal: &mut Terminal) -> Exit 
 fn list(args: &JobsArgs, signals: &Signals, terminal: &Terminal) -> Result<Listed, Failure> {
     let service = Service::open(&args.remote, signals, terminal)?;
     let mut jobs = jobs::list(&service.together).map_err(|error| service.explain(error))?;
-    service.learn_all(&jobs, terminal);
+    service.note_statuses(&jobs, terminal);
     jobs.sort_by_key(|job| Reverse(job.created_at()));
     let mut undated = 0;
     if let Some(since) = args.since {

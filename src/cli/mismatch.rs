@@ -1,7 +1,7 @@
 //! The data that a job was trained on, beside the data that its directory holds now.
 //!
-//! A directory can be prepared again after a job was trained. Its validation records may then be ones that
-//! the model has seen, and its template another one: whoever uses the two together is told.
+//! A directory can be prepared again after a job was trained. Its validation records may then be part of the
+//! training data, and its template may differ: commands that use both warn, and `score --val` refuses.
 
 use std::path::{Path, PathBuf};
 
@@ -56,8 +56,8 @@ impl Mismatch {
         (trained != prepared).then(|| Mismatch { out: out.to_owned(), job, trained, prepared })
     }
 
-    /// How the data of the newest job of `out` differs from that of `manifest`. What cannot be read is
-    /// passed over: this only informs.
+    /// How the data of the newest job of `out` differs from that of `manifest`. Ledgers that
+    /// cannot be read are ignored: this is a warning only.
     pub fn of_newest(out: &Path, manifest: &Manifest) -> Option<Mismatch> {
         let runs = Run::read_all(out).unwrap_or_default();
         let newest = runs.iter().rev().find(|run| run.job.is_some())?;
@@ -88,8 +88,8 @@ impl Mismatch {
 
     /// The refusal to score one by the other.
     pub fn refusal(&self) -> Failure {
-        let hint = "prepare the directory as it was for the job, or name one that holds its data; \
-                    --allow-mismatch scores all the same, on records that the model may have been trained on";
+        let hint = "prepare the directory with the job's records and options, or name one that holds its data; \
+                    --allow-mismatch scores anyway, on records that may be part of the training data";
         Failure::new(Exit::Data, "data_mismatch", self.message(), hint)
     }
 

@@ -105,7 +105,7 @@ pub fn watch(
         write_picture(path, job, progress, terminal);
     }
     if let Some(seen) = progress.job() {
-        service.learn(shown.out.as_deref(), seen, terminal);
+        service.note_status(shown.out.as_deref(), seen, terminal);
     }
     let estimated = estimates::known(service, shown.out.as_deref()).get(job).copied();
     shown.fields.insert("estimated_dollars".to_owned(), estimated.into());

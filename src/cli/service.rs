@@ -237,7 +237,7 @@ impl Service {
     }
 
     /// The directory that knows `job`: the one that `target` names, else where this machine started it.
-    pub fn home(&self, target: Option<&Path>, job: &JobId) -> Option<PathBuf> {
+    pub fn directory_of(&self, target: Option<&Path>, job: &JobId) -> Option<PathBuf> {
         if let Some(dir) = target.filter(|target| target.is_dir()) {
             return Some(dir.to_owned());
         }
@@ -245,27 +245,27 @@ impl Service {
         Some(PathBuf::from(started.output_dir))
     }
 
-    /// Writes what is known of `job` now to the ledger of its [`Service::home`]. Later commands believe the
-    /// ledger; money does not depend on it, so that what fails is only said.
-    pub fn learn(&self, target: Option<&Path>, job: &Job, terminal: &Terminal) {
-        if let Some(home) = self.home(target, &job.id) {
-            self.learn_in(&home, std::slice::from_ref(job), terminal);
+    /// Writes the status of `job` to the ledger of its [`Service::directory_of`]. Later commands read it there;
+    /// no spending depends on it, so that a failure is a warning.
+    pub fn note_status(&self, target: Option<&Path>, job: &Job, terminal: &Terminal) {
+        if let Some(out) = self.directory_of(target, &job.id) {
+            self.note_in(&out, std::slice::from_ref(job), terminal);
         }
     }
 
-    /// The same of many jobs, wherever this machine started them.
-    pub fn learn_all(&self, jobs: &[Job], terminal: &Terminal) {
+    /// Writes the statuses of all these jobs to the ledgers of the directories in which this machine started them.
+    pub fn note_statuses(&self, jobs: &[Job], terminal: &Terminal) {
         let Some(path) = self.environment.journal() else { return };
         let started = journal::all(&path).unwrap_or_default();
         let known = started.into_iter().filter(|started| jobs.iter().any(|job| job.id == started.job));
-        let homes: BTreeSet<PathBuf> = known.map(|started| PathBuf::from(started.output_dir)).collect();
-        for home in homes {
-            self.learn_in(&home, jobs, terminal);
+        let directories: BTreeSet<PathBuf> = known.map(|started| PathBuf::from(started.output_dir)).collect();
+        for out in directories {
+            self.note_in(&out, jobs, terminal);
         }
     }
 
-    fn learn_in(&self, home: &Path, jobs: &[Job], terminal: &Terminal) {
-        if let Err(error) = Run::learn(home, &self.together.base().origin(), jobs) {
+    fn note_in(&self, out: &Path, jobs: &[Job], terminal: &Terminal) {
+        if let Err(error) = Run::note_all(out, &self.together.base().origin(), jobs) {
             terminal.warn(&printable(&error.to_string()));
         }
     }

@@ -49,7 +49,7 @@ fn look(args: &JobArgs, signals: &Signals, terminal: &Terminal) -> Result<(Servi
     let service = Service::open(&args.remote, signals, terminal)?;
     let id = service.job(args.target.as_deref())?;
     let job = jobs::retrieve(&service.together, &id).map_err(|error| service.explain(error))?;
-    service.learn(args.target.as_deref().map(Path::new), &job, terminal);
+    service.note_status(args.target.as_deref().map(Path::new), &job, terminal);
     let mut progress = Progress::default();
     let has_started = job.started_at().is_some() || job.status.ending().is_some();
     progress.absorb_job(job);

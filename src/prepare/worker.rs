@@ -122,7 +122,7 @@ impl<'r> Worker<'r> {
                 match parser.with_record(buffer, length, field, look) {
                     Ok(verdict) => verdict,
                     Err(ParseFailure::Record(reason)) => Verdict::Rejected(reason),
-                    Err(ParseFailure::Json(_)) => self.look_again(position, batch)?,
+                    Err(ParseFailure::Json(_)) => self.refresh_statuses(position, batch)?,
                 }
             }
         };
@@ -136,7 +136,7 @@ impl<'r> Worker<'r> {
 
     /// The second, patient look at a record that is not JSON: parsing has changed its bytes, and a
     /// read may have been cut short.
-    fn look_again(&mut self, position: u32, batch: &mut RecordBatch) -> Result<Verdict, Error> {
+    fn refresh_statuses(&mut self, position: u32, batch: &mut RecordBatch) -> Result<Verdict, Error> {
         let length = match self.bytes.read(position as usize, Effort::ToTheEnd)? {
             Ok(length) => length,
             Err(reason) => return Ok(Verdict::Rejected(reason)),

@@ -144,7 +144,7 @@ impl Submission<'_> {
     /// As [`Submission::find`].
     pub fn find_among(&self, jobs: &[Job]) -> Result<Known, CreateError> {
         // A convenience for later commands: a ledger that is not this job's is no reason to stop.
-        let _ = Run::learn(self.out, &self.account.api, jobs);
+        let _ = Run::note_all(self.out, &self.account.api, jobs);
         let mut latest: Option<Adopted> = None;
         // A job that an earlier run asked for and never learned of is shown before it is renewed.
         let mut renewal = self.renewal;

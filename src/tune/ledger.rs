@@ -287,7 +287,7 @@ impl Run {
     ///
     /// # Errors
     /// When a ledger cannot be read or written.
-    pub fn learn(out: &Path, api: &str, jobs: &[Job]) -> Result<(), LedgerError> {
+    pub fn note_all(out: &Path, api: &str, jobs: &[Job]) -> Result<(), LedgerError> {
         for known in Run::read_all(out)?.into_iter().filter(|run| run.account.api == api) {
             let job = jobs.iter().find(|job| known.job.as_ref() == Some(&job.id));
             let mut run = known.clone();
@@ -466,17 +466,17 @@ mod tests {
         let mut run = Run::intent(&account("p"), &identity(), 1, json!({}));
         run.note(&job("ft-1", "pending", "2026-11-24T10:00:00Z"));
         run.write(out.path()).unwrap();
-        let learn = |api: &str, status: &str| {
-            Run::learn(out.path(), api, &[job("ft-0", "error", ""), job("ft-1", status, "")]).unwrap();
+        let note = |api: &str, status: &str| {
+            Run::note_all(out.path(), api, &[job("ft-0", "error", ""), job("ft-1", status, "")]).unwrap();
             Run::read_all(out.path()).unwrap().remove(0)
         };
-        assert_eq!(learn("https://elsewhere", "completed").status.as_deref(), Some("pending"));
-        let learned = learn("https://api", "completed");
-        assert_eq!((learned.ending(), learned.created_at), (Some(Ending::Completed), run.created_at.clone()));
+        assert_eq!(note("https://elsewhere", "completed").status.as_deref(), Some("pending"));
+        let noted = note("https://api", "completed");
+        assert_eq!((noted.ending(), noted.created_at), (Some(Ending::Completed), run.created_at.clone()));
         // An older answer that comes later.
-        assert_eq!(learn("https://api", "running").ending(), Some(Ending::Completed));
+        assert_eq!(note("https://api", "running").ending(), Some(Ending::Completed));
         assert_eq!(std::fs::read_dir(out.path().join(RUNS_DIR)).unwrap().count(), 1);
-        Run::learn(&out.path().join("nowhere"), "https://api", &[]).unwrap();
+        Run::note_all(&out.path().join("nowhere"), "https://api", &[]).unwrap();
     }
 
     #[test]

@@ -64,8 +64,8 @@ pub struct ScoreArgs {
     /// Ask again about stories that ended without a context
     #[arg(long, help_heading = "Models")]
     pub retry_invalid: bool,
-    /// Score although OUT was prepared again since the model's job: its validation records may be ones that
-    /// the model was trained on
+    /// Score even if OUT was prepared again after the model's job was created: its validation records may be
+    /// part of the model's training data
     #[arg(long, help_heading = "Models")]
     pub allow_mismatch: bool,
     /// How answers are asked for.
