@@ -209,9 +209,9 @@ fn ended(book: &Book) -> usize {
     book.trials.iter().filter(|trial| trial.has_ended()).count()
 }
 
-/// The one alert of a sweep whose runs are logged: by its best run. That it fails is said and changes nothing.
+/// Sends the one alert of a sweep, attached to its best run. A failure is a warning.
 fn send_alert(runs: &Runs, book: &Book, failure: Option<&Failure>, terminal: &Terminal) {
-    let Some(suggestions) = runs.suggestions.as_ref().filter(|of| !of.chosen.plan.is_silent) else { return };
+    let Some(suggestions) = runs.suggestions.as_ref().filter(|of| !of.chosen.plan.no_alert) else { return };
     let ranking = book.ranking(runs.metric.goal);
     let best = ranking.first().map(|(index, point)| (&book.trials[*index], point));
     let about = best.map(|(trial, _)| trial).or(book.trials.iter().rfind(|trial| trial.has_ended()));

@@ -19,11 +19,11 @@ use crate::cli::report::{Terminal, printable};
 use crate::cli::shell;
 use crate::config::ConfigFile;
 use crate::env;
-use crate::http;
+use crate::http::{self, said};
 use crate::together::BaseUrl;
 use crate::wandb::Settings;
 use crate::wandb::host::{DEFAULT_BASE_URL, api_url, app_url, hosts, is_hosted};
-use crate::wandb::run::{Plan, Words};
+use crate::wandb::run::{Metadata, Plan};
 
 /// A key and where it comes from.
 struct FoundKey {
@@ -57,7 +57,7 @@ pub enum Way {
     Off(Why),
 }
 
-/// Why nobody logs.
+/// Why the job is not logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Why {
     /// `--wandb off`.
@@ -106,9 +106,9 @@ pub fn resolve(
         tags: tags(environment.get(env::WANDB_TAGS).unwrap_or_default()),
         notes: text(env::WANDB_NOTES),
         sweep: text(env::WANDB_SWEEP_ID),
-        defaults: Words { notes: Some(command_line(environment)), ..Words::default() },
-        is_silent: args.no_alert,
-        has_data: args.wandb_data,
+        defaults: Metadata { notes: Some(command_line(environment)), ..Metadata::default() },
+        no_alert: args.no_alert,
+        uploads_data: args.wandb_data,
         ..Plan::default()
     };
     let way = way(args.wandb.unwrap_or(By::Native), &sources)?;
@@ -131,14 +131,13 @@ pub fn resolve(
     Ok(Chosen { way, plan })
 }
 
-/// The command line of this process, fit to be shown to others.
+/// The command line of this process, without private parts.
 fn command_line(environment: &Environment) -> String {
     let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
     shown_command(arguments, environment)
 }
 
-/// A command line without what is nobody's business: paths below a home directory begin at `~`, URLs end
-/// before their query, and a key is `[key]`.
+/// A command line without private parts: a home directory is `~`, URLs have no query and no user, a key is `[key]`.
 fn shown_command(arguments: impl Iterator<Item = String>, environment: &Environment) -> String {
     let keys = [env::TOGETHER_API_KEY, env::WANDB_API_KEY, env::OPENAI_API_KEY];
     let keys: Vec<&str> = keys.iter().filter_map(|name| environment.get(name)).map(str::trim).collect();
@@ -150,15 +149,12 @@ fn shown_command(arguments: impl Iterator<Item = String>, environment: &Environm
             let user = authority.rfind('@').map_or(0, |end| end + 1);
             argument.replace_range(at..at + user, "");
         }
-        for key in &keys {
-            argument = argument.replace(key, "[key]");
-        }
-        shell::word(&printable(&argument))
+        shell::word(&said::printable(&argument, &keys))
     });
     std::iter::once("ctxtune".to_owned()).chain(shown).collect::<Vec<_>>().join(" ")
 }
 
-/// `text` with `~` in the place of every home directory that a path in it begins with.
+/// `text` with `~` for the home directory at the start of each path in it.
 fn without_home(text: &str, home: Option<&str>) -> String {
     let home = home.map(|home| home.trim_end_matches('/')).filter(|home| !home.is_empty());
     let mut shown = String::new();
@@ -179,7 +175,7 @@ fn without_home(text: &str, home: Option<&str>) -> String {
     shown
 }
 
-/// The length of the home directory that `text` begins with; 0 where it begins with none.
+/// The length of the home directory at the start of `text`; 0 if there is none.
 fn home_length(text: &str, home: Option<&str>) -> usize {
     let is_whole = |length: usize| text[length..].chars().next().is_none_or(|next| "/ :,\"'".contains(next));
     if let Some(home) = home.filter(|home| text.starts_with(home) && is_whole(home.len())) {
@@ -195,10 +191,10 @@ fn home_length(text: &str, home: Option<&str>) -> usize {
     if text.starts_with(root) && is_whole(root.len()) { root.len() } else { 0 }
 }
 
-/// How logging is turned on.
+/// How to turn logging on.
 pub const HOW_TO_LOG: &str = "export WANDB_API_KEY=..., or run `wandb login`";
 
-/// Who logs without any flag, and where W&B is, in words: what `doctor` tells.
+/// Who logs without any flag, and the base URL with its source: for `doctor`.
 ///
 /// # Errors
 /// When there is a key that cannot be one.
@@ -212,13 +208,13 @@ fn mode(sources: &Sources<'_>) -> String {
     sources.get(env::WANDB_MODE, "mode").unwrap_or_default().to_ascii_lowercase()
 }
 
-/// A mode that nobody knows.
+/// An unknown mode.
 fn strange_mode(sources: &Sources<'_>) -> Option<String> {
     let known = ["", "online", "run", "shared", "offline", "dryrun", "disabled"];
     Some(mode(sources)).filter(|mode| !known.contains(&mode.as_str()))
 }
 
-/// Whether a variable says yes, as the integrations of W&B read it.
+/// Whether a variable is true, as W&B's integrations read it.
 fn is_true(text: &str) -> bool {
     ["1", "true", "yes", "on"].contains(&text.trim().to_ascii_lowercase().as_str())
 }
@@ -261,7 +257,7 @@ fn unusable(reason: &str) -> Failure {
 struct Server {
     /// Its base URL, without a slash at its end.
     base: String,
-    /// Who says so, for people.
+    /// Its source, for messages.
     from: String,
 }
 
@@ -440,8 +436,10 @@ mod tests {
     #[test]
     fn a_command_is_shown_without_homes_queries_and_keys() {
         let check = |arguments: &[&str], expected: &str| {
-            let variables =
-                [(env::HOME, "/cluster/home/mia/".to_owned()), (env::TOGETHER_API_KEY, "hush".to_owned())];
+            let variables = [
+                (env::HOME, "/cluster/home/mia/".to_owned()),
+                (env::TOGETHER_API_KEY, "tgp_v1_0123456789".to_owned()),
+            ];
             let arguments = ["/home/mia/bin/ctxtune"].iter().chain(arguments).map(|text| (*text).to_owned());
             assert_eq!(shown_command(arguments, &Environment::of(variables)), expected);
         };
@@ -455,7 +453,10 @@ mod tests {
             "ctxtune --base-url=https://host/v1 --wandb-project 'a b'",
         );
         check(&["--base-url=https://me:pass@host/v1"], "ctxtune --base-url=https://host/v1");
-        check(&["rehearse", "--key", "hush", "it's"], r"ctxtune rehearse --key '[key]' 'it'\''s'");
+        check(
+            &["rehearse", "--key", "tgp_v1_0123456789", "it's"],
+            r"ctxtune rehearse --key '[key]' 'it'\''s'",
+        );
     }
 
     #[test]

@@ -98,15 +98,15 @@ pub struct Known<'k> {
     pub price: Option<&'k Price>,
 }
 
-/// What a run's page shows of a job: every parameter by its key in the configuration file, what they came to,
-/// and what is known of the data.
+/// The config of a job's run: every parameter by its key in the configuration file, derived values, and the
+/// data's digests.
 pub fn config(known: &Known<'_>, job: &Job) -> Map<String, Value> {
     let Known { manifest, settled, limits, price } = *known;
     let options = &manifest.options;
     let side = |side: &Side| json!({ "examples": side.records, "bytes": side.bytes, "sha256": side.sha256 });
     let body = settled.body(Files { train: "", val: None }, &settled.parameters.suffix.value);
     let mut config = parameters(&body);
-    // What is inherited from a checkpoint, only the job knows.
+    // Values inherited from a checkpoint are known from the job only.
     let of_job = of_job(job);
     for key in INHERITED {
         if config[key].is_null() {
@@ -134,7 +134,7 @@ pub fn config(known: &Known<'_>, job: &Job) -> Map<String, Value> {
     config
 }
 
-/// The samples of a step: as the service says, else as asked for, else the model's most.
+/// The batch size: from the job, else as set, else the model's maximum.
 fn batch_size(settled: &Settled, limits: &Limits, job: &Job) -> Option<u64> {
     let kind = if settled.parameters.lora.value { &limits.lora } else { &limits.full };
     let asked = match settled.parameters.batch_size.value {
@@ -144,7 +144,7 @@ fn batch_size(settled: &Settled, limits: &Limits, job: &Job) -> Option<u64> {
     whole(&job.object, &["batch_size"]).or(asked)
 }
 
-/// The job's page as a link that W&B shows as one.
+/// The job's page as a Markdown link.
 fn job_page(service: &Service, job: &JobId) -> Map<String, Value> {
     let link = format!("[{job}]({})", service.dashboard(job));
     std::iter::once(("job_page".to_owned(), link.into())).collect()
@@ -195,7 +195,7 @@ pub fn plan(
     }
 }
 
-/// The page of the run of `job`, as far as this machine knows of one.
+/// The page of the job's run, if this machine knows it.
 pub fn page(service: &Service, job: &Job, out: Option<&Path>) -> Option<String> {
     let state = find(&place(service, &job.id, out)?, &Plan::default(), job)?;
     state.identity.map(|identity| identity.url)
@@ -391,9 +391,9 @@ impl Screen for Log<'_> {
     fn slept(&mut self, _: Duration) {}
 
     fn finished(&mut self, progress: &Progress, ending: Ending) {
-        // A list that cannot be had is missing in the summary, and nowhere else.
+        // Without the list the summary has no checkpoints; nothing else depends on it.
         if self.logger.is_logging()
-            && let Ok(checkpoints) = jobs::checkpoints(&self.service.together, &self.job)
+            && let Ok(checkpoints) = jobs::checkpoints_once(&self.service.together, &self.job)
         {
             self.logger.note_checkpoints(checkpoints);
         }

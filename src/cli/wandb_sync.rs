@@ -1,8 +1,8 @@
 //! `ctxtune wandb-sync`: sends what is kept of runs on this machine, without the training service.
 //!
 //! It looks at every run first, and opens only those that are behind: to open a run is to take it
-//! from a monitor that may still log it. A run that is refused is said and keeps no other one back. It makes
-//! no run that nothing was logged to: that one belongs to whoever watches its job.
+//! from a monitor that may still log it. A refused run is reported, and the others are sent. A run that was
+//! never made and has no rows is only named: `ctxtune monitor` makes it.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -46,7 +46,7 @@ struct Synced {
     rows: usize,
 }
 
-/// What became of the runs that this machine knows.
+/// What was done with the runs of this machine.
 #[derive(Default)]
 struct Outcome {
     synced: Vec<Synced>,
@@ -80,7 +80,7 @@ pub fn run(args: &WandbSyncArgs, signals: &Signals, terminal: &mut Terminal) -> 
             terminal.succeed(COMMAND, (!text.is_empty()).then_some(text.as_bytes()), fields)
         }
         Err(failure) => {
-            // What was sent is data, whatever became of the rest.
+            // The runs that were sent are printed although others failed.
             let text =
                 if text.is_empty() || terminal.voice().json { String::new() } else { text.join("\n") + "\n" };
             let _ = terminal.deliver(COMMAND, text.as_bytes());
@@ -124,7 +124,7 @@ fn sync_all(
         let run = state.plan.run.clone();
         match sync(wandb, (&dir, state), (&clock, signals), terminal) {
             Ok(synced) => outcome.synced.push(synced),
-            // Nobody else can be asked either, or is to be.
+            // The key, the network or a signal: the other runs would fail too.
             Err(failure) if failure.exit != Exit::Failed => return Err(failure),
             Err(failure) => {
                 terminal.warn(&printable(&format!("W&B: the run {run}: {}", failure.message)));
@@ -135,7 +135,7 @@ fn sync_all(
     Ok(())
 }
 
-/// A run that is not made yet goes where the variables say now.
+/// Applies `WANDB_ENTITY` and `WANDB_PROJECT` to a run that does not exist yet.
 fn relocate(state: &mut State, environment: &Environment) {
     if state.identity.is_some() {
         return;
@@ -148,7 +148,7 @@ fn relocate(state: &mut State, environment: &Environment) {
     }
 }
 
-/// Sends what one run is behind with.
+/// Sends what one run lacks.
 fn sync(
     wandb: Wandb,
     (dir, state): (&Path, State),

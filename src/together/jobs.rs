@@ -246,7 +246,19 @@ pub fn metrics(together: &Together, id: &JobId, from_step: Option<u64>) -> Resul
 /// # Errors
 /// When there is no answer, or it is no list.
 pub fn checkpoints(together: &Together, id: &JobId) -> Result<Vec<Checkpoint>, Error> {
+    list_checkpoints(together, id, Tries::Many)
+}
+
+/// [`checkpoints`] with a single try, where nobody should wait for them.
+///
+/// # Errors
+/// As there.
+pub fn checkpoints_once(together: &Together, id: &JobId) -> Result<Vec<Checkpoint>, Error> {
+    list_checkpoints(together, id, Tries::One)
+}
+
+fn list_checkpoints(together: &Together, id: &JobId, tries: Tries) -> Result<Vec<Checkpoint>, Error> {
     let path = format!("{JOBS}/{id}/checkpoints");
-    let value = together.get(&path)?;
+    let value = together.ask(Method::Get, &path, Body::Empty, tries)?;
     Ok(items(together, &path, &value)?.iter().map(Checkpoint::read).collect())
 }

@@ -20,7 +20,7 @@ use crate::tune::progress::{EvalPoint, News, Progress, TrainPoint};
 use crate::tune::run_config::{self, of_job, resolved, split_tag};
 use crate::wandb::history::{Entry, Spool, State, known};
 use crate::wandb::logged::Key;
-use crate::wandb::run::{Plan, Words, merged};
+use crate::wandb::run::{Metadata, Plan, merged};
 use crate::wandb::session::Goal;
 use crate::wandb::worker::{Beginning, Closed, Said, Tell, Worker};
 
@@ -62,8 +62,8 @@ pub struct Logger {
     job_page: String,
     clock: Arc<dyn Clock>,
     began: f64,
-    /// Whether nobody is told of the end.
-    is_silent: bool,
+    /// Whether no alert is sent at the end.
+    no_alert: bool,
     checkpoints: Vec<Checkpoint>,
 }
 
@@ -85,12 +85,12 @@ impl Logger {
             clock: Arc::clone(&logging.clock),
             stage: Stage::Waiting(Box::new(logging)),
             began: 0.0,
-            is_silent: false,
+            no_alert: false,
             checkpoints: Vec::new(),
         }
     }
 
-    /// Takes what was saved of the job's weights.
+    /// Sets the job's checkpoints.
     pub fn note_checkpoints(&mut self, checkpoints: Vec<Checkpoint>) {
         self.checkpoints = checkpoints;
     }
@@ -124,8 +124,8 @@ impl Logger {
         let tell = Arc::clone(&logging.tell);
         self.began = began(job, &*self.clock);
         match begin(*logging, job, self.began) {
-            Ok(Some((worker, is_silent))) => {
-                (self.stage, self.is_silent) = (Stage::Logging(worker), is_silent);
+            Ok(Some((worker, no_alert))) => {
+                (self.stage, self.no_alert) = (Stage::Logging(worker), no_alert);
             }
             Ok(None) => {}
             Err(error) => tell(Said::GivenUp(format!("the job is not logged: {error}"))),
@@ -210,14 +210,13 @@ impl Screen for Logger {
             summary.extend(run_config::checkpoints(&self.checkpoints, progress));
             worker.describe(&resolved(progress));
             worker.log(Vec::new(), summary);
-            let alert = run_config::alert(progress, ending, Some(&self.job_page)).filter(|_| !self.is_silent);
+            let alert = run_config::alert(progress, ending, Some(&self.job_page)).filter(|_| !self.no_alert);
             worker.end((self.exit_code)(ending), alert);
         }
     }
 }
 
-/// Starts the thread, and says whether nobody is told of the end; nothing where the service that trains logs
-/// the job itself.
+/// Starts the thread, and says whether no alert is sent; nothing where the training service logs the job.
 fn begin(logging: Logging, job: &Job, began: f64) -> std::io::Result<Option<(Worker, bool)>> {
     let Logging { goal, dir, plan, owner, clock, tell, .. } = logging;
     let state = dir.as_deref().and_then(|dir| find(dir, &plan, job));
@@ -233,19 +232,19 @@ fn begin(logging: Logging, job: &Job, began: f64) -> std::io::Result<Option<(Wor
             Spool::open(None, plan.clone(), &owner)?
         }
     };
-    // One alert ends a sweep, not each of its runs.
-    let is_silent = plan.is_silent || plan.sweep.is_some();
-    if plan.has_data
+    // A sweep has one alert, not one for each run.
+    let no_alert = plan.no_alert || plan.sweep.is_some();
+    if plan.uploads_data
         && let Some(manifest) = spool.manifest().and_then(|path| Manifest::read_file(&path).ok().flatten())
     {
         spool.attach(data_files(&manifest));
     }
     spool.state.plan = plan;
     spool.state.began = began;
-    Ok(Some((Worker::start(Beginning { goal, spool, clock, tell })?, is_silent)))
+    Ok(Some((Worker::start(Beginning { goal, spool, clock, tell })?, no_alert)))
 }
 
-/// The files of prepared data, but its manifest: texts, keys and reports. Empty ones are left out.
+/// The prepared files except the manifest: texts, keys and reports. Empty files are skipped.
 fn data_files(manifest: &Manifest) -> Vec<String> {
     let sides = std::iter::once(&manifest.train).chain(&manifest.val);
     let shards = sides.flat_map(|side| &side.shards).map(|shard| (shard.file.clone(), shard.bytes));
@@ -281,8 +280,8 @@ pub fn settled(chosen: Plan, known: Option<Plan>, job: &Job) -> Plan {
         job_type: chosen.job_type.or(known.job_type),
         tags: if chosen.tags.is_empty() { known.tags } else { chosen.tags },
         notes: chosen.notes.or(known.notes),
-        defaults: if known.defaults == Words::default() {
-            run_config::words(job, chosen.defaults.notes)
+        defaults: if known.defaults == Metadata::default() {
+            run_config::metadata(job, chosen.defaults.notes)
         } else {
             known.defaults
         },
@@ -290,8 +289,8 @@ pub fn settled(chosen: Plan, known: Option<Plan>, job: &Job) -> Plan {
         config: merged(&if known.config.is_empty() { of_job(job) } else { known.config }, &chosen.config),
         metrics: METRICS.map(str::to_owned).to_vec(),
         is_elsewhere: false,
-        is_silent: chosen.is_silent || known.is_silent,
-        has_data: chosen.has_data || known.has_data,
+        no_alert: chosen.no_alert || known.no_alert,
+        uploads_data: chosen.uploads_data || known.uploads_data,
     }
 }
 
@@ -384,7 +383,7 @@ mod tests {
             job_page: String::new(),
             clock: Arc::new(Still),
             began,
-            is_silent: false,
+            no_alert: false,
             checkpoints: Vec::new(),
         }
     }

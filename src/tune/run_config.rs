@@ -1,7 +1,7 @@
-//! What a run at W&B is told of its job: every parameter, what the service made of them, and words.
+//! The config, metadata, checkpoints and alert of a job's W&B run.
 //!
-//! Pure. A job's body and the job as the service shows it have the same fields, so that one reading
-//! serves whoever submits a job and whoever only watches it. The keys are those of the configuration file.
+//! Pure. The body of a creation and the job object of the service have the same fields, so that one function
+//! reads both: for `submit`, and for a `monitor` on another machine. The keys are those of the configuration file.
 
 use serde_json::{Map, Value, json};
 
@@ -9,12 +9,12 @@ use crate::together::job::{Checkpoint, Ending, Job, whole};
 use crate::tune::progress::Progress;
 use crate::tune::tag::TAG_DIGITS;
 use crate::wandb::alert::{Alert, Severity};
-use crate::wandb::run::{JOB_KEY, RESOLVED_KEY, Words};
+use crate::wandb::run::{JOB_KEY, Metadata, RESOLVED_KEY};
 
-/// What a run is for.
+/// The job type of a run.
 const JOB_TYPE: &str = "fine-tune";
 
-/// The parameters that a job takes over from the one it goes on from, where nothing is said of them.
+/// The parameters that a job may inherit from the checkpoint it starts from.
 pub const INHERITED: [&str; 6] =
     ["base_model", "lora", "lora_rank", "lora_alpha", "lora_dropout", "lora_trainable_modules"];
 
@@ -67,7 +67,7 @@ pub fn split_tag(suffix: &str) -> (&str, Option<&str>) {
     if is_tag { (own, Some(last)) } else { (suffix, None) }
 }
 
-/// The keys of a job that say which one it is and what it reads.
+/// The job's id and its file ids.
 pub fn job_keys(job: &Job) -> Map<String, Value> {
     let (train, val) = job.file_ids();
     let keys =
@@ -75,7 +75,7 @@ pub fn job_keys(job: &Job) -> Map<String, Value> {
     keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// All that a job itself says of its parameters.
+/// The parameters in a job object.
 pub fn of_job(job: &Job) -> Map<String, Value> {
     let mut config = parameters(&job.object);
     if let Some(model) = job.model() {
@@ -86,7 +86,7 @@ pub fn of_job(job: &Job) -> Map<String, Value> {
     config
 }
 
-/// What the service made of the parameters, as far as it is known by now, under a key of its own.
+/// The values that the service derived, as far as they are known, under a key of their own.
 pub fn resolved(progress: &Progress) -> Map<String, Value> {
     let job = progress.job();
     let ended = job.filter(|job| job.status.ending().is_some());
@@ -98,7 +98,7 @@ pub fn resolved(progress: &Progress) -> Map<String, Value> {
     under_resolved(values)
 }
 
-/// Numbers that are known, under the key of what was worked out; nothing where none is.
+/// The known ones of `values`, under the key of derived values; empty where none is known.
 pub fn under_resolved<const N: usize>(values: [(&str, Option<u64>); N]) -> Map<String, Value> {
     let known = values.into_iter().filter_map(|(key, value)| Some((key.to_owned(), json!(value?))));
     let known: Map<String, Value> = known.collect();
@@ -106,16 +106,16 @@ pub fn under_resolved<const N: usize>(values: [(&str, Option<u64>); N]) -> Map<S
     std::iter::once((RESOLVED_KEY.to_owned(), Value::Object(known))).filter(|_| !is_empty).collect()
 }
 
-/// What a new run is called, what it is for and how it is found; `notes` is the command.
-pub fn words(job: &Job, notes: Option<String>) -> Words {
+/// The default metadata of a new run; `notes` is the command.
+pub fn metadata(job: &Job, notes: Option<String>) -> Metadata {
     let kind = if job.trains_all_weights() { "full" } else { "lora" };
     let model = job.model().and_then(|model| model.rsplit('/').next().map(str::to_owned));
     let tags = ["ctxtune", kind].map(str::to_owned).into_iter().chain(model);
     let tags = tags.map(|tag| tag.chars().take(MOST_TAG).collect()).filter(|tag: &String| !tag.is_empty());
-    Words { display_name: job.suffix(), job_type: Some(JOB_TYPE.to_owned()), tags: tags.collect(), notes }
+    Metadata { display_name: job.suffix(), job_type: Some(JOB_TYPE.to_owned()), tags: tags.collect(), notes }
 }
 
-/// Where the weights of each saved step are, and of the step that evaluated best.
+/// The summary fields with step and path of every checkpoint, and of the one with the lowest evaluation loss.
 pub fn checkpoints(checkpoints: &[Checkpoint], progress: &Progress) -> Map<String, Value> {
     let value = |checkpoint: &Checkpoint| json!({ "step": checkpoint.step, "path": checkpoint.path, "kind": checkpoint.kind });
     let loss = |checkpoint: &&Checkpoint| {
@@ -134,7 +134,7 @@ pub fn checkpoints(checkpoints: &[Checkpoint], progress: &Progress) -> Map<Strin
     fields
 }
 
-/// What its owner is told of a job's end; `page` is the job's own.
+/// The alert about a job's end; `page` is the job's page.
 pub fn alert(progress: &Progress, ending: Ending, page: Option<&str>) -> Option<Alert> {
     let job = progress.job()?;
     let (verb, severity) = match ending {
@@ -265,7 +265,7 @@ mod tests {
         let object = json!({
             "id": "ft-1", "status": "running", "suffix": "mine-0123abcd", "model": format!("a/{}", "m".repeat(99)),
         });
-        let words = words(&job(object), Some("ctxtune finetune x".to_owned()));
+        let words = metadata(&job(object), Some("ctxtune finetune x".to_owned()));
         assert_eq!(words.display_name.as_deref(), Some("mine-0123abcd"));
         assert_eq!(
             (words.job_type.as_deref(), words.notes.as_deref()),

@@ -1,6 +1,6 @@
-//! Word about a run to its owner, by mail or wherever the owner has it sent.
+//! Alerts about a run, which W&B sends to its owner by mail or Slack.
 //!
-//! One mutation, as the real client sends it. Who sends it, sends it at most once.
+//! One mutation, with the fields of the real client. The caller makes sure that an alert is sent at most once.
 
 use std::time::Duration;
 
@@ -18,29 +18,29 @@ const NOTIFY: Operation = Operation {
 /// The most characters of a title.
 const MOST_TITLE: usize = 63;
 
-/// How long the service keeps a second alert of one title back.
+/// How long W&B suppresses another alert with the same title.
 const PAUSE: Duration = Duration::from_secs(60 * 60);
 
-/// How bad it is.
+/// The level of an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Severity {
-    /// All is well.
+    /// `INFO`
     Info,
-    /// It may not be what is meant.
+    /// `WARN`
     Warn,
-    /// It failed.
+    /// `ERROR`
     Error,
 }
 
-/// What is said.
+/// An alert.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
-    /// The subject; what is too long for the service is cut off.
+    /// The title; cut to the service's limit.
     pub title: String,
     /// The text; not empty.
     pub text: String,
-    /// How bad it is.
+    /// Its level.
     pub severity: Severity,
 }
 

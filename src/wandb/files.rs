@@ -1,7 +1,7 @@
-//! Files of a run: an address at the storage for each, its bytes there, and word that they arrived.
+//! Uploads the files of a run: asks for a signed URL, puts the bytes there, and reports the upload.
 //!
-//! Separate from rows, which go to the service itself. An address is signed: it is kept nowhere, and
-//! the key never goes there. A file that is sent twice is the same file, so that any step may be repeated.
+//! Separate from rows, which go to the service itself. A signed URL is not stored, and the key is not sent
+//! there. Uploading a file twice has no effect, so that each step may be retried.
 
 use serde_json::{Value, json};
 
@@ -48,7 +48,7 @@ pub fn upload(wandb: &Wandb, run: &RunIdentity, name: &str, body: &FileBody) -> 
     let call = Call { method: Method::Put, url, key: None, headers, body: Body::File(body, &|_| ()) };
     let answer = wandb.client.send(&call)?;
     if !answer.is_success() {
-        // The storage repeats addresses in its errors: of its words nothing is shown.
+        // A storage may repeat the signed URL in its error: its text is not shown.
         let answer = Answer { body: Vec::new(), ..answer };
         return Err(wandb.refused_by(host(&call.url), UPLOAD, &answer));
     }

@@ -62,20 +62,20 @@ pub struct State {
     pub offline: Option<String>,
     /// Files of the run.
     pub files: Vec<RunFile>,
-    /// What is said of its end, until somebody has tried to say it.
+    /// The alert about its end, until sending it was tried.
     pub alert: Option<Alert>,
 }
 
 /// A file of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunFile {
-    /// What it is called there.
+    /// Its name at W&B.
     pub name: String,
-    /// Where it is, seen from the directory of the run's own files.
+    /// Its path, relative to the directory of this state.
     pub path: PathBuf,
-    /// Whether the service has it.
+    /// Whether it is uploaded.
     pub is_sent: bool,
-    /// Whether this process no longer tries.
+    /// Whether this process does not retry it.
     #[serde(skip)]
     pub is_given_up: bool,
 }
@@ -86,7 +86,7 @@ impl RunFile {
     }
 }
 
-/// What the manifest of a run's data is called at the service.
+/// The name of the manifest, in the output directory and as a file of the run.
 pub const MANIFEST: &str = "manifest.json";
 
 /// Offsets of lines in a file of the service.
@@ -157,7 +157,7 @@ pub fn remember(dir: &Path, plan: Plan, began: f64, manifest: Option<&[u8]>) -> 
     Ok(state)
 }
 
-/// The copy of a manifest that stays as it was when the job was made, whatever is prepared later.
+/// The copy of the manifest that the job was made of: the output directory may be prepared again.
 fn manifest_copy(run: &str) -> PathBuf {
     PathBuf::from(format!("{run}.manifest"))
 }
@@ -332,7 +332,7 @@ impl Spool {
         }
     }
 
-    /// The copy of the manifest of the run's data, where this machine has it.
+    /// The copy of the manifest that the job was made of, where this machine has it.
     pub fn manifest(&self) -> Option<PathBuf> {
         let of_run = |file: &&RunFile| file.name == MANIFEST;
         let file = self.state.files.iter().find(of_run)?;
@@ -342,7 +342,7 @@ impl Spool {
     /// The bytes of a file of the run.
     ///
     /// # Errors
-    /// When it cannot be read, or is not what the job was made of: the reason.
+    /// When it cannot be read, or is not the data of the job: the reason.
     pub fn file_body(&self, index: usize) -> Result<FileBody, String> {
         let (Some(dir), Some(file)) = (&self.dir, self.state.files.get(index)) else {
             return Err("it is nowhere".to_owned());

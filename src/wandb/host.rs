@@ -1,7 +1,7 @@
-//! Where W&B is: the two names of the hosted service, and any other server.
+//! Where W&B is: the two API hosts of the hosted service, and any other server.
 //!
-//! The service moved to a new host in September 2026. Both API hosts answer the same keys, so that a key
-//! stored for one of them serves the other, and all of its base URLs have the same pages. Pure.
+//! The service moved to a new host in September 2026. Both API hosts accept the same keys, so that a key
+//! stored for one is used for the other, and all base URLs have the same pages. Pure.
 
 /// Where the API is, unless somebody says otherwise.
 pub const DEFAULT_BASE_URL: &str = "https://api.forge.coreweave.com";

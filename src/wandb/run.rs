@@ -36,13 +36,13 @@ const UPSERT: Operation = Operation {
            bucket { id name displayName project { id name entity { id name } } } inserted } }",
 };
 
-/// The key of a configuration that names the job: where it is there, the run is one of ours.
+/// The config key with the job's id; a run that has it was described by this program before.
 pub const JOB_KEY: &str = "job_id";
 
-/// The key of a configuration with what the service worked out: what is known last is true.
+/// The config key with values that the service derived; newer values replace older ones.
 pub const RESOLVED_KEY: &str = "resolved";
 
-/// The keys of a configuration that stand at the top of a run's page.
+/// The config keys that W&B shows at the top of a run's page.
 const PINNED: [&str; 1] = ["job_page"];
 
 /// A run that exists.
@@ -82,8 +82,8 @@ pub struct Plan {
     pub tags: Vec<String>,
     /// What people wrote.
     pub notes: Option<String>,
-    /// What is said of a new run where nothing was chosen.
-    pub defaults: Words,
+    /// The metadata of a new run, where none was chosen.
+    pub defaults: Metadata,
     /// The sweep that it belongs to.
     pub sweep: Option<String>,
     /// What was chosen, by name.
@@ -92,16 +92,16 @@ pub struct Plan {
     pub metrics: Vec<String>,
     /// Whether the service that trains logs by itself, so that nothing is logged here.
     pub is_elsewhere: bool,
-    /// Whether nobody is told of its end.
-    pub is_silent: bool,
-    /// Whether its data goes up with it.
-    pub has_data: bool,
+    /// Whether no alert is sent at its end.
+    pub no_alert: bool,
+    /// Whether the prepared data is uploaded to it.
+    pub uploads_data: bool,
 }
 
-/// What people read of a run beside its values.
+/// What describes a run beside its config.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Words {
+pub struct Metadata {
     /// What it is called.
     pub display_name: Option<String>,
     /// What it is for.
@@ -113,7 +113,7 @@ pub struct Words {
 }
 
 impl Plan {
-    /// The same, with the defaults where nothing was chosen: what a new run is told.
+    /// The same, with the default metadata where none was chosen: for a new run.
     #[must_use]
     pub fn with_defaults(mut self) -> Plan {
         let defaults = std::mem::take(&mut self.defaults);
@@ -126,8 +126,8 @@ impl Plan {
         self
     }
 
-    /// What `found` is told: the defaults only where nobody has described it, so that what people changed
-    /// on its page stays.
+    /// What is sent for the run that is `found` at the service, or for a new one. Default metadata is sent once, so
+    /// that later changes on the run's page are kept.
     #[must_use]
     pub fn for_run(self, found: Option<&Found>) -> Plan {
         let is_described = found.is_some_and(|found| found.config.contains_key(JOB_KEY));
@@ -244,8 +244,8 @@ pub fn make(wandb: &Wandb, plan: &Plan) -> Result<RunIdentity, Error> {
     upsert(wandb, &entity, &plan.clone().for_run(found.as_ref()), Some(&config))
 }
 
-/// What is there, and of what is here the keys that are not there: a sweep's values stay as they came.
-/// What the service worked out is as it is here.
+/// Their config with our keys added: a value that is there is kept, so that a sweep's values stay as suggested.
+/// Only derived values are replaced.
 pub fn merged(theirs: &Map<String, Value>, ours: &Map<String, Value>) -> Map<String, Value> {
     let mut merged = theirs.clone();
     for (key, value) in ours {
@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn defaults_describe_a_new_run_and_leave_a_described_one_alone() {
         let text = |text: &str| Some(text.to_owned());
-        let defaults = Words {
+        let defaults = Metadata {
             display_name: text("d"),
             job_type: text("fine-tune"),
             tags: vec!["t".to_owned()],

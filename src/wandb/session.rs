@@ -80,7 +80,7 @@ pub struct Session {
     config: Map<String, Value>,
     /// How often the next file failed.
     file_failures: u32,
-    /// What failed and is not tried again, for people.
+    /// Messages about what failed and is not retried.
     refused: Vec<String>,
     page: Option<String>,
 }
@@ -123,7 +123,7 @@ impl Session {
         }
     }
 
-    /// What failed since the last time and is not tried again, for people: a file, an alert.
+    /// Messages, since the last call, about a file or an alert that failed and is not retried.
     pub fn take_refused(&mut self) -> Vec<String> {
         std::mem::take(&mut self.refused)
     }
@@ -196,7 +196,7 @@ impl Session {
         let is_same_end = spool.state.exit.is_none() || spool.state.exit == exit;
         spool.state.is_finished = exit.is_some() && is_same_end;
         if spool.state.is_finished {
-            // Whoever told the service of the end has told people too.
+            // Whoever sent the end has sent the alert.
             spool.state.alert = None;
         }
         if !was_us {
@@ -248,7 +248,7 @@ impl Session {
         Ok(())
     }
 
-    /// Says what is new of the configuration, and nothing else.
+    /// Sends the config where it has changed.
     fn update_config(&mut self) -> Result<(), Error> {
         let (Goal::Online(wandb), Stage::Entered(_, identity)) = (&self.goal, &self.stage) else {
             return Ok(());
@@ -269,7 +269,7 @@ impl Session {
         Ok(())
     }
 
-    /// Uploads a file; one that is refused, or fails too often, is left out by this process.
+    /// Uploads a file. One that is refused, or fails too often, is not retried by this process.
     fn send_file(&mut self, index: usize) -> Result<Pushed, Error> {
         let (Goal::Online(wandb), Stage::Entered(_, identity)) = (&self.goal, &self.stage) else {
             return Ok(Pushed::Nothing);
@@ -317,7 +317,7 @@ impl Session {
         spool.note_sent(batch.rows.len(), batch.lines.len());
         self.is_summary_due = false;
         spool.state.is_finished |= batch.exit.is_some();
-        // Before it is sent: an alert that may have been sent is not sent again.
+        // Removed before it is sent, so that it is never sent twice.
         let alert = spool.state.alert.take_if(|_| batch.exit.is_some());
         spool.save()?;
         let has_more = spool.owes();
@@ -377,7 +377,7 @@ impl Session {
         while let Some(index) = spool.next_file() {
             let copied = copy(&spool, index, &dir.join("files"));
             let file = &mut spool.state.files[index];
-            // Whatever came of it, it is not the service that has it: the next process copies it again.
+            // Copied, not uploaded: `is_sent` stays false for `wandb-sync`.
             file.is_given_up = true;
             let reason =
                 copied.err().map(|reason| format!("the file {} was not copied: {reason}", file.name));

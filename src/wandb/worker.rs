@@ -51,7 +51,7 @@ pub enum Said {
     },
     /// It does not work for now.
     Trouble(String),
-    /// A part of it, a file or an alert, does not work, and will not.
+    /// A file or an alert failed, and is not retried.
     Refused(String),
     /// It does not work, and will not.
     GivenUp(String),
@@ -147,7 +147,7 @@ impl Worker {
         });
     }
 
-    /// Adds to the configuration what is known by now.
+    /// Adds values to the config.
     pub fn describe(&mut self, config: &Map<String, Value>) {
         self.keep(|spool| {
             let config = merged(&spool.state.plan.config, config);
@@ -159,8 +159,7 @@ impl Worker {
         });
     }
 
-    /// Takes note that the job has ended, and with it the watching, with this exit code; what `alert` says is
-    /// said once the service knows the end.
+    /// Notes that the job has ended, and watching with this exit code. `alert` is sent after the end.
     pub fn end(&mut self, exit: i32, alert: Option<Alert>) {
         self.keep(|spool| {
             let is_told = spool.state.exit == Some(exit) && spool.state.is_finished;
@@ -275,8 +274,8 @@ impl Errand {
             self.note_page();
             return Onward::Done;
         }
-        let is_silent = self.heard.is_none_or(|heard| self.now.saturating_sub(heard) >= SILENCE);
-        if self.now < self.due || !(owes || is_silent || self.stage == Stage::Leaving) {
+        let no_alert = self.heard.is_none_or(|heard| self.now.saturating_sub(heard) >= SILENCE);
+        if self.now < self.due || !(owes || no_alert || self.stage == Stage::Leaving) {
             return Onward::Yes;
         }
         let pushed = self.session.push();

@@ -279,6 +279,9 @@ def end_ours_under_the_agent(server, sweep, agent):
         assert isinstance(arrived["summary"]["val/loss"], float), arrived
         steps = [row["train/step"] for row in arrived["history"] if "train/loss" in row]
         assert steps == sorted(set(steps)) and steps, arrived
+        assert KEYS <= set(arrived["config"]) and arrived["alerts"] == [], arrived
+    values = [[run(server, name)["config"][key]["value"] for key in ("learning_rate", "n_epochs")] for name in seen["runs"]]
+    assert values == [[1e-06, 1], [1e-06, 3], [5e-05, 1], [5e-05, 3]], values
 
 
 def our_offline_run(server):

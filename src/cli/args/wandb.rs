@@ -47,9 +47,10 @@ Examples:
   ctxtune wandb-sync
 
 Rows that could not be sent while a job was watched, and runs of WANDB_MODE=offline, are kept in OUT/wandb. \
-Run it when no monitor logs the job any more: one that still does gives way.
+Run it when no monitor logs the job any more: one that still does gives way. A run that W&B refuses is reported, \
+and the others are sent.
 stdout: a line a run that was behind, `run<TAB>rows<TAB>page`.
-Exit codes: 0 all is there, 1 failed, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
+Exit codes: 0 all is there, 1 a run was refused, or failed, 2 usage, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of `wandb-sync`.
 #[derive(Debug, Args)]
