@@ -1,18 +1,16 @@
 //! Exit codes, and what to do about each error. The numbers are a contract with scripts.
 
-use std::path::Path;
-
 use clap::CommandFactory;
 
 use crate::check;
 use crate::cli::args::Cli;
+use crate::cli::conversion::{remedy, remedy_for_first, repacked};
 use crate::config::ConfigError;
 use crate::lock::LockError;
 use crate::manifest::ManifestError;
 use crate::prepare;
-use crate::prepare::names::NameLog;
 use crate::prepare::prepared::PreparedError;
-use crate::prepare::source::{CONTAINER, LINKED_DIRECTORY, OTHER_ENDING, unsupported};
+use crate::prepare::source::{CONTAINER, LINKED_DIRECTORY};
 use crate::score;
 
 /// How the program ends.
@@ -76,7 +74,7 @@ impl From<ConfigError> for Failure {
                 "sources are directories, .json records, .jsonl and .ndjson, .tar (these also with .gz or .zst, .tgz, .tzst), and - for standard input"
                     .to_owned()
             }
-            ConfigError::Unsupported { unsupported, .. } => unsupported.remedy.clone(),
+            ConfigError::Unsupported { path, unsupported } => remedy(path, *unsupported),
             ConfigError::Template { .. } => "README describes templates; `fixtures/templates` has an example".to_owned(),
             ConfigError::Listed { path, .. } if path.to_string_lossy().contains(['*', '?', '[']) => {
                 "patterns are not expanded in a list: let the shell write it, as in `ls contexts/*.json > FILE`".to_owned()
@@ -163,7 +161,7 @@ fn hint(error: &prepare::Error) -> String {
             return rejects_hint(failed);
         }
         Error::Repack { path, repack } => {
-            return format!("compress it again: `{}`", repack.command(path));
+            return repacked(path, *repack);
         }
         Error::LfsPointer(_) => "run `git lfs pull` where the file was cloned",
         Error::OutputIsCorpus(_) => "choose another --output-dir",
@@ -179,8 +177,8 @@ fn hint(error: &prepare::Error) -> String {
         Error::Manifest(_) => "check the file's permissions",
         Error::Threads(_) => "use fewer --threads, or raise the limit on processes or memory",
         Error::Changed { .. } => "run it again when nothing writes to the corpus",
-        Error::NothingListed { not_read, .. } => {
-            if let Some(remedy) = remedy(not_read) {
+        Error::NothingListed { root, not_read, .. } => {
+            if let Some(remedy) = remedy_for_first(root.as_deref(), not_read) {
                 return remedy;
             }
             let has = |kind: &str| not_read.by_kind().any(|(found, _)| found == kind);
@@ -237,8 +235,8 @@ impl From<score::Error> for Failure {
         use score::Error;
         let (exit, code, hint) = match error {
             Error::Records(error) => return error.into(),
-            Error::Unsupported { ref unsupported, .. } => {
-                let hint = unsupported.remedy.clone();
+            Error::Unsupported { ref path, unsupported } => {
+                let hint = remedy(path, unsupported);
                 return Failure::new(Exit::Usage, "unknown_source", error, hint);
             }
             Error::Absent(_) => (Exit::Usage, "no_file", "check the path"),
@@ -279,18 +277,6 @@ impl From<PreparedError> for Failure {
         };
         Failure::new(exit, code, error, hint)
     }
-}
-
-/// What to do about the first of what was not read, where something is known of it.
-fn remedy(not_read: &NameLog) -> Option<String> {
-    let mut found = None;
-    let read = not_read.first(|kind, key| {
-        let key = str::from_utf8(key).ok().filter(|_| kind == OTHER_ENDING);
-        let known = || unsupported(Path::new(key?));
-        found = found.take().or_else(|| known().map(|unsupported| unsupported.remedy));
-        Ok(())
-    });
-    read.ok().and(found)
 }
 
 fn read_hint(error: &prepare::Error) -> String {

@@ -26,6 +26,7 @@ mod check;
 mod checkpoints;
 pub mod clock;
 mod consent;
+mod conversion;
 pub mod curve;
 mod deploy;
 mod doctor;

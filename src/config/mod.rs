@@ -86,11 +86,11 @@ pub enum ConfigError {
     #[error("unsupported source `{0}`: not a directory, and its name has no known ending")]
     UnknownSource(PathBuf),
     /// A URL, or a file of a known format that is not read.
-    #[error("`{path}` {}", unsupported.what)]
+    #[error("`{path}` {}", unsupported.what())]
     Unsupported {
         /// What was named.
         path: PathBuf,
-        /// What it is, and what to do.
+        /// What it is.
         unsupported: Unsupported,
     },
     /// Nobody said which corpus.

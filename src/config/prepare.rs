@@ -243,7 +243,9 @@ fn listed_paths(file: &Path) -> Result<Vec<PathBuf>, ConfigError> {
         path: path.clone(),
         what,
     };
-    if let Some(missing) = listed.iter().find(|(path, _)| path != Path::new("-") && !path.exists()) {
+    if let Some(missing) =
+        listed.iter().find(|(path, _)| path != Path::new("-") && !path.exists() && !is_url(path))
+    {
         return Err(unfit(missing, "no such file".to_owned()));
     }
     let mut sorted: Vec<&(PathBuf, usize)> = listed.iter().collect();

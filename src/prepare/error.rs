@@ -78,6 +78,8 @@ pub enum Error {
     NothingListed {
         /// The sources as people read them.
         sources: String,
+        /// The source, where there is one only.
+        root: Option<PathBuf>,
         /// What is there instead.
         not_read: Arc<NameLog>,
     },

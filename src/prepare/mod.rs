@@ -44,7 +44,7 @@ mod section;
 mod shard;
 pub mod source;
 pub mod split;
-mod spool;
+pub mod spool;
 pub mod story;
 mod tally;
 mod tape;
@@ -209,7 +209,11 @@ pub fn prepare(options: &Options, watch: &dyn Watch) -> Result<Prepared, Error> 
     let listing = pool.install(|| list::list(&corpus, &mut spool, watch))?;
     if listing.is_empty() {
         let not_read = Arc::clone(&listing.not_read);
-        return Err(Error::NothingListed { sources: options.shown_sources(), not_read });
+        let root = match options.sources.as_slice() {
+            [source] => Some(source.path.clone()),
+            _ => None,
+        };
+        return Err(Error::NothingListed { sources: options.shown_sources(), root, not_read });
     }
     let run = Run { options, watch, pool: &pool, listing: &listing, output: output.as_ref() };
     run.prepare()

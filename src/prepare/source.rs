@@ -185,13 +185,41 @@ pub fn container_of_name(name: &[u8]) -> Option<SourceKind> {
     }
 }
 
-/// A source that is not read, and what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unsupported {
-    /// What it is, to stand behind its path.
-    pub what: &'static str,
-    /// How to make a source of it.
-    pub remedy: String,
+/// What is no source, but known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsupported {
+    /// An address: sources are files on this machine.
+    Url,
+    /// Comma-separated values.
+    Csv,
+    /// Apache Parquet.
+    Parquet,
+    /// A ZIP archive.
+    Zip,
+    /// One record, compressed.
+    CompressedRecord(Compression),
+    /// Anything compressed with xz.
+    Xz,
+    /// Anything compressed with bzip2.
+    Bzip2,
+    /// A record whose ending is not in lower case.
+    Capitals,
+}
+
+impl Unsupported {
+    /// What it is, in words that stand behind its path.
+    pub fn what(self) -> &'static str {
+        match self {
+            Unsupported::Url => "is a URL, and sources are files on this machine",
+            Unsupported::Csv => "is CSV, which is not read",
+            Unsupported::Parquet => "is Parquet, which is not read",
+            Unsupported::Zip => "is a ZIP archive, which is not read",
+            Unsupported::CompressedRecord(_) => "is one compressed record, which is not read",
+            Unsupported::Xz => "is compressed with xz, which is not read",
+            Unsupported::Bzip2 => "is compressed with bzip2, which is not read",
+            Unsupported::Capitals => "does not end in `.json` in lower case",
+        }
+    }
 }
 
 /// Whether `path` is a URL rather than a path.
@@ -200,66 +228,25 @@ pub fn is_url(path: &Path) -> bool {
     scheme.is_some_and(|scheme| !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
-/// What is known of a path that names no source: a URL, or a file of another format.
+/// What is known of a path that names no source, by its name.
 pub fn unsupported(path: &Path) -> Option<Unsupported> {
-    let text = path.to_str()?;
-    let known = |what, remedy: String| Some(Unsupported { what, remedy });
-    if is_url(path)
-        && let Some((scheme, rest)) = text.split_once("://")
-    {
-        let remedy = match scheme {
-            "s3" => format!("copy it first: `aws s3 cp --recursive '{text}' DIR`, then name DIR"),
-            "gs" => format!("copy it first: `gcloud storage cp --recursive '{text}' DIR`, then name DIR"),
-            "hf" => {
-                let repository = rest.strip_prefix("datasets/").unwrap_or(rest);
-                let name: Vec<&str> = repository.split('/').take(2).collect();
-                let name = name.join("/");
-                format!(
-                    "download it first: `hf download --repo-type dataset '{name}' --local-dir DIR`, then name DIR"
-                )
-            }
-            _ => format!("download it first: `curl -LO '{text}'`, then name the file"),
-        };
-        return known("is a URL: sources are files on this machine", remedy);
+    if is_url(path) {
+        return Some(Unsupported::Url);
     }
-    let lower = text.to_ascii_lowercase();
-    let plain = |suffix: &str| &text[..text.len() - suffix.len()];
-    let pandas = |read: &str, suffix: &str| {
-        let stem = plain(suffix);
-        format!(
-            "convert it to JSON lines: `python3 -c \"import pandas; pandas.{read}('{text}').to_json('{stem}.jsonl', \
-             orient='records', lines=True)\"`, then name '{stem}.jsonl'"
-        )
-    };
-    let unpack = |command: &str, suffix: &str| {
-        format!("unpack it: `{command} '{text}'`, then name '{}'", plain(suffix))
-    };
-    match lower.as_str() {
-        name if name.ends_with(".csv") => known("is CSV, which is not read", pandas("read_csv", ".csv")),
-        name if name.ends_with(".parquet") => {
-            known("is Parquet, which is not read", pandas("read_parquet", ".parquet"))
-        }
-        name if name.ends_with(".zip") => known(
-            "is a ZIP archive, which is not read",
-            format!("unpack it: `unzip '{text}' -d DIR`, then name DIR"),
-        ),
-        name if name.ends_with(".json.gz") => {
-            known("is one compressed record, which is not read", unpack("gunzip", ".gz"))
-        }
-        name if name.ends_with(".json.zst") => {
-            known("is one compressed record, which is not read", unpack("zstd -d", ".zst"))
-        }
-        name if name.ends_with(".xz") => {
-            known("is compressed with xz, which is not read", unpack("xz -d", ".xz"))
-        }
-        name if name.ends_with(".bz2") => {
-            known("is compressed with bzip2, which is not read", unpack("bunzip2", ".bz2"))
-        }
-        name if name.ends_with(".json") && !text.ends_with(".json") => {
-            known("does not end in `.json` in lower case", "rename it to end in `.json`".to_owned())
-        }
-        _ => None,
-    }
+    let name = path.file_name()?.as_encoded_bytes();
+    let lower = name.to_ascii_lowercase();
+    let endings = [
+        (".csv", Unsupported::Csv),
+        (".parquet", Unsupported::Parquet),
+        (".zip", Unsupported::Zip),
+        (".json.gz", Unsupported::CompressedRecord(Compression::Gzip)),
+        (".json.zst", Unsupported::CompressedRecord(Compression::Zstd)),
+        (".xz", Unsupported::Xz),
+        (".bz2", Unsupported::Bzip2),
+        (".json", Unsupported::Capitals),
+    ];
+    let found = endings.into_iter().find(|(ending, _)| lower.ends_with(ending.as_bytes()));
+    found.map(|(_, unsupported)| unsupported).filter(|_| !name.ends_with(b".json"))
 }
 
 fn kind_of_name(name: &[u8]) -> Option<SourceKind> {
@@ -296,27 +283,21 @@ mod tests {
 
     #[test]
     fn what_is_no_source_is_told_by_its_name() {
-        let check = |name: &str, remedy: Option<&str>| {
-            let found = unsupported(Path::new(name)).map(|unsupported| unsupported.remedy);
-            assert_eq!(found.is_some(), remedy.is_some(), "{name}: {found:?}");
-            assert!(found.unwrap_or_default().contains(remedy.unwrap_or_default()), "{name}");
-        };
-        check("s3://b/k", Some("`aws s3 cp --recursive 's3://b/k' DIR`"));
-        check("gs://b/k.jsonl", Some("`gcloud storage cp --recursive 'gs://b/k.jsonl' DIR`"));
-        check("hf://datasets/me/tomi/data/x.jsonl", Some("--repo-type dataset 'me/tomi' --local-dir"));
-        check("https://host/x.jsonl", Some("`curl -LO 'https://host/x.jsonl'`"));
-        check("a/x.csv", Some("read_csv('a/x.csv').to_json('a/x.jsonl'"));
-        check("x.PARQUET", Some("read_parquet('x.PARQUET').to_json('x.jsonl'"));
-        check("x.zip", Some("`unzip 'x.zip' -d DIR`"));
-        check("x.json.gz", Some("`gunzip 'x.json.gz'`, then name 'x.json'"));
-        check("x.json.zst", Some("`zstd -d 'x.json.zst'`"));
-        check("x.tar.xz", Some("then name 'x.tar'"));
-        check("x.jsonl.bz2", Some("then name 'x.jsonl'"));
-        check("x.JSON", Some("rename"));
-        check("x.txt", None);
-        check("x.json", None);
-        check("://x", None);
-        check("a b://x", None);
+        let check = |name: &str, expected| assert_eq!(unsupported(Path::new(name)), expected, "{name}");
+        for url in ["s3://b/k", "gs://b/k.jsonl", "hf://datasets/me/tomi", "https://host/x.jsonl"] {
+            check(url, Some(Unsupported::Url));
+        }
+        check("a/x.csv", Some(Unsupported::Csv));
+        check("x.PARQUET", Some(Unsupported::Parquet));
+        check("x.zip", Some(Unsupported::Zip));
+        check("x.json.gz", Some(Unsupported::CompressedRecord(Compression::Gzip)));
+        check("x.json.zst", Some(Unsupported::CompressedRecord(Compression::Zstd)));
+        check("x.tar.xz", Some(Unsupported::Xz));
+        check("x.jsonl.bz2", Some(Unsupported::Bzip2));
+        check("x.Json", Some(Unsupported::Capitals));
+        for other in ["x.json", "x.txt", "x", "..", "://x", "a b://x"] {
+            check(other, None);
+        }
     }
 
     #[test]

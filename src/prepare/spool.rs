@@ -5,7 +5,7 @@
 //! that grows without end stops at a limit. It interprets nothing.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,16 +17,27 @@ use crate::prepare::{Error, Watch};
 const BLOCK_BYTES: usize = 256 << 10;
 
 /// Counts what a decompressor has taken, for the place of an error.
-struct Counted<R> {
-    inner: R,
+struct Counted {
+    inner: BufReader<File>,
     bytes: u64,
 }
 
-impl<R: Read> Read for Counted<R> {
+impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
         self.bytes += read as u64;
         Ok(read)
+    }
+}
+
+impl BufRead for Counted {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.inner.consume(bytes);
+        self.bytes += bytes as u64;
     }
 }
 
@@ -70,14 +81,14 @@ impl Spool {
             let copied = self.copy(source, &mut io::stdin().lock(), watch);
             return copied.map_err(|failure| failure.at(source, 0));
         };
-        let mut packed = Counted { inner: file, bytes: 0 };
+        let mut packed = Counted { inner: BufReader::with_capacity(BLOCK_BYTES, file), bytes: 0 };
         let result = match compression {
             Compression::None => self.copy(source, &mut packed, watch),
             Compression::Gzip => {
-                let mut plain = Gunzip::new(BufReader::with_capacity(BLOCK_BYTES, &mut packed));
+                let mut plain = Gunzip::new(&mut packed);
                 self.copy(source, &mut plain, watch)
             }
-            Compression::Zstd => match zstd::stream::read::Decoder::new(&mut packed) {
+            Compression::Zstd => match zstd::stream::read::Decoder::with_buffer(&mut packed) {
                 Ok(mut plain) => self.copy(source, &mut plain, watch),
                 Err(error) => Err(Failure::Reading(error)),
             },
@@ -177,16 +188,6 @@ impl Repack {
                 "was compressed with `zstd --long`, for which more than 128 MiB of memory are needed"
             }
         }
-    }
-
-    /// The command that makes it readable.
-    pub fn command(self, path: &Path) -> String {
-        let option = match self {
-            Repack::Dictionary => "-D DICTIONARY",
-            Repack::Window => "--long=31",
-        };
-        let name = path.file_name().unwrap_or(path.as_os_str());
-        format!("zstd -dc {option} '{}' | zstd -o 'new-{}'", path.display(), name.display())
     }
 }
 

@@ -92,11 +92,11 @@ pub enum Error {
     #[error("`{0}` does not exist")]
     Absent(PathBuf),
     /// A URL, or a file of a known format that is not read.
-    #[error("`{path}` {}", unsupported.what)]
+    #[error("`{path}` {}", unsupported.what())]
     Unsupported {
         /// What was named.
         path: PathBuf,
-        /// What it is, and what to do.
+        /// What it is.
         unsupported: Unsupported,
     },
     /// Nobody knows what is there.

@@ -897,18 +897,21 @@ fn a_source_of_another_kind_is_named_with_what_to_do() {
             assert!(error["message"].as_str().unwrap().contains(source), "{arguments:?}: {error}");
         }
     };
-    check("s3://bucket/x.jsonl", "`aws s3 cp --recursive 's3://bucket/x.jsonl' DIR`");
-    check("hf://datasets/me/tomi", "`hf download --repo-type dataset 'me/tomi' --local-dir DIR`");
+    check("s3://bucket/x.jsonl", "`aws s3 cp --recursive s3://bucket/x.jsonl DIR`");
+    check("hf://datasets/me/tomi", "`hf download --repo-type dataset me/tomi --local-dir DIR`");
     check("x.csv", "read_csv");
     check("x.parquet", "read_parquet");
-    check("x.zip", "`unzip 'x.zip' -d DIR`");
-    check("x.json.gz", "`gunzip 'x.json.gz'`");
+    check("x.zip", "`unzip x.zip -d DIR`");
+    check("x.json.gz", "`gunzip x.json.gz`");
     check("x.JSON", "rename");
     check("x.txt", ".jsonl");
     // The same in a directory that holds nothing else.
+    dir.write("list", "s3://bucket/x.jsonl\n");
+    let run = dir.ctxtune(["prepare", "--files-from", "list", "-o", "out", "--json"]).expect(2);
+    assert!(run.json()["error"]["hint"].as_str().unwrap().contains("aws s3 cp"));
     dir.write("corpus/x.parquet", "");
     let error = dir.prepare(&["--json"]).expect(3).json()["error"].clone();
-    assert!(error["hint"].as_str().unwrap().contains("read_parquet"), "{error}");
+    assert!(error["hint"].as_str().unwrap().contains("read_parquet(\"corpus/x.parquet\")"), "{error}");
 }
 
 /// The digest of the manifest's `keys_sha256`, from its definition.
