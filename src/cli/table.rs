@@ -13,6 +13,12 @@ use crate::cli::watch::one_line;
 /// What stands between two columns.
 const GAP: &str = "  ";
 
+/// What a continued line begins with.
+const INDENT: &str = "    ";
+
+/// How wide a column is whose cells may be shortened, where the line is too wide.
+const MIDDLE_WIDTH: usize = 16;
+
 /// Where a column's cells stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Align {
@@ -20,6 +26,8 @@ pub enum Align {
     Left,
     /// Numbers.
     Right,
+    /// Words whose middle may be left out, as in long names of models.
+    Middle,
 }
 
 /// A cell in both forms.
@@ -77,29 +85,69 @@ impl Table {
         self.rows.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 
-    /// In columns below their names, no line wider than `width`.
+    /// In columns below their names, no line wider than `width`: what is too wide for one line continues on a
+    /// second, indented one, and only a cell that is wider by itself is shortened.
     pub fn aligned(&self, width: usize) -> String {
-        let names: Vec<&str> = self.columns.iter().map(|(name, _)| *name).collect();
-        let rows = self.rows.iter().map(|row| row.iter().map(shown).collect());
-        let lines: Vec<Vec<&str>> = std::iter::once(names).chain(rows).collect();
-        let widest = |column: usize| {
-            let cells = lines.iter().filter_map(|line| line.get(column));
-            cells.map(|cell| measure_text_width(cell)).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..self.columns.len()).map(widest).collect();
-        let text = |line: &Vec<&str>| {
+        let names: Vec<String> = self.columns.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let rows = self.rows.iter().map(|row| row.iter().map(|cell| shown(cell).to_owned()).collect());
+        let mut lines: Vec<Vec<String>> = std::iter::once(names).chain(rows).collect();
+        let mut widths: Vec<usize> = (0..self.columns.len())
+            .map(|column| {
+                let cells = lines.iter().filter_map(|line| line.get(column));
+                cells.map(|cell| measure_text_width(cell)).max().unwrap_or(0)
+            })
+            .collect();
+        for column in (0..self.columns.len()).filter(|&column| self.columns[column].1 == Align::Middle) {
+            let most = widths[column].min(MIDDLE_WIDTH);
+            if total(&widths) > width {
+                lines
+                    .iter_mut()
+                    .filter_map(|line| line.get_mut(column))
+                    .for_each(|cell| *cell = shortened(cell, most));
+                widths[column] = most;
+            }
+        }
+        let first = columns_that_fit(&widths, width);
+        let text = |line: &Vec<String>| {
             let padded = line.iter().zip(&self.columns).zip(&widths).map(|((cell, (_, align)), width)| {
                 let room = " ".repeat(width - measure_text_width(cell));
                 match align {
-                    Align::Left => format!("{cell}{room}"),
+                    Align::Left | Align::Middle => format!("{cell}{room}"),
                     Align::Right => format!("{room}{cell}"),
                 }
             });
-            let line = padded.collect::<Vec<_>>().join(GAP);
-            truncate_str(line.trim_end(), width, "…").into_owned()
+            let padded: Vec<String> = padded.collect();
+            let (line, continued) = padded.split_at(first.min(padded.len()));
+            let fit = |line: String| truncate_str(line.trim_end(), width, "…").into_owned();
+            let mut text = fit(line.join(GAP));
+            if !continued.is_empty() {
+                text = format!("{text}\n{}", fit(format!("{INDENT}{}", continued.join(GAP))));
+            }
+            text
         };
         lines.iter().map(text).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// The width of a line of such columns.
+fn total(widths: &[usize]) -> usize {
+    widths.iter().sum::<usize>() + GAP.len() * widths.len().saturating_sub(1)
+}
+
+/// How many of the first columns go on the first line; one at least.
+fn columns_that_fit(widths: &[usize], width: usize) -> usize {
+    (1..=widths.len()).rev().find(|&count| total(&widths[..count]) <= width).unwrap_or(1)
+}
+
+/// `text` with its middle left out where it is wider than `width`.
+fn shortened(text: &str, width: usize) -> String {
+    let characters: Vec<char> = text.chars().collect();
+    if measure_text_width(text) <= width || width < 3 {
+        return text.to_owned();
+    }
+    let (head, tail) = ((width - 1) / 2, width / 2);
+    let (head, tail) = (&characters[..head], &characters[characters.len() - tail..]);
+    format!("{}…{}", head.iter().collect::<String>(), tail.iter().collect::<String>())
 }
 
 fn shown(cell: &Cell) -> &str {
@@ -130,9 +178,23 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_no_wider_than_the_terminal() {
-        let text = table().aligned(20);
-        assert!(text.lines().all(|line| measure_text_width(line) <= 20), "{text}");
-        assert!(text.contains('…'), "{text}");
+    fn what_does_not_fit_on_a_line_continues_on_the_next() {
+        assert_eq!(
+            table().aligned(21),
+            "id         size\n    name\nfile-1   1.2 kB\n    a b\\u{1b}[31m c d\nfile-22       -\n    ü"
+        );
+        let narrow = table().aligned(10);
+        assert!(narrow.lines().all(|line| measure_text_width(line) <= 10), "{narrow}");
+    }
+
+    #[test]
+    fn a_name_is_shortened_in_the_middle_before_a_line_is_continued() {
+        let name = "meta-llama/Meta-Llama-3.1-8B-Instruct-Reference";
+        let rows = vec![vec![Cell::new("ft-1"), Cell::new(name), Cell::new("me/contexts-0123")]];
+        let table =
+            Table::new(&[("job", Align::Left), ("base", Align::Middle), ("tuned", Align::Left)], rows);
+        assert!(table.aligned(100).contains(name));
+        assert_eq!(table.aligned(60).lines().last(), Some("ft-1  meta-ll…eference  me/contexts-0123"));
+        assert!(table.aligned(30).contains("me/contexts-0123"));
     }
 }
