@@ -7,6 +7,9 @@ pub const SERVICES: [&str; 4] = ["TOGETHER_", "WANDB_", "OPENAI_", "HF_"];
 /// Any value but the empty one turns colour off; see <https://no-color.org>.
 pub const NO_COLOR: &str = "NO_COLOR";
 
+/// The kind of terminal: `dumb` can neither move its cursor nor show colour.
+pub const TERM: &str = "TERM";
+
 /// The key of the training service; also in `.env`.
 pub const TOGETHER_API_KEY: &str = "TOGETHER_API_KEY";
 

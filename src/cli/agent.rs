@@ -20,6 +20,7 @@ use crate::together::job::{Job, JobId};
 use crate::together::jobs;
 use crate::tune::book::{Book, Trial};
 use crate::tune::price::Price;
+use crate::tune::price::dollars_text;
 
 /// How often a lock that another run holds is tried again.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -78,12 +79,11 @@ impl Agency {
             return Ok(());
         }
         if !book.has_room_for(price.dollars, Some(self.cap)) {
-            let estimate =
-                price.dollars.map_or("an unknown price".to_owned(), |dollars| format!("${dollars:.2}"));
+            let estimate = price.dollars.map_or("an unknown price".to_owned(), dollars_text);
             let message = format!(
-                "the sweep has spent or bound ${:.2} of ${:.2}, and this run is estimated at {estimate}",
-                book.spent(),
-                self.cap
+                "the sweep has spent or reserved {} of {}, and this run is estimated at {estimate}",
+                dollars_text(book.spent()),
+                dollars_text(self.cap)
             );
             let hint = "raise --max-cost of `ctxtune sweep init`, or leave the sweep at what it has tried";
             return Err(Failure::new(Exit::Unspent, "over_max_cost", message, hint));

@@ -31,6 +31,7 @@ use crate::together::job::Ending;
 use crate::together::{self, BaseUrl, jobs};
 use crate::tune::ledger::Run;
 use crate::tune::model::REFERENCE;
+use crate::tune::price::dollars_text;
 
 /// An answer takes longer than a call of the API: it is written while we wait.
 const TIMEOUTS: Timeouts = Timeouts {
@@ -339,20 +340,16 @@ impl Setup {
 
 /// The refusal to send a request that could cost more than is allowed.
 pub fn over_budget(setup: &Setup, most_tokens: u64) -> Failure {
-    let most = setup.budget.dollars(most_tokens).map(dollars).unwrap_or_default();
+    let most = setup.budget.dollars(most_tokens).map(dollars_text).unwrap_or_default();
     let spent = setup.budget.spent();
-    let spent = setup.budget.dollars(spent.known.total() + spent.unknown).map(dollars).unwrap_or_default();
+    let spent =
+        setup.budget.dollars(spent.known.total() + spent.unknown).map(dollars_text).unwrap_or_default();
     Failure::new(
         Exit::Unspent,
         "over_max_cost",
         format!("the next answer could cost {most}, and {spent} of --max-cost are spent"),
         "raise --max-cost, or lower --max-tokens; what is finished stays",
     )
-}
-
-/// An amount as people read it; small ones with enough digits to say something.
-pub fn dollars(amount: f64) -> String {
-    if amount >= 1.0 || amount == 0.0 { format!("${amount:.2}") } else { format!("${amount:.4}") }
 }
 
 /// Tokens as a document shows them.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::cli::args::AskingArgs;
-use crate::cli::asking::{Setup, dollars, over_budget, usage_value};
+use crate::cli::asking::{Setup, over_budget, usage_value};
 use crate::cli::canvas::Canvas;
 use crate::cli::consent::{Spending, ask};
 use crate::cli::exit::{Exit, Failure};
@@ -27,6 +27,7 @@ use crate::generate::question::Questions;
 use crate::generate::request::Delivery;
 use crate::lock::OutputLock;
 use crate::prepare::{self, Watch};
+use crate::tune::price::dollars_text;
 
 /// Lines of progress, where nothing is redrawn, are so far apart.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -132,7 +133,7 @@ impl<'b> Batch<'b> {
         let todo = scan.todo.len() as u64;
         let most = match (todo, self.setup.budget.dollars(scan.most_tokens)) {
             (0, _) => String::new(),
-            (_, Some(most)) => format!(", at most {} if each is answered once", dollars(most)),
+            (_, Some(most)) => format!(", at most {} if each is answered once", dollars_text(most)),
             (_, None) => format!(", at most {} tokens if each is answered once", grouped(scan.most_tokens)),
         };
         let text = format!(
@@ -285,7 +286,7 @@ pub fn agree(batches: &[&Batch<'_>], asking: &AskingArgs, terminal: &Terminal) -
             let each = each.collect::<Vec<_>>().join(" and ");
             let most_tokens = open.iter().map(|batch| batch.scan.most_tokens).sum();
             let price = match setup.budget.dollars(most_tokens) {
-                Some(most) => format!("for at most about {}", dollars(most)),
+                Some(most) => format!("for at most about {}", dollars_text(most)),
                 None => "at a price nobody knows here (--price-per-million tells)".to_owned(),
             };
             match ask(&format!("Ask {each}, {price}?"), &setup.service.signals, terminal) {
@@ -371,9 +372,9 @@ fn cost(setup: &Setup, (tally, took, spent): (&Tally, Duration, Spent)) -> Vec<S
     if spent.known.total() > 0 {
         parts.push(format!("{} tokens", grouped(spent.known.total())));
     }
-    parts.extend(setup.budget.dollars(spent.known.total()).map(dollars));
+    parts.extend(setup.budget.dollars(spent.known.total()).map(dollars_text));
     if let Some(unknown) = setup.budget.dollars(spent.unknown).filter(|unknown| *unknown > 0.0) {
-        parts.push(format!("at most {} more for lost answers", dollars(unknown)));
+        parts.push(format!("at most {} more for lost answers", dollars_text(unknown)));
     }
     parts
 }

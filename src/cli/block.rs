@@ -12,12 +12,12 @@ use crate::cli::canvas::{Canvas, Size};
 use crate::cli::chart::{Charset, Frame, chart};
 use crate::cli::curve::Curve;
 use crate::cli::watch::{
-    dollars, epochs, eval_loss, event, how, learning_rate, one_line, price, queue, steps, train_loss,
-    trouble, woke,
+    epochs, eval_loss, event, how, learning_rate, one_line, price, queue, steps, train_loss, trouble, woke,
 };
 use crate::clock::Clock;
 use crate::together::job::Ending;
 use crate::tune::monitor::{Screen, spoken};
+use crate::tune::price::dollars_text;
 use crate::tune::progress::{News, Progress};
 
 /// How many happenings are kept to be shown.
@@ -111,7 +111,7 @@ impl Screen for Block<'_> {
             Frame { width: size.columns.saturating_sub(1), height: HIGHEST_CURVE, charset: self.charset };
         let curve = Curve::of(progress);
         let mut lines = if curve.steps().is_some() { chart(&curve, &frame) } else { Vec::new() };
-        let price = progress.price().map(|price| format!("price {}", dollars(price)));
+        let price = progress.price().map(|price| format!("price {}", dollars_text(price)));
         lines.extend(self.banner.map(str::to_owned));
         lines.extend(joined([Some(how(ending).to_owned()), steps(progress), price]));
         lines.extend(joined([train_loss(progress), eval_loss(progress)]));
@@ -155,7 +155,8 @@ fn head(progress: &Progress, moment: &Moment<'_>) -> Vec<String> {
     lines.extend(joined([train_loss(progress), eval_loss(progress)]));
     let left =
         progress.seconds_left(moment.now).map(|left| format!("about {} left of this stage", spoken(&left)));
-    lines.extend(joined([price(progress), left, learning_rate(progress)]));
+    let elapsed = progress.elapsed(moment.now).map(|elapsed| format!("elapsed {}", spoken(&elapsed)));
+    lines.extend(joined([price(progress), elapsed, left, learning_rate(progress)]));
     lines
 }
 
@@ -237,7 +238,7 @@ mod tests {
             "model a/b",
             "############............  step 40/80 (50 %)   epoch 0.50/2",
             "train loss 0.0976",
-            "$0.42 so far   about 1m left of this stage",
+            "$0.42 so far   elapsed 1m   about 1m left of this stage",
         ];
         assert_eq!(lines[..5], expected);
         assert_eq!(lines[5], "loss   .. train");

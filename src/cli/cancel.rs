@@ -14,9 +14,10 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::Terminal;
 use crate::cli::service::Service;
 use crate::cli::shell;
-use crate::cli::watch::{dollars, one_line};
+use crate::cli::watch::one_line;
 use crate::together::job::{Ending, Job, JobId};
 use crate::together::{self, jobs};
+use crate::tune::price::dollars_text;
 
 const COMMAND: &str = "cancel";
 
@@ -112,7 +113,8 @@ fn show(service: &Service, job: &Job, terminal: &Terminal) {
         }
     }
     terminal.label("page", &service.dashboard(&job.id));
-    let price = job.price().map_or("not known yet".to_owned(), |price| format!("{} so far", dollars(price)));
+    let price =
+        job.price().map_or("not known yet".to_owned(), |price| format!("{} so far", dollars_text(price)));
     terminal.label("price", &format!("{price}; steps already done are billed, cancelled or not"));
 }
 

@@ -27,6 +27,7 @@ use crate::together::jobs;
 use crate::tune::deploy::{DeployError, Placed, name_of};
 use crate::tune::model::{REFERENCE, gives_adapter_only};
 use crate::tune::monitor::spoken;
+use crate::tune::price::dollars_text;
 
 const COMMAND: &str = "deploy";
 
@@ -250,7 +251,7 @@ fn show(plan: &Plan, args: &DeployArgs, terminal: &Terminal) {
     let hardware = plan.config.hardware.as_deref().unwrap_or("a machine that is not named");
     say("config", &format!("{} on {hardware}", plan.config.id));
     let window = match (plan.time, plan.dollars()) {
-        (Some(time), Some(dollars)) => format!(", ${dollars:.2} for {}", spoken(&time)),
+        (Some(time), Some(dollars)) => format!(", {} for {}", dollars_text(dollars), spoken(&time)),
         _ => String::new(),
     };
     say("price", &format!("{}{window}; getting ready may be billed too", a_minute(plan.dollars_a_minute)));
@@ -270,7 +271,7 @@ fn agree(plan: &Plan, args: &DeployArgs, terminal: &Terminal) -> Result<(), Fail
         ),
         (Spending::Agreed { max_cost: Some(cap) }, Some(dollars)) if dollars > cap + ROUNDING => refuse(
             "over_max_cost",
-            format!("its time costs ${dollars:.2}, and --max-cost is ${cap:.2}"),
+            format!("its time costs {}, and --max-cost is {}", dollars_text(dollars), dollars_text(cap)),
             "raise --max-cost, or shorten --stop-after",
         ),
         (Spending::Agreed { max_cost: Some(_) }, None) => refuse(
@@ -293,7 +294,9 @@ fn agree(plan: &Plan, args: &DeployArgs, terminal: &Terminal) -> Result<(), Fail
 
 fn question(plan: &Plan) -> String {
     match (plan.time, plan.dollars()) {
-        (Some(time), Some(dollars)) => format!("Deploy it for {}, for about ${dollars:.2}?", spoken(&time)),
+        (Some(time), Some(dollars)) => {
+            format!("Deploy it for {}, for about {}?", spoken(&time), dollars_text(dollars))
+        }
         (Some(time), None) => format!("Deploy it for {}, at a price nobody knows?", spoken(&time)),
         (None, _) => format!("Deploy it, at {}, until somebody stops it?", a_minute(plan.dollars_a_minute)),
     }

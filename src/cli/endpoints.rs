@@ -17,10 +17,11 @@ use crate::cli::report::Terminal;
 use crate::cli::service::Service;
 use crate::cli::shell;
 use crate::cli::table::{Align, Cell, Table};
-use crate::cli::watch::{dollars, one_line};
+use crate::cli::watch::one_line;
 use crate::together::endpoints::{self, Deployment, Endpoint, Project};
 use crate::together::job::JobId;
 use crate::tune::deploy::{Down, Reach, bring_down, is_ours, name_of};
+use crate::tune::price::dollars_text;
 
 const COMMAND: &str = "endpoints";
 
@@ -136,7 +137,7 @@ impl Running {
 
     /// What it is, in what state, at what price.
     pub fn said(&self) -> String {
-        let so_far = self.dollars_so_far.map(|so_far| format!(", about {} so far", dollars(so_far)));
+        let so_far = self.dollars_so_far.map(|so_far| format!(", about {} so far", dollars_text(so_far)));
         format!(
             "{} is {}, at {}{}",
             one_line(&self.endpoint.name),
@@ -179,7 +180,7 @@ impl Running {
 /// A price by the minute, and by the hour since that is easier to feel.
 pub fn a_minute(dollars: Option<f64>) -> String {
     match dollars {
-        Some(dollars) => format!("${dollars:.4} a minute (${:.2} an hour)", dollars * 60.0),
+        Some(dollars) => format!("${dollars:.4} a minute ({} an hour)", dollars_text(dollars * 60.0)),
         None => "a price that is not known".to_owned(),
     }
 }
@@ -222,7 +223,7 @@ fn list(args: &EndpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Exi
     } else {
         let without = (unpriced > 0).then(|| format!(", {unpriced} without a known price"));
         let without = without.unwrap_or_default();
-        let text = format!("about {} so far, ${a_minute:.4} a minute{without}", dollars(so_far));
+        let text = format!("about {} so far, ${a_minute:.4} a minute{without}", dollars_text(so_far));
         terminal.label("total", &text);
     }
     let mut fields = Map::new();

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
-use crate::cli::watch::dollars;
 use crate::config::DEFAULT_OUTPUT_DIR;
 use crate::together::job::{Job, JobId};
 use crate::tune::cost::{Cost, note_estimate};
 use crate::tune::journal;
 use crate::tune::ledger::Run;
+use crate::tune::price::dollars_text;
 
 /// Estimates in dollars, by job: those of the journal, of the directories it names, of `out`, and of the default
 /// output directory.
@@ -42,13 +42,13 @@ pub fn note(out: &Path, (job, dollars): (&JobId, Option<f64>), terminal: &Termin
 pub fn billed_and_estimated(job: &Job, estimated: Option<f64>) -> String {
     let is_over = job.status.ending().is_some();
     let price = match (job.price(), is_over) {
-        (Some(price), true) => format!("billed {}", dollars(price)),
-        (Some(price), false) => format!("{} so far", dollars(price)),
+        (Some(price), true) => format!("billed {}", dollars_text(price)),
+        (Some(price), false) => format!("{} so far", dollars_text(price)),
         (None, true) => "what was billed is not known yet".to_owned(),
         (None, false) => "what it has cost so far is not known".to_owned(),
     };
     match estimated {
-        Some(estimated) => format!("{price}, estimated {}", dollars(estimated)),
+        Some(estimated) => format!("{price}, estimated {}", dollars_text(estimated)),
         None => format!("{price}; no estimate is known on this machine"),
     }
 }
@@ -56,5 +56,5 @@ pub fn billed_and_estimated(job: &Job, estimated: Option<f64>) -> String {
 /// A cost for people: what is not final has `~` in front; nothing where nobody knows.
 pub fn marked(cost: Cost) -> String {
     let mark = if matches!(cost, Cost::Billed(_)) { "" } else { "~" };
-    cost.dollars().map_or_else(String::new, |amount| format!("{mark}{}", dollars(amount)))
+    cost.dollars().map_or_else(String::new, |amount| format!("{mark}{}", dollars_text(amount)))
 }

@@ -108,6 +108,7 @@ fn steps_to_job(
     Run { config_path, environment, signals, .. }: Run<'_>,
     terminal: &mut Terminal,
 ) -> Result<(Service, submit::Submitted, Place), Failure> {
+    monitor::try_picture(args.watch.svg.as_deref())?;
     let file = config_file(config_path)?;
     let (data, tune) = match &file {
         Some(file) => (file.prepare_choices()?, file.tune_choices()?),
@@ -130,6 +131,7 @@ fn steps_to_job(
     Steps::Announced.announce(1, "Preparing data", terminal);
     let prepare = || prepare_corpus(choices.clone(), signals, terminal);
     let options = if agency.is_some() { patiently(&service, prepare)? } else { prepare()? };
+    terminal.done("Data preparation complete");
     let order = Order {
         out: options.output_dir,
         parameters: args.choices.clone().resolve(tune, options.seed),

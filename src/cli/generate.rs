@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::cli::Signals;
 use crate::cli::args::GenerateArgs;
-use crate::cli::asking::{Choice, Sampling, Setup, budget, dollars, over_budget, server, usage_value};
+use crate::cli::asking::{Choice, Sampling, Setup, budget, over_budget, server, usage_value};
 use crate::cli::environment::{Environment, home};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::generate_many;
@@ -25,6 +25,7 @@ use crate::generate::request::Delivery;
 use crate::generate::story::Story;
 use crate::generate::verdict::{Fault, reformed};
 use crate::prepare::source::{Containers, Source};
+use crate::tune::price::dollars_text;
 
 /// The command's name.
 pub const COMMAND: &str = "generate";
@@ -193,7 +194,7 @@ fn took(setup: &Setup, effort: &Effort) -> String {
     let mut parts = vec![answers(effort.attempts)];
     if let Some(usage) = effort.usage {
         parts.push(format!("{} tokens", crate::cli::report::grouped(usage.total())));
-        parts.extend(setup.budget.dollars(usage.total()).map(dollars));
+        parts.extend(setup.budget.dollars(usage.total()).map(dollars_text));
     }
     if effort.repeats > 0 {
         parts.push(format!("{} repeated without an answer", effort.repeats));

@@ -13,10 +13,10 @@ use crate::cli::report::{Terminal, counted, grouped};
 use crate::cli::service::Service;
 use crate::cli::status::summary;
 use crate::cli::table::{Align, Cell, Table};
-use crate::cli::watch::dollars;
 use crate::together::job::{Job, JobId};
 use crate::together::jobs;
 use crate::tune::cost::{Cost, Total};
+use crate::tune::price::dollars_text;
 
 const COMMAND: &str = "jobs";
 
@@ -25,7 +25,7 @@ const COLUMNS: [(&str, Align); 6] = [
     ("status", Align::Left),
     ("created (UTC)", Align::Left),
     ("price", Align::Right),
-    ("base model", Align::Left),
+    ("base model", Align::Middle),
     ("tuned model", Align::Left),
 ];
 
@@ -91,9 +91,9 @@ fn say(listed: &Listed, (shown, total): (usize, &Total), terminal: &Terminal) {
     if count > 0 {
         let jobs = |count: u64| counted(count, "job");
         let estimated = (total.estimated > 0.0)
-            .then(|| format!("~{} for jobs without a final price", dollars(total.estimated)));
+            .then(|| format!("~{} for jobs without a final price", dollars_text(total.estimated)));
         let unknown = (total.unknown > 0).then(|| format!("{} without a known price", jobs(total.unknown)));
-        let parts = [Some(format!("{} billed", dollars(total.billed))), estimated, unknown];
+        let parts = [Some(format!("{} billed", dollars_text(total.billed))), estimated, unknown];
         let of = jobs(count as u64);
         let parts = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
         terminal.label("total", &format!("{parts} (of {of})"));

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 use crate::cli::args::{Cli, Command, with_dashes};
 use crate::cli::exit::{Exit, Failure};
@@ -81,7 +81,7 @@ pub mod watch;
 /// Runs the program with `arguments`, the program's name first.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let arguments = with_dashes(arguments);
-    let cli = match Cli::try_parse_from(&arguments) {
+    let cli = match args::parse(&arguments) {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(explain_usage(&error, &arguments) as u8),
     };

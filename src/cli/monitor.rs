@@ -58,7 +58,8 @@ pub struct Shown {
 
 /// Runs the command.
 pub fn run(args: &MonitorArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let found = Service::open(&args.remote, signals, terminal).and_then(|service| {
+    let found = try_picture(args.watch.svg.as_deref());
+    let found = found.and_then(|()| Service::open(&args.remote, signals, terminal)).and_then(|service| {
         let job = service.job(args.target.as_deref())?;
         let wandb = wandb::resolve(&args.wandb, None, &service.environment, terminal)?;
         Ok((service, job, wandb))
@@ -173,6 +174,25 @@ impl<'s> Screens<'s> {
     }
 }
 
+/// Tries whether the picture can be written at the end, before anything that costs money or hours.
+///
+/// # Errors
+/// When the file cannot be opened for writing.
+pub fn try_picture(path: Option<&Path>) -> Result<(), Failure> {
+    let Some(path) = path else { return Ok(()) };
+    let is_new = !path.exists();
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map_err(|error| {
+        let message = format!("cannot write --svg `{}`: {error}", path.display());
+        Failure::new(Exit::Usage, "svg", message, "name a file in a directory that exists and is writable")
+    })?;
+    if is_new {
+        // Only tried: a run that fails leaves no empty picture. One that cannot be removed does no harm.
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
 fn write_picture(path: &Path, job: &JobId, progress: &Progress, terminal: &Terminal) {
     let model = progress.job().and_then(Job::model).unwrap_or_default();
     let svg = picture(&Curve::of(progress), &format!("{job} {model}"));
@@ -217,6 +237,7 @@ fn say_model(service: &Service, job: &Job, run_page: Option<&str>, terminal: &Te
             terminal.label(label, &one_line(&text));
         }
     };
+    terminal.done("fine-tuning complete");
     if job.is_early_stopped() {
         terminal.label("note", "early stopping ended it: the validation loss no longer fell");
     }

@@ -13,6 +13,7 @@ use crate::tune::limits::Row;
 use crate::tune::model::Chosen;
 use crate::tune::parameters::Settled;
 use crate::tune::price::Price;
+use crate::tune::price::dollars_text;
 
 /// The widest column of values.
 const VALUE_WIDTH: usize = 28;
@@ -110,7 +111,7 @@ pub fn show_price(price: &Price, terminal: &Terminal) {
     };
     let text = match (price.dollars, &price.reason) {
         (Some(dollars), _) => {
-            format!("about ${dollars:.2}{tokens}")
+            format!("about {}{tokens}", dollars_text(dollars))
         }
         (None, Some(reason)) => format!("not known: {reason}"),
         (None, None) => "not known".to_owned(),

@@ -54,6 +54,7 @@ pub fn use_model(
     score_models::ask((&args, out), (environment, signals), &mut answered, terminal)?;
     show_one(&answered, terminal);
     report(&args, (environment, signals), &answered, terminal)?;
+    terminal.say("both models' answers are imitated: not a measure of tuning");
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use console::{Term, measure_text_width, strip_ansi_codes};
 use serde_json::{Map, Value, json};
 
 use crate::cli::args::Voice;
@@ -19,7 +20,10 @@ pub const SCHEMA: &str = "ctxtune.cli/1";
 pub struct Terminal {
     voice: Voice,
     stderr_is_terminal: bool,
+    /// Whether lines can be redrawn on stderr: a terminal, and not a `TERM=dumb` one.
+    can_move_cursor: bool,
     has_colour: bool,
+    has_unicode: bool,
     banner: Option<&'static str>,
 }
 
@@ -43,12 +47,18 @@ pub enum Style {
 }
 
 impl Terminal {
-    /// Looks at the streams and at `NO_COLOR`.
+    /// Checks the streams, `NO_COLOR` and `TERM`.
     pub fn new(voice: Voice) -> Terminal {
         #[expect(clippy::disallowed_methods, reason = "the terminal is where the environment is read")]
-        let no_colour = std::env::var_os(env::NO_COLOR).is_some_and(|value| !value.is_empty());
+        let variable = |name: &str| std::env::var_os(name).unwrap_or_default();
         let stderr_is_terminal = io::stderr().is_terminal();
-        Terminal { voice, stderr_is_terminal, has_colour: stderr_is_terminal && !no_colour, banner: None }
+        let can_move_cursor = stderr_is_terminal && variable(env::TERM) != "dumb";
+        let has_colour = can_move_cursor && variable(env::NO_COLOR).is_empty();
+        // The first variable that is set decides, as in C's `setlocale`.
+        let locale = env::LOCALES.map(variable).into_iter().find(|value| !value.is_empty());
+        let locale = locale.unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        let has_unicode = can_move_cursor && (locale.contains("utf-8") || locale.contains("utf8"));
+        Terminal { voice, stderr_is_terminal, can_move_cursor, has_colour, has_unicode, banner: None }
     }
 
     /// The same streams, whose every screen carries `banner`.
@@ -69,7 +79,13 @@ impl Terminal {
 
     /// Whether a progress bar may be drawn.
     pub fn may_draw(&self) -> bool {
-        self.stderr_is_terminal && !self.voice.quiet
+        self.can_move_cursor && !self.voice.quiet
+    }
+
+    /// Says that a step is done, behind a check mark where the terminal can show one.
+    pub fn done(&self, text: &str) {
+        let mark = if self.has_unicode { "\u{2713} " } else { "" };
+        self.say(&printable(&format!("{mark}{text}")));
     }
 
     /// `text` in `style`, where there is colour.
@@ -84,9 +100,20 @@ impl Terminal {
 
     /// Says something to people, unless `--quiet`.
     pub fn say(&self, text: &str) {
-        if !self.voice.quiet {
-            self.say_always(text);
+        if self.voice.quiet {
+            return;
         }
+        match self.columns() {
+            // A command stays on one line, so that it can be copied whole.
+            Some(columns) if !text.contains("ctxtune ") => self.say_always(&folded(text, columns)),
+            _ => self.say_always(text),
+        }
+    }
+
+    /// The width of the terminal that stderr is, if it is one.
+    fn columns(&self) -> Option<usize> {
+        let (_, columns) = self.stderr_is_terminal.then(|| Term::stderr().size_checked())??;
+        Some(usize::from(columns))
     }
 
     fn say_always(&self, text: &str) {
@@ -158,6 +185,10 @@ impl Terminal {
         fields: Map<String, Value>,
         lists: &[LongList<'_>],
     ) -> Exit {
+        if failure.exit == Exit::Interrupted && self.stderr_is_terminal {
+            // The terminal has echoed `^C` and left the cursor behind it.
+            self.say_always("");
+        }
         self.say_always(&format!("{} {}", self.paint(Style::Error, "error:"), printable(&failure.message)));
         if let Some(hint) = &failure.hint {
             self.say_always(&format!("{} {}", self.paint(Style::Notice, "hint:"), printable(hint)));
@@ -228,6 +259,38 @@ pub fn printable(text: &str) -> String {
     text.chars().map(show).collect()
 }
 
+/// `text` with no line wider than `columns`, broken at blanks only and indented as the line began: a word or
+/// number that is wider stays whole. What is behind a label continues behind it.
+fn folded(text: &str, columns: usize) -> String {
+    let lines: Vec<String> = text.split('\n').map(|line| folded_line(line, columns)).collect();
+    lines.join("\n")
+}
+
+fn folded_line(line: &str, columns: usize) -> String {
+    if measure_text_width(line) < columns {
+        return line.to_owned();
+    }
+    let plain = strip_ansi_codes(line);
+    let is_labelled =
+        plain.as_bytes().get(9) == Some(&b' ') && plain.as_bytes().get(10).is_some_and(|byte| *byte != b' ');
+    let blanks = plain.len() - plain.trim_start().len();
+    let indent = if is_labelled && blanks == 0 { 10 } else { blanks }.min(columns / 2);
+    let mut text = String::new();
+    let mut width = 0;
+    for word in line.split_inclusive(' ') {
+        let bare = measure_text_width(word.trim_end());
+        if width + bare >= columns && width > indent {
+            text.truncate(text.trim_end().len());
+            text.push('\n');
+            text.push_str(&" ".repeat(indent));
+            width = indent;
+        }
+        text.push_str(word);
+        width += measure_text_width(word);
+    }
+    text
+}
+
 /// `3179` as `3,179`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -280,6 +343,28 @@ mod tests {
             ("999 B".into(), "1.0 kB".into(), "1.0 MB".into(), "18.2 MB".into())
         );
         assert_eq!((percent(259, 354), percent(0, 0)), ("73.2 %".into(), "0.0 %".into()));
+    }
+
+    #[test]
+    fn no_word_or_number_is_broken() {
+        let check = |text: &str, columns, expected: &str| assert_eq!(folded(text, columns), expected);
+        check("short", 80, "short");
+        check(
+            "price     about $4.80 for 1,234,567 tokens",
+            24,
+            "price     about $4.80\n          for 1,234,567\n          tokens",
+        );
+        check("  key  value", 10, "  key\n  value");
+        check("one 0123456789abcdef two", 10, "one\n0123456789abcdef\ntwo");
+        let text = "warning: the value 1,234.5678 of learning_rate is above what the model allows";
+        for columns in 12..90 {
+            let lines = folded(text, columns);
+            assert!(lines.lines().all(|line| line.len() < columns || !line.trim().contains(' ')), "{lines}");
+            assert_eq!(
+                lines.split_whitespace().collect::<Vec<_>>(),
+                text.split_whitespace().collect::<Vec<_>>()
+            );
+        }
     }
 
     #[test]

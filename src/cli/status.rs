@@ -15,9 +15,10 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
 use crate::cli::wandb_run;
-use crate::cli::watch::{dollars, epochs, eval_loss, one_line, steps, train_loss};
+use crate::cli::watch::{epochs, eval_loss, one_line, steps, train_loss};
 use crate::together::job::{Ending, Job};
 use crate::together::{self, jobs};
+use crate::tune::price::dollars_text;
 use crate::tune::progress::Progress;
 
 const COMMAND: &str = "status";
@@ -92,7 +93,7 @@ fn show(service: &Service, job: &Job, (progress, run_page): (&Progress, Option<&
     say("loss", train_loss(progress));
     say("", eval_loss(progress));
     let so_far = if is_open { " so far" } else { "" };
-    say("price", job.price().map(|price| format!("{}{so_far}", dollars(price))));
+    say("price", job.price().map(|price| format!("{}{so_far}", dollars_text(price))));
     if job.is_early_stopped() {
         terminal.label("note", "early stopping ended it: the validation loss no longer fell");
     }

@@ -36,6 +36,7 @@ use crate::tune::ledger::{Account, Run, RunState};
 use crate::tune::limits::{rows, settle};
 use crate::tune::model;
 use crate::tune::parameters::{Files, Parameters, Settled};
+use crate::tune::price::dollars_text;
 use crate::tune::price::{Extent, Price};
 use crate::tune::tag::Identity;
 
@@ -393,7 +394,7 @@ fn agree(
         return Ok(());
     }
     let question = match price.dollars {
-        Some(dollars) => format!("Start this job for about ${dollars:.2}?"),
+        Some(dollars) => format!("Start this job for about {}?", dollars_text(dollars)),
         None => "Start this job, at a price nobody knows?".to_owned(),
     };
     match ask(&question, &service.signals, terminal) {
@@ -453,9 +454,9 @@ fn say_job(adopted: &Adopted, terminal: &Terminal) {
     let how = match (adopted.is_new, adopted.attempt) {
         (true, 1) => "created".to_owned(),
         (true, attempt) => format!("created (attempt {attempt})"),
-        (false, _) => format!("found, {}: no other one is started", job.status),
+        (false, _) => format!("found ({}), no other job is started", job.status),
     };
-    terminal.label("job", &format!("{} {how}", job.id));
+    terminal.done(&format!("fine-tuning job {how}: {}", job.id));
     for other in &adopted.others {
         terminal.warn(&printable(&format!(
             "the job {other} has the same tag: this one is the older; if the other is not wanted: ctxtune cancel {other}"

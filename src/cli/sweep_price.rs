@@ -20,6 +20,7 @@ use crate::tune::book::{Book, ROUNDING};
 use crate::tune::cost::running_beside;
 use crate::tune::parameters::PRICED;
 use crate::tune::price::Price;
+use crate::tune::price::dollars_text;
 use crate::tune::sweep::Sweep;
 
 /// The most estimates that are asked for.
@@ -202,18 +203,18 @@ pub fn agree(
     let name = runs.name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
     let sweep = format!("{name}{count}, {} of them still to start", quote.to_start);
     terminal.label("sweep", &printable(&sweep));
-    let spent = format!("${:.2} of it spent or running", book.spent());
+    let spent = format!("{} of it spent or running", dollars_text(book.spent()));
     let price = match (quote.total, &quote.reason) {
-        (Some(total), _) => format!("about ${total:.2} for the whole sweep, {spent}"),
+        (Some(total), _) => format!("about {} for the whole sweep, {spent}", dollars_text(total)),
         (None, reason) => format!("not known: {}", reason.clone().unwrap_or_default()),
     };
     terminal.label("price", &printable(&price));
     if let Some(space) = &quote.space {
         terminal.say(&format!(
-            "          W&B chooses the values: every run is counted at the dearest of {}, ${:.2} to ${:.2}",
+            "          W&B chooses the values: every run is counted at the dearest of {}, {} to {}",
             counted(space.estimates as u64, "estimate"),
-            space.cheapest,
-            space.dearest
+            dollars_text(space.cheapest),
+            dollars_text(space.dearest)
         ));
     }
     if quote.to_start == 0 {
@@ -225,7 +226,11 @@ pub fn agree(
     show_running(&running, terminal);
     match (spending, quote.total) {
         (Spending::Agreed { max_cost: Some(cap) }, Some(total)) if total > cap + ROUNDING => {
-            let message = format!("the sweep is estimated at ${total:.2}, and --max-cost is ${cap:.2}");
+            let message = format!(
+                "the sweep is estimated at {}, and --max-cost is {}",
+                dollars_text(total),
+                dollars_text(cap)
+            );
             let hint =
                 "raise --max-cost, or try less: --count N, fewer values, fewer epochs; nothing was started";
             Err(Failure::new(Exit::Unspent, "over_max_cost", message, hint))
@@ -239,7 +244,7 @@ pub fn agree(
         }
         (Spending::Asked, total) => {
             let question = match total {
-                Some(total) => format!("Start this sweep for about ${total:.2}?"),
+                Some(total) => format!("Start this sweep for about {}?", dollars_text(total)),
                 None => "Start this sweep, at a price that is not known?".to_owned(),
             };
             match ask(&question, &service.signals, terminal) {

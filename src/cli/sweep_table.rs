@@ -13,9 +13,10 @@ use crate::cli::service::Service;
 use crate::cli::sweep::shown_values;
 use crate::cli::sweep_price::Quote;
 use crate::cli::sweep_run::Runs;
-use crate::cli::watch::{dollars, loss};
+use crate::cli::watch::loss;
 use crate::tune::book::{Book, Point, Trial};
 use crate::tune::claims::Ended;
+use crate::tune::price::dollars_text;
 use crate::wandb::sweep;
 
 /// The table, best first, the curves, and how it all ended.
@@ -55,7 +56,7 @@ pub fn end(
         );
         return terminal.fail("sweep", &failure, fields);
     }
-    terminal.label("spent", &dollars(book.spent()));
+    terminal.label("spent", &dollars_text(book.spent()));
     terminal.succeed("sweep", best.as_deref().map(str::as_bytes), fields)
 }
 
@@ -72,7 +73,7 @@ fn table(runs: &Runs, book: &Book, ranking: &[(usize, Point)], terminal: &Termin
     terminal.say(&format!("  rank  run  {:<9}  {:<width$}  price    status", runs.metric.name, "parameters"));
     let row = |rank: String, index: usize, value: String| {
         let trial = &book.trials[index];
-        let price = trial.price.map(dollars).unwrap_or_default();
+        let price = trial.price.map(dollars_text).unwrap_or_default();
         let status = trial.status.as_deref().unwrap_or("not started");
         let line = format!(
             "  {rank:<4}  {:<3}  {value:<9}  {:<width$}  {price:<7}  {status}",

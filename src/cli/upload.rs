@@ -104,7 +104,7 @@ fn upload_side(
     bar.drawn.finish_and_clear();
     let file_id = file_id.map_err(|error| service.explain(error))?;
     let how = if bar.was_there.load(Ordering::Relaxed) { "is already there" } else { "uploaded" };
-    terminal.say(&printable(&format!("{} {how}: {file_id} ({})", side.name, sized(side.bytes()))));
+    terminal.done(&format!("{} {how}: {file_id} ({})", side.name, sized(side.bytes())));
     Ok(file_id)
 }
 

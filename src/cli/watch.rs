@@ -12,6 +12,7 @@ use crate::cli::report::{counted, grouped, printable};
 use crate::clock::Clock;
 use crate::together::job::{Ending, Event};
 use crate::tune::monitor::{Screen, spoken};
+use crate::tune::price::dollars_text;
 use crate::tune::progress::{News, Progress, TrainPoint};
 
 /// Steps between two lines about training where nobody knows how many there are.
@@ -137,11 +138,6 @@ pub fn loss(loss: f64) -> String {
     if is_plain { format!("{loss:.4}") } else { format!("{loss:.3e}") }
 }
 
-/// Dollars, with cents, or finer below one.
-pub fn dollars(amount: f64) -> String {
-    if amount > 0.0 && amount < 0.01 { format!("${amount:.4}") } else { format!("${amount:.2}") }
-}
-
 /// `step 120/300 (40 %)`.
 pub fn steps(progress: &Progress) -> Option<String> {
     let step = progress.step()?;
@@ -174,12 +170,13 @@ pub fn eval_loss(progress: &Progress) -> Option<String> {
 
 /// `learning rate 1.00e-5`.
 pub fn learning_rate(progress: &Progress) -> Option<String> {
-    Some(format!("learning rate {:.2e}", progress.learning_rate()?))
+    let rate = progress.learning_rate()?;
+    Some(if rate == 0.0 { "learning rate 0".to_owned() } else { format!("learning rate {rate:.2e}") })
 }
 
 /// `$0.42 so far`.
 pub fn price(progress: &Progress) -> Option<String> {
-    Some(format!("{} so far", dollars(progress.price()?)))
+    Some(format!("{} so far", dollars_text(progress.price()?)))
 }
 
 /// How many jobs stand before it.
@@ -221,7 +218,7 @@ pub fn how(ending: Ending) -> &'static str {
 
 /// How the job ended, how far it came, and what it took.
 pub fn ended(progress: &Progress, ending: Ending) -> String {
-    let price = progress.price().map(|price| format!("price {}", dollars(price)));
+    let price = progress.price().map(|price| format!("price {}", dollars_text(price)));
     let how = Some(how(ending).to_owned());
     let texts = [how, steps(progress), train_loss(progress), eval_loss(progress), price];
     texts.into_iter().flatten().collect::<Vec<_>>().join(", ")
@@ -317,6 +314,5 @@ mod tests {
             [loss(0.0), loss(1.234_56), loss(1.5e-7), loss(-2.0)],
             ["0.0000", "1.2346", "1.500e-7", "-2.0000"]
         );
-        assert_eq!([dollars(0.0), dollars(4.2), dollars(0.004)], ["$0.00", "$4.20", "$0.0040"]);
     }
 }

@@ -301,6 +301,8 @@ impl<'w> Watch<'w> {
         self.notice_sleep(began, LONGEST_CALL, screen);
         let rows = self.note("metrics", rows, &mut troubles)?;
         news.extend(self.progress.absorb_metrics(&rows.unwrap_or_default()));
+        // Everything else happened before the status that ended the job.
+        news.sort_by_key(|news| matches!(news, News::Status { to, .. } if to.ending().is_some()));
         let next = self.pace.next(if news.is_empty() { Change::Nothing } else { Change::Something });
         screen.news(&self.progress, &news);
         for trouble in troubles {

@@ -41,7 +41,7 @@ pub struct Extent {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum NotWithin {
     /// It is above.
-    #[error("the estimate is ${dollars:.2}, and --max-cost is ${cap:.2}")]
+    #[error("the estimate is {}, and --max-cost is {}", dollars_text(*dollars), dollars_text(*cap))]
     Above {
         /// The price.
         dollars: f64,
@@ -54,6 +54,11 @@ pub enum NotWithin {
     /// The service would not let it proceed.
     #[error("the service says that this account may not start the job{0}")]
     NotAllowed(String),
+}
+
+/// Dollars with cents; below one cent with four decimals. Everything that shows an amount uses it.
+pub fn dollars_text(amount: f64) -> String {
+    if amount > 0.0 && amount < 0.01 { format!("${amount:.4}") } else { format!("${amount:.2}") }
 }
 
 /// Whether a number can be a price: finite and not negative.
@@ -130,7 +135,7 @@ impl Price {
     /// When it is above the cap or unknown, or the service forbids the job.
     pub fn check(&self, cap: Option<f64>) -> Result<(), NotWithin> {
         if !self.is_allowed {
-            let limit = self.user_limit.map(|limit| format!(": its limit is ${limit:.2}"));
+            let limit = self.user_limit.map(|limit| format!(": its limit is {}", dollars_text(limit)));
             return Err(NotWithin::NotAllowed(limit.unwrap_or_default()));
         }
         match (cap, self.dollars.filter(|dollars| is_amount(*dollars))) {
@@ -144,6 +149,12 @@ impl Price {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_amount_has_cents_and_small_ones_four_decimals() {
+        let texts = [0.0, 4.2, 0.5, 0.01, 0.004].map(dollars_text);
+        assert_eq!(texts, ["$0.00", "$4.20", "$0.50", "$0.01", "$0.0040"]);
+    }
     use crate::tune::parameters::tests::{seed, settled};
 
     fn estimate() -> Estimate {

@@ -231,6 +231,14 @@ impl Progress {
         self.job.as_ref()?.price()
     }
 
+    /// How long the job has run; nothing before it started and after it ended.
+    pub fn elapsed(&self, now: Timestamp) -> Option<Duration> {
+        let job = self.job.as_ref().filter(|job| job.status.ending().is_none())?;
+        let elapsed = now.duration_since(job.started_at()?).as_secs();
+        // A clock that is behind the service's knows no elapsed time.
+        u64::try_from(elapsed).ok().map(Duration::from_secs)
+    }
+
     /// How long the current stage goes on, by the service's estimate; nothing once that is used up.
     pub fn seconds_left(&self, now: Timestamp) -> Option<Duration> {
         let job = self.job.as_ref().filter(|job| job.status.ending().is_none())?;

@@ -117,9 +117,12 @@ fn the_seeds_command_goes_through_its_four_steps_to_the_models_name() {
         "Together AI Fine-Tuning Pipeline",
         "settings from training/finetune_config.yaml",
         "Step 1: Preparing data",
+        "\u{2713} Data preparation complete",
         "Step 2: Uploading files to Together AI",
+        "\u{2713} train.jsonl uploaded: file-",
         "Step 3: Creating fine-tuning job",
         "Start this job for about $",
+        "\u{2713} fine-tuning job created: ft-",
         "Step 4: Monitoring fine-tuning job",
     ] {
         let place = shown[from..].find(part).unwrap_or_else(|| panic!("{part} in {shown}"));
@@ -136,7 +139,7 @@ fn the_seeds_command_goes_through_its_four_steps_to_the_models_name() {
     // Again: everything is there, and nobody is asked.
     let again = on_a_terminal(&rehearsal, "n\\n", &SEED_COMMAND).unwrap().expect(0);
     let shown = plain(&again.stdout);
-    assert!(shown.contains("found, completed") && shown.ends_with("not asked\n"), "{shown}");
+    assert!(shown.contains("found (completed)") && shown.ends_with("not asked\n"), "{shown}");
     assert_eq!(rehearsal.server.jobs_created(), 1);
 }
 
@@ -165,6 +168,18 @@ fn the_page_of_the_wandb_run_is_above_the_block_and_at_the_end() {
 }
 
 #[test]
+fn a_dumb_terminal_gets_plain_lines() {
+    let rehearsal = scene();
+    let Some(mut command) = python() else { return };
+    rehearsal.lend_environment(&mut command);
+    command.args(["-c", PERSON, "y\\n", "[y/N] ", program()]).args(SEED_COMMAND);
+    command.current_dir(rehearsal.dir.path("")).env("TERM", "dumb");
+    let shown = Outcome::of(command).expect(0).stdout;
+    assert!(!shown.contains('\u{1b}') && !shown.contains('\u{2713}'), "{shown:?}");
+    assert!(shown.contains("status: completed"), "{shown}");
+}
+
+#[test]
 fn whoever_does_not_say_yes_starts_nothing() {
     let rehearsal = scene();
     for answer in ["n\\n", "\\n", "yess\\n", "no y\\n", "\\x04"] {
@@ -185,6 +200,8 @@ fn an_interrupt_at_the_question_ends_it_promptly() {
     let run = run.expect(130);
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
     assert!(run.stdout.contains("[y/N]"), "{}", run.stdout);
+    let echoed = run.stdout.lines().find(|line| line.contains("^C"));
+    assert!(echoed.is_some_and(|line| !line.contains("error:")), "{}", run.stdout);
     assert_eq!(rehearsal.creations(), 0);
 }
 

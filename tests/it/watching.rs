@@ -174,9 +174,28 @@ fn the_picture_is_written_however_it_ends() {
         rehearsal.ctxtune(["monitor", &job, "--svg", "curve.svg"]).expect(exit);
         let svg = rehearsal.dir.read("curve.svg");
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
-        let run = rehearsal.ctxtune(["monitor", &job, "--svg", "no/such/place.svg"]).expect(exit);
-        assert!(run.stderr.contains("no/such/place.svg"), "{}", run.stderr);
     }
+}
+
+#[test]
+fn a_picture_that_cannot_be_written_is_an_error_before_the_job() {
+    let rehearsal = Rehearsal::new();
+    rehearsal.dir.corpus(10);
+    let svg = "--svg=no/such/place.svg";
+    let run = rehearsal.ctxtune(["finetune", "corpus", "-o", "out", "--yes", svg]).expect(2);
+    assert!(run.stderr.contains("no/such/place.svg"), "{}", run.stderr);
+    assert_eq!(rehearsal.server.seen(), []);
+    rehearsal.ctxtune(["monitor", "ft-1", svg]).expect(2);
+    assert_eq!(rehearsal.server.seen(), []);
+}
+
+#[test]
+fn no_event_follows_the_status_that_ends_the_job() {
+    let (rehearsal, job) = over(End::Completed);
+    let run = rehearsal.ctxtune(["monitor", &job]).expect(0);
+    let ended = run.stderr.find("status: completed").unwrap();
+    let last_event = run.stderr.rfind("job_complete").unwrap();
+    assert!(last_event < ended, "{}", run.stderr);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::cli::environment::home;
@@ -48,21 +48,21 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Convert a corpus to train and validation JSONL; needs no account and no network
+    /// Convert a corpus to train and validation JSONL (offline)
     Prepare(Box<PrepareArgs>),
-    /// Say whether JSONL files are fit for training; needs no account and no network
+    /// Check JSONL files before training (offline)
     Check(Box<CheckArgs>),
-    /// Bring prepared data to the service; costs nothing
+    /// Upload prepared data (free of charge)
     Upload(Box<UploadArgs>),
-    /// Upload prepared data and start a fine-tuning job; costs money, after a yes
+    /// Upload prepared data and start a fine-tuning job (asks first)
     Submit(Box<SubmitArgs>),
     /// Watch a job until it ends, from any machine
     Monitor(Box<MonitorArgs>),
-    /// Prepare, upload, submit and monitor in one go; goes on wherever it was stopped
+    /// Prepare, upload, submit and monitor; run it again to resume
     Finetune(Box<FinetuneArgs>),
-    /// Show one job as it is now
+    /// Show the status of one job
     Status(JobArgs),
-    /// Cancel a job; steps already done are billed
+    /// Cancel a job; completed steps are billed
     Cancel(CancelArgs),
     /// List the jobs of the project
     Jobs(JobsArgs),
@@ -70,29 +70,63 @@ pub enum Command {
     Files(FilesArgs),
     /// List the checkpoints of a job
     Checkpoints(CheckpointsArgs),
-    /// Fetch the weights of a finished job
+    /// Download the weights of a completed job
     Download(DownloadArgs),
-    /// Bring a tuned model up under a name; costs money by the minute, after a yes
+    /// Deploy a tuned model (billed per minute; asks first)
     Deploy(Box<DeployArgs>),
-    /// List what runs and costs money by the minute, or stop it
+    /// List running deployments, or stop them
     Endpoints(EndpointsArgs),
-    /// Look at keys, network, clock and settings before they fail; creates nothing
+    /// Check keys, network, clock and settings; creates nothing
     Doctor(Box<DoctorArgs>),
-    /// Try many combinations of parameters, within one cap; costs money, after a yes
+    /// Run a hyperparameter sweep within one budget (asks first)
     Sweep(Box<SweepArgs>),
-    /// Compare generated contexts with reference ones; needs no network, unless models are asked first
+    /// Score generated contexts against reference contexts
     Score(Box<ScoreArgs>),
-    /// Send to Weights & Biases what could not be sent while a job was watched
+    /// Send rows to Weights & Biases that could not be sent before
     WandbSync(WandbSyncArgs),
-    /// Write the socialized contexts of stories with a tuned model; many cost money, after a yes
+    /// Generate contexts for stories with a tuned model
     Generate(Box<GenerateArgs>),
-    /// Try the whole pipeline against a server on this machine; nothing is trained or paid for
+    /// Try the whole pipeline on this machine; nothing is trained
     Rehearse(Box<RehearseArgs>),
     /// Print the completion script of a shell
     Completions {
         /// The shell
         shell: Shell,
     },
+}
+
+/// The commands by what a user wants to do, in the order of the work.
+const GROUPS: [(&str, &[&str]); 4] = [
+    ("Data", &["prepare", "check"]),
+    ("Train", &["finetune", "upload", "submit", "monitor", "cancel", "sweep", "wandb-sync", "rehearse"]),
+    ("Use", &["generate", "score", "deploy", "endpoints", "download"]),
+    ("Inspect", &["status", "jobs", "files", "checkpoints", "doctor", "completions"]),
+];
+
+/// The command line, its commands grouped in the help.
+pub fn command() -> clap::Command {
+    let command = Cli::command();
+    let mut groups = String::new();
+    for (heading, names) in GROUPS {
+        groups.push_str(&format!("{heading}:\n"));
+        for subcommand in names.iter().filter_map(|name| command.find_subcommand(name)) {
+            let about = subcommand.get_about().map(ToString::to_string).unwrap_or_default();
+            groups.push_str(&format!("  {:<12} {about}\n", subcommand.get_name()));
+        }
+        groups.push('\n');
+    }
+    let template =
+        format!("{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{groups}Options:\n{{options}}");
+    command.help_template(template)
+}
+
+/// Reads a command line.
+///
+/// # Errors
+/// What clap has to say: a usage error, or help and version that were asked for.
+pub fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let matches = command().try_get_matches_from(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))
 }
 
 impl Command {
@@ -195,9 +229,24 @@ pub fn with_dashes(arguments: Vec<OsString>) -> Vec<OsString> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
+
+    #[test]
+    fn every_command_is_in_one_group_of_the_help() {
+        let command = Cli::command();
+        let mut names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+        let mut grouped: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        names.sort_unstable();
+        grouped.sort_unstable();
+        assert_eq!(grouped, names);
+        let help = super::command().render_help().to_string();
+        let too_wide: Vec<&str> = help.lines().filter(|line| line.len() >= 80).collect();
+        assert!(too_wide.is_empty(), "{too_wide:?}");
+        for (heading, names) in GROUPS {
+            let start = help.find(&format!("\n{heading}:\n")).unwrap();
+            assert!(help[start..].contains(&format!("\n  {:<12} ", names[0])), "{help}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {
