@@ -134,7 +134,7 @@ fn a_list_that_lags_behind_is_no_reason_to_create_another_one() {
     assert_eq!(run.json()["error"]["code"], "unknown_outcome");
     assert_eq!(rehearsal.ledgers()[0]["state"], "intent");
     let found = submit(&rehearsal, &[]).expect(0);
-    assert!(found.stderr.contains("found, pending"), "{}", found.stderr);
+    assert!(found.stderr.contains("found (pending)"), "{}", found.stderr);
     check_one_job(&rehearsal, &found.stdout);
     assert_eq!(rehearsal.ledgers()[0]["state"], "created");
 }
@@ -156,7 +156,7 @@ fn an_open_intent_waits_for_what_is_left_of_the_grace() {
 #[test]
 fn a_job_that_is_there_is_found_and_shown_by_how_it_is() {
     for (outcome, exit, words) in [
-        (End::Completed, 0, "found, completed"),
+        (End::Completed, 0, "found (completed)"),
         (End::Error, 6, "scripted to fail"),
         (End::UserError, 6, "the training file cannot be used"),
     ] {
