@@ -217,7 +217,7 @@ def endpoints(server, client, train):
     split = [{"deployment_id": deployment.id, "weight": 1}]
     routed = client.endpoints.update(theirs.id, **project, update_mask="trafficSplit", traffic_split=split)
     listed = ours("endpoints").strip().split("\t")
-    assert listed[:3] == [routed.name, "ready", "0.0600"] and listed[4] == "by-sdk", listed
+    assert listed[:3] == [routed.name, "ready", "0.0600"] and listed[5] == "by-sdk", listed
     ours("endpoints", "stop", "theirs", "--all")
     wait(look, lambda deployment: deployment.status.state == "DEPLOYMENT_STATE_STOPPED")
 
