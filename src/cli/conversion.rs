@@ -23,7 +23,7 @@ pub fn remedy(path: &Path, unsupported: Unsupported) -> String {
         Unsupported::CompressedRecord(_) => format!("unpack it: `gunzip {name}`, then name {stem}"),
         Unsupported::Xz => format!("unpack it: `xz -d {name}`, then name {stem}"),
         Unsupported::Bzip2 => format!("unpack it: `bunzip2 {name}`, then name {stem}"),
-        Unsupported::Capitals => "rename it to end in `.json`".to_owned(),
+        Unsupported::Capitals => "rename it, with its ending in lower case".to_owned(),
     }
 }
 

@@ -225,7 +225,7 @@ fn for_each_header(
         if start.saturating_add(length) > size {
             return Err(damaged(size, "the archive ends inside a member".to_owned()));
         }
-        let sparse_name = sparse_name(&mut entry).map_err(|error| damaged(end, error.to_string()))?;
+        let sparse_name = sparse_name(&mut entry);
         let link = entry.link_name_bytes().unwrap_or_default();
         look(&Header {
             name: sparse_name.as_deref().unwrap_or(&entry.path_bytes()),
@@ -254,18 +254,16 @@ fn sparse_header_bytes<R: io::Read>(section: &Section, entry: &tar::Entry<'_, R>
 }
 
 /// The name of a sparse member in the newer of GNU's formats, whose header has another.
-fn sparse_name<R: io::Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Option<Vec<u8>>> {
-    let name = entry.path_bytes().into_owned();
-    let mut found = None;
-    for extension in entry.pax_extensions()?.into_iter().flatten() {
-        let extension = extension?;
-        match extension.key_bytes() {
-            b"GNU.sparse.name" => found = Some(extension.value_bytes().to_owned()),
-            key if key.starts_with(b"GNU.sparse.") && found.is_none() => found = Some(name.clone()),
-            _ => {}
+fn sparse_name<R: io::Read>(entry: &mut tar::Entry<'_, R>) -> Option<Vec<u8>> {
+    let (mut is_sparse, mut name) = (false, None);
+    // What cannot be read there says nothing about being sparse: values may be any bytes.
+    for extension in entry.pax_extensions().ok().flatten()?.flatten() {
+        is_sparse |= extension.key_bytes().starts_with(b"GNU.sparse.");
+        if extension.key_bytes() == b"GNU.sparse.name" {
+            name = Some(extension.value_bytes().to_owned());
         }
     }
-    Ok(found)
+    is_sparse.then(|| name.unwrap_or_else(|| entry.path_bytes().into_owned()))
 }
 
 /// An archive ends with a block of zeros; one that does not was cut between two members.
@@ -298,6 +296,8 @@ fn member<'h>(header: &Header<'h>) -> Option<Listed<'h>> {
         _ if is_record && name.starts_with(b"/") => refused(Refusal::Absolute),
         _ if is_record && has_part(name, |part| part == b"..") => refused(Refusal::Climbing),
         XGlobalHeader => None,
+        // The oldest format knows a directory by its name alone.
+        _ if name.ends_with(b"/") => None,
         Directory if !is_record => None,
         _ if has_part(name, is_hidden) => not_read(HIDDEN),
         _ if header.is_sparse => {
@@ -436,6 +436,7 @@ mod tests {
             (b"./d/.git/e.json", Regular, b"{}"),
             (b"__MACOSX/._a.json", Regular, b"{}"),
             (b"./.hidden/", Directory, b""),
+            (b"old/", Regular, b""),
             (b".s", Symlink, b""),
             (b"/.abs.json", Regular, b"{}"),
             (b"../.up.json", Regular, b"{}"),
@@ -521,6 +522,18 @@ mod tests {
             ("to_newer.json", "{3}"),
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn an_extended_header_may_hold_any_bytes() {
+        use tar::EntryType::{Regular, XHeader};
+        let value = b"SCHILY.xattr.user.x=\n\xff\0=\n\n";
+        let length = value.len() + 4;
+        let extended = [format!("{length} ").as_bytes(), value, b"\n"].concat();
+        assert_eq!(extended.len(), length);
+        let bytes = archive(&[(b"PaxHeaders/a.json", XHeader, &extended), (b"a.json", Regular, b"{}")]);
+        let found = members(&bytes).unwrap();
+        assert_eq!(found, [("a.json".to_owned(), Some("{}".to_owned()))]);
     }
 
     #[test]

@@ -202,7 +202,7 @@ pub enum Unsupported {
     Xz,
     /// Anything compressed with bzip2.
     Bzip2,
-    /// A record whose ending is not in lower case.
+    /// A record or a container whose ending is not in lower case.
     Capitals,
 }
 
@@ -217,7 +217,7 @@ impl Unsupported {
             Unsupported::CompressedRecord(_) => "is one compressed record, which is not read",
             Unsupported::Xz => "is compressed with xz, which is not read",
             Unsupported::Bzip2 => "is compressed with bzip2, which is not read",
-            Unsupported::Capitals => "does not end in `.json` in lower case",
+            Unsupported::Capitals => "has an ending in capitals, which is not read",
         }
     }
 }
@@ -243,10 +243,10 @@ pub fn unsupported(path: &Path) -> Option<Unsupported> {
         (".json.zst", Unsupported::CompressedRecord(Compression::Zstd)),
         (".xz", Unsupported::Xz),
         (".bz2", Unsupported::Bzip2),
-        (".json", Unsupported::Capitals),
     ];
     let found = endings.into_iter().find(|(ending, _)| lower.ends_with(ending.as_bytes()));
-    found.map(|(_, unsupported)| unsupported).filter(|_| !name.ends_with(b".json"))
+    let is_in_capitals = || kind_of_name(name).is_none() && kind_of_name(&lower).is_some();
+    found.map(|(_, unsupported)| unsupported).or_else(|| is_in_capitals().then_some(Unsupported::Capitals))
 }
 
 fn kind_of_name(name: &[u8]) -> Option<SourceKind> {
@@ -294,8 +294,10 @@ mod tests {
         check("x.json.zst", Some(Unsupported::CompressedRecord(Compression::Zstd)));
         check("x.tar.xz", Some(Unsupported::Xz));
         check("x.jsonl.bz2", Some(Unsupported::Bzip2));
-        check("x.Json", Some(Unsupported::Capitals));
-        for other in ["x.json", "x.txt", "x", "..", "://x", "a b://x"] {
+        for name in ["x.Json", "x.JSONL", "X.TAR.GZ", "x.tar.GZ", "x.TGZ"] {
+            check(name, Some(Unsupported::Capitals));
+        }
+        for other in ["x.json", "X.jsonl", "x.txt", "x", "..", "://x", "a b://x"] {
             check(other, None);
         }
     }
