@@ -2,8 +2,10 @@
 //!
 //! Python also takes `NaN`, `Infinity`, `-Infinity`, half a surrogate pair in a string, and numbers of
 //! any size; JSON parsers refuse them. `prepare` accepts such values where nobody uses them, `check`
-//! reports them: both read here, so that they mean the same and use the same words. It never
-//! recurses, keeps one byte for each open bracket, and decides nothing.
+//! reports them, and answers of services may hold them: all read here, so that they mean the same and
+//! use the same words. It never recurses, keeps one byte for each open bracket, and decides nothing.
+
+use serde_json::Value;
 
 /// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,30 @@ pub struct Token {
     pub end: usize,
     /// How many brackets hold it; a bracket holds itself.
     pub depth: usize,
+}
+
+/// The most brackets that may be open in a document of a service.
+const MOST_DEPTH: usize = 120;
+
+/// The document in `bytes`, as a service wrote it. A number that is none (`NaN`, `Infinity`, one beyond the
+/// largest double) is `null`: it is a gap, and no reason to refuse the rest.
+pub fn read(bytes: &[u8]) -> Option<Value> {
+    if let Ok(value) = serde_json::from_slice(bytes) {
+        return Some(value);
+    }
+    let text = std::str::from_utf8(bytes).ok()?;
+    let mut finite = String::with_capacity(text.len());
+    let mut tokens = Tokens::new(text, MOST_DEPTH);
+    while let Some(token) = tokens.next_token().ok()? {
+        let written = &text[token.start..token.end];
+        let is_number = match token.kind {
+            Kind::NonFinite => false,
+            Kind::Number => written.parse().is_ok_and(f64::is_finite),
+            _ => true,
+        };
+        finite.push_str(if is_number { written } else { "null" });
+    }
+    serde_json::from_str(&finite).ok()
 }
 
 /// Why Python refuses a text.

@@ -122,7 +122,7 @@ impl Choice<'_> {
         refresh_statuses(service, &out, terminal)?;
         let runs: Vec<Run> = Run::read_all(&out)?.into_iter().filter(|run| run.account.api == api).collect();
         // A job has a name for its model long before it has the model.
-        let is_done = |run: &&Run| run.status.as_deref().is_some_and(|status| status == "completed");
+        let is_done = |run: &&Run| run.ending() == Some(Ending::Completed);
         let with_model = || runs.iter().rev().filter(|run| run.model.is_some());
         if let Some(run) = with_model().find(is_done).or_else(|| with_model().next()) {
             let newest = runs.iter().rev().find(|run| run.job.is_some()).filter(|run| !is_done(run));
@@ -433,7 +433,9 @@ impl Target {
                     "if the server objects to response_format, leave it out with --no-schema".to_owned(),
                 );
             }
-            (_, Exit::Network | Exit::Interrupted) => failure.hint = Some(again.to_owned()),
+            (_, Exit::Network | Exit::Interrupted) if failure.code != "not_the_api" => {
+                failure.hint = Some(again.to_owned())
+            }
             _ => {}
         }
         failure

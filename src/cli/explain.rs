@@ -43,13 +43,12 @@ impl From<together::Error> for Failure {
                 &error,
                 "free some space or choose another place, then run it again: it goes on where it stopped",
             ),
+            Error::Page { url, .. } => page_failure(&error, url),
             Error::Unreadable { .. } => Failure::new(
                 Exit::Network,
                 "unreadable",
                 &error,
-                format!(
-                    "is a proxy or a login page answering? check {TOGETHER_BASE_URL} and the proxy, then run it again"
-                ),
+                format!("check {TOGETHER_BASE_URL} and the proxy, then run it again"),
             ),
         }
     }
@@ -78,6 +77,16 @@ fn http_failure(error: &http::Error) -> Failure {
         Error::Stopped => return Stopped.into(),
     };
     Failure::new(exit, code, error, hint)
+}
+
+/// Something on the way answers with a page for people.
+fn page_failure(error: impl ToString, url: &str) -> Failure {
+    let host = url.split('/').take(3).collect::<Vec<_>>().join("/");
+    let hint = format!(
+        "open {host} in a browser on this machine and log in to the network if it asks; else check the base URL and \
+         the proxy (HTTPS_PROXY, NO_PROXY); then run it again"
+    );
+    Failure::new(Exit::Network, "not_the_api", error, hint)
 }
 
 fn refused(error: &together::Error, status: u16) -> Failure {
@@ -199,6 +208,7 @@ fn upload_failure(error: &UploadError, source: &together::Error) -> Failure {
         together::Error::Refused { status, .. } => refused(source, *status),
         together::Error::Http(http) => http_failure(http),
         together::Error::NoKey => return together::Error::NoKey.into(),
+        together::Error::Page { url, .. } => page_failure(source, url),
         together::Error::Unreadable { .. } | together::Error::Write { .. } => {
             Failure::new(Exit::Network, "unreadable", source, AGAIN)
         }

@@ -208,7 +208,9 @@ fn end(service: &Service, finished: &Finished, shown: Shown, terminal: &mut Term
     let Some(job) = progress.job() else { return Exit::Failed };
     if *ending == Ending::Completed {
         say_model(service, job, shown.run_page.as_deref(), terminal);
-        let name = job.model_output_name().unwrap_or_default();
+        let Some(name) = job.model_output_name() else {
+            return terminal.fail(shown.command, &unnamed(job), fields);
+        };
         let line = (shown.events == Events::Silent).then(|| printable(&name));
         return terminal.succeed(shown.command, line.as_deref().map(str::as_bytes), fields);
     }
@@ -219,6 +221,7 @@ fn end(service: &Service, finished: &Finished, shown: Shown, terminal: &mut Term
         _ => (Exit::JobFailed, "job_failed", "failed"),
     };
     let words = last_words(progress).map(|words| format!(": {words}")).unwrap_or_default();
+        _ if job.status.as_str() == "expired" => (Exit::JobFailed, "job_failed", "expired"),
     let message = format!("the job {} {verb}{words}", job.id);
     let again = match &shown.out {
         Some(out) => format!("ctxtune submit {} --new-job", shell::path(out)),
@@ -233,6 +236,16 @@ fn end(service: &Service, finished: &Finished, shown: Shown, terminal: &mut Term
 /// What there is now, where, and what to do with it.
 fn say_model(service: &Service, job: &Job, run_page: Option<&str>, terminal: &Terminal) {
     let say = |label: &str, text: Option<String>| {
+/// The failure of a complete job whose model nobody can name.
+fn unnamed(job: &Job) -> Failure {
+    let message = format!("the job {} is complete, and the service gives no name of its model", job.id);
+    let hint = format!(
+        "`ctxtune status {0}` asks for the name again; `ctxtune download {0}` fetches the weights without it",
+        job.id
+    );
+    Failure::new(Exit::Failed, "no_model_name", message, hint)
+}
+
         if let Some(text) = text {
             terminal.label(label, &one_line(&text));
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use secrecy::SecretString;
 
 use crate::cli::Signals;
@@ -19,7 +20,7 @@ use crate::clock::Clock;
 use crate::env;
 use crate::http::{self, Client, retry};
 use crate::together::job::{Job, JobId};
-use crate::together::{BaseUrl, BaseUrlError, DEFAULT_BASE_URL, Together};
+use crate::together::{BaseUrl, BaseUrlError, DEFAULT_BASE_URL, Together, jobs};
 use crate::tune::journal;
 use crate::tune::ledger::{Account, Run};
 
@@ -208,6 +209,18 @@ impl Service {
     /// # Errors
     /// When there is no such job.
     pub fn job(&self, target: Option<&str>) -> Result<JobId, Failure> {
+        let job = self.named_job(target)?;
+        let started =
+            self.environment.journal().and_then(|path| journal::started(&path, &job).ok().flatten());
+        let started: Option<Timestamp> = started.and_then(|started| started.started_at.parse().ok());
+        if let Some(age) = started.and_then(|at| Duration::try_from(self.clock.now().duration_since(at)).ok())
+        {
+            jobs::note_created(&self.together, &job, age);
+        }
+        Ok(job)
+    }
+
+    fn named_job(&self, target: Option<&str>) -> Result<JobId, Failure> {
         let api = self.together.base().origin();
         let Some(target) = target else { return self.last_job(&api) };
         let dir = Path::new(target);

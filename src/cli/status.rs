@@ -97,7 +97,9 @@ fn show(service: &Service, job: &Job, (progress, run_page): (&Progress, Option<&
     if job.is_early_stopped() {
         terminal.label("note", "early stopping ended it: the validation loss no longer fell");
     }
-    say("model", job.model_output_name());
+    let is_complete = job.status.ending() == Some(Ending::Completed);
+    let unnamed = is_complete.then(|| "the service gives no name of it".to_owned());
+    say("model", job.model_output_name().or(unnamed));
     say("object", job.model_object_id());
     say("W&B", run_page.map(str::to_owned));
     say("page", Some(service.dashboard(&job.id)));

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
@@ -15,11 +17,14 @@ use crate::cli::report::{Terminal, printable, sized};
 use crate::cli::service::Service;
 use crate::lock::OutputLock;
 use crate::manifest::Manifest;
-use crate::together::file::FileId;
+use crate::together::file::{FileId, Processing};
 use crate::tune::ledger::{Account, Uploads};
 use crate::tune::upload::{SideFile, Step, Uploader, loose_file, sides};
 
 const COMMAND: &str = "upload";
+
+/// After so long a status is said that anybody would expect.
+const LONG_WAIT: Duration = Duration::from_secs(30);
 
 /// A file that is at the service.
 pub struct Uploaded {
@@ -114,6 +119,8 @@ struct Bar<'t> {
     name: &'t str,
     terminal: &'t Terminal,
     was_there: AtomicBool,
+    /// The status that was said last.
+    said: Mutex<String>,
 }
 
 impl<'t> Bar<'t> {
@@ -124,7 +131,7 @@ impl<'t> Bar<'t> {
         );
         drawn.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         drawn.set_prefix(side.name.clone());
-        Bar { drawn, name: &side.name, terminal, was_there: AtomicBool::new(false) }
+        Bar { drawn, name: &side.name, terminal, was_there: AtomicBool::new(false), said: Mutex::default() }
     }
 
     fn show(&self, step: Step<'_>) {
@@ -135,9 +142,7 @@ impl<'t> Bar<'t> {
             }
             Step::Sent(bytes) => self.drawn.set_position(bytes),
             Step::AlreadyThere(_) => self.was_there.store(true, Ordering::Relaxed),
-            Step::Waiting(status) => {
-                self.drawn.set_message(printable(&format!("the service is looking at it: {status}")));
-            }
+            Step::Waiting { status, waited } => self.show_status(status, waited),
             Step::Again { reason, after, left } => self.drawn.suspend(|| {
                 self.terminal.warn(&printable(&format!(
                     "uploading {} failed: {reason}; again in {:.0} s ({left} left)",
@@ -145,6 +150,19 @@ impl<'t> Bar<'t> {
                     after.as_secs_f64()
                 )));
             }),
+        }
+    }
+
+    /// Without a bar a status is said where it is new here, or where it takes long: once.
+    fn show_status(&self, status: &str, waited: Duration) {
+        let is_known = Processing::is_known(status);
+        let unknown = if is_known { "" } else { " (a status that is new here)" };
+        let text = printable(&format!("the service is looking at it: {status}{unknown}"));
+        self.drawn.set_message(text.clone());
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.drawn.is_hidden() && *said != status && (!is_known || waited >= LONG_WAIT) {
+            status.clone_into(&mut said);
+            self.terminal.say(&format!("{}: {text}", self.name));
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::http::body::FileBody;
 use crate::http::retry::{Decision, Notice, Outcome, Policy};
 use crate::http::wire::Wire;
+use crate::python_json;
 
 pub mod body;
 mod error;
@@ -147,9 +148,20 @@ impl Answer {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The body as JSON, where it is JSON.
+    /// The body as JSON, where it is JSON; a number that is none (`NaN`) is `null`.
     pub fn json(&self) -> Option<Value> {
-        serde_json::from_slice(&self.body).ok()
+        python_json::read(&self.body)
+    }
+
+    /// Whether it says that it is a web page.
+    pub fn is_html(&self) -> bool {
+        self.header("content-type")
+            .is_some_and(|kind| kind.trim().to_ascii_lowercase().starts_with("text/html"))
+    }
+
+    /// Whether it is a web page and no document: what a proxy or a login page answers in place of an API.
+    pub fn is_page(&self) -> bool {
+        begins_like_page(&self.body) || (self.is_html() && !self.body.is_empty() && self.json().is_none())
     }
 
     /// Whether the server did what was asked.
@@ -163,6 +175,11 @@ impl fmt::Debug for Answer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Answer {{ {}, {} bytes }}", self.status, self.body.len())
     }
+}
+
+/// Whether `body` begins as a web page does, which no document of an API does.
+pub fn begins_like_page(body: &[u8]) -> bool {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start().starts_with(b"<")
 }
 
 /// What arrives of an answer whose body is not kept.

@@ -11,6 +11,8 @@
 
 use serde_json::Value;
 
+use crate::python_json;
+
 /// The most bytes of an error message that are kept.
 pub const MOST_BYTES: usize = 2048;
 
@@ -28,11 +30,17 @@ const MASK: &str = "[key]";
 pub fn said(body: &[u8], secrets: &[&str]) -> String {
     // Most of a long page is of no use to anybody; the cut is far above what is kept.
     let text = String::from_utf8_lossy(&body[..body.len().min(64 << 10)]);
-    let words = match serde_json::from_slice::<Value>(body) {
-        Ok(value) => words_of(&value).unwrap_or_else(|| text.clone().into_owned()),
-        Err(_) => title(&text).unwrap_or_else(|| text.clone().into_owned()),
+    let words = match python_json::read(body) {
+        Some(value) => words_of(&value).unwrap_or_else(|| text.clone().into_owned()),
+        None => title(&text).unwrap_or_else(|| text.clone().into_owned()),
     };
     printable(&words, secrets)
+}
+
+/// The title of the web page in `body`, likewise; empty where it has none.
+pub fn page_title(body: &[u8], secrets: &[&str]) -> String {
+    let text = String::from_utf8_lossy(&body[..body.len().min(64 << 10)]);
+    title(text.trim_start_matches('\u{feff}')).map(|title| printable(&title, secrets)).unwrap_or_default()
 }
 
 /// A message for people: see [`said`].

@@ -340,11 +340,7 @@ fn status(state: &State, job: &Job, seconds: f64) -> String {
     let regular = course::moment(&job.plan, seconds).status;
     let latest = state.script.faults.statuses.iter().rfind(|(second, _)| *second <= seconds);
     match latest {
-        Some((second, odd))
-            if !course::is_terminal(regular) && course::moment(&job.plan, *second).status == regular =>
-        {
-            odd.clone()
-        }
+        Some((second, odd)) if course::moment(&job.plan, *second).status == regular => odd.clone(),
         _ => regular.to_owned(),
     }
 }

@@ -84,8 +84,16 @@ pub fn metrics(state: &State, request: &Request, id: &str, now: Now) -> Result<R
     }
     let has_nan = state.script.faults.nan_metrics;
     let values: Vec<Value> = rows.iter().map(|row| row_value(job, row, has_nan)).collect();
-    Ok(Reply::json(200, &json!({ "metrics": values })))
+    let mut text = json!({ "metrics": values }).to_string();
+    for word in ["-Infinity", BARE_NAN] {
+        // As Python's `json` writes them, which is no JSON.
+        text = text.replace(&format!("\"{word}\""), word.trim());
+    }
+    Ok(Reply::bytes(200, "application/json", text.into_bytes()))
 }
+
+/// A loss that is written without quotes.
+const BARE_NAN: &str = "NaN ";
 
 /// The query of a request for metrics; bounds are inclusive.
 struct Wanted {
@@ -131,7 +139,9 @@ fn row_value(job: &Job, row: &Row, has_nan: bool) -> Value {
             "train/global_step": row.step,
             "train/epoch": epoch,
             "train/loss": match row.step % 5 {
+                1 if has_nan => json!(BARE_NAN),
                 2 if has_nan => Value::Null,
+                3 if has_nan => json!("-Infinity"),
                 4 if has_nan => json!("NaN"),
                 _ => json!(loss),
             },

@@ -16,6 +16,7 @@ use crate::clock::Stopped;
 use crate::http::said::{has_key, is_long, printable};
 use crate::http::sse::{Event, Stream};
 use crate::http::{self, Body, Call, Client, Key, Method, Piece};
+use crate::python_json;
 use crate::together::error::Asked;
 use crate::together::job::{text, whole};
 use crate::together::{BaseUrl, Error, framed_by_us};
@@ -64,7 +65,11 @@ pub struct Completion {
     /// Its text, whole and unchanged; absent where it has the key in it, if that is
     /// [long](crate::http::said::LONG_KEY): such a text is neither kept nor shown, and never edited.
     pub content: Option<String>,
-    /// Why it ends: `stop`, `eos`, `length`.
+    /// The model's words where it refuses to answer.
+    pub refusal: Option<String>,
+    /// The types of the parts of its content that are no text, in their order.
+    pub other_parts: Vec<String>,
+    /// Why it ends: `stop`, `eos`, `length`, `content_filter`.
     pub finish_reason: Option<String>,
     /// What it took, where the server says so.
     pub usage: Option<Usage>,
@@ -183,8 +188,25 @@ impl Chat {
         let mut stream = Stream::default();
         let mut pieces = Pieces::new(self.secrets());
         let over = || io::Error::other("nothing more is wanted of the stream");
+        // The beginning of the answer, where it is a web page in place of a stream.
+        let mut head: Option<http::Answer> = None;
+        let mut page = None;
         let result = self.client.stream(call, &mut |piece| {
-            let Piece::Bytes(bytes) = piece else { return Ok(()) };
+            let bytes = match piece {
+                Piece::Head(answer) => {
+                    head = Some(answer.clone());
+                    return Ok(());
+                }
+                Piece::Bytes(bytes) => bytes,
+            };
+            if let Some(mut answer) = head.take() {
+                let is_stream = [&b"data"[..], b"event", b":"].iter().any(|field| bytes.starts_with(field));
+                answer.body = bytes.to_vec();
+                page = Some(answer).filter(|answer| !is_stream && answer.is_page());
+            }
+            if page.is_some() {
+                return Err(over());
+            }
             if let Err(error) = stream.push(bytes, &mut |event| pieces.take(event)) {
                 pieces.failure.get_or_insert_with(|| error.to_string());
             }
@@ -201,6 +223,9 @@ impl Chat {
         }
         if pieces.is_stopped {
             return Tried::failed(http::Error::Stopped);
+        }
+        if let Some(page) = page {
+            return Tried::unreadable(self.asked(&call.url).page(&page), &call.url);
         }
         stream.finish(&mut |event| pieces.take(event));
         // What is held back for the sake of a key is shown in the end.
@@ -267,11 +292,47 @@ fn reason_of(error: &Error) -> String {
 fn completion(value: &Value, secrets: &[&str]) -> Option<Completion> {
     let choice = value.get("choices")?.get(0)?;
     let message = choice.get("message")?;
+    let said = Said::of(message);
+    let has_key = said.texts().any(|text| has_key(text, secrets));
     Some(Completion {
-        content: without_key(text(message, &["content"]).unwrap_or_default(), secrets),
+        content: (!has_key).then_some(said.text),
+        refusal: said.refusal.filter(|_| !has_key),
+        other_parts: said.other_parts.into_iter().filter(|_| !has_key).collect(),
         finish_reason: finish_reason(choice, secrets),
         usage: usage(value),
     })
+}
+
+/// What a message, or a piece of one, says.
+#[derive(Default)]
+struct Said {
+    text: String,
+    refusal: Option<String>,
+    other_parts: Vec<String>,
+}
+
+impl Said {
+    /// Reads a message whose content is one text, or a list of parts of which those of type `text` are joined.
+    fn of(message: &Value) -> Said {
+        let mut said = Said { refusal: text(message, &["refusal"]), ..Said::default() };
+        let Some(parts) = message.get("content").and_then(Value::as_array) else {
+            said.text = text(message, &["content"]).unwrap_or_default();
+            return said;
+        };
+        for part in parts {
+            match text(part, &["type"]) {
+                Some(kind) if kind == "text" => said.text += &text(part, &["text"]).unwrap_or_default(),
+                Some(kind) => said.other_parts.push(kind),
+                None => said.other_parts.push("without a type".to_owned()),
+            }
+        }
+        said
+    }
+
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        let others = self.refusal.iter().chain(&self.other_parts).map(String::as_str);
+        std::iter::once(self.text.as_str()).chain(others)
+    }
 }
 
 /// `content` unless it has a key in it.
@@ -294,7 +355,7 @@ fn usage(value: &Value) -> Option<Usage> {
 struct Pieces<'s> {
     /// The long ones.
     secrets: Vec<&'s str>,
-    content: String,
+    said: Said,
     finish_reason: Option<String>,
     usage: Option<Usage>,
     /// Bytes of the content that were shown.
@@ -309,7 +370,7 @@ impl<'s> Pieces<'s> {
         secrets.retain(|secret| is_long(secret));
         Pieces {
             secrets,
-            content: String::new(),
+            said: Said::default(),
             finish_reason: None,
             usage: None,
             shown: 0,
@@ -331,7 +392,7 @@ impl<'s> Pieces<'s> {
             self.is_done = true;
             return;
         }
-        let Ok(frame) = serde_json::from_slice::<Value>(&event.data) else {
+        let Some(frame) = python_json::read(&event.data) else {
             self.failure = Some("a frame of the stream is no JSON".to_owned());
             return;
         };
@@ -348,8 +409,12 @@ impl<'s> Pieces<'s> {
         self.usage = usage(&frame).or(self.usage);
         // The last frame may have no choice, only the usage.
         let Some(choice) = frame.get("choices").and_then(|choices| choices.get(0)) else { return };
-        let delta = choice.get("delta").and_then(|delta| text(delta, &["content"]));
-        self.content.push_str(&delta.unwrap_or_default());
+        let piece = choice.get("delta").map(Said::of).unwrap_or_default();
+        self.said.text += &piece.text;
+        self.said.other_parts.extend(piece.other_parts);
+        if let Some(words) = piece.refusal {
+            *self.said.refusal.get_or_insert_default() += &words;
+        }
         self.finish_reason = finish_reason(choice, &self.secrets).or(self.finish_reason.take());
     }
 
@@ -357,16 +422,16 @@ impl<'s> Pieces<'s> {
     /// where there is such a key.
     fn tell(&mut self, tell: Tell<'_>) -> Result<(), Stopped> {
         let held_back = self.secrets.iter().map(|secret| secret.len().saturating_sub(1)).max().unwrap_or(0);
-        let end = self.boundary_before(self.content.len().saturating_sub(held_back));
+        let end = self.boundary_before(self.said.text.len().saturating_sub(held_back));
         self.tell_until(end, tell)
     }
 
     fn tell_rest(&mut self, tell: Tell<'_>) -> Result<(), Stopped> {
-        self.tell_until(self.content.len(), tell)
+        self.tell_until(self.said.text.len(), tell)
     }
 
     fn boundary_before(&self, mut index: usize) -> usize {
-        while !self.content.is_char_boundary(index) {
+        while !self.said.text.is_char_boundary(index) {
             index -= 1;
         }
         index
@@ -375,10 +440,10 @@ impl<'s> Pieces<'s> {
     fn tell_until(&mut self, end: usize, tell: Tell<'_>) -> Result<(), Stopped> {
         // A key that begins in what is shown already has control characters in it, and not many.
         let from = self.boundary_before(self.shown.saturating_sub(LOOK_BACK));
-        if end <= self.shown || has_key(&self.content[from..], &self.secrets) {
+        if end <= self.shown || has_key(&self.said.text[from..], &self.secrets) {
             return Ok(());
         }
-        let told = tell(Beat::Text(&self.content[self.shown..end]));
+        let told = tell(Beat::Text(&self.said.text[self.shown..end]));
         self.shown = end;
         self.is_stopped |= told.is_err();
         told
@@ -391,8 +456,15 @@ impl<'s> Pieces<'s> {
         if !self.is_done {
             return Err("the stream ended without [DONE]".to_owned());
         }
-        let content = without_key(self.content, &self.secrets);
-        Ok(Completion { content, finish_reason: self.finish_reason, usage: self.usage })
+        let has_key = self.said.texts().any(|text| has_key(text, &self.secrets));
+        let said = if has_key { Said::default() } else { self.said };
+        Ok(Completion {
+            content: (!has_key).then_some(said.text),
+            refusal: said.refusal,
+            other_parts: said.other_parts,
+            finish_reason: self.finish_reason,
+            usage: self.usage,
+        })
     }
 }
 
@@ -433,6 +505,8 @@ mod tests {
     fn a_stream_cut_at_any_byte_gives_the_same_answer() {
         let expected = Completion {
             content: Some("{\"Zoë\": \"😀é\"}".to_owned()),
+            refusal: None,
+            other_parts: Vec::new(),
             finish_reason: Some("stop".to_owned()),
             usage: Some(Usage { prompt_tokens: 7, completion_tokens: 9 }),
         };
@@ -503,6 +577,33 @@ mod tests {
         }
         let whole = json!({ "choices": [{ "message": { "content": "it is tgp_v1_secret-01, is it" } }] });
         assert_eq!(completion(&whole, &["tgp_v1_secret-01"]).unwrap().content, None);
+    }
+
+    #[test]
+    fn refusals_and_parts_are_told_apart_from_silence() {
+        let message = json!({ "refusal": "I cannot.", "content": null });
+        let parts = json!({ "content": [
+            { "type": "text", "text": "{\"a\":" }, { "type": "image_url" }, {}, { "type": "text", "text": " 1}" },
+        ] });
+        for (message, text, refusal, others) in [
+            (message, "", Some("I cannot."), &[][..]),
+            (parts, "{\"a\": 1}", None, &["image_url", "without a type"]),
+            (json!({ "content": "x", "refusal": null }), "x", None, &[]),
+        ] {
+            let whole = completion(&json!({ "choices": [{ "message": message }] }), &[]).unwrap();
+            let frame = json!({ "choices": [{ "delta": message }] });
+            let (streamed, shown) =
+                stream(&[format!("data: {frame}\n\ndata: [DONE]\n\n").as_bytes()], vec![]);
+            assert_eq!(streamed.as_ref(), Ok(&whole));
+            assert_eq!((whole.content.as_deref(), shown.as_str()), (Some(text), text));
+            assert_eq!(
+                (whole.refusal.as_deref(), whole.other_parts),
+                (refusal, others.iter().map(|other| (*other).to_owned()).collect())
+            );
+        }
+        let echo = json!({ "choices": [{ "message": { "refusal": "not for tgp_v1_secret-01" } }] });
+        let read = completion(&echo, &["tgp_v1_secret-01"]).unwrap();
+        assert_eq!((read.content, read.refusal), (None, None));
     }
 
     #[test]

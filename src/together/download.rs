@@ -65,6 +65,9 @@ pub fn probe(together: &Together, wanted: Wanted<'_>) -> Result<Probe, Error> {
         };
         let answer = ask(together, &url, Some("bytes=0-1".to_owned()), &mut sink);
         if let Some(head) = seen {
+            if head.is_html() {
+                return Err(together.asked(Method::Get, &url).page(&head));
+            }
             return Ok(read_probe(&head));
         }
         tries += 1;
@@ -129,6 +132,8 @@ enum Trouble {
     Write(io::Error),
     /// It does not go on where the file ends, or is of another archive.
     Changed,
+    /// It is a web page: nothing of the archive.
+    Page,
 }
 
 impl<'p> Part<'p> {
@@ -157,6 +162,11 @@ impl<'p> Part<'p> {
         };
         let answer = ask(together, url, range, &mut sink);
         match trouble {
+            Some(Trouble::Page) => {
+                let url = without_query(url).to_owned();
+                let reason = "the answer is a web page: a proxy or a login page".to_owned();
+                return Ok(Err(HttpError::Lost { url, reason }.into()));
+            }
             Some(Trouble::Write(source)) => return Err(self.cannot_write(source)),
             Some(Trouble::Changed) => self.start_again()?,
             None => {}
@@ -184,6 +194,9 @@ impl<'p> Part<'p> {
 
     fn take_head(&mut self, head: &Answer) -> Result<(), Trouble> {
         let etag = head.header("etag").map(str::to_owned);
+        if head.is_html() {
+            return Err(Trouble::Page);
+        }
         if head.status == 200 {
             // The server sends all of it, whatever was asked.
             self.truncate().map_err(Trouble::Write)?;

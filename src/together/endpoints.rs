@@ -6,6 +6,7 @@
 //! See <https://docs.together.ai/reference>.
 
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -299,7 +300,10 @@ pub fn retrieve(together: &Together, project: &Project, id: &str) -> Result<Endp
 /// When there is no answer, the server refuses, or no endpoint is in the answer.
 pub fn create(together: &Together, project: &Project, name: &str) -> Result<Endpoint, Error> {
     let body = json!({ "name": name });
-    read_endpoint(together, (Method::Post, &project.path()), Body::Json(&body), Tries::One)
+    let endpoint = read_endpoint(together, (Method::Post, &project.path()), Body::Json(&body), Tries::One)?;
+    together.note_created(format!("{}/{}", project.path(), encode(&endpoint.id)), Duration::ZERO);
+    together.note_created(deployments_path(project, &endpoint.id), Duration::ZERO);
+    Ok(endpoint)
 }
 
 /// Says which deployments of `endpoint` answer, unless somebody changed it since it was read.
@@ -379,7 +383,9 @@ pub fn create_deployment(
         body["inactiveTimeout"] = minutes.into();
     }
     let path = deployments_path(project, endpoint);
-    read_deployment(together, (Method::Post, &path), Body::Json(&body), Tries::One)
+    let deployment = read_deployment(together, (Method::Post, &path), Body::Json(&body), Tries::One)?;
+    together.note_created(format!("{path}/{}", encode(&deployment.id)), Duration::ZERO);
+    Ok(deployment)
 }
 
 /// Gives a deployment exactly this many machines; with none it costs nothing.

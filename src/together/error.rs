@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::http;
 use crate::http::retry;
-use crate::http::said::{redact, said};
+use crate::http::said::{page_title, redact, said};
 
 /// Why a call of the API failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +49,18 @@ pub enum Error {
         reason: String,
         /// The server's words, fit to print; may be empty.
         said: String,
+    },
+    /// A web page in place of an answer: whether it was done is unknown.
+    #[error(
+        "{method} {url}: the answer is a web page and not the API: a proxy or a login page{}", after_colon(.title)
+    )]
+    Page {
+        /// What was tried.
+        method: &'static str,
+        /// Where, without its query.
+        url: String,
+        /// The page's title, fit to print; may be empty.
+        title: String,
     },
     /// A download cannot be kept.
     #[error("cannot write `{path}`: {source}")]
@@ -103,7 +115,7 @@ impl Error {
                 http::Error::NotSent { .. } | http::Error::Lost { .. } | http::Error::TooLarge { .. }
             ),
             Error::Refused { status, .. } => *status >= 500 || retry::is_passing(*status),
-            Error::Unreadable { .. } => true,
+            Error::Unreadable { .. } | Error::Page { .. } => true,
             Error::NoKey | Error::Write { .. } => false,
         }
     }
@@ -176,8 +188,20 @@ impl Asked<'_> {
         Error::Unreadable { method: self.method.as_str(), url, reason, said: String::new() }
     }
 
+    /// The error for a web page in place of an answer.
+    pub fn page(&self, answer: &http::Answer) -> Error {
+        Error::Page {
+            method: self.method.as_str(),
+            url: http::without_query(self.url).to_owned(),
+            title: page_title(&answer.body, &self.secrets),
+        }
+    }
+
     /// The error for an answer that does not say what it must.
     pub fn unreadable(&self, reason: impl Into<String>, answer: &http::Answer) -> Error {
+        if answer.is_page() {
+            return self.page(answer);
+        }
         Error::Unreadable {
             method: self.method.as_str(),
             url: http::without_query(self.url).to_owned(),

@@ -34,6 +34,9 @@ impl fmt::Display for FileId {
     }
 }
 
+/// What is said of a file that older servers have not processed.
+const UNPROCESSED: &str = "not processed yet";
+
 /// How far the server is with a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Processing {
@@ -47,6 +50,13 @@ pub enum Processing {
     Failed(String),
     /// It says nothing, so that there is no verdict to wait for.
     Untold,
+}
+
+impl Processing {
+    /// Whether this status of a file that waits is one that is documented.
+    pub fn is_known(status: &str) -> bool {
+        ["PENDING", "QUEUED", "RUNNING", UNPROCESSED].iter().any(|known| known.eq_ignore_ascii_case(status))
+    }
 }
 
 /// An uploaded file.
@@ -87,7 +97,7 @@ fn processing(object: &Value) -> Processing {
     let Some(status) = text(object, &["processing_status"]) else {
         return match object.get("Processed").or_else(|| object.get("processed")).and_then(Value::as_bool) {
             Some(true) => Processing::Completed,
-            Some(false) => Processing::Waiting("not processed yet".to_owned()),
+            Some(false) => Processing::Waiting(UNPROCESSED.to_owned()),
             None => Processing::Untold,
         };
     };
@@ -96,9 +106,9 @@ fn processing(object: &Value) -> Processing {
         report.and_then(|report| text(report, &["error", "message", "error_type"])).unwrap_or_default()
     };
     match status.to_ascii_uppercase().as_str() {
-        "COMPLETED" => Processing::Completed,
+        "COMPLETED" | "SUCCEEDED" => Processing::Completed,
         "INVALID_FORMAT" => Processing::Invalid(words()),
-        "FAILED" => Processing::Failed(words()),
+        "FAILED" | "ERROR" | "EXPIRED" | "CANCELLED" | "CANCELED" => Processing::Failed(words()),
         // A status that nobody knows is no verdict.
         _ => Processing::Waiting(status),
     }
@@ -130,6 +140,10 @@ mod tests {
             Processing::Invalid("line 3: no role".to_owned()),
         );
         check(json!({ "processing_status": "FAILED" }), Processing::Failed(String::new()));
+        check(json!({ "processing_status": "Succeeded" }), Processing::Completed);
+        for ended in ["error", "EXPIRED", "cancelled", "Canceled"] {
+            check(json!({ "processing_status": ended }), Processing::Failed(String::new()));
+        }
         check(json!({ "Processed": true }), Processing::Completed);
         check(json!({ "processed": false }), waiting("not processed yet"));
         check(json!({ "processing_status": null }), Processing::Untold);

@@ -4,6 +4,8 @@
 //! the whole, with a signed URL of its own. The bytes go to a storage that never sees the
 //! key. See <https://docs.together.ai/reference/upload-file>.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::http::body::FileBody;
@@ -76,11 +78,23 @@ pub fn hand_over(together: &Together, upload: &Upload<'_>) -> Result<HandedOver,
     let place = Place { url: place.to_owned(), headers: Vec::new() };
     let body = Body::File(upload.body, upload.progress);
     let (stored, url) = put(together, &place, body, Tries::One)?;
+    let asked = together.asked(Method::Put, &url);
     if stored.status != 200 {
-        return Err(together.asked(Method::Put, &url).refused(&stored));
+        return Err(asked.refused(&stored));
     }
+    if stored.is_page() {
+        return Err(asked.page(&stored));
+    }
+    note_created(together, &id);
     preprocess(together, &id)?;
     Ok(HandedOver::New(id))
+}
+
+/// Notes that the file has just been made.
+pub(in crate::together) fn note_created(together: &Together, id: &FileId) {
+    for path in [format!("/v1/files/{id}"), format!("/v1/files/{id}/preprocess")] {
+        together.note_created(path, Duration::ZERO);
+    }
 }
 
 /// Has the server look at a file whose bytes it has.

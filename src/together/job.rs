@@ -42,11 +42,11 @@ pub struct Status(String);
 /// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// `completed`; also after early stopping.
+    /// `completed` or `succeeded`; also after early stopping.
     Completed,
-    /// `error` or `user_error`.
+    /// `error`, `user_error`, `failed` or `expired`.
     Failed,
-    /// `cancelled`.
+    /// `cancelled` or `canceled`.
     Cancelled,
 }
 
@@ -64,9 +64,9 @@ impl Status {
     /// How the job ended; nothing while it runs, and what is unknown runs.
     pub fn ending(&self) -> Option<Ending> {
         match self.0.as_str() {
-            "completed" => Some(Ending::Completed),
-            "error" | "user_error" => Some(Ending::Failed),
-            "cancelled" => Some(Ending::Cancelled),
+            "completed" | "succeeded" => Some(Ending::Completed),
+            "error" | "user_error" | "failed" | "expired" => Some(Ending::Failed),
+            "cancelled" | "canceled" => Some(Ending::Cancelled),
             _ => None,
         }
     }
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn only_four_statuses_end_a_job() {
+    fn only_the_last_statuses_end_a_job_in_any_case() {
         let check = |status: &str, ending: Option<Ending>| {
             assert_eq!(Status::new(status).ending(), ending, "{status}");
         };
@@ -429,6 +429,10 @@ mod tests {
         check("error", Some(Ending::Failed));
         check("user_error", Some(Ending::Failed));
         check("cancelled", Some(Ending::Cancelled));
+        check("SUCCEEDED", Some(Ending::Completed));
+        check("Failed", Some(Ending::Failed));
+        check("expired", Some(Ending::Failed));
+        check(" Canceled ", Some(Ending::Cancelled));
         for running in ["pending", "queued", "cancel_requested", "model_downloading", "paused", "", "failed?"]
         {
             check(running, None);

@@ -4,6 +4,8 @@
 //! repeated without harm but [`create`], which is sent once: whoever calls it must look for
 //! the job before sending it again. See <https://docs.together.ai/reference>.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::http::{Body, Method};
@@ -177,7 +179,20 @@ pub fn estimate(together: &Together, body: &Value) -> Result<Estimate, Error> {
 /// When there is no answer, the server refuses, or no job is in the answer.
 pub fn create(together: &Together, body: &Value) -> Result<Job, Error> {
     let value = together.ask(Method::Post, JOBS, Body::Json(body), Tries::One)?;
-    Job::read(&value).ok_or_else(|| unlike(together, (Method::Post, JOBS), &value, "it is no job"))
+    let job =
+        Job::read(&value).ok_or_else(|| unlike(together, (Method::Post, JOBS), &value, "it is no job"))?;
+    note_created(together, &job.id, Duration::ZERO);
+    Ok(job)
+}
+
+/// Notes that the job was created so long ago: the service may deny it for a moment, and is asked again then.
+pub fn note_created(together: &Together, id: &JobId, age: Duration) {
+    together.note_created(format!("{JOBS}/{id}"), age);
+}
+
+/// Whether the service may still deny the job, or what belongs to it.
+pub fn is_settling(together: &Together, id: &JobId) -> bool {
+    together.is_settling(&together.url(&format!("{JOBS}/{id}")))
 }
 
 /// All jobs of the account, in the order of the answer.

@@ -7,13 +7,15 @@
 //! See <https://docs.together.ai/reference>.
 
 use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use crate::http::retry::parse_date;
-use crate::http::{Answer, Body, Call, Client, Key, Method};
+use crate::http::{Answer, Body, Call, Client, Error as HttpError, Key, Method, without_query};
 
 mod base;
 pub mod chat;
@@ -35,12 +37,20 @@ pub use crate::together::error::{Certainty, Error};
 use crate::together::error::Asked;
 use crate::together::job::text;
 
+/// How long the service may deny what it has just created: until then a 404 is asked again.
+const SETTLING: Duration = Duration::from_secs(120);
+
+/// The pause before that.
+const SETTLING_PAUSE: Duration = Duration::from_secs(2);
+
 /// Whom the API is asked through, and as whom.
 pub struct Together {
     client: Client,
     base: BaseUrl,
     key: Option<SecretString>,
     headers: Vec<(String, String)>,
+    /// What was created a moment ago: its path, and when that is no longer a moment.
+    created: Mutex<Vec<(String, Duration)>>,
 }
 
 impl fmt::Debug for Together {
@@ -86,7 +96,7 @@ impl Together {
         mut headers: Vec<(String, String)>,
     ) -> Together {
         headers.retain(|(name, _)| !framed_by_us(name));
-        Together { client, base, key, headers }
+        Together { client, base, key, headers, created: Mutex::default() }
     }
 
     /// Where the API is.
@@ -111,6 +121,9 @@ impl Together {
         let url = self.url("/v3/whoami");
         let answer = self.answer(Method::Get, &url, Body::Empty, tries)?;
         let date = answer.header("date").and_then(parse_date);
+        if answer.status == 404 && answer.is_page() {
+            return Err(self.asked(Method::Get, &url).page(&answer));
+        }
         if answer.status == 404 {
             return Ok(Identity { date, ..Identity::default() });
         }
@@ -149,11 +162,36 @@ impl Together {
     /// The answer of the API, whatever it says.
     fn answer(&self, method: Method, url: &str, body: Body<'_>, tries: Tries) -> Result<Answer, Error> {
         let call = self.call(method, url, body)?;
-        let answer = match tries {
-            Tries::One => self.client.send(&call),
-            Tries::Many => self.client.repeat(&call),
-        };
-        Ok(answer?)
+        if method == Method::Delete {
+            self.created().retain(|(path, _)| self.url(path) != url);
+        }
+        loop {
+            let answer = match tries {
+                Tries::One => self.client.send(&call),
+                Tries::Many => self.client.repeat(&call),
+            }?;
+            if answer.status != 404 || !self.is_settling(url) {
+                return Ok(answer);
+            }
+            self.client.clock().wait(SETTLING_PAUSE).map_err(|_| HttpError::Stopped)?;
+        }
+    }
+
+    /// Notes that what is at `path` was created so long ago.
+    fn note_created(&self, path: String, age: Duration) {
+        let end = self.client.clock().elapsed().saturating_add(SETTLING.saturating_sub(age));
+        self.created().push((path, end));
+    }
+
+    /// Whether what is at `url` was created a moment ago, so that a 404 there says nothing yet.
+    fn is_settling(&self, url: &str) -> bool {
+        let url = without_query(url);
+        let now = self.client.clock().elapsed();
+        self.created().iter().any(|(path, end)| now < *end && self.url(path) == url)
+    }
+
+    fn created(&self) -> MutexGuard<'_, Vec<(String, Duration)>> {
+        self.created.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A call of the API. A URL of another origin gets neither the key nor our headers.

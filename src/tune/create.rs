@@ -154,7 +154,16 @@ impl Submission<'_> {
             let found = match (sight(jobs, &tag), ledger.as_ref().and_then(|run| run.job.as_ref())) {
                 (Sight::Found { oldest, others }, _) => Some((*oldest, others)),
                 // Not listed any more, or without its suffix: the ledger knows better.
-                (_, Some(id)) => Some((jobs::retrieve(self.together, id)?, Vec::new())),
+                (_, Some(id)) => {
+                    let since = ledger.as_ref().and_then(intended);
+                    let now = self.together.client().clock().now();
+                    jobs::note_created(
+                        self.together,
+                        id,
+                        since.map_or(Duration::MAX, |since| age(since, now)),
+                    );
+                    Some((jobs::retrieve(self.together, id)?, Vec::new()))
+                }
                 // To go on with a job that is known needs no list.
                 (Sight::Unclear, None) if self.renewal == Renewal::Keep && latest.is_none() => {
                     return Err(CreateError::Unclear { tag });
@@ -233,6 +242,7 @@ impl Submission<'_> {
                 }
             }
         };
+        jobs::note_created(self.together, &job.id, Duration::ZERO);
         self.note(attempt, &job, Some(run))?;
         Ok(Adopted { job, attempt, tag, others, is_new })
     }

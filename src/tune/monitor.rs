@@ -154,11 +154,23 @@ pub fn monitor(
 ) -> Result<Finished, MonitorError> {
     let api = Api {
         job: &|| jobs::retrieve(together, job),
-        events: &|| jobs::events(together, job),
-        metrics: &|from| jobs::metrics(together, job, from),
+        events: &|| unless_settling(together, job, jobs::events(together, job)),
+        metrics: &|from| unless_settling(together, job, jobs::metrics(together, job, from)),
     };
     let mut watch = Watch::new(job, api, together.client().clock(), options);
     watch.finish(screen)
+}
+
+/// The answer, or nothing yet where the service does not know a job that was created a moment ago.
+fn unless_settling<T>(
+    together: &Together,
+    job: &JobId,
+    answer: Result<Vec<T>, Error>,
+) -> Result<Vec<T>, Error> {
+    match answer {
+        Err(error) if error.status() == Some(404) && jobs::is_settling(together, job) => Ok(Vec::new()),
+        answer => answer,
+    }
 }
 
 /// One watching.
@@ -333,14 +345,18 @@ impl<'w> Watch<'w> {
         }
     }
 
-    /// After the end: asks again while rows are owed, a few times.
+    /// After the end: asks again while rows or the model's name are owed, a few times.
     fn read_the_last(&mut self, ending: Ending, screen: &mut dyn Screen) -> Result<(), Cause> {
         for _ in 1..LAST_TRIES {
-            let has_all = ending != Ending::Completed || self.progress.is_complete();
+            let is_named = self.progress.job().is_some_and(|job| job.model_output_name().is_some());
+            let has_all = ending != Ending::Completed || (is_named && self.progress.is_complete());
             if self.troubled.is_empty() && has_all {
                 break;
             }
             self.rest(LAST_PAUSE, screen)?;
+            if !is_named && let Ok(job) = (self.api.job)() {
+                self.progress.absorb_job(job);
+            }
             self.read_parts(Vec::new(), screen)?;
         }
         Ok(())
@@ -532,11 +548,26 @@ mod tests {
     }
 
     fn with_status(status: &str) -> Value {
-        json!({ "id": "ft-1", "status": status })
+        json!({ "id": "ft-1", "status": status, "model_output_name": "a/b" })
     }
 
     #[test]
-    fn only_the_four_last_statuses_end_it() {
+    fn a_complete_job_is_asked_a_few_times_for_its_models_name() {
+        let polls = |named_from: usize| {
+            let job = |number: usize, _| {
+                let name = if number < named_from { json!(null) } else { json!("a/b") };
+                Ok(json!({ "id": "ft-1", "status": "completed", "model_output_name": name }))
+            };
+            let service = Service::new(&job);
+            let finished = service.watch(&OPTIONS).0.unwrap();
+            let name = finished.progress.job().unwrap().model_output_name();
+            (service.polls.borrow().len(), name.is_some())
+        };
+        assert_eq!((polls(0), polls(2), polls(9)), ((1, true), (3, true), (LAST_TRIES, false)));
+    }
+
+    #[test]
+    fn only_the_last_statuses_end_it() {
         let running =
             ["pending", "queued", "running", "paused for tea", "model_downloading", "cancel_requested"];
         let check = |last: &str, expected: Ending| {
@@ -555,6 +586,10 @@ mod tests {
         check("error", Ending::Failed);
         check("user_error", Ending::Failed);
         check("cancelled", Ending::Cancelled);
+        check("Succeeded", Ending::Completed);
+        check("FAILED", Ending::Failed);
+        check("expired", Ending::Failed);
+        check("canceled", Ending::Cancelled);
     }
 
     #[test]
@@ -705,7 +740,7 @@ mod tests {
         let job = |number: usize, _| {
             let events = json!([{ "type": "job_start", "created_at": "2026-11-24T10:00:00Z" }]);
             let status = if number < 12 { "running" } else { "completed" };
-            Ok(json!({ "id": "ft-1", "status": status, "events": events }))
+            Ok(json!({ "id": "ft-1", "status": status, "events": events, "model_output_name": "a/b" }))
         };
         let mut service = Service::new(&job);
         service.events = &|number| if number < 4 || number == 8 { Err(passing()) } else { Ok(Vec::new()) };
@@ -720,7 +755,9 @@ mod tests {
     fn metrics_are_read_onward_and_whole_at_the_end() {
         let job = |number: usize, _| {
             let status = if number < 6 { "running" } else { "completed" };
-            Ok(json!({ "id": "ft-1", "status": status, "validation_file": "file-2", "n_evals": 2 }))
+            Ok(json!({
+                "id": "ft-1", "status": status, "validation_file": "file-2", "n_evals": 2, "model_output_name": "a/b",
+            }))
         };
         let asked = RefCell::new(Vec::new());
         let metrics = |number: usize, from: Option<u64>| {

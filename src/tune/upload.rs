@@ -230,7 +230,12 @@ pub enum Step<'s> {
         left: u32,
     },
     /// The bytes are there, and the service is looking at them.
-    Waiting(&'s str),
+    Waiting {
+        /// The status that it shows.
+        status: &'s str,
+        /// How long this has gone on.
+        waited: Duration,
+    },
 }
 
 /// What uploads share.
@@ -400,10 +405,11 @@ impl Uploader<'_> {
                 Processing::Failed(said) => return Err(UploadError::Failed { name, file_id: id, said }),
                 Processing::Waiting(status) => status,
             };
-            if self.clock().elapsed().saturating_sub(start) > LONGEST_VERDICT {
+            let waited = self.clock().elapsed().saturating_sub(start);
+            if waited > LONGEST_VERDICT {
                 return Err(UploadError::StillWaiting { name, file_id: id, status });
             }
-            (self.tell)(Step::Waiting(&status));
+            (self.tell)(Step::Waiting { status: &status, waited });
             self.clock().wait(wait)?;
             wait = (wait * 2).min(Duration::from_secs(5));
         }

@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use crate::http::body::FileBody;
-use crate::http::{Answer, Body, Call, Method};
+use crate::http::{Answer, Body, Call, Method, without_query};
 use crate::wandb::host::host;
 use crate::wandb::run::RunIdentity;
 use crate::wandb::{Error, Operation, Wandb};
@@ -51,6 +51,9 @@ pub fn upload(wandb: &Wandb, run: &RunIdentity, name: &str, body: &FileBody) -> 
         // A storage may repeat the signed URL in its error: its text is not shown.
         let answer = Answer { body: Vec::new(), ..answer };
         return Err(wandb.refused_by(host(&call.url), UPLOAD, &answer));
+    }
+    if answer.is_page() {
+        return Err(Error::Page { what: UPLOAD, url: without_query(&call.url).to_owned() });
     }
     wandb.graphql(MARK, &input).map(drop)
 }

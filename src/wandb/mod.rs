@@ -101,6 +101,25 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// What was created a moment ago is not shown yet.
+    #[error("{what}: {host} does not show yet what it has created: 404")]
+    NotYet {
+        /// What was asked.
+        what: &'static str,
+        /// Whom.
+        host: String,
+    },
+    /// A web page in place of an answer.
+    #[error(
+        "{what}: {url} answers with a web page and is not the API: a proxy or a login page; log in to the network, \
+         or check WANDB_BASE_URL and the proxy"
+    )]
+    Page {
+        /// What was asked.
+        what: &'static str,
+        /// Whom.
+        url: String,
+    },
     /// What is known of the run cannot be kept here.
     #[error("cannot write down what was logged: {0}")]
     Disk(#[from] io::Error),
@@ -126,7 +145,7 @@ impl Error {
             Error::Refused { status, .. } => {
                 matches!(status, 200 | 400 | 401 | 403 | 404 | 409 | 410 | 413 | 422 | 501)
             }
-            Error::Unreadable { .. } | Error::Disk(_) => false,
+            Error::Unreadable { .. } | Error::NotYet { .. } | Error::Page { .. } | Error::Disk(_) => false,
             Error::Key { .. } => true,
         }
     }
@@ -189,10 +208,13 @@ impl Wandb {
         let [entity, project, name] = [&run.entity, &run.project, &run.name].map(|part| encoded(part));
         let url = format!("{}/files/{entity}/{project}/{name}/file_stream", self.settings.base);
         let answer = self.post(&url, body)?;
-        // An answer without JSON is still a yes.
         if !answer.is_success() {
             return Err(self.refused("file_stream", &answer));
         }
+        if answer.is_page() {
+            return Err(self.page("file_stream"));
+        }
+        // An answer without JSON is still a yes.
         let stopped = answer.json().and_then(|value| value.get("stopped")?.as_bool());
         Ok(Heard { is_stopped: stopped.unwrap_or(false) })
     }
@@ -217,7 +239,14 @@ impl Wandb {
         if !answer.is_success() {
             return Err(self.refused(what, answer));
         }
-        answer.json().ok_or_else(|| self.unreadable(what, "it is no JSON"))
+        answer.json().ok_or_else(|| match answer.is_page() {
+            true => self.page(what),
+            false => self.unreadable(what, "it is no JSON"),
+        })
+    }
+
+    fn page(&self, what: &'static str) -> Error {
+        Error::Page { what, url: self.settings.base.clone() }
     }
 
     fn host(&self) -> String {

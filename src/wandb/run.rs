@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::python_json;
 use crate::wandb::{Error, Operation, Wandb, encoded};
 
 /// The name of the mutation that makes or changes a run.
@@ -296,12 +297,18 @@ fn plain(document: Map<String, Value>) -> Map<String, Value> {
 /// The object that stands as JSON text in `value`; what is none is empty.
 fn embedded(value: &Value, key: &str) -> Map<String, Value> {
     let text = value.get(key).and_then(Value::as_str).unwrap_or_default();
-    serde_json::from_str(text).unwrap_or_default()
+    match python_json::read(text.as_bytes()) {
+        Some(Value::Object(object)) => object,
+        _ => Map::new(),
+    }
 }
 
 fn last_row(bucket: &Value) -> Option<Map<String, Value>> {
     let tail: Vec<String> = serde_json::from_str(bucket.get("historyTail")?.as_str()?).ok()?;
-    serde_json::from_str(tail.last()?).ok()
+    match python_json::read(tail.last()?.as_bytes())? {
+        Value::Object(row) => Some(row),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -16,6 +17,9 @@ use crate::wandb::logged::{LOGGED_KEY, Logged, WRITER_KEY, Writer};
 use crate::wandb::offline::{self, Offline};
 use crate::wandb::run::{self, Found, Plan, RunIdentity};
 use crate::wandb::{Error, Wandb, alert, files};
+
+/// How long the service may deny a run that it has just created.
+const SETTLING: Duration = Duration::from_secs(120);
 
 /// How often a file is tried by one process.
 const FILE_TRIES: u32 = 3;
@@ -83,6 +87,8 @@ pub struct Session {
     /// Messages about what failed and is not retried.
     refused: Vec<String>,
     page: Option<String>,
+    /// When this process made the run, or took it over.
+    created: Option<Duration>,
 }
 
 impl Session {
@@ -99,6 +105,7 @@ impl Session {
             file_failures: 0,
             refused: Vec::new(),
             page,
+            created: None,
         }
     }
 
@@ -133,6 +140,20 @@ impl Session {
     /// # Errors
     /// When the service refuses or cannot be asked: the step may be taken again, unless that is permanent.
     pub fn push(&mut self) -> Result<Pushed, Error> {
+        self.step().map_err(|error| match error {
+            Error::Refused { what, host, status: 404, .. } if self.is_settling() => {
+                Error::NotYet { what, host }
+            }
+            error => error,
+        })
+    }
+
+    /// Whether the run was created a moment ago, so that a 404 says nothing yet.
+    fn is_settling(&self) -> bool {
+        self.created.is_some_and(|created| self.clock.elapsed().saturating_sub(created) < SETTLING)
+    }
+
+    fn step(&mut self) -> Result<Pushed, Error> {
         if !open(&self.spool).is_ours() {
             return Ok(Pushed::TakenOver);
         }
@@ -242,6 +263,7 @@ impl Session {
         spool.save()?;
         drop(spool);
         self.page = Some(identity.url.clone());
+        self.created = Some(self.clock.elapsed());
         self.is_summary_due = true;
         self.config = config_there;
         self.stage = Stage::Entered(writer, Box::new(identity));

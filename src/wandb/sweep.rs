@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::python_json;
 use crate::wandb::{Error, Operation, Wandb, encoded};
 
 const UPSERT_SWEEP: Operation = Operation {
@@ -129,8 +130,8 @@ pub fn next(wandb: &Wandb, agent: &str) -> Result<Vec<Command>, Error> {
     let input = json!({ "id": agent, "metrics": "{}", "runState": "{}" });
     let data = wandb.graphql(AGENT_HEARTBEAT, &json!({ "input": input }))?;
     let commands = data.pointer("/agentHeartbeat/commands").and_then(Value::as_str).unwrap_or("[]");
-    let commands: Value = serde_json::from_str(commands)
-        .map_err(|_| wandb.unreadable(AGENT_HEARTBEAT.name, "its `commands` are no JSON"))?;
+    let commands = python_json::read(commands.as_bytes())
+        .ok_or_else(|| wandb.unreadable(AGENT_HEARTBEAT.name, "its `commands` are no JSON"))?;
     Ok(commands.as_array().into_iter().flatten().filter_map(read_command).collect())
 }
 
@@ -152,7 +153,8 @@ fn read_pending(run: &Value) -> Option<PendingRun> {
         return None;
     }
     let config = run.get("config").and_then(Value::as_str).unwrap_or_default();
-    let config: Map<String, Value> = serde_json::from_str(config).unwrap_or_default();
+    let config = python_json::read(config.as_bytes());
+    let config = config.as_ref().and_then(Value::as_object).cloned().unwrap_or_default();
     let value = |(key, field): (String, Value)| Some((key, field.get("value").cloned()?));
     let values = config.into_iter().filter(|(key, _)| key != "_wandb").filter_map(value).collect();
     Some(PendingRun { run: run.get("name")?.as_str()?.to_owned(), values })

@@ -148,9 +148,9 @@ fn may_know(part: &str) -> &'static [&'static str] {
             &["answer_file", "clock", "http", "json", "manifest", "prepare", "python_json", "together"]
         }
         "tune" => &["clock", "http", "manifest", "together", "wandb", "yaml"],
-        "wandb" => &["clock", "http"],
-        "together" => &["clock", "http"],
-        "http" => &["clock"],
+        "wandb" => &["clock", "http", "python_json"],
+        "together" => &["clock", "http", "python_json"],
+        "http" => &["clock", "python_json"],
         "rehearsal" => &["clock", "yaml"],
         "check" => &["manifest", "python_json", "special_token"],
         "score" => &["answer_file", "manifest", "prepare"],

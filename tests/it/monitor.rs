@@ -247,3 +247,18 @@ fn the_timeout_leaves_the_job_alone() {
     assert!((4.0 * 3_600.0..4.0 * 3_600.0 + 10.0).contains(&took), "{took}");
     assert!(stand.server.seen().iter().all(|seen| !seen.path.ends_with("/cancel")));
 }
+
+#[test]
+fn a_job_that_is_denied_just_after_its_creation_is_asked_for_again() {
+    let denied = |times: usize| rule(When::Nth((1..=times as u64).collect()), status(404));
+    let stand = Stand::new(Script { job_seconds: 3_600.0, ..Script::default() });
+    stand.server.set_script(|script| script.faults.rules = vec![denied(7)]);
+    let (ended, record) = stand.watch(&OPTIONS);
+    assert_eq!((ended.unwrap().ending, record.troubles), (Ending::Completed, Vec::new()));
+    // Two minutes later a 404 is one.
+    let stand = Stand::new(Script { job_seconds: 3_600.0, ..Script::default() });
+    stand.clock.wait(Duration::from_secs(120)).unwrap();
+    stand.server.set_script(|script| script.faults.rules = vec![denied(7)]);
+    let error = stand.watch(&OPTIONS).0.unwrap_err();
+    assert!(matches!(&error.cause, Cause::Refused { source, .. } if source.status() == Some(404)), "{error}");
+}

@@ -3,10 +3,11 @@
 use std::io::Read;
 use std::process::Stdio;
 
-use ctxtune::rehearsal::faults::parse;
+use ctxtune::rehearsal::faults::{Action, When, parse};
 use ctxtune::rehearsal::{Outcome, Script};
 use serde_json::{Value, json};
 
+use crate::service::rule;
 use crate::support::{self, Dir, Rehearsal};
 
 /// Requests that would change something at the service.
@@ -647,4 +648,51 @@ fn a_signal_keeps_what_was_downloaded() {
     let seen = rehearsal.server.seen();
     let range = seen.last().unwrap().headers.iter().find(|(name, _)| name == "range");
     assert_eq!(range.unwrap().1, format!("bytes={kept}-"));
+}
+
+#[test]
+fn a_web_page_in_place_of_any_service_is_named_with_its_url_and_what_to_do() {
+    let page = || Action::Body("<!DOCTYPE html><html><title>Hotel</title></html>".to_owned());
+    let check = |rehearsal: &Rehearsal, url: &str, path: &str, arguments: &[&str]| {
+        let run = rehearsal.ctxtune(arguments.iter().chain(&["--json"])).expect(5);
+        assert_eq!(run.json()["error"]["code"], "not_the_api", "{}", run.stderr);
+        let error = run.json()["error"].clone();
+        let message = error["message"].as_str().unwrap();
+        let expected = format!("{path}: the answer is a web page and not the API: a proxy or a login page");
+        assert!(message.contains(url) && message.contains(&expected), "{message}");
+        // Of an archive nothing is read but the head.
+        assert!(message.ends_with(": Hotel") || path.ends_with("/download"), "{message}");
+        assert!(error["hint"].as_str().unwrap().starts_with(&format!("open {url} in a browser")), "{error}");
+    };
+    let (rehearsal, job) = Rehearsal::tuned(0.0);
+    let url = rehearsal.server.url().to_owned();
+    let submit = ["submit", "out", "--yes", "--n-epochs=7"];
+    let generate = ["generate", "Mia left.", "--model=m"];
+    let [monitor, download] = [["status", &job], ["download", &job]];
+    let cases: [(&str, &[&str]); 8] = [
+        ("/v3/whoami", &submit),
+        ("/v1/fine-tunes/models/limits", &submit),
+        ("/v1/fine-tunes", &["jobs"]),
+        ("/v1/files", &["files"]),
+        ("/v1/finetune/download", &download),
+        (&format!("/v1/fine-tunes/{job}"), &monitor),
+        ("/v1/chat/completions", &generate),
+        ("/v1/chat/completions", &[&generate[..], &["--stream"]].concat()),
+    ];
+    for (path, arguments) in cases {
+        let method = if path.contains("chat") { "POST" } else { "GET" };
+        rehearsal.fail([rule(&format!("{method} {path}$"), When::Always, page())]);
+        check(&rehearsal, &url, path, arguments);
+    }
+    assert!(!rehearsal.dir.tree("").iter().any(|(name, _)| name.ends_with(".part") || name.contains(".tar")));
+    // A server of somebody else.
+    let other = crate::server::Server::saying(200, &[], "<html><title>Hotel</title></html>");
+    let base = other.url("");
+    let base = base.trim_end_matches('/');
+    check(
+        &rehearsal,
+        base,
+        "/v1/chat/completions",
+        &["generate", "Mia left.", "--model=m", "--base-url", base],
+    );
 }

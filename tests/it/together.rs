@@ -1,6 +1,11 @@
 //! The API client against a scripted server: what is asked, what is believed, who sees the key.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ctxtune::together::endpoints::{self, NewDeployment, Project};
 use ctxtune::together::file::{FileId, Processing};
+use ctxtune::together::hardware::Config;
 use ctxtune::together::job::{JobId, Status};
 use ctxtune::together::jobs::Availability;
 use ctxtune::together::{BaseUrl, Certainty, Error, Together, files, jobs};
@@ -172,7 +177,7 @@ fn an_answer_that_is_none_is_not_believed() {
         ];
         for (index, result) in results.into_iter().enumerate() {
             let error = result.expect_err(&format!("{index} believes {body:?}"));
-            assert!(matches!(error, Error::Unreadable { .. }), "{error}");
+            assert!(matches!(error, Error::Unreadable { .. } | Error::Page { .. }), "{error}");
             assert_eq!((error.certainty(), error.is_passing()), (Certainty::Unknown, true), "{error}");
         }
     };
@@ -181,9 +186,107 @@ fn an_answer_that_is_none_is_not_believed() {
     check("");
     check("null");
     check("\"ok\"");
-    let server = Server::saying(200, &[], "<html><title>Welcome to the hotel</title></html>");
-    let error = jobs::list(&together(&server)).unwrap_err().to_string();
-    assert!(error.ends_with("it is no JSON: Welcome to the hotel"), "{error}");
+}
+
+#[test]
+fn a_web_page_in_place_of_an_answer_is_called_that() {
+    let page = "the answer is a web page and not the API: a proxy or a login page";
+    let check = |headers: &'static [(&str, &str)], body: &'static str, expected: &str| {
+        let server = Server::saying(200, headers, body);
+        let error = jobs::list(&together(&server)).unwrap_err();
+        assert_eq!((error.certainty(), error.is_passing()), (Certainty::Unknown, true));
+        assert_eq!(error.to_string(), format!("GET {}: {expected}", server.url("/v1/fine-tunes")), "{body}");
+    };
+    let title = format!("{page}: Welcome to the hotel");
+    check(&[], "\u{feff}\n<html><title>Welcome to the hotel</title></html>", &title);
+    check(&[], "<html><title>Welcome to the hotel</title></html>", &title);
+    check(&[], " <!-- a proxy -->", page);
+    check(&[("Content-Type", "text/html; charset=utf-8")], "Please log in", page);
+    check(
+        &[("Content-Type", "text/plain")],
+        "Please log in",
+        "the answer cannot be understood: it is no JSON: Please log in",
+    );
+    // What is labelled carelessly and is a document is one.
+    let careless = Server::saying(200, &[("Content-Type", "text/html")], r#"{"data":[]}"#);
+    assert_eq!(jobs::list(&together(&careless)).unwrap().len(), 0);
+    // A whole site where the API should be.
+    let site = Server::saying(404, &[], "<html><title>Not found</title></html>");
+    assert!(together(&site).whoami().unwrap_err().to_string().ends_with(&format!("{page}: Not found")));
+}
+
+#[test]
+fn numbers_that_are_none_leave_gaps_in_an_answer() {
+    let body = r#"{"metrics":[{"train/global_step":1,"train/loss":NaN,"a":"NaN, Infinity"},
+        {"train/global_step":2,"train/loss":-Infinity,"eval/loss":Infinity},{"train/global_step":3,"train/loss":1e999},
+        {"train/global_step":4,"train/loss":0.5}]}"#;
+    let rows = jobs::metrics(&together(&Server::saying(200, &[], body)), &job_id(), None).unwrap();
+    assert_eq!(rows.iter().map(|row| row.step).collect::<Vec<_>>(), [1, 2, 3, 4].map(Some));
+    assert_eq!(rows.iter().filter_map(|row| row.train_loss).collect::<Vec<_>>(), [0.5]);
+    assert_eq!(rows[0].object["a"], "NaN, Infinity");
+    let broken = Server::saying(200, &[], r#"{"metrics":[{"train/loss":NaN}"#);
+    assert!(matches!(jobs::metrics(&together(&broken), &job_id(), None), Err(Error::Unreadable { .. })));
+}
+
+/// A server that creates, and denies for a while what it has created; and how often it was asked for it.
+fn denying(times: usize) -> (Server, Arc<AtomicUsize>) {
+    let denied = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&denied);
+    let server = Server::start(move |exchange| {
+        let is_creation = exchange.request.method == "POST";
+        if !is_creation && count.fetch_add(1, Ordering::SeqCst) < times {
+            return exchange.json(404, json!({ "message": "no such thing" }));
+        }
+        exchange.json(200, json!({ "id": "x-1", "name": "p/e/x", "status": "pending" }));
+    });
+    (server, denied)
+}
+
+#[test]
+fn what_was_created_a_moment_ago_and_is_denied_is_asked_for_again() {
+    let project = Project { id: "p".to_owned(), slug: None };
+    let id = JobId::new("x-1").unwrap();
+    let [cr, of] = ["cr_1", "p"].map(str::to_owned);
+    let config = Config { id: cr, project_id: of, hardware: None, is_for_adapters: false };
+    let create_deployment = |together: &Together| {
+        let new = NewDeployment { name: "x", model: "ml_1", config: &config, idle_minutes: None };
+        endpoints::create_deployment(together, &project, "e", &new)
+    };
+    let jobs = |together: &Together| {
+        jobs::create(together, &json!({})).map(drop)?;
+        jobs::retrieve(together, &id).map(drop)
+    };
+    let endpoints = |together: &Together| {
+        endpoints::create(together, &project, "x").map(drop)?;
+        endpoints::retrieve(together, &project, "x-1").map(drop)
+    };
+    let deployments = |together: &Together| {
+        create_deployment(together).map(drop)?;
+        endpoints::scale(together, &project, ("e", "x-1"), 1).map(drop)?;
+        endpoints::deployment(together, &project, ("e", "x-1")).map(drop)
+    };
+    type CreateAndRead<'c> = &'c dyn Fn(&Together) -> Result<(), Error>;
+    let all: [CreateAndRead<'_>; 3] = [&jobs, &endpoints, &deployments];
+    for (number, create_and_read) in all.into_iter().enumerate() {
+        let (server, _) = denying(3);
+        create_and_read(&together(&server)).unwrap_or_else(|error| panic!("{number}: {error}"));
+        // Two minutes and no more.
+        let (server, denied) = denying(usize::MAX);
+        assert_eq!(create_and_read(&together(&server)).unwrap_err().status(), Some(404), "{number}");
+        let denied = denied.load(Ordering::SeqCst);
+        assert!((40..=61).contains(&denied), "{number}: {denied} times, every two seconds");
+    }
+    // What nobody here has created is not there.
+    let (server, denied) = denying(usize::MAX);
+    assert_eq!(jobs::retrieve(&together(&server), &id).unwrap_err().status(), Some(404));
+    assert_eq!(denied.load(Ordering::SeqCst), 1);
+    // Nor is what was removed again.
+    let (server, denied) = denying(usize::MAX);
+    let together = together(&server);
+    create_deployment(&together).unwrap();
+    endpoints::delete_deployment(&together, &project, ("e", "x-1")).unwrap();
+    let error = endpoints::deployment(&together, &project, ("e", "x-1")).unwrap_err();
+    assert_eq!((error.status(), denied.load(Ordering::SeqCst)), (Some(404), 2));
 }
 
 #[test]

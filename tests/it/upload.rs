@@ -364,3 +364,53 @@ fn a_signal_ends_a_stalled_upload_at_once() {
     Outcome::from(child.wait_with_output().unwrap()).expect(130);
     assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
 }
+
+#[test]
+fn a_file_that_is_denied_just_after_its_upload_is_asked_for_again() {
+    let rehearsal = Rehearsal::new().prepared(10);
+    rehearsal.fail([
+        rule("GET /v1/files/", When::Nth(vec![1, 2, 4]), status(404)),
+        rule("POST /v1/files/*/preprocess", When::Nth(vec![1, 3]), status(404)),
+    ]);
+    let run = rehearsal.ctxtune(["upload", "out"]).expect(0);
+    check_uploaded(&rehearsal, &run);
+    assert_eq!(rehearsal.requests(&format!("PUT {STORAGE}")).len(), 2, "nothing is sent twice");
+}
+
+#[test]
+fn a_status_of_a_file_that_is_new_here_or_stays_long_is_said_off_a_terminal() {
+    let check = |status: &str, times: u64, expected: &[&str]| {
+        let rehearsal = Rehearsal::new().prepared(10);
+        let file = json!({ "id": "file-x", "filename": "train.jsonl", "processing_status": status });
+        let when = When::Nth((1..=times).collect());
+        rehearsal.fail([rule("GET /v1/files/", when, Action::Body(file.to_string()))]);
+        let mut command = rehearsal.command(["upload", "out"]);
+        // Slow enough that a busy machine makes no minute of a moment.
+        command.env(env::CTXTUNE_TIME_SCALE, if times > 3 { "0.02" } else { "0.2" });
+        let run = Outcome::of(command).expect(0);
+        let said: Vec<&str> = run.stderr.lines().filter(|line| line.contains("looking at it")).collect();
+        assert_eq!(said, expected, "{}", run.stderr);
+    };
+    let unknown = "train.jsonl: the service is looking at it: SCANNING (a status that is new here)";
+    check("SCANNING", 3, &[unknown]);
+    check("QUEUED", 3, &[]);
+    check("QUEUED", 14, &["train.jsonl: the service is looking at it: QUEUED"]);
+}
+
+#[test]
+fn a_page_of_a_proxy_in_place_of_the_storage_is_no_upload() {
+    let rehearsal = Rehearsal::new().prepared(10);
+    let page = Action::Status {
+        status: 200,
+        headers: Vec::new(),
+        body: "<html><title>Log in</title></html>".to_owned(),
+        side: Side::Before,
+    };
+    rehearsal.fail(put(When::Nth(vec![1]), page.clone()));
+    check_uploaded(&rehearsal, &rehearsal.ctxtune(["upload", "out"]).expect(0));
+    let rehearsal = Rehearsal::new().prepared(10);
+    rehearsal.fail(put(When::Always, page));
+    let run = rehearsal.ctxtune(["upload", "out"]).expect(5);
+    assert!(run.stderr.contains("a proxy or a login page: Log in"), "{}", run.stderr);
+    assert!(!run.stderr.contains("signature"), "the URL is a secret: {}", run.stderr);
+}

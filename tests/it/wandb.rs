@@ -11,7 +11,7 @@ use ctxtune::rehearsal::faults::{Action, Rule, Side, When};
 use ctxtune::rehearsal::{Script, WANDB_KEY, WandbAlert, WandbRun};
 use serde_json::{Value, json};
 
-use crate::service::{Stranger, faults, status, status_with_retry_after};
+use crate::service::{Stranger, faults, rule, status, status_with_retry_after};
 use crate::support::{Dir, Outcome, Rehearsal, python, sha256, skip};
 
 const FINETUNE: [&str; 6] = ["finetune", "corpus", "-o", "out", "--no-sync", "--yes"];
@@ -462,6 +462,18 @@ fn a_lost_answer_doubles_no_row() {
     check_fault(When::Every(2), Action::Reset(Side::After));
     check_fault(When::Every(3), Action::CutReply(3));
     check_fault(When::Nth(vec![2, 5]), Action::Body("<html>".to_owned()));
+    let said = check_fault(When::Always, Action::Body("<html>".to_owned()));
+    assert!(said.contains("answers with a web page and is not the API: a proxy or a login page"), "{said}");
+}
+
+#[test]
+fn a_run_that_is_denied_just_after_its_creation_is_logged_all_the_same() {
+    let rehearsal = rehearsal(0.6);
+    let denied = rule("POST /files/", When::Nth(vec![1, 2]), status(404));
+    rehearsal.server.set_script(|script| script.faults = faults([denied]));
+    let run = Outcome::of(rehearsal.logged(FINETUNE)).expect(0);
+    assert!(!run.stderr.contains("rows not sent yet"), "{}", run.stderr);
+    rehearsal.check_run(0);
 }
 
 #[test]

@@ -255,3 +255,57 @@ fn a_reader_that_has_seen_enough_ends_it_quietly() {
     assert_eq!(run.stdout.lines().count(), 1);
     assert_eq!(run.stderr, "ended 0\n");
 }
+
+#[test]
+fn endings_in_other_words_are_endings_in_every_command() {
+    for (status, code) in [("Succeeded", 0), ("FAILED", 6), ("expired", 6), ("Canceled", 7)] {
+        let (rehearsal, job) = over(End::Completed);
+        rehearsal.server.set_script(|script| script.faults.statuses = vec![(1000.0, status.to_owned())]);
+        let plain = status.to_lowercase();
+        assert_eq!(rehearsal.ctxtune(["status", &job]).expect(0).stdout, format!("{plain}\n"));
+        let jobs = rehearsal.ctxtune(["jobs"]).expect(0);
+        assert!(jobs.stdout.contains(&plain) && !jobs.stderr.contains("new here"), "{}", jobs.stderr);
+        let run = rehearsal.ctxtune(["monitor", "out"]).expect(code);
+        assert!(!run.stderr.contains("new here"), "{}", run.stderr);
+        if status == "expired" {
+            assert!(run.stderr.contains(&format!("the job {job} expired")), "{}", run.stderr);
+        }
+        // The same data again finds it, and does not wait for it.
+        rehearsal.ctxtune(["submit", "out", "--yes"]).expect(code);
+        rehearsal.ctxtune(["cancel", &job, "--yes"]);
+        assert_eq!(rehearsal.requests(&format!("POST /v1/fine-tunes/{job}/cancel")), []);
+        let download = rehearsal.ctxtune(["download", &job, "--adapter"]);
+        assert_eq!(download.code == Some(0), code == 0, "{}", download.stderr);
+        assert_eq!(rehearsal.server.jobs_created(), 1);
+        // A model is asked for by its directory where its job is complete.
+        let asked = rehearsal.ctxtune(["generate", "Mia left.", "--out", "out"]);
+        assert!(!asked.stderr.contains("was succeeded when it was last asked for"), "{}", asked.stderr);
+        // Its price is final.
+        let run = rehearsal.ctxtune(["monitor", "out"]).expect(code);
+        assert!(run.stderr.contains("billed $"), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn a_complete_job_without_a_models_name_ends_with_1_and_says_so() {
+    let (rehearsal, job) = over(End::Completed);
+    rehearsal.server.set_script(|script| script.faults.omit = vec!["model_output_name".to_owned()]);
+    let run = rehearsal.ctxtune(["monitor", "out", "--json"]).expect(1);
+    let document = run.json();
+    assert_eq!((&document["error"]["code"], &document["model"]), (&"no_model_name".into(), &Value::Null));
+    assert_eq!(rehearsal.ctxtune(["monitor", "out"]).expect(1).stdout, "");
+    assert!(run.stderr.contains(&format!("ctxtune status {job}")), "{}", run.stderr);
+    let status = rehearsal.ctxtune(["status", "out"]).expect(0);
+    assert!(status.stderr.contains("the service gives no name of it"), "{}", status.stderr);
+    rehearsal.check_protocol();
+}
+
+#[test]
+fn a_job_that_another_process_has_just_created_may_be_denied_for_a_moment() {
+    let (rehearsal, job) = scene(1.0, End::Completed);
+    rehearsal.fail([rule("GET /v1/fine-tunes/ft-", When::Nth(vec![1, 2, 3]), status(404))]);
+    let run = rehearsal.ctxtune(["monitor", &job]).expect(0);
+    assert!(!run.stderr.contains("404"), "{}", run.stderr);
+    let unknown = rehearsal.ctxtune(["monitor", "ft-unknown"]).expect(2);
+    assert!(unknown.stderr.contains("404"), "{}", unknown.stderr);
+}
