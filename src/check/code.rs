@@ -116,6 +116,8 @@ pub enum Code {
     EmptyAssistant,
     /// A text holds something like `<|eot_id|>`, which a tokenizer may read as its own.
     SpecialToken,
+    /// A key stands twice in one object, and whoever reads it keeps one of the two.
+    DuplicateKey,
     /// The sample is the same as an earlier one.
     Duplicate,
     /// The file is too large for one request and is uploaded in parts.
@@ -138,7 +140,7 @@ use Level::{Error, Warning};
 use Stage::{Conversation, Length, Prepared, Structure};
 
 /// Each code's name, stage and level, in the order of the variants.
-const TABLE: [(Code, &str, Stage, Level); 40] = [
+const TABLE: [(Code, &str, Stage, Level); 41] = [
     (Code::Extension, "extension", Structure, Error),
     (Code::FileTooLarge, "file_too_large", Structure, Error),
     (Code::EmptyFile, "empty_file", Structure, Error),
@@ -171,6 +173,7 @@ const TABLE: [(Code, &str, Stage, Level); 40] = [
     (Code::RoleOrder, "role_order", Conversation, Warning),
     (Code::EmptyAssistant, "empty_assistant", Conversation, Warning),
     (Code::SpecialToken, "special_token", Conversation, Warning),
+    (Code::DuplicateKey, "duplicate_key", Conversation, Warning),
     (Code::Duplicate, "duplicate", Conversation, Warning),
     (Code::MultipartUpload, "multipart_upload", Structure, Warning),
     (Code::OverMaxTokens, "over_max_tokens", Length, Error),

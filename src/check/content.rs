@@ -76,6 +76,7 @@ fn check_part(
     let Kind::Object(fields) = part.kind() else {
         return judge.say(Code::Content, || format!("{} is {}, not an object", at(), part.described()));
     };
+    judge.keys(&fields, at);
     match fields.get("type").and_then(Value::text) {
         Some("text") => match fields.get("text").map(Value::kind) {
             Some(Kind::Text(text)) => {
@@ -101,7 +102,10 @@ fn check_part(
 
 fn check_image(image: Option<Value<'_, '_>>, at: &dyn Fn() -> String, judge: &mut Judge<'_>) {
     let url = match image.map(Value::kind) {
-        Some(Kind::Object(fields)) => fields.get("url").and_then(Value::text),
+        Some(Kind::Object(fields)) => {
+            judge.keys(&fields, || format!("{}.image_url", at()));
+            fields.get("url").and_then(Value::text)
+        }
         _ => None,
     };
     let Some(url) = url.filter(|url| !url.is_empty()) else {
@@ -147,6 +151,12 @@ pub fn check_tool_calls(
     };
     let is_any = calls.len() > 0;
     for (index, call) in calls.enumerate() {
+        if let Kind::Object(fields) = call.kind() {
+            judge.keys(&fields, || format!("{}[{index}]", at()));
+            if let Some(Kind::Object(function)) = fields.get("function").map(Value::kind) {
+                judge.keys(&function, || format!("{}[{index}].function", at()));
+            }
+        }
         if let Some(fault) = fault_of_call(call) {
             judge.say(Code::ToolCalls, || format!("{}[{index}] {fault}", at()));
         }
@@ -175,9 +185,10 @@ pub fn check_tools(value: Value<'_, '_>, at: &'static str, judge: &mut Judge<'_>
         Kind::Null => {}
         Kind::List(tools) => {
             for (index, tool) in tools.enumerate() {
-                if !matches!(tool.kind(), Kind::Object(_)) {
-                    judge
-                        .say(Code::Tools, || format!("{at}[{index}] is {}, not an object", tool.described()));
+                match tool.kind() {
+                    Kind::Object(fields) => judge.keys(&fields, || format!("{at}[{index}]")),
+                    _ => judge
+                        .say(Code::Tools, || format!("{at}[{index}] is {}, not an object", tool.described())),
                 }
                 tool.strings().for_each(|text| judge.text(text, || at.to_owned()));
             }

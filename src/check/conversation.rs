@@ -110,6 +110,7 @@ impl<'n, 'i> Columns<'n, 'i> {
 
 /// Judges a sample, and says what format it has if it has one.
 pub fn check(sample: &Fields<'_, '_>, judge: &mut Judge<'_>) -> Option<Format> {
+    judge.keys(sample, || "the sample".to_owned());
     let columns = Columns::of(sample);
     let mut bodies = columns.bodies();
     let (format, body) = match (bodies.next(), bodies.next()) {
@@ -185,6 +186,7 @@ fn check_input(value: Value<'_, '_>, judge: &mut Judge<'_>) {
     let Kind::Object(fields) = value.kind() else {
         return judge.say(Code::Preference, || format!("`input` is {}, not an object", value.described()));
     };
+    judge.keys(&fields, || "`input`".to_owned());
     let Some(messages) = fields.get("messages") else {
         return judge.say(Code::Preference, || "`input` has no `messages`".to_owned());
     };
@@ -342,7 +344,8 @@ pub(crate) mod tests {
 
     #[test]
     fn of_a_column_given_twice_the_last_one_counts() {
-        check(r#"{"text": 1, "text": "a"}"#, &[]);
-        check(r#"{"text": "a", "text": 1}"#, &[(Code::Content, "a number")]);
+        let twice = (Code::DuplicateKey, "the sample has the key `text` twice");
+        check(r#"{"text": 1, "text": "a"}"#, &[twice]);
+        check(r#"{"text": "a", "text": 1}"#, &[twice, (Code::Content, "a number")]);
     }
 }

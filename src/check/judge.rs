@@ -8,6 +8,7 @@ use memchr::memmem::Finder;
 use crate::check::code::Code;
 use crate::check::finding::Findings;
 use crate::check::stats::MESSAGE_WEIGHT;
+use crate::check::tape::Fields;
 use crate::special_token;
 
 /// Who speaks.
@@ -98,6 +99,15 @@ impl<'s> Judge<'s> {
         if let Some(token) = self.special_tokens.find(text) {
             self.has_special_token = true;
             self.say(Code::SpecialToken, || format!("{} holds `{token}`", at()));
+        }
+    }
+
+    /// Judges the keys of an object that is used. `at` says where it stands.
+    pub fn keys(&mut self, fields: &Fields<'_, '_>, at: impl FnOnce() -> String) {
+        if let Some(key) = fields.doubled() {
+            self.say(Code::DuplicateKey, || {
+                format!("{} has the key `{}` twice: only one of the two is read", at(), shortened(key))
+            });
         }
     }
 

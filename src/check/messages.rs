@@ -86,6 +86,7 @@ fn check_message(
     course: &mut Course,
     judge: &mut Judge<'_>,
 ) {
+    judge.keys(fields, at);
     let message = Message::of(fields);
     let role = check_role(message.role, at, judge);
     judge.message(role);
@@ -213,6 +214,7 @@ fn check_weight(
 
 /// Judges an answer of a preference pair.
 pub fn check_answer(fields: &Fields<'_, '_>, at: &dyn Fn() -> String, judge: &mut Judge<'_>) {
+    judge.keys(fields, at);
     let message = Message::of(fields);
     let role = check_role(message.role, at, judge);
     if role.is_some_and(|role| role != Role::Assistant) {
@@ -237,6 +239,39 @@ mod tests {
     #[track_caller]
     fn check_all(messages: &[&str], expected: &[(Code, &str)]) {
         check(&format!(r#"{{"messages": [{}]}}"#, messages.join(", ")), expected);
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_in_a_used_object_is_warned_of() {
+        let sample = |messages: &str, more: &str| format!(r#"{{"messages": [{messages}]{more}}}"#);
+        let (user, assistant) =
+            (r#"{"role": "user", "content": "a"}"#, r#"{"role": "assistant", "content": "b"}"#);
+        let both = format!("{user}, {assistant}");
+        let doubled = |at: &'static str| [(Code::DuplicateKey, at)];
+        check(
+            &sample(&both, &format!(r#", "messages": [{both}]"#)),
+            &doubled("the sample has the key `messages` twice"),
+        );
+        let twice = r#"{"role": "assistant", "content": "b", "cont\u0065nt": "c"}"#;
+        check(&sample(&format!("{user}, {twice}"), ""), &doubled("messages[1] has the key `content` twice"));
+        let part = r#"{"role": "user", "content": [{"type": "text", "text": "a", "text": "b"}]}"#;
+        let parts = r#"{"role": "assistant", "content": [{"type": "text", "text": "a"}]}"#;
+        check(
+            &sample(&format!("{part}, {parts}"), ""),
+            &doubled("messages[0].content[0] has the key `text`"),
+        );
+        let call = r#"{"role": "assistant", "tool_calls": [{"function": {"name": "f", "name": "g"}}]}"#;
+        check(
+            &sample(&format!("{user}, {call}"), ""),
+            &doubled("messages[1].tool_calls[0].function has the key"),
+        );
+        let tools = r#", "tools": [{"type": "function", "type": "x"}]"#;
+        check(&sample(&both, tools), &doubled("tools[0] has the key `type` twice"));
+        // Many keys, and one of them twice.
+        let many: String = (0..40).map(|number| format!(r#", "x{number}": 1"#)).collect();
+        let long = format!(r#"{{"role": "user", "content": "a"{many}, "x39": 2}}, {assistant}"#);
+        check(&sample(&long, ""), &doubled("messages[0] has the key `x39` twice"));
+        check(&sample(&both, ""), &[]);
     }
 
     #[test]

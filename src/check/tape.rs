@@ -3,6 +3,8 @@
 //! The parser leaves a flat tape of nodes; this walks it without building anything. Of a
 //! key that is given twice the last one counts, as in Python.
 
+use std::collections::BTreeSet;
+
 use simd_json::{Node, StaticNode};
 
 /// A value on the tape.
@@ -129,6 +131,19 @@ pub struct Fields<'n, 'i> {
 }
 
 impl<'n, 'i> Fields<'n, 'i> {
+    /// The first key that stands there a second time.
+    pub fn doubled(&self) -> Option<&'i str> {
+        let mut seen = BTreeSet::new();
+        // Most objects have a handful of keys: looking back is cheaper than a set, which a hostile one needs.
+        let is_small = self.items.len <= 8;
+        let mut keys = self.clone().map(|(key, _)| key).enumerate();
+        let is_again = |(index, key): &(usize, &'i str)| match is_small {
+            true => self.clone().take(*index).any(|(earlier, _)| earlier == *key),
+            false => !seen.insert(*key),
+        };
+        keys.find(is_again).map(|(_, key)| key)
+    }
+
     /// The value of the last field named `key`.
     pub fn get(&self, key: &str) -> Option<Value<'n, 'i>> {
         self.clone().filter(|(name, _)| *name == key).last().map(|(_, value)| value)

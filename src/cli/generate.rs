@@ -164,11 +164,19 @@ fn one(args: &GenerateArgs, story: &Story, setup: &Setup, terminal: &mut Termina
             terminal.succeed(COMMAND, Some(context.as_bytes()), fields)
         }
         Err(flaw) => {
-            let hint = if flaw.fault == Fault::EchoesKey {
-                "the server returns the key it was sent: replace that key, or ask another server"
-            } else {
-                terminal.say(&printable(&format!("the last answer was: {}", outcome.raw.trim())));
-                "ask again, or with more --attempts; where it was cut with more --max-tokens"
+            let raw = outcome.raw.trim();
+            if !raw.is_empty() {
+                terminal.say(&printable(&format!("the last answer was: {raw}")));
+            }
+            let hint = match flaw.fault {
+                Fault::EchoesKey => {
+                    "the server returns the key it was sent: replace that key, or ask another server"
+                }
+                Fault::Refusal | Fault::ContentFilter => {
+                    "change the story, or ask another model: the same question is likely to be refused again"
+                }
+                Fault::ContentParts => "ask a model that answers with text",
+                _ => "ask again, or with more --attempts; where it was cut with more --max-tokens",
             };
             let message = format!("no context in {}: {}", answers(effort.attempts), flaw.reason);
             let failure = Failure::new(Exit::Data, "invalid_answer", message, hint);

@@ -10,7 +10,7 @@ use crate::clock::Stopped;
 use crate::generate::budget::Budget;
 use crate::generate::pace::Pace;
 use crate::generate::request::{Delivery, Parameters};
-use crate::generate::verdict::{Flaw, judge};
+use crate::generate::verdict::{Flaw, judge_completion};
 use crate::prepare::example::Message;
 use crate::together::Error;
 use crate::together::chat::{Beat, Chat, Usage};
@@ -106,10 +106,7 @@ impl Asker<'_> {
             };
             let took = Effort { attempts: 1, usage: completion.usage, ..Effort::default() };
             effort = effort.and(took);
-            let context = match &completion.content {
-                Some(content) => judge(content, completion.finish_reason.as_deref()),
-                None => Err(Flaw::echoes_key()),
-            };
+            let context = judge_completion(&completion);
             match &context {
                 Err(flaw) if attempt < self.attempts => show(Show::Flawed(flaw)),
                 _ => {

@@ -11,6 +11,7 @@ use crate::prepare::convert::{LineWriter, with_single_record};
 use crate::prepare::example::Example;
 use crate::prepare::record::{AgentText, Context, Record, Timestep};
 use crate::prepare::template::{ContextLayout, Form, Segment, Template};
+use crate::together::chat::Completion;
 
 /// What is wrong with an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,13 +30,19 @@ pub enum Fault {
     Timesteps,
     /// The server refuses to answer this story.
     Refused,
+    /// The model refuses to answer, in so many words.
+    Refusal,
+    /// The server's content filter withheld the answer, or its end.
+    ContentFilter,
+    /// It has parts, and none of them is text.
+    ContentParts,
     /// It has the API key in it, and was discarded.
     EchoesKey,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 8] = [
+    pub const ALL: [Fault; 11] = [
         Fault::Cut,
         Fault::Empty,
         Fault::NotJson,
@@ -43,6 +50,9 @@ impl Fault {
         Fault::Agents,
         Fault::Timesteps,
         Fault::Refused,
+        Fault::Refusal,
+        Fault::ContentFilter,
+        Fault::ContentParts,
         Fault::EchoesKey,
     ];
 
@@ -56,6 +66,9 @@ impl Fault {
             Fault::Agents => "agents",
             Fault::Timesteps => "timesteps",
             Fault::Refused => "refused",
+            Fault::Refusal => "refusal",
+            Fault::ContentFilter => "content_filter",
+            Fault::ContentParts => "content_parts",
             Fault::EchoesKey => "echoes_key",
         }
     }
@@ -81,12 +94,40 @@ impl Flaw {
     }
 }
 
+/// Judges a whole answer: its text, and where that is no context, what stands in its place.
+///
+/// # Errors
+/// Why it has no context.
+pub fn judge_completion(completion: &Completion) -> Result<String, Flaw> {
+    let Some(content) = &completion.content else { return Err(Flaw::echoes_key()) };
+    let finish_reason = completion.finish_reason.as_deref();
+    judge(content, finish_reason).map_err(|flaw| {
+        match (&completion.refusal, completion.other_parts.as_slice()) {
+            (Some(words), _) => {
+                Flaw::new(Fault::Refusal, format!("the model refused to answer: {}", words.trim()))
+            }
+            _ if finish_reason == Some("content_filter") => Flaw::new(
+                Fault::ContentFilter,
+                "the server's content filter withheld the answer (finish_reason: content_filter)",
+            ),
+            (None, [_, ..]) if flaw.fault == Fault::Empty => Flaw::new(
+                Fault::ContentParts,
+                format!(
+                    "the answer has no text, only parts of other types: {}",
+                    completion.other_parts.join(", ")
+                ),
+            ),
+            _ => flaw,
+        }
+    })
+}
+
 /// Reads the context in `answer`, which ended for `finish_reason`, and gives it as JSON on one line in
 /// the form `object`.
 ///
 /// # Errors
 /// Why it is none.
-pub fn judge(answer: &str, finish_reason: Option<&str>) -> Result<String, Flaw> {
+fn judge(answer: &str, finish_reason: Option<&str>) -> Result<String, Flaw> {
     let text = json_in(answer);
     let is_cut = finish_reason == Some("length");
     let cut = || Flaw::new(Fault::Cut, "the answer was cut at max_tokens (finish_reason: length)");
@@ -283,6 +324,41 @@ mod tests {
         ] {
             assert_eq!(judge(&answer, Some("stop")).as_deref(), Ok(GOOD), "{answer}");
         }
+    }
+
+    #[test]
+    fn what_stands_in_place_of_an_answer_is_called_by_its_name() {
+        let check = |completion: Completion, expected: Result<&str, (Fault, &str)>| {
+            let judged = judge_completion(&completion);
+            let judged =
+                judged.as_ref().map(String::as_str).map_err(|flaw| (flaw.fault, flaw.reason.as_str()));
+            assert_eq!(judged, expected, "{completion:?}");
+        };
+        let answer =
+            |content: &str| Completion { content: Some(content.to_owned()), ..Completion::default() };
+        let refused =
+            |content: &str| Completion { refusal: Some(" I cannot. ".to_owned()), ..answer(content) };
+        let filtered = |content: &str| Completion {
+            finish_reason: Some("content_filter".to_owned()),
+            ..answer(content)
+        };
+        let parts = |content: &str| {
+            let other_parts = ["image_url", "audio"].map(str::to_owned).to_vec();
+            Completion { other_parts, ..answer(content) }
+        };
+        let refusal = Err((Fault::Refusal, "the model refused to answer: I cannot."));
+        check(refused(""), refusal);
+        check(refused("no JSON"), refusal);
+        let filter = "the server's content filter withheld the answer (finish_reason: content_filter)";
+        check(filtered(""), Err((Fault::ContentFilter, filter)));
+        check(filtered("{\"agents_names\": ["), Err((Fault::ContentFilter, filter)));
+        let none = "the answer has no text, only parts of other types: image_url, audio";
+        check(parts(" "), Err((Fault::ContentParts, none)));
+        for good in [refused(GOOD), filtered(GOOD), parts(GOOD), answer(GOOD)] {
+            check(good, Ok(GOOD));
+        }
+        check(answer(""), Err((Fault::Empty, "the answer is empty")));
+        check(Completion::default(), Err((Fault::EchoesKey, &Flaw::echoes_key().reason)));
     }
 
     #[test]

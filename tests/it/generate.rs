@@ -10,10 +10,11 @@ use ctxtune::env;
 use ctxtune::generate::ask::{Effort, Outcome as Asked};
 use ctxtune::generate::file::{Origin, text};
 use ctxtune::generate::story::Story;
-use ctxtune::generate::verdict::{judge, reformed};
+use ctxtune::generate::verdict::{judge_completion, reformed};
 use ctxtune::prepare::template::Form;
 use ctxtune::rehearsal::faults::{Action, Faults, Rule, Side, When};
 use ctxtune::rehearsal::{KEY, Manner, Script, Seen, Server, Stage};
+use ctxtune::together::chat::Completion;
 use serde_json::{Value, json};
 
 use crate::service::{rule, status, status_with_retry_after};
@@ -273,7 +274,8 @@ fn as_generated(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let story = Story::read(bytes).map_err(|reason| reason.reason)?;
     let context = story.fields.iter().find(|field| field.name == "socialized_context").unwrap().json.get();
     let answer = reformed(context, Form::List).map_err(|flaw| flaw.reason)?;
-    let context = judge(&answer, Some("stop")).map_err(|flaw| flaw.reason)?;
+    let said = Completion { content: Some(answer.clone()), ..Completion::default() };
+    let context = judge_completion(&said).map_err(|flaw| flaw.reason)?;
     let outcome = Asked { context: Ok(context), raw: answer, finish_reason: None };
     let origin = Origin { key: b"k", model: "m", weights: None, template: "t", digest: "d" };
     Ok(text(&origin, &story, (&Effort::default(), &outcome)).unwrap())
@@ -930,4 +932,47 @@ fn one_story_is_told_from_many() {
     let mut command = rehearsal.command(["generate", STORY, "--model", MODEL]);
     command.env_remove(env::TOGETHER_API_KEY);
     Outcome::of(command).expect(4);
+}
+
+/// A server whose every answer is this choice.
+fn choosing(choice: Value) -> crate::server::Server {
+    crate::server::Server::start(move |exchange| {
+        exchange.read_body();
+        exchange.json(200, json!({ "choices": [choice] }));
+    })
+}
+
+#[test]
+fn a_refusal_a_content_filter_and_parts_are_called_by_their_names() {
+    let rehearsal = Rehearsal::new();
+    stories(&rehearsal.dir, 2);
+    let refusal = json!({ "message": { "content": null, "refusal": "I cannot talk about Ada." } });
+    let filter = json!({ "message": { "content": "" }, "finish_reason": "content_filter" });
+    let parts = json!({ "message": { "content": [{ "type": "image_url", "image_url": { "url": "x" } }] } });
+    for (choice, code, reason) in [
+        (refusal, "refusal", "the model refused to answer: I cannot talk about Ada."),
+        (filter, "content_filter", "the server's content filter withheld the answer"),
+        (parts, "content_parts", "only parts of other types: image_url"),
+    ] {
+        let server = choosing(choice);
+        let url = server.url("");
+        let common = ["--model=m", "--attempts=1", "--base-url", &url];
+        let one = rehearsal.ctxtune(["generate", "Ada left."].iter().chain(&common)).expect(3);
+        assert!(one.stderr.contains(reason), "{code}: {}", one.stderr);
+        assert!(
+            !one.stderr.contains("empty") && !one.stderr.contains("the last answer was"),
+            "{}",
+            one.stderr
+        );
+        let many = ["generate", "stories.jsonl", "-o", code, "--yes", "--json"];
+        let many = rehearsal.ctxtune(many.iter().chain(&common)).expect(3).json();
+        assert_eq!((&many["invalid_stories"][0]["code"], &many["invalid"]), (&json!(code), &json!(2)));
+    }
+    let context = crate::support::record(1)["socialized_context"].to_string();
+    let (one, other) = context.split_at(20);
+    let text = |text: &str| json!({ "type": "text", "text": text });
+    let server = choosing(json!({ "message": { "content": [text(one), text(other)] } }));
+    let url = server.url("");
+    let joined = rehearsal.ctxtune(["generate", "Ada left.", "--model=m", "--base-url", &url]).expect(0);
+    assert_eq!(joined.json(), crate::support::record(1)["socialized_context"]);
 }
