@@ -15,6 +15,7 @@ use crate::cli::submit::Order;
 use crate::clock::Clock;
 use crate::manifest::Manifest;
 use crate::together::jobs::Limits;
+use crate::tune::expected::Expected;
 use crate::tune::limits::{rows, settle};
 use crate::tune::parameters::Files;
 use crate::tune::upload::{MULTIPART_THRESHOLD, sides};
@@ -103,6 +104,9 @@ pub fn show(requests: &[Unsent], terminal: &mut Terminal) -> Exit {
     let mut fields = Map::new();
     fields.insert("requests".to_owned(), requests.iter().map(value).collect());
     let text: Vec<String> = requests.iter().map(text).collect();
+    let expected = Expected::published();
+    fields.insert("expected_time".to_owned(), plan::expected_value(&expected));
+    plan::show_expected(&expected, terminal);
     terminal.say("nothing was sent");
     terminal.succeed("submit", Some(text.join("\n\n").as_bytes()), fields)
 }

@@ -1,13 +1,18 @@
 //! The table before consent: what is trained on what, every value with its origin and its limit.
 
 use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use crate::cli::estimates::marked;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, counted, grouped, printable};
 use crate::manifest::Manifest;
+use crate::together::job::Job;
 use crate::together::jobs::Limits;
 use crate::tune::cost::{Beside, Cost};
+use crate::tune::expected::{DOCUMENTED, Expected};
 use crate::tune::ledger::Account;
 use crate::tune::limits::Row;
 use crate::tune::model::Chosen;
@@ -32,6 +37,15 @@ pub struct Plan<'p> {
     pub rows: &'p [Row],
     /// Other jobs of the output directory that run.
     pub running: &'p [Beside],
+    /// All jobs of the account.
+    pub jobs: &'p [Job],
+}
+
+impl Plan<'_> {
+    /// How long the job may take, whose training file has so many tokens.
+    pub fn expected(&self, train_tokens: Option<u64>) -> Expected {
+        Expected::of(self.jobs, &self.chosen.limits.model_name, train_tokens)
+    }
 }
 
 /// Refuses values over the model's limits, each by key, value and bound.
@@ -123,6 +137,24 @@ pub fn show_price(price: &Price, terminal: &Terminal) {
     if let Some(basis) = &price.basis {
         terminal.say(&format!("          {basis}"));
     }
+}
+
+/// Shows how long the job may take.
+pub fn show_expected(expected: &Expected, terminal: &Terminal) {
+    terminal.label("time", &printable(&expected.to_string()));
+    if expected.job.is_none() {
+        terminal.say(&format!("          {DOCUMENTED}"));
+    }
+}
+
+/// The same for a JSON document.
+pub fn expected_value(expected: &Expected) -> Value {
+    let seconds = |range: [Duration; 2]| range.map(|time| time.as_secs());
+    json!({
+        "queue_seconds": seconds(expected.queue), "training_seconds": seconds(expected.training),
+        "from": if expected.job.is_some() { "job" } else { "published" },
+        "job": expected.job.as_ref().map(|(job, _)| job.as_str()), "as_of": expected.as_of(),
+    })
 }
 
 /// Shows what runs already and costs money, before more is agreed to.

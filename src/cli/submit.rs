@@ -31,6 +31,7 @@ use crate::together::job::{Ending, Job, last_error};
 use crate::together::jobs::{self, Estimate, Limits};
 use crate::tune::cost::{Beside, running_beside};
 use crate::tune::create::{Adopted, Known, Renewal, Submission, is_to_be_watched};
+use crate::tune::expected::Expected;
 use crate::tune::journal::{self, Started};
 use crate::tune::ledger::{Account, Run, RunState};
 use crate::tune::limits::{rows, settle};
@@ -100,6 +101,8 @@ pub struct Submitted {
     pub account: Account,
     /// What it was held against: nothing where it was there before.
     pub price: Option<Price>,
+    /// How long it was expected to take: likewise.
+    pub expected: Option<Expected>,
     /// Other jobs of the output directory that ran when it was created.
     pub running: Vec<Beside>,
     /// What logs it to W&B, if nobody watches it.
@@ -227,14 +230,22 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
         settled: &settled,
         rows: &rows,
         running: &running,
+        jobs: &jobs,
     };
     let (uploaded, price) = bring_and_agree(service, &order, &plan, terminal)?;
     let suffix = format!("{}-{}", settled.parameters.suffix.value, identity.tag(attempt));
     let body = settled.body(files(&uploaded), &suffix);
     let adopted = submission.create(attempt, pending_since, body).map_err(|error| service.explain(error))?;
     estimates::note(&order.out, (&adopted.job.id, price.dollars), terminal);
-    let submitted =
-        Submitted { adopted, account, price: Some(price), running, announced: Announced::default() };
+    let expected = Some(plan.expected(price.train_tokens));
+    let submitted = Submitted {
+        adopted,
+        account,
+        price: Some(price),
+        expected,
+        running,
+        announced: Announced::default(),
+    };
     write_journal(service, &order.out, &submitted, terminal);
     say_job(&submitted.adopted, terminal);
     let known = wandb_run::Known {
@@ -261,7 +272,7 @@ fn bring_and_agree(
     let uploaded = upload_sides(service, plan.account, (&order.out, manifest), terminal)?;
     order.steps.announce(3, "Creating fine-tuning job", terminal);
     let price = price(service, settled, files(&uploaded), extent(manifest, settled, limits))?;
-    agree(order, (&price, plan.running), service, terminal)?;
+    agree(order, (&price, plan), service, terminal)?;
     if let Some(agency) = &order.agency {
         agency.reserve(&order.out, &price)?;
     }
@@ -378,12 +389,13 @@ pub fn estimate(service: &Service, body: &Value) -> Result<Result<Estimate, Stri
 /// A yes to the price: from flags, or from whoever is at the terminal.
 fn agree(
     order: &Order,
-    (price, running): (&Price, &[Beside]),
+    (price, plan): (&Price, &plan::Plan<'_>),
     service: &Service,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
     plan::show_price(price, terminal);
-    plan::show_running(running, terminal);
+    plan::show_expected(&plan.expected(price.train_tokens), terminal);
+    plan::show_running(plan.running, terminal);
     wandb_run::say_handover(&order.wandb, terminal);
     let cap = match order.spending {
         Spending::Agreed { max_cost } => max_cost,
@@ -429,6 +441,7 @@ fn go_on(
             adopted,
             account,
             price: None,
+            expected: None,
             running: Vec::new(),
             announced: Announced::default(),
         });
@@ -485,7 +498,7 @@ fn write_journal(service: &Service, out: &Path, submitted: &Submitted, terminal:
 
 /// The fields of the JSON document beside the common ones.
 pub fn document(submitted: &Submitted) -> Map<String, Value> {
-    let Submitted { adopted, account, price, running, announced } = submitted;
+    let Submitted { adopted, account, price, expected, running, announced } = submitted;
     let mut fields = Map::new();
     let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
     put("job", adopted.job.id.as_str().into());
@@ -505,6 +518,7 @@ pub fn document(submitted: &Submitted) -> Map<String, Value> {
         })
     });
     put("running_jobs", running.collect());
+    put("expected_time", expected.as_ref().map_or(Value::Null, plan::expected_value));
     put(
         "price",
         price.as_ref().map_or(Value::Null, |price| {

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::cli::consent::{Spending, ask};
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::plan::show_running;
+use crate::cli::plan::{show_expected, show_running};
 use crate::cli::report::{Terminal, counted, printable};
 use crate::cli::service::Service;
 use crate::cli::submit::{estimate, extent};
@@ -18,6 +18,7 @@ use crate::cli::sweep_run::Runs;
 use crate::together::jobs::{self, Availability, Estimate};
 use crate::tune::book::{Book, ROUNDING};
 use crate::tune::cost::running_beside;
+use crate::tune::expected::Expected;
 use crate::tune::parameters::PRICED;
 use crate::tune::price::Price;
 use crate::tune::price::dollars_text;
@@ -223,6 +224,10 @@ pub fn agree(
     let listed = jobs::list(&service.together).map_err(|error| service.explain(error))?;
     let mut running = running_beside(&listed, &runs.out, (&runs.account, &runs.manifest.train.sha256))?;
     running.retain(|beside| book.trials.iter().all(|trial| trial.job.as_ref() != Some(&beside.job.id)));
+    let first = book.trials.first().map(|trial| trial.values.clone()).unwrap_or_default();
+    let model = runs.maker.make(service, &first, runs.manifest.val.is_some())?.limits.model_name;
+    terminal.say(&format!("each run, at most {} at a time:", runs.parallel));
+    show_expected(&Expected::of(&listed, &model, None), terminal);
     show_running(&running, terminal);
     match (spending, quote.total) {
         (Spending::Agreed { max_cost: Some(cap) }, Some(total)) if total > cap + ROUNDING => {

@@ -10,6 +10,7 @@ pub mod claims;
 pub mod cost;
 pub mod create;
 pub mod deploy;
+pub mod expected;
 pub mod journal;
 pub mod ledger;
 pub mod limits;

@@ -1,6 +1,7 @@
 //! Money is spent, and data leaves the machine, only where somebody agreed to it.
 
 use ctxtune::env;
+use ctxtune::rehearsal::Script;
 use ctxtune::rehearsal::faults::{Action, When};
 use serde_json::json;
 
@@ -364,4 +365,40 @@ fn watching_ends_with_what_was_billed_and_what_was_estimated() {
     let cancelled = monitor(&[failed["job"].as_str().unwrap()]).expect(7);
     assert_eq!(cancelled.json()["estimated_dollars"], failed["price"]["estimated_dollars"]);
     assert!(cancelled.stderr.contains("price     billed $"), "{}", cancelled.stderr);
+}
+
+#[test]
+fn the_expected_time_is_said_before_the_job_is_agreed_to() {
+    let rehearsal =
+        Rehearsal::with(Script { job_seconds: 1000.0, verdict_seconds: 0.0, ..Script::default() });
+    rehearsal.dir.corpus(10).prepare(&[]).expect(0);
+    let published =
+        "time      5m to 30m in the queue, then 2h to 4h for 3 epochs: figures of 2025, not the service's";
+    let dry = rehearsal.ctxtune(["submit", "out", "--dry-run", "--json"]).expect(0);
+    assert!(dry.stderr.contains(published), "{}", dry.stderr);
+    let expected = json!({
+        "queue_seconds": [300, 1800], "training_seconds": [7200, 14400], "from": "published", "job": null,
+        "as_of": "2025",
+    });
+    assert_eq!(dry.json()["expected_time"], expected);
+    // Refused for its price: the time is said before that.
+    let refused = rehearsal.ctxtune(["submit", "out", "--max-cost=0"]).expect(9);
+    assert!(refused.stderr.contains(published), "{}", refused.stderr);
+    let first = rehearsal.ctxtune(["submit", "out", "--yes", "--json"]).expect(0).json();
+    assert_eq!(first["expected_time"], expected);
+    // The same job again was not asked for.
+    let again = rehearsal.ctxtune(["submit", "out", "--yes", "--json"]).expect(0);
+    assert_eq!(again.json()["expected_time"], json!(null));
+    // Once a job of this model is complete, it says how long one takes.
+    rehearsal.forward(1000.0);
+    let second = rehearsal.ctxtune(["submit", "out", "--yes", "--json", "--n-epochs=6"]).expect(0);
+    let line = second.stderr.lines().find(|line| line.starts_with("time ")).unwrap().to_owned();
+    let job = first["job"].as_str().unwrap();
+    assert!(line.contains(&format!(": as {job} took, 20")), "{line}");
+    let expected = &second.json()["expected_time"];
+    assert_eq!((&expected["from"], &expected["job"]), (&json!("job"), &json!(job)));
+    let seconds = |range: &str| expected[range][0].as_u64().unwrap();
+    let (queue, training) = (seconds("queue_seconds"), seconds("training_seconds"));
+    assert!((1..1000).contains(&queue), "{expected}");
+    assert!((1000..2000).contains(&training), "twice the epochs: {expected}");
 }
