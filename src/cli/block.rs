@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use console::{measure_text_width, truncate_str};
 use jiff::Timestamp;
 
 use crate::cli::canvas::{Canvas, Size};
@@ -22,6 +23,9 @@ use crate::tune::progress::{News, Progress};
 
 /// How many happenings are kept to be shown.
 const KEPT: usize = 8;
+
+/// The lines about the job that are kept in the lowest terminal.
+const MOST_HEAD: usize = 8;
 
 /// The heights between which a curve is drawn.
 const LOWEST_CURVE: usize = 7;
@@ -113,15 +117,16 @@ impl Screen for Block<'_> {
         let mut lines = if curve.steps().is_some() { chart(&curve, &frame) } else { Vec::new() };
         let price = progress.price().map(|price| format!("price {}", dollars_text(price)));
         lines.extend(self.banner.map(str::to_owned));
-        lines.extend(joined([Some(how(ending).to_owned()), steps(progress), price]));
-        lines.extend(joined([train_loss(progress), eval_loss(progress)]));
+        lines.extend(fitted([Some(how(ending).to_owned()), steps(progress), price], size.columns));
+        lines.extend(fitted([train_loss(progress), eval_loss(progress)], size.columns));
         self.canvas.leave(&lines);
     }
 }
 
 /// The lines of the block, as many as the terminal has room for.
 fn block(progress: &Progress, moment: &Moment<'_>) -> Vec<String> {
-    let head = head(progress, moment);
+    let mut head = head(progress, moment);
+    head.truncate(moment.size.rows.saturating_sub(1).max(MOST_HEAD));
     let room = moment.size.rows.saturating_sub(1 + head.len());
     let curve = Curve::of(progress);
     let has_curve = curve.steps().is_some() && room >= LOWEST_CURVE;
@@ -132,7 +137,8 @@ fn block(progress: &Progress, moment: &Moment<'_>) -> Vec<String> {
     let count = room.saturating_sub(drawn.len()).min(moment.happened.len());
     let mut lines = head;
     lines.extend(drawn);
-    lines.extend(moment.happened.iter().skip(moment.happened.len() - count).cloned());
+    let happened = moment.happened.iter().skip(moment.happened.len() - count);
+    lines.extend(happened.map(|text| whole_words(text, moment.size.columns, moment.charset)));
     lines
 }
 
@@ -143,7 +149,12 @@ fn head(progress: &Progress, moment: &Moment<'_>) -> Vec<String> {
         Some(job) => {
             let unknown = if job.status.is_known() { "" } else { " (a status that is new here)" };
             let status = one_line(job.status.as_str());
-            lines.push(format!("{status}{unknown}   next look in {}   {}", spoken(&moment.next), job.id));
+            let texts = [
+                format!("{status}{unknown}"),
+                format!("next look in {}", spoken(&moment.next)),
+                job.id.to_string(),
+            ];
+            lines.extend(fitted(texts.map(Some), moment.size.columns));
             lines.extend(job.model().map(|model| format!("model {}", one_line(&model))));
             let is_waiting = ["pending", "queued"].contains(&job.status.as_str());
             lines.extend(job.queue_depth().filter(|_| is_waiting).map(queue));
@@ -151,12 +162,12 @@ fn head(progress: &Progress, moment: &Moment<'_>) -> Vec<String> {
         None => lines.push("asking for the job".to_owned()),
     }
     lines.extend(moment.trouble.into_iter().flat_map(|trouble| folded(trouble, moment.size.columns)));
-    lines.extend(bar_line(progress, moment));
-    lines.extend(joined([train_loss(progress), eval_loss(progress)]));
+    lines.extend(fitted([bar(progress, moment), epochs(progress)], moment.size.columns));
+    lines.extend(fitted([train_loss(progress), eval_loss(progress)], moment.size.columns));
     let left =
         progress.seconds_left(moment.now).map(|left| format!("about {} left of this stage", spoken(&left)));
     let elapsed = progress.elapsed(moment.now).map(|elapsed| format!("elapsed {}", spoken(&elapsed)));
-    lines.extend(joined([price(progress), elapsed, left, learning_rate(progress)]));
+    lines.extend(fitted([price(progress), elapsed, left, learning_rate(progress)], moment.size.columns));
     lines
 }
 
@@ -167,14 +178,38 @@ fn folded(text: &str, columns: usize) -> Vec<String> {
     characters.chunks(width).take(3).map(|line| line.iter().collect()).collect()
 }
 
-fn joined<const N: usize>(texts: [Option<String>; N]) -> Option<String> {
-    let texts: Vec<String> = texts.into_iter().flatten().collect();
-    (!texts.is_empty()).then(|| texts.join("   "))
+/// These texts beside one another, on as few lines as have room for them whole.
+fn fitted<const N: usize>(texts: [Option<String>; N], columns: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for text in texts.into_iter().flatten() {
+        match lines.last_mut() {
+            Some(line) if width_of(line) + 3 + width_of(&text) < columns => {
+                *line = format!("{line}   {text}")
+            }
+            _ => lines.push(text),
+        }
+    }
+    lines
 }
 
-/// `████░░░░  step 120/300 (40 %)   epoch 1.20/3`.
-fn bar_line(progress: &Progress, moment: &Moment<'_>) -> Option<String> {
-    let text = joined([steps(progress), epochs(progress)])?;
+/// `text` without the words that the terminal has no room for.
+fn whole_words(text: &str, columns: usize, charset: Charset) -> String {
+    if width_of(text) < columns {
+        return text.to_owned();
+    }
+    let more = if charset == Charset::Unicode { "…" } else { "..." };
+    let cut = truncate_str(text, columns.saturating_sub(2 + more.chars().count()), "");
+    let end = cut.rfind(' ').unwrap_or(cut.len());
+    format!("{} {more}", &cut[..end])
+}
+
+fn width_of(text: &str) -> usize {
+    measure_text_width(text)
+}
+
+/// `████░░░░  step 120/300 (40 %)`.
+fn bar(progress: &Progress, moment: &Moment<'_>) -> Option<String> {
+    let text = steps(progress)?;
     let Some((step, total)) = progress.step().zip(progress.total_steps()).filter(|(_, total)| *total > 0)
     else {
         return Some(text);
@@ -243,6 +278,33 @@ mod tests {
         assert_eq!(lines[..5], expected);
         assert_eq!(lines[5], "loss   .. train");
         assert_eq!(lines.last().unwrap(), "10:00:07Z event 7");
+    }
+
+    #[test]
+    fn at_80_columns_nothing_is_cut_inside_a_number_or_a_word() {
+        let progress = progress(json!({
+            "id": "ft-741fe6c4-a1ad-1c31-e8de-0c3be552e13c", "status": "rebalancing", "total_price": 7_500_000,
+            "started_at": "2026-11-24T10:00:00Z", "progress": { "seconds_remaining": 3607 }, "n_epochs": 3,
+        }));
+        let mut progress = progress;
+        let row = json!({ "train/global_step": 41, "train/loss": 0.5, "train/learning_rate": 3.956e-6 });
+        progress.absorb_metrics(&[MetricRow::read(&row)]);
+        let lines = drawn(&progress, 80, 24, Charset::Ascii);
+        let expected = [
+            "rebalancing (a status that is new here)   next look in 4s",
+            "ft-741fe6c4-a1ad-1c31-e8de-0c3be552e13c",
+            "step 41   epoch 0.50/3",
+            "train loss 0.5000",
+            "$0.0075 so far   elapsed 1m   about 59m 7s left of this stage",
+            "learning rate 3.96e-6",
+        ];
+        assert_eq!(lines[..6], expected);
+        let event =
+            "10:00:00Z warning: the account of this project is near its limit, and its jobs may be held";
+        let whole = "10:00:00Z warning: the account of this project is near its limit, and its";
+        assert_eq!(whole_words(event, 80, Charset::Unicode), format!("{whole} …"));
+        assert_eq!(whole_words(event, 80, Charset::Ascii), format!("{whole} ..."));
+        assert_eq!(whole_words("short", 80, Charset::Ascii), "short");
     }
 
     #[test]

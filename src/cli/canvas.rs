@@ -30,6 +30,56 @@ struct Drawing {
     drawn_on: Option<Size>,
 }
 
+/// What is typed is not shown as long as this lives. The end of a line that somebody types would move the
+/// cursor away from the lines, and their first ones would stay above the next drawing. It is read later, by
+/// whoever comes next.
+#[cfg(unix)]
+pub struct Unechoed(Option<rustix::termios::Termios>);
+
+#[cfg(unix)]
+impl Unechoed {
+    /// Begins, where standard input is a terminal of which this program is in the foreground.
+    pub fn begin() -> Unechoed {
+        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+        let stdin = std::io::stdin();
+        let modes = in_foreground().then(|| tcgetattr(&stdin).ok()).flatten();
+        if let Some(mut quiet) = modes.clone() {
+            quiet.local_modes.remove(LocalModes::ECHO | LocalModes::ECHONL);
+            // Where it cannot be, what is typed is shown.
+            let _ = tcsetattr(&stdin, OptionalActions::Now, &quiet);
+        }
+        Unechoed(modes)
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Unechoed {
+    fn drop(&mut self) {
+        use rustix::termios::{OptionalActions, tcsetattr};
+        if let Some(modes) = self.0.take().filter(|_| in_foreground()) {
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &modes);
+        }
+    }
+}
+
+/// Whether the terminal is this program's to change: from the background that would stop it.
+#[cfg(unix)]
+fn in_foreground() -> bool {
+    rustix::termios::tcgetpgrp(std::io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp())
+}
+
+/// Elsewhere what is typed is shown.
+#[cfg(not(unix))]
+pub struct Unechoed;
+
+#[cfg(not(unix))]
+impl Unechoed {
+    /// Does nothing.
+    pub fn begin() -> Unechoed {
+        Unechoed
+    }
+}
+
 impl Canvas {
     /// On standard error, with the terminal's size at each drawing.
     pub fn on_stderr() -> Canvas {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::Signals;
 use crate::cli::args::{MonitorArgs, WatchArgs};
 use crate::cli::block::Block;
-use crate::cli::canvas::Canvas;
+use crate::cli::canvas::{Canvas, Unechoed};
 use crate::cli::chart::Charset;
 use crate::cli::curve::Curve;
 use crate::cli::estimates;
@@ -91,7 +91,10 @@ pub fn watch(
     let mut screens = Screens::new(service, job, shown.events, terminal);
     let on_stop = if args.cancel_on_stop { OnStop::Cancel } else { OnStop::Report };
     screens.log = Log::begin(service, (&shown.wandb, on_stop), (job, shown.out.as_deref()), terminal);
+    let unechoed = screens.block.is_some().then(Unechoed::begin);
     let watched = monitor(&service.together, job, &options, &mut screens.all());
+    // Before anything else can wait: a second signal would leave the terminal as it is.
+    drop(unechoed);
     let logged = screens.log.take().map(Log::close).unwrap_or_default();
     shown.run_page.clone_from(&logged.page);
     shown.fields.insert("wandb_url".to_owned(), logged.page.into());
@@ -218,10 +221,10 @@ fn end(service: &Service, finished: &Finished, shown: Shown, terminal: &mut Term
     say_run(shown.run_page.as_deref(), terminal);
     let (exit, code, verb) = match ending {
         Ending::Cancelled => (Exit::JobCancelled, "job_cancelled", "was cancelled"),
+        _ if job.status.as_str() == "expired" => (Exit::JobFailed, "job_failed", "expired"),
         _ => (Exit::JobFailed, "job_failed", "failed"),
     };
     let words = last_words(progress).map(|words| format!(": {words}")).unwrap_or_default();
-        _ if job.status.as_str() == "expired" => (Exit::JobFailed, "job_failed", "expired"),
     let message = format!("the job {} {verb}{words}", job.id);
     let again = match &shown.out {
         Some(out) => format!("ctxtune submit {} --new-job", shell::path(out)),
@@ -233,9 +236,6 @@ fn end(service: &Service, finished: &Finished, shown: Shown, terminal: &mut Term
     terminal.fail(shown.command, &Failure::new(exit, code, message, hint), fields)
 }
 
-/// What there is now, where, and what to do with it.
-fn say_model(service: &Service, job: &Job, run_page: Option<&str>, terminal: &Terminal) {
-    let say = |label: &str, text: Option<String>| {
 /// The failure of a complete job whose model nobody can name.
 fn unnamed(job: &Job) -> Failure {
     let message = format!("the job {} is complete, and the service gives no name of its model", job.id);
@@ -246,6 +246,9 @@ fn unnamed(job: &Job) -> Failure {
     Failure::new(Exit::Failed, "no_model_name", message, hint)
 }
 
+/// What there is now, where, and what to do with it.
+fn say_model(service: &Service, job: &Job, run_page: Option<&str>, terminal: &Terminal) {
+    let say = |label: &str, text: Option<String>| {
         if let Some(text) = text {
             terminal.label(label, &one_line(&text));
         }

@@ -13,7 +13,7 @@ use crate::score::report::{Report, SetReport, Total};
 
 /// Characters of a bar for one set, and for each of two.
 const BAR: usize = 24;
-const NARROW_BAR: usize = 8;
+const NARROW_BAR: usize = 5;
 
 /// The rows of the table, by their words.
 const ROWS: [(&str, Measure); 14] = [
@@ -39,7 +39,7 @@ pub fn table(report: &Report, charset: Charset) -> Vec<String> {
         [first, second] => {
             let totals = report.difference.as_ref().map(|difference| &difference.totals);
             let mut lines =
-                vec![format!("{:<19}  {:<15}  {:<15}  B - A, with its 95 % interval", "", "A", "B")];
+                vec![format!("{:<19}  {:<12}  {:<12}  B - A, with its 95 % interval", "", "A", "B")];
             lines.extend(ROWS.iter().map(|(name, measure)| {
                 let difference = totals.map(|totals| difference(totals[measure.index()]));
                 let cells = [first, second].map(|set| {

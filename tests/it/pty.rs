@@ -89,6 +89,41 @@ fn typing(rehearsal: &Rehearsal, (answer, question): (&str, &str), arguments: &[
     Some(Outcome::of(command))
 }
 
+/// The lines that a terminal of any height has in the end, its scrollback included.
+fn scrollback(shown: &str) -> Vec<String> {
+    let (mut lines, mut row, mut column) = (vec![Vec::new()], 0_usize, 0_usize);
+    let mut characters = shown.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\r' => column = 0,
+            '\n' => row += 1,
+            '\u{1b}' => {
+                let mut sequence = String::new();
+                while !sequence.ends_with(|last: char| last.is_ascii_alphabetic()) {
+                    sequence.extend(characters.next());
+                }
+                let count = sequence[1..sequence.len() - 1].parse().unwrap_or(1);
+                match sequence.chars().last() {
+                    Some('A') => row = row.saturating_sub(count),
+                    Some('K') => lines[row].truncate(column),
+                    Some('J') => {
+                        lines.truncate(row + 1);
+                        lines[row].truncate(column);
+                    }
+                    _ => {}
+                }
+            }
+            character => {
+                lines[row].resize(column, ' ');
+                lines[row].push(character);
+                column += 1;
+            }
+        }
+        lines.resize(lines.len().max(row + 1), Vec::new());
+    }
+    lines.into_iter().map(|line| line.into_iter().collect()).collect()
+}
+
 /// What was shown, without colours and without what was erased again.
 fn plain(shown: &str) -> String {
     let mut plain = String::new();
@@ -280,4 +315,22 @@ fn control_characters_of_a_streamed_answer_are_shown_escaped_on_a_terminal() {
     let escaped = "line 1\r\n\ttab \\u{1b}[2Jclear\\u{7}\\r end";
     assert!(run.stdout.contains(escaped), "{}", run.stdout);
     assert!(!run.stdout.contains("\u{1b}[2J") && !run.stdout.contains('\u{7}'), "{}", run.stdout);
+}
+
+#[test]
+fn what_is_typed_while_a_job_is_watched_leaves_no_stale_lines() {
+    let rehearsal = scene();
+    rehearsal.server.set_script(|script| script.job_seconds = 3.0);
+    let finetune = ["finetune", "contexts", "-o", "out", "--yes", "--no-sync"];
+    let Some(run) = typing(&rehearsal, ("\\n\\nnext command\\n", "next look in"), &finetune) else { return };
+    let run = run.expect(0);
+    assert!(run.stdout.ends_with("answered\n"), "{}", run.stdout);
+    let lines = scrollback(&run.stdout);
+    assert!(lines.iter().any(|line| line.starts_with("the job is complete")), "{lines:#?}");
+    let stale: Vec<&String> = lines
+        .iter()
+        .filter(|line| ["next look in", "next command", "queue:"].iter().any(|part| line.contains(part)))
+        .collect();
+    assert_eq!(stale, Vec::<&String>::new(), "{lines:#?}");
+    assert!(run.stdout.matches("next look in").count() > 2, "the block was drawn again and again");
 }
