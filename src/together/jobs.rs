@@ -187,7 +187,9 @@ pub fn create(together: &Together, body: &Value) -> Result<Job, Error> {
 
 /// Notes that the job was created so long ago: the service may deny it for a moment, and is asked again then.
 pub fn note_created(together: &Together, id: &JobId, age: Duration) {
-    together.note_created(format!("{JOBS}/{id}"), age);
+    for path in [format!("{JOBS}/{id}"), format!("{JOBS}/{id}/cancel")] {
+        together.note_created(path, age);
+    }
 }
 
 /// Whether the service may still deny the job, or what belongs to it.

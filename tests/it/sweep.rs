@@ -78,6 +78,9 @@ fn jobs_that_run_beside_a_sweep_are_named_before_consent() {
     let rehearsal = with("grid", Rehearsal::with(Script { job_seconds: 1000.0, ..quick() }));
     let none = run(&rehearsal, &["--max-cost=0"]).expect(9);
     assert!(!none.stderr.contains("running job"), "{}", none.stderr);
+    // How long each run may take is said before the question.
+    let time = "each run, at most 1 at a time:\ntime      5m to 30m in the queue, then 2h to 4h for 3 epochs";
+    assert!(none.stderr.contains(time), "{}", none.stderr);
     let submit = ["submit", "out", "--yes", "--json", "--n-epochs=1"];
     let job = rehearsal.ctxtune(submit).expect(0).json()["job"].as_str().unwrap().to_owned();
     let refused = run(&rehearsal, &["--max-cost=0"]).expect(9);

@@ -233,7 +233,7 @@ fn denying(times: usize) -> (Server, Arc<AtomicUsize>) {
     let denied = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&denied);
     let server = Server::start(move |exchange| {
-        let is_creation = exchange.request.method == "POST";
+        let is_creation = exchange.request.method == "POST" && !exchange.request.target.ends_with("/cancel");
         if !is_creation && count.fetch_add(1, Ordering::SeqCst) < times {
             return exchange.json(404, json!({ "message": "no such thing" }));
         }
@@ -254,6 +254,7 @@ fn what_was_created_a_moment_ago_and_is_denied_is_asked_for_again() {
     };
     let jobs = |together: &Together| {
         jobs::create(together, &json!({})).map(drop)?;
+        jobs::cancel(together, &id).map(drop)?;
         jobs::retrieve(together, &id).map(drop)
     };
     let endpoints = |together: &Together| {
