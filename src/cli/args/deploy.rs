@@ -86,8 +86,8 @@ Examples:
   ctxtune endpoints
   ctxtune endpoints stop contexts
 
-stdout: a line a running deployment, `model<TAB>state<TAB>dollars a minute<TAB>created<TAB>deployment<TAB>stop \
-command`; a table on a terminal. `stop` never asks; it prints the deployments that it removed.
+stdout: a line a running deployment, `model<TAB>state<TAB>dollars a minute<TAB>dollars so far<TAB>created<TAB>\
+deployment<TAB>stop command`; a table on a terminal. `stop` never asks; it prints the deployments that it removed.
 Exit codes: 0 done, 1 failed, 2 no such endpoint, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of `endpoints`.
