@@ -2,7 +2,7 @@
 //!
 //! Its rules are those of the provider's Python library 3.x for JSONL. It stops at the
 //! first bad line; we go on, and say here what it would have said. Deliberate differences
-//! stand in README.
+//! are listed in `docs/check.md`.
 
 use std::ops::Range;
 use std::path::Path;

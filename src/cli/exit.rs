@@ -75,7 +75,7 @@ impl From<ConfigError> for Failure {
                     .to_owned()
             }
             ConfigError::Unsupported { path, unsupported } => remedy(path, *unsupported),
-            ConfigError::Template { .. } => "README describes templates; `fixtures/templates` has an example".to_owned(),
+            ConfigError::Template { .. } => "docs/templates.md describes templates; `fixtures/templates` has an example".to_owned(),
             ConfigError::Listed { path, .. } if path.to_string_lossy().contains(['*', '?', '[']) => {
                 "patterns are not expanded in a list: let the shell write it, as in `ls contexts/*.json > FILE`".to_owned()
             }
@@ -85,7 +85,7 @@ impl From<ConfigError> for Failure {
             ConfigError::Read { .. } => "check the path and its permissions".to_owned(),
             ConfigError::Yaml { reason, .. } if reason.contains("UTF-8") => "save the file as UTF-8".to_owned(),
             ConfigError::Yaml { .. } => "correct that line".to_owned(),
-            ConfigError::Value { .. } => "README lists what each key may be, under \"Parameters\" and \"Configuration file\"".to_owned(),
+            ConfigError::Value { .. } => "docs/fine-tune.md lists what each parameter may be, docs/prepare.md the other keys".to_owned(),
         };
         Failure::new(Exit::Usage, "config", error, hint)
     }
@@ -111,7 +111,7 @@ fn unknown_key_hint(key: &str, suggestion: Option<&'static str>) -> String {
     } else {
         match suggestion {
             Some(known) => format!("did you mean `{known}`?"),
-            None => "README lists the keys under \"Configuration file\"".to_owned(),
+            None => "docs/prepare.md lists the keys under \"Configuration file\"".to_owned(),
         }
     }
 }

@@ -44,7 +44,7 @@ const WANDB_CALL: Duration = Duration::from_secs(20);
 
 impl From<SweepError> for Failure {
     fn from(error: SweepError) -> Failure {
-        let hint = "README lists the keys of a sweep file; nothing was sent";
+        let hint = "docs/sweeps.md lists the keys of a sweep file; nothing was sent";
         Failure::new(Exit::Usage, "sweep_file", error, hint)
     }
 }

@@ -20,7 +20,7 @@ struct Difference {
     code: &'static str,
 }
 
-/// The same table stands in README, with the reasons.
+/// The same table is in `docs/check.md`, with the reasons.
 const DIFFERENCES: [Difference; 4] = [
     // Python reads them; JSON, and so a strict server, does not know them.
     Difference { family: "nonfinite", client: &["passed"], code: "non_finite" },

@@ -21,6 +21,7 @@ mod datasets;
 mod deploy;
 mod determinism;
 mod differential;
+mod docs;
 mod doctor;
 mod dotenv;
 mod every_request;
@@ -39,7 +40,6 @@ mod provenance;
 #[cfg(target_os = "linux")]
 mod pty;
 mod publish;
-mod readme;
 mod real_data;
 mod rehearsal;
 mod rehearse;

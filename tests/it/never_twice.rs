@@ -272,7 +272,7 @@ fn other_parameters_data_or_runs_of_an_agent_are_other_jobs() {
     assert_eq!(tags.len(), 6);
 }
 
-/// The named values of README's recipe, from the body that was sent.
+/// The named values of the recipe in `docs/fine-tune.md`, from the body that was sent.
 fn named(body: &Value, manifest: &Value) -> Value {
     let mut named = json!({
         "project": "proj-rehearsal", "attempt": 1, "train_sha256": manifest["train"]["sha256"],
@@ -325,10 +325,10 @@ fn named(body: &Value, manifest: &Value) -> Value {
 }
 
 #[test]
-fn readmes_recipe_gives_the_tags_of_the_bodies_that_are_sent() {
+fn the_documented_recipe_gives_the_tags_of_the_bodies_that_are_sent() {
     let Some(mut python) = support::python() else { return };
-    let readme = std::fs::read_to_string(support::repository("README.md")).unwrap();
-    let blocks = readme.split("```python\n").skip(1).map(|block| block.split_once("```").unwrap().0);
+    let page = support::repository_text("docs/fine-tune.md");
+    let blocks = page.split("```python\n").skip(1).map(|block| block.split_once("```").unwrap().0);
     let recipe = blocks.into_iter().find(|block| block.contains("def tag(")).unwrap();
     let rehearsal = Rehearsal::new();
     // Shards: their digest is that of their digests.

@@ -349,6 +349,5 @@ fn the_document_says_what_was_asked() {
     }
     let offline = rehearsal.ctxtune(["score", "out", "corpus", "--json"]).expect(0).json();
     assert_eq!(offline["asked"], Value::Null);
-    let readme = std::fs::read_to_string(crate::support::repository("README.md")).unwrap();
-    assert!(readme.contains("`asked`"));
+    assert!(crate::support::repository_text("docs/reference/json.md").contains("`asked`"));
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use ctxtune::rehearsal::{Outcome as End, Script};
 
-use crate::support::{Outcome, Rehearsal, program, repository, skip};
+use crate::support::{Outcome, Rehearsal, program, repository, repository_text, skip};
 
 /// A server whose jobs take this long and end like this, and ten records in `my corpus`.
 fn scene(job_seconds: f64, outcome: End) -> Rehearsal {
@@ -47,12 +47,12 @@ fn the_script_ends_with_the_models_name_and_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn readmes_lines_stop_what_they_deployed_however_they_end() {
+fn the_documented_lines_stop_what_they_deployed_however_they_end() {
     if Command::new("bash").arg("--version").output().is_err() {
         return skip("bash is not here");
     }
-    let readme = std::fs::read_to_string(repository("README.md")).unwrap();
-    let blocks = readme.split("```bash\n").filter_map(|block| Some(block.split_once("```")?.0));
+    let page = repository_text("docs/scripting.md");
+    let blocks = page.split("```bash\n").filter_map(|block| Some(block.split_once("```")?.0));
     let lines = blocks.into_iter().find(|block| block.contains("trap ")).unwrap();
     let (rehearsal, _) = Rehearsal::tuned(0.1);
     rehearsal.dir.write("stories.jsonl", "{\"story\": \"Mia left. Noah ran.\"}\n");

@@ -267,15 +267,12 @@ impl Outcome {
     }
 
     /// stdout as the document of `command`, which is one line, has the common fields and then exactly
-    /// `fields`: each with the name of its type. README lists them all.
+    /// `fields`: each with the name of its type. `docs/reference/json.md` lists them all under the command.
     #[track_caller]
     pub fn document(&self, command: &str, fields: Value) -> Value {
         assert_eq!(self.stdout.matches('\n').count(), 1, "one line: {}", self.stdout);
         let document = self.json();
-        let readme = std::fs::read_to_string(repository("README.md")).unwrap();
-        for field in document.as_object().unwrap().keys() {
-            assert!(readme.contains(&format!("`{field}`")), "README does not list `{field}`");
-        }
+        assert_listed(&document, command);
         let exit = self.code.unwrap();
         assert_eq!(document["schema"], "ctxtune.cli/1");
         assert_eq!(document["command"], command);
@@ -293,6 +290,20 @@ impl Outcome {
         let (got, expected) = (shape(&document), Value::Object(expected));
         assert!(got == expected, "got {got:#}\nexpected {expected:#}");
         document
+    }
+}
+
+/// Fails unless `docs/reference/json.md` lists every field of the document of `command`.
+#[track_caller]
+pub fn assert_listed(document: &Value, command: &str) {
+    let reference = repository_text("docs/reference/json.md");
+    let section = |heading: &str| {
+        let is_it = |section: &&str| section.lines().next() == Some(heading);
+        reference.split("\n## ").find(is_it).unwrap_or_else(|| panic!("json.md lacks {heading}")).to_owned()
+    };
+    let listed = section("Common fields") + &section(command);
+    for field in document.as_object().unwrap().keys() {
+        assert!(listed.contains(&format!("`{field}`")), "json.md does not list `{field}` of {command}");
     }
 }
 
@@ -500,6 +511,12 @@ pub fn shared_data(name: &str) -> Option<PathBuf> {
     }
     skip(&format!("../shared/data/{name} is not here"));
     None
+}
+
+/// The text of a file of the repository.
+#[track_caller]
+pub fn repository_text(name: &str) -> String {
+    std::fs::read_to_string(repository(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// A file or directory of the repository.
