@@ -56,9 +56,17 @@ pub fn download(state: &State, request: &Request, now: Now) -> Result<Reply, Rep
     Ok(reply.with("Content-Disposition", name))
 }
 
+/// What the service's adapters name as their base: a `-Reference` model is a copy that only the service has.
+fn own_copy(model: &str) -> String {
+    match model.rsplit('/').next() {
+        Some(name) if name.ends_with("-Reference") => format!("togethercomputer/{name}__TOG__FT"),
+        _ => model.to_owned(),
+    }
+}
+
 fn archive(job: &Job, kind: &str, step: u64) -> io::Result<Vec<u8>> {
     let configuration = json!({
-        "base_model_name_or_path": job.order.model.name,
+        "base_model_name_or_path": own_copy(job.order.model.name),
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "r": job.order.training_type.get("lora_r"),

@@ -228,6 +228,11 @@ pub fn list(together: &Together, project: &Project) -> Result<Vec<Endpoint>, Err
     read_list(together, project, Tries::Many)
 }
 
+/// The project of the key, asked for once: nothing where the service does not say it, or not at once.
+pub fn own_project(together: &Together) -> Option<Project> {
+    Project::of(&together.identity(Tries::One).ok()?)
+}
+
 /// The endpoints, asked for once: for commands that are about something else. Nothing where the service
 /// knows no endpoints, or no project.
 ///

@@ -213,6 +213,11 @@ impl Job {
         kind.is_some_and(|kind| kind.eq_ignore_ascii_case("full"))
     }
 
+    /// The rank of the adapter, where the object says it.
+    pub fn lora_rank(&self) -> Option<u64> {
+        self.object.get("training_type").and_then(|kind| whole(kind, &["lora_r"]))
+    }
+
     /// The ids of the training and the validation file.
     pub fn file_ids(&self) -> (Option<String>, Option<String>) {
         (text(&self.object, &["training_file"]), text(&self.object, &["validation_file"]))
