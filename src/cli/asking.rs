@@ -82,7 +82,7 @@ impl Choice<'_> {
         } else {
             service.require_key()?;
             let job = run.as_ref().and_then(|run| run.job.as_ref()).filter(|_| self.model.is_none());
-            model = job.and_then(|job| endpoints::callable_name(service, job)).unwrap_or(model);
+            model = job.and_then(|job| endpoints::callable_name(service, job, None)).unwrap_or(model);
             let is_moved = service.environment.get(env::TOGETHER_BASE_URL).is_some();
             let own = BaseUrl::parse(INFERENCE_URL).map_err(|error| {
                 Failure::new(Exit::Failed, "base_url", error, "name a server with --base-url")
@@ -454,15 +454,15 @@ impl Target {
         }
         if base.ends_with(REFERENCE) {
             return format!(
-                "its base {base} cannot be deployed at Together: fetch the weights with `ctxtune download {job}`, \
-                 serve them on this machine, and ask with --base-url http://127.0.0.1:8000 --model NAME"
+                "its base {base} cannot be deployed at Together: `ctxtune download {job} --adapter --extract DIR` \
+                 ends with the commands that serve the adapter and ask it"
             );
         }
         format!(
             "a tuned model answers only while an endpoint runs it, which is billed by the minute: \
              `ctxtune deploy {job} --name EP` brings it up and prints the name to ask for with --model \
-             (a model whose base ends in {REFERENCE} cannot be deployed: `ctxtune download {job}`, serve it, and ask \
-             with --base-url)"
+             (a model whose base ends in {REFERENCE} cannot be deployed: \
+             `ctxtune download {job} --adapter --extract DIR` ends with the commands that serve it)"
         )
     }
 }

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use console::{Term, measure_text_width, truncate_str};
 
+use crate::cli::report::folded;
+
 /// Columns and rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
@@ -105,10 +107,11 @@ impl Canvas {
         self.with(|drawing| drawing.draw(&[], lines));
     }
 
-    /// Prints `text` above the lines, for good.
+    /// Prints `text` above the lines, for good; no word of it is broken.
     pub fn print_above(&self, text: &str) {
-        let text: Vec<String> = text.lines().map(str::to_owned).collect();
         self.with(|drawing| {
+            let text = folded(text, (drawing.size)().columns);
+            let text: Vec<String> = text.lines().map(str::to_owned).collect();
             let lines = drawing.lines.clone();
             drawing.draw(&text, lines);
         });

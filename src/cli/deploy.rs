@@ -174,7 +174,7 @@ fn deployable(service: &Service, job: &Job) -> Result<String, Failure> {
             "the job {id} tuned {base}, and what is tuned from a -Reference model cannot be deployed at Together"
         );
         let hint = format!(
-            "`ctxtune download {id} --adapter` and serve it yourself; to deploy there, tune another --base-model"
+            "`ctxtune download {id} --adapter --extract DIR` and serve it yourself; to deploy there, tune another --base-model"
         );
         return Err(Failure::new(Exit::Usage, "not_deployable", message, hint));
     }
@@ -186,7 +186,7 @@ fn deployable(service: &Service, job: &Job) -> Result<String, Failure> {
                     let message = format!(
                         "the job {id} has an adapter only: LoRA is not merged into {base}, and there is no model to deploy"
                     );
-                    let hint = format!("`ctxtune download {id}` and serve the adapter with its base model yourself");
+                    let hint = format!("`ctxtune download {id} --extract DIR` and serve the adapter with its base model");
                     return Failure::new(Exit::Usage, "not_deployable", message, hint);
                 }
                 let message = format!("the service names no object of the model of the job {id}");
@@ -216,8 +216,10 @@ fn choose(
     if fitting.is_empty() {
         let base = job.model().unwrap_or_default();
         let message = format!("the service has no configuration to deploy what was tuned from {base}");
-        let hint =
-            format!("`ctxtune download {}` and serve it yourself, or tune another --base-model", job.id);
+        let hint = format!(
+            "`ctxtune download {} --extract DIR` and serve it yourself, or tune another --base-model",
+            job.id
+        );
         return refuse("not_deployable", message, &hint);
     }
     if let Some(wanted) = wanted {

@@ -12,12 +12,14 @@ use crate::cli::Signals;
 use crate::cli::args::DownloadArgs;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::mismatch::Mismatch;
-use crate::cli::report::{Terminal, sized};
+use crate::cli::report::{Terminal, counted, printable, sized};
 use crate::cli::service::Service;
 use crate::cli::shell;
+use crate::cli::using::{ask, public_base, say_commands, serve_adapter, serve_model};
 use crate::cli::watch::one_line;
 use crate::together::download::{Probe, Wanted, Which, fetch, probe};
-use crate::together::job::{Ending, Job, JobId};
+use crate::together::job::{Ending, Job};
+use crate::together::unpack::{UnpackError, require_absent, unpack};
 use crate::together::{self, jobs};
 use crate::tune::model::gives_adapter_only;
 
@@ -26,28 +28,47 @@ const COMMAND: &str = "download";
 /// The most characters of a file's name that are taken from the service.
 const NAME_CHARACTERS: usize = 120;
 
+/// The file of an adapter that says what it belongs to.
+const ADAPTER_CONFIG: &str = "adapter_config.json";
+
 /// An archive that is there.
 struct Fetched {
-    job: JobId,
+    job: Job,
     which: Which,
     step: Option<u64>,
     path: PathBuf,
     bytes: u64,
     /// Whether it was there before.
     was_there: bool,
-    /// Where the job's directory holds other data now.
+    /// What was unpacked of it.
+    extracted: Option<Extracted>,
+    /// The directory of the job's data, if it is here.
+    out: Option<PathBuf>,
+    /// Where that holds other data now.
     mismatch: Option<Mismatch>,
+}
+
+/// A directory with what was in an archive.
+struct Extracted {
+    dir: PathBuf,
+    files: usize,
+    bytes: u64,
+    /// Where a server finds the model: `dir`, or one directory in it.
+    model: PathBuf,
+    /// The base model and the rank of an adapter, as its own configuration has them.
+    adapter: Option<(String, u64)>,
+    /// Whether the archive is still there.
+    is_archive_kept: bool,
 }
 
 /// Runs the command.
 pub fn run(args: &DownloadArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
     match download(args, signals, terminal) {
         Ok(fetched) => {
-            let how = if fetched.was_there { "is already there" } else { "downloaded" };
-            terminal
-                .label("weights", &format!("{} {how} ({})", fetched.path.display(), sized(fetched.bytes)));
-            terminal.label("next", &unpacking(&fetched.path));
-            let path = fetched.path.as_os_str().as_encoded_bytes().to_vec();
+            fetched.say(terminal);
+            let extracted = fetched.extracted.as_ref();
+            let path = extracted.map_or(&fetched.path, |extracted| &extracted.dir);
+            let path = path.as_os_str().as_encoded_bytes().to_vec();
             terminal.succeed(COMMAND, Some(&path), document(&fetched))
         }
         Err(failure) => terminal.fail(COMMAND, &failure, Map::new()),
@@ -55,12 +76,16 @@ pub fn run(args: &DownloadArgs, signals: &Signals, terminal: &mut Terminal) -> E
 }
 
 fn download(args: &DownloadArgs, signals: &Signals, terminal: &Terminal) -> Result<Fetched, Failure> {
+    if let Some(dir) = &args.extract {
+        require_absent(dir)?;
+    }
     let service = Service::open(&args.remote, signals, terminal)?;
     let id = service.job(Some(&args.target))?;
     let job = jobs::retrieve(&service.together, &id).map_err(|error| service.explain(error))?;
     let target = Some(Path::new(&args.target));
     service.note_status(target, &job, terminal);
-    let mismatch = service.directory_of(target, &id).and_then(|out| Mismatch::of_job(&out, &id));
+    let out = service.directory_of(target, &id);
+    let mismatch = out.as_ref().and_then(|out| Mismatch::of_job(out, &id));
     if let Some(mismatch) = &mismatch {
         mismatch.warn(terminal);
     }
@@ -71,29 +96,131 @@ fn download(args: &DownloadArgs, signals: &Signals, terminal: &Terminal) -> Resu
     let wanted = Wanted { job: &id, checkpoint: which, step: args.checkpoint };
     let explain = |error: together::Error| explain(&service, error, &job);
     let known = probe(&service.together, wanted).map_err(explain)?;
-    let path = place(args.output.as_deref(), &name(&job, wanted, known.extension));
-    let fetched = |bytes, was_there| Fetched {
-        job: id.clone(),
+    let name = name(&job, wanted, known.extension);
+    let path = match (&args.output, args.extract.as_deref().and_then(Path::parent)) {
+        // Beside DIR, where there must be room for that too.
+        (None, Some(beside)) => beside.join(name),
+        (output, _) => place(output.as_deref(), &name),
+    };
+    let there = there(&path, &known)?;
+    let bytes = match there {
+        Some(bytes) => bytes,
+        None => fetch_with_bar(&service, wanted, &path, terminal).map_err(explain)?,
+    };
+    let was_there = there.is_some();
+    let mut fetched = Fetched {
+        job: job.clone(),
         which,
         step: args.checkpoint,
-        path: path.clone(),
+        path,
         bytes,
         was_there,
-        mismatch: mismatch.clone(),
+        extracted: None,
+        out,
+        mismatch,
     };
-    if let Some(bytes) = there(&path, &known)? {
-        return Ok(fetched(bytes, true));
+    if let Some(dir) = &args.extract {
+        let keeps_archive = args.output.is_some() || was_there;
+        fetched.extracted = Some(fetched.extract(dir, keeps_archive, &service, terminal)?);
     }
-    let bar = bar(&path, terminal);
+    Ok(fetched)
+}
+
+fn fetch_with_bar(
+    service: &Service,
+    wanted: Wanted<'_>,
+    path: &Path,
+    terminal: &Terminal,
+) -> Result<u64, together::Error> {
+    let bar = bar(path, terminal);
     let mut progress = |written: u64, total: Option<u64>| {
         if let Some(total) = total {
             bar.set_length(total);
         }
         bar.set_position(written);
     };
-    let bytes = fetch(&service.together, wanted, &path, &mut progress);
+    let bytes = fetch(&service.together, wanted, path, &mut progress);
     bar.finish_and_clear();
-    Ok(fetched(bytes.map_err(explain)?, false))
+    bytes
+}
+
+impl Fetched {
+    /// Unpacks the archive to `dir`, and removes it unless it is to be kept.
+    fn extract(
+        &self,
+        dir: &Path,
+        keeps_archive: bool,
+        service: &Service,
+        terminal: &Terminal,
+    ) -> Result<Extracted, Failure> {
+        let unpacked = unpack(&self.path, dir, service.clock.as_ref());
+        let unpacked = unpacked.map_err(|error| service.explain(error))?;
+        let is_config = |file: &&PathBuf| file.file_name().is_some_and(|name| name == ADAPTER_CONFIG);
+        let config = unpacked.files.iter().filter(is_config).min_by_key(|file| file.components().count());
+        let config = config.map(|config| dir.join(config));
+        let mut is_archive_kept = true;
+        if !keeps_archive {
+            match std::fs::remove_file(&self.path) {
+                Ok(()) => is_archive_kept = false,
+                Err(error) => {
+                    terminal.warn(&printable(&format!("cannot remove `{}`: {error}", self.path.display())));
+                }
+            }
+        }
+        Ok(Extracted {
+            dir: dir.to_owned(),
+            files: unpacked.files.len(),
+            bytes: unpacked.bytes,
+            model: config.as_deref().and_then(Path::parent).unwrap_or(dir).to_owned(),
+            adapter: config.and_then(|config| read_adapter(&config)),
+            is_archive_kept,
+        })
+    }
+
+    /// Says what is there now, and what to do with it.
+    fn say(&self, terminal: &Terminal) {
+        let how = if self.was_there { "is already there" } else { "downloaded" };
+        let removed = match &self.extracted {
+            Some(extracted) if !extracted.is_archive_kept => ", unpacked and removed",
+            _ => "",
+        };
+        let size = sized(self.bytes);
+        terminal.label("weights", &format!("{} {how} ({size}){removed}", self.path.display()));
+        if let Some(extracted) = &self.extracted {
+            let files = counted(extracted.files as u64, "file");
+            let size = sized(extracted.bytes);
+            terminal.label("directory", &format!("{} ({files}, {size})", extracted.dir.display()));
+        }
+        if self.extracted.is_some() {
+            terminal.label("next", "serve it, then ask it:");
+            say_commands(&self.next_commands(), terminal);
+        } else {
+            terminal.label("next", &unpacking(&self.path));
+        }
+    }
+
+    /// What to do with it, as commands of a shell.
+    fn next_commands(&self) -> Vec<String> {
+        let Some(extracted) = &self.extracted else { return vec![unpacking(&self.path)] };
+        let serve = match (&extracted.adapter, self.which) {
+            (Some((base, rank)), _) => serve_adapter(&extracted.model, &public_base(base, &self.job), *rank),
+            (None, Which::Adapter) => {
+                let base = self.job.model().unwrap_or_default();
+                let rank = self.job.lora_rank().unwrap_or_default();
+                serve_adapter(&extracted.model, &public_base(&base, &self.job), rank)
+            }
+            (None, Which::Merged | Which::Full) => serve_model(&extracted.model),
+        };
+        vec![serve, ask(self.out.as_deref())]
+    }
+}
+
+/// The base model and the largest rank in an adapter's configuration.
+fn read_adapter(config: &Path) -> Option<(String, u64)> {
+    let config: Value = serde_json::from_slice(&std::fs::read(config).ok()?).ok()?;
+    let ranks = config["rank_pattern"].as_object().into_iter().flat_map(Map::values);
+    let rank = ranks.chain([&config["r"]]).filter_map(Value::as_u64).max()?;
+    Some((config["base_model_name_or_path"].as_str()?.to_owned(), rank))
 }
 
 /// Which weights are meant.
@@ -228,6 +355,27 @@ fn bar(path: &Path, terminal: &Terminal) -> ProgressBar {
     bar
 }
 
+impl From<UnpackError> for Failure {
+    fn from(error: UnpackError) -> Failure {
+        let (exit, code, hint) = match &error {
+            UnpackError::Exists(_) => {
+                (Exit::Failed, "in_the_way", Some("move it away, or name another directory"))
+            }
+            UnpackError::Type(_) | UnpackError::Read { .. } => {
+                (Exit::Failed, "archive", Some("remove the archive, then run it again"))
+            }
+            UnpackError::Member { .. } => {
+                (Exit::Failed, "archive", Some("nothing was unpacked; the archive is kept"))
+            }
+            UnpackError::Write { .. } => {
+                (Exit::Failed, "write", Some("make room, or name another directory, then run it again"))
+            }
+            UnpackError::Stopped => (Exit::Interrupted, "interrupted", Some("run the same command again")),
+        };
+        Failure { exit, code, message: error.to_string(), hint: hint.map(str::to_owned) }
+    }
+}
+
 /// How to unpack the archive, for a shell.
 fn unpacking(path: &Path) -> String {
     let is_gzip = path.extension().is_some_and(|extension| extension.as_encoded_bytes().ends_with(b"gz"));
@@ -239,12 +387,19 @@ fn unpacking(path: &Path) -> String {
 fn document(fetched: &Fetched) -> Map<String, Value> {
     let mut fields = Map::new();
     let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
-    put("job", fetched.job.as_str().into());
+    let extracted = fetched.extracted.as_ref();
+    let adapter = extracted.and_then(|extracted| extracted.adapter.as_ref());
+    put("job", fetched.job.id.as_str().into());
     put("checkpoint", word(fetched.which).into());
     put("step", fetched.step.into());
-    put("file", fetched.path.to_string_lossy().into());
+    let is_kept = extracted.is_none_or(|extracted| extracted.is_archive_kept);
+    put("file", is_kept.then(|| fetched.path.to_string_lossy()).into());
     put("bytes", fetched.bytes.into());
     put("already_there", fetched.was_there.into());
+    put("directory", extracted.map(|extracted| extracted.dir.to_string_lossy()).into());
+    put("base_model", adapter.map(|(base, _)| public_base(base, &fetched.job)).into());
+    put("lora_rank", adapter.map(|(_, rank)| *rank).into());
+    put("next_commands", fetched.next_commands().into());
     Mismatch::add(fetched.mismatch.as_ref(), &mut fields);
     fields
 }

@@ -85,8 +85,8 @@ pub fn glance(service: &Service, project: Option<Project>) -> Option<Vec<Running
 
 /// The name under which the model of a job answers now, if a deployment of ours runs it: nothing where that
 /// cannot be known at once.
-pub fn callable_name(service: &Service, job: &JobId) -> Option<String> {
-    let endpoints = endpoints::glance(&service.together, None).ok()??;
+pub fn callable_name(service: &Service, job: &JobId, project: Option<Project>) -> Option<String> {
+    let endpoints = endpoints::glance(&service.together, project).ok()??;
     let name = name_of(job);
     let is_it = |one: &Deployment| one.bare_name() == name && one.state.is_ready();
     endpoints.iter().find(|endpoint| endpoint.asked().any(is_it)).map(|endpoint| endpoint.name.clone())

@@ -73,6 +73,7 @@ mod sweep_run;
 mod sweep_table;
 mod table;
 mod upload;
+mod using;
 mod wandb;
 mod wandb_run;
 mod wandb_sync;

@@ -20,11 +20,11 @@ use crate::cli::report::{Terminal, printable};
 use crate::cli::service::{Notices, Service};
 use crate::cli::shell;
 use crate::cli::svg::picture;
+use crate::cli::using::Use;
 use crate::cli::wandb::{self, Chosen};
 use crate::cli::wandb_run::{Log, OnStop};
 use crate::cli::watch::{Lines, Several, event, one_line, steps};
 use crate::together::job::{Ending, Job, JobId, last_error};
-use crate::tune::model::REFERENCE;
 use crate::tune::monitor::{BUDGET, Cause, Finished, MonitorError, MonitorOptions, Screen, monitor};
 use crate::tune::progress::Progress;
 
@@ -160,7 +160,7 @@ impl<'s> Screens<'s> {
             let charset = if service.environment.is_utf8() { Charset::Unicode } else { Charset::Ascii };
             screens.block = Some(Block::new(canvas, clock, charset).with_banner(terminal.banner()));
         } else if !terminal.voice().quiet {
-            screens.lines = Some(Lines::new(Box::new(io::stderr()), clock));
+            screens.lines = Some(Lines::new(Box::new(io::stderr()), clock, terminal.columns()));
         }
         if events == Events::Streamed {
             screens.stream = Some(Ndjson::new(Box::new(io::stdout()), clock, job.as_str()));
@@ -207,13 +207,20 @@ fn write_picture(path: &Path, job: &JobId, progress: &Progress, terminal: &Termi
 /// Ends as the job ended.
 fn end(service: &Service, finished: &Finished, shown: Shown, terminal: &mut Terminal) -> Exit {
     let Finished { progress, ending } = finished;
-    let fields = document(service, progress, shown.fields);
+    let mut fields = document(service, progress, shown.fields);
     let Some(job) = progress.job() else { return Exit::Failed };
     if *ending == Ending::Completed {
         say_model(service, job, shown.run_page.as_deref(), terminal);
         let Some(name) = job.model_output_name() else {
             return terminal.fail(shown.command, &unnamed(job), fields);
         };
+        // The server of a rehearsal is gone in a moment, and its model never was.
+        if terminal.banner().is_none() {
+            let out = service.directory_of(shown.out.as_deref(), &job.id);
+            let using = Use::of(service, job, out.as_deref());
+            using.say(terminal);
+            using.add(&mut fields);
+        }
         let line = (shown.events == Events::Silent).then(|| printable(&name));
         return terminal.succeed(shown.command, line.as_deref().map(str::as_bytes), fields);
     }
@@ -246,7 +253,7 @@ fn unnamed(job: &Job) -> Failure {
     Failure::new(Exit::Failed, "no_model_name", message, hint)
 }
 
-/// What there is now, where, and what to do with it.
+/// What there is now, and where.
 fn say_model(service: &Service, job: &Job, run_page: Option<&str>, terminal: &Terminal) {
     let say = |label: &str, text: Option<String>| {
         if let Some(text) = text {
@@ -262,21 +269,8 @@ fn say_model(service: &Service, job: &Job, run_page: Option<&str>, terminal: &Te
     say("page", Some(service.dashboard(&job.id)));
     say("W&B", run_page.map(str::to_owned).or_else(|| job.wandb_url()));
     if terminal.banner().is_some() {
-        // The server of a rehearsal is gone in a moment, and its model never was.
         terminal.label("next", "with an account: export TOGETHER_API_KEY=…, then ctxtune finetune SOURCE");
-        return;
     }
-    terminal.label("next", &format!("ctxtune download {} --adapter", job.id));
-    let is_reference = job.model().is_some_and(|model| model.ends_with(REFERENCE));
-    let how = if is_reference {
-        "its base model cannot be deployed at Together: serve what you downloaded".to_owned()
-    } else if job.has_adapter_only() {
-        "there is only the adapter, which cannot be deployed at Together: serve it with its base model"
-            .to_owned()
-    } else {
-        format!("or ctxtune deploy {} --name EP: by its own name a tuned model cannot be called", job.id)
-    };
-    terminal.say(&format!("          {how}"));
 }
 
 /// The last events, how far it came, and what is left at the service.

@@ -45,7 +45,7 @@ pub fn use_model(
     let for_real = if trained == base {
         "`ctxtune deploy JOB --name EP` brings it up, for money by the minute"
     } else {
-        "what is tuned from a -Reference model is fetched with `ctxtune download JOB`, and served by yourself"
+        "what is tuned from a -Reference model is downloaded, `ctxtune download JOB --adapter --extract DIR`, and served by yourself"
     };
     terminal.say(&format!("it answers here at once; for real {for_real}"));
     server.set_script(|script| script.deployed_models = vec![tuned.clone()]);

@@ -110,8 +110,15 @@ impl Terminal {
         }
     }
 
+    /// Says lines that are to be copied, unless `--quiet`: code or commands, of which none is folded.
+    pub fn copyable(&self, text: &str) {
+        if !self.voice.quiet {
+            self.say_always(text);
+        }
+    }
+
     /// The width of the terminal that stderr is, if it is one.
-    fn columns(&self) -> Option<usize> {
+    pub fn columns(&self) -> Option<usize> {
         let (_, columns) = self.stderr_is_terminal.then(|| Term::stderr().size_checked())??;
         Some(usize::from(columns))
     }
@@ -260,8 +267,9 @@ pub fn printable(text: &str) -> String {
 }
 
 /// `text` with no line wider than `columns`, broken at blanks only and indented as the line began: a word or
-/// number that is wider stays whole. What is behind a label continues behind it.
-fn folded(text: &str, columns: usize) -> String {
+/// number that is wider stays whole. What is behind a label continues behind it, or at the first column where
+/// only that has room for a word.
+pub fn folded(text: &str, columns: usize) -> String {
     let lines: Vec<String> = text.split('\n').map(|line| folded_line(line, columns)).collect();
     lines.join("\n")
 }
@@ -279,7 +287,9 @@ fn folded_line(line: &str, columns: usize) -> String {
     let mut width = 0;
     for word in line.split_inclusive(' ') {
         let bare = measure_text_width(word.trim_end());
-        if width + bare >= columns && width > indent {
+        let fits_at_start_only = bare < columns && indent + bare >= columns;
+        if width + bare >= columns && (width > indent || fits_at_start_only && width > 0) {
+            let indent = if fits_at_start_only { 0 } else { indent };
             text.truncate(text.trim_end().len());
             text.push('\n');
             text.push_str(&" ".repeat(indent));
@@ -355,6 +365,8 @@ mod tests {
             "price     about $4.80\n          for 1,234,567\n          tokens",
         );
         check("  key  value", 10, "  key\n  value");
+        check("page      https://a.b/12345678", 21, "page\nhttps://a.b/12345678");
+        check("page      https://a.b/12345678", 20, "page      https://a.b/12345678");
         check("one 0123456789abcdef two", 10, "one\n0123456789abcdef\ntwo");
         let text = "warning: the value 1,234.5678 of learning_rate is above what the model allows";
         for columns in 12..90 {

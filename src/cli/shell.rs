@@ -16,6 +16,30 @@ pub fn word(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
+/// `command` with an escaped line end before flags that would go beyond `columns`: a shell reads the same.
+pub fn folded(command: &str, columns: usize) -> String {
+    let mut pieces = vec![String::new()];
+    let mut is_quoted = false;
+    for word in command.split_inclusive(' ') {
+        if word.starts_with("--") && !is_quoted {
+            pieces.push(String::new());
+        }
+        pieces.iter_mut().last().into_iter().for_each(|piece| piece.push_str(word));
+        // An apostrophe between apostrophes neither begins nor ends them.
+        is_quoted ^= word.replace(r"'\''", "").matches('\'').count() % 2 == 1;
+    }
+    let (mut text, mut width) = (String::new(), 0);
+    for piece in pieces {
+        if width > 0 && width + piece.trim_end().chars().count() + 2 > columns {
+            text.push_str("\\\n    ");
+            width = 4;
+        }
+        width += piece.chars().count();
+        text.push_str(&piece);
+    }
+    text
+}
+
 /// `path` as one word, which no command takes for a flag.
 pub fn path(path: &Path) -> String {
     let text = path.to_string_lossy();
@@ -42,6 +66,17 @@ mod tests {
         check("-out", "./-out");
         check("-", "-");
         assert_eq!((word(""), word("-n")), ("''".to_owned(), "-n".to_owned()));
+    }
+
+    #[test]
+    fn a_long_command_is_folded_before_its_flags() {
+        let check = |command: &str, expected: &str| {
+            assert_eq!(folded(command, 20), expected);
+            assert_eq!(expected.replace("\\\n    ", ""), command);
+        };
+        check("short --a b", "short --a b");
+        check("command --flag value --x y", "command \\\n    --flag value \\\n    --x y");
+        check("c 'it'\\''s a long --x' --flag v", "c 'it'\\''s a long --x' \\\n    --flag v");
     }
 
     #[cfg(unix)]

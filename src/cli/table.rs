@@ -1,7 +1,7 @@
 //! Lists on stdout: a line an entry with tabs for programs, aligned columns where a person reads.
 //!
 //! Cells may hold the service's words; a cell is one line and commands no terminal. What does not
-//! fit a terminal's width is cut there, and is whole in a pipe and in the document.
+//! fit a terminal's width is shortened there, and is whole in a pipe and in the document.
 
 use std::io::IsTerminal;
 
@@ -85,8 +85,8 @@ impl Table {
         self.rows.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 
-    /// In columns below their names, no line wider than `width`: what is too wide for one line continues on a
-    /// second, indented one, and only a cell that is wider by itself is shortened.
+    /// In columns below their names, no line wider than `width`: what is too wide for one line continues on
+    /// indented ones, and only a cell that is wider by itself is shortened, in its middle.
     pub fn aligned(&self, width: usize) -> String {
         let names: Vec<String> = self.columns.iter().map(|(name, _)| (*name).to_owned()).collect();
         let rows = self.rows.iter().map(|row| row.iter().map(|cell| shown(cell).to_owned()).collect());
@@ -107,7 +107,6 @@ impl Table {
                 widths[column] = most;
             }
         }
-        let first = columns_that_fit(&widths, width);
         let text = |line: &Vec<String>| {
             let padded = line.iter().zip(&self.columns).zip(&widths).map(|((cell, (_, align)), width)| {
                 let room = " ".repeat(width - measure_text_width(cell));
@@ -117,11 +116,16 @@ impl Table {
                 }
             });
             let padded: Vec<String> = padded.collect();
-            let (line, continued) = padded.split_at(first.min(padded.len()));
-            let fit = |line: String| truncate_str(line.trim_end(), width, "…").into_owned();
-            let mut text = fit(line.join(GAP));
-            if !continued.is_empty() {
-                text = format!("{text}\n{}", fit(format!("{INDENT}{}", continued.join(GAP))));
+            let (mut text, mut done) = (String::new(), 0);
+            while done < padded.len() {
+                let indent = if done == 0 { "" } else { INDENT };
+                let room = width.saturating_sub(indent.len());
+                let count = columns_that_fit(&widths[done..], room).min(padded.len() - done);
+                let line = padded[done..done + count].join(GAP);
+                let line = shortened(line.trim_end(), room);
+                let start = if done == 0 { "" } else { "\n" };
+                text.push_str(&format!("{start}{indent}{}", truncate_str(&line, room, "…")));
+                done += count;
             }
             text
         };
@@ -196,5 +200,7 @@ mod tests {
         assert!(table.aligned(100).contains(name));
         assert_eq!(table.aligned(60).lines().last(), Some("ft-1  meta-ll…eference  me/contexts-0123"));
         assert!(table.aligned(30).contains("me/contexts-0123"));
+        let narrow = table.aligned(18);
+        assert!(narrow.ends_with("ft-1\n    meta-l…ference\n    me/con…ts-0123"), "{narrow}");
     }
 }

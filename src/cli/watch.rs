@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::cli::report::{counted, grouped, printable};
+use crate::cli::report::{counted, folded, grouped, printable};
 use crate::clock::Clock;
 use crate::together::job::{Ending, Event};
 use crate::tune::monitor::{Screen, spoken};
@@ -22,21 +22,25 @@ const STRIDE: u64 = 100;
 pub struct Lines<'l> {
     out: Box<dyn Write + 'l>,
     clock: &'l dyn Clock,
+    /// The width of the terminal that it is, if it is one.
+    columns: Option<usize>,
     /// The part of training that was told of last.
     told: Option<u64>,
     last_trouble: String,
 }
 
 impl<'l> Lines<'l> {
-    /// Lines on `out`.
-    pub fn new(out: Box<dyn Write + 'l>, clock: &'l dyn Clock) -> Lines<'l> {
-        Lines { out, clock, told: None, last_trouble: String::new() }
+    /// Lines on `out`, of any length unless it has so many `columns`.
+    pub fn new(out: Box<dyn Write + 'l>, clock: &'l dyn Clock, columns: Option<usize>) -> Lines<'l> {
+        Lines { out, clock, columns, told: None, last_trouble: String::new() }
     }
 
     fn say(&mut self, at: Option<Timestamp>, text: &str) {
         let at = at.unwrap_or_else(|| self.clock.now());
         // Nobody reads: nothing to be done, and no reason to fail.
-        let _ = writeln!(self.out, "{} {text}", at.strftime("%F %TZ")).and_then(|()| self.out.flush());
+        let line = format!("{} {text}", at.strftime("%F %TZ"));
+        let line = self.columns.map_or(line.clone(), |columns| folded(&line, columns));
+        let _ = writeln!(self.out, "{line}").and_then(|()| self.out.flush());
     }
 
     fn say_train(&mut self, progress: &Progress, point: &TrainPoint) {
@@ -235,7 +239,7 @@ mod tests {
     /// What lines say of what `act` tells them, without the time.
     fn said(act: impl FnOnce(&mut Lines<'_>)) -> Vec<String> {
         let mut out = Vec::new();
-        act(&mut Lines::new(Box::new(&mut out), &Still));
+        act(&mut Lines::new(Box::new(&mut out), &Still, None));
         let text = String::from_utf8(out).unwrap();
         text.lines().map(|line| line.split_once("Z ").unwrap().1.to_owned()).collect()
     }
@@ -248,7 +252,7 @@ mod tests {
     fn each_change_is_a_line_with_its_time() {
         let mut out = Vec::new();
         let mut progress = Progress::default();
-        let mut lines = Lines::new(Box::new(&mut out), &Still);
+        let mut lines = Lines::new(Box::new(&mut out), &Still, None);
         let mut news = progress.absorb_job(
             Job::read(&json!({ "id": "ft-1", "status": "on holiday", "queue_depth": 2 })).unwrap(),
         );

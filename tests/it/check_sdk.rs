@@ -128,7 +128,7 @@ fn codes_of(report: &Value, file: &str) -> Vec<(String, Value)> {
 }
 
 /// A Python that has the client, or `None` (and a word).
-fn python_with_together() -> Option<Command> {
+pub fn python_with_together() -> Option<Command> {
     let probe = "import together; assert together.__version__ == '3.1.1'";
     match python()?.args(["-c", probe]).output() {
         Ok(output) if output.status.success() => python(),

@@ -60,5 +60,6 @@ mod together;
 mod transfer;
 mod unused;
 mod upload;
+mod using;
 mod wandb;
 mod watching;

@@ -35,7 +35,7 @@ const SEED_COMMAND: [&str; 4] = [
 
 /// Runs a program on a terminal of its own, and types its first argument as soon as its second one is
 /// shown. It prints what the terminal showed and ends with the program's exit code.
-const PERSON: &str = r#"
+pub const PERSON: &str = r#"
 import os, pty, select, sys, time
 answer, question = (text.encode().decode("unicode_escape").encode() for text in sys.argv[1:3])
 command = sys.argv[3:]
@@ -196,7 +196,7 @@ fn the_page_of_the_wandb_run_is_above_the_block_and_at_the_end() {
     let block = shown.lines().position(|line| line.contains("next look in"));
     let ended = shown.lines().position(|line| line.contains("the job is complete")).unwrap();
     assert!(block.is_some() && lines[0] < ended && lines[1] > ended, "{shown}");
-    let above = run.stdout.split("W&B: http").next().unwrap();
+    let above = run.stdout.split(&page).next().unwrap();
     let drawn = above.rfind("\u{1b}[?25l").unwrap();
     // The cursor is hidden while the canvas prints something above its lines.
     assert!(!above[drawn..].contains("?25h"), "it is drawn over: {:?}", &above[drawn..]);

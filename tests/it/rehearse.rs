@@ -65,7 +65,7 @@ fn it_ends_well_and_soon_whatever_the_environment_holds() {
 fn it_ends_with_a_context_and_the_scores_of_the_tuned_model_and_its_base() {
     let (dir, stranger) = (Dir::new(), Stranger::new());
     for (flags, base, for_real) in [
-        (&[][..], "meta-llama/Meta-Llama-3.1-8B-Instruct", "`ctxtune download JOB`"),
+        (&[][..], "meta-llama/Meta-Llama-3.1-8B-Instruct", "`ctxtune download JOB --adapter --extract DIR`"),
         (&["--config-path=config.yaml"], "Qwen/Qwen3-8B", "`ctxtune deploy JOB --name EP`"),
     ] {
         dir.write("config.yaml", "base_model: Qwen/Qwen3-8B\n");

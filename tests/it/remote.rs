@@ -606,7 +606,8 @@ fn the_documents_of_a_download_are_pinned() {
     let fields = |step: &str| {
         json!({
             "job": "string", "checkpoint": "string", "step": step, "file": "string", "bytes": "integer",
-            "already_there": "boolean",
+            "already_there": "boolean", "directory": "null", "base_model": "null", "lora_rank": "null",
+            "next_commands": ["string"],
         })
     };
     let fetch = |flags: &[&str]| rehearsal.ctxtune([&["download", &job, "--json"], flags].concat());

@@ -45,7 +45,7 @@ Examples:
   ctxtune monitor ft-0123abcd
   ctxtune monitor out
   ctxtune monitor --last --timeout 4h
-  ctxtune monitor out --events | jq -r 'select(.type == \"eval\") | [.step, .loss] | @tsv'
+  ctxtune monitor out --events | grep '\"type\":\"eval\"'
 
 stdout: the tuned model's name. Stopping never cancels the job. With a key of Weights & Biases it is logged \
 there; trouble with that changes nothing else.
@@ -138,7 +138,6 @@ Examples:
   ctxtune jobs
   ctxtune jobs -n 0 | awk -F '\\t' '$2 == \"running\" {print $1}'
   ctxtune jobs --since 2026-11-01
-  ctxtune jobs --json | jq -r '.jobs[] | select(.status == \"completed\") | .model'
 
 stdout: a line a job, `id<TAB>status<TAB>created<TAB>dollars<TAB>base model<TAB>tuned model`; a table on a terminal. \
 A `~` marks a price that is not final: the estimate of a job that this machine started, or what a running job has cost \
@@ -212,7 +211,7 @@ pub enum FilesCommand {
 const CHECKPOINTS_HELP: &str = "\
 Examples:
   ctxtune checkpoints ft-0123abcd
-  ctxtune download out --adapter --checkpoint \"$(ctxtune checkpoints out | tail -1 | cut -f 1)\"
+  ctxtune checkpoints out | tail -1 | cut -f 1
 
 stdout: a line a checkpoint, the last step first: `step<TAB>created<TAB>kind<TAB>path`; a table on a terminal.
 Exit codes: 0 done, 2 no such job, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
@@ -234,11 +233,11 @@ pub struct CheckpointsArgs {
 
 const DOWNLOAD_HELP: &str = "\
 Examples:
-  ctxtune download ft-0123abcd --adapter
+  ctxtune download ft-0123abcd --adapter --extract adapter
   ctxtune download out --checkpoint 40 -o adapter.tar.zst
 
-A download that was cut goes on where it stopped. stdout: the file.
-Exit codes: 0 done, 1 another file is in the way, 2 no such job or checkpoint, 4 key, 5 network, \
+A download that was cut goes on where it stopped. stdout: the file, or with --extract DIR.
+Exit codes: 0 done, 1 another file or DIR is in the way, 2 no such job or checkpoint, 4 key, 5 network, \
 6 the job failed, 7 it was cancelled, 8 it still runs, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of `download`.
@@ -260,6 +259,9 @@ pub struct DownloadArgs {
     /// Where to write it, a file or a directory [default: the model's name in this directory]
     #[arg(short, long = "output", value_name = "PATH", value_parser = path())]
     pub output: Option<PathBuf>,
+    /// Unpack the archive to this new directory, and keep it only with --output
+    #[arg(long, value_name = "DIR", value_parser = path())]
+    pub extract: Option<PathBuf>,
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
