@@ -26,6 +26,8 @@ mod doctor;
 mod dotenv;
 mod every_request;
 #[cfg(target_os = "linux")]
+#[cfg(unix)]
+mod examples;
 mod faults;
 mod generate;
 mod http;

@@ -19,7 +19,6 @@ Examples:
   ctxtune prepare contexts --dry-run --show 2
   ctxtune prepare more.jsonl.zst contexts.tar -o out
   ctxtune prepare downloads --containers -o out
-  ctxtune prepare contexts -o out --json | jq .counts
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 data (too many rejects, an empty side), 130 SIGINT, 143 SIGTERM.";
 
@@ -137,7 +136,6 @@ Examples:
   ctxtune check train.jsonl val.jsonl
   ctxtune check out
   ctxtune prepare contexts -o out && ctxtune check out --max-tokens 8192
-  ctxtune check train.jsonl --json | jq '.findings[]'
 
 Exit codes: 0 fit for training, 1 a file cannot be read, 2 usage, 3 not fit, 130 SIGINT, 143 SIGTERM.";
 

@@ -10,12 +10,11 @@ use crate::prepare::template::Form;
 
 const GENERATE_HELP: &str = "\
 Examples:
-  ctxtune generate --model my-project/my-endpoint \"Mia entered the lounge. Noah left.\"
+  ctxtune generate --model my-project/contexts \"Mia entered. Noah left.\"
   ctxtune generate --out out --story-file story.txt --stream
-  ctxtune generate --base-url http://127.0.0.1:8000 --model tuned - < story.txt | jq .agents_names
-  ctxtune generate stories.jsonl --output-dir gen --model Qwen/Qwen3-8B --concurrency 16 --yes
-  ctxtune generate contexts -o gen --price-per-million 0.20 --max-cost 2
-  ctxtune generate contexts -o gen && ctxtune prepare gen -o out2
+  ctxtune generate --base-url http://gpu7:8000 --model contexts - < story.txt
+  ctxtune generate stories.jsonl -o gen --model Qwen/Qwen3-8B --yes
+  ctxtune generate in -o gen --out out --yes && ctxtune prepare gen -o out2
 
 stdout: the context as JSON; with --output-dir that directory. Run again, it asks about no finished story twice. \
 One story needs no yes. Many need --yes, --max-cost or a yes at the terminal, but for a server on this machine \

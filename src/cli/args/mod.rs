@@ -89,11 +89,17 @@ pub enum Command {
     /// Try the whole pipeline on this machine; nothing is trained
     Rehearse(Box<RehearseArgs>),
     /// Print the completion script of a shell
+    #[command(after_help = COMPLETIONS_HELP)]
     Completions {
         /// The shell
         shell: Shell,
     },
 }
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  ctxtune completions zsh > ~/.zfunc/_ctxtune
+  ctxtune completions fish > ~/.config/fish/completions/ctxtune.fish";
 
 /// The commands by what a user wants to do, in the order of the work.
 const GROUPS: [(&str, &[&str]); 4] = [

@@ -11,9 +11,7 @@ const REHEARSE_HELP: &str = "\
 Examples:
   ctxtune rehearse
   ctxtune rehearse contexts -o out --svg curve.svg
-  ctxtune rehearse --serve
-  ctxtune rehearse --serve --port 8080 --faults faults.yaml --job-seconds 60
-  TOGETHER_BASE_URL=http://127.0.0.1:8080 TOGETHER_API_KEY=rehearsal-key tg fine-tuning list
+  ctxtune rehearse --serve --port 8080 --job-seconds 60
 
 Exit codes: those of finetune, and at the end those of score.";
 

@@ -172,7 +172,6 @@ const DOCTOR_HELP: &str = "\
 Examples:
   ctxtune doctor
   ctxtune doctor out --config-path=training/finetune_config.yaml
-  ctxtune doctor --lora-rank 128 --json | jq '.checks[] | select(.level != \"ok\")'
 
 Takes the flags and the file of `submit`, asks the service, and creates nothing there or here.
 Exit codes: 0 all well, warnings among it, 1 OUT cannot be written, 2 a value over a limit or an unknown \

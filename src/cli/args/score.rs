@@ -14,8 +14,7 @@ Examples:
   ctxtune score contexts generated
   ctxtune score out generated --min-score 0.8
   ctxtune score out base tuned --per-record scores.tsv
-  ctxtune score contexts.jsonl generated.jsonl.zst --json | jq '.sets[0].scores'
-  ctxtune score --models Qwen/Qwen3-8B,my-project/contexts --val out --limit 50 --yes
+  ctxtune score --models Qwen/Qwen3-8B,my-project/contexts --val out --yes
 
 GOLD and GEN are matched by their keys. What GEN lacks, and what is no usable context, counts 0. \
 The last line of the summary, alone on stdout, is the overall score: 0.3 of the structural score and \

@@ -11,10 +11,8 @@ use crate::config::value::{positive, whole};
 
 const SWEEP_HELP: &str = "\
 Examples:
-  ctxtune sweep run sweep_config.yaml contexts -o out --max-cost 60
-  ctxtune sweep run sweep_config.yaml --data-dir contexts --count 5 --parallel 2 --max-cost 30
-  ctxtune sweep run sweep_config.yaml -o out --dry-run
-  ctxtune sweep init sweep_config.yaml --data-dir contexts -o out --count 8 --max-cost 60 > agent.yaml";
+  ctxtune sweep run sweep.yaml contexts -o out --max-cost 60
+  ctxtune sweep run sweep.yaml contexts -o out --dry-run";
 
 /// The arguments of `sweep`.
 #[derive(Debug, Args)]
@@ -45,6 +43,10 @@ pub enum SweepCommand {
 }
 
 const RUN_HELP: &str = "\
+Examples:
+  ctxtune sweep run sweep.yaml contexts -o out --max-cost 60
+  ctxtune sweep run sweep.yaml contexts -o out --count 5 --parallel 2 --yes
+
 stdout: the best run's tuned model, where there is one. Run again, it goes on: no job is started twice.
 Exit codes: 0 at least one run completed, 2 usage or a combination over a limit, 3 unfit data, 4 key, 5 network, \
 6 every run failed, 9 the plan costs more than --max-cost, or nobody agreed, 130 SIGINT, 143 SIGTERM.";
@@ -92,10 +94,12 @@ pub struct SweepRunArgs {
 }
 
 const INIT_HELP: &str = "\
-stdout: the sweep, for `wandb sweep`. Its agents' runs share one budget, and the uploads of one OUT.
-  ctxtune sweep init sweep_config.yaml --data-dir contexts -o out --count 8 --max-cost 60 > agent.yaml
-  wandb sweep agent.yaml
-  wandb agent ENTITY/PROJECT/SWEEP_ID";
+Examples:
+  ctxtune sweep init s.yml --data-dir in -o out --count 8 --max-cost 9 > a.yml
+  ctxtune sweep init s.yml --data-dir in -o out --count 2 --max-cost 5 --json
+
+stdout: the sweep, for `wandb sweep a.yml`, then `wandb agent ENTITY/PROJECT/SWEEP_ID`. Its agents' runs share \
+one budget, and the uploads of one OUT.";
 
 /// The arguments of `sweep init`.
 #[derive(Debug, Args)]
