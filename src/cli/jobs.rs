@@ -47,7 +47,6 @@ pub fn run(args: &JobsArgs, signals: &Signals, terminal: &mut Terminal) -> Exit 
     let count = listed.jobs.len();
     let shown = if args.limit > 0 { &listed.jobs[..count.min(args.limit)] } else { &listed.jobs };
     let total = Total::of(listed.jobs.iter().map(|job| listed.cost(job)));
-    say(&listed, (shown.len(), &total), terminal);
     let mut fields = Map::new();
     fields.insert("total".to_owned(), count.into());
     fields.insert("jobs".to_owned(), shown.iter().map(|job| listed.value(job)).collect());
@@ -60,7 +59,9 @@ pub fn run(args: &JobsArgs, signals: &Signals, terminal: &mut Terminal) -> Exit 
     );
     let rows = shown.iter().map(|job| row(job, listed.cost(job))).collect();
     let table = Table::new(&COLUMNS, rows).for_stdout();
-    terminal.succeed(COMMAND, table.as_deref().map(str::as_bytes), fields)
+    let exit = terminal.succeed(COMMAND, table.as_deref().map(str::as_bytes), fields);
+    say(&listed, (shown.len(), &total), terminal);
+    exit
 }
 
 fn list(args: &JobsArgs, signals: &Signals, terminal: &Terminal) -> Result<Listed, Failure> {

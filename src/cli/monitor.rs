@@ -269,7 +269,7 @@ fn say_model(service: &Service, job: &Job, run_page: Option<&str>, terminal: &Te
     say("page", Some(service.dashboard(&job.id)));
     say("W&B", run_page.map(str::to_owned).or_else(|| job.wandb_url()));
     if terminal.banner().is_some() {
-        terminal.label("next", "with an account: export TOGETHER_API_KEY=…, then ctxtune finetune SOURCE");
+        terminal.label("next", "with an account: TOGETHER_API_KEY=… ctxtune finetune SOURCE");
     }
 }
 

@@ -104,8 +104,10 @@ impl Terminal {
             return;
         }
         match self.columns() {
-            // A command stays on one line, so that it can be copied whole.
-            Some(columns) if !text.contains("ctxtune ") => self.say_always(&folded(text, columns)),
+            // A command stays on one line, so that it can be copied whole: here, or between backquotes.
+            Some(columns) if !text.contains("ctxtune ") || text.contains('`') => {
+                self.say_always(&folded(text, columns));
+            }
             _ => self.say_always(text),
         }
     }
@@ -285,7 +287,7 @@ fn folded_line(line: &str, columns: usize) -> String {
     let indent = if is_labelled && blanks == 0 { 10 } else { blanks }.min(columns / 2);
     let mut text = String::new();
     let mut width = 0;
-    for word in line.split_inclusive(' ') {
+    for word in words(line, columns) {
         let bare = measure_text_width(word.trim_end());
         let fits_at_start_only = bare < columns && indent + bare >= columns;
         if width + bare >= columns && (width > indent || fits_at_start_only && width > 0) {
@@ -295,10 +297,24 @@ fn folded_line(line: &str, columns: usize) -> String {
             text.push_str(&" ".repeat(indent));
             width = indent;
         }
-        text.push_str(word);
-        width += measure_text_width(word);
+        text.push_str(&word);
+        width += measure_text_width(&word);
     }
     text
+}
+
+/// The words of `line`, each with the blanks behind it; what stands between backquotes is one, if it fits.
+fn words(line: &str, columns: usize) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for piece in line.split_inclusive(' ') {
+        let is_open =
+            |word: &&mut String| word.matches('`').count() % 2 == 1 && word.len() + piece.len() < columns;
+        match words.last_mut().filter(is_open) {
+            Some(word) => word.push_str(piece),
+            None => words.push(piece.to_owned()),
+        }
+    }
+    words
 }
 
 /// `3179` as `3,179`.
@@ -368,6 +384,8 @@ mod tests {
         check("page      https://a.b/12345678", 21, "page\nhttps://a.b/12345678");
         check("page      https://a.b/12345678", 20, "page      https://a.b/12345678");
         check("one 0123456789abcdef two", 10, "one\n0123456789abcdef\ntwo");
+        check("it is shown by `ctxtune jobs -n 0` alone", 26, "it is shown by\n`ctxtune jobs -n 0` alone");
+        check("an open ` stays a character", 20, "an open\n` stays a character");
         let text = "warning: the value 1,234.5678 of learning_rate is above what the model allows";
         for columns in 12..90 {
             let lines = folded(text, columns);
