@@ -154,6 +154,7 @@ struct Bar<'s> {
     drawn: ProgressBar,
     bytes: AtomicU64,
     rejects: AtomicU64,
+    start: Instant,
 }
 
 impl<'s> Bar<'s> {
@@ -162,7 +163,7 @@ impl<'s> Bar<'s> {
         if may_draw {
             drawn.enable_steady_tick(Duration::from_millis(100));
         }
-        Bar { signals, drawn, bytes: AtomicU64::new(0), rejects: AtomicU64::new(0) }
+        Bar { signals, drawn, bytes: AtomicU64::new(0), rejects: AtomicU64::new(0), start: Instant::now() }
     }
 
     /// From the listing, whose end nobody knows, to the conversion.
@@ -211,6 +212,10 @@ impl Watch for Bar<'_> {
 
     fn is_stopped(&self) -> bool {
         self.signals.is_stopped()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.start.elapsed()
     }
 }
 

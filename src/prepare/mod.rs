@@ -10,11 +10,13 @@ use std::io;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rayon::ThreadPoolBuilder;
 
 use crate::manifest::{Counts, Grouping, Leakage, Manifest};
 
+mod ahead;
 mod card;
 pub mod context;
 pub mod convert;
@@ -174,6 +176,12 @@ pub trait Watch: Sync {
     fn publishing(&self, step: &str);
     /// Whether somebody asked the run to stop.
     fn is_stopped(&self) -> bool;
+
+    /// Time since a fixed moment, by which reads are measured: where they are slow, files are read before
+    /// their turn. On a clock that stands still none is slow.
+    fn elapsed(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// [`Error::Interrupted`] when the run is to stop.
     ///

@@ -87,9 +87,30 @@ impl Reader {
     /// # Errors
     /// The system's, unchanged: a record that cannot be read is not a malformed record.
     pub fn read(&mut self, path: &Path, effort: Effort) -> io::Result<Length> {
-        let mut file = File::open(path)?;
+        let file = File::open(path)?;
         self.give_back();
-        let mut length = 0;
+        self.read_from(0, file, effort)
+    }
+
+    /// Copies `beginning`, which has been read of a file, to the start of the buffer, and reads the `rest` if
+    /// there is one.
+    ///
+    /// # Errors
+    /// The system's, unchanged.
+    pub fn read_on(&mut self, beginning: &[u8], rest: Option<File>) -> io::Result<Length> {
+        self.give_back();
+        if beginning.len() > self.max_record_bytes {
+            return Ok(Length::TooLarge);
+        }
+        self.buffer[..beginning.len()].copy_from_slice(beginning);
+        match rest {
+            Some(file) => self.read_from(beginning.len(), file, Effort::OneRead),
+            None => Ok(Length::Bytes(beginning.len())),
+        }
+    }
+
+    /// Reads `file` to the buffer behind the first `length` bytes, which are there.
+    fn read_from(&mut self, mut length: usize, mut file: File, effort: Effort) -> io::Result<Length> {
         loop {
             let end = (self.buffer.len() - PADDING).min(self.max_record_bytes + 1);
             let room = end - length;

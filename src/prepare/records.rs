@@ -114,6 +114,27 @@ impl<'l> RecordBytes<'l> {
                 return Ok(Err(RejectReason::new(Code::HostileMember, refusal.reason(), "")));
             }
         };
+        self.judged(result)
+    }
+
+    /// The same for a record file whose `beginning` has been read, and the `rest` if there is one not.
+    ///
+    /// # Errors
+    /// When the rest cannot be read.
+    pub fn read_on(
+        &mut self,
+        position: usize,
+        beginning: &[u8],
+        rest: Option<File>,
+    ) -> Result<Result<usize, RejectReason>, Error> {
+        let result = self.reader.read_on(beginning, rest);
+        if result.is_err() {
+            self.listing.place(position, &mut self.path);
+        }
+        self.judged(result)
+    }
+
+    fn judged(&self, result: io::Result<Length>) -> Result<Result<usize, RejectReason>, Error> {
         match result {
             Ok(Length::Bytes(length)) => Ok(Ok(length)),
             Ok(Length::TooLarge) => {

@@ -7,12 +7,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use rayon::ThreadPool;
 
 use crate::manifest::{Counts, Grouping, Manifest, OptionsUsed, SCHEMA, TemplateUsed};
+use crate::prepare::ahead::{Visit, Visits, with_readers};
 use crate::prepare::convert::LineWriter;
 use crate::prepare::error::{Error, FailedRejects};
 use crate::prepare::group::{GroupBy, GroupedSplit, split_groups};
@@ -92,14 +94,61 @@ fn write_error((path, source): FileError) -> Error {
     Error::Write { path, source }
 }
 
-/// The order in which a pass visits the records.
-enum Visit<'v> {
+/// The records that a pass visits, and in which order.
+enum Selection<'v> {
     /// By rank, all of them.
     All,
     /// The first so many by rank upward, then the others from the last one downward.
     BothEnds(usize),
     /// These positions; the first so many train.
     Chosen(&'v [u32], usize),
+}
+
+/// The visits of one pass. No chunk lies on both sides.
+struct Pass<'v> {
+    selection: &'v Selection<'v>,
+    listed: usize,
+    /// How many records are visited.
+    total: usize,
+    /// How many of them train.
+    train: usize,
+}
+
+impl Pass<'_> {
+    fn new<'v>(selection: &'v Selection<'v>, listed: usize) -> Pass<'v> {
+        let (total, train) = match selection {
+            Selection::All => (listed, listed),
+            Selection::BothEnds(train) => (listed, *train),
+            Selection::Chosen(positions, train) => (positions.len(), *train),
+        };
+        Pass { selection, listed, total, train }
+    }
+
+    fn train_chunks(&self) -> usize {
+        self.train.div_ceil(CHUNK_RECORDS)
+    }
+}
+
+impl Visits for Pass<'_> {
+    fn chunks(&self) -> usize {
+        self.train_chunks() + (self.total - self.train).div_ceil(CHUNK_RECORDS)
+    }
+
+    fn of_chunk(&self, chunk: usize) -> Range<usize> {
+        let (start, end) = match chunk.checked_sub(self.train_chunks()) {
+            None => (chunk * CHUNK_RECORDS, self.train),
+            Some(chunk) => (self.train + chunk * CHUNK_RECORDS, self.total),
+        };
+        start..end.min(start + CHUNK_RECORDS)
+    }
+
+    fn position(&self, visit: usize) -> u32 {
+        match self.selection {
+            Selection::BothEnds(train) if visit >= *train => (self.listed - 1 - (visit - train)) as u32,
+            Selection::All | Selection::BothEnds(_) => visit as u32,
+            Selection::Chosen(positions, _) => positions[visit],
+        }
+    }
 }
 
 impl Run<'_> {
@@ -158,7 +207,7 @@ impl Run<'_> {
         let mut converted = self.start()?;
         let expected = self.options.val_ratio.train_count(listed as u64) as usize;
         let Converted { tally, rejects, warned, bytes_read, shown, sides, .. } = &mut converted;
-        self.pass(&Visit::BothEnds(expected), |batch| {
+        self.pass(&Selection::BothEnds(expected), |batch| {
             *bytes_read += batch.bytes_read;
             self.count(batch, tally, rejects, warned)?;
             self.show(batch, shown);
@@ -180,7 +229,7 @@ impl Run<'_> {
     fn convert_by_group(&self) -> Result<Converted, Error> {
         let mut converted = self.start()?;
         let Converted { tally, rejects, warned, bytes_read, shown, sides, grouped } = &mut converted;
-        self.pass(&Visit::All, |batch| {
+        self.pass(&Selection::All, |batch| {
             *bytes_read += batch.bytes_read;
             self.count(batch, tally, rejects, warned)
         })?;
@@ -190,7 +239,7 @@ impl Run<'_> {
         }
         let accepted = tally.accepted_positions().collect();
         let split = split_groups(accepted, |position| tally.group(position), self.options.val_ratio);
-        self.pass(&Visit::Chosen(&split.order, split.train), |batch| {
+        self.pass(&Selection::Chosen(&split.order, split.train), |batch| {
             *bytes_read += batch.bytes_read;
             for (position, verdict) in &batch.verdicts {
                 match verdict {
@@ -220,53 +269,39 @@ impl Run<'_> {
         })
     }
 
-    /// Converts the records that `visit` names on all threads and hands them to `sink` in that order.
+    /// Converts the records of `selection` on all threads and hands them to `sink` in its order.
     fn pass(
         &self,
-        visit: &Visit<'_>,
+        selection: &Selection<'_>,
         mut sink: impl FnMut(&RecordBatch) -> Result<(), Error> + Send,
     ) -> Result<(), Error> {
-        let listed = self.listing.len();
-        let (total, train) = match visit {
-            Visit::All => (listed, listed),
-            Visit::BothEnds(train) => (listed, *train),
-            Visit::Chosen(order, train) => (order.len(), *train),
-        };
-        let position = |index: usize| match visit {
-            Visit::BothEnds(train) if index >= *train => (listed - 1 - (index - train)) as u32,
-            Visit::All | Visit::BothEnds(_) => index as u32,
-            Visit::Chosen(order, _) => order[index],
-        };
-        // No chunk lies on both sides.
-        let train_chunks = train.div_ceil(CHUNK_RECORDS);
-        let chunks = train_chunks + (total - train).div_ceil(CHUNK_RECORDS);
+        let pass = Pass::new(selection, self.listing.len());
+        let train_chunks = pass.train_chunks();
         let lines = LineWriter::new(&self.options.template);
-        run_in_order(
-            self.pool,
-            chunks,
-            || Worker::new(self.options, self.listing, &lines),
-            RecordBatch::default,
-            |worker, chunk, batch, part| {
-                let (start, end) = match chunk.checked_sub(train_chunks) {
-                    None => (chunk * CHUNK_RECORDS, train),
-                    Some(chunk) => (train + chunk * CHUNK_RECORDS, total),
-                };
-                batch.trains = chunk < train_chunks;
-                for index in start..end.min(start + CHUNK_RECORDS) {
-                    self.watch.check_stop()?;
-                    worker.convert(position(index), batch)?;
-                    part(batch)?;
-                }
-                Ok(())
-            },
-            |batch| {
-                sink(batch)?;
-                let is_reject = |(_, verdict): &&(u32, Verdict)| matches!(verdict, Verdict::Rejected(_));
-                let rejects = batch.verdicts.iter().filter(is_reject).count();
-                self.watch.converted(batch.verdicts.len() as u64, batch.bytes_read, rejects as u64);
-                Ok(())
-            },
-        )
+        with_readers(self.listing, &pass, self.options.threads.get(), self.watch, |readers| {
+            run_in_order(
+                self.pool,
+                pass.chunks(),
+                || Worker::new(self.options, self.listing, &lines, readers.turns()),
+                RecordBatch::default,
+                |worker, chunk, batch, part| {
+                    batch.trains = chunk < train_chunks;
+                    for number in pass.of_chunk(chunk) {
+                        self.watch.check_stop()?;
+                        worker.convert(Visit { chunk, number, position: pass.position(number) }, batch)?;
+                        part(batch)?;
+                    }
+                    Ok(())
+                },
+                |batch| {
+                    sink(batch)?;
+                    let is_reject = |(_, verdict): &&(u32, Verdict)| matches!(verdict, Verdict::Rejected(_));
+                    let rejects = batch.verdicts.iter().filter(is_reject).count();
+                    self.watch.converted(batch.verdicts.len() as u64, batch.bytes_read, rejects as u64);
+                    Ok(())
+                },
+            )
+        })
     }
 
     fn count(

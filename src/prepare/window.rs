@@ -12,8 +12,8 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 
 use rayon::ThreadPool;
 
-/// Bytes that may wait for their turn.
-const WINDOW_BYTES: usize = 8 << 20;
+/// Bytes that may wait for their turn. As many may be read ahead where storage is slow, see `ahead`.
+const WINDOW_BYTES: usize = 4 << 20;
 
 /// Beyond this, a chunk waits for its turn and passes on what it has before it goes on:
 /// a chunk of huge records must not be held whole.

@@ -6,6 +6,7 @@
 use memchr::{memchr, memchr3_iter};
 
 use crate::json::Charset;
+use crate::prepare::ahead::{Turns, Visit};
 use crate::prepare::convert::{LineWriter, ParseFailure, Parser};
 use crate::prepare::group::{GroupBy, write_agents_key, write_group_key};
 use crate::prepare::leakage::{Mark, mark};
@@ -91,31 +92,39 @@ struct Judge<'r> {
 
 /// One thread's tools.
 pub struct Worker<'r> {
+    turns: Turns<'r>,
     judge: Judge<'r>,
     bytes: RecordBytes<'r>,
     parser: Parser,
 }
 
 impl<'r> Worker<'r> {
-    /// Tools for the records of `listing`.
-    pub fn new(options: &'r Options, listing: &'r Listing, lines: &'r LineWriter<'r>) -> Self {
+    /// Tools for the records of `listing`, which `readers` may read ahead.
+    pub fn new(
+        options: &'r Options,
+        listing: &'r Listing,
+        lines: &'r LineWriter<'r>,
+        turns: Turns<'r>,
+    ) -> Self {
         Worker {
+            turns,
             judge: Judge { options, lines, key: Vec::new() },
             bytes: RecordBytes::new(listing, options.max_record_bytes),
             parser: Parser::default(),
         }
     }
 
-    /// Adds the record at `position` in rank order to `batch`.
+    /// Adds the record of `visit` to `batch`.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn convert(&mut self, position: u32, batch: &mut RecordBatch) -> Result<(), Error> {
-        let verdict = match self.bytes.read(position as usize, Effort::OneRead)? {
+    pub fn convert(&mut self, visit: Visit, batch: &mut RecordBatch) -> Result<(), Error> {
+        let position = visit.position;
+        let verdict = match self.turns.read(visit, &mut self.bytes)? {
             Err(reason) => Verdict::Rejected(reason),
             Ok(length) => {
                 batch.bytes_read += length as u64;
-                let Worker { judge, bytes, parser } = self;
+                let Worker { judge, bytes, parser, .. } = self;
                 let (buffer, field) = (bytes.buffer(), judge.group_field());
                 let content = judge.content(&buffer[..length]);
                 let look = |record: &Record<'_>| judge.verdict(record, content, batch);
@@ -141,7 +150,7 @@ impl<'r> Worker<'r> {
             Ok(length) => length,
             Err(reason) => return Ok(Verdict::Rejected(reason)),
         };
-        let Worker { judge, bytes, parser } = self;
+        let Worker { judge, bytes, parser, .. } = self;
         let (buffer, field) = (bytes.buffer(), judge.group_field());
         // Of the bytes as they are: the parser overwrites some.
         let content = judge.content(&buffer[..length]);

@@ -54,6 +54,8 @@ mod secrets;
 mod server;
 mod service;
 mod settings;
+#[cfg(target_os = "linux")]
+mod slow_storage;
 mod support;
 mod sweep;
 mod sweep_money;
