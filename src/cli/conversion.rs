@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::cli::shell;
 use crate::prepare::names::NameLog;
 use crate::prepare::source::{Compression, OTHER_ENDING, Unsupported, unsupported};
-use crate::prepare::spool::Repack;
+use crate::prepare::unpack::Repack;
 
 /// What to do about `path`, which is no source.
 pub fn remedy(path: &Path, unsupported: Unsupported) -> String {

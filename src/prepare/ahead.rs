@@ -164,6 +164,15 @@ impl Turns<'_> {
         }
     }
 
+    /// Passes over `visit`, whose record is no file.
+    pub fn pass(&mut self, visit: Visit) {
+        let ahead = self.readers.ahead;
+        if !ahead.claimed[visit.chunk].claim(visit.number) {
+            // Declined by the reader that has claimed it.
+            ahead.wait_for(visit.number);
+        }
+    }
+
     fn read_timed(
         &mut self,
         visit: Visit,
@@ -427,7 +436,7 @@ mod tests {
         }
         let watch = Clock { step, looks: AtomicU64::new(0) };
         let sources = [Source::of(dir.path(), Containers::Skip).unwrap()];
-        let corpus = Corpus { sources: &sources, skip: None, seed: 7 };
+        let corpus = Corpus { sources: &sources, skip: None, seed: 7, arrival: None };
         let listing = list(&corpus, &mut Spool::new(None, 0), &watch).unwrap();
         std::fs::remove_file(dir.path().join("123.json")).unwrap();
         let visits = InOrder(listing.len());

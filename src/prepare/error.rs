@@ -11,7 +11,7 @@ use crate::manifest::ManifestError;
 use crate::prepare::names::NameLog;
 use crate::prepare::reject::{RejectCounts, RejectLimit};
 use crate::prepare::split::Ratio;
-use crate::prepare::spool::Repack;
+use crate::prepare::unpack::Repack;
 use crate::prepare::window::Stopped;
 
 /// Why a run failed. Nothing is published then.

@@ -4,6 +4,7 @@
 //! The lines are made on all threads, since nothing else is left to do by then.
 
 use std::io::{self, Write};
+use std::sync::atomic::AtomicUsize;
 
 use rayon::ThreadPool;
 
@@ -66,7 +67,7 @@ pub fn write_key_lines(
     }
     run_in_order(
         pool,
-        chunks.len(),
+        &AtomicUsize::new(chunks.len()),
         || (),
         Text::default,
         |(), index, text, _| {

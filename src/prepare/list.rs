@@ -5,7 +5,7 @@
 //! Containers are indexed, and read later by rank.
 
 use std::fs::{File, Metadata};
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,17 +15,20 @@ use walkdir::WalkDir;
 
 use crate::json::KeyText;
 use crate::manifest::Hex;
+use crate::prepare::arrive::Arrival;
 use crate::prepare::index::{Extent, Member, Refusal, index_lines, index_tar};
 use crate::prepare::keys::{KeyArena, KeyRef, MAX_KEY_BYTES, MAX_SOURCES};
 use crate::prepare::layout::{Unit, is_lfs_pointer};
 use crate::prepare::names::NameLog;
-use crate::prepare::section::{Section, read_at};
+use crate::prepare::outcome::{Outcome, TRAILER_BYTES};
+use crate::prepare::section::{Section, read_at, read_exact_at};
 use crate::prepare::source::{
     CONTAINER, Compression, Containers, HIDDEN, LINKED_DIRECTORY, OTHER_ENDING, Source, SourceKind,
     container_of_name, is_hidden, plain_name, prefixes,
 };
 use crate::prepare::split::{Rank, Ranks};
-use crate::prepare::spool::Spool;
+use crate::prepare::spool::{Room, Spool, Store};
+use crate::prepare::unpack::Plain;
 use crate::prepare::{Error, Watch};
 
 /// A source while its records are read.
@@ -35,6 +38,8 @@ enum OpenSource {
     Files { root: PathBuf, prefix: usize },
     /// Ranges of a file that is held open: the user's own, or our spool of it.
     Held { section: Section, path: PathBuf, unit: Unit },
+    /// Lines that were converted as they arrived: what became of each is a range of our spool.
+    Converted { section: Section, path: PathBuf },
     /// Ranges of the user's file, which is opened for each.
     Reopened { seen: Box<Metadata>, path: PathBuf, unit: Unit },
 }
@@ -57,6 +62,8 @@ pub enum Place<'l> {
         /// How many bytes.
         length: u64,
     },
+    /// They are converted already: see [`Listing::converted`].
+    Converted,
     /// They are a range of a container, at the path built in the caller's buffer.
     Reopen {
         /// What the container was like when it was listed.
@@ -70,12 +77,27 @@ pub enum Place<'l> {
     Refused(Refusal),
 }
 
+/// Where an [`Outcome`] is kept.
+#[derive(Debug)]
+pub struct Entry<'l> {
+    /// The container that the record was in.
+    pub container: &'l Path,
+    /// Our spool.
+    pub file: &'l File,
+    /// The offset of the first byte.
+    pub start: u64,
+    /// How many bytes.
+    pub length: usize,
+}
+
 /// The records of a corpus in rank order.
 #[derive(Debug)]
 pub struct Listing {
     arena: KeyArena,
     by_rank: Vec<KeyRef>,
     sources: Vec<OpenSource>,
+    /// Whether any record was converted when it arrived.
+    has_converted: bool,
     /// SHA-256 of the keys sorted bytewise, each followed by NUL, in lower-case hex.
     pub keys_sha256: String,
     /// What lies in the sources and is not read: its key, and what it is.
@@ -104,7 +126,25 @@ impl Listing {
     pub fn unit(&self, position: usize) -> Unit {
         match &self.sources[usize::from(self.arena.entry(self.by_rank[position]).source)] {
             OpenSource::Files { .. } => Unit::File,
+            OpenSource::Converted { .. } => Unit::Line,
             OpenSource::Held { unit, .. } | OpenSource::Reopened { unit, .. } => *unit,
+        }
+    }
+
+    /// What became of the record at `position`, if it was converted when it arrived.
+    pub fn converted(&self, position: usize) -> Option<Entry<'_>> {
+        if !self.has_converted {
+            return None;
+        }
+        let entry = self.arena.entry(self.by_rank[position]);
+        match (&self.sources[usize::from(entry.source)], entry.extent) {
+            (OpenSource::Converted { section, path }, Some(Extent::Bytes(start, length))) => Some(Entry {
+                container: path,
+                file: &section.file,
+                start: section.start + start,
+                length: usize::try_from(length).expect("it was in memory"),
+            }),
+            _ => None,
         }
     }
 
@@ -120,6 +160,7 @@ impl Listing {
         }
         let (OpenSource::Files { root: container, .. }
         | OpenSource::Held { path: container, .. }
+        | OpenSource::Converted { path: container, .. }
         | OpenSource::Reopened { path: container, .. }) = source;
         path.as_mut_os_string().push(container);
         match (source, entry.extent.expect("a container's records have their places")) {
@@ -130,6 +171,7 @@ impl Listing {
             (OpenSource::Reopened { seen, .. }, Extent::Bytes(start, length)) => {
                 Place::Reopen { seen, start, length }
             }
+            (OpenSource::Converted { .. }, _) => Place::Converted,
             (OpenSource::Files { .. }, _) => unreachable!("returned above"),
         }
     }
@@ -144,6 +186,8 @@ pub struct Corpus<'c> {
     pub skip: Option<&'c Path>,
     /// The seed of the ranks.
     pub seed: u64,
+    /// How lines are converted when they arrive; `None` for whoever reads records by rank.
+    pub arrival: Option<&'c Arrival<'c>>,
 }
 
 /// Lists every record of `corpus` and sorts by rank.
@@ -162,6 +206,7 @@ pub fn list(corpus: &Corpus<'_>, spool: &mut Spool, watch: &dyn Watch) -> Result
         not_read: NameLog::new(spool.dir()),
         not_regular: 0,
         held: 0,
+        arrival: corpus.arrival,
         watch,
     };
     for (source, prefix) in corpus.sources.iter().zip(prefixes(corpus.sources)) {
@@ -180,6 +225,7 @@ struct Builder<'w> {
     not_read: NameLog,
     not_regular: u64,
     held: usize,
+    arrival: Option<&'w Arrival<'w>>,
     watch: &'w dyn Watch,
 }
 
@@ -232,17 +278,52 @@ impl Builder<'_> {
     ) -> Result<(), Error> {
         let number = self.number()?;
         let path = source.path.clone();
-        let unit = if matches!(source.kind, SourceKind::Lines(_)) { Unit::Line } else { Unit::File };
-        let (section, seen) = open(source, compression, spool, self.watch)?;
-        self.index(number, source, prefix, &section)?;
-        self.sources.push(match seen {
-            Some(seen) if self.held >= HELD => OpenSource::Reopened { seen: Box::new(seen), path, unit },
-            seen => {
-                self.held += usize::from(seen.is_some());
+        let is_lines = matches!(source.kind, SourceKind::Lines(_));
+        let unit = if is_lines { Unit::Line } else { Unit::File };
+        let arrival = self.arrival.filter(|_| is_lines);
+        let opened = match (open(source, compression)?, arrival) {
+            (Opened::Stream(file), Some(arrival)) => {
+                let (plain, room) = (Plain::open(source, file)?, Some(&mut spool.room));
+                self.convert(number, prefix, arrival, plain, room, &mut spool.store)?
+            }
+            (Opened::AtRandom(file, _), Some(arrival)) if arrival.takes_plain_files() => {
+                let plain = Plain::open(source, Some(file))?;
+                self.convert(number, prefix, arrival, plain, None, &mut spool.store)?
+            }
+            (Opened::Stream(file), _) => {
+                let section = spool.unpack(source, file, self.watch)?;
+                self.index(number, source, prefix, &section)?;
                 OpenSource::Held { section, path, unit }
             }
-        });
+            (Opened::AtRandom(file, seen), _) => {
+                let section = Section { file: Arc::new(file), start: 0, length: seen.len() };
+                self.index(number, source, prefix, &section)?;
+                self.held += 1;
+                match self.held > HELD {
+                    true => OpenSource::Reopened { seen: Box::new(seen), path, unit },
+                    false => OpenSource::Held { section, path, unit },
+                }
+            }
+        };
+        self.sources.push(opened);
         Ok(())
+    }
+
+    /// Converts the lines of `plain` as they arrive.
+    fn convert(
+        &mut self,
+        number: u16,
+        prefix: &[u8],
+        arrival: &Arrival<'_>,
+        plain: Plain<'_>,
+        room: Option<&mut Room>,
+        store: &mut Store,
+    ) -> Result<OpenSource, Error> {
+        let (path, watch) = (plain.source().path.clone(), self.watch);
+        let section = arrival.convert(plain, room, store, watch, |line, extent| {
+            self.push(number, &line_key(prefix, line), Some(extent))
+        })?;
+        Ok(OpenSource::Converted { section, path })
     }
 
     fn push(&mut self, source: u16, key: &[u8], extent: Option<Extent>) -> Result<(), Error> {
@@ -265,19 +346,14 @@ impl Builder<'_> {
     }
 
     fn index(&mut self, number: u16, source: &Source, prefix: &[u8], section: &Section) -> Result<(), Error> {
-        let mut key = prefix.to_vec();
-        let mut keyed = |name: &[u8]| {
-            key.truncate(prefix.len());
-            key.extend_from_slice(name);
-            key.clone()
-        };
+        let keyed = |name: &[u8]| [prefix, name].concat();
         match source.kind {
             SourceKind::Tar(_) => index_tar(section, &source.path, |member| match member {
                 Member::Record(name, extent) => self.push(number, &keyed(name), Some(extent)),
                 Member::NotRead(name, kind) => self.pass_over(kind, &keyed(name)),
             }),
             _ => index_lines(section, &source.path, |line, extent| {
-                self.push(number, &keyed(format!("#{line}").as_bytes()), Some(extent))
+                self.push(number, &line_key(prefix, line), Some(extent))
             }),
         }
     }
@@ -397,36 +473,45 @@ fn found(entry: &walkdir::DirEntry, containers: Containers) -> Result<Found, Err
 /// Enough of a file to tell a Git LFS pointer.
 const LFS_POINTER_BYTES: usize = 64;
 
-/// A container as it can be read at random: its own file and what that is like, or a spool of its plain bytes.
-fn open(
-    source: &Source,
-    compression: Compression,
-    spool: &mut Spool,
-    watch: &dyn Watch,
-) -> Result<(Section, Option<Metadata>), Error> {
+/// The key of the line of that number.
+fn line_key(prefix: &[u8], line: u64) -> Vec<u8> {
+    let mut key = Vec::with_capacity(prefix.len() + 21);
+    key.extend_from_slice(prefix);
+    // A vector takes whatever is written to it.
+    let _ = write!(key, "#{line}");
+    key
+}
+
+/// A container when it is opened.
+enum Opened {
+    /// It can be read at random, and is like this.
+    AtRandom(File, Metadata),
+    /// It can be read once, in order; `None` for standard input.
+    Stream(Option<File>),
+}
+
+fn open(source: &Source, compression: Compression) -> Result<Opened, Error> {
     let failed = |error| Error::Read { path: source.path.clone(), source: error };
     if source.is_stdin() {
-        return Ok((spool.unpack(source, None, watch)?, None));
+        return Ok(Opened::Stream(None));
     }
     let file = File::open(&source.path).map_err(failed)?;
     let seen = file.metadata().map_err(failed)?;
     // A FIFO named like a container is read once, as standard input is.
     if !seen.is_file() {
-        return Ok((spool.unpack(source, Some(file), watch)?, None));
+        return Ok(Opened::Stream(Some(file)));
     }
     let mut beginning = [0; LFS_POINTER_BYTES];
     let read = read_at(&file, &mut beginning, 0).map_err(failed)?;
     if is_lfs_pointer(&beginning[..read]) {
         return Err(Error::LfsPointer(source.path.clone()));
     }
-    match compression {
-        Compression::None => Ok((Section { file: Arc::new(file), start: 0, length: seen.len() }, Some(seen))),
-        _ => {
-            // Where reading at an offset moves the file's own position.
-            { &file }.seek(SeekFrom::Start(0)).map_err(failed)?;
-            Ok((spool.unpack(source, Some(file), watch)?, None))
-        }
-    }
+    // Where reading at an offset moves the file's own position.
+    { &file }.seek(SeekFrom::Start(0)).map_err(failed)?;
+    Ok(match compression {
+        Compression::None => Opened::AtRandom(file, seen),
+        _ => Opened::Stream(Some(file)),
+    })
 }
 
 /// `inner` as a path below `outer`, if it lies inside.
@@ -520,7 +605,16 @@ fn sorted(arena: KeyArena, sources: Vec<OpenSource>, seed: u64) -> Result<Listin
     ranked.par_iter_mut().for_each(|entry| entry.rank = ranks.rank(arena.get(entry.key)));
     ranked.par_sort_unstable_by(by_rank_then_key);
     let by_rank = ranked.into_iter().map(|entry| entry.key).collect();
-    Ok(Listing { arena, by_rank, sources, keys_sha256, not_read: Arc::default(), not_regular: 0 })
+    let has_converted = sources.iter().any(|source| matches!(source, OpenSource::Converted { .. }));
+    Ok(Listing {
+        arena,
+        by_rank,
+        sources,
+        has_converted,
+        keys_sha256,
+        not_read: Arc::default(),
+        not_regular: 0,
+    })
 }
 
 fn equal_keys(arena: &KeyArena, sources: &[OpenSource], keys: [KeyRef; 2]) -> Error {
@@ -536,13 +630,30 @@ fn equal_keys(arena: &KeyArena, sources: &[OpenSource], keys: [KeyRef; 2]) -> Er
             ) => {
                 format!("{} at byte {start}", path.display())
             }
-            (OpenSource::Held { path, .. } | OpenSource::Reopened { path, .. }, _) => {
-                path.display().to_string()
+            (OpenSource::Converted { section, path }, Some(extent)) => {
+                format!("{}{}", path.display(), converted_at(section, extent))
             }
+            (
+                OpenSource::Held { path, .. }
+                | OpenSource::Reopened { path, .. }
+                | OpenSource::Converted { path, .. },
+                _,
+            ) => path.display().to_string(),
         }
     });
     let [first, second] = named;
     Error::EqualKeys { key: KeyText(arena.get(keys[0])).to_json(), first, second }
+}
+
+/// Where a record that was converted stood in its container, as far as that can be read again.
+fn converted_at(section: &Section, extent: Extent) -> String {
+    let Extent::Bytes(start, length) = extent else { return String::new() };
+    let mut trailer = [0; TRAILER_BYTES];
+    let end = section.start + start + length;
+    match read_exact_at(&section.file, &mut trailer, end - TRAILER_BYTES as u64) {
+        Ok(()) => format!(" at byte {}", Outcome::start_in(&trailer)),
+        Err(_) => String::new(),
+    }
 }
 
 /// The first bytes of `key`, filled up with NULs, which sort before everything.

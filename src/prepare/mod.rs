@@ -17,6 +17,7 @@ use rayon::ThreadPoolBuilder;
 use crate::manifest::{Counts, Grouping, Leakage, Manifest};
 
 mod ahead;
+mod arrive;
 mod card;
 pub mod context;
 pub mod convert;
@@ -32,6 +33,7 @@ mod layout;
 mod leakage;
 mod list;
 pub mod names;
+mod outcome;
 pub mod prepared;
 mod publish;
 pub mod read;
@@ -51,11 +53,14 @@ pub mod story;
 mod tally;
 mod tape;
 pub mod template;
+pub mod unpack;
 pub mod unused;
+mod visit;
 pub mod warning;
 mod window;
 mod worker;
 
+use arrive::Arrival;
 pub use error::{Error, FailedRejects};
 use group::GroupBy;
 use key_lines::KEYS;
@@ -213,7 +218,13 @@ pub fn prepare(options: &Options, watch: &dyn Watch) -> Result<Prepared, Error> 
     }
     let staging = output.as_ref().map(Output::staging);
     let mut spool = Spool::new(staging.as_deref(), options.max_spool_bytes);
-    let corpus = Corpus { sources: &options.sources, skip: Some(&options.output_dir), seed: options.seed };
+    let arrival = Arrival::new(options, &pool);
+    let corpus = Corpus {
+        sources: &options.sources,
+        skip: Some(&options.output_dir),
+        seed: options.seed,
+        arrival: Some(&arrival),
+    };
     let listing = pool.install(|| list::list(&corpus, &mut spool, watch))?;
     if listing.is_empty() {
         let not_read = Arc::clone(&listing.not_read);

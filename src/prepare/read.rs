@@ -9,6 +9,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use crate::prepare::Error;
+use crate::prepare::layout::{self, Unit};
+use crate::prepare::reject::{Code, RejectReason};
 use crate::prepare::section::read_exact_at;
 
 /// Bytes that the parser may read, but not interpret, behind a record.
@@ -37,6 +40,43 @@ pub enum Length {
     Bytes(usize),
     /// The record is larger than the limit.
     TooLarge,
+}
+
+/// The bytes of one record, as often as they are needed: parsing changes them.
+pub trait Bytes {
+    /// Gets the record to the start of the buffer: its length, or why it is not to be read.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn read(&mut self, effort: Effort) -> Result<Result<usize, RejectReason>, Error>;
+
+    /// The buffer: what was read last, then at least [`PADDING`] bytes.
+    fn buffer(&mut self) -> &mut [u8];
+
+    /// How the record lies in its source.
+    fn unit(&self) -> Unit;
+}
+
+/// `reason`, why `record` is refused, in better words where its layout is a known one.
+///
+/// # Errors
+/// When the record cannot be read again.
+pub fn named(record: &mut impl Bytes, reason: RejectReason) -> Result<RejectReason, Error> {
+    if !layout::has_words_for(reason.code) {
+        return Ok(reason);
+    }
+    Ok(match record.read(Effort::ToTheEnd)? {
+        Ok(length) => {
+            let unit = record.unit();
+            layout::name(&record.buffer()[..length], unit, reason)
+        }
+        Err(_) => reason,
+    })
+}
+
+/// Why a record of more than `max_record_bytes` is refused.
+pub fn too_large(max_record_bytes: usize) -> RejectReason {
+    RejectReason::new(Code::TooLarge, format!("larger than {max_record_bytes} bytes"), "")
 }
 
 /// A reusable buffer with room for the parser's padding.

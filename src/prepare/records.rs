@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::prepare::convert::{ParseFailure, Parser};
-use crate::prepare::layout;
+use crate::prepare::layout::Unit;
 use crate::prepare::list::{self, Corpus, Listing, Place};
 use crate::prepare::names::NameLog;
-use crate::prepare::read::{Effort, Length, Reader};
+use crate::prepare::read::{self, Bytes, Effort, Length, Reader, too_large};
 use crate::prepare::record::Context;
 use crate::prepare::reject::{Code, RejectReason};
 use crate::prepare::source::{Source, SourceKind};
@@ -33,7 +33,7 @@ impl Records {
     /// # Errors
     /// When a source cannot be listed or unpacked, two records have one key, or somebody asked to stop.
     pub fn list(sources: &[Source], max_spool_bytes: u64, watch: &dyn Watch) -> Result<Records, Error> {
-        let corpus = Corpus { sources, skip: None, seed: 0 };
+        let corpus = Corpus { sources, skip: None, seed: 0, arrival: None };
         list::list(&corpus, &mut Spool::new(None, max_spool_bytes), watch).map(Records)
     }
 
@@ -55,7 +55,7 @@ impl Records {
                 return Err(Error::OutputIsCorpus(out.to_owned()));
             }
         }
-        let corpus = Corpus { sources, skip: Some(out), seed: 0 };
+        let corpus = Corpus { sources, skip: Some(out), seed: 0, arrival: None };
         list::list(&corpus, &mut Spool::new(Some(out), max_spool_bytes), watch).map(Records)
     }
 
@@ -110,6 +110,8 @@ impl<'l> RecordBytes<'l> {
                 Ok(None) => return Err(Error::Changed { path: self.path.clone() }),
                 Err(error) => Err(error),
             },
+            // Whoever lists records to read them converts none.
+            Place::Converted { .. } => Err(io::ErrorKind::Unsupported.into()),
             Place::Refused(refusal) => {
                 return Ok(Err(RejectReason::new(Code::HostileMember, refusal.reason(), "")));
             }
@@ -137,10 +139,7 @@ impl<'l> RecordBytes<'l> {
     fn judged(&self, result: io::Result<Length>) -> Result<Result<usize, RejectReason>, Error> {
         match result {
             Ok(Length::Bytes(length)) => Ok(Ok(length)),
-            Ok(Length::TooLarge) => {
-                let reason = format!("larger than {} bytes", self.max_record_bytes);
-                Ok(Err(RejectReason::new(Code::TooLarge, reason, "")))
-            }
+            Ok(Length::TooLarge) => Ok(Err(too_large(self.max_record_bytes))),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(Error::Changed { path: self.path.clone() })
             }
@@ -148,24 +147,39 @@ impl<'l> RecordBytes<'l> {
         }
     }
 
-    /// `reason`, why the record at `position` is refused, in better words where its layout is a known one.
-    ///
-    /// # Errors
-    /// When the record cannot be read again.
-    pub fn named(&mut self, position: usize, reason: RejectReason) -> Result<RejectReason, Error> {
-        if !layout::has_words_for(reason.code) {
-            return Ok(reason);
-        }
-        let unit = self.listing.unit(position);
-        Ok(match self.read(position, Effort::ToTheEnd)? {
-            Ok(length) => layout::name(&self.reader.buffer()[..length], unit, reason),
-            Err(_) => reason,
-        })
+    /// The record at `position` alone.
+    pub fn at(&mut self, position: usize) -> OneRecord<'_, 'l> {
+        OneRecord { bytes: self, position }
     }
 
     /// The buffer: what was read last, then at least the parser's padding.
     pub fn buffer(&mut self) -> &mut [u8] {
         self.reader.buffer()
+    }
+
+    /// How the record at `position` lies in its source.
+    pub fn unit(&self, position: usize) -> Unit {
+        self.listing.unit(position)
+    }
+}
+
+/// One record of a listing.
+pub struct OneRecord<'b, 'l> {
+    bytes: &'b mut RecordBytes<'l>,
+    position: usize,
+}
+
+impl Bytes for OneRecord<'_, '_> {
+    fn read(&mut self, effort: Effort) -> Result<Result<usize, RejectReason>, Error> {
+        self.bytes.read(self.position, effort)
+    }
+
+    fn buffer(&mut self) -> &mut [u8] {
+        self.bytes.buffer()
+    }
+
+    fn unit(&self) -> Unit {
+        self.bytes.unit(self.position)
     }
 }
 
@@ -234,7 +248,7 @@ impl<'r> RecordReader<'r> {
     /// # Errors
     /// When the record cannot be read again.
     pub fn named(&mut self, position: usize, reason: RejectReason) -> Result<RejectReason, Error> {
-        self.bytes.named(position, reason)
+        read::named(&mut self.bytes.at(position), reason)
     }
 }
 

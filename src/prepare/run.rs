@@ -10,6 +10,7 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use rayon::ThreadPool;
 
@@ -25,8 +26,9 @@ use crate::prepare::publish::Output;
 use crate::prepare::reject::RejectLog;
 use crate::prepare::shard::{FileError, SideWriter, move_tail};
 use crate::prepare::tally::{Order, Tally};
+use crate::prepare::visit::Visitor;
 use crate::prepare::window::run_in_order;
-use crate::prepare::worker::{RecordBatch, Verdict, Worker};
+use crate::prepare::worker::{RecordBatch, Verdict};
 use crate::prepare::{Options, Prepared, Watch};
 
 /// Records a chunk: their lines fill a write of some hundred KiB.
@@ -281,14 +283,14 @@ impl Run<'_> {
         with_readers(self.listing, &pass, self.options.threads.get(), self.watch, |readers| {
             run_in_order(
                 self.pool,
-                pass.chunks(),
-                || Worker::new(self.options, self.listing, &lines, readers.turns()),
+                &AtomicUsize::new(pass.chunks()),
+                || Visitor::new(self.options, self.listing, &lines, readers.turns()),
                 RecordBatch::default,
-                |worker, chunk, batch, part| {
+                |visitor, chunk, batch, part| {
                     batch.trains = chunk < train_chunks;
                     for number in pass.of_chunk(chunk) {
                         self.watch.check_stop()?;
-                        worker.convert(Visit { chunk, number, position: pass.position(number) }, batch)?;
+                        visitor.visit(Visit { chunk, number, position: pass.position(number) }, batch)?;
                         part(batch)?;
                     }
                     Ok(())

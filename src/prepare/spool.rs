@@ -1,65 +1,110 @@
-//! Unpacks what cannot be read at random: compressed containers and standard input.
+//! Keeps what cannot be read at random where it can: the plain bytes of compressed archives and standard
+//! input, and what became of lines that were converted as they arrived.
 //!
-//! The plain bytes go once into an unlinked file beside the output, one container behind the other, which
-//! vanishes with the process. A container that is cut or damaged fails the run and names the byte; one
-//! that grows without end stops at a limit. It interprets nothing.
+//! All of it goes once into an unlinked file beside the output, one container behind the other, which
+//! vanishes with the process. A container that grows without end stops at a limit. It interprets nothing.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::prepare::gunzip::Gunzip;
 use crate::prepare::section::Section;
-use crate::prepare::source::{Compression, Source, SourceKind};
+use crate::prepare::source::Source;
+use crate::prepare::unpack::{BLOCK_BYTES, Plain};
 use crate::prepare::{Error, Watch};
 
-const BLOCK_BYTES: usize = 256 << 10;
-
-/// Counts what a decompressor has taken, for the place of an error.
-struct Counted {
-    inner: BufReader<File>,
-    bytes: u64,
-}
-
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.bytes += read as u64;
-        Ok(read)
-    }
-}
-
-impl BufRead for Counted {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.inner.fill_buf()
-    }
-
-    fn consume(&mut self, bytes: usize) {
-        self.inner.consume(bytes);
-        self.bytes += bytes as u64;
-    }
-}
-
-/// Where spools go, and how much may go there.
+/// Where spools go, and how much may be unpacked.
 #[derive(Debug)]
 pub struct Spool {
-    dir: Option<PathBuf>,
+    /// What may be unpacked.
+    pub room: Room,
+    /// What is kept.
+    pub store: Store,
+}
+
+/// How much containers may unpack to, together.
+#[derive(Debug)]
+pub struct Room {
     limit: u64,
     used: u64,
+}
+
+impl Room {
+    /// Takes note of `bytes` that `source` has unpacked to.
+    ///
+    /// # Errors
+    /// When the limit is reached.
+    pub fn take(&mut self, source: &Source, bytes: usize) -> Result<(), Error> {
+        self.used += bytes as u64;
+        match self.used > self.limit {
+            true => Err(Error::SpoolLimit { path: source.path.clone(), limit: self.limit }),
+            false => Ok(()),
+        }
+    }
+}
+
+/// An unlinked file that grows.
+#[derive(Debug)]
+pub struct Store {
+    dir: Option<PathBuf>,
+    length: u64,
     /// One for all containers: there may be more of them than files can be open.
     file: Option<Arc<File>>,
 }
 
+impl Store {
+    fn file(&mut self) -> Result<Arc<File>, Error> {
+        if let Some(file) = &self.file {
+            return Ok(Arc::clone(file));
+        }
+        let unlinked = match &self.dir {
+            Some(dir) => tempfile::tempfile_in(dir),
+            None => tempfile::tempfile(),
+        };
+        let unlinked = unlinked.map_err(|source| self.write_error(source))?;
+        Ok(Arc::clone(self.file.insert(Arc::new(unlinked))))
+    }
+
+    fn write_error(&self, source: std::io::Error) -> Error {
+        let path = self.dir.clone().unwrap_or_else(|| "a temporary file".into());
+        Error::Write { path, source }
+    }
+
+    /// What is kept from now on, with no byte yet.
+    ///
+    /// # Errors
+    /// When no file can be made.
+    pub fn section(&mut self) -> Result<Section, Error> {
+        Ok(Section { file: self.file()?, start: self.length, length: 0 })
+    }
+
+    /// Adds `bytes` to `section`, which is the last one that was begun.
+    ///
+    /// # Errors
+    /// When the disk is full.
+    pub fn append(&mut self, section: &mut Section, bytes: &[u8]) -> Result<(), Error> {
+        let mut file = &*section.file;
+        // Where reading at an offset moves the file's own position.
+        let written = file.seek(SeekFrom::Start(self.length)).and_then(|_| file.write_all(bytes));
+        written.map_err(|source| self.write_error(source))?;
+        section.length += bytes.len() as u64;
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+}
+
 impl Spool {
-    /// Spools below `dir`, or in the system's place for temporary files, of `limit` bytes in all.
+    /// Spools below `dir`, or in the system's place for temporary files, for containers of `limit` plain bytes
+    /// in all.
     pub fn new(dir: Option<&Path>, limit: u64) -> Self {
-        Spool { dir: dir.map(Path::to_owned), limit, used: 0, file: None }
+        let store = Store { dir: dir.map(Path::to_owned), length: 0, file: None };
+        Spool { room: Room { limit, used: 0 }, store }
     }
 
     /// The directory of temporary files; `None` for the system's place.
     pub fn dir(&self) -> Option<&Path> {
-        self.dir.as_deref()
+        self.store.dir.as_deref()
     }
 
     /// The plain bytes of `source`, to be read at random; `file` is what it is open as, `None` for standard
@@ -73,119 +118,17 @@ impl Spool {
         file: Option<File>,
         watch: &dyn Watch,
     ) -> Result<Section, Error> {
-        let compression = match source.kind {
-            SourceKind::Lines(compression) | SourceKind::Tar(compression) => compression,
-            SourceKind::Directory(_) | SourceKind::Record => Compression::None,
-        };
-        let Some(file) = file else {
-            let copied = self.copy(source, &mut io::stdin().lock(), watch);
-            return copied.map_err(|failure| failure.at(source, 0));
-        };
-        let mut packed = Counted { inner: BufReader::with_capacity(BLOCK_BYTES, file), bytes: 0 };
-        let result = match compression {
-            Compression::None => self.copy(source, &mut packed, watch),
-            Compression::Gzip => {
-                let mut plain = Gunzip::new(&mut packed);
-                self.copy(source, &mut plain, watch)
-            }
-            Compression::Zstd => match zstd::stream::read::Decoder::with_buffer(&mut packed) {
-                Ok(mut plain) => self.copy(source, &mut plain, watch),
-                Err(error) => Err(Failure::Reading(error)),
-            },
-        };
-        result.map_err(|failure| failure.at(source, packed.bytes))
-    }
-
-    fn copy(&mut self, source: &Source, plain: &mut dyn Read, watch: &dyn Watch) -> Result<Section, Failure> {
-        let write_error = |error| {
-            let path = self.dir.clone().unwrap_or_else(|| "a temporary file".into());
-            Failure::Run(Error::Write { path, source: error })
-        };
-        let file = match &self.file {
-            Some(file) => Arc::clone(file),
-            None => {
-                let unlinked = match &self.dir {
-                    Some(dir) => tempfile::tempfile_in(dir),
-                    None => tempfile::tempfile(),
-                };
-                Arc::clone(self.file.insert(Arc::new(unlinked.map_err(write_error)?)))
-            }
-        };
-        let start = self.used;
-        let mut out = &*file;
-        out.seek(SeekFrom::Start(start)).map_err(write_error)?;
+        let mut plain = Plain::open(source, file)?;
+        let mut section = self.store.section()?;
         let mut block = vec![0; BLOCK_BYTES];
         loop {
-            watch.check_stop().map_err(Failure::Run)?;
-            let read = match plain.read(&mut block) {
-                Ok(0) => break,
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Failure::Reading(error)),
-            };
-            self.used += read as u64;
-            if self.used > self.limit {
-                let error = Error::SpoolLimit { path: source.path.clone(), limit: self.limit };
-                return Err(Failure::Run(error));
-            }
-            out.write_all(&block[..read]).map_err(write_error)?;
-        }
-        Ok(Section { file, start, length: self.used - start })
-    }
-}
-
-/// What went wrong, before its place is known.
-enum Failure {
-    /// The source cannot be read or unpacked.
-    Reading(io::Error),
-    /// Anything else.
-    Run(Error),
-}
-
-impl Failure {
-    fn at(self, source: &Source, byte: u64) -> Error {
-        match self {
-            Failure::Run(error) => error,
-            // The system's own errors have a number; the decompressors' have none.
-            Failure::Reading(error) if error.raw_os_error().is_some() => {
-                Error::Read { path: source.path.clone(), source: error }
-            }
-            Failure::Reading(error) => {
-                let (path, reason) = (source.path.clone(), error.to_string());
-                match Repack::of(&reason) {
-                    Some(repack) => Error::Repack { path, repack },
-                    None => Error::Damaged { path, byte, reason },
+            watch.check_stop()?;
+            match plain.read(&mut block)? {
+                0 => return Ok(section),
+                read => {
+                    self.room.take(source, read)?;
+                    self.store.append(&mut section, &block[..read])?;
                 }
-            }
-        }
-    }
-}
-
-/// A container that is whole, and packed in a way that is not unpacked here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Repack {
-    /// Zstandard with a dictionary.
-    Dictionary,
-    /// Zstandard whose window is larger than the format's reference decoder takes by itself.
-    Window,
-}
-
-impl Repack {
-    /// By the words of the zstd library, which has no other way to say it.
-    fn of(reason: &str) -> Option<Repack> {
-        match reason {
-            _ if reason.contains("Dictionary mismatch") => Some(Repack::Dictionary),
-            _ if reason.contains("too much memory") => Some(Repack::Window),
-            _ => None,
-        }
-    }
-
-    /// What is unusual about it.
-    pub fn what(self) -> &'static str {
-        match self {
-            Repack::Dictionary => "was compressed with a zstd dictionary",
-            Repack::Window => {
-                "was compressed with `zstd --long`, for which more than 128 MiB of memory are needed"
             }
         }
     }
@@ -194,6 +137,8 @@ impl Repack {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prepare::source::{Compression, SourceKind};
+    use crate::prepare::unpack::Repack;
 
     struct Unwatched;
 

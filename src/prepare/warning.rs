@@ -74,6 +74,16 @@ impl WarningSet {
         WarningSet(bits.fold(0, |bits, warning| bits | 1 << warning as u8))
     }
 
+    /// A bit for each kind.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The set of which these are the bits.
+    pub fn from_bits(bits: u8) -> Self {
+        WarningSet(bits)
+    }
+
     /// The kinds, in the order of the manifest.
     pub fn iter(self) -> impl Iterator<Item = Warning> {
         Warning::ALL.into_iter().filter(move |warning| self.0 & 1 << *warning as u8 != 0)

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 
 use rayon::ThreadPool;
@@ -28,7 +29,8 @@ pub trait Batch: Send {
 }
 
 /// Runs `work(worker, chunk, batch, part)` for each chunk in `0..chunks` and gives the batches to
-/// `sink` in the order of the chunks.
+/// `sink` in the order of the chunks. Work that finds the end may lower `chunks`; what was given out beyond
+/// is done all the same.
 ///
 /// `worker` makes the state of one thread. `work` calls `part` between records: it empties
 /// a batch that has grown large. The first error ends everything and is returned.
@@ -37,7 +39,7 @@ pub trait Batch: Send {
 /// The first error of `work` or `sink`.
 pub fn run_in_order<W, B, E>(
     pool: &ThreadPool,
-    chunks: usize,
+    chunks: &AtomicUsize,
     worker: impl Fn() -> W + Sync,
     new_batch: impl Fn() -> B + Sync,
     work: impl Fn(&mut W, usize, &mut B, &dyn Fn(&mut B) -> Result<(), E>) -> Result<(), E> + Sync,
@@ -107,15 +109,15 @@ struct State<B, E> {
     is_over: bool,
 }
 
-struct Window<B, E, S> {
+struct Window<'c, B, E, S> {
     state: Mutex<State<B, E>>,
     changed: Condvar,
     sink: Mutex<S>,
-    chunks: usize,
+    chunks: &'c AtomicUsize,
     depth: usize,
 }
 
-impl<B, E, S> Window<B, E, S> {
+impl<B, E, S> Window<'_, B, E, S> {
     fn lock(&self) -> MutexGuard<'_, State<B, E>> {
         // A poisoned lock means a panic elsewhere, which broadcast carries to the caller.
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -140,12 +142,12 @@ impl<B, E, S> Window<B, E, S> {
     }
 }
 
-impl<B: Batch, E: Stopped, S: FnMut(&B) -> Result<(), E>> Window<B, E, S> {
+impl<B: Batch, E: Stopped, S: FnMut(&B) -> Result<(), E>> Window<'_, B, E, S> {
     /// The next chunk for this thread, once the window has room for it.
     fn claim(&self) -> Option<usize> {
         let mut state = self.lock();
         loop {
-            if state.is_over || state.claimed == self.chunks {
+            if state.is_over || state.claimed >= self.chunks.load(Ordering::Relaxed) {
                 return None;
             }
             let is_first = state.claimed == state.next;
@@ -218,7 +220,7 @@ impl<B: Batch, E: Stopped, S: FnMut(&B) -> Result<(), E>> Window<B, E, S> {
 }
 
 /// Frees the other threads when this one panics, so that the panic can travel.
-struct EndOnPanic<'w, B, E, S>(&'w Window<B, E, S>);
+struct EndOnPanic<'w, B, E, S>(&'w Window<'w, B, E, S>);
 
 impl<B, E, S> Drop for EndOnPanic<'_, B, E, S> {
     fn drop(&mut self) {
@@ -230,8 +232,6 @@ impl<B, E, S> Drop for EndOnPanic<'_, B, E, S> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
 
     #[derive(Debug, PartialEq)]
@@ -271,7 +271,7 @@ mod tests {
         let mut written = Vec::new();
         run_in_order(
             &pool(threads),
-            chunks,
+            &AtomicUsize::new(chunks),
             || (),
             Vec::new,
             |(), chunk, batch: &mut Vec<u8>, part| {
@@ -318,7 +318,7 @@ mod tests {
         let most = AtomicUsize::new(0);
         run_in_order(
             &pool(4),
-            500,
+            &AtomicUsize::new(500),
             || (),
             Vec::new,
             |(), chunk, batch: &mut Vec<u8>, _| {
@@ -337,11 +337,39 @@ mod tests {
     }
 
     #[test]
+    fn work_that_finds_the_end_is_the_last_to_be_given_out() {
+        for threads in [1, 2, 5] {
+            let chunks = AtomicUsize::new(usize::MAX);
+            let mut written = Vec::new();
+            let ran = run_in_order(
+                &pool(threads),
+                &chunks,
+                || (),
+                Vec::new,
+                |(), chunk, batch: &mut Vec<u8>, _| {
+                    match chunk {
+                        0..20 => batch.push(chunk as u8),
+                        _ => {
+                            chunks.fetch_min(chunk + 1, Ordering::Relaxed);
+                        }
+                    }
+                    Ok::<(), TestError>(())
+                },
+                |batch: &Vec<u8>| {
+                    written.extend_from_slice(batch);
+                    Ok(())
+                },
+            );
+            assert_eq!((ran, written), (Ok(()), (0..20).collect()));
+        }
+    }
+
+    #[test]
     fn a_panic_travels_to_the_caller() {
         let caught = std::panic::catch_unwind(|| {
             run_in_order(
                 &pool(3),
-                50,
+                &AtomicUsize::new(50),
                 || (),
                 Vec::new,
                 |(), chunk, batch: &mut Vec<u8>, _| {

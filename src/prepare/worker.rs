@@ -6,14 +6,11 @@
 use memchr::{memchr, memchr3_iter};
 
 use crate::json::Charset;
-use crate::prepare::ahead::{Turns, Visit};
 use crate::prepare::convert::{LineWriter, ParseFailure, Parser};
 use crate::prepare::group::{GroupBy, write_agents_key, write_group_key};
 use crate::prepare::leakage::{Mark, mark};
-use crate::prepare::list::Listing;
-use crate::prepare::read::Effort;
+use crate::prepare::read::{Bytes, Effort, named};
 use crate::prepare::record::Record;
-use crate::prepare::records::RecordBytes;
 use crate::prepare::reject::RejectReason;
 use crate::prepare::split::{Rank, rank};
 use crate::prepare::story::StoryForm;
@@ -87,71 +84,69 @@ impl Batch for RecordBatch {
 struct Judge<'r> {
     options: &'r Options,
     lines: &'r LineWriter<'r>,
+    fingerprints: Fingerprints,
     key: Vec<u8>,
 }
 
+/// Whether a record will be read again, and must then be the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fingerprints {
+    /// It will not.
+    None,
+    /// Where the split is grouped, it will.
+    Grouped,
+}
+
 /// One thread's tools.
-pub struct Worker<'r> {
-    turns: Turns<'r>,
+pub struct Converter<'r> {
     judge: Judge<'r>,
-    bytes: RecordBytes<'r>,
     parser: Parser,
 }
 
-impl<'r> Worker<'r> {
-    /// Tools for the records of `listing`, which `readers` may read ahead.
-    pub fn new(
-        options: &'r Options,
-        listing: &'r Listing,
-        lines: &'r LineWriter<'r>,
-        turns: Turns<'r>,
-    ) -> Self {
-        Worker {
-            turns,
-            judge: Judge { options, lines, key: Vec::new() },
-            bytes: RecordBytes::new(listing, options.max_record_bytes),
+impl<'r> Converter<'r> {
+    /// Converts as `options` say, writing with `lines`.
+    pub fn new(options: &'r Options, lines: &'r LineWriter<'r>, fingerprints: Fingerprints) -> Self {
+        Converter {
+            judge: Judge { options, lines, fingerprints, key: Vec::new() },
             parser: Parser::default(),
         }
     }
 
-    /// Adds the record of `visit` to `batch`.
+    /// The fate of `record`, whose line goes to `batch`.
     ///
     /// # Errors
-    /// When the file cannot be read.
-    pub fn convert(&mut self, visit: Visit, batch: &mut RecordBatch) -> Result<(), Error> {
-        let position = visit.position;
-        let verdict = match self.turns.read(visit, &mut self.bytes)? {
+    /// When it cannot be read.
+    pub fn convert(&mut self, record: &mut impl Bytes, batch: &mut RecordBatch) -> Result<Verdict, Error> {
+        let verdict = match record.read(Effort::OneRead)? {
             Err(reason) => Verdict::Rejected(reason),
             Ok(length) => {
                 batch.bytes_read += length as u64;
-                let Worker { judge, bytes, parser, .. } = self;
-                let (buffer, field) = (bytes.buffer(), judge.group_field());
+                let Converter { judge, parser } = self;
+                let (buffer, field) = (record.buffer(), judge.group_field());
                 let content = judge.content(&buffer[..length]);
                 let look = |record: &Record<'_>| judge.verdict(record, content, batch);
                 match parser.with_record(buffer, length, field, look) {
                     Ok(verdict) => verdict,
                     Err(ParseFailure::Record(reason)) => Verdict::Rejected(reason),
-                    Err(ParseFailure::Json(_)) => self.refresh_statuses(position, batch)?,
+                    Err(ParseFailure::Json(_)) => self.convert_again(record, batch)?,
                 }
             }
         };
-        let verdict = match verdict {
-            Verdict::Rejected(reason) => Verdict::Rejected(self.bytes.named(position as usize, reason)?),
-            verdict => verdict,
-        };
-        batch.verdicts.push((position, verdict));
-        Ok(())
+        match verdict {
+            Verdict::Rejected(reason) => Ok(Verdict::Rejected(named(record, reason)?)),
+            verdict => Ok(verdict),
+        }
     }
 
     /// The second, patient look at a record that is not JSON: parsing has changed its bytes, and a
     /// read may have been cut short.
-    fn refresh_statuses(&mut self, position: u32, batch: &mut RecordBatch) -> Result<Verdict, Error> {
-        let length = match self.bytes.read(position as usize, Effort::ToTheEnd)? {
+    fn convert_again(&mut self, record: &mut impl Bytes, batch: &mut RecordBatch) -> Result<Verdict, Error> {
+        let length = match record.read(Effort::ToTheEnd)? {
             Ok(length) => length,
             Err(reason) => return Ok(Verdict::Rejected(reason)),
         };
-        let Worker { judge, bytes, parser, .. } = self;
-        let (buffer, field) = (bytes.buffer(), judge.group_field());
+        let Converter { judge, parser } = self;
+        let (buffer, field) = (record.buffer(), judge.group_field());
         // Of the bytes as they are: the parser overwrites some.
         let content = judge.content(&buffer[..length]);
         let look = |record: &Record<'_>| judge.verdict(record, content, batch);
@@ -167,7 +162,10 @@ impl<'r> Judge<'r> {
 
     /// Stands for the bytes of a record, where they have to be known again.
     fn content(&self, bytes: &[u8]) -> ContentDigest {
-        self.options.group_by.as_ref().map(|_| content_digest(bytes)).unwrap_or_default()
+        match (&self.options.group_by, self.fingerprints) {
+            (Some(_), Fingerprints::Grouped) => content_digest(bytes),
+            _ => ContentDigest::default(),
+        }
     }
 
     /// The fate of `record`, whose line goes to `batch`.

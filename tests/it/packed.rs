@@ -574,3 +574,79 @@ fn an_oversized_line_is_rejected_and_its_neighbours_convert() {
     assert!(dir.read("out/rejects.jsonl").contains("too_large"));
     assert_eq!(dir.read("out/keys.tsv").lines().count(), RECORDS + 2);
 }
+
+/// Lines of every fate, over several blocks: good, broken, blank, too large, with both line ends, without a last
+/// one.
+fn lines_of_every_fate() -> String {
+    let line = |number: usize| match number % 50 {
+        7 => record(number).to_string()[..40].to_owned(),
+        11 => " \t\r".to_owned(),
+        13 => format!("{{\"story\": \"{}\"}}", "x".repeat(300_000)),
+        17 if number < 50 => " ".repeat(600_000),
+        23 => format!("{}\r", record(number)),
+        29 => record(number).to_string().replace("\"story\"", "\"Story\""),
+        _ => record(number).to_string(),
+    };
+    (0..400).map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn lines_that_are_converted_as_they_arrive_give_the_bytes_of_lines_read_at_random() {
+    let dir = Dir::new();
+    let text = lines_of_every_fate();
+    dir.write("x.jsonl", &text);
+    dir.write("y.jsonl.gz", gzip(text.as_bytes()));
+    dir.write("z.jsonl.zst", zstd(text.as_bytes()));
+    let prepare = |source: &str, out: &str, threads: &str| {
+        let run = ["prepare", source, "-o", out, "--no-sync", "--threads", threads, "--max-rejects", "99%"];
+        dir.ctxtune(run.iter().chain(&["--max-record-bytes", "200000", "--only-correct", "--json"]))
+            .expect(0)
+            .json()
+    };
+    let expected = prepare("x.jsonl", "plain", "2");
+    assert_eq!(expected["counts"]["listed"], 400 - 8 - 1);
+    assert_eq!(expected["counts"]["rejected_by_code"]["too_large"], 8);
+    for (source, threads) in [("y.jsonl.gz", "1"), ("y.jsonl.gz", "2"), ("z.jsonl.zst", "5")] {
+        let run = prepare(source, "other", threads);
+        assert_same(&dir, "plain", "other");
+        for field in ["counts", "bytes_read", "leakage", "rejects", "warned_records"] {
+            assert_eq!(run[field], expected[field], "{source}: {field}");
+        }
+    }
+}
+
+#[test]
+fn grouped_lines_train_where_their_groups_do_in_a_directory() {
+    let dir = Dir::new();
+    dir.corpus(RECORDS).write("x.jsonl", lines());
+    dir.write("y.jsonl.gz", gzip(lines().as_bytes()));
+    for by in ["agents", "story"] {
+        // A group's side depends on its own key, and not on the keys of its records.
+        let sides = ["corpus", "x.jsonl", "y.jsonl.gz"].map(|source| {
+            let run = ["prepare", source, "-o", "out", "--no-sync", "--group-by", by, "--val-ratio", "0.3"];
+            dir.ctxtune(run).expect(0);
+            ["out/train.jsonl", "out/val.jsonl"].map(|side| {
+                let mut lines: Vec<String> = dir.read(side).lines().map(str::to_owned).collect();
+                lines.sort();
+                lines
+            })
+        });
+        assert!(sides.iter().all(|side| *side == sides[0]), "{by}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_line_without_end_is_not_kept_in_memory() {
+    let dir = Dir::new();
+    let mut text = lines().into_bytes();
+    text.resize(text.len() + (300 << 20), b'x');
+    dir.write("x.jsonl.zst", zstd(&text));
+    // 300 MB of line in 150 MB of address space, which holds the program and its stacks too.
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "ulimit -v 150000 && exec \"$0\" \"$@\"", crate::support::program()]);
+    shell.args(["prepare", "x.jsonl.zst", "-o", "out", "--no-sync", "--threads", "2", "--max-rejects", "1"]);
+    shell.args(["--max-record-bytes", "1000000"]).env("MALLOC_ARENA_MAX", "1").current_dir(dir.path(""));
+    Outcome::of(shell).expect(0);
+    assert!(dir.read("out/rejects.jsonl").starts_with("{\"key\":\"#40\",\"code\":\"too_large\""));
+}

@@ -1,0 +1,410 @@
+//! Converts the lines of a container in the order in which they arrive.
+//!
+//! Whoever is free unpacks the next block and then converts its lines, while another one unpacks: so
+//! unpacking, converting and spooling overlap on all threads. What becomes of each line is kept behind what
+//! became of those before it, and gathered by rank later: by then nothing is unpacked or parsed again. It
+//! knows neither ranks nor sides.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use memchr::{memchr, memchr_iter, memrchr};
+use rayon::ThreadPool;
+
+use crate::prepare::convert::LineWriter;
+use crate::prepare::index::Extent;
+use crate::prepare::layout::Unit;
+use crate::prepare::outcome::Outcome;
+use crate::prepare::read::{Bytes, Effort, PADDING, too_large};
+use crate::prepare::reject::RejectReason;
+use crate::prepare::section::Section;
+use crate::prepare::spool::{Room, Store};
+use crate::prepare::unpack::{BLOCK_BYTES, Plain};
+use crate::prepare::window::run_in_order;
+use crate::prepare::worker::{Converter, Fingerprints, RecordBatch};
+use crate::prepare::{Error, Options, Watch};
+
+/// Where one huge line has left more room than this, it is given back.
+const KEPT_BYTES: usize = 4 << 20;
+
+/// How lines are converted.
+#[derive(Debug)]
+pub struct Arrival<'r> {
+    options: &'r Options,
+    pool: &'r ThreadPool,
+    lines: LineWriter<'r>,
+}
+
+impl<'r> Arrival<'r> {
+    /// Converts as `options` say, on the threads of `pool`.
+    pub fn new(options: &'r Options, pool: &'r ThreadPool) -> Self {
+        Arrival { options, pool, lines: LineWriter::new(&options.template) }
+    }
+
+    /// Whether files that could be read at random are converted as they arrive too: where the split is
+    /// grouped, that saves the first of two passes; else a line is read, and written, once more.
+    pub fn takes_plain_files(&self) -> bool {
+        self.options.group_by.is_some()
+    }
+
+    /// Converts every non-blank line of `plain` and keeps what became of it in `store`. `found` gets the number of
+    /// each, from 0, and where its [`Outcome`] lies in the section that is returned, in the order of the lines.
+    ///
+    /// # Errors
+    /// When the container cannot be read or is damaged, it unpacks to more than there is `room` for, the disk
+    /// is full, somebody asks to stop; and those of `found`.
+    pub fn convert(
+        &self,
+        plain: Plain<'_>,
+        room: Option<&mut Room>,
+        store: &mut Store,
+        watch: &dyn Watch,
+        mut found: impl FnMut(u64, Extent) -> Result<(), Error> + Send,
+    ) -> Result<Section, Error> {
+        let mut section = store.section()?;
+        let feed = Feed::new(plain, room, self.options.max_record_bytes);
+        let chunks = AtomicUsize::new(usize::MAX);
+        let mut number = 0;
+        run_in_order(
+            self.pool,
+            &chunks,
+            || LineConverter {
+                converter: Converter::new(self.options, &self.lines, Fingerprints::None),
+                block: Block::default(),
+                buffer: Vec::new(),
+                max_record_bytes: self.options.max_record_bytes,
+            },
+            RecordBatch::default,
+            |lines, chunk, batch, part| {
+                if !feed.next(chunk, &mut lines.block)? {
+                    // Blocks come in the order of the chunks: there are none behind this one.
+                    chunks.store(chunk + 1, Ordering::Relaxed);
+                }
+                lines.convert_block(batch, watch, part)
+            },
+            |batch| {
+                let mut start = section.length;
+                store.append(&mut section, &batch.lines)?;
+                for &length in &batch.lengths {
+                    found(number, Extent::Bytes(start, length))?;
+                    number += 1;
+                    start += length;
+                }
+                Ok(())
+            },
+        )?;
+        Ok(section)
+    }
+}
+
+/// One thread's tools.
+struct LineConverter<'r> {
+    converter: Converter<'r>,
+    block: Block,
+    buffer: Vec<u8>,
+    max_record_bytes: usize,
+}
+
+impl LineConverter<'_> {
+    /// Adds what became of each line of the block to `batch`, whose lengths are then those of the entries.
+    fn convert_block(
+        &mut self,
+        batch: &mut RecordBatch,
+        watch: &dyn Watch,
+        part: &dyn Fn(&mut RecordBatch) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let LineConverter { converter, block, buffer, max_record_bytes } = self;
+        let mut convert = |bytes: Option<&[u8]>, start: u64| {
+            watch.check_stop()?;
+            let (entries, first, read_before) = (batch.lengths.len(), batch.lines.len(), batch.bytes_read);
+            let mut line = Line { bytes, buffer, max_record_bytes: *max_record_bytes };
+            let verdict = converter.convert(&mut line, batch)?;
+            Outcome { verdict, start, bytes: batch.bytes_read - read_before }.write(&mut batch.lines);
+            batch.lengths.truncate(entries);
+            batch.lengths.push((batch.lines.len() - first) as u64);
+            part(batch)
+        };
+        for line in lines(block.unpacked.bytes()) {
+            let bytes = &block.unpacked.bytes()[line.clone()];
+            if !is_blank(bytes) {
+                convert(Some(bytes), block.start + line.start as u64)?;
+            }
+        }
+        match block.too_large.take() {
+            Some(start) => convert(None, start),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The ranges of the lines of `bytes`, without their newlines.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+    let mut start = 0;
+    let ends = memchr_iter(b'\n', bytes).chain((!bytes.ends_with(b"\n")).then_some(bytes.len()));
+    ends.map(move |end| std::mem::replace(&mut start, end + 1)..end)
+}
+
+fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(u8::is_ascii_whitespace)
+}
+
+/// A line in a block; `None` for one that was too large to keep.
+struct Line<'b> {
+    bytes: Option<&'b [u8]>,
+    buffer: &'b mut Vec<u8>,
+    max_record_bytes: usize,
+}
+
+impl Bytes for Line<'_> {
+    fn read(&mut self, _: Effort) -> Result<Result<usize, RejectReason>, Error> {
+        let Some(bytes) = self.bytes.filter(|bytes| bytes.len() <= self.max_record_bytes) else {
+            return Ok(Err(too_large(self.max_record_bytes)));
+        };
+        if self.buffer.len() > KEPT_BYTES {
+            self.buffer.clear();
+            self.buffer.shrink_to(bytes.len() + PADDING);
+        }
+        if self.buffer.len() < bytes.len() + PADDING {
+            self.buffer.resize(bytes.len() + PADDING, 0);
+        }
+        self.buffer[..bytes.len()].copy_from_slice(bytes);
+        Ok(Ok(bytes.len()))
+    }
+
+    fn buffer(&mut self) -> &mut [u8] {
+        self.buffer
+    }
+
+    fn unit(&self) -> Unit {
+        Unit::Line
+    }
+}
+
+/// Bytes that are unpacked behind each other into room that is reused.
+#[derive(Default)]
+struct Unpacked {
+    room: Vec<u8>,
+    length: usize,
+}
+
+impl Unpacked {
+    fn bytes(&self) -> &[u8] {
+        &self.room[..self.length]
+    }
+
+    /// Room behind them for so many more.
+    fn room_for(&mut self, bytes: usize) -> &mut [u8] {
+        let needed = self.length + bytes;
+        if self.room.len() < needed {
+            self.room.resize(needed.next_multiple_of(BLOCK_BYTES), 0);
+        }
+        &mut self.room[self.length..needed]
+    }
+
+    /// Keeps nothing but `bytes`.
+    fn replace(&mut self, bytes: &[u8]) {
+        if self.room.len() > KEPT_BYTES {
+            self.room = Vec::new();
+        }
+        self.length = 0;
+        self.room_for(bytes.len()).copy_from_slice(bytes);
+        self.length = bytes.len();
+    }
+}
+
+/// Consecutive whole lines.
+#[derive(Default)]
+struct Block {
+    unpacked: Unpacked,
+    /// The offset of the first byte.
+    start: u64,
+    /// The offset of a line behind them of more bytes than a record may have.
+    too_large: Option<u64>,
+}
+
+/// Gives out the blocks of a container in their order.
+struct Feed<'p> {
+    state: Mutex<State<'p>>,
+    turn: Condvar,
+    max_record_bytes: usize,
+}
+
+struct State<'p> {
+    plain: Plain<'p>,
+    room: Option<&'p mut Room>,
+    /// The chunk that the next block is for.
+    next: usize,
+    /// What follows the last whole line so far, and its offset.
+    rest: Vec<u8>,
+    start: u64,
+    is_over: bool,
+}
+
+impl<'p> Feed<'p> {
+    fn new(plain: Plain<'p>, room: Option<&'p mut Room>, max_record_bytes: usize) -> Self {
+        let state = State { plain, room, next: 0, rest: Vec::new(), start: 0, is_over: false };
+        Feed { state: Mutex::new(state), turn: Condvar::new(), max_record_bytes }
+    }
+
+    /// Unpacks the block of `chunk`, which may be empty. Whether another one follows.
+    fn next(&self, chunk: usize, block: &mut Block) -> Result<bool, Error> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state =
+            self.turn.wait_while(state, |state| state.next != chunk).unwrap_or_else(PoisonError::into_inner);
+        state.next += 1;
+        self.turn.notify_all();
+        state.fill(block, self.max_record_bytes)?;
+        Ok(!state.is_over)
+    }
+}
+
+impl State<'_> {
+    fn fill(&mut self, block: &mut Block, max_record_bytes: usize) -> Result<(), Error> {
+        let Block { unpacked, start, too_large } = block;
+        unpacked.replace(&self.rest);
+        self.rest.clear();
+        *start = self.start;
+        let mut end = after_last_line(unpacked.bytes());
+        while !self.is_over && (end == 0 || unpacked.length < BLOCK_BYTES) {
+            if end == 0 && unpacked.length > max_record_bytes {
+                *too_large = self.pass_line(unpacked)?;
+                return Ok(());
+            }
+            let from = unpacked.length;
+            self.read(unpacked)?;
+            end = match after_last_line(&unpacked.bytes()[from..]) {
+                0 => end,
+                more => from + more,
+            };
+        }
+        if !self.is_over {
+            self.keep(&unpacked.bytes()[end..]);
+            unpacked.length = end;
+        }
+        self.start = *start + unpacked.length as u64;
+        Ok(())
+    }
+
+    /// Reads on to the end of a line that is too large to be kept, of which `unpacked` holds the beginning, and
+    /// leaves nothing of it. Its offset, unless it is blank.
+    fn pass_line(&mut self, unpacked: &mut Unpacked) -> Result<Option<u64>, Error> {
+        let start = self.start;
+        let mut length = 0;
+        let mut is_all_blank = true;
+        loop {
+            let bytes = unpacked.bytes();
+            let end = memchr(b'\n', bytes);
+            let line = &bytes[..end.unwrap_or(bytes.len())];
+            is_all_blank = is_all_blank && is_blank(line);
+            length += line.len() as u64;
+            if let Some(end) = end {
+                self.keep(&bytes[end + 1..]);
+            }
+            unpacked.replace(&[]);
+            if end.is_some() || self.is_over {
+                self.start = start + length + 1;
+                return Ok((!is_all_blank).then_some(start));
+            }
+            self.read(unpacked)?;
+        }
+    }
+
+    fn keep(&mut self, rest: &[u8]) {
+        self.rest.clear();
+        self.rest.shrink_to(KEPT_BYTES);
+        self.rest.extend_from_slice(rest);
+    }
+
+    /// Adds what is unpacked next to `unpacked`.
+    fn read(&mut self, unpacked: &mut Unpacked) -> Result<(), Error> {
+        let read = self.plain.read(unpacked.room_for(BLOCK_BYTES))?;
+        unpacked.length += read;
+        self.is_over = read == 0;
+        match &mut self.room {
+            Some(room) => room.take(self.plain.source(), read),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The offset behind the last line end in `bytes`; 0 where there is none.
+fn after_last_line(bytes: &[u8]) -> usize {
+    memrchr(b'\n', bytes).map_or(0, |newline| newline + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prepare::source::{Compression, Source, SourceKind};
+
+    /// The lines that a feed gives out for `text`, each with its offset; `None` for one that is too large.
+    fn fed(text: &[u8], max_record_bytes: usize) -> Vec<(u64, Option<Vec<u8>>)> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let source = Source { path: file.path().to_owned(), kind: SourceKind::Lines(Compression::None) };
+        let plain = Plain::open(&source, Some(file.reopen().unwrap())).unwrap();
+        let feed = Feed::new(plain, None, max_record_bytes);
+        let mut block = Block::default();
+        let mut found = Vec::new();
+        for chunk in 0.. {
+            let follows = feed.next(chunk, &mut block).unwrap();
+            for range in lines(block.unpacked.bytes()) {
+                let line = &block.unpacked.bytes()[range.clone()];
+                if !is_blank(line) {
+                    found.push((block.start + range.start as u64, Some(line.to_vec())));
+                }
+            }
+            found.extend(block.too_large.take().map(|start| (start, None)));
+            if !follows {
+                break;
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn a_feed_gives_out_every_line_once() {
+        let check = |text: &[u8], max_record_bytes: usize| {
+            let mut start = 0;
+            let mut expected = Vec::new();
+            for line in text.split(|&byte| byte == b'\n') {
+                if !is_blank(line) {
+                    expected.push((start, line.to_vec()));
+                }
+                start += line.len() as u64 + 1;
+            }
+            let found = fed(text, max_record_bytes);
+            assert_eq!(found.len(), expected.len());
+            for ((found_at, found), (at, line)) in found.into_iter().zip(expected) {
+                assert_eq!(found_at, at);
+                match found {
+                    Some(found) => assert!(found == line, "the line at {at}"),
+                    None => assert!(line.len() > max_record_bytes, "the line at {at} is not too large"),
+                }
+            }
+        };
+        let lines_of = |lengths: &[usize], byte: u8| -> Vec<u8> {
+            let line = |&length: &usize| [vec![byte; length], b"\n".to_vec()].concat();
+            lengths.iter().flat_map(line).collect()
+        };
+        let block = BLOCK_BYTES;
+        for lengths in [
+            &[][..],
+            &[0, 0],
+            &[3, 0, 5],
+            &[block - 1, block, block + 1],
+            &[10, 3 * block, 10, 5 * block, 1],
+            &[5 * block],
+            &[9; 100_000],
+        ] {
+            for byte in *b"x " {
+                let mut text = lines_of(lengths, byte);
+                for max_record_bytes in [20, block + 10, 1 << 30] {
+                    check(&text, max_record_bytes);
+                }
+                text.extend_from_slice(b"the last one");
+                check(&text, 2 * block);
+            }
+        }
+    }
+}
