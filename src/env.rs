@@ -108,3 +108,7 @@ pub const CTXTUNE_GRACE_SECONDS: &str = "CTXTUNE_GRACE_SECONDS";
 
 /// For tests: what every wait is multiplied by.
 pub const CTXTUNE_TIME_SCALE: &str = "CTXTUNE_TIME_SCALE";
+
+/// What only tests set: honoured where every service is on this machine, refused elsewhere, since a shorter grace can
+/// pay twice.
+pub const FOR_TESTS: [&str; 3] = [CTXTUNE_MULTIPART_THRESHOLD, CTXTUNE_GRACE_SECONDS, CTXTUNE_TIME_SCALE];

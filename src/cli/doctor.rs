@@ -104,7 +104,8 @@ fn place(args: &DoctorArgs, environment: &Environment) -> Finding {
         (None, Some(place)) => format!("{} of {place}", env::TOGETHER_BASE_URL),
         (None, None) => "the default".to_owned(),
     };
-    match base_url(&args.remote, environment) {
+    let base = base_url(&args.remote, environment);
+    match base.and_then(|base| environment.refuse_test_settings(&base).map(|()| base)) {
         Ok(base) if base.is_loopback() => Finding::ok(format!("{base} ({from}), on this machine")),
         Ok(base) => Finding::ok(format!("{base} ({from})")),
         Err(failure) => Finding::of(failure),

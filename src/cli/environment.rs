@@ -16,6 +16,7 @@ use crate::cli::shell;
 use crate::config::value::at_home;
 use crate::config::{ConfigError, ConfigFile};
 use crate::env;
+use crate::together::BaseUrl;
 
 /// Variables with where they come from.
 #[derive(Clone, Default)]
@@ -104,6 +105,29 @@ impl Environment {
     /// The number that a variable for tests holds.
     pub fn number(&self, name: &str) -> Option<f64> {
         self.get(name)?.parse().ok()
+    }
+
+    /// Refuses a variable that is for tests, where requests go to the service at `url` on another machine.
+    ///
+    /// # Errors
+    /// That refusal, by name.
+    pub fn refuse_test_settings(&self, url: &BaseUrl) -> Result<(), Failure> {
+        let set = env::FOR_TESTS.into_iter().find(|name| self.get(name).is_some());
+        match set.filter(|_| !url.is_loopback()) {
+            None => Ok(()),
+            Some(name) => {
+                let message = format!(
+                    "`{name}` is for tests with a service on this machine, and {} is not",
+                    url.as_str()
+                );
+                Err(Failure::new(
+                    Exit::Usage,
+                    "test_setting",
+                    message,
+                    format!("unset {name}, then run it again"),
+                ))
+            }
+        }
     }
 
     /// Whether text for people may be more than ASCII.

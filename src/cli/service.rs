@@ -115,6 +115,7 @@ impl Service {
         signals: &Signals,
         terminal: &Terminal,
     ) -> Result<Service, Failure> {
+        environment.refuse_test_settings(&base)?;
         let scale = environment.number(env::CTXTUNE_TIME_SCALE).unwrap_or(1.0);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(signals.clone(), scale));
         let notices = Arc::new(Mutex::new(Notices::Said));

@@ -112,6 +112,11 @@ pub fn resolve(
         ..Plan::default()
     };
     let way = way(args.wandb.unwrap_or(By::Native), &sources)?;
+    if let Way::Online { settings, .. } = &way
+        && let Ok(url) = BaseUrl::parse_keyless(&settings.base)
+    {
+        environment.refuse_test_settings(&url)?;
+    }
     if let Some(strange) = strange_mode(&sources) {
         let name = env::WANDB_MODE;
         let text = format!("{name}: `{strange}` is not online, offline or disabled; logging is online");

@@ -754,6 +754,7 @@ fn a_node_of_a_cluster_is_asked_over_plain_http_where_no_key_is_sent() {
     let run = |arguments: &[&str], key: Option<&str>| {
         let mut command = rehearsal.command(["generate", "--base-url", &url, "--model", MODEL]);
         command.args(arguments).envs(key.map(|key| (env::OPENAI_API_KEY, key)));
+        command.env_remove(env::CTXTUNE_TIME_SCALE);
         Outcome::of(command)
     };
     for arguments in [&[STORY][..], &["corpus", "-o", "gen", "--yes"]] {

@@ -124,3 +124,26 @@ fn a_sweep_takes_whole_floats_and_sends_other_keys_to_the_configuration_file() {
         run.stderr
     );
 }
+
+#[test]
+fn what_is_for_tests_is_refused_where_a_service_is_on_another_machine() {
+    let rehearsal = Rehearsal::new();
+    rehearsal.dir.corpus(10).prepare(&[]).expect(0);
+    for name in env::FOR_TESTS {
+        // No address of this name is ever asked for: the refusal comes first.
+        for (url, value) in
+            [(env::TOGETHER_BASE_URL, "https://api.invalid"), (env::WANDB_BASE_URL, "https://wandb.invalid")]
+        {
+            let mut command = rehearsal.command(["doctor"]);
+            if url == env::WANDB_BASE_URL {
+                command = rehearsal.command(["submit", "out", "--yes"]);
+                command.env(env::WANDB_API_KEY, "k".repeat(40));
+            }
+            command.env(url, value).env_remove(env::CTXTUNE_TIME_SCALE).env(name, "1");
+            let outcome = Outcome::of(command).expect(2);
+            assert!(outcome.stderr.contains(&format!("`{name}` is for tests")), "{}", outcome.stderr);
+            assert!(outcome.stderr.contains(&format!("unset {name}")), "{}", outcome.stderr);
+        }
+    }
+    assert_eq!(rehearsal.server.seen(), [], "refused before anything is sent");
+}
