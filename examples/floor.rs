@@ -1,7 +1,8 @@
 //! The floor under `ctxtune prepare`: what the machine needs for the files alone.
 //!
-//! `floor DIR OUT --threads T --bytes B [--fsync]` lists, opens, reads and closes every
-//! `*.json` below DIR and writes B bytes to two files in OUT (9 to 1) while it reads, taking
+//! `floor SOURCE OUT --threads T --bytes B [--fsync]` lists, opens, reads and closes every
+//! `*.json` below the directory SOURCE, or unpacks the `.jsonl`, `.jsonl.gz` or `.jsonl.zst` SOURCE and
+//! finds the ends of its lines, and writes B bytes to two files in OUT (9 to 1) while it reads, taking
 //! the SHA-256 of what it writes. It converts nothing, ranks nothing and waits for nobody:
 //! every ratio is quoted against it, so it must not do more than the task demands.
 
@@ -9,17 +10,20 @@
 
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read as _, Seek, Write};
+use std::iter::Sum;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
+use flate2::bufread::MultiGzDecoder;
+use memchr::memchr_iter;
 use rayon::ThreadPoolBuilder;
 use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
 
-const USAGE: &str = "usage: floor DIR OUT --threads T --bytes B [--fsync]";
+const USAGE: &str = "usage: floor SOURCE OUT --threads T --bytes B [--fsync]";
 
 /// Files that a thread takes at once.
 const CHUNK: usize = 64;
@@ -33,20 +37,26 @@ const BUFFER_BYTES: usize = 64 << 10;
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (dir, out, threads, bytes, fsync) = match arguments.as_slice() {
-        [dir, out, "--threads", threads, "--bytes", bytes] => (dir, out, threads, bytes, false),
-        [dir, out, "--threads", threads, "--bytes", bytes, "--fsync"] => (dir, out, threads, bytes, true),
+    let (source, out, threads, bytes, fsync) = match arguments.as_slice() {
+        [source, out, "--threads", threads, "--bytes", bytes] => (source, out, threads, bytes, false),
+        [source, out, "--threads", threads, "--bytes", bytes, "--fsync"] => {
+            (source, out, threads, bytes, true)
+        }
         _ => return Err(USAGE.into()),
     };
     let (threads, bytes) = (threads.parse()?, bytes.parse()?);
 
     let start = Instant::now();
-    let files = list(Path::new(dir))?;
-    let sink = Sink::create(Path::new(out))?;
-    let pipeline =
-        Pipeline { files, bytes, next: AtomicUsize::new(0), owed: AtomicU64::new(0), sink: Mutex::new(sink) };
+    let source = Path::new(source);
+    let input = if source.is_dir() {
+        Input::Files { files: list(source)?, next: AtomicUsize::new(0) }
+    } else {
+        Input::Container(Mutex::new(Container::open(source)?))
+    };
+    let sink = Mutex::new(Sink::create(Path::new(out))?);
+    let pipeline = Pipeline { input, bytes, owed: AtomicU64::new(0), sink };
     let pool = ThreadPoolBuilder::new().num_threads(threads).build()?;
-    let read = pool.broadcast(|_| pipeline.run()).into_iter().sum::<io::Result<u64>>()?;
+    let read = pool.broadcast(|_| pipeline.run()).into_iter().sum::<io::Result<Read>>()?;
     let mut sink = pipeline.sink.into_inner().map_err(|_| "a thread panicked while it held the files")?;
     sink.write(pipeline.owed.into_inner())?;
     if fsync {
@@ -56,8 +66,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [train, validation] = [sink.train, sink.validation].map(|side| side.digest.finalize());
     let seconds = start.elapsed().as_secs_f64();
     println!(
-        "{} files, {read} bytes read, {bytes} bytes written (SHA-256 {}, {}), {seconds:.3} s",
-        pipeline.files.len(),
+        "{} records, {} bytes read, {bytes} bytes written (SHA-256 {}, {}), {seconds:.3} s",
+        read.records,
+        read.bytes,
         start_of(&train),
         start_of(&validation)
     );
@@ -80,33 +91,120 @@ fn list(dir: &Path) -> walkdir::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// What the threads share: one counter of chunks, one counter of bytes due, one writer.
-struct Pipeline {
-    files: Vec<PathBuf>,
+/// What was read.
+#[derive(Default)]
+struct Read {
+    records: u64,
     bytes: u64,
-    next: AtomicUsize,
+}
+
+impl Sum for Read {
+    fn sum<I: Iterator<Item = Read>>(parts: I) -> Read {
+        parts.fold(Read::default(), |all, part| Read {
+            records: all.records + part.records,
+            bytes: all.bytes + part.bytes,
+        })
+    }
+}
+
+/// What is read.
+enum Input {
+    /// Files, and the next one that no thread has taken.
+    Files { files: Vec<PathBuf>, next: AtomicUsize },
+    /// One file of lines, unpacked by whoever finds it free.
+    Container(Mutex<Container>),
+}
+
+/// A file of lines while it is unpacked.
+struct Container {
+    plain: Box<dyn io::Read + Send>,
+    packed: File,
+    packed_bytes: u64,
+}
+
+impl Container {
+    fn open(path: &Path) -> io::Result<Container> {
+        let packed = File::open(path)?;
+        // Shares its position with `packed`, which so says how much is unpacked.
+        let reader = BufReader::with_capacity(BLOCK_BYTES, packed.try_clone()?);
+        let plain: Box<dyn io::Read + Send> = match path.extension().and_then(|extension| extension.to_str())
+        {
+            Some("gz") => Box::new(MultiGzDecoder::new(reader)),
+            Some("zst") => Box::new(zstd::stream::read::Decoder::with_buffer(reader)?),
+            _ => Box::new(packed.try_clone()?),
+        };
+        Ok(Container { plain, packed_bytes: packed.metadata()?.len(), packed })
+    }
+
+    /// Unpacks a block: its bytes, and how many of the packed ones were taken so far.
+    fn read(&mut self, block: &mut [u8]) -> io::Result<(usize, u64)> {
+        let read = self.plain.read(block)?;
+        Ok((read, self.packed.stream_position()?))
+    }
+}
+
+/// What the threads share: what is read, one counter of bytes due, one writer.
+struct Pipeline {
+    input: Input,
+    bytes: u64,
     owed: AtomicU64,
     sink: Mutex<Sink>,
 }
 
 impl Pipeline {
-    /// Reads chunks until none is left and returns the bytes read. After each chunk its share
+    /// Reads until nothing is left and returns what it has read. After each chunk its share
     /// of the output falls due; whoever finds the writer free writes what is due by then.
-    fn run(&self) -> io::Result<u64> {
+    fn run(&self) -> io::Result<Read> {
+        match &self.input {
+            Input::Files { files, next } => self.run_files(files, next),
+            Input::Container(container) => self.run_lines(container),
+        }
+    }
+
+    fn run_files(&self, files: &[PathBuf], next: &AtomicUsize) -> io::Result<Read> {
         let mut buffer = vec![0; BUFFER_BYTES];
-        let mut read = 0;
+        let mut read = Read::default();
         loop {
-            let start = self.next.fetch_add(CHUNK, Relaxed);
-            if start >= self.files.len() {
+            let start = next.fetch_add(CHUNK, Relaxed);
+            if start >= files.len() {
                 return Ok(read);
             }
-            let end = self.files.len().min(start + CHUNK);
-            for file in &self.files[start..end] {
-                read += read_whole(file, &mut buffer)?;
+            let end = files.len().min(start + CHUNK);
+            for file in &files[start..end] {
+                read.bytes += read_whole(file, &mut buffer)?;
             }
-            self.owed.fetch_add(self.bytes_up_to(end) - self.bytes_up_to(start), Relaxed);
+            read.records += (end - start) as u64;
+            let share = |file: usize| self.share(file as u64, files.len() as u64);
+            self.owed.fetch_add(share(end) - share(start), Relaxed);
             self.write_due()?;
         }
+    }
+
+    fn run_lines(&self, container: &Mutex<Container>) -> io::Result<Read> {
+        let mut block = vec![0; BLOCK_BYTES];
+        let mut read = Read::default();
+        loop {
+            let length = {
+                let mut container = container.lock().map_err(|_| io::Error::other("a thread panicked"))?;
+                let before = container.packed.stream_position()?;
+                let (length, after) = container.read(&mut block)?;
+                let share = |position: u64| self.share(position, container.packed_bytes);
+                self.owed.fetch_add(share(after) - share(before), Relaxed);
+                length
+            };
+            if length == 0 {
+                return Ok(read);
+            }
+            read.records += memchr_iter(b'\n', &block[..length]).count() as u64;
+            read.bytes += length as u64;
+            self.write_due()?;
+        }
+    }
+
+    /// The bytes that are due once `part` of `whole` is read.
+    fn share(&self, part: u64, whole: u64) -> u64 {
+        let share = u128::from(self.bytes) * u128::from(part) / u128::from(whole.max(1));
+        u64::try_from(share).expect("a share is not larger than the whole")
     }
 
     fn write_due(&self) -> io::Result<()> {
@@ -117,11 +215,6 @@ impl Pipeline {
         let now = due - due % BLOCK_BYTES as u64;
         self.owed.fetch_sub(now, Relaxed);
         sink.write(now)
-    }
-
-    fn bytes_up_to(&self, file: usize) -> u64 {
-        let share = u128::from(self.bytes) * file as u128 / self.files.len() as u128;
-        u64::try_from(share).expect("a share is not larger than the whole")
     }
 }
 
