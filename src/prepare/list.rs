@@ -34,8 +34,9 @@ use crate::prepare::{Error, Watch};
 /// A source while its records are read.
 #[derive(Debug)]
 enum OpenSource {
-    /// Files below `root`; the first `prefix` bytes of a key are no part of the path.
-    Files { root: PathBuf, prefix: usize },
+    /// Files below `root`; the first `prefix` bytes of a key are no part of the path. The directory itself is held
+    /// open, unless many are.
+    Files { root: PathBuf, prefix: usize, directory: Option<File> },
     /// Ranges of a file that is held open: the user's own, or our spool of it.
     Held { section: Section, path: PathBuf, unit: Unit },
     /// Lines that were converted as they arrived: what became of each is a range of our spool.
@@ -44,8 +45,8 @@ enum OpenSource {
     Reopened { seen: Box<Metadata>, path: PathBuf, unit: Unit },
 }
 
-/// Containers that are held open; others are opened for each record, as record files are: a process may
-/// have few files open, and a directory many containers.
+/// Containers that are held open, and as many directories; of others each record is found by its path: a
+/// process may have few files open, and a directory many containers.
 pub const HELD: usize = 64;
 
 /// Where the bytes of a record are.
@@ -148,12 +149,33 @@ impl Listing {
         }
     }
 
+    /// The file of the record at `position`, opened below its directory: no path is put together, and none is
+    /// resolved from the root. `None` where that cannot be, and where it fails: the file's path says why.
+    #[cfg(unix)]
+    pub fn open_below(&self, position: usize) -> Option<File> {
+        use rustix::fs::{Mode, OFlags, openat};
+        let entry = self.arena.entry(self.by_rank[position]);
+        match &self.sources[usize::from(entry.source)] {
+            OpenSource::Files { prefix, directory: Some(directory), .. } => {
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                openat(directory, &entry.key[*prefix..], flags, Mode::empty()).map(File::from).ok()
+            }
+            _ => None,
+        }
+    }
+
+    /// The file of the record at `position`, where a system opens files below a directory.
+    #[cfg(not(unix))]
+    pub fn open_below(&self, _position: usize) -> Option<File> {
+        None
+    }
+
     /// Where the record at `position` is. Its file, or its container, is named in `path`.
     pub fn place(&self, position: usize, path: &mut PathBuf) -> Place<'_> {
         let entry = self.arena.entry(self.by_rank[position]);
         path.as_mut_os_string().clear();
         let source = &self.sources[usize::from(entry.source)];
-        if let OpenSource::Files { root, prefix } = source {
+        if let OpenSource::Files { root, prefix, .. } = source {
             path.as_mut_os_string().push(root);
             path.push(key_as_path(&entry.key[*prefix..]));
             return Place::File;
@@ -207,6 +229,7 @@ pub fn list(corpus: &Corpus<'_>, spool: &mut Spool, watch: &dyn Watch) -> Result
         not_regular: 0,
         held: 0,
         arrival: corpus.arrival,
+        held_directories: 0,
         watch,
     };
     for (source, prefix) in corpus.sources.iter().zip(prefixes(corpus.sources)) {
@@ -226,6 +249,7 @@ struct Builder<'w> {
     not_regular: u64,
     held: usize,
     arrival: Option<&'w Arrival<'w>>,
+    held_directories: usize,
     watch: &'w dyn Watch,
 }
 
@@ -240,7 +264,11 @@ impl Builder<'_> {
         match source.kind {
             SourceKind::Directory(containers) => {
                 let number = self.number()?;
-                self.sources.push(OpenSource::Files { root: source.path.clone(), prefix: prefix.len() });
+                let may_hold = cfg!(unix) && self.held_directories < HELD;
+                let open = may_hold.then(|| File::open(&source.path).ok()).flatten();
+                self.held_directories += usize::from(open.is_some());
+                let root = source.path.clone();
+                self.sources.push(OpenSource::Files { root, prefix: prefix.len(), directory: open });
                 let directory = Directory { number, root: &source.path, prefix, containers };
                 self.walk(&directory, skip, spool)
             }
@@ -251,7 +279,11 @@ impl Builder<'_> {
                     Some(known) => known as u16,
                     None => {
                         let number = self.number()?;
-                        self.sources.push(OpenSource::Files { root: PathBuf::new(), prefix: 0 });
+                        self.sources.push(OpenSource::Files {
+                            root: PathBuf::new(),
+                            prefix: 0,
+                            directory: None,
+                        });
                         number
                     }
                 };
@@ -361,7 +393,8 @@ impl Builder<'_> {
     fn add_record(&mut self, number: u16, path: &Path) -> Result<(), Error> {
         let failed = |source| Error::Read { path: path.to_owned(), source };
         let file_type = std::fs::metadata(path).map_err(failed)?.file_type();
-        let key = path_as_key(path.strip_prefix(".").unwrap_or(path));
+        let mut key = Vec::new();
+        push_as_key(&mut key, path.strip_prefix(".").unwrap_or(path).as_os_str().as_encoded_bytes());
         match kind_of(file_type) {
             None => self.push(number, &key, None),
             Some(kind) => {
@@ -380,6 +413,7 @@ impl Builder<'_> {
         let &Directory { number, root, prefix, containers } = directory;
         let skip = skip.and_then(|skip| below(root, skip));
         let mut walk = WalkDir::new(root).follow_root_links(true).into_iter();
+        let mut key = prefix.to_vec();
         while let Some(entry) = walk.next() {
             let entry = entry.map_err(|error| walk_error(root, error))?;
             if entry.depth() == 0 {
@@ -393,8 +427,8 @@ impl Builder<'_> {
             if matches!(found, Found::Directory) {
                 continue;
             }
-            let below = entry.path().strip_prefix(root).expect("walkdir gives paths below its root");
-            let key = [prefix, &path_as_key(below)].concat();
+            key.truncate(prefix.len());
+            push_as_key(&mut key, path_below(root, entry.path()));
             match found {
                 Found::Directory => {}
                 Found::Record => self.push(number, &key, None)?,
@@ -561,13 +595,21 @@ fn kind_of(file_type: std::fs::FileType) -> Option<&'static str> {
     }
 }
 
-/// A path as bytes with `/`.
-fn path_as_key(path: &Path) -> Vec<u8> {
-    let mut key = path.as_os_str().as_encoded_bytes().to_vec();
+/// The bytes of `path`, which walkdir made by joining names to `root`, behind it: to take both apart by their
+/// components, as `Path::strip_prefix` does, costs more than all else that is done for a record's name.
+fn path_below<'p>(root: &Path, path: &'p Path) -> &'p [u8] {
+    let below = &path.as_os_str().as_encoded_bytes()[root.as_os_str().len()..];
+    let is_separator = |byte: &&u8| std::path::is_separator(char::from(**byte));
+    &below[below.iter().take_while(is_separator).count()..]
+}
+
+/// Appends the bytes of a path, with `/`.
+fn push_as_key(key: &mut Vec<u8>, path: &[u8]) {
+    let start = key.len();
+    key.extend_from_slice(path);
     if std::path::MAIN_SEPARATOR == '\\' {
-        key.iter_mut().filter(|byte| **byte == b'\\').for_each(|byte| *byte = b'/');
+        key[start..].iter_mut().filter(|byte| **byte == b'\\').for_each(|byte| *byte = b'/');
     }
-    key
 }
 
 fn walk_error(corpus: &Path, error: walkdir::Error) -> Error {
@@ -621,7 +663,7 @@ fn equal_keys(arena: &KeyArena, sources: &[OpenSource], keys: [KeyRef; 2]) -> Er
     let named = keys.map(|key| {
         let entry = arena.entry(key);
         match (&sources[usize::from(entry.source)], entry.extent) {
-            (OpenSource::Files { root, prefix }, _) => {
+            (OpenSource::Files { root, prefix, .. }, _) => {
                 root.join(key_as_path(&entry.key[*prefix..])).to_string_lossy().into_owned()
             }
             (
@@ -706,7 +748,7 @@ mod tests {
         arena.push(1, b"a/x.json", Some(Extent::Bytes(512, 2)));
         let section = Section { file: Arc::new(tempfile::tempfile().unwrap()), start: 0, length: 0 };
         let sources = vec![
-            OpenSource::Files { root: "one/a".into(), prefix: 2 },
+            OpenSource::Files { root: "one/a".into(), prefix: 2, directory: None },
             OpenSource::Held { section, path: "two/a.tar".into(), unit: Unit::File },
         ];
         let error = sorted(arena, sources, 7).unwrap_err().to_string();

@@ -127,7 +127,14 @@ impl Reader {
     /// # Errors
     /// The system's, unchanged: a record that cannot be read is not a malformed record.
     pub fn read(&mut self, path: &Path, effort: Effort) -> io::Result<Length> {
-        let file = File::open(path)?;
+        self.read_file(File::open(path)?, effort)
+    }
+
+    /// Reads `file` to the start of the buffer.
+    ///
+    /// # Errors
+    /// The system's, unchanged.
+    pub fn read_file(&mut self, file: File, effort: Effort) -> io::Result<Length> {
         self.give_back();
         self.read_from(0, file, effort)
     }

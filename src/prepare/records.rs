@@ -102,19 +102,24 @@ impl<'l> RecordBytes<'l> {
     /// # Errors
     /// When the record cannot be read.
     pub fn read(&mut self, position: usize, effort: Effort) -> Result<Result<usize, RejectReason>, Error> {
-        let result = match self.listing.place(position, &mut self.path) {
-            Place::File => self.reader.read(&self.path, effort),
-            Place::Range { file, start, length } => self.reader.read_range(file, start, length),
-            Place::Reopen { seen, start, length } => match reopen(&self.path, seen) {
-                Ok(Some(file)) => self.reader.read_range(&file, start, length),
-                Ok(None) => return Err(Error::Changed { path: self.path.clone() }),
-                Err(error) => Err(error),
+        let below = self.listing.open_below(position).map(|file| self.reader.read_file(file, effort));
+        let result = match below {
+            Some(Ok(length)) => Ok(length),
+            // What is wrong is said of the path.
+            Some(Err(_)) | None => match self.listing.place(position, &mut self.path) {
+                Place::File => self.reader.read(&self.path, effort),
+                Place::Range { file, start, length } => self.reader.read_range(file, start, length),
+                Place::Reopen { seen, start, length } => match reopen(&self.path, seen) {
+                    Ok(Some(file)) => self.reader.read_range(&file, start, length),
+                    Ok(None) => return Err(Error::Changed { path: self.path.clone() }),
+                    Err(error) => Err(error),
+                },
+                // Whoever lists records to read them converts none.
+                Place::Converted { .. } => Err(io::ErrorKind::Unsupported.into()),
+                Place::Refused(refusal) => {
+                    return Ok(Err(RejectReason::new(Code::HostileMember, refusal.reason(), "")));
+                }
             },
-            // Whoever lists records to read them converts none.
-            Place::Converted { .. } => Err(io::ErrorKind::Unsupported.into()),
-            Place::Refused(refusal) => {
-                return Ok(Err(RejectReason::new(Code::HostileMember, refusal.reason(), "")));
-            }
         };
         self.judged(result)
     }
