@@ -14,7 +14,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use ctxtune::prepare::reject::RejectLimit;
 use ctxtune::prepare::source::{Containers, Source, SourceKind};
 use ctxtune::prepare::template::Template;
-use ctxtune::prepare::{Durability, Error, Mode, Options, Prepared, Purpose, Watch, prepare};
+use ctxtune::prepare::{Durability, Error, Mode, Options, Prepared, Purpose, Readers, Watch, prepare};
 
 use corpus::Shape;
 
@@ -82,6 +82,7 @@ fn options(corpus: &Path, output_dir: &Path, threads: usize) -> Options {
         max_record_bytes: 64 << 20,
         threads: NonZeroUsize::new(threads).expect("there is at least one thread"),
         durability: Durability::NoSync,
+        readers: Readers::Both,
         purpose: Purpose { mode: Mode::Publish, show: 0, name_rejects: 0 },
     }
 }

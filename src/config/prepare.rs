@@ -14,7 +14,7 @@ use crate::prepare::source::{
 };
 use crate::prepare::split::Ratio;
 use crate::prepare::template::{Template, TemplateError};
-use crate::prepare::{Durability, Options, Purpose};
+use crate::prepare::{Durability, Options, Purpose, Readers};
 use crate::yaml;
 
 /// Where data goes unless somebody says otherwise.
@@ -167,6 +167,7 @@ impl PrepareChoices {
                 Some(true) => Durability::NoSync,
                 Some(false) | None => Durability::Sync,
             },
+            readers: Readers::default(),
             purpose,
         })
     }

@@ -74,6 +74,8 @@ pub struct Step<'a> {
     pub state: Text<'a>,
     observations: (usize, usize),
     actions: (usize, usize),
+    /// Whether both lists name the agents of the step before, in its order; `false` also where nobody looked.
+    pub repeats_agents: bool,
 }
 
 /// A timestep's name: text in most records, else its number, else its place.
@@ -95,7 +97,12 @@ impl<'a> Step<'a> {
         observations: (usize, usize),
         actions: (usize, usize),
     ) -> Self {
-        Step { timestep, state, observations, actions }
+        Step { timestep, state, observations, actions, repeats_agents: false }
+    }
+
+    /// The ranges of the context's pairs that are its observations and its actions.
+    pub fn ranges(&self) -> ((usize, usize), (usize, usize)) {
+        (self.observations, self.actions)
     }
 }
 
@@ -134,10 +141,20 @@ impl<'a> Context<'a> {
         names.chain(steps).chain(pairs)
     }
 
+    /// Its agents, its steps and their pairs, for whoever reuses the vectors.
+    pub fn into_parts(self) -> (Vec<&'a str>, Vec<Step<'a>>, Vec<AgentText<'a>>) {
+        (self.agents_names, self.steps, self.pairs)
+    }
+
+    /// The lists of agents that steps have, but for those known to repeat the ones before.
+    fn lists(&self) -> impl Iterator<Item = &[AgentText<'a>]> {
+        let steps = self.steps.iter().filter(|step| !step.repeats_agents);
+        steps.flat_map(|step| [self.observations(step), self.actions(step)])
+    }
+
     /// Whether some agent of `agents_names` is missing from a step.
     pub fn misses_an_agent(&self) -> bool {
-        let lists = self.steps.iter().flat_map(|step| [self.observations(step), self.actions(step)]);
-        lists.into_iter().any(|pairs| {
+        self.lists().any(|pairs| {
             !in_order(&self.agents_names, pairs)
                 && self.agents_names.iter().any(|name| pairs.iter().all(|(agent, _)| agent != name))
         })
@@ -145,8 +162,7 @@ impl<'a> Context<'a> {
 
     /// Whether some agent observes or acts without standing in `agents_names`.
     pub fn names_a_stranger(&self) -> bool {
-        let lists = self.steps.iter().flat_map(|step| [self.observations(step), self.actions(step)]);
-        lists.into_iter().any(|pairs| {
+        self.lists().any(|pairs| {
             !in_order(&self.agents_names, pairs)
                 && pairs.iter().any(|(agent, _)| !self.agents_names.contains(agent))
         })

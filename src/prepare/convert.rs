@@ -5,13 +5,17 @@
 //! wrong with a record leaves here as a `RejectReason`; finding its place is cold work
 //! (`diagnose`). It knows no files.
 
+use std::iter;
+
 use simd_json::{Buffers, Node, Tape};
 
 use crate::json::{Charset, escape_once, escape_raw, escape_twice};
 use crate::prepare::diagnose::diagnose;
+use crate::prepare::frame::Frame;
 use crate::prepare::read::PADDING;
-use crate::prepare::record::{self, AgentText, Context, Record, Text, Timestep};
+use crate::prepare::record::{self, Context, Record, Text, Timestep};
 use crate::prepare::reject::RejectReason;
+use crate::prepare::room::Room;
 use crate::prepare::scan::{self, Scratch};
 use crate::prepare::template::{Form, Segment, Template};
 use crate::prepare::unused::{self, Reader};
@@ -21,37 +25,64 @@ const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 /// Buffers that a record beyond this has grown are given back before the next such record.
 const KEPT_BYTES: usize = 4 << 20;
 
+/// Which readers a record is shown to. The result does not depend on it: only tests and benchmarks choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Readers {
+    /// The quick one, and the general one where that declines.
+    #[default]
+    Both,
+    /// The general one.
+    General,
+}
+
 /// A parser with its buffers, to be reused for every record of a thread.
 pub struct Parser {
+    readers: Readers,
     buffers: Buffers,
     tape: Tape<'static>,
     story_text: String,
     strings: Vec<u8>,
     manual: Vec<u8>,
+    room: Room<'static>,
 }
 
 impl Default for Parser {
     fn default() -> Self {
+        Parser::new(Readers::default())
+    }
+}
+
+impl Parser {
+    /// A parser that shows records to `readers`.
+    pub fn new(readers: Readers) -> Self {
         Parser {
+            readers,
             buffers: Buffers::default(),
             tape: Tape::null().reset(),
             story_text: String::new(),
             strings: Vec::new(),
             manual: Vec::new(),
+            room: Room::default(),
         }
     }
-}
 
-impl Parser {
     /// The record in `document`, where the quick reader takes it.
-    fn scan<'a>(&'a mut self, document: &'a [u8], group_field: Option<&str>) -> Option<Record<'a>> {
+    fn scan<'a>(
+        &'a mut self,
+        document: &'a [u8],
+        group_field: Option<&str>,
+        room: &mut Room<'a>,
+    ) -> Option<Record<'a>> {
+        if self.readers == Readers::General {
+            return None;
+        }
         let text = simdutf8::basic::from_utf8(document).ok()?;
         if self.strings.len() < text.len() {
             self.strings.resize(text.len(), 0);
         }
         let scratch =
             Scratch { strings: &mut self.strings, story: &mut self.story_text, manual: &mut self.manual };
-        scan::read(text, group_field, scratch)
+        scan::read(text, group_field, scratch, room)
     }
 
     /// Parses the record in the first `length` bytes of `buffer`, which has [`PADDING`] more, and
@@ -68,9 +99,14 @@ impl Parser {
     ) -> Result<T, ParseFailure> {
         self.give_back(length);
         let bom = bom(&buffer[..length]);
-        if let Some(record) = self.scan(&buffer[bom..length], group_field) {
-            return Ok(look(&record));
+        let mut room = std::mem::take(&mut self.room).emptied();
+        if let Some(record) = self.scan(&buffer[bom..length], group_field, &mut room) {
+            let looked = look(&record);
+            room.take_back(record.context);
+            self.room = room.emptied();
+            return Ok(looked);
         }
+        self.room = room.emptied();
         // The general path, with every rule of a record and its reason.
         self.with_tape(&mut buffer[bom..], length - bom, |nodes, story_text| {
             record::parse(nodes, group_field, story_text).map(|record| look(&record))
@@ -128,7 +164,7 @@ impl Parser {
     /// One huge record must not leave its buffers behind.
     fn give_back(&mut self, length: usize) {
         if length > KEPT_BYTES {
-            *self = Parser::default();
+            *self = Parser::new(self.readers);
         }
     }
 
@@ -343,19 +379,7 @@ impl<'t> LineWriter<'t> {
             }
             write_name(out, name);
         }
-        let write_pairs = |out: &mut Vec<u8>, pairs: &[AgentText<'_>]| {
-            if pairs.is_empty() {
-                out.extend_from_slice(marks.pairs_empty);
-                return;
-            }
-            for (index, &(agent, text)) in pairs.iter().enumerate() {
-                out.extend_from_slice(if index == 0 { &marks.pairs_open } else { &marks.pair_separator });
-                write_name(out, agent);
-                out.extend_from_slice(marks.agent_to_text);
-                write(out, text);
-            }
-            out.extend_from_slice(&marks.pairs_close);
-        };
+        let mut frame = Frame::default();
         for (index, step) in context.steps.iter().enumerate() {
             out.extend_from_slice(if index == 0 { &marks.names_to_steps } else { &marks.step_separator });
             match step.timestep {
@@ -363,12 +387,29 @@ impl<'t> LineWriter<'t> {
                 Timestep::Number(number) => out.extend_from_slice(number.to_string().as_bytes()),
                 Timestep::Place(index) => out.extend_from_slice(index.to_string().as_bytes()),
             }
+            let pairs = [context.observations(step), context.actions(step)];
+            let texts = iter::once(step.state).chain(pairs.into_iter().flatten().map(|(_, text)| *text));
+            if step.repeats_agents && frame.repeat(out, texts, &write) {
+                continue;
+            }
+            frame.begin(out);
             out.extend_from_slice(&marks.to_state);
-            write(out, step.state);
-            out.extend_from_slice(&marks.to_observations);
-            write_pairs(out, context.observations(step));
-            out.extend_from_slice(&marks.to_actions);
-            write_pairs(out, context.actions(step));
+            frame.text(out, step.state, &write);
+            for (before, pairs) in [&marks.to_observations, &marks.to_actions].into_iter().zip(pairs) {
+                out.extend_from_slice(before);
+                if pairs.is_empty() {
+                    out.extend_from_slice(marks.pairs_empty);
+                    continue;
+                }
+                for (index, &(agent, text)) in pairs.iter().enumerate() {
+                    out.extend_from_slice(if index == 0 { &marks.pairs_open } else { &marks.pair_separator });
+                    write_name(out, agent);
+                    out.extend_from_slice(marks.agent_to_text);
+                    frame.text(out, text, &write);
+                }
+                out.extend_from_slice(&marks.pairs_close);
+            }
+            frame.end(out);
         }
         out.extend_from_slice(&marks.close);
     }

@@ -24,6 +24,7 @@ pub mod convert;
 pub mod diagnose;
 pub mod error;
 pub mod example;
+mod frame;
 pub mod group;
 mod gunzip;
 mod index;
@@ -41,10 +42,12 @@ pub mod record;
 pub mod records;
 pub mod reject;
 mod reserve;
+pub mod room;
 mod run;
 pub mod scan;
 pub mod scanner;
 mod section;
+pub mod shape;
 mod shard;
 pub mod source;
 pub mod split;
@@ -61,6 +64,7 @@ mod window;
 mod worker;
 
 use arrive::Arrival;
+pub use convert::Readers;
 pub use error::{Error, FailedRejects};
 use group::GroupBy;
 use key_lines::KEYS;
@@ -104,6 +108,8 @@ pub struct Options {
     pub threads: NonZeroUsize,
     /// Whether the result is to survive a power loss.
     pub durability: Durability,
+    /// Which readers records are shown to: for tests and benchmarks, which compare them.
+    pub readers: Readers,
     /// What this run is for.
     pub purpose: Purpose,
 }

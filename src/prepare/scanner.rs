@@ -3,9 +3,10 @@
 //! Unused values are only checked and stepped over, what Python adds to JSON included; strings are borrowed where they can be. It knows
 //! JSON and how a corpus repeats itself, but not what a record is: that is `scan`.
 
-use crate::json::plain_prefix;
-use crate::mask::{BLOCK, not_plain};
+use crate::json::{plain_prefix, read_escape, utf16_unit};
+use crate::mask::{STRETCH, StringMarks, escaped};
 use crate::prepare::record::Text;
+use crate::prepare::room::Room;
 
 /// Deeper values are left to the general path.
 const MAX_DEPTH: usize = 32;
@@ -44,8 +45,9 @@ pub struct Scanner<'a> {
     pub has_nul: bool,
     /// Whether some observations or actions were a list.
     pub has_lists: bool,
-    /// The agents of the list before, none twice: nearly always the next list names the same.
-    pub agents: Vec<&'a str>,
+    /// What the record is made of. The agents in it are those of the list before, none twice: nearly always
+    /// the next list names the same.
+    pub room: Room<'a>,
 }
 
 fn head(manual: &[u8]) -> [u8; 8] {
@@ -54,9 +56,8 @@ fn head(manual: &[u8]) -> [u8; 8] {
 
 impl<'a> Scanner<'a> {
     /// A scanner at the start of `text`.
-    pub fn new(text: &'a str, strings: &'a mut [u8], manual: &'a mut Vec<u8>) -> Self {
+    pub fn new(text: &'a str, strings: &'a mut [u8], manual: &'a mut Vec<u8>, room: Room<'a>) -> Self {
         let manual_head = head(manual);
-        let agents = Vec::with_capacity(8);
         Scanner {
             text,
             position: 0,
@@ -66,7 +67,7 @@ impl<'a> Scanner<'a> {
             is_escaped: false,
             has_nul: false,
             has_lists: false,
-            agents,
+            room,
         }
     }
 
@@ -126,23 +127,26 @@ impl<'a> Scanner<'a> {
     pub fn skip_manual(&mut self) -> Option<()> {
         let is_string = self.next_byte()? == b'"';
         let inside = self.position + 1;
-        let rest = self.text.as_bytes().get(inside..)?;
-        if is_string && self.is_manual(rest) {
-            self.position = inside + self.manual.len();
+        if let Some(end) = self.behind_manual(inside).filter(|_| is_string) {
+            self.position = end;
             return Some(());
         }
         self.skip_value(1)?;
         let length = self.position - inside;
         if is_string && (MIN_MANUAL..MAX_MANUAL).contains(&length) {
             self.manual.clear();
-            self.manual.extend_from_slice(&rest[..length]);
+            self.manual.extend_from_slice(&self.text.as_bytes()[inside..self.position]);
             self.manual_head = head(self.manual);
         }
         Some(())
     }
 
-    fn is_manual(&self, rest: &[u8]) -> bool {
-        !self.manual.is_empty() && rest.starts_with(self.manual)
+    /// The place behind the manual of the record before, if it is at `at`: inside a string, which ends with it.
+    #[inline]
+    fn behind_manual(&self, at: usize) -> Option<usize> {
+        let rest = self.text.as_bytes().get(at..)?;
+        let is_there = rest.first_chunk() == Some(&self.manual_head) && rest.starts_with(self.manual);
+        is_there.then(|| at + self.manual.len())
     }
 
     /// The next byte that is not blank, not yet taken.
@@ -277,26 +281,39 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The string here as a text of the context: unescaped only where it must be.
-    pub fn text(&mut self) -> Option<Text<'a>> {
-        self.take(b'"')?;
-        let bytes = self.text.as_bytes();
-        let start = self.position;
-        let first = self.plain_end(start);
-        let mut end = first;
-        loop {
-            match *bytes.get(end)? {
-                b'"' => break,
-                b'\\' if matches!(bytes.get(end + 1)?, b'"' | b'\\' | b'n' | b't' | b'r' | b'b' | b'f') => {
-                    end = self.plain_end(end + 2);
-                }
-                b'\\' => return self.unescaped(start, first).map(Text::Real),
-                _ => return None,
-            }
+    /// The string whose first character is at `start` as a text of the context, its escapes checked and left
+    /// as they are; taken with its closing quote.
+    #[inline(always)]
+    pub fn text_from(&mut self, start: usize) -> Option<Text<'a>> {
+        let end = self.plain_end(start);
+        if *self.text.as_bytes().get(end)? != b'"' {
+            return self.raw_text(start, end);
         }
         self.position = end + 1;
-        let text = &self.text[start..end];
-        Some(if end == first { Text::Plain(text) } else { Text::Raw(text) })
+        Some(Text::Plain(&self.text[start..end]))
+    }
+
+    /// The same where the first escape is at `backslash`.
+    #[inline(never)]
+    fn raw_text(&mut self, start: usize, backslash: usize) -> Option<Text<'a>> {
+        let mut end = backslash;
+        while *self.text.as_bytes().get(end)? != b'"' {
+            let behind = self.behind_escape(end)?;
+            end = self.plain_end(behind);
+        }
+        self.position = end + 1;
+        Some(Text::Raw(&self.text[start..end]))
+    }
+
+    /// The place behind the escape at `at`, in a string that is used.
+    fn behind_escape(&mut self, at: usize) -> Option<usize> {
+        let escape = self.text.as_bytes().get(at..)?.strip_prefix(b"\\")?;
+        if IS_SHORT_ESCAPE[usize::from(*escape.first()?)] {
+            return Some(at + 2);
+        }
+        let (character, length) = read_escape(&self.text.as_bytes()[at..])?;
+        self.has_nul |= character == '\0';
+        Some(at + length)
     }
 
     /// Steps over the name of an unused member: it must be text.
@@ -309,8 +326,7 @@ impl<'a> Scanner<'a> {
                     self.position += 1;
                     return Some(());
                 }
-                b'\\' => _ = self.escape()?,
-                _ => return None,
+                _ => self.position = self.behind_escape(self.position)?,
             }
         }
     }
@@ -318,52 +334,74 @@ impl<'a> Scanner<'a> {
     /// Steps over a string that nobody asks for, checking it.
     fn skip_string(&mut self) -> Option<()> {
         self.take(b'"')?;
+        // The published corpus repeats the manual at the end of another unused string, on a line of its own.
+        if let Some(end) = self.behind_manual(self.position) {
+            self.position = end;
+            return Some(());
+        }
         let bytes = self.text.as_bytes();
-        let mut rest = &bytes[self.position..];
-        loop {
-            let stop = match rest.split_first_chunk::<BLOCK>() {
-                // The published corpus repeats the manual at the end of another unused string.
-                Some((block, _)) if block.starts_with(&self.manual_head) && self.is_manual(rest) => {
-                    rest = &rest[self.manual.len()..];
-                    break;
-                }
-                Some((block, behind)) => match not_plain(block) {
-                    0 => {
-                        rest = behind;
-                        continue;
-                    }
-                    marks => marks.trailing_zeros() as usize,
-                },
-                None => plain_prefix(rest),
-            };
-            // An escape of two characters, in nearly all cases.
-            if *rest.get(stop)? == b'"' {
-                rest = &rest[stop + 1..];
-                break;
-            }
-            if rest[stop] != b'\\' {
+        let mut is_first_escaped = false;
+        while let Some(stretch) = bytes[self.position..].first_chunk() {
+            let marks = StringMarks::of(stretch);
+            let (escaped, is_next_escaped) = escaped(marks.backslashes, is_first_escaped);
+            let end = marks.quotes & !escaped;
+            // All bytes before the end; all, where it is not here.
+            let inside = end.wrapping_sub(1) & !end;
+            if marks.controls & inside != 0 {
                 return None;
             }
-            if IS_SHORT_ESCAPE[usize::from(*rest.get(stop + 1)?)] {
-                rest = &rest[stop + 2..];
-            } else {
-                // Half of a surrogate pair is as good as another unit, where nobody uses it.
-                self.position = bytes.len() - rest.len() + stop + 2;
-                if rest[stop + 1] != b'u' {
-                    return None;
+            // A quote or a backslash may stand behind a backslash; of other letters each is looked at.
+            let mut others = escaped & inside & !(marks.quotes | marks.backslashes);
+            while others != 0 {
+                let at = self.position + others.trailing_zeros() as usize;
+                others &= others - 1;
+                self.behind_unused_escape(at - 1)?;
+                if bytes[at] == b'n'
+                    && let Some(end) = self.behind_manual(at + 1)
+                {
+                    self.position = end;
+                    return Some(());
                 }
-                self.hex()?;
-                rest = &bytes[self.position..];
             }
+            if end != 0 {
+                self.position += end.trailing_zeros() as usize + 1;
+                return Some(());
+            }
+            self.position += STRETCH;
+            is_first_escaped = is_next_escaped;
         }
-        self.position = bytes.len() - rest.len();
-        Some(())
+        // From the escape that is cut, if there is one.
+        self.position -= usize::from(is_first_escaped);
+        self.skip_last_string()
+    }
+
+    /// Steps over the rest of an unused string, close to the end of the record.
+    fn skip_last_string(&mut self) -> Option<()> {
+        loop {
+            let at = self.plain_end(self.position);
+            if *self.text.as_bytes().get(at)? == b'"' {
+                self.position = at + 1;
+                return Some(());
+            }
+            self.position = self.behind_unused_escape(at)?;
+        }
+    }
+
+    /// The place behind the escape at `at`. Half of a surrogate pair is as good as another unit, where nobody
+    /// uses it.
+    #[inline]
+    fn behind_unused_escape(&self, at: usize) -> Option<usize> {
+        let escape = self.text.as_bytes().get(at..)?;
+        match escape {
+            [b'\\', letter, ..] if IS_SHORT_ESCAPE[usize::from(*letter)] => Some(at + 2),
+            _ => utf16_unit(escape).map(|_| at + 6),
+        }
     }
 
     /// The place of the first byte from `start` on that does not stand for itself.
     #[inline]
     fn plain_end(&self, start: usize) -> usize {
-        start + plain_prefix(&self.text.as_bytes()[start..])
+        start + self.text.as_bytes().get(start..).map_or(0, plain_prefix)
     }
 
     /// The string that begins at `start` and has its first backslash at `backslash`.
@@ -377,55 +415,20 @@ impl<'a> Scanner<'a> {
             match bytes.get(end)? {
                 b'"' => break,
                 b'\\' => {
-                    self.position = end;
-                    let character = self.escape()?;
+                    let (character, escape) = read_escape(&bytes[end..])?;
                     self.has_nul |= character == '\0';
                     self.is_escaped |= matches!(character, '"' | '\\' | '\0'..='\u{1f}');
-                    length +=
-                        character.encode_utf8(room.get_mut(length..)?.get_mut(..character.len_utf8())?).len();
+                    let place = room.get_mut(length..)?.get_mut(..character.len_utf8())?;
+                    length += character.encode_utf8(place).len();
+                    from = end + escape;
                 }
                 _ => return None,
             }
-            from = self.position;
             end = self.plain_end(from);
         }
         self.position = end + 1;
         let (string, rest) = room.split_at_mut(length);
         self.strings = rest;
-        std::str::from_utf8(string).ok()
-    }
-
-    /// The character of the escape here; a surrogate alone is none.
-    fn escape(&mut self) -> Option<char> {
-        let letter = *self.text.as_bytes().get(self.position + 1)?;
-        self.position += 2;
-        Some(match letter {
-            b'"' | b'\\' | b'/' => char::from(letter),
-            b'n' => '\n',
-            b't' => '\t',
-            b'r' => '\r',
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            b'u' => {
-                let unit = self.hex()?;
-                match unit {
-                    0xd800..0xdc00 => {
-                        self.text.as_bytes()[self.position..].starts_with(b"\\u").then_some(())?;
-                        self.position += 2;
-                        let low = self.hex()?;
-                        (0xdc00..0xe000).contains(&low).then_some(())?;
-                        char::from_u32(0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00))?
-                    }
-                    unit => char::from_u32(unit)?,
-                }
-            }
-            _ => return None,
-        })
-    }
-
-    fn hex(&mut self) -> Option<u32> {
-        let digits = self.text.as_bytes().get(self.position..self.position + 4)?;
-        self.position += 4;
-        digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
+        simdutf8::basic::from_utf8(string).ok()
     }
 }

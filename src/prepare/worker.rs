@@ -108,7 +108,7 @@ impl<'r> Converter<'r> {
     pub fn new(options: &'r Options, lines: &'r LineWriter<'r>, fingerprints: Fingerprints) -> Self {
         Converter {
             judge: Judge { options, lines, fingerprints, key: Vec::new() },
-            parser: Parser::default(),
+            parser: Parser::new(options.readers),
         }
     }
 
@@ -220,8 +220,8 @@ fn warnings(record: &Record<'_>, line: &Suspicions) -> WarningSet {
         }
         // A template need not ask for all of them.
         Warning::ReplacementCharacters => {
-            let has_one = |text: &str| text.contains(char::REPLACEMENT_CHARACTER);
-            prompts.into_iter().any(has_one) || (line.has_replacement && any_of_context(has_one))
+            prompts.into_iter().any(has_replacement)
+                || (line.has_replacement && any_of_context(has_replacement))
         }
     })
 }
@@ -248,6 +248,11 @@ impl Suspicions {
         }
         found
     }
+}
+
+/// Whether `text` holds U+FFFD, whose first byte is rare: nearly always one quick search finds none.
+fn has_replacement(text: &str) -> bool {
+    memchr(0xef, text.as_bytes()).is_some() && text.contains(char::REPLACEMENT_CHARACTER)
 }
 
 fn mixes_tags(record: &Record<'_>) -> bool {

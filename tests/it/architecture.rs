@@ -199,8 +199,18 @@ fn paths_go_through_the_root() {
 
 #[test]
 fn the_configuration_knows_only_the_option_types_of_the_engine() {
-    let options =
-        ["group", "reject", "source", "split", "template", "Durability", "Mode", "Options", "Purpose"];
+    let options = [
+        "group",
+        "reject",
+        "source",
+        "split",
+        "template",
+        "Durability",
+        "Mode",
+        "Options",
+        "Purpose",
+        "Readers",
+    ];
     let mut offences = Vec::new();
     for module in modules().iter().filter(|module| module.part() == "config") {
         let edges = module.edges();

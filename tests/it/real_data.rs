@@ -15,7 +15,7 @@ use crate::support::{Dir, Outcome, assert_same_tree, python, record, repository,
 const RECORDS: usize = 3533;
 
 /// The directory of the 3,533 records, unpacked once; `None` (and a word) where they are not to be had.
-fn corpus() -> Option<&'static Path> {
+pub fn corpus() -> Option<&'static Path> {
     static CORPUS: OnceLock<Option<PathBuf>> = OnceLock::new();
     CORPUS.get_or_init(unpack).as_deref()
 }
