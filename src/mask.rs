@@ -24,6 +24,12 @@ pub fn not_plain_ascii(block: &[u8; BLOCK]) -> u32 {
     not_plain(block) | (at_most(u8x16::new(*block), 0x7e).to_bitmask() ^ 0xffff)
 }
 
+/// The same as [`not_plain`], and apostrophes.
+#[inline(always)]
+pub fn not_plain_or_apostrophe(block: &[u8; BLOCK]) -> u32 {
+    not_plain(block) | u8x16::new(*block).simd_eq(u8x16::splat(b'\'')).to_bitmask()
+}
+
 /// Bytes of an unused string looked at in one step: what is done once a step costs as much as its compares.
 pub const STRETCH: usize = 4 * BLOCK;
 
@@ -93,6 +99,8 @@ mod tests {
         assert_eq!(not_plain(block), defined(block, is_special), "{block:?}");
         let is_beyond = |byte| is_special(byte) || byte >= 0x7f;
         assert_eq!(not_plain_ascii(block), defined(block, is_beyond), "{block:?}");
+        let is_special = |byte| is_special(byte) || byte == b'\'';
+        assert_eq!(not_plain_or_apostrophe(block), defined(block, is_special), "{block:?}");
     }
 
     /// [`escaped`] by its definition, one byte after the other.

@@ -471,12 +471,14 @@ enum Found {
 }
 
 fn has_record_name(entry: &walkdir::DirEntry) -> bool {
-    entry.file_name().as_encoded_bytes().ends_with(b".json")
+    entry.path().as_os_str().as_encoded_bytes().ends_with(b".json")
 }
 
 fn found(entry: &walkdir::DirEntry, containers: Containers) -> Result<Found, Error> {
     let file_type = entry.file_type();
-    let name = entry.file_name().as_encoded_bytes();
+    let path = entry.path().as_os_str().as_encoded_bytes();
+    let separator = path.iter().rposition(|byte| std::path::is_separator(char::from(*byte)));
+    let name = &path[separator.map_or(0, |separator| separator + 1)..];
     if is_hidden(name) {
         return Ok(Found::NotRead(HIDDEN));
     }

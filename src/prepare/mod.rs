@@ -47,6 +47,7 @@ mod run;
 pub mod scan;
 pub mod scanner;
 mod section;
+mod sentences;
 pub mod shape;
 mod shard;
 pub mod source;

@@ -51,6 +51,14 @@ enum StepKey {
     Actions,
 }
 
+/// A story as far as it is read when its key comes by.
+enum Story<'a> {
+    /// Its sentences are joined.
+    Joined,
+    /// It is this string.
+    Written(&'a str),
+}
+
 impl<'a> Scanner<'a> {
     fn record(&mut self, group_field: Option<&str>, story_text: &'a mut String) -> Option<Record<'a>> {
         let (mut story, mut question, mut answer, mut is_correct) = (None, None, None, None);
@@ -60,7 +68,7 @@ impl<'a> Scanner<'a> {
             scanner.room.record_keys.push(key);
             let start = scanner.position;
             match key {
-                "story" => story = Some(scanner.string()?),
+                "story" => story = Some(scanner.story(story_text)?),
                 "question" => question = Some(scanner.string()?),
                 "answer" => answer = Some(scanner.string()?),
                 "is_correct" => is_correct = scanner.optional_bool()?,
@@ -77,7 +85,14 @@ impl<'a> Scanner<'a> {
         if repeats_key || (group_field.is_some() && group_text.is_none()) {
             return None;
         }
-        let (story, story_form) = story_of(story?, story_text)?;
+        let (story, story_form) = match story? {
+            Story::Joined => (story_text.as_str(), StoryForm::List),
+            Story::Written(text) => story::read(text, story_text).ok()?,
+        };
+        story::check_is_there(story).ok()?;
+        if story.chars().all(story::is_blank) {
+            return None;
+        }
         Some(Record {
             story,
             story_form,
@@ -88,6 +103,14 @@ impl<'a> Scanner<'a> {
             group_field: group_text,
             may_hold_nul: self.has_nul,
         })
+    }
+
+    /// The story here, its sentences joined in `joined` at once where they are as plain as most.
+    fn story(&mut self, joined: &mut String) -> Option<Story<'a>> {
+        match self.sentences(joined) {
+            Some(()) => Some(Story::Joined),
+            None => self.string().map(Story::Written),
+        }
     }
 
     fn context(&mut self) -> Option<Context<'a>> {
@@ -291,11 +314,6 @@ impl<'a> Scanner<'a> {
             _ => self.word("null").map(|()| None),
         }
     }
-}
-
-fn story_of<'a>(text: &'a str, story_text: &'a mut String) -> Option<(&'a str, StoryForm)> {
-    let (story, form) = story::read(text, story_text).ok()?;
-    if story.chars().all(story::is_blank) { None } else { Some((story, form)) }
 }
 
 #[cfg(test)]
