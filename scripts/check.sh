@@ -5,13 +5,15 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 step() {
+    local start=$SECONDS
     printf '\n==> %s\n' "$*"
     "$@"
+    printf '    %d s\n' $((SECONDS - start))
 }
 
-step cargo fmt --check
-step cargo clippy --all-targets --locked -- -D warnings
+step cargo fmt --all --check
+step cargo clippy --workspace --all-targets --locked -- -D warnings
 step cargo test --locked
-step env RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
+step env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 
 printf '\n==> all checks passed\n'

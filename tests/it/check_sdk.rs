@@ -134,6 +134,7 @@ pub fn python_with_together() -> Option<Command> {
         Ok(output) if output.status.success() => python(),
         _ => {
             skip(
+                "python",
                 "`together` 3.1.1 is not importable: pip install together==3.1.1, and name its Python in CTXTUNE_PYTHON",
             );
             None

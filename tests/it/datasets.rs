@@ -23,7 +23,7 @@ fn load(dir: &Dir) -> Option<serde_json::Value> {
     python.env("HF_HUB_OFFLINE", "1").env("HF_HOME", dir.path("cache"));
     let outcome = Outcome::of(python);
     if outcome.code == Some(77) {
-        skip("this Python has no `datasets`");
+        skip("python", "this Python has no `datasets`");
         return None;
     }
     Some(outcome.expect(0).json())

@@ -460,7 +460,7 @@ exec "$CTXTUNE" "$@"
         for tool in ["bash", "jq"] {
             let found = process::Command::new(tool).arg("--version").output();
             if !found.is_ok_and(|found| found.status.success()) {
-                return skip(&format!("{tool} is not here"));
+                return skip(tool, &format!("{tool} is not here"));
             }
         }
         let mut count = 0;

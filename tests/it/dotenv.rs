@@ -14,6 +14,7 @@ fn generated_files_are_read_as_python_dotenv_reads_them() {
                  assert tuple(map(int, v.split('.')[:3])) >= (1, 2, 4)";
     if !version.args(["-c", newer]).output().unwrap().status.success() {
         return skip(
+            "python",
             "`python-dotenv` 1.2.4 is not importable: pip install python-dotenv, and name its Python in CTXTUNE_PYTHON",
         );
     }
@@ -156,7 +157,7 @@ fn a_file_that_cannot_be_read_stops_the_command_and_a_directory_does_not() {
     let path = dir.write(".env", "TOGETHER_BASE_URL=http://127.0.0.1:9\n");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
     if std::fs::read(&path).is_ok() {
-        skip("root reads every file");
+        skip("user", "root reads every file");
     } else {
         let run = Outcome::of(dir.command(["submit", "out", "--dry-run"])).expect(2);
         assert!(run.stderr.contains("cannot read `.env`"), "{}", run.stderr);

@@ -103,7 +103,7 @@ impl SmallDisk {
         if mount.is_ok_and(|mount| mount.status.success()) {
             return Some(SmallDisk(path.to_owned()));
         }
-        skip("no file system can be mounted here");
+        skip("system", "no file system can be mounted here");
         None
     }
 
@@ -228,7 +228,7 @@ fn an_output_directory_of_somebody_else_is_named() {
         let nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups";
         script = format!("exec {nobody} \"$@\"");
         if scene.sh(&format!("exec {nobody} test -x \"$1\""), &[]).code != Some(0) {
-            return skip("the program cannot be run as nobody");
+            return skip("user", "the program cannot be run as nobody");
         }
     }
     let run = scene.sh(&script, &NEW);
@@ -249,7 +249,7 @@ fn more_threads_than_a_user_may_have_are_a_clean_error() {
         limit.push_str(" setpriv --reuid=61234 --regid=61234 --clear-groups");
     }
     if scene.sh(&format!("exec {limit} test -x \"$1\""), &[]).code != Some(0) {
-        return skip("the program cannot be run with a limit on threads");
+        return skip("system", "the program cannot be run with a limit on threads");
     }
     let arguments = [&NEW[..4], &["--threads=4000"]].concat();
     let run = scene.sh(&format!("exec {limit} \"$@\""), &arguments);
@@ -273,7 +273,7 @@ mod injected {
         let works = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
         let works = works.is_ok_and(|strace| strace.status.success());
         if !works {
-            skip("strace is not here, or may not trace");
+            skip("strace", "strace is not here, or may not trace");
         }
         works
     }

@@ -787,7 +787,7 @@ fn command_for(dir: &Dir, key: &str, file: &str, new: &str) -> String {
 fn another_layout_is_named_with_the_command_that_makes_records_of_it() {
     let jq = std::process::Command::new("jq").arg("--version").output();
     if !jq.is_ok_and(|output| output.status.success()) {
-        return crate::support::skip("jq is not here");
+        return crate::support::skip("jq", "jq is not here");
     }
     let records: Vec<Value> = (0..10).map(record).collect();
     let lines: String = records.iter().map(|record| format!("{record}\n")).collect();
@@ -828,7 +828,7 @@ fn another_layout_is_named_with_the_command_that_makes_records_of_it() {
 fn text_in_place_of_a_value_and_a_misspelt_key_are_named_with_their_commands() {
     let jq = std::process::Command::new("jq").arg("--version").output();
     if !jq.is_ok_and(|output| output.status.success()) {
-        return crate::support::skip("jq is not here");
+        return crate::support::skip("jq", "jq is not here");
     }
     let context = record(1)["socialized_context"].clone();
     let with = |context: Value| {
@@ -1068,7 +1068,7 @@ mod unix {
         dir.corpus(2);
         let name = dir.path("corpus").join(OsStr::from_bytes(b"\xff.json"));
         if std::fs::create_dir(name).is_err() {
-            return skip("this file system takes UTF-8 names only");
+            return skip("system", "this file system takes UTF-8 names only");
         }
         let outcome = dir.prepare(&["--json"]).expect(0);
         assert_eq!(outcome.json()["not_read"], json!([{ "key": "\\xff.json", "kind": "directory" }]));
@@ -1147,7 +1147,7 @@ mod unix {
             .output()
             .is_ok_and(|output| output.status.success())
         {
-            skip("root may read everything, and cannot become somebody else here");
+            skip("user", "root may read everything, and cannot become somebody else here");
             return None;
         }
         command.args(["prepare", "corpus", "-o", "out", "--max-rejects", "100%", "--json"]);
@@ -1178,7 +1178,7 @@ mod unix {
     fn a_record_over_the_limit_is_read_one_byte_beyond_it() {
         let works = Command::new("strace").args(["-o", "/dev/null", "true"]).status();
         if !works.is_ok_and(|status| status.success()) {
-            return skip("strace is not here, or may not trace");
+            return skip("strace", "strace is not here, or may not trace");
         }
         let dir = Dir::new();
         dir.corpus(2).write("corpus/large.json", " ".repeat(200_000));

@@ -288,7 +288,7 @@ fn run_script(dir: &Dir, tools: &[&str], script: &str) -> bool {
         let is_gnu =
             |output: &std::process::Output| *tool != "tar" || output.stdout.starts_with(b"tar (GNU tar)");
         if !found.is_ok_and(|output| output.status.success() && is_gnu(&output)) {
-            crate::support::skip(&format!("{tool} is not here"));
+            crate::support::skip(tool, &format!("{tool} is not here"));
             return false;
         }
     }

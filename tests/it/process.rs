@@ -90,12 +90,12 @@ fn a_signal_does_not_wait_for_a_slow_disk() {
     strace.args(["-f", "-qq", "-o", "strace.log", "--trace=fsync", "--inject=fsync:delay_enter=5000000"]);
     strace.args([program(), "prepare", "corpus", "-o", "out"]).current_dir(dir.path(""));
     let Ok(mut run) = strace.stdout(Stdio::null()).stderr(Stdio::null()).spawn() else {
-        return skip("strace is not here");
+        return skip("strace", "strace is not here");
     };
     let start = Instant::now();
     while !std::fs::read_to_string(dir.path("strace.log")).is_ok_and(|log| log.contains("fsync(")) {
         if run.try_wait().unwrap().is_some() {
-            return skip("strace may not trace");
+            return skip("strace", "strace may not trace");
         }
         assert!(start.elapsed() < PATIENCE);
         std::thread::yield_now();
@@ -211,7 +211,7 @@ fn on_a_terminal(dir: &Dir, environment: Option<(&str, &str)>, flags: &[&str]) -
     match python.output() {
         Ok(output) => Some(Outcome::from(output).expect(0).stdout),
         Err(_) => {
-            skip("python3 is not here");
+            skip("python", "python3 is not here");
             None
         }
     }

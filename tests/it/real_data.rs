@@ -28,7 +28,7 @@ fn unpack() -> Option<PathBuf> {
         let unpacked = tempfile::tempdir_in(place).unwrap();
         let tar = Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(unpacked.path()).status();
         if !tar.is_ok_and(|status| status.success()) {
-            skip("there is no `tar` that unpacks the records");
+            skip("tar", "there is no `tar` that unpacks the records");
             return None;
         }
         // Another test run may have been faster.

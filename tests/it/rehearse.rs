@@ -146,10 +146,10 @@ fn it_opens_no_socket_beyond_the_loopback_and_no_file_with_keys() {
             None => strace.env_remove(name),
         };
     }
-    let Ok(run) = strace.output() else { return skip("strace is not here") };
+    let Ok(run) = strace.output() else { return skip("strace", "strace is not here") };
     let log = std::fs::read_to_string(dir.path("strace.log")).unwrap_or_default();
     if !log.contains("openat") {
-        return skip("strace may not trace");
+        return skip("strace", "strace may not trace");
     }
     Outcome::from(run).expect(0);
     let beyond: Vec<&str> = addresses(&log)

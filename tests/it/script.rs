@@ -20,7 +20,7 @@ fn run(rehearsal: &Rehearsal, arguments: &[&str]) -> Option<Outcome> {
     for tool in ["bash", "jq"] {
         let found = Command::new(tool).arg("--version").output();
         if !found.is_ok_and(|found| found.status.success()) {
-            skip(&format!("{tool} is not here"));
+            skip(tool, &format!("{tool} is not here"));
             return None;
         }
     }
@@ -49,7 +49,7 @@ fn the_script_ends_with_the_models_name_and_goes_on_where_it_stopped() {
 #[test]
 fn the_documented_lines_stop_what_they_deployed_however_they_end() {
     if Command::new("bash").arg("--version").output().is_err() {
-        return skip("bash is not here");
+        return skip("bash", "bash is not here");
     }
     let page = repository_text("docs/scripting.md");
     let blocks = page.split("```bash\n").filter_map(|block| Some(block.split_once("```")?.0));

@@ -16,7 +16,7 @@ fn threads_that_open(trace: &str) -> BTreeSet<&str> {
 fn more_threads_open_files_where_that_takes_long() {
     let works = Command::new("strace").args(["-o", "/dev/null", "true"]).status();
     if !works.is_ok_and(|status| status.success()) {
-        return skip("strace is not here, or may not trace");
+        return skip("strace", "strace is not here, or may not trace");
     }
     let dir = Dir::new();
     dir.corpus(400).ctxtune(["prepare", "corpus", "-o", "plain", "--no-sync"]).expect(0);

@@ -229,7 +229,7 @@ pub fn python() -> Option<Command> {
     match Command::new(&name).arg("--version").output() {
         Ok(output) if output.status.success() => Some(Command::new(name)),
         _ => {
-            skip("there is no Python 3");
+            skip("python", "there is no Python 3");
             None
         }
     }
@@ -498,8 +498,13 @@ pub fn record(number: usize) -> Value {
     })
 }
 
-/// Says why a test proves nothing here.
-pub fn skip(why: &str) {
+/// Says why a test proves nothing here: `need` is missing. Fails where `CTXTUNE_REQUIRE` lists that, as CI does with
+/// what it has installed.
+#[track_caller]
+#[expect(clippy::disallowed_methods, reason = "a test asks what must be there")]
+pub fn skip(need: &str, why: &str) {
+    let required = std::env::var("CTXTUNE_REQUIRE").unwrap_or_default();
+    assert!(required.split(',').all(|name| name != need), "CTXTUNE_REQUIRE lists `{need}`: {why}");
     eprintln!("skipped: {why}");
 }
 
@@ -509,7 +514,7 @@ pub fn shared_data(name: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    skip(&format!("../shared/data/{name} is not here"));
+    skip("data", &format!("../shared/data/{name} is not here"));
     None
 }
 

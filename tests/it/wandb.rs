@@ -895,7 +895,7 @@ fn upload(rehearsal: &Rehearsal, path: &str) -> bool {
     let program = python.get_program().to_owned();
     let version = Command::new(&program).args(["-c", "import wandb; print(wandb.__version__)"]).output();
     if !version.is_ok_and(|output| output.status.success()) {
-        skip("Python has no wandb");
+        skip("python", "Python has no wandb");
         return false;
     }
     let mut sync = Command::new(&program);

@@ -1,0 +1,23 @@
+//! A story of any text, as a Python literal or prose: the reader ends, and a record with it is read by the quick
+//! path as by the general one.
+
+#![no_main]
+
+#[path = "../both.rs"]
+mod both;
+
+use libfuzzer_sys::fuzz_target;
+
+use ctxtune::prepare::story;
+
+fuzz_target!(|text: &str| {
+    let mut joined = String::new();
+    if let Ok((story, _)) = story::read(text, &mut joined) {
+        assert!(!story.trim_matches(story::is_blank).is_empty(), "a blank story was taken");
+    }
+    let story = serde_json::to_string(text).expect("every text is a JSON string");
+    let question = r#""question": "Who?", "#;
+    let context = r#""socialized_context": {"agents_names": ["Ann"], "socialized_context": [{"timestep": "1",
+        "state": "s", "observations": {"Ann": "o"}, "actions": {"Ann": "none"}}]}"#;
+    both::assert_equal(format!(r#"{{"story": {story}, {question}{context}}}"#).as_bytes());
+});
