@@ -31,8 +31,8 @@ use crate::prepare::window::run_in_order;
 use crate::prepare::worker::{RecordBatch, Verdict};
 use crate::prepare::{Options, Prepared, Watch};
 
-/// Records a chunk: their lines fill a write of some hundred KiB.
-const CHUNK_RECORDS: usize = 64;
+/// Records a chunk: their lines fill a write of some hundred KiB. Chunks of 64 take 3 % more processor time.
+const CHUNK_RECORDS: usize = 128;
 
 /// The file that names the rejects.
 pub const REJECTS: &str = "rejects.jsonl";
@@ -168,7 +168,8 @@ impl Run<'_> {
             Some(split) => Order::Grouped(&split.order, split.train),
             None => Order::ByRank(converted.sides.train.records()),
         };
-        let leakage = converted.tally.leakage(&order);
+        let tally = &converted.tally;
+        let leakage = self.pool.install(|| tally.leakage(&order));
         let grouping = converted.grouped.as_ref().map(|split| Grouping {
             groups: split.groups,
             train_groups: split.train_groups,

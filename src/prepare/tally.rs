@@ -97,13 +97,15 @@ impl Tally {
         accepted.map(|(position, _)| position as u32)
     }
 
-    /// What the validation records share with the training records.
+    /// What the validation records share with the training records. The two counts run in the current rayon pool.
     pub fn leakage<'o>(&self, order: &'o Order<'o>) -> Leakage {
         let shared = |of: &[Mark]| {
             let pick = |position: u32| of[position as usize];
             count_shared(order.train(self).map(pick), order.validation(self).map(pick))
         };
-        Leakage { val_sharing_story: shared(&self.stories), val_sharing_agents: shared(&self.agents) }
+        let (val_sharing_story, val_sharing_agents) =
+            rayon::join(|| shared(&self.stories), || shared(&self.agents));
+        Leakage { val_sharing_story, val_sharing_agents }
     }
 
     /// The counts, to which the caller adds what it knows of rejects and of the listing.
