@@ -5,9 +5,6 @@
 //! became of those before it, and gathered by rank later: by then nothing is unpacked or parsed again. It
 //! knows neither ranks nor sides.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
-
 use memchr::{memchr, memchr_iter, memrchr};
 use rayon::ThreadPool;
 
@@ -20,7 +17,7 @@ use crate::prepare::reject::RejectReason;
 use crate::prepare::section::Section;
 use crate::prepare::spool::{Room, Store};
 use crate::prepare::unpack::{BLOCK_BYTES, Plain};
-use crate::prepare::window::run_in_order;
+use crate::prepare::window::{Next, run_in_order};
 use crate::prepare::worker::{Converter, Fingerprints, RecordBatch};
 use crate::prepare::{Error, Options, Watch};
 
@@ -62,12 +59,10 @@ impl<'r> Arrival<'r> {
         mut found: impl FnMut(u64, Extent) -> Result<(), Error> + Send,
     ) -> Result<Section, Error> {
         let mut section = store.section()?;
-        let feed = Feed::new(plain, room, self.options.max_record_bytes);
-        let chunks = AtomicUsize::new(usize::MAX);
+        let mut feed = Feed::new(plain, room, self.options.max_record_bytes);
         let mut number = 0;
         run_in_order(
             self.pool,
-            &chunks,
             || LineConverter {
                 converter: Converter::new(self.options, &self.lines, Fingerprints::None),
                 block: Block::default(),
@@ -75,13 +70,8 @@ impl<'r> Arrival<'r> {
                 max_record_bytes: self.options.max_record_bytes,
             },
             RecordBatch::default,
-            |lines, chunk, batch, part| {
-                if !feed.next(chunk, &mut lines.block)? {
-                    // Blocks come in the order of the chunks: there are none behind this one.
-                    chunks.store(chunk + 1, Ordering::Relaxed);
-                }
-                lines.convert_block(batch, watch, part)
-            },
+            |lines, _| feed.next(&mut lines.block),
+            |lines, _, batch, part| lines.convert_block(batch, watch, part),
             |batch| {
                 let mut start = section.length;
                 store.append(&mut section, &batch.lines)?;
@@ -224,16 +214,9 @@ struct Block {
 
 /// Gives out the blocks of a container in their order.
 struct Feed<'p> {
-    state: Mutex<State<'p>>,
-    turn: Condvar,
-    max_record_bytes: usize,
-}
-
-struct State<'p> {
     plain: Plain<'p>,
     room: Option<&'p mut Room>,
-    /// The chunk that the next block is for.
-    next: usize,
+    max_record_bytes: usize,
     /// What follows the last whole line so far, and its offset.
     rest: Vec<u8>,
     start: u64,
@@ -242,33 +225,23 @@ struct State<'p> {
 
 impl<'p> Feed<'p> {
     fn new(plain: Plain<'p>, room: Option<&'p mut Room>, max_record_bytes: usize) -> Self {
-        let state = State { plain, room, next: 0, rest: Vec::new(), start: 0, is_over: false };
-        Feed { state: Mutex::new(state), turn: Condvar::new(), max_record_bytes }
+        Feed { plain, room, max_record_bytes, rest: Vec::new(), start: 0, is_over: false }
     }
 
-    /// Unpacks the block of `chunk`, which may be empty. Whether another one follows.
-    fn next(&self, chunk: usize, block: &mut Block) -> Result<bool, Error> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut state =
-            self.turn.wait_while(state, |state| state.next != chunk).unwrap_or_else(PoisonError::into_inner);
-        state.next += 1;
-        self.turn.notify_all();
-        state.fill(block, self.max_record_bytes)?;
-        Ok(!state.is_over)
-    }
-}
-
-impl State<'_> {
-    fn fill(&mut self, block: &mut Block, max_record_bytes: usize) -> Result<(), Error> {
+    /// Unpacks the next block, if there is one.
+    fn next(&mut self, block: &mut Block) -> Result<Next, Error> {
+        if self.is_over {
+            return Ok(Next::End);
+        }
         let Block { unpacked, start, too_large } = block;
         unpacked.replace(&self.rest);
         self.rest.clear();
         *start = self.start;
         let mut end = after_last_line(unpacked.bytes());
         while !self.is_over && (end == 0 || unpacked.length < BLOCK_BYTES) {
-            if end == 0 && unpacked.length > max_record_bytes {
+            if end == 0 && unpacked.length > self.max_record_bytes {
                 *too_large = self.pass_line(unpacked)?;
-                return Ok(());
+                return Ok(Next::Chunk);
             }
             let from = unpacked.length;
             self.read(unpacked)?;
@@ -282,7 +255,7 @@ impl State<'_> {
             unpacked.length = end;
         }
         self.start = *start + unpacked.length as u64;
-        Ok(())
+        Ok(Next::Chunk)
     }
 
     /// Reads on to the end of a line that is too large to be kept, of which `unpacked` holds the beginning, and
@@ -343,11 +316,10 @@ mod tests {
         std::fs::write(file.path(), text).unwrap();
         let source = Source { path: file.path().to_owned(), kind: SourceKind::Lines(Compression::None) };
         let plain = Plain::open(&source, Some(file.reopen().unwrap())).unwrap();
-        let feed = Feed::new(plain, None, max_record_bytes);
+        let mut feed = Feed::new(plain, None, max_record_bytes);
         let mut block = Block::default();
         let mut found = Vec::new();
-        for chunk in 0.. {
-            let follows = feed.next(chunk, &mut block).unwrap();
+        while feed.next(&mut block).unwrap() == Next::Chunk {
             for range in lines(block.unpacked.bytes()) {
                 let line = &block.unpacked.bytes()[range.clone()];
                 if !is_blank(line) {
@@ -355,9 +327,6 @@ mod tests {
                 }
             }
             found.extend(block.too_large.take().map(|start| (start, None)));
-            if !follows {
-                break;
-            }
         }
         found
     }

@@ -4,14 +4,13 @@
 //! The lines are made on all threads, since nothing else is left to do by then.
 
 use std::io::{self, Write};
-use std::sync::atomic::AtomicUsize;
 
 use rayon::ThreadPool;
 
 use crate::json::KeyText;
 use crate::manifest::Side;
 use crate::prepare::list::Listing;
-use crate::prepare::window::{Batch, run_in_order};
+use crate::prepare::window::{Batch, Next, run_in_order};
 
 /// The file's name.
 pub const KEYS: &str = "keys.tsv";
@@ -67,9 +66,9 @@ pub fn write_key_lines(
     }
     run_in_order(
         pool,
-        &AtomicUsize::new(chunks.len()),
         || (),
         Text::default,
+        |(), index| Ok(Next::of(index, chunks.len())),
         |(), index, text, _| {
             chunks[index].write_to(listing, &mut text.0);
             Ok(())

@@ -10,7 +10,6 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use rayon::ThreadPool;
 
@@ -27,7 +26,7 @@ use crate::prepare::reject::RejectLog;
 use crate::prepare::shard::{FileError, SideWriter, move_tail};
 use crate::prepare::tally::{Order, Tally};
 use crate::prepare::visit::Visitor;
-use crate::prepare::window::run_in_order;
+use crate::prepare::window::{Next, run_in_order};
 use crate::prepare::worker::{RecordBatch, Verdict};
 use crate::prepare::{Options, Prepared, Watch};
 
@@ -284,9 +283,9 @@ impl Run<'_> {
         with_readers(self.listing, &pass, self.options.threads.get(), self.watch, |readers| {
             run_in_order(
                 self.pool,
-                &AtomicUsize::new(pass.chunks()),
                 || Visitor::new(self.options, self.listing, &lines, readers.turns()),
                 RecordBatch::default,
+                |_, chunk| Ok(Next::of(chunk, pass.chunks())),
                 |visitor, chunk, batch, part| {
                     batch.trains = chunk < train_chunks;
                     for number in pass.of_chunk(chunk) {

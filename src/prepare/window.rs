@@ -1,14 +1,13 @@
 //! Runs chunks of work on all threads of a pool and hands the results on in order, with
 //! bounded memory.
 //!
-//! One shared counter gives out chunks; whoever completes the next one in order hands it
+//! Chunks are given out one after the other, each to whoever is free; whoever completes the next one in order hands it
 //! to the sink together with all that wait behind it. (`par_iter` splits into far-apart
 //! ranges, which stalls an ordered, bounded sink.) Two bounds hold the window: chunks
 //! given out, and bytes that wait. It knows neither records nor files.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 
 use rayon::ThreadPool;
@@ -28,20 +27,20 @@ pub trait Batch: Send {
     fn clear(&mut self);
 }
 
-/// Runs `work(worker, chunk, batch, part)` for each chunk in `0..chunks` and gives the batches to
-/// `sink` in the order of the chunks. Work that finds the end may lower `chunks`; what was given out beyond
-/// is done all the same.
+/// Runs `work(worker, chunk, batch, part)` for each chunk from 0 on and gives the batches to `sink` in the
+/// order of the chunks.
 ///
-/// `worker` makes the state of one thread. `work` calls `part` between records: it empties
+/// `worker` makes the state of one thread. `feed(worker, chunk)` fetches what the thread needs for its next
+/// chunk, or says that there is none; it runs for one chunk at a time, in their order. `work` calls `part` between records: it empties
 /// a batch that has grown large. The first error ends everything and is returned.
 ///
 /// # Errors
-/// The first error of `work` or `sink`.
+/// The first error of `feed`, `work` or `sink`.
 pub fn run_in_order<W, B, E>(
     pool: &ThreadPool,
-    chunks: &AtomicUsize,
     worker: impl Fn() -> W + Sync,
     new_batch: impl Fn() -> B + Sync,
+    feed: impl FnMut(&mut W, usize) -> Result<Next, E> + Send,
     work: impl Fn(&mut W, usize, &mut B, &dyn Fn(&mut B) -> Result<(), E>) -> Result<(), E> + Sync,
     sink: impl FnMut(&B) -> Result<(), E> + Send,
 ) -> Result<(), E>
@@ -58,18 +57,19 @@ where
             spare: Vec::new(),
             sink_is_busy: false,
             failure: None,
+            is_fed: false,
             is_over: false,
         }),
         changed: Condvar::new(),
+        feed: Mutex::new(feed),
         sink: Mutex::new(sink),
-        chunks,
         // Enough that a slow chunk does not stall the others, few enough to stay small.
         depth: pool.current_num_threads() * 2 + 2,
     };
     pool.broadcast(|_| {
         let _end_all_on_panic = EndOnPanic(&window);
         let mut worker = worker();
-        while let Some(chunk) = window.claim() {
+        while let Some(chunk) = window.claim(&mut worker) {
             let mut batch = window.spare().unwrap_or_else(&new_batch);
             let part = |batch: &mut B| match batch.bytes() > PART_BYTES {
                 true => window.pass_part(chunk, batch),
@@ -83,6 +83,22 @@ where
     });
     let state = window.state.into_inner().expect("a panic would have come through broadcast");
     state.failure.map_or(Ok(()), Err)
+}
+
+/// Whether there is another chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// There is.
+    Chunk,
+    /// There is none.
+    End,
+}
+
+impl Next {
+    /// For one of so many chunks.
+    pub fn of(chunk: usize, chunks: usize) -> Next {
+        if chunk < chunks { Next::Chunk } else { Next::End }
+    }
 }
 
 /// The error with which a worker leaves when another one has failed.
@@ -106,18 +122,20 @@ struct State<B, E> {
     spare: Vec<B>,
     sink_is_busy: bool,
     failure: Option<E>,
+    /// Whether there is no other chunk.
+    is_fed: bool,
     is_over: bool,
 }
 
-struct Window<'c, B, E, S> {
+struct Window<B, E, F, S> {
     state: Mutex<State<B, E>>,
     changed: Condvar,
+    feed: Mutex<F>,
     sink: Mutex<S>,
-    chunks: &'c AtomicUsize,
     depth: usize,
 }
 
-impl<B, E, S> Window<'_, B, E, S> {
+impl<B, E, F, S> Window<B, E, F, S> {
     fn lock(&self) -> MutexGuard<'_, State<B, E>> {
         // A poisoned lock means a panic elsewhere, which broadcast carries to the caller.
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -142,19 +160,37 @@ impl<B, E, S> Window<'_, B, E, S> {
     }
 }
 
-impl<B: Batch, E: Stopped, S: FnMut(&B) -> Result<(), E>> Window<'_, B, E, S> {
+impl<B: Batch, E: Stopped, F, S: FnMut(&B) -> Result<(), E>> Window<B, E, F, S> {
     /// The next chunk for this thread, once the window has room for it.
-    fn claim(&self) -> Option<usize> {
+    fn claim<W>(&self, worker: &mut W) -> Option<usize>
+    where
+        F: FnMut(&mut W, usize) -> Result<Next, E>,
+    {
+        // Who waits for room keeps the others from the feed: there is none for them either.
+        let mut feed = self.feed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let chunk = self.wait_for_room()?;
+        match feed(worker, chunk) {
+            Ok(Next::Chunk) => {
+                self.lock().claimed += 1;
+                return Some(chunk);
+            }
+            Ok(Next::End) => self.lock().is_fed = true,
+            Err(error) => self.fail(error),
+        }
+        None
+    }
+
+    /// The number of the next chunk.
+    fn wait_for_room(&self) -> Option<usize> {
         let mut state = self.lock();
         loop {
-            if state.is_over || state.claimed >= self.chunks.load(Ordering::Relaxed) {
+            if state.is_over || state.is_fed {
                 return None;
             }
             let is_first = state.claimed == state.next;
             let has_room = state.claimed < state.next + self.depth && state.ready_bytes < WINDOW_BYTES;
             if is_first || has_room {
-                state.claimed += 1;
-                return Some(state.claimed - 1);
+                return Some(state.claimed);
             }
             state = self.wait(state);
         }
@@ -220,9 +256,9 @@ impl<B: Batch, E: Stopped, S: FnMut(&B) -> Result<(), E>> Window<'_, B, E, S> {
 }
 
 /// Frees the other threads when this one panics, so that the panic can travel.
-struct EndOnPanic<'w, B, E, S>(&'w Window<'w, B, E, S>);
+struct EndOnPanic<'w, B, E, F, S>(&'w Window<B, E, F, S>);
 
-impl<B, E, S> Drop for EndOnPanic<'_, B, E, S> {
+impl<B, E, F, S> Drop for EndOnPanic<'_, B, E, F, S> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.end();
@@ -232,6 +268,8 @@ impl<B, E, S> Drop for EndOnPanic<'_, B, E, S> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[derive(Debug, PartialEq)]
@@ -271,9 +309,9 @@ mod tests {
         let mut written = Vec::new();
         run_in_order(
             &pool(threads),
-            &AtomicUsize::new(chunks),
             || (),
             Vec::new,
+            |(), chunk| Ok(Next::of(chunk, chunks)),
             |(), chunk, batch: &mut Vec<u8>, part| {
                 for _ in 0..records {
                     batch.resize(batch.len() + size, chunk as u8);
@@ -318,9 +356,9 @@ mod tests {
         let most = AtomicUsize::new(0);
         run_in_order(
             &pool(4),
-            &AtomicUsize::new(500),
             || (),
             Vec::new,
+            |(), chunk| Ok(Next::of(chunk, 500)),
             |(), chunk, batch: &mut Vec<u8>, _| {
                 let now = alive.fetch_add(1, Ordering::SeqCst) + 1;
                 most.fetch_max(now, Ordering::SeqCst);
@@ -337,22 +375,22 @@ mod tests {
     }
 
     #[test]
-    fn work_that_finds_the_end_is_the_last_to_be_given_out() {
+    fn a_thread_works_on_what_it_was_fed() {
         for threads in [1, 2, 5] {
-            let chunks = AtomicUsize::new(usize::MAX);
+            let mut rest = (0..20).collect::<Vec<u8>>().into_iter();
             let mut written = Vec::new();
             let ran = run_in_order(
                 &pool(threads),
-                &chunks,
-                || (),
+                || 0,
                 Vec::new,
-                |(), chunk, batch: &mut Vec<u8>, _| {
-                    match chunk {
-                        0..20 => batch.push(chunk as u8),
-                        _ => {
-                            chunks.fetch_min(chunk + 1, Ordering::Relaxed);
-                        }
-                    }
+                |fed, _| {
+                    Ok(rest.next().map_or(Next::End, |byte| {
+                        *fed = byte;
+                        Next::Chunk
+                    }))
+                },
+                |fed, _, batch: &mut Vec<u8>, _| {
+                    batch.push(*fed);
                     Ok::<(), TestError>(())
                 },
                 |batch: &Vec<u8>| {
@@ -369,9 +407,9 @@ mod tests {
         let caught = std::panic::catch_unwind(|| {
             run_in_order(
                 &pool(3),
-                &AtomicUsize::new(50),
                 || (),
                 Vec::new,
+                |(), chunk| Ok(Next::of(chunk, 50)),
                 |(), chunk, batch: &mut Vec<u8>, _| {
                     assert!(chunk != 7, "chunk seven");
                     batch.push(0);
