@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use ctxtune::prepare::convert::{LineWriter, Parser};
-use ctxtune::prepare::read::{Effort, Length, PADDING, Reader};
-use ctxtune::prepare::record::{self, Record};
-use ctxtune::prepare::story;
-use ctxtune::prepare::template::Template;
+use ctxtune_engine::prepare::convert::{LineWriter, Parser};
+use ctxtune_engine::prepare::read::{Effort, Length, PADDING, Reader};
+use ctxtune_engine::prepare::record::{self, Record};
+use ctxtune_engine::prepare::story;
+use ctxtune_engine::prepare::template::Template;
 use serde_json::Value;
 
 use corpus::Shape;

@@ -6,8 +6,8 @@
 use std::error::Error;
 use std::num::NonZeroUsize;
 
-use ctxtune::config::PrepareChoices;
-use ctxtune::prepare::{Mode, Purpose, Watch, prepare};
+use ctxtune_engine::prepare::{Mode, Purpose, Watch, prepare};
+use ctxtune_pipeline::config::PrepareChoices;
 
 struct Unwatched;
 

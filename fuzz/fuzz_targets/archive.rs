@@ -6,9 +6,9 @@
 use std::io::Write;
 use std::path::Path;
 
-use ctxtune::prepare::records::{RecordReader, Records};
-use ctxtune::prepare::source::{Containers, Source};
-use ctxtune::prepare::Watch;
+use ctxtune_engine::prepare::records::{RecordReader, Records};
+use ctxtune_engine::prepare::source::{Containers, Source};
+use ctxtune_engine::prepare::Watch;
 use libfuzzer_sys::fuzz_target;
 
 const SUFFIXES: [&str; 6] = [".tar", ".jsonl", ".tar.gz", ".jsonl.gz", ".tar.zst", ".jsonl.zst"];

@@ -7,8 +7,8 @@ use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use ctxtune::check::finding::Keep;
-use ctxtune::check::{Options, Watch, check};
+use ctxtune_engine::check::finding::Keep;
+use ctxtune_engine::check::{Options, Watch, check};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use ctxtune::http::sse::{Event, Stream};
+use ctxtune_service::http::sse::{Event, Stream};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {

@@ -2,8 +2,8 @@
 
 #![no_main]
 
-use ctxtune::wandb::offline::{Offline, write};
-use ctxtune::wandb::run::{Metadata, Plan};
+use ctxtune_service::wandb::offline::{Offline, write};
+use ctxtune_service::wandb::run::{Metadata, Plan};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value};
 

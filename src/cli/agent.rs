@@ -15,12 +15,12 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
 use crate::env;
-use crate::lock::OutputLock;
-use crate::together::job::{Job, JobId};
-use crate::together::jobs;
-use crate::tune::book::{Book, Trial};
-use crate::tune::price::Price;
-use crate::tune::price::dollars_text;
+use ctxtune_engine::lock::OutputLock;
+use ctxtune_pipeline::tune::book::{Book, Trial};
+use ctxtune_pipeline::tune::price::Price;
+use ctxtune_pipeline::tune::price::dollars_text;
+use ctxtune_service::together::job::{Job, JobId};
+use ctxtune_service::together::jobs;
 
 /// How often a lock that another run holds is tried again.
 const PATIENCE: Duration = Duration::from_millis(500);

@@ -17,21 +17,21 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::mismatch::Mismatch;
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
-use crate::config::{DEFAULT_OUTPUT_DIR, read_template};
 use crate::env;
-use crate::generate::budget::Budget;
-use crate::generate::many::is_about_the_model;
-use crate::generate::prompt;
-use crate::generate::request::{Delivery, Parameters};
-use crate::http::Timeouts;
-use crate::manifest::{self, Manifest};
-use crate::prepare::template::Template;
-use crate::together::chat::{Chat, INFERENCE_URL, Usage};
-use crate::together::job::Ending;
-use crate::together::{self, BaseUrl, jobs};
-use crate::tune::ledger::Run;
-use crate::tune::model::REFERENCE;
-use crate::tune::price::dollars_text;
+use ctxtune_engine::manifest::{self, Manifest};
+use ctxtune_engine::prepare::template::Template;
+use ctxtune_pipeline::config::{DEFAULT_OUTPUT_DIR, read_template};
+use ctxtune_pipeline::generate::budget::Budget;
+use ctxtune_pipeline::generate::many::is_about_the_model;
+use ctxtune_pipeline::generate::prompt;
+use ctxtune_pipeline::generate::request::{Delivery, Parameters};
+use ctxtune_pipeline::tune::ledger::Run;
+use ctxtune_pipeline::tune::model::REFERENCE;
+use ctxtune_pipeline::tune::price::dollars_text;
+use ctxtune_service::http::Timeouts;
+use ctxtune_service::together::chat::{Chat, INFERENCE_URL, Usage};
+use ctxtune_service::together::job::Ending;
+use ctxtune_service::together::{self, BaseUrl, jobs};
 
 /// An answer takes longer than a call of the API: it is written while we wait.
 const TIMEOUTS: Timeouts = Timeouts {

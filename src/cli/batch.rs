@@ -17,17 +17,17 @@ use crate::cli::consent::{Spending, ask};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, counted, grouped, printable};
 use crate::cli::service::Notices;
-use crate::clock::Clock;
-use crate::generate::ask::Asker;
-use crate::generate::budget::Spent;
-use crate::generate::file::Output;
-use crate::generate::many::{End, Error, Named, Plan, Retry, Run, Scan, Tally};
-use crate::generate::pace::Pace;
-use crate::generate::question::Questions;
-use crate::generate::request::Delivery;
-use crate::lock::OutputLock;
-use crate::prepare::{self, Watch};
-use crate::tune::price::dollars_text;
+use ctxtune_engine::lock::OutputLock;
+use ctxtune_engine::prepare::{self, Watch};
+use ctxtune_pipeline::generate::ask::Asker;
+use ctxtune_pipeline::generate::budget::Spent;
+use ctxtune_pipeline::generate::file::Output;
+use ctxtune_pipeline::generate::many::{End, Error, Named, Plan, Retry, Run, Scan, Tally};
+use ctxtune_pipeline::generate::pace::Pace;
+use ctxtune_pipeline::generate::question::Questions;
+use ctxtune_pipeline::generate::request::Delivery;
+use ctxtune_pipeline::tune::price::dollars_text;
+use ctxtune_service::clock::Clock;
 
 /// Lines of progress, where nothing is redrawn, are so far apart.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -396,7 +396,9 @@ fn name(label: &str, named: &[&Named], terminal: &Terminal) {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         match error {
-            Error::Source(prepare::Error::Interrupted) | Error::Stopped => crate::clock::Stopped.into(),
+            Error::Source(prepare::Error::Interrupted) | Error::Stopped => {
+                ctxtune_service::clock::Stopped.into()
+            }
             Error::Source(error) => error.into(),
             Error::File { verb: "read", .. } => {
                 Failure::new(Exit::Failed, "read", &error, "mend the file's permissions, then run it again")

@@ -15,11 +15,11 @@ use crate::cli::curve::Curve;
 use crate::cli::watch::{
     epochs, eval_loss, event, how, learning_rate, one_line, price, queue, steps, train_loss, trouble, woke,
 };
-use crate::clock::Clock;
-use crate::together::job::Ending;
-use crate::tune::monitor::{Screen, spoken};
-use crate::tune::price::dollars_text;
-use crate::tune::progress::{News, Progress};
+use ctxtune_pipeline::tune::monitor::{Screen, spoken};
+use ctxtune_pipeline::tune::price::dollars_text;
+use ctxtune_pipeline::tune::progress::{News, Progress};
+use ctxtune_service::clock::Clock;
+use ctxtune_service::together::job::Ending;
 
 /// How many happenings are kept to be shown.
 const KEPT: usize = 8;
@@ -228,7 +228,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::together::job::{Job, MetricRow};
+    use ctxtune_service::together::job::{Job, MetricRow};
 
     fn progress(job: Value) -> Progress {
         let rows: Vec<MetricRow> = (1..=40)

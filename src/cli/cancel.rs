@@ -15,9 +15,9 @@ use crate::cli::report::Terminal;
 use crate::cli::service::Service;
 use crate::cli::shell;
 use crate::cli::watch::one_line;
-use crate::together::job::{Ending, Job, JobId};
-use crate::together::{self, jobs};
-use crate::tune::price::dollars_text;
+use ctxtune_pipeline::tune::price::dollars_text;
+use ctxtune_service::together::job::{Ending, Job, JobId};
+use ctxtune_service::together::{self, jobs};
 
 const COMMAND: &str = "cancel";
 

@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
-use crate::check::code::{Code, Level, Stage};
-use crate::check::conversation::Format;
-use crate::check::finding::{Finding, Keep};
-use crate::check::judge::Role;
-use crate::check::stats::{Histogram, tokens};
-use crate::check::structure::{MAX_FILE_BYTES, SINGLE_UPLOAD_BYTES};
-use crate::check::{Error, FileReport, Options, Report, Watch, check};
 use crate::cli::Signals;
 use crate::cli::args::CheckArgs;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::prepare::without_surrogates;
 use crate::cli::report::{LongList, Style, Terminal, counted, grouped, percent, printable, sized};
+use ctxtune_engine::check::code::{Code, Level, Stage};
+use ctxtune_engine::check::conversation::Format;
+use ctxtune_engine::check::finding::{Finding, Keep};
+use ctxtune_engine::check::judge::Role;
+use ctxtune_engine::check::stats::{Histogram, tokens};
+use ctxtune_engine::check::structure::{MAX_FILE_BYTES, SINGLE_UPLOAD_BYTES};
+use ctxtune_engine::check::{Error, FileReport, Options, Report, Watch, check};
 
 const COMMAND: &str = "check";
 
@@ -393,7 +393,7 @@ fn lengths_value(lengths: &Histogram, value: impl Fn(u64) -> Value) -> Value {
 }
 
 fn longest_value(report: &Report) -> Value {
-    let value = |(long, key): &(crate::check::Long, Option<String>)| {
+    let value = |(long, key): &(ctxtune_engine::check::Long, Option<String>)| {
         json!({
             "file": report.path(long.path).to_string_lossy(),
             "line": long.line,

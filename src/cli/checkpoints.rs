@@ -11,8 +11,8 @@ use crate::cli::jobs::moment;
 use crate::cli::report::Terminal;
 use crate::cli::service::Service;
 use crate::cli::table::{Align, Cell, Table};
-use crate::together::job::{Checkpoint, JobId, read_time};
-use crate::together::jobs;
+use ctxtune_service::together::job::{Checkpoint, JobId, read_time};
+use ctxtune_service::together::jobs;
 
 const COMMAND: &str = "checkpoints";
 

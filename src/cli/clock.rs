@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::cli::Signals;
-use crate::clock::{Clock, Stopped};
+use ctxtune_service::clock::{Clock, Stopped};
 
 /// The longest sleep between two looks at the signals.
 const STEP: Duration = Duration::from_millis(50);
@@ -52,6 +52,21 @@ impl SystemClock {
     #[cfg(not(unix))]
     fn real(&self) -> Duration {
         self.start.elapsed()
+    }
+}
+
+/// The clock of a rehearsal server is the one of the program that starts it.
+impl ctxtune_rehearsal::clock::Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Clock::now(self)
+    }
+
+    fn elapsed(&self) -> Duration {
+        Clock::elapsed(self)
+    }
+
+    fn wait(&self, duration: Duration) -> bool {
+        Clock::wait(self, duration).is_ok()
     }
 }
 

@@ -8,7 +8,7 @@ use crate::cli::Signals;
 use crate::cli::args::SpendingArgs;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::Terminal;
-use crate::clock::Stopped;
+use ctxtune_service::clock::Stopped;
 
 /// How spending is agreed to.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -3,7 +3,7 @@
 //! Pure. Separate from both so that they show the same numbers at the same ticks. It draws
 //! nothing. What is not finite is no point; a range is never empty, so nobody divides by zero.
 
-use crate::tune::progress::Progress;
+use ctxtune_pipeline::tune::progress::Progress;
 
 /// Beyond this a loss is drawn at the edge: differences of larger ones would overflow.
 const LARGEST: f64 = 1e30;

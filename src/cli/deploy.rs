@@ -19,15 +19,15 @@ use crate::cli::mismatch::Mismatch;
 use crate::cli::report::Terminal;
 use crate::cli::service::Service;
 use crate::cli::watch::one_line;
-use crate::clock::Clock;
-use crate::together::endpoints::{Deployment, NewDeployment, Project};
-use crate::together::hardware::{Catalogue, Config, configs};
-use crate::together::job::{Ending, Job};
-use crate::together::jobs;
-use crate::tune::deploy::{DeployError, Placed, name_of};
-use crate::tune::model::{REFERENCE, gives_adapter_only};
-use crate::tune::monitor::spoken;
-use crate::tune::price::dollars_text;
+use ctxtune_pipeline::tune::deploy::{DeployError, Placed, name_of};
+use ctxtune_pipeline::tune::model::{REFERENCE, gives_adapter_only};
+use ctxtune_pipeline::tune::monitor::spoken;
+use ctxtune_pipeline::tune::price::dollars_text;
+use ctxtune_service::clock::Clock;
+use ctxtune_service::together::endpoints::{Deployment, NewDeployment, Project};
+use ctxtune_service::together::hardware::{Catalogue, Config, configs};
+use ctxtune_service::together::job::{Ending, Job};
+use ctxtune_service::together::jobs;
 
 const COMMAND: &str = "deploy";
 

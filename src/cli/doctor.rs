@@ -21,15 +21,15 @@ use crate::cli::plan;
 use crate::cli::report::{Terminal, grouped};
 use crate::cli::service::{Service, base_url, proxy};
 use crate::cli::shell;
-use crate::clock::Stopped;
-use crate::config::{ConfigFile, DEFAULT_OUTPUT_DIR, TuneChoices};
 use crate::env;
-use crate::manifest::Manifest;
-use crate::together::endpoints::Project;
-use crate::together::{Identity, Together};
-use crate::tune::limits::{Row, gives_adapter_only, rows, settle};
-use crate::tune::model::{self, Chosen};
-use crate::tune::parameters::Parameters;
+use ctxtune_engine::manifest::Manifest;
+use ctxtune_pipeline::config::{ConfigFile, DEFAULT_OUTPUT_DIR, TuneChoices};
+use ctxtune_pipeline::tune::limits::{Row, gives_adapter_only, rows, settle};
+use ctxtune_pipeline::tune::model::{self, Chosen};
+use ctxtune_pipeline::tune::parameters::Parameters;
+use ctxtune_service::clock::Stopped;
+use ctxtune_service::together::endpoints::Project;
+use ctxtune_service::together::{Identity, Together};
 
 const COMMAND: &str = "doctor";
 

@@ -17,11 +17,11 @@ use crate::cli::service::Service;
 use crate::cli::shell;
 use crate::cli::using::{ask, public_base, say_commands, serve_adapter, serve_model};
 use crate::cli::watch::one_line;
-use crate::together::download::{Probe, Wanted, Which, fetch, probe};
-use crate::together::job::{Ending, Job};
-use crate::together::unpack::{UnpackError, require_absent, unpack};
-use crate::together::{self, jobs};
-use crate::tune::model::gives_adapter_only;
+use ctxtune_pipeline::tune::model::gives_adapter_only;
+use ctxtune_service::together::download::{Probe, Wanted, Which, fetch, probe};
+use ctxtune_service::together::job::{Ending, Job};
+use ctxtune_service::together::unpack::{UnpackError, require_absent, unpack};
+use ctxtune_service::together::{self, jobs};
 
 const COMMAND: &str = "download";
 

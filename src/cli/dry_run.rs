@@ -12,13 +12,13 @@ use crate::cli::plan;
 use crate::cli::report::Terminal;
 use crate::cli::service::base_url;
 use crate::cli::submit::Order;
-use crate::clock::Clock;
-use crate::manifest::Manifest;
-use crate::together::jobs::Limits;
-use crate::tune::expected::Expected;
-use crate::tune::limits::{rows, settle};
-use crate::tune::parameters::Files;
-use crate::tune::upload::{MULTIPART_THRESHOLD, sides};
+use ctxtune_engine::manifest::Manifest;
+use ctxtune_pipeline::tune::expected::Expected;
+use ctxtune_pipeline::tune::limits::{rows, settle};
+use ctxtune_pipeline::tune::parameters::Files;
+use ctxtune_pipeline::tune::upload::{MULTIPART_THRESHOLD, sides};
+use ctxtune_service::clock::Clock;
+use ctxtune_service::together::jobs::Limits;
 
 /// A request that is not sent.
 pub struct Unsent {

@@ -18,10 +18,10 @@ use crate::cli::service::Service;
 use crate::cli::shell;
 use crate::cli::table::{Align, Cell, Table};
 use crate::cli::watch::one_line;
-use crate::together::endpoints::{self, Deployment, Endpoint, Project};
-use crate::together::job::JobId;
-use crate::tune::deploy::{Down, Reach, bring_down, is_ours, name_of};
-use crate::tune::price::dollars_text;
+use ctxtune_pipeline::tune::deploy::{Down, Reach, bring_down, is_ours, name_of};
+use ctxtune_pipeline::tune::price::dollars_text;
+use ctxtune_service::together::endpoints::{self, Deployment, Endpoint, Project};
+use ctxtune_service::together::job::JobId;
 
 const COMMAND: &str = "endpoints";
 

@@ -13,10 +13,10 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::key;
 use crate::cli::report::{Terminal, printable};
 use crate::cli::shell;
-use crate::config::value::at_home;
-use crate::config::{ConfigError, ConfigFile};
 use crate::env;
-use crate::together::BaseUrl;
+use ctxtune_pipeline::config::value::at_home;
+use ctxtune_pipeline::config::{ConfigError, ConfigFile};
+use ctxtune_service::together::BaseUrl;
 
 /// Variables with where they come from.
 #[derive(Clone, Default)]

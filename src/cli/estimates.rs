@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
-use crate::config::DEFAULT_OUTPUT_DIR;
-use crate::together::job::{Job, JobId};
-use crate::tune::cost::{Cost, note_estimate};
-use crate::tune::journal;
-use crate::tune::ledger::Run;
-use crate::tune::price::dollars_text;
+use ctxtune_pipeline::config::DEFAULT_OUTPUT_DIR;
+use ctxtune_pipeline::tune::cost::{Cost, note_estimate};
+use ctxtune_pipeline::tune::journal;
+use ctxtune_pipeline::tune::ledger::Run;
+use ctxtune_pipeline::tune::price::dollars_text;
+use ctxtune_service::together::job::{Job, JobId};
 
 /// Estimates in dollars, by job: those of the journal, of the directories it names, of `out`, and of the default
 /// output directory.

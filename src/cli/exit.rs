@@ -2,16 +2,16 @@
 
 use clap::CommandFactory;
 
-use crate::check;
 use crate::cli::args::Cli;
 use crate::cli::conversion::{remedy, remedy_for_first, repacked};
-use crate::config::ConfigError;
-use crate::lock::LockError;
-use crate::manifest::ManifestError;
-use crate::prepare;
-use crate::prepare::prepared::PreparedError;
-use crate::prepare::source::{CONTAINER, LINKED_DIRECTORY};
-use crate::score;
+use ctxtune_engine::check;
+use ctxtune_engine::lock::LockError;
+use ctxtune_engine::manifest::ManifestError;
+use ctxtune_engine::prepare;
+use ctxtune_engine::prepare::prepared::PreparedError;
+use ctxtune_engine::prepare::source::{CONTAINER, LINKED_DIRECTORY};
+use ctxtune_engine::score;
+use ctxtune_pipeline::config::ConfigError;
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,18 +2,18 @@
 
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::key;
-use crate::clock::Stopped;
 use crate::env::{TOGETHER_API_KEY, TOGETHER_BASE_URL};
-use crate::http;
-use crate::lock::LockError;
-use crate::manifest::ManifestError;
-use crate::together::{self, DEFAULT_BASE_URL};
-use crate::tune::create::CreateError;
-use crate::tune::deploy::DeployError;
-use crate::tune::ledger::LedgerError;
-use crate::tune::model::ModelError;
-use crate::tune::price::NotWithin;
-use crate::tune::upload::UploadError;
+use ctxtune_engine::lock::LockError;
+use ctxtune_engine::manifest::ManifestError;
+use ctxtune_pipeline::tune::create::CreateError;
+use ctxtune_pipeline::tune::deploy::DeployError;
+use ctxtune_pipeline::tune::ledger::LedgerError;
+use ctxtune_pipeline::tune::model::ModelError;
+use ctxtune_pipeline::tune::price::NotWithin;
+use ctxtune_pipeline::tune::upload::UploadError;
+use ctxtune_service::clock::Stopped;
+use ctxtune_service::http;
+use ctxtune_service::together::{self, DEFAULT_BASE_URL};
 
 const AGAIN: &str = "run the same command again: nothing is uploaded or billed twice";
 

@@ -16,9 +16,9 @@ use crate::cli::report::{Terminal, counted, sized};
 use crate::cli::service::Service;
 use crate::cli::table::{Align, Cell, Table};
 use crate::cli::watch::one_line;
-use crate::clock::Stopped;
-use crate::together::file::{FileId, FileObject, Processing};
-use crate::together::files;
+use ctxtune_service::clock::Stopped;
+use ctxtune_service::together::file::{FileId, FileObject, Processing};
+use ctxtune_service::together::files;
 
 const COMMAND: &str = "files";
 

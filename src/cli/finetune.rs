@@ -20,8 +20,8 @@ use crate::cli::service::Service;
 use crate::cli::submit::{self, Order, Steps, Truncation, refuse_without_consent};
 use crate::cli::wandb::{self, Chosen, HOW_TO_LOG, Way, Why};
 use crate::cli::wandb_run;
-use crate::config::{PrepareChoices, TuneChoices};
-use crate::tune::create::Renewal;
+use ctxtune_pipeline::config::{PrepareChoices, TuneChoices};
+use ctxtune_pipeline::tune::create::Renewal;
 
 /// Where the seed's configuration file may be.
 const CONFIG_PLACES: [&str; 2] = ["finetune_config.yaml", "training/finetune_config.yaml"];
@@ -125,7 +125,8 @@ fn steps_to_job(
         Some(agency) => Spending::Agreed { max_cost: Some(agency.cap()) },
         None => Spending::of(&args.spending),
     };
-    let out = choices.output_dir.clone().unwrap_or_else(|| crate::config::DEFAULT_OUTPUT_DIR.into());
+    let out =
+        choices.output_dir.clone().unwrap_or_else(|| ctxtune_pipeline::config::DEFAULT_OUTPUT_DIR.into());
     refuse_without_consent(spending, &out)?;
     service.require_key()?;
     Steps::Announced.announce(1, "Preparing data", terminal);

@@ -16,16 +16,16 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::generate_many;
 use crate::cli::mismatch::Mismatch;
 use crate::cli::report::{Terminal, printable};
-use crate::config::value::at_home;
-use crate::generate::ask::{Asker, Effort, Outcome, Show, most_tokens};
-use crate::generate::budget::Budget;
-use crate::generate::pace::Pace;
-use crate::generate::prompt;
-use crate::generate::request::Delivery;
-use crate::generate::story::Story;
-use crate::generate::verdict::{Fault, reformed};
-use crate::prepare::source::{Containers, Source};
-use crate::tune::price::dollars_text;
+use ctxtune_engine::prepare::source::{Containers, Source};
+use ctxtune_pipeline::config::value::at_home;
+use ctxtune_pipeline::generate::ask::{Asker, Effort, Outcome, Show, most_tokens};
+use ctxtune_pipeline::generate::budget::Budget;
+use ctxtune_pipeline::generate::pace::Pace;
+use ctxtune_pipeline::generate::prompt;
+use ctxtune_pipeline::generate::request::Delivery;
+use ctxtune_pipeline::generate::story::Story;
+use ctxtune_pipeline::generate::verdict::{Fault, reformed};
+use ctxtune_pipeline::tune::price::dollars_text;
 
 /// The command's name.
 pub const COMMAND: &str = "generate";
@@ -190,7 +190,7 @@ fn answers(count: u32) -> String {
 }
 
 /// Why there is no answer to the one story.
-fn failure(setup: &Setup, error: crate::together::Error, most_tokens: u64) -> Failure {
+fn failure(setup: &Setup, error: ctxtune_service::together::Error, most_tokens: u64) -> Failure {
     if setup.budget.is_over() {
         return over_budget(setup, most_tokens);
     }
@@ -262,8 +262,8 @@ impl Screen {
 /// # Errors
 /// When a name says of no source.
 pub fn sources(args: &GenerateArgs) -> Result<Vec<Source>, Failure> {
-    use crate::config::{ConfigError, PrepareChoices};
-    use crate::prepare::{Mode, Purpose};
+    use ctxtune_engine::prepare::{Mode, Purpose};
+    use ctxtune_pipeline::config::{ConfigError, PrepareChoices};
     // A story is no path: it is only here that `~/` can be meant.
     let choices = PrepareChoices {
         sources: args.inputs.iter().map(|input| at_home(input, home().as_deref())).collect(),

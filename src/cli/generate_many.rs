@@ -15,11 +15,11 @@ use crate::cli::generate::{COMMAND, sources};
 use crate::cli::mismatch::Mismatch;
 use crate::cli::names::{counts_value, first_value, say_not_read};
 use crate::cli::report::{Terminal, grouped};
-use crate::generate::many::{End, Error, Retry};
-use crate::generate::question::Questions;
-use crate::prepare::names::NameLog;
-use crate::prepare::records::Records;
-use crate::prepare::source::DEFAULT_SPOOL_BYTES;
+use ctxtune_engine::prepare::names::NameLog;
+use ctxtune_engine::prepare::records::Records;
+use ctxtune_engine::prepare::source::DEFAULT_SPOOL_BYTES;
+use ctxtune_pipeline::generate::many::{End, Error, Retry};
+use ctxtune_pipeline::generate::question::Questions;
 
 /// Runs the command.
 pub fn run(args: &GenerateArgs, setup: &Setup, dir: &Path, terminal: &mut Terminal) -> Exit {

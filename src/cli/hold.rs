@@ -15,10 +15,10 @@ use crate::cli::report::Terminal;
 use crate::cli::service::Service;
 use crate::cli::shell;
 use crate::cli::watch::one_line;
-use crate::clock::Stopped;
-use crate::together::endpoints::Project;
-use crate::tune::deploy::{DeployError, Deploying, Placed, Reach, abandon, bring_down};
-use crate::tune::monitor::spoken;
+use ctxtune_pipeline::tune::deploy::{DeployError, Deploying, Placed, Reach, abandon, bring_down};
+use ctxtune_pipeline::tune::monitor::spoken;
+use ctxtune_service::clock::Stopped;
+use ctxtune_service::together::endpoints::Project;
 
 /// How long this process tries to stop a deployment after a signal.
 const LAST_WORDS: Duration = Duration::from_secs(10);

@@ -13,10 +13,10 @@ use crate::cli::report::{Terminal, counted, grouped};
 use crate::cli::service::Service;
 use crate::cli::status::summary;
 use crate::cli::table::{Align, Cell, Table};
-use crate::together::job::{Job, JobId};
-use crate::together::jobs;
-use crate::tune::cost::{Cost, Total};
-use crate::tune::price::dollars_text;
+use ctxtune_pipeline::tune::cost::{Cost, Total};
+use ctxtune_pipeline::tune::price::dollars_text;
+use ctxtune_service::together::job::{Job, JobId};
+use ctxtune_service::together::jobs;
 
 const COMMAND: &str = "jobs";
 

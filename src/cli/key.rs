@@ -61,7 +61,7 @@ fn kind(character: char) -> &'static str {
 
 /// The failure that a missing Together key is. After `tg login` there are credentials, and still no key.
 pub fn missing(environment: &Environment) -> Failure {
-    let mut failure = Failure::from(crate::together::Error::NoKey);
+    let mut failure = Failure::from(ctxtune_service::together::Error::NoKey);
     if let Some(path) = oauth_credentials(environment) {
         failure.hint = Some(format!(
             "`tg login` left OAuth credentials in `{}`, which only `tg` can use: create an API key at {KEYS_PAGE}, then \

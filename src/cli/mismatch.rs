@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, printable};
-use crate::manifest::Manifest;
-use crate::together::job::JobId;
-use crate::tune::ledger::Run;
+use ctxtune_engine::manifest::Manifest;
+use ctxtune_pipeline::tune::ledger::Run;
+use ctxtune_service::together::job::JobId;
 
 /// Digits of a digest that people are shown.
 const SHOWN: usize = 12;

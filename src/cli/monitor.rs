@@ -24,9 +24,11 @@ use crate::cli::using::Use;
 use crate::cli::wandb::{self, Chosen};
 use crate::cli::wandb_run::{Log, OnStop};
 use crate::cli::watch::{Lines, Several, event, one_line, steps};
-use crate::together::job::{Ending, Job, JobId, last_error};
-use crate::tune::monitor::{BUDGET, Cause, Finished, MonitorError, MonitorOptions, Screen, monitor};
-use crate::tune::progress::Progress;
+use ctxtune_pipeline::tune::monitor::{
+    BUDGET, Cause, Finished, MonitorError, MonitorOptions, Screen, monitor,
+};
+use ctxtune_pipeline::tune::progress::Progress;
+use ctxtune_service::together::job::{Ending, Job, JobId, last_error};
 
 /// How many events a failed job's end repeats.
 const LAST_EVENTS: usize = 5;
@@ -333,7 +335,7 @@ fn document(service: &Service, progress: &Progress, mut fields: Map<String, Valu
     put("step", progress.step().into());
     put("total_steps", progress.total_steps().into());
     put("train_loss", progress.train_loss().into());
-    let point = |point: Option<crate::tune::progress::EvalPoint>| {
+    let point = |point: Option<ctxtune_pipeline::tune::progress::EvalPoint>| {
         point.map_or(Value::Null, |point| json!({ "step": point.step, "loss": point.loss }))
     };
     put("eval_loss", point(progress.last_eval()));

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::clock::Clock;
-use crate::together::job::Ending;
-use crate::tune::monitor::Screen;
-use crate::tune::progress::{News, Progress};
+use ctxtune_pipeline::tune::monitor::Screen;
+use ctxtune_pipeline::tune::progress::{News, Progress};
+use ctxtune_service::clock::Clock;
+use ctxtune_service::together::job::Ending;
 
 /// JSON objects, each with `type`, `at` and `job`.
 pub struct Ndjson<'n> {
@@ -135,8 +135,8 @@ impl Screen for Ndjson<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::still::Still;
-    use crate::together::job::{Event, Job, MetricRow};
+    use ctxtune_service::clock::still::Still;
+    use ctxtune_service::together::job::{Event, Job, MetricRow};
 
     /// A reader that goes after the first line, or a disk that is full then.
     struct Ending(io::ErrorKind, usize);
@@ -169,7 +169,7 @@ mod tests {
         screen.news(&progress, &news);
         screen.trouble("gone", Duration::from_secs(5));
         screen.slept(Duration::from_secs(60));
-        screen.finished(&progress, crate::together::job::Ending::Completed);
+        screen.finished(&progress, ctxtune_service::together::job::Ending::Completed);
         assert!(!screen.is_closed() && screen.result().is_ok());
         drop(screen);
         let text = String::from_utf8(out).unwrap();

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 use crate::cli::environment::Environment;
-use crate::config::value::at_home;
 use crate::env;
+use ctxtune_pipeline::config::value::at_home;
 
 /// The names that the file may have in the home directory.
 const NAMES: [&str; 2] = [".netrc", "_netrc"];

@@ -8,17 +8,17 @@ use serde_json::{Value, json};
 use crate::cli::estimates::marked;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, counted, grouped, printable};
-use crate::manifest::Manifest;
-use crate::together::job::Job;
-use crate::together::jobs::Limits;
-use crate::tune::cost::{Beside, Cost};
-use crate::tune::expected::{DOCUMENTED, Expected};
-use crate::tune::ledger::Account;
-use crate::tune::limits::Row;
-use crate::tune::model::Chosen;
-use crate::tune::parameters::Settled;
-use crate::tune::price::Price;
-use crate::tune::price::dollars_text;
+use ctxtune_engine::manifest::Manifest;
+use ctxtune_pipeline::tune::cost::{Beside, Cost};
+use ctxtune_pipeline::tune::expected::{DOCUMENTED, Expected};
+use ctxtune_pipeline::tune::ledger::Account;
+use ctxtune_pipeline::tune::limits::Row;
+use ctxtune_pipeline::tune::model::Chosen;
+use ctxtune_pipeline::tune::parameters::Settled;
+use ctxtune_pipeline::tune::price::Price;
+use ctxtune_pipeline::tune::price::dollars_text;
+use ctxtune_service::together::job::Job;
+use ctxtune_service::together::jobs::Limits;
 
 /// The widest column of values.
 const VALUE_WIDTH: usize = 28;

@@ -18,11 +18,13 @@ use crate::cli::mismatch::Mismatch;
 use crate::cli::names::{Shown, counts_value, say_names, say_not_read, write_names};
 use crate::cli::report::{LongList, Style, Terminal, counted, grouped, percent, printable, sized};
 use crate::cli::shell;
-use crate::config::{ConfigError, PrepareChoices};
-use crate::prepare::example::Example;
-use crate::prepare::names::NameLog;
-use crate::prepare::warning::Warning;
-use crate::prepare::{Error, FailedRejects, Mode, Options, Prepared, Published, Purpose, Watch, prepare};
+use ctxtune_engine::prepare::example::Example;
+use ctxtune_engine::prepare::names::NameLog;
+use ctxtune_engine::prepare::warning::Warning;
+use ctxtune_engine::prepare::{
+    Error, FailedRejects, Mode, Options, Prepared, Published, Purpose, Watch, prepare,
+};
+use ctxtune_pipeline::config::{ConfigError, PrepareChoices};
 
 const COMMAND: &str = "prepare";
 
@@ -250,7 +252,7 @@ fn summarize(options: &Options, prepared: &Prepared, duration: Duration, termina
         say_names(&prepared.warned, terminal);
     }
     if let Some((manifest, published)) = &prepared.result {
-        let shards = |side: &crate::manifest::Side, name: &str| match side.shards.as_slice() {
+        let shards = |side: &ctxtune_engine::manifest::Side, name: &str| match side.shards.as_slice() {
             [shard] => format!("{} {}", shard.file, sized(side.bytes)),
             shards => format!("{} {name} shards {}", shards.len(), sized(side.bytes)),
         };

@@ -19,11 +19,12 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::finetune;
 use crate::cli::rehearse_use::use_model;
 use crate::cli::report::{Style, Terminal, counted, printable};
-use crate::clock::Clock;
 use crate::env;
-use crate::rehearsal::faults::{self, Faults};
-use crate::rehearsal::{ENTITY, Script, Server, WANDB_KEY, corpus};
-use crate::tune::logging::DEFAULT_PROJECT;
+use ctxtune_engine::yaml;
+use ctxtune_pipeline::tune::logging::DEFAULT_PROJECT;
+use ctxtune_rehearsal::faults::{Faults, FaultsFile};
+use ctxtune_rehearsal::{ENTITY, Script, Server, WANDB_KEY, corpus};
+use ctxtune_service::clock::Clock;
 
 const COMMAND: &str = "rehearse";
 
@@ -115,8 +116,8 @@ fn use_it(place: (&Server, &Path), run: (&Environment, &Signals), voice: Voice, 
 fn start(args: &RehearseArgs, signals: &Signals) -> Result<Server, Failure> {
     let faults = args.faults.as_deref().map(read_faults).transpose()?.unwrap_or_default();
     let script = Script { key: args.key.clone(), job_seconds: args.job_seconds, faults, ..Script::default() };
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(signals.clone(), 1.0));
-    Server::start_on(args.port, script, clock).map_err(|error| {
+    let clock = SystemClock::new(signals.clone(), 1.0);
+    Server::start_on(args.port, script, Arc::new(clock)).map_err(|error| {
         let message = format!("cannot serve on 127.0.0.1:{}: {error}", args.port);
         Failure::new(Exit::Failed, "serve", message, "choose another --port, or 0 for a free one")
     })
@@ -168,6 +169,7 @@ fn read_faults(path: &Path) -> Result<Faults, Failure> {
         Failure::new(Exit::Usage, code, message, hint)
     };
     let text = std::fs::read(path).map_err(|error| refused("read", error.to_string()))?;
-    let text = crate::yaml::text(text).map_err(|reason| refused("read", reason))?;
-    faults::parse(&text).map_err(|error| refused("faults", error.to_string()))
+    let text = yaml::text(text).map_err(|reason| refused("read", reason))?;
+    let file: FaultsFile = yaml::parse(&text).map_err(|reason| refused("faults", reason))?;
+    file.resolve().map_err(|error| refused("faults", error.to_string()))
 }

@@ -16,9 +16,9 @@ use crate::cli::report::{Terminal, printable};
 use crate::cli::score::report;
 use crate::cli::score_models::{self, Answered};
 use crate::cli::submit::Steps;
-use crate::rehearsal::Server;
-use crate::tune::ledger::Run;
-use crate::tune::model::REFERENCE;
+use ctxtune_pipeline::tune::ledger::Run;
+use ctxtune_pipeline::tune::model::REFERENCE;
+use ctxtune_rehearsal::Server;
 
 /// Records that are asked about at most.
 const MOST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(19);

@@ -17,12 +17,12 @@ use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::mismatch::Mismatch;
 use crate::cli::report::{Terminal, printable};
-use crate::generate::budget::Budget;
-use crate::generate::many::{End, Retry};
-use crate::generate::question::Questions;
-use crate::manifest::Manifest;
-use crate::prepare::prepared::{PreparedError, Validation};
-use crate::prepare::source::DEFAULT_SPOOL_BYTES;
+use ctxtune_engine::manifest::Manifest;
+use ctxtune_engine::prepare::prepared::{PreparedError, Validation};
+use ctxtune_engine::prepare::source::DEFAULT_SPOOL_BYTES;
+use ctxtune_pipeline::generate::budget::Budget;
+use ctxtune_pipeline::generate::many::{End, Retry};
+use ctxtune_pipeline::generate::question::Questions;
 
 /// The directory of answers in a prepared one.
 const GENERATED: &str = "generated";
@@ -149,8 +149,8 @@ fn questions((args, val): (&ScoreArgs, &Path), setup: &Setup) -> Result<Question
     let limit = args.limit.map(std::num::NonZeroUsize::get);
     let listed = Validation::list((val, &manifest), limit, DEFAULT_SPOOL_BYTES, &stop);
     listed.map(Questions::of_validation).map_err(|error| match error {
-        PreparedError::Records(crate::prepare::Error::Interrupted) => {
-            setup.service.explain(crate::clock::Stopped)
+        PreparedError::Records(ctxtune_engine::prepare::Error::Interrupted) => {
+            setup.service.explain(ctxtune_service::clock::Stopped)
         }
         error => error.into(),
     })

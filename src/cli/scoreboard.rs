@@ -5,11 +5,11 @@
 
 use crate::cli::chart::Charset;
 use crate::cli::report::{counted, grouped, percent};
-use crate::json::KeyText;
-use crate::score::answer::Status;
-use crate::score::gold::Form;
-use crate::score::measure::Measure;
-use crate::score::report::{Report, SetReport, Total};
+use ctxtune_engine::json::KeyText;
+use ctxtune_engine::score::answer::Status;
+use ctxtune_engine::score::gold::Form;
+use ctxtune_engine::score::measure::Measure;
+use ctxtune_engine::score::report::{Report, SetReport, Total};
 
 /// Characters of a bar for one set, and for each of two.
 const BAR: usize = 24;
@@ -181,7 +181,7 @@ fn named(keys: &[Vec<u8>], count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::score::bootstrap::Interval;
+    use ctxtune_engine::score::bootstrap::Interval;
 
     #[test]
     fn a_bar_is_as_long_as_its_part() {

@@ -16,13 +16,13 @@ use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::key;
 use crate::cli::report::{Terminal, printable};
-use crate::clock::Clock;
 use crate::env;
-use crate::http::{self, Client, retry};
-use crate::together::job::{Job, JobId};
-use crate::together::{BaseUrl, BaseUrlError, DEFAULT_BASE_URL, Together, jobs};
-use crate::tune::journal;
-use crate::tune::ledger::{Account, Run};
+use ctxtune_pipeline::tune::journal;
+use ctxtune_pipeline::tune::ledger::{Account, Run};
+use ctxtune_service::clock::Clock;
+use ctxtune_service::http::{self, Client, retry};
+use ctxtune_service::together::job::{Job, JobId};
+use ctxtune_service::together::{BaseUrl, BaseUrlError, DEFAULT_BASE_URL, Together, jobs};
 
 /// How a base URL is written.
 const URL_HINT: &str =
@@ -189,7 +189,7 @@ impl Service {
     /// Above how many bytes a file goes in parts.
     pub fn multipart_threshold(&self) -> u64 {
         let bytes = self.environment.number(env::CTXTUNE_MULTIPART_THRESHOLD);
-        bytes.map_or(crate::tune::upload::MULTIPART_THRESHOLD, |bytes| bytes as u64)
+        bytes.map_or(ctxtune_pipeline::tune::upload::MULTIPART_THRESHOLD, |bytes| bytes as u64)
     }
 
     /// An error as the terminal shows it; what a signal ended ends as the signal says.

@@ -16,10 +16,10 @@ use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
 use crate::cli::wandb_run;
 use crate::cli::watch::{epochs, eval_loss, one_line, steps, train_loss};
-use crate::together::job::{Ending, Job};
-use crate::together::{self, jobs};
-use crate::tune::price::dollars_text;
-use crate::tune::progress::Progress;
+use ctxtune_pipeline::tune::price::dollars_text;
+use ctxtune_pipeline::tune::progress::Progress;
+use ctxtune_service::together::job::{Ending, Job};
+use ctxtune_service::together::{self, jobs};
 
 const COMMAND: &str = "status";
 

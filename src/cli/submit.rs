@@ -23,23 +23,23 @@ use crate::cli::service::Service;
 use crate::cli::upload::{Uploaded, upload_sides};
 use crate::cli::wandb::{self, Chosen};
 use crate::cli::wandb_run::{self, Announced};
-use crate::config::{ConfigFile, DEFAULT_OUTPUT_DIR, TuneChoices};
 use crate::env;
-use crate::lock::OutputLock;
-use crate::manifest::Manifest;
-use crate::together::job::{Ending, Job, last_error};
-use crate::together::jobs::{self, Estimate, Limits};
-use crate::tune::cost::{Beside, running_beside};
-use crate::tune::create::{Adopted, Known, Renewal, Submission, is_to_be_watched};
-use crate::tune::expected::Expected;
-use crate::tune::journal::{self, Started};
-use crate::tune::ledger::{Account, Run, RunState};
-use crate::tune::limits::{rows, settle};
-use crate::tune::model;
-use crate::tune::parameters::{Files, Parameters, Settled};
-use crate::tune::price::dollars_text;
-use crate::tune::price::{Extent, Price};
-use crate::tune::tag::Identity;
+use ctxtune_engine::lock::OutputLock;
+use ctxtune_engine::manifest::Manifest;
+use ctxtune_pipeline::config::{ConfigFile, DEFAULT_OUTPUT_DIR, TuneChoices};
+use ctxtune_pipeline::tune::cost::{Beside, running_beside};
+use ctxtune_pipeline::tune::create::{Adopted, Known, Renewal, Submission, is_to_be_watched};
+use ctxtune_pipeline::tune::expected::Expected;
+use ctxtune_pipeline::tune::journal::{self, Started};
+use ctxtune_pipeline::tune::ledger::{Account, Run, RunState};
+use ctxtune_pipeline::tune::limits::{rows, settle};
+use ctxtune_pipeline::tune::model;
+use ctxtune_pipeline::tune::parameters::{Files, Parameters, Settled};
+use ctxtune_pipeline::tune::price::dollars_text;
+use ctxtune_pipeline::tune::price::{Extent, Price};
+use ctxtune_pipeline::tune::tag::Identity;
+use ctxtune_service::together::job::{Ending, Job, last_error};
+use ctxtune_service::together::jobs::{self, Estimate, Limits};
 
 const COMMAND: &str = "submit";
 
@@ -379,7 +379,12 @@ pub fn price(
 /// When a signal comes.
 pub fn estimate(service: &Service, body: &Value) -> Result<Result<Estimate, String>, Failure> {
     match jobs::estimate(&service.together, body) {
-        Err(error) if matches!(error, crate::together::Error::Http(crate::http::Error::Stopped)) => {
+        Err(error)
+            if matches!(
+                error,
+                ctxtune_service::together::Error::Http(ctxtune_service::http::Error::Stopped)
+            ) =>
+        {
             Err(service.explain(error))
         }
         asked => Ok(asked.map_err(|error| error.to_string())),

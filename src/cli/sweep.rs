@@ -24,15 +24,15 @@ use crate::cli::sweep_run::{Runs, Suggestions, run_all};
 use crate::cli::upload::upload_sides;
 use crate::cli::wandb::{self, Chosen, Way};
 use crate::cli::wandb_run;
-use crate::config::{ConfigFile, DEFAULT_OUTPUT_DIR, PrepareChoices, TuneChoices};
 use crate::env;
-use crate::lock::OutputLock;
-use crate::manifest::Manifest;
-use crate::tune::book::{Book, SWEEPS_DIR, Trial, sweep_id};
-use crate::tune::logging::DEFAULT_PROJECT;
-use crate::tune::parameters::PRICED;
-use crate::tune::sweep::{Assignment, Domain, Goal, Method, Runner, Sweep, SweepError};
-use crate::wandb::sweep::{self as wandb_sweep, PendingRun};
+use ctxtune_engine::lock::OutputLock;
+use ctxtune_engine::manifest::Manifest;
+use ctxtune_pipeline::config::{ConfigFile, DEFAULT_OUTPUT_DIR, PrepareChoices, TuneChoices};
+use ctxtune_pipeline::tune::book::{Book, SWEEPS_DIR, Trial, sweep_id};
+use ctxtune_pipeline::tune::logging::DEFAULT_PROJECT;
+use ctxtune_pipeline::tune::parameters::PRICED;
+use ctxtune_pipeline::tune::sweep::{Assignment, Domain, Goal, Method, Runner, Sweep, SweepError};
+use ctxtune_service::wandb::sweep::{self as wandb_sweep, PendingRun};
 
 const COMMAND: &str = "sweep";
 
@@ -360,7 +360,7 @@ fn begin_suggestions(
         std::sync::Arc::clone(&service.clock),
     )?;
     let failed = |what: &'static str| {
-        move |error: crate::wandb::Error| {
+        move |error: ctxtune_service::wandb::Error| {
             let hint = "run it again when W&B answers, or with --wandb off; no job was started";
             Failure::new(Exit::Network, "wandb", format!("cannot {what} at W&B: {error}"), hint)
         }

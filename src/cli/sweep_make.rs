@@ -10,14 +10,14 @@ use serde_json::Value;
 
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::service::Service;
-use crate::config::TuneChoices;
-use crate::manifest::Manifest;
-use crate::together::jobs::Limits;
-use crate::tune::limits::{Row, rows, settle};
-use crate::tune::model;
-use crate::tune::parameters::{Files, Parameters, Settled};
-use crate::tune::sweep::Assignment;
-use crate::tune::tag::Identity;
+use ctxtune_engine::manifest::Manifest;
+use ctxtune_pipeline::config::TuneChoices;
+use ctxtune_pipeline::tune::limits::{Row, rows, settle};
+use ctxtune_pipeline::tune::model;
+use ctxtune_pipeline::tune::parameters::{Files, Parameters, Settled};
+use ctxtune_pipeline::tune::sweep::Assignment;
+use ctxtune_pipeline::tune::tag::Identity;
+use ctxtune_service::together::jobs::Limits;
 
 /// One combination, ready to be sent unless it is refused.
 pub struct Combination {

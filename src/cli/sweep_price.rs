@@ -15,14 +15,14 @@ use crate::cli::service::Service;
 use crate::cli::submit::{estimate, extent};
 use crate::cli::sweep_make::Combination;
 use crate::cli::sweep_run::Runs;
-use crate::together::jobs::{self, Availability, Estimate};
-use crate::tune::book::{Book, ROUNDING};
-use crate::tune::cost::running_beside;
-use crate::tune::expected::Expected;
-use crate::tune::parameters::PRICED;
-use crate::tune::price::Price;
-use crate::tune::price::dollars_text;
-use crate::tune::sweep::Sweep;
+use ctxtune_pipeline::tune::book::{Book, ROUNDING};
+use ctxtune_pipeline::tune::cost::running_beside;
+use ctxtune_pipeline::tune::expected::Expected;
+use ctxtune_pipeline::tune::parameters::PRICED;
+use ctxtune_pipeline::tune::price::Price;
+use ctxtune_pipeline::tune::price::dollars_text;
+use ctxtune_pipeline::tune::sweep::Sweep;
+use ctxtune_service::together::jobs::{self, Availability, Estimate};
 
 /// The most estimates that are asked for.
 pub const MOST_ESTIMATES: usize = 200;
@@ -271,8 +271,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::together::job::JobId;
-    use crate::tune::book::Trial;
+    use ctxtune_pipeline::tune::book::Trial;
+    use ctxtune_service::together::job::JobId;
 
     fn trial(status: Option<&str>, job: Option<&str>, estimate: Option<f64>) -> Trial {
         let values = vec![("n_epochs".to_owned(), json!(1))];

@@ -23,21 +23,21 @@ use crate::cli::sweep_table::end;
 use crate::cli::wandb::Chosen;
 use crate::cli::wandb_run::{self, Log, OnStop};
 use crate::cli::watch::{Several, loss};
-use crate::lock::OutputLock;
-use crate::manifest::Manifest;
-use crate::together::job::{Ending, Job};
-use crate::together::jobs;
-use crate::tune::book::{Book, Point, Trial};
-use crate::tune::claims::{self, Claims, Next};
-use crate::tune::create::{CreateError, Known, Renewal, Submission};
-use crate::tune::ledger::Account;
-use crate::tune::monitor::{BUDGET, MonitorError, MonitorOptions, Screen, monitor};
-use crate::tune::parameters::Files;
-use crate::tune::progress::{News, Progress};
-use crate::tune::sweep::{Assignment, Goal, Metric};
-use crate::wandb::alert::{self, Alert, Severity};
-use crate::wandb::sweep::{self, Command, SweepIdentity};
-use crate::wandb::{self, Wandb};
+use ctxtune_engine::lock::OutputLock;
+use ctxtune_engine::manifest::Manifest;
+use ctxtune_pipeline::tune::book::{Book, Point, Trial};
+use ctxtune_pipeline::tune::claims::{self, Claims, Next};
+use ctxtune_pipeline::tune::create::{CreateError, Known, Renewal, Submission};
+use ctxtune_pipeline::tune::ledger::Account;
+use ctxtune_pipeline::tune::monitor::{BUDGET, MonitorError, MonitorOptions, Screen, monitor};
+use ctxtune_pipeline::tune::parameters::Files;
+use ctxtune_pipeline::tune::progress::{News, Progress};
+use ctxtune_pipeline::tune::sweep::{Assignment, Goal, Metric};
+use ctxtune_service::together::job::{Ending, Job};
+use ctxtune_service::together::jobs;
+use ctxtune_service::wandb::alert::{self, Alert, Severity};
+use ctxtune_service::wandb::sweep::{self, Command, SweepIdentity};
+use ctxtune_service::wandb::{self, Wandb};
 
 /// The pause between two looks of an agent that was told nothing, and how many it takes.
 const AGENT_PAUSE: Duration = Duration::from_secs(5);
@@ -330,8 +330,8 @@ fn run_one(shared: &Shared<'_>, index: usize) -> Result<(), Failure> {
         Ok(finished) => record(shared, index, &finished.progress),
         Err(MonitorError { cause, .. }) => {
             let failure = match cause {
-                crate::tune::monitor::Cause::Refused { source, .. } => Failure::from(*source),
-                crate::tune::monitor::Cause::Stopped => crate::clock::Stopped.into(),
+                ctxtune_pipeline::tune::monitor::Cause::Refused { source, .. } => Failure::from(*source),
+                ctxtune_pipeline::tune::monitor::Cause::Stopped => ctxtune_service::clock::Stopped.into(),
                 other => {
                     Failure::new(Exit::Network, "network", other, "run the same command again: it goes on")
                 }
@@ -458,8 +458,9 @@ fn record(shared: &Shared<'_>, index: usize, progress: &Progress) -> Result<(), 
 
 fn points(progress: &Progress, metric: &Metric) -> Vec<Point> {
     if metric.name == "train/loss" {
-        let point =
-            |point: &crate::tune::progress::TrainPoint| Some(Point { step: point.step, value: point.loss? });
+        let point = |point: &ctxtune_pipeline::tune::progress::TrainPoint| {
+            Some(Point { step: point.step, value: point.loss? })
+        };
         return progress.train().filter_map(point).collect();
     }
     progress.eval().map(|point| Point { step: point.step, value: point.loss }).collect()

@@ -14,10 +14,10 @@ use crate::cli::sweep::shown_values;
 use crate::cli::sweep_price::Quote;
 use crate::cli::sweep_run::Runs;
 use crate::cli::watch::loss;
-use crate::tune::book::{Book, Point, Trial};
-use crate::tune::claims::Ended;
-use crate::tune::price::dollars_text;
-use crate::wandb::sweep;
+use ctxtune_pipeline::tune::book::{Book, Point, Trial};
+use ctxtune_pipeline::tune::claims::Ended;
+use ctxtune_pipeline::tune::price::dollars_text;
+use ctxtune_service::wandb::sweep;
 
 /// The table, best first, the curves, and how it all ended.
 pub fn end(

@@ -15,11 +15,11 @@ use crate::cli::environment::Environment;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, printable, sized};
 use crate::cli::service::Service;
-use crate::lock::OutputLock;
-use crate::manifest::Manifest;
-use crate::together::file::{FileId, Processing};
-use crate::tune::ledger::{Account, Uploads};
-use crate::tune::upload::{SideFile, Step, Uploader, loose_file, sides};
+use ctxtune_engine::lock::OutputLock;
+use ctxtune_engine::manifest::Manifest;
+use ctxtune_pipeline::tune::ledger::{Account, Uploads};
+use ctxtune_pipeline::tune::upload::{SideFile, Step, Uploader, loose_file, sides};
+use ctxtune_service::together::file::{FileId, Processing};
 
 const COMMAND: &str = "upload";
 

@@ -14,13 +14,13 @@ use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
 use crate::cli::shell;
 use crate::cli::watch::one_line;
-use crate::generate::prompt;
-use crate::generate::story::Story;
-use crate::manifest::Manifest;
-use crate::prepare::template::Template;
-use crate::together::endpoints::own_project;
-use crate::together::job::Job;
-use crate::tune::model::REFERENCE;
+use ctxtune_engine::manifest::Manifest;
+use ctxtune_engine::prepare::template::Template;
+use ctxtune_pipeline::generate::prompt;
+use ctxtune_pipeline::generate::story::Story;
+use ctxtune_pipeline::tune::model::REFERENCE;
+use ctxtune_service::together::endpoints::own_project;
+use ctxtune_service::together::job::Job;
 
 /// The name that the printed commands give an endpoint, and an adapter at vLLM.
 pub const NAME: &str = "contexts";

@@ -17,13 +17,13 @@ use crate::cli::key;
 use crate::cli::netrc;
 use crate::cli::report::{Terminal, printable};
 use crate::cli::shell;
-use crate::config::ConfigFile;
 use crate::env;
-use crate::http::{self, said};
-use crate::together::BaseUrl;
-use crate::wandb::Settings;
-use crate::wandb::host::{DEFAULT_BASE_URL, api_url, app_url, hosts, is_hosted};
-use crate::wandb::run::{Metadata, Plan};
+use ctxtune_pipeline::config::ConfigFile;
+use ctxtune_service::http::{self, said};
+use ctxtune_service::together::BaseUrl;
+use ctxtune_service::wandb::Settings;
+use ctxtune_service::wandb::host::{DEFAULT_BASE_URL, api_url, app_url, hosts, is_hosted};
+use ctxtune_service::wandb::run::{Metadata, Plan};
 
 /// A key and where it comes from.
 struct FoundKey {
@@ -315,7 +315,10 @@ impl Chosen {
         let fields = [
             ("wandb_key", Some(key(&settings.key))),
             ("wandb_base_url", base.map(str::to_owned)),
-            ("wandb_project_name", Some(project.unwrap_or(crate::tune::logging::DEFAULT_PROJECT).to_owned())),
+            (
+                "wandb_project_name",
+                Some(project.unwrap_or(ctxtune_pipeline::tune::logging::DEFAULT_PROJECT).to_owned()),
+            ),
             ("wandb_name", self.plan.display_name.clone()),
             ("wandb_entity", self.plan.entity.clone()),
         ];

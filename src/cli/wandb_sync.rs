@@ -19,13 +19,13 @@ use crate::cli::report::{Terminal, counted, printable};
 use crate::cli::shell;
 use crate::cli::wandb::{Chosen, HOW_TO_LOG, Way, Why, resolve};
 use crate::cli::wandb_run::{WANDB_DIR, connect, owner};
-use crate::clock::Clock;
 use crate::env;
-use crate::http;
-use crate::wandb::history::{Spool, State, known};
-use crate::wandb::run::JOB_KEY;
-use crate::wandb::session::{Goal, Pushed, Session};
-use crate::wandb::{Error, Settings, Wandb};
+use ctxtune_service::clock::Clock;
+use ctxtune_service::http;
+use ctxtune_service::wandb::history::{Spool, State, known};
+use ctxtune_service::wandb::run::JOB_KEY;
+use ctxtune_service::wandb::session::{Goal, Pushed, Session};
+use ctxtune_service::wandb::{Error, Settings, Wandb};
 
 const COMMAND: &str = "wandb-sync";
 

@@ -9,11 +9,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::cli::report::{counted, folded, grouped, printable};
-use crate::clock::Clock;
-use crate::together::job::{Ending, Event};
-use crate::tune::monitor::{Screen, spoken};
-use crate::tune::price::dollars_text;
-use crate::tune::progress::{News, Progress, TrainPoint};
+use ctxtune_pipeline::tune::monitor::{Screen, spoken};
+use ctxtune_pipeline::tune::price::dollars_text;
+use ctxtune_pipeline::tune::progress::{News, Progress, TrainPoint};
+use ctxtune_service::clock::Clock;
+use ctxtune_service::together::job::{Ending, Event};
 
 /// Steps between two lines about training where nobody knows how many there are.
 const STRIDE: u64 = 100;
@@ -233,8 +233,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::clock::still::Still;
-    use crate::together::job::{Job, MetricRow};
+    use ctxtune_service::clock::still::Still;
+    use ctxtune_service::together::job::{Job, MetricRow};
 
     /// What lines say of what `act` tells them, without the time.
     fn said(act: impl FnOnce(&mut Lines<'_>)) -> Vec<String> {

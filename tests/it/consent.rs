@@ -1,8 +1,8 @@
 //! Money is spent, and data leaves the machine, only where somebody agreed to it.
 
 use ctxtune::env;
-use ctxtune::rehearsal::Script;
-use ctxtune::rehearsal::faults::{Action, When};
+use ctxtune_rehearsal::Script;
+use ctxtune_rehearsal::faults::{Action, When};
 use serde_json::json;
 
 use crate::service::{FILES, rule, status};
@@ -11,7 +11,7 @@ use crate::support::{Outcome, Rehearsal, record};
 const ESTIMATE: &str = "POST /v1/fine-tunes/estimate-price$";
 
 /// What the server says about the price, whatever is asked.
-fn estimate(answer: &serde_json::Value) -> [ctxtune::rehearsal::faults::Rule; 1] {
+fn estimate(answer: &serde_json::Value) -> [ctxtune_rehearsal::faults::Rule; 1] {
     [rule(ESTIMATE, When::Always, Action::Body(answer.to_string()))]
 }
 

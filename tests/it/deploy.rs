@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 
 use ctxtune::env;
-use ctxtune::rehearsal::faults::{Action, Side, When};
+use ctxtune_rehearsal::faults::{Action, Side, When};
 use serde_json::{Value, json};
 
 use crate::service::{rule, status, status_with_retry_after};

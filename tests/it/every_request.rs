@@ -9,8 +9,8 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 
 use ctxtune::env;
-use ctxtune::rehearsal::faults::{Action, Faults, Rule, Side, When};
-use ctxtune::rehearsal::{Script, Seen, Stage};
+use ctxtune_rehearsal::faults::{Action, Faults, Rule, Side, When};
+use ctxtune_rehearsal::{Script, Seen, Stage};
 
 use crate::service::status_with_retry_after;
 use crate::support::{Rehearsal, Tree};

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use ctxtune::cli::args::command;
 use ctxtune::env;
-use ctxtune::rehearsal::{Script, WANDB_KEY};
+use ctxtune_rehearsal::{Script, WANDB_KEY};
 
 use crate::pty::PERSON;
 use crate::support::{Dir, Outcome, Rehearsal, program, python, record, signal};

@@ -7,14 +7,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 
 use ctxtune::env;
-use ctxtune::generate::ask::{Effort, Outcome as Asked};
-use ctxtune::generate::file::{Origin, text};
-use ctxtune::generate::story::Story;
-use ctxtune::generate::verdict::{judge_completion, reformed};
-use ctxtune::prepare::template::Form;
-use ctxtune::rehearsal::faults::{Action, Faults, Rule, Side, When};
-use ctxtune::rehearsal::{KEY, Manner, Script, Seen, Server, Stage};
-use ctxtune::together::chat::Completion;
+use ctxtune_engine::prepare::template::Form;
+use ctxtune_pipeline::generate::ask::{Effort, Outcome as Asked};
+use ctxtune_pipeline::generate::file::{Origin, text};
+use ctxtune_pipeline::generate::story::Story;
+use ctxtune_pipeline::generate::verdict::{judge_completion, reformed};
+use ctxtune_rehearsal::faults::{Action, Faults, Rule, Side, When};
+use ctxtune_rehearsal::{KEY, Manner, Script, Seen, Server, Stage};
+use ctxtune_service::together::chat::Completion;
 use serde_json::{Value, json};
 
 use crate::service::{rule, status, status_with_retry_after};

@@ -4,8 +4,8 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ctxtune::http::body::{FileBody, Part};
-use ctxtune::http::{Body, Call, Error, Key, Method, Timeouts, proxy};
+use ctxtune_service::http::body::{FileBody, Part};
+use ctxtune_service::http::{Body, Call, Error, Key, Method, Timeouts, proxy};
 use secrecy::SecretString;
 use serde_json::json;
 
@@ -500,7 +500,7 @@ fn nothing_that_is_debugged_shows_a_secret() {
         body: Body::Json(&document),
         ..get("https://a.example/p?sig=secret".to_owned())
     };
-    let answer = ctxtune::http::Answer { status: 302, headers, body: b"secret".to_vec() };
+    let answer = ctxtune_service::http::Answer { status: 302, headers, body: b"secret".to_vec() };
     let client = asker(PATIENT, Some(proxy::parse("http://u:secret@127.0.0.1:1", "").unwrap())).client;
     let text = format!("{call:?} {answer:?} {client:?}");
     assert!(text.contains("https://a.example/p") && !text.contains("secret"), "{text}");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ctxtune::env;
-use ctxtune::rehearsal::Script;
+use ctxtune_rehearsal::Script;
 use serde_json::{Value, json};
 
 use crate::server::Server;
@@ -183,7 +183,7 @@ fn names_ids_and_events_are_those_of_the_service_whatever_the_key() {
         let names: BTreeSet<String> = files.map(|file| file["name"].as_str().unwrap().to_owned()).collect();
         (model[..model.len() - 8].to_owned(), names, monitored.lines().count() > 5)
     };
-    let expected = texts(ctxtune::rehearsal::KEY);
+    let expected = texts(ctxtune_rehearsal::KEY);
     assert!(expected.0.starts_with("rehearsal/") && expected.2, "{expected:?}");
     for key in ["rehearsal", "Job", "jsonl", "completed", "socialized"] {
         assert_eq!(texts(key), expected, "{key}");

@@ -3,18 +3,20 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ctxtune::clock::{Clock, Stopped};
-use ctxtune::http::body::{FileBody, Part};
-use ctxtune::http::retry::Policy;
-use ctxtune::http::{Client, Settings, Timeouts};
-use ctxtune::rehearsal::faults::{Action, Faults, Rule, Side, When};
-use ctxtune::rehearsal::{KEY, Outcome, Script, Server};
+use ctxtune_rehearsal::faults::{Action, Faults, Rule, Side, When};
+use ctxtune_rehearsal::{KEY, Outcome, Script, Server};
+use ctxtune_service::clock::{Clock, Stopped};
+use ctxtune_service::http::body::{FileBody, Part};
+use ctxtune_service::http::retry::Policy;
+use ctxtune_service::http::{Client, Settings, Timeouts};
 
-use ctxtune::together::files::{self, Upload};
-use ctxtune::together::job::{Ending, JobId};
-use ctxtune::together::{BaseUrl, Together, jobs};
-use ctxtune::tune::monitor::{BUDGET, Cause, Finished, MonitorError, MonitorOptions, Screen, monitor};
-use ctxtune::tune::progress::{News, Progress};
+use ctxtune_pipeline::tune::monitor::{
+    BUDGET, Cause, Finished, MonitorError, MonitorOptions, Screen, monitor,
+};
+use ctxtune_pipeline::tune::progress::{News, Progress};
+use ctxtune_service::together::files::{self, Upload};
+use ctxtune_service::together::job::{Ending, JobId};
+use ctxtune_service::together::{BaseUrl, Together, jobs};
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::json;
@@ -40,6 +42,21 @@ impl Clock for FakeClock {
 
     fn is_stopped(&self) -> bool {
         false
+    }
+}
+
+/// The server's time is the program's.
+impl ctxtune_rehearsal::clock::Clock for FakeClock {
+    fn now(&self) -> Timestamp {
+        Clock::now(self)
+    }
+
+    fn elapsed(&self) -> Duration {
+        Clock::elapsed(self)
+    }
+
+    fn wait(&self, duration: Duration) -> bool {
+        Clock::wait(self, duration).is_ok()
     }
 }
 
@@ -87,7 +104,7 @@ const OPTIONS: MonitorOptions = MonitorOptions { poll: None, timeout: None, budg
 impl Stand {
     fn new(script: Script) -> Stand {
         let clock = Arc::new(FakeClock::default());
-        let server = Server::start(script, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+        let server = Server::start(script, clock.clone()).unwrap();
         let together = connect(&server, &clock, KEY);
         let ids = ["train", "validation"].map(|side| hand_over(&together, side));
         clock.wait(Duration::from_secs(60)).unwrap();

@@ -4,8 +4,8 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use ctxtune::env;
-use ctxtune::rehearsal::faults::{Action, Side, When};
-use ctxtune::rehearsal::{Outcome as End, Script, Seen, Server, Stage};
+use ctxtune_rehearsal::faults::{Action, Side, When};
+use ctxtune_rehearsal::{Outcome as End, Script, Seen, Server, Stage};
 use serde_json::{Value, json};
 
 use crate::service::{JOBS, ledgers, rule, status, status_with_retry_after};
@@ -21,7 +21,7 @@ fn submit(rehearsal: &Rehearsal, more: &[&str]) -> Outcome {
     Outcome::of(command)
 }
 
-fn create(when: When, action: Action) -> [ctxtune::rehearsal::faults::Rule; 1] {
+fn create(when: When, action: Action) -> [ctxtune_rehearsal::faults::Rule; 1] {
     [rule(&format!("POST {JOBS}"), when, action)]
 }
 

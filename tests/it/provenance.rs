@@ -1,7 +1,7 @@
 //! Which job a directory means, how it is, and whether the data in the directory is what it was trained on.
 
-use ctxtune::rehearsal::Script;
-use ctxtune::rehearsal::faults::{Action, When};
+use ctxtune_rehearsal::Script;
+use ctxtune_rehearsal::faults::{Action, When};
 use serde_json::{Value, json};
 
 use crate::service::rule;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use ctxtune::env;
-use ctxtune::rehearsal::{Script, WANDB_KEY};
+use ctxtune_rehearsal::{Script, WANDB_KEY};
 use serde_json::json;
 
 use crate::server::Server;

@@ -353,8 +353,8 @@ mod killed {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::{Duration, Instant};
 
-    use ctxtune::config::PrepareChoices;
-    use ctxtune::prepare::{Error, Mode, Purpose, Watch};
+    use ctxtune_engine::prepare::{Error, Mode, Purpose, Watch};
+    use ctxtune_pipeline::config::PrepareChoices;
 
     use super::*;
     use crate::support::record;
@@ -448,7 +448,7 @@ mod killed {
         let purpose = Purpose { mode: Mode::Publish, show: 0, name_rejects: 0 };
         let options = choices.resolve(purpose, NonZeroUsize::MIN).unwrap();
         let watch = DiesAt { step: step.parse().unwrap(), steps: AtomicUsize::new(0) };
-        ctxtune::prepare::prepare(&options, &watch).map(|_| ())
+        ctxtune_engine::prepare::prepare(&options, &watch).map(|_| ())
     }
 
     /// Whether the child got to its end.

@@ -3,10 +3,10 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use ctxtune::config::PrepareChoices;
-use ctxtune::prepare::group::GroupBy;
-use ctxtune::prepare::reject::RejectLimit;
-use ctxtune::prepare::{Error, Mode, Purpose, Readers, Watch, prepare};
+use ctxtune_engine::prepare::group::GroupBy;
+use ctxtune_engine::prepare::reject::RejectLimit;
+use ctxtune_engine::prepare::{Error, Mode, Purpose, Readers, Watch, prepare};
+use ctxtune_pipeline::config::PrepareChoices;
 
 use crate::real_data;
 use crate::support::{Dir, assert_same_tree, repository};

@@ -8,9 +8,9 @@ use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ctxtune::clock::{Clock, Stopped};
-use ctxtune::rehearsal::faults::{Action, Faults, Rule, Side, When, parse};
-use ctxtune::rehearsal::{Outcome, Script, Server, Stage};
+use ctxtune_rehearsal::clock::Clock;
+use ctxtune_rehearsal::faults::{Action, Faults, Rule, Side, When};
+use ctxtune_rehearsal::{Outcome, Script, Server, Stage};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -34,13 +34,9 @@ impl Clock for FakeClock {
         *self.0.lock().unwrap()
     }
 
-    fn wait(&self, duration: Duration) -> Result<(), Stopped> {
+    fn wait(&self, duration: Duration) -> bool {
         *self.0.lock().unwrap() += duration;
-        Ok(())
-    }
-
-    fn is_stopped(&self) -> bool {
-        false
+        true
     }
 }
 
@@ -443,7 +439,7 @@ fn a_cut_body_is_seen_as_far_as_it_came() {
 #[test]
 fn lists_are_spoiled_as_the_script_says() {
     let text = "{shuffle_events: true, double_events: true, nan_metrics: true, omit: [suffix, model_output_name], statuses: {40: model_downloading}}";
-    let stand = Stand::new(parse(text).unwrap());
+    let stand = Stand::new(crate::support::faults(text));
     let id = stand.job(json!({}));
     stand.clock.advance(45.0);
     let job = stand.get(&format!("/v1/fine-tunes/{id}")).json();
@@ -471,7 +467,7 @@ fn a_watcher_is_told_before_and_after_the_deed_and_before_the_reply() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let record = Arc::clone(&told);
     let clock = Arc::new(FakeClock::default());
-    let watch = Arc::new(move |stage: Stage, seen: &ctxtune::rehearsal::Seen| {
+    let watch = Arc::new(move |stage: Stage, seen: &ctxtune_rehearsal::Seen| {
         record.lock().unwrap().push((stage, seen.path.clone(), seen.status));
     });
     let server =

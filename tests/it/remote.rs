@@ -3,8 +3,8 @@
 use std::io::Read;
 use std::process::Stdio;
 
-use ctxtune::rehearsal::faults::{Action, When, parse};
-use ctxtune::rehearsal::{Outcome, Script};
+use ctxtune_rehearsal::faults::{Action, When};
+use ctxtune_rehearsal::{Outcome, Script};
 use serde_json::{Value, json};
 
 use crate::service::rule;
@@ -24,7 +24,7 @@ fn count(rehearsal: &Rehearsal, method: &str, part: &str) -> usize {
 
 /// Has the server behave as a faults file says.
 fn spoil(rehearsal: &Rehearsal, faults: &str) {
-    rehearsal.server.set_script(|script| script.faults = parse(faults).unwrap());
+    rehearsal.server.set_script(|script| script.faults = support::faults(faults));
 }
 
 #[test]

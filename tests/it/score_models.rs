@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use ctxtune::env;
-use ctxtune::generate::story::Story;
-use ctxtune::rehearsal::faults::{Action, When};
-use ctxtune::rehearsal::{KEY, Manner, Script, corpus};
+use ctxtune_pipeline::generate::story::Story;
+use ctxtune_rehearsal::faults::{Action, When};
+use ctxtune_rehearsal::{KEY, Manner, Script, corpus};
 use serde_json::{Value, json};
 
 use crate::service::{rule, status};

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use ctxtune::rehearsal::{Outcome as End, Script};
+use ctxtune_rehearsal::{Outcome as End, Script};
 
 use crate::support::{Outcome, Rehearsal, program, repository, repository_text, skip};
 
@@ -111,7 +111,7 @@ fn the_script_ends_with_the_code_of_the_step_that_failed() {
     // A file that no longer is what was prepared; `prepare` itself would mend it.
     rehearsal.fail([crate::service::rule(
         "PUT /storage",
-        ctxtune::rehearsal::faults::When::Always,
+        ctxtune_rehearsal::faults::When::Always,
         crate::service::status(500),
     )]);
     std::fs::write(rehearsal.dir.path("my corpus/10.json"), crate::support::record(10).to_string()).unwrap();

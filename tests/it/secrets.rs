@@ -4,8 +4,8 @@ use std::fs::Permissions;
 use std::path::Path;
 
 use ctxtune::env;
-use ctxtune::rehearsal::faults::{Action, Side, When};
-use ctxtune::rehearsal::{Outcome as End, Script};
+use ctxtune_rehearsal::faults::{Action, Side, When};
+use ctxtune_rehearsal::{Outcome as End, Script};
 
 use crate::service::{FILES, STORAGE, Stranger, rule};
 use crate::support::{Outcome, Rehearsal};

@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ctxtune::clock::{Clock, Stopped};
-use ctxtune::http::retry::{Notice, Policy};
-use ctxtune::http::{Client, Settings, Timeouts};
+use ctxtune_service::clock::{Clock, Stopped};
+use ctxtune_service::http::retry::{Notice, Policy};
+use ctxtune_service::http::{Client, Settings, Timeouts};
 use jiff::Timestamp;
 
 /// Enough for whatever is not meant to time out, on a busy machine too.

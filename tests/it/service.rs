@@ -5,8 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use ctxtune::rehearsal::faults::{Action, Faults, Rule, Side, When};
-use ctxtune::rehearsal::{KEY, Seen, Server};
+use ctxtune_rehearsal::faults::{Action, Faults, Rule, Side, When};
+use ctxtune_rehearsal::{KEY, Seen, Server};
 use serde_json::Value;
 
 use crate::support::{Dir, Rehearsal};

@@ -56,7 +56,7 @@ fn a_printed_command_can_be_typed_whatever_the_path() {
 #[cfg(unix)]
 #[test]
 fn a_printed_command_of_a_job_can_be_typed_whatever_the_path() {
-    use ctxtune::rehearsal::{Outcome, Script};
+    use ctxtune_rehearsal::{Outcome, Script};
     let rehearsal = Rehearsal::with(Script {
         outcome: Outcome::Error,
         job_seconds: 0.1,

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use ctxtune::cli::Signals;
 use ctxtune::cli::clock::SystemClock;
-use ctxtune::clock::{Clock, Stopped};
 use ctxtune::env;
-use ctxtune::rehearsal::{KEY, Script, Server, Watch};
+use ctxtune_rehearsal::clock::Clock;
+use ctxtune_rehearsal::faults::{Faults, FaultsFile};
+use ctxtune_rehearsal::{KEY, Script, Server, Watch};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -353,7 +354,7 @@ impl Rehearsal {
             system: SystemClock::new(Signals::default(), 1.0),
             ahead: Mutex::default(),
         });
-        let server = Server::start_watched(script, Arc::clone(&clock) as Arc<dyn Clock>, watch).unwrap();
+        let server = Server::start_watched(script, clock.clone(), watch).unwrap();
         Rehearsal { dir: Dir::new(), server, clock }
     }
 
@@ -454,6 +455,11 @@ pub fn signal(process: impl std::fmt::Display, signal: &str) {
     assert!(Command::new("sh").args(kill).status().unwrap().success());
 }
 
+/// What a faults file with this text says.
+pub fn faults(text: &str) -> Faults {
+    ctxtune_engine::yaml::parse::<FaultsFile>(text).unwrap().resolve().unwrap()
+}
+
 /// The system's clock, which can be put forward.
 struct AheadClock {
     system: SystemClock,
@@ -469,12 +475,8 @@ impl Clock for AheadClock {
         self.system.elapsed() + *self.ahead.lock().unwrap()
     }
 
-    fn wait(&self, duration: Duration) -> Result<(), Stopped> {
-        self.system.wait(duration)
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.system.is_stopped()
+    fn wait(&self, duration: Duration) -> bool {
+        Clock::wait(&self.system, duration)
     }
 }
 

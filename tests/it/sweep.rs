@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ctxtune::env;
-use ctxtune::rehearsal::faults::{Action, Rule, Side, When};
-use ctxtune::rehearsal::{Script, Seen, Stage, WANDB_KEY};
+use ctxtune_rehearsal::faults::{Action, Rule, Side, When};
+use ctxtune_rehearsal::{Script, Seen, Stage, WANDB_KEY};
 use serde_json::{Value, json};
 
 use crate::support::{self, Outcome, Rehearsal};
@@ -329,7 +329,7 @@ fn a_dry_run_shows_combinations_of_its_own_and_the_space_of_wandb() {
 }
 
 /// Every run's rows, by kind and step.
-fn rows(run: &ctxtune::rehearsal::WandbRun) -> Vec<(&'static str, u64)> {
+fn rows(run: &ctxtune_rehearsal::WandbRun) -> Vec<(&'static str, u64)> {
     let kinds = ["train/loss", "eval/loss"];
     let row = |row: &Value| {
         let kind = kinds.into_iter().find(|kind| row.get(*kind).is_some())?;

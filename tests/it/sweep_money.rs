@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use ctxtune::env;
-use ctxtune::rehearsal::faults::{Action, Side, When};
-use ctxtune::rehearsal::{Prices, Script, Seen, Stage};
+use ctxtune_rehearsal::faults::{Action, Side, When};
+use ctxtune_rehearsal::{Prices, Script, Seen, Stage};
 use serde_json::{Value, json};
 
 use crate::service::{JOBS, faults, rule, status};

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-use ctxtune::http::{Body, Call, Error, Method, proxy};
+use ctxtune_service::http::{Body, Call, Error, Method, proxy};
 
 use crate::server::{PATIENT, Server, asker};
 

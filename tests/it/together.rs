@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ctxtune::together::endpoints::{self, NewDeployment, Project};
-use ctxtune::together::file::{FileId, Processing};
-use ctxtune::together::hardware::Config;
-use ctxtune::together::job::{JobId, Status};
-use ctxtune::together::jobs::Availability;
-use ctxtune::together::{BaseUrl, Certainty, Error, Together, files, jobs};
+use ctxtune_service::together::endpoints::{self, NewDeployment, Project};
+use ctxtune_service::together::file::{FileId, Processing};
+use ctxtune_service::together::hardware::Config;
+use ctxtune_service::together::job::{JobId, Status};
+use ctxtune_service::together::jobs::Availability;
+use ctxtune_service::together::{BaseUrl, Certainty, Error, Together, files, jobs};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-use ctxtune::http;
-use ctxtune::http::body::{FileBody, Part};
-use ctxtune::together::download::{self, Wanted, Which};
-use ctxtune::together::file::FileId;
-use ctxtune::together::files::{self, HandedOver, Upload};
-use ctxtune::together::job::JobId;
-use ctxtune::together::{Error, Together};
+use ctxtune_service::http;
+use ctxtune_service::http::body::{FileBody, Part};
+use ctxtune_service::together::download::{self, Wanted, Which};
+use ctxtune_service::together::file::FileId;
+use ctxtune_service::together::files::{self, HandedOver, Upload};
+use ctxtune_service::together::job::JobId;
+use ctxtune_service::together::{Error, Together};
 use serde_json::{Value, json};
 
 use crate::server::{Exchange, Request, Server};

@@ -5,15 +5,15 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 
 use ctxtune::env;
-use ctxtune::rehearsal::faults::{Action, Side, When};
-use ctxtune::rehearsal::{Script, Seen, Stage};
+use ctxtune_rehearsal::faults::{Action, Side, When};
+use ctxtune_rehearsal::{Script, Seen, Stage};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::service::{FILES, STORAGE, rule, status};
 use crate::support::{self, Outcome, Rehearsal};
 
-fn put(when: When, action: Action) -> [ctxtune::rehearsal::faults::Rule; 1] {
+fn put(when: When, action: Action) -> [ctxtune_rehearsal::faults::Rule; 1] {
     [rule(&format!("PUT {STORAGE}"), when, action)]
 }
 

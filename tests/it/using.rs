@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use ctxtune::rehearsal::Script;
+use ctxtune_rehearsal::Script;
 use serde_json::{Value, json};
 
 use crate::check_sdk::python_with_together;

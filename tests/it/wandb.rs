@@ -7,8 +7,8 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use ctxtune::env;
-use ctxtune::rehearsal::faults::{Action, Rule, Side, When};
-use ctxtune::rehearsal::{Script, WANDB_KEY, WandbAlert, WandbRun};
+use ctxtune_rehearsal::faults::{Action, Rule, Side, When};
+use ctxtune_rehearsal::{Script, WANDB_KEY, WandbAlert, WandbRun};
 use serde_json::{Value, json};
 
 use crate::service::{Stranger, faults, rule, status, status_with_retry_after};
@@ -566,7 +566,7 @@ fn numbers_that_are_none_are_left_out() {
 #[test]
 fn a_failed_job_is_a_failed_run() {
     let rehearsal = rehearsal(0.4);
-    rehearsal.server.set_script(|script| script.outcome = ctxtune::rehearsal::Outcome::Error);
+    rehearsal.server.set_script(|script| script.outcome = ctxtune_rehearsal::Outcome::Error);
     Outcome::of(rehearsal.logged(FINETUNE)).expect(6);
     let run = rehearsal.run();
     assert_eq!((run.state.as_str(), run.exit_code), ("failed", Some(6)));

@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use ctxtune::env;
-use ctxtune::rehearsal::faults::{Action, When};
-use ctxtune::rehearsal::{Outcome as End, Script};
+use ctxtune_rehearsal::faults::{Action, When};
+use ctxtune_rehearsal::{Outcome as End, Script};
 #[cfg(unix)]
-use ctxtune::rehearsal::{Seen, Stage};
+use ctxtune_rehearsal::{Seen, Stage};
 use serde_json::Value;
 
 use crate::service::{rule, status};

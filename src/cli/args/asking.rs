@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::cli::args::generate::number;
 use crate::cli::args::remote::dollars;
-use crate::config::value::whole;
+use ctxtune_pipeline::config::value::whole;
 
 /// How answers are asked for, and what they may cost.
 #[derive(Debug, Args)]

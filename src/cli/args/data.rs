@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::args::{Voice, path};
-use crate::config::value::{parsed, whole};
-use crate::config::{Bytes, PrepareChoices};
-use crate::prepare::group::GroupBy;
-use crate::prepare::reject::RejectLimit;
-use crate::prepare::split::Ratio;
+use ctxtune_engine::prepare::group::GroupBy;
+use ctxtune_engine::prepare::reject::RejectLimit;
+use ctxtune_engine::prepare::split::Ratio;
+use ctxtune_pipeline::config::value::{parsed, whole};
+use ctxtune_pipeline::config::{Bytes, PrepareChoices};
 
 const PREPARE_HELP: &str = "\
 Examples:

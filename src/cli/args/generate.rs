@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::cli::args::{AskingArgs, Voice, path};
-use crate::config::value::whole;
-use crate::prepare::template::Form;
+use ctxtune_engine::prepare::template::Form;
+use ctxtune_pipeline::config::value::whole;
 
 const GENERATE_HELP: &str = "\
 Examples:

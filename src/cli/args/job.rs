@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
 use crate::cli::args::{RemoteArgs, Voice, WandbArgs, path, target};
-use crate::config::value::whole;
+use ctxtune_pipeline::config::value::whole;
 
 /// How to watch a job.
 #[derive(Debug, Clone, Args)]

@@ -9,7 +9,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::cli::environment::home;
-use crate::config::value::at_home;
+use ctxtune_pipeline::config::value::at_home;
 
 mod asking;
 mod data;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::args::{Voice, path};
-use crate::config::value::whole;
+use ctxtune_pipeline::config::value::whole;
 
 const REHEARSE_HELP: &str = "\
 Examples:
@@ -47,7 +47,7 @@ pub struct RehearseArgs {
     #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = seconds)]
     pub job_seconds: f64,
     /// The key that is accepted; not a real one
-    #[arg(long, value_name = "KEY", default_value = crate::rehearsal::KEY)]
+    #[arg(long, value_name = "KEY", default_value = ctxtune_rehearsal::KEY)]
     pub key: String,
 
     /// How much to say.

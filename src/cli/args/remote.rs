@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::args::{CorpusArgs, Voice, WandbArgs, WatchArgs, path};
-use crate::config::TuneChoices;
+use ctxtune_pipeline::config::TuneChoices;
 
 /// Which service to speak to.
 #[derive(Debug, Clone, Args)]

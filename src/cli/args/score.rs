@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::cli::args::generate::number;
 use crate::cli::args::{AskingArgs, Voice, path};
-use crate::config::value::whole;
+use ctxtune_pipeline::config::value::whole;
 
 const SCORE_HELP: &str = "\
 Examples:

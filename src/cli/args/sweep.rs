@@ -6,8 +6,8 @@ use clap::{Args, Subcommand};
 
 use crate::cli::args::remote::dollars;
 use crate::cli::args::{CorpusArgs, RemoteArgs, SpendingArgs, Voice, WandbArgs, path};
-use crate::config::TuneChoices;
-use crate::config::value::{positive, whole};
+use ctxtune_pipeline::config::TuneChoices;
+use ctxtune_pipeline::config::value::{positive, whole};
 
 const SWEEP_HELP: &str = "\
 Examples:

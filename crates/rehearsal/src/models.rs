@@ -1,0 +1,139 @@
+//! The models that the server trains, and their limits.
+//!
+//! Separate because it is a table. The numbers are the ones that the API gave in 2026 where they
+//! are known; it must not decide anything about a job.
+
+use serde_json::{Value, json};
+
+use crate::reply::Reply;
+
+/// A model that can be trained.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Model {
+    /// As requests name it.
+    pub name: &'static str,
+    /// Weights.
+    pub parameters: u64,
+    /// Of a LoRA.
+    pub max_rank: u64,
+    /// Of a supervised training.
+    pub max_seq_length: u64,
+    /// Whether all its weights can be trained.
+    pub has_full_training: bool,
+    /// Whether a LoRA is merged into its weights; else a job gives the adapter alone.
+    pub merges_lora: bool,
+    /// Whether chat answers with it when nobody deployed it.
+    pub is_serverless: bool,
+}
+
+/// Bounds that all models share.
+pub const MAX_EPOCHS: u64 = 20;
+/// Most evaluations of a job.
+pub const MAX_EVALS: u64 = 100;
+/// Most checkpoints of a job.
+pub const MAX_CHECKPOINTS: u64 = 20;
+/// Lowest and highest learning rate.
+pub const LEARNING_RATES: [f64; 2] = [1e-8, 0.01];
+/// Smallest and largest batch.
+pub const BATCH_SIZES: [u64; 2] = [8, 64];
+/// The least that may be asked for as the longest sequence.
+pub const MIN_MAX_SEQ_LENGTH: u64 = 512;
+
+/// All of them.
+pub const MODELS: [Model; 4] = [
+    Model {
+        name: "meta-llama/Meta-Llama-3.1-8B-Instruct-Reference",
+        parameters: 8_030_261_248,
+        max_rank: 64,
+        max_seq_length: 8192,
+        has_full_training: true,
+        merges_lora: true,
+        is_serverless: false,
+    },
+    Model {
+        name: "Qwen/Qwen3-8B",
+        parameters: 8_190_735_360,
+        max_rank: 64,
+        max_seq_length: 32_768,
+        has_full_training: true,
+        merges_lora: true,
+        is_serverless: true,
+    },
+    Model {
+        name: "Qwen/Qwen3-0.6B",
+        parameters: 751_632_384,
+        max_rank: 64,
+        max_seq_length: 4096,
+        has_full_training: false,
+        merges_lora: true,
+        is_serverless: true,
+    },
+    Model {
+        name: "openai/gpt-oss-20b",
+        parameters: 20_914_757_184,
+        max_rank: 64,
+        max_seq_length: 24_576,
+        has_full_training: false,
+        merges_lora: false,
+        is_serverless: true,
+    },
+];
+
+/// The model of this name.
+pub fn find(name: &str) -> Option<&'static Model> {
+    MODELS.iter().find(|model| model.name == name)
+}
+
+/// `GET /v1/fine-tunes/models/supported`.
+pub fn supported() -> Reply {
+    let names: Vec<&str> = MODELS.iter().map(|model| model.name).collect();
+    Reply::json(200, &json!({ "models": names }))
+}
+
+/// `GET /v1/fine-tunes/models/limits`.
+pub fn limits(name: &str) -> Reply {
+    match find(name) {
+        Some(model) => Reply::json(200, &limits_of(model)),
+        None => {
+            let message = format!("model `{name}` is not available for fine-tuning");
+            Reply::json(404, &json!({ "message": message }))
+        }
+    }
+}
+
+fn limits_of(model: &Model) -> Value {
+    let batches = json!({
+        "max_batch_size": BATCH_SIZES[1],
+        "max_batch_size_dpo": BATCH_SIZES[1],
+        "min_batch_size": BATCH_SIZES[0],
+    });
+    let mut limits = json!({
+        "model_name": model.name,
+        "max_num_epochs": MAX_EPOCHS,
+        "max_num_evals": MAX_EVALS,
+        "max_num_checkpoints": MAX_CHECKPOINTS,
+        "min_learning_rate": LEARNING_RATES[0],
+        "max_learning_rate": LEARNING_RATES[1],
+        "max_seq_length_sft": model.max_seq_length,
+        "max_seq_length_dpo": model.max_seq_length / 2,
+        "min_max_seq_length": MIN_MAX_SEQ_LENGTH,
+        "default_gradient_accumulation_steps": 1,
+        "supports_vision": false,
+        "supports_tools": true,
+        "supports_reasoning": model.name.starts_with("Qwen/"),
+        "supports_full_training": model.has_full_training,
+        "merge_output_lora": model.merges_lora,
+        "lora_training": {
+            "max_rank": model.max_rank,
+            "default_rank": model.max_rank,
+            "max_batch_size": BATCH_SIZES[1],
+            "max_batch_size_dpo": BATCH_SIZES[1],
+            "min_batch_size": BATCH_SIZES[0],
+            "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        },
+    });
+    if model.has_full_training {
+        limits["full_training"] = batches;
+    }
+    limits
+}
