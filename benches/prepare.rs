@@ -11,10 +11,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ctxtune_engine::prepare::reject::RejectLimit;
-use ctxtune_engine::prepare::source::{Containers, Source, SourceKind};
-use ctxtune_engine::prepare::template::Template;
+use ctxtune_engine::line::template::Template;
 use ctxtune_engine::prepare::{Durability, Error, Mode, Options, Prepared, Purpose, Readers, Watch, prepare};
+use ctxtune_engine::record::reject::RejectLimit;
+use ctxtune_engine::source::{Containers, Source, SourceKind};
 
 use corpus::Shape;
 

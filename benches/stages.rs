@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use ctxtune_engine::prepare::convert::{LineWriter, Parser};
-use ctxtune_engine::prepare::read::{Effort, Length, PADDING, Reader};
-use ctxtune_engine::prepare::record::{self, Record};
-use ctxtune_engine::prepare::story;
-use ctxtune_engine::prepare::template::Template;
+use ctxtune_engine::line::convert::{LineWriter, Parser};
+use ctxtune_engine::line::template::Template;
+use ctxtune_engine::record::story;
+use ctxtune_engine::record::{self, Record};
+use ctxtune_engine::source::read::{Effort, Length, PADDING, Reader};
 use serde_json::Value;
 
 use corpus::Shape;

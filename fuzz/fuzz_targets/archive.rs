@@ -6,8 +6,8 @@
 use std::io::Write;
 use std::path::Path;
 
-use ctxtune_engine::prepare::records::{RecordReader, Records};
-use ctxtune_engine::prepare::source::{Containers, Source};
+use ctxtune_engine::source::records::{RecordReader, Records};
+use ctxtune_engine::source::{Containers, Source};
 use ctxtune_engine::prepare::Watch;
 use libfuzzer_sys::fuzz_target;
 

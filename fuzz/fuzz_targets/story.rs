@@ -8,7 +8,7 @@ mod both;
 
 use libfuzzer_sys::fuzz_target;
 
-use ctxtune_engine::prepare::story;
+use ctxtune_engine::record::story;
 
 fuzz_target!(|text: &str| {
     let mut joined = String::new();

@@ -15,7 +15,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, printable};
 use crate::cli::service::Service;
 use crate::env;
-use ctxtune_engine::lock::OutputLock;
+use ctxtune_engine::output::lock::OutputLock;
 use ctxtune_pipeline::tune::book::{Book, Trial};
 use ctxtune_pipeline::tune::price::Price;
 use ctxtune_pipeline::tune::price::dollars_text;

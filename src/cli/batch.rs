@@ -17,7 +17,7 @@ use crate::cli::consent::{Spending, ask};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, counted, grouped, printable};
 use crate::cli::service::Notices;
-use ctxtune_engine::lock::OutputLock;
+use ctxtune_engine::output::lock::OutputLock;
 use ctxtune_engine::prepare::{self, Watch};
 use ctxtune_pipeline::generate::ask::Asker;
 use ctxtune_pipeline::generate::budget::Spent;

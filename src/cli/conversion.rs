@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use crate::cli::shell;
-use ctxtune_engine::prepare::names::NameLog;
-use ctxtune_engine::prepare::source::{Compression, OTHER_ENDING, Unsupported, unsupported};
-use ctxtune_engine::prepare::unpack::Repack;
+use ctxtune_engine::source::names::NameLog;
+use ctxtune_engine::source::unpack::Repack;
+use ctxtune_engine::source::{Compression, OTHER_ENDING, Unsupported, unsupported};
 
 /// What to do about `path`, which is no source.
 pub fn remedy(path: &Path, unsupported: Unsupported) -> String {

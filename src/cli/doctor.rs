@@ -22,7 +22,7 @@ use crate::cli::report::{Terminal, grouped};
 use crate::cli::service::{Service, base_url, proxy};
 use crate::cli::shell;
 use crate::env;
-use ctxtune_engine::manifest::Manifest;
+use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_pipeline::config::{ConfigFile, DEFAULT_OUTPUT_DIR, TuneChoices};
 use ctxtune_pipeline::tune::limits::{Row, gives_adapter_only, rows, settle};
 use ctxtune_pipeline::tune::model::{self, Chosen};

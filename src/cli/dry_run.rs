@@ -12,7 +12,7 @@ use crate::cli::plan;
 use crate::cli::report::Terminal;
 use crate::cli::service::base_url;
 use crate::cli::submit::Order;
-use ctxtune_engine::manifest::Manifest;
+use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_pipeline::tune::expected::Expected;
 use ctxtune_pipeline::tune::limits::{rows, settle};
 use ctxtune_pipeline::tune::parameters::Files;

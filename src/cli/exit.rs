@@ -5,12 +5,12 @@ use clap::CommandFactory;
 use crate::cli::args::Cli;
 use crate::cli::conversion::{remedy, remedy_for_first, repacked};
 use ctxtune_engine::check;
-use ctxtune_engine::lock::LockError;
-use ctxtune_engine::manifest::ManifestError;
+use ctxtune_engine::output::lock::LockError;
+use ctxtune_engine::output::manifest::ManifestError;
+use ctxtune_engine::output::prepared::PreparedError;
 use ctxtune_engine::prepare;
-use ctxtune_engine::prepare::prepared::PreparedError;
-use ctxtune_engine::prepare::source::{CONTAINER, LINKED_DIRECTORY};
 use ctxtune_engine::score;
+use ctxtune_engine::source::{CONTAINER, LINKED_DIRECTORY};
 use ctxtune_pipeline::config::ConfigError;
 
 /// How the program ends.

@@ -3,8 +3,8 @@
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::key;
 use crate::env::{TOGETHER_API_KEY, TOGETHER_BASE_URL};
-use ctxtune_engine::lock::LockError;
-use ctxtune_engine::manifest::ManifestError;
+use ctxtune_engine::output::lock::LockError;
+use ctxtune_engine::output::manifest::ManifestError;
 use ctxtune_pipeline::tune::create::CreateError;
 use ctxtune_pipeline::tune::deploy::DeployError;
 use ctxtune_pipeline::tune::ledger::LedgerError;

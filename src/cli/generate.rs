@@ -16,7 +16,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::generate_many;
 use crate::cli::mismatch::Mismatch;
 use crate::cli::report::{Terminal, printable};
-use ctxtune_engine::prepare::source::{Containers, Source};
+use ctxtune_engine::source::{Containers, Source};
 use ctxtune_pipeline::config::value::at_home;
 use ctxtune_pipeline::generate::ask::{Asker, Effort, Outcome, Show, most_tokens};
 use ctxtune_pipeline::generate::budget::Budget;

@@ -15,9 +15,9 @@ use crate::cli::generate::{COMMAND, sources};
 use crate::cli::mismatch::Mismatch;
 use crate::cli::names::{counts_value, first_value, say_not_read};
 use crate::cli::report::{Terminal, grouped};
-use ctxtune_engine::prepare::names::NameLog;
-use ctxtune_engine::prepare::records::Records;
-use ctxtune_engine::prepare::source::DEFAULT_SPOOL_BYTES;
+use ctxtune_engine::source::DEFAULT_SPOOL_BYTES;
+use ctxtune_engine::source::names::NameLog;
+use ctxtune_engine::source::records::Records;
 use ctxtune_pipeline::generate::many::{End, Error, Retry};
 use ctxtune_pipeline::generate::question::Questions;
 

@@ -14,7 +14,7 @@ use crate::cli::report::grouped;
 use crate::cli::shell;
 use crate::cli::wandb::{HOW_TO_LOG, Way, Why, examine};
 use crate::env;
-use ctxtune_engine::manifest::{Manifest, ManifestError};
+use ctxtune_engine::output::manifest::{Manifest, ManifestError};
 
 /// The certificates that TLS believes.
 pub fn certificates(environment: &Environment) -> Finding {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, printable};
-use ctxtune_engine::manifest::Manifest;
+use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_pipeline::tune::ledger::Run;
 use ctxtune_service::together::job::JobId;
 

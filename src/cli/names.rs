@@ -8,8 +8,8 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::cli::report::{Terminal, grouped, printable};
-use ctxtune_engine::prepare::names::NameLog;
-use ctxtune_engine::prepare::source::CONTAINER;
+use ctxtune_engine::source::CONTAINER;
+use ctxtune_engine::source::names::NameLog;
 
 /// Whether the first few names are shown, or all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::cli::estimates::marked;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::report::{Terminal, counted, grouped, printable};
-use ctxtune_engine::manifest::Manifest;
+use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_pipeline::tune::cost::{Beside, Cost};
 use ctxtune_pipeline::tune::expected::{DOCUMENTED, Expected};
 use ctxtune_pipeline::tune::ledger::Account;

@@ -18,12 +18,12 @@ use crate::cli::mismatch::Mismatch;
 use crate::cli::names::{Shown, counts_value, say_names, say_not_read, write_names};
 use crate::cli::report::{LongList, Style, Terminal, counted, grouped, percent, printable, sized};
 use crate::cli::shell;
-use ctxtune_engine::prepare::example::Example;
-use ctxtune_engine::prepare::names::NameLog;
-use ctxtune_engine::prepare::warning::Warning;
+use ctxtune_engine::line::example::Example;
 use ctxtune_engine::prepare::{
     Error, FailedRejects, Mode, Options, Prepared, Published, Purpose, Watch, prepare,
 };
+use ctxtune_engine::record::warning::Warning;
+use ctxtune_engine::source::names::NameLog;
 use ctxtune_pipeline::config::{ConfigError, PrepareChoices};
 
 const COMMAND: &str = "prepare";
@@ -252,7 +252,8 @@ fn summarize(options: &Options, prepared: &Prepared, duration: Duration, termina
         say_names(&prepared.warned, terminal);
     }
     if let Some((manifest, published)) = &prepared.result {
-        let shards = |side: &ctxtune_engine::manifest::Side, name: &str| match side.shards.as_slice() {
+        let shards = |side: &ctxtune_engine::output::manifest::Side, name: &str| match side.shards.as_slice()
+        {
             [shard] => format!("{} {}", shard.file, sized(side.bytes)),
             shards => format!("{} {name} shards {}", shards.len(), sized(side.bytes)),
         };

@@ -22,14 +22,14 @@ use crate::cli::report::{LongList, Terminal, printable};
 use crate::cli::score_models::{self, Answered};
 use crate::cli::scoreboard::{coverage, notes, references, table};
 use ctxtune_engine::json::KeyText;
-use ctxtune_engine::prepare::names::NameLog;
-use ctxtune_engine::prepare::source::{Containers, DEFAULT_RECORD_BYTES, DEFAULT_SPOOL_BYTES};
 use ctxtune_engine::score::agreement::Tally;
 use ctxtune_engine::score::answer::{Answer, Status};
 use ctxtune_engine::score::gold::Form;
 use ctxtune_engine::score::measure::{Measure, Scores};
 use ctxtune_engine::score::report::{Pairs, RecordReport, Report, SetReport, Total};
 use ctxtune_engine::score::{Options, Watch, score};
+use ctxtune_engine::source::names::NameLog;
+use ctxtune_engine::source::{Containers, DEFAULT_RECORD_BYTES, DEFAULT_SPOOL_BYTES};
 
 const COMMAND: &str = "score";
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::service::Service;
-use ctxtune_engine::manifest::Manifest;
+use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_pipeline::config::TuneChoices;
 use ctxtune_pipeline::tune::limits::{Row, rows, settle};
 use ctxtune_pipeline::tune::model;

@@ -20,7 +20,7 @@ use crate::cli::service::{Service, Voice, proxy};
 use crate::cli::submit::sequence_length;
 use crate::cli::wandb::{Chosen, Way};
 use crate::env;
-use ctxtune_engine::manifest::{Hex, Manifest, Side};
+use ctxtune_engine::output::manifest::{Hex, Manifest, Side};
 use ctxtune_pipeline::tune::journal;
 use ctxtune_pipeline::tune::logging::{Logger, Logging, find, settled};
 use ctxtune_pipeline::tune::monitor::Screen;

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use ctxtune::env;
-use ctxtune_engine::lock::OutputLock;
+use ctxtune_engine::output::lock::OutputLock;
 use ctxtune_rehearsal::{Script, Seen, Stage};
 
 use crate::support::{self, Outcome, Rehearsal};
@@ -109,7 +109,7 @@ fn the_agents_sigterm_cancels_the_job_and_anybody_elses_does_not() {
 fn a_directory_that_cannot_be_locked_at_all_is_not_waited_for() {
     let rehearsal = scene();
     // A directory in the place of the lock's file.
-    std::fs::create_dir_all(rehearsal.dir.path("out").join(ctxtune_engine::lock::FILE_NAME)).unwrap();
+    std::fs::create_dir_all(rehearsal.dir.path("out").join(ctxtune_engine::output::lock::FILE_NAME)).unwrap();
     let run = Outcome::of(agent_run(&rehearsal, "first", &["--sweep-max-cost=100", "--json"])).expect(1);
     assert_eq!(run.json()["error"]["code"], "lock");
 }

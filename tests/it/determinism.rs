@@ -3,7 +3,7 @@
 //! `fixtures/golden` holds whole results. `BLESS=1 cargo test --test it determinism` writes
 //! them anew; a change there is a change of the format, and CHANGELOG has to say so.
 
-use ctxtune_engine::prepare::split::rank;
+use ctxtune_engine::split::rank;
 
 use crate::support::{Dir, Outcome, Tree, assert_same_tree, python, record, repository};
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use clap::Command;
 use ctxtune::cli::args;
-use ctxtune_engine::prepare::reject::Code;
+use ctxtune_engine::record::reject::Code;
 
 use crate::support::{Dir, Rehearsal, assert_listed, repository, repository_text};
 

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 
 use ctxtune::env;
-use ctxtune_engine::prepare::template::Form;
+use ctxtune_engine::line::template::Form;
 use ctxtune_pipeline::generate::ask::{Effort, Outcome as Asked};
 use ctxtune_pipeline::generate::file::{Origin, text};
 use ctxtune_pipeline::generate::story::Story;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::time::{Duration, Instant};
 
-use ctxtune_engine::prepare::split::rank;
+use ctxtune_engine::split::rank;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 

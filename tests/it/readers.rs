@@ -3,9 +3,9 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use ctxtune_engine::prepare::group::GroupBy;
-use ctxtune_engine::prepare::reject::RejectLimit;
 use ctxtune_engine::prepare::{Error, Mode, Purpose, Readers, Watch, prepare};
+use ctxtune_engine::record::reject::RejectLimit;
+use ctxtune_engine::split::group::GroupBy;
 use ctxtune_pipeline::config::PrepareChoices;
 
 use crate::real_data;

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
-use ctxtune_engine::prepare::split::rank;
+use ctxtune_engine::split::rank;
 
 use crate::support::{Dir, Outcome, assert_same_tree, python, record, repository, shared_data, skip};
 

@@ -1,9 +1,16 @@
 //! Records in, training lines out.
 //!
-//! - [`prepare`]: a corpus of records becomes train and validation JSONL; [`manifest`] is what it leaves, the
-//!   one document that later steps believe.
-//! - [`check`] says whether a JSONL file is fit for training; [`score`] compares contexts.
-//! - [`lock`] lets one run at a time into an output directory; [`answer_file`] names the files of answers.
+//! The way of a record, folder by folder:
+//!
+//! - [`source`]: sources become keys in rank order, and bytes.
+//! - [`record`]: bytes become a `Record`, or the reason why not.
+//! - [`line`]: a `Record` becomes one training line, by a template.
+//! - [`split`]: ranks, the exact ratio, groups, leakage.
+//! - [`output`]: shards, rejects, keys, the manifest, publication.
+//! - [`mod@prepare`] runs all of these: a corpus in, train and validation JSONL out.
+//!
+//! Beside it, on what it leaves: [`check`] says whether a JSONL file is fit for training; [`score`] compares
+//! contexts; [`answer_file`] names the files of answers.
 //! - [`json`] holds the escapes that all of them share; [`special_token`] the rule for `<|name|>`;
 //!   [`yaml`] the files that people write.
 //!
@@ -11,11 +18,17 @@
 
 pub mod answer_file;
 pub mod check;
+pub mod error;
 pub mod json;
-pub mod lock;
-pub mod manifest;
+pub mod line;
 mod mask;
+pub mod output;
+mod parallel;
 pub mod prepare;
+pub mod record;
 pub mod score;
+pub mod source;
 pub mod special_token;
+pub mod split;
+pub mod watch;
 pub mod yaml;

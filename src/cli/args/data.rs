@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::args::{Voice, path};
-use ctxtune_engine::prepare::group::GroupBy;
-use ctxtune_engine::prepare::reject::RejectLimit;
-use ctxtune_engine::prepare::split::Ratio;
+use ctxtune_engine::record::reject::RejectLimit;
+use ctxtune_engine::split::Ratio;
+use ctxtune_engine::split::group::GroupBy;
 use ctxtune_pipeline::config::value::{parsed, whole};
 use ctxtune_pipeline::config::{Bytes, PrepareChoices};
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::cli::args::{AskingArgs, Voice, path};
-use ctxtune_engine::prepare::template::Form;
+use ctxtune_engine::line::template::Form;
 use ctxtune_pipeline::config::value::whole;
 
 const GENERATE_HELP: &str = "\

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::manifest::ManifestError;
+use crate::output::manifest::ManifestError;
 
 pub mod code;
 mod content;

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::check::code::Code;
 use crate::check::file::check_file;
 use crate::check::{Error, Run, Watch};
-use crate::manifest::{self, FileDigest, Hex, Manifest, side_digest};
+use crate::output::manifest::{self, FileDigest, Hex, Manifest, side_digest};
 
 /// The dataset card beside the shards.
 const CARD: &str = "README.md";

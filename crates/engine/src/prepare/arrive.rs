@@ -8,18 +8,18 @@
 use memchr::{memchr, memchr_iter, memrchr};
 use rayon::ThreadPool;
 
-use crate::prepare::convert::LineWriter;
-use crate::prepare::index::Extent;
-use crate::prepare::layout::Unit;
+use crate::line::convert::LineWriter;
+use crate::parallel::{Next, run_in_order};
 use crate::prepare::outcome::Outcome;
-use crate::prepare::read::{Bytes, Effort, PADDING, too_large};
-use crate::prepare::reject::RejectReason;
-use crate::prepare::section::Section;
-use crate::prepare::spool::{Room, Store};
-use crate::prepare::unpack::{BLOCK_BYTES, Plain};
-use crate::prepare::window::{Next, run_in_order};
 use crate::prepare::worker::{Converter, Fingerprints, RecordBatch};
 use crate::prepare::{Error, Options, Watch};
+use crate::record::layout::Unit;
+use crate::record::reject::RejectReason;
+use crate::source::index::Extent;
+use crate::source::read::{Bytes, Effort, PADDING, too_large};
+use crate::source::section::Section;
+use crate::source::spool::{Room, Store};
+use crate::source::unpack::{BLOCK_BYTES, Plain};
 
 /// Where one huge line has left more room than this, it is given back.
 const KEPT_BYTES: usize = 4 << 20;
@@ -308,7 +308,7 @@ fn after_last_line(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prepare::source::{Compression, Source, SourceKind};
+    use crate::source::{Compression, Source, SourceKind};
 
     /// The lines that a feed gives out for `text`, each with its offset; `None` for one that is too large.
     fn fed(text: &[u8], max_record_bytes: usize) -> Vec<(u64, Option<Vec<u8>>)> {

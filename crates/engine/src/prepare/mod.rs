@@ -10,75 +10,33 @@ use std::io;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rayon::ThreadPoolBuilder;
 
-use crate::manifest::{Counts, Grouping, Leakage, Manifest};
+use crate::output::manifest::{Counts, Grouping, Leakage, Manifest};
 
-mod ahead;
-mod arrive;
-mod card;
-pub mod context;
-pub mod convert;
-pub mod diagnose;
-pub mod error;
-pub mod example;
-mod frame;
-pub mod group;
-mod gunzip;
-mod index;
-mod key_lines;
-mod keys;
-mod layout;
-mod leakage;
-mod list;
-pub mod names;
-mod outcome;
-pub mod prepared;
-mod publish;
-pub mod read;
-pub mod record;
-pub mod records;
-pub mod reject;
-mod reserve;
-pub mod room;
+pub(crate) mod arrive;
+pub(crate) mod outcome;
 mod run;
-pub mod scan;
-pub mod scanner;
-mod section;
-mod sentences;
-pub mod shape;
-mod shard;
-pub mod source;
-pub mod split;
-pub mod spool;
-pub mod story;
-mod tally;
-mod tape;
-pub mod template;
-pub mod unpack;
-pub mod unused;
-mod visit;
-pub mod warning;
-mod window;
-mod worker;
+pub(crate) mod visit;
+pub(crate) mod worker;
 
+pub use crate::error::{Error, FailedRejects};
+pub use crate::line::convert::Readers;
+use crate::line::template::Template;
+use crate::output::key_lines::KEYS;
+use crate::output::publish::Output;
+pub use crate::output::publish::{Durability, Published};
+use crate::record::reject::RejectLimit;
+use crate::source::list::{self, Corpus};
+use crate::source::names::NameLog;
+use crate::source::spool::Spool;
+use crate::source::{Source, SourceKind};
+use crate::split::Ratio;
+use crate::split::group::GroupBy;
+pub use crate::watch::Watch;
 use arrive::Arrival;
-pub use convert::Readers;
-pub use error::{Error, FailedRejects};
-use group::GroupBy;
-use key_lines::KEYS;
-use list::Corpus;
-use names::NameLog;
-use publish::Output;
-pub use publish::{Durability, Published};
-use reject::RejectLimit;
 use run::{REJECTS, Run};
-use source::{Source, SourceKind};
-use split::Ratio;
-use spool::Spool;
-use template::Template;
 
 /// What to prepare, and how. Everything is decided: no value is looked up later.
 #[derive(Debug, Clone)]
@@ -176,32 +134,6 @@ pub struct Prepared {
     pub has_no_locks: bool,
     /// Whether a README that is not ours was left where it is.
     pub kept_readme: bool,
-}
-
-/// Where a run reports how far it is, and learns whether it is to stop.
-pub trait Watch: Sync {
-    /// `records` have been found so far.
-    fn listed(&self, records: u64);
-    /// A batch is done: so many more records, bytes read and rejects.
-    fn converted(&self, records: u64, bytes: u64, rejects: u64);
-    /// Publication begins its next step; from the first one on it cannot be stopped.
-    fn publishing(&self, step: &str);
-    /// Whether somebody asked the run to stop.
-    fn is_stopped(&self) -> bool;
-
-    /// Time since a fixed moment, by which reads are measured: where they are slow, files are read before
-    /// their turn. On a clock that stands still none is slow.
-    fn elapsed(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    /// [`Error::Interrupted`] when the run is to stop.
-    ///
-    /// # Errors
-    /// That one.
-    fn check_stop(&self) -> Result<(), Error> {
-        if self.is_stopped() { Err(Error::Interrupted) } else { Ok(()) }
-    }
 }
 
 /// Prepares a corpus as `options` say, reporting to `watch`.

@@ -4,9 +4,9 @@
 //! the line is written straight into the entry, and what is known of the record can be read alone. Entries
 //! live no longer than the process.
 
-use crate::prepare::reject::{Code, RejectReason};
-use crate::prepare::warning::WarningSet;
 use crate::prepare::worker::{Marks, Verdict};
+use crate::record::reject::{Code, RejectReason};
+use crate::record::warning::WarningSet;
 
 /// The bytes of a trailer.
 pub const TRAILER_BYTES: usize = 52;
@@ -88,7 +88,7 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prepare::warning::Warning;
+    use crate::record::warning::Warning;
 
     fn check(verdict: Verdict, line: &str) {
         let mut entries = line.as_bytes().to_vec();

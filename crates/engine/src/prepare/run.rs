@@ -13,22 +13,22 @@ use std::sync::Arc;
 
 use rayon::ThreadPool;
 
-use crate::manifest::{Counts, Grouping, Manifest, OptionsUsed, SCHEMA, TemplateUsed};
-use crate::prepare::ahead::{Visit, Visits, with_readers};
-use crate::prepare::convert::LineWriter;
-use crate::prepare::error::{Error, FailedRejects};
-use crate::prepare::group::{GroupBy, GroupedSplit, split_groups};
-use crate::prepare::key_lines::{KEYS, SideKeys, write_key_lines};
-use crate::prepare::list::Listing;
-use crate::prepare::names::NameLog;
-use crate::prepare::publish::Output;
-use crate::prepare::reject::RejectLog;
-use crate::prepare::shard::{FileError, SideWriter, move_tail};
-use crate::prepare::tally::{Order, Tally};
+use crate::error::{Error, FailedRejects};
+use crate::line::convert::LineWriter;
+use crate::output::key_lines::{KEYS, SideKeys, write_key_lines};
+use crate::output::manifest::{Counts, Grouping, Manifest, OptionsUsed, SCHEMA, TemplateUsed};
+use crate::output::publish::Output;
+use crate::output::shard::{FileError, SideWriter, move_tail};
+use crate::parallel::{Next, run_in_order};
 use crate::prepare::visit::Visitor;
-use crate::prepare::window::{Next, run_in_order};
 use crate::prepare::worker::{RecordBatch, Verdict};
 use crate::prepare::{Options, Prepared, Watch};
+use crate::record::reject::RejectLog;
+use crate::source::ahead::{Visit, Visits, with_readers};
+use crate::source::list::Listing;
+use crate::source::names::NameLog;
+use crate::split::group::{GroupBy, GroupedSplit, split_groups};
+use crate::split::tally::{Order, Tally};
 
 /// Records a chunk: their lines fill a write of some hundred KiB. Chunks of 64 take 3 % more processor time.
 const CHUNK_RECORDS: usize = 128;

@@ -4,17 +4,17 @@
 //! The place where both kinds of sources meet: behind it a record is a verdict and perhaps a line. It writes
 //! no file.
 
-use crate::prepare::ahead::{Turns, Visit};
-use crate::prepare::convert::LineWriter;
-use crate::prepare::layout::Unit;
-use crate::prepare::list::{Entry, Listing};
+use crate::line::convert::LineWriter;
 use crate::prepare::outcome::Outcome;
-use crate::prepare::read::{Bytes, Effort};
-use crate::prepare::records::RecordBytes;
-use crate::prepare::reject::RejectReason;
-use crate::prepare::section::read_exact_at;
 use crate::prepare::worker::{Converter, Fingerprints, RecordBatch, Verdict};
 use crate::prepare::{Error, Options};
+use crate::record::layout::Unit;
+use crate::record::reject::RejectReason;
+use crate::source::ahead::{Turns, Visit};
+use crate::source::list::{Entry, Listing};
+use crate::source::read::{Bytes, Effort};
+use crate::source::records::RecordBytes;
+use crate::source::section::read_exact_at;
 
 /// One thread's tools.
 pub struct Visitor<'r> {

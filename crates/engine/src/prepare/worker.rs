@@ -6,19 +6,19 @@
 use memchr::{memchr, memchr3_iter};
 
 use crate::json::Charset;
-use crate::prepare::convert::{LineWriter, ParseFailure, Parser};
-use crate::prepare::group::{GroupBy, write_agents_key, write_group_key};
-use crate::prepare::leakage::{Mark, mark};
-use crate::prepare::read::{Bytes, Effort, named};
-use crate::prepare::record::Record;
-use crate::prepare::reject::RejectReason;
-use crate::prepare::split::{Rank, rank};
-use crate::prepare::story::StoryForm;
-use crate::prepare::tally::{ContentDigest, content_digest};
-use crate::prepare::warning::{Warning, WarningSet};
-use crate::prepare::window::Batch;
+use crate::line::convert::{LineWriter, ParseFailure, Parser};
+use crate::parallel::Batch;
 use crate::prepare::{Error, Options};
+use crate::record::Record;
+use crate::record::reject::RejectReason;
+use crate::record::story::StoryForm;
+use crate::record::warning::{Warning, WarningSet};
+use crate::source::read::{Bytes, Effort, named};
 use crate::special_token;
+use crate::split::group::{GroupBy, write_agents_key, write_group_key};
+use crate::split::leakage::{Mark, mark};
+use crate::split::tally::{ContentDigest, content_digest};
+use crate::split::{Rank, rank};
 
 /// A batch beyond this belongs to huge records and gives its room back.
 const KEPT_BYTES: usize = 2 << 20;

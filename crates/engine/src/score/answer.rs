@@ -5,16 +5,16 @@
 
 use serde_json::Value;
 
-use crate::prepare::Error;
-use crate::prepare::context::Context;
-use crate::prepare::records::RecordReader;
-use crate::prepare::reject::{Code, RejectReason};
+use crate::error::Error;
+use crate::record::context::Context;
+use crate::record::reject::{Code, RejectReason};
 use crate::score::agreement::{ContextTally, compare};
 use crate::score::generated::{Found, Generated};
 use crate::score::measure::{Measure, Scores};
 use crate::score::resolve::Resolved;
 use crate::score::structure::Structure;
 use crate::score::words::Comparer;
+use crate::source::records::RecordReader;
 
 /// The weight of the form in the overall score; the rest is what agents observe.
 const STRUCTURAL_WEIGHT: f64 = 0.3;
@@ -189,7 +189,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::prepare::convert::with_single_context;
+    use crate::line::convert::with_single_context;
 
     /// What the context `generated` is worth against `gold`, and how far it agrees.
     fn answer(gold: &str, generated: &str) -> Answer {

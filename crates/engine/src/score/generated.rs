@@ -8,8 +8,8 @@
 use std::path::Path;
 
 use crate::answer_file::{AnswerNames, INVALID, VALID};
-use crate::prepare::records::Records;
 use crate::score::{Error, Options, Watched, source};
+use crate::source::records::Records;
 
 /// The answers by their keys.
 #[derive(Debug)]
@@ -96,8 +96,8 @@ mod tests {
     use std::num::{NonZeroU32, NonZeroUsize};
 
     use super::*;
-    use crate::prepare::source::Containers;
     use crate::score::Watch;
+    use crate::source::Containers;
 
     struct Unwatched;
 

@@ -8,14 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::answer_file::AnswerNames;
-use crate::prepare::context::Context;
-use crate::prepare::convert::{Parser, padded};
-use crate::prepare::example::Example;
-use crate::prepare::names::NameLog;
-use crate::prepare::prepared::{Validation, manifest_of};
-use crate::prepare::records::{RecordReader, Records};
-use crate::prepare::reject::{Code, RejectReason};
+use crate::line::convert::{Parser, padded};
+use crate::line::example::Example;
+use crate::output::prepared::{Validation, manifest_of};
+use crate::record::context::Context;
+use crate::record::reject::{Code, RejectReason};
 use crate::score::{Error, Options, Watched, source};
+use crate::source::names::NameLog;
+use crate::source::records::{RecordReader, Records};
 
 /// What the reference was read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

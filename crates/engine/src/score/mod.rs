@@ -14,11 +14,11 @@ use std::sync::Arc;
 use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 
+use crate::output::prepared::PreparedError;
 use crate::prepare;
-use crate::prepare::names::NameLog;
-use crate::prepare::prepared::PreparedError;
-use crate::prepare::reject::RejectReason;
-use crate::prepare::source::{Containers, Source, Unsupported, is_url, unsupported};
+use crate::record::reject::RejectReason;
+use crate::source::names::NameLog;
+use crate::source::{Containers, Source, Unsupported, is_url, unsupported};
 
 pub mod agreement;
 pub mod answer;

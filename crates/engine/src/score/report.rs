@@ -6,13 +6,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::prepare::names::NameLog;
-use crate::prepare::reject::RejectReason;
+use crate::record::reject::RejectReason;
 use crate::score::agreement::Tally;
 use crate::score::answer::{Answer, Status};
 use crate::score::bootstrap::{Draws, Interval, intervals, means};
 use crate::score::gold::Form;
 use crate::score::measure::{Measure, Scores};
+use crate::source::names::NameLog;
 
 /// The outcome.
 #[derive(Debug, Clone)]

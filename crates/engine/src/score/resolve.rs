@@ -12,8 +12,8 @@ use std::borrow::Cow;
 
 use memchr::memchr2;
 
-use crate::prepare::context::{AgentText, Context};
-use crate::prepare::story::is_blank;
+use crate::record::context::{AgentText, Context};
+use crate::record::story::is_blank;
 use crate::score::words::is_none;
 
 /// Bytes that tags of one context may stand for, together: a hostile one cannot fill the memory.
@@ -211,7 +211,7 @@ fn tag_kind<'t>(text: &'t str, [state, action, before_index]: [&str; 3]) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prepare::convert::with_single_context;
+    use crate::line::convert::with_single_context;
 
     /// What A observes in the last of two steps, and how many tags stay, where `actions` came before.
     fn check(actions: &str, observation: &str, expected: &str, unresolved: u64) {

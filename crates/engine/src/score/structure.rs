@@ -10,8 +10,8 @@
 //!
 //! It knows no reference.
 
-use crate::prepare::context::{AgentText, Context, Timestep};
-use crate::prepare::story::is_blank;
+use crate::record::context::{AgentText, Context, Timestep};
+use crate::record::story::is_blank;
 
 /// What the form of one context is worth, from 0 to 1 each.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -74,7 +74,7 @@ fn number(timestep: Timestep<'_>) -> Option<i128> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prepare::convert::with_single_context;
+    use crate::line::convert::with_single_context;
 
     fn structure(steps: &str) -> Structure {
         let json = format!(r#"{{"agents_names":["B","A"],"socialized_context":[{steps}]}}"#);

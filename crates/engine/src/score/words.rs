@@ -5,7 +5,7 @@
 //! text has no words it is 0; where neither has, 1. `none` (in any case) is no text but the word for
 //! nothing: with itself it agrees, with any other text it does not, whatever words that has.
 
-use crate::prepare::story::is_blank;
+use crate::record::story::is_blank;
 
 /// Whether `text` says that there is nothing.
 pub fn is_none(text: &str) -> bool {

@@ -12,8 +12,8 @@ use std::str::FromStr;
 
 use serde_json::Value;
 
-use ctxtune_engine::prepare::source::Unsupported;
-use ctxtune_engine::prepare::template::TemplateError;
+use ctxtune_engine::line::template::TemplateError;
+use ctxtune_engine::source::Unsupported;
 use ctxtune_engine::yaml;
 
 mod prepare;
@@ -306,8 +306,8 @@ mod tests {
 
     use super::*;
     use crate::tune::parameters::BatchSize;
-    use ctxtune_engine::prepare::reject::RejectLimit;
     use ctxtune_engine::prepare::{Mode, Options, Purpose};
+    use ctxtune_engine::record::reject::RejectLimit;
 
     fn file(yaml: &str) -> Result<ConfigFile, ConfigError> {
         let dir = tempfile::tempdir().unwrap();

@@ -7,14 +7,14 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use crate::config::{Bytes, ConfigError, ConfigFile};
-use ctxtune_engine::prepare::group::GroupBy;
-use ctxtune_engine::prepare::reject::RejectLimit;
-use ctxtune_engine::prepare::source::{
+use ctxtune_engine::line::template::{Template, TemplateError};
+use ctxtune_engine::prepare::{Durability, Options, Purpose, Readers};
+use ctxtune_engine::record::reject::RejectLimit;
+use ctxtune_engine::source::{
     Containers, DEFAULT_RECORD_BYTES, DEFAULT_SPOOL_BYTES, Source, SourceKind, is_url, unsupported,
 };
-use ctxtune_engine::prepare::split::Ratio;
-use ctxtune_engine::prepare::template::{Template, TemplateError};
-use ctxtune_engine::prepare::{Durability, Options, Purpose, Readers};
+use ctxtune_engine::split::Ratio;
+use ctxtune_engine::split::group::GroupBy;
 use ctxtune_engine::yaml;
 
 /// Where data goes unless somebody says otherwise.

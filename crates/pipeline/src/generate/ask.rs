@@ -10,7 +10,7 @@ use crate::generate::budget::Budget;
 use crate::generate::pace::Pace;
 use crate::generate::request::{Delivery, Parameters};
 use crate::generate::verdict::{Flaw, judge_completion};
-use ctxtune_engine::prepare::example::Message;
+use ctxtune_engine::line::example::Message;
 use ctxtune_service::clock::Stopped;
 use ctxtune_service::together::Error;
 use ctxtune_service::together::chat::{Beat, Chat, Usage};

@@ -6,8 +6,8 @@
 
 use crate::generate::story::Story;
 use ctxtune_engine::json::escape_once;
-use ctxtune_engine::prepare::example::{Example, Message};
-use ctxtune_engine::prepare::template::{Segment, Template};
+use ctxtune_engine::line::example::{Example, Message};
+use ctxtune_engine::line::template::{Segment, Template};
 
 /// Why a template asks nothing about a story.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -222,7 +222,7 @@ fn filled<'a>(template: &'a Template, text: &dyn Fn(&'a Segment) -> &'a str) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ctxtune_engine::prepare::convert::{LineWriter, with_single_record};
+    use ctxtune_engine::line::convert::{LineWriter, with_single_record};
 
     const RECORD: &[u8] = br#"{"story": "['Mia \"left\"\\n.', 'No\u00e9 ran.']", "question": "Q?", "answer": "A", "socialized_context":
         {"agents_names": ["Mia"], "socialized_context": [{"state": "s", "observations": {}, "actions": {}}]}}"#;

@@ -13,14 +13,14 @@ use crate::generate::file::{NoPlace, Place, place};
 use crate::generate::prompt::{Filled, filled_in, messages};
 use crate::generate::story::{Field, Story};
 use ctxtune_engine::answer_file::AnswerNames;
+use ctxtune_engine::line::example::{Example, Message};
+use ctxtune_engine::line::template::Template;
+use ctxtune_engine::output::prepared::Validation;
 use ctxtune_engine::prepare;
-use ctxtune_engine::prepare::example::{Example, Message};
-use ctxtune_engine::prepare::prepared::Validation;
-use ctxtune_engine::prepare::records::{RecordReader, Records};
-use ctxtune_engine::prepare::reject::Code;
-use ctxtune_engine::prepare::source::DEFAULT_RECORD_BYTES;
-use ctxtune_engine::prepare::story::{is_blank, is_prose};
-use ctxtune_engine::prepare::template::Template;
+use ctxtune_engine::record::reject::Code;
+use ctxtune_engine::record::story::{is_blank, is_prose};
+use ctxtune_engine::source::DEFAULT_RECORD_BYTES;
+use ctxtune_engine::source::records::{RecordReader, Records};
 
 /// What a model is asked, one question a record.
 #[derive(Debug)]
@@ -186,7 +186,7 @@ fn story_of(line: &[u8], (template, messages): (&Template, &[Message])) -> Story
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ctxtune_engine::prepare::convert::{LineWriter, with_single_record};
+    use ctxtune_engine::line::convert::{LineWriter, with_single_record};
 
     /// The record beside an answer to the line that `message` makes of a record with this story.
     fn kept(message: &str, story: &str) -> (Value, bool) {

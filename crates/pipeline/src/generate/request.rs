@@ -6,9 +6,9 @@
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use ctxtune_engine::manifest::Hex;
-use ctxtune_engine::prepare::example::Message;
-use ctxtune_engine::prepare::template::Form;
+use ctxtune_engine::line::example::Message;
+use ctxtune_engine::line::template::Form;
+use ctxtune_engine::output::manifest::Hex;
 
 /// How a model is asked.
 #[derive(Debug, Clone, PartialEq)]

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::tune::ledger::{LedgerError, read_ledger, write_ledger};
 use crate::tune::price::is_amount;
 use crate::tune::sweep::{Assignment, Goal};
-use ctxtune_engine::manifest::Hex;
+use ctxtune_engine::output::manifest::Hex;
 use ctxtune_service::together::job::JobId;
 use ctxtune_service::wandb::sweep::SweepIdentity;
 

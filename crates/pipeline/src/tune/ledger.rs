@@ -15,7 +15,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::tune::tag::Identity;
-use ctxtune_engine::manifest::Hex;
+use ctxtune_engine::output::manifest::Hex;
 use ctxtune_service::together::job::{Ending, Job, JobId, Status};
 
 /// The file ids of an output directory.

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::tune::monitor::Screen;
 use crate::tune::progress::{EvalPoint, News, Progress, TrainPoint};
 use crate::tune::run_config::{self, of_job, resolved, split_tag};
-use ctxtune_engine::manifest::Manifest;
+use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_service::clock::Clock;
 use ctxtune_service::together::job::{Checkpoint, Ending, Event, Job};
 use ctxtune_service::wandb::history::{Entry, Spool, State, known};

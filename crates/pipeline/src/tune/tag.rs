@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::tune::model::REFERENCE;
 use crate::tune::parameters::{Chosen, SEED_MODEL, Scheduler, Settled};
-use ctxtune_engine::manifest::Hex;
+use ctxtune_engine::output::manifest::Hex;
 
 /// Hexadecimal digits of a tag.
 pub const TAG_DIGITS: usize = 8;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::tune::ledger::{Account, LedgerError, UploadRecord, UploadState, Uploads};
-use ctxtune_engine::manifest::{Hex, Manifest};
+use ctxtune_engine::output::manifest::{Hex, Manifest};
 use ctxtune_service::clock::{Clock, Stopped};
 use ctxtune_service::http::body::{FileBody, Part};
 use ctxtune_service::together::file::{FileId, Processing};
@@ -156,8 +156,8 @@ impl SideFile {
 
 /// The sides of the prepared directory `out`, training first, with the digests of the manifest.
 pub fn sides(out: &Path, manifest: &Manifest) -> Vec<SideFile> {
-    let side_file = |(side_name, side): (&'static str, &ctxtune_engine::manifest::Side)| {
-        let part = |shard: &ctxtune_engine::manifest::Shard| Part {
+    let side_file = |(side_name, side): (&'static str, &ctxtune_engine::output::manifest::Side)| {
+        let part = |shard: &ctxtune_engine::output::manifest::Shard| Part {
             path: out.join(&shard.file),
             start: 0,
             len: shard.bytes,

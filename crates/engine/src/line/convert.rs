@@ -1,0 +1,488 @@
+//! Turns bytes into one training line: parse, check, and write straight into the doubly
+//! escaped form, in one pass and without an intermediate string.
+//!
+//! This is the hot path: one [`Parser`] a thread, all its buffers reused. What goes
+//! wrong with a record leaves here as a `RejectReason`; finding its place is cold work
+//! (`diagnose`). It knows no files.
+
+use std::iter;
+
+use simd_json::{Buffers, Node, Tape};
+
+use crate::json::{Charset, escape_once, escape_raw, escape_twice};
+use crate::line::frame::Frame;
+use crate::line::template::{Form, Segment, Template};
+use crate::record::diagnose::diagnose;
+use crate::record::reject::RejectReason;
+use crate::record::room::Room;
+use crate::record::scan::{self, Scratch};
+use crate::record::unused::{self, Reader};
+use crate::record::{self, Context, Record, Text, Timestep};
+use crate::source::read::PADDING;
+
+const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// Buffers that a record beyond this has grown are given back before the next such record.
+const KEPT_BYTES: usize = 4 << 20;
+
+/// Which readers a record is shown to. The result does not depend on it: only tests and benchmarks choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Readers {
+    /// The quick one, and the general one where that declines.
+    #[default]
+    Both,
+    /// The general one.
+    General,
+}
+
+/// A parser with its buffers, to be reused for every record of a thread.
+pub struct Parser {
+    readers: Readers,
+    buffers: Buffers,
+    tape: Tape<'static>,
+    story_text: String,
+    strings: Vec<u8>,
+    manual: Vec<u8>,
+    room: Room<'static>,
+}
+
+impl Default for Parser {
+    fn default() -> Self {
+        Parser::new(Readers::default())
+    }
+}
+
+impl Parser {
+    /// A parser that shows records to `readers`.
+    pub fn new(readers: Readers) -> Self {
+        Parser {
+            readers,
+            buffers: Buffers::default(),
+            tape: Tape::null().reset(),
+            story_text: String::new(),
+            strings: Vec::new(),
+            manual: Vec::new(),
+            room: Room::default(),
+        }
+    }
+
+    /// The record in `document`, where the quick reader takes it.
+    fn scan<'a>(
+        &'a mut self,
+        document: &'a [u8],
+        group_field: Option<&str>,
+        room: &mut Room<'a>,
+    ) -> Option<Record<'a>> {
+        if self.readers == Readers::General {
+            return None;
+        }
+        let text = simdutf8::basic::from_utf8(document).ok()?;
+        if self.strings.len() < text.len() {
+            self.strings.resize(text.len(), 0);
+        }
+        let scratch =
+            Scratch { strings: &mut self.strings, story: &mut self.story_text, manual: &mut self.manual };
+        scan::read(text, group_field, scratch, room)
+    }
+
+    /// Parses the record in the first `length` bytes of `buffer`, which has [`PADDING`] more, and
+    /// hands it to `look`. The bytes are changed: strings are unescaped in place.
+    ///
+    /// # Errors
+    /// Why the record is refused. A syntax error has no useful place yet: see [`diagnose`].
+    pub fn with_record<T>(
+        &mut self,
+        buffer: &mut [u8],
+        length: usize,
+        group_field: Option<&str>,
+        look: impl FnOnce(&Record<'_>) -> T,
+    ) -> Result<T, ParseFailure> {
+        self.give_back(length);
+        let bom = bom(&buffer[..length]);
+        let mut room = std::mem::take(&mut self.room).emptied();
+        if let Some(record) = self.scan(&buffer[bom..length], group_field, &mut room) {
+            let looked = look(&record);
+            room.take_back(record.context);
+            self.room = room.emptied();
+            return Ok(looked);
+        }
+        self.room = room.emptied();
+        // The general path, with every rule of a record and its reason.
+        self.with_tape(&mut buffer[bom..], length - bom, |nodes, story_text| {
+            record::parse(nodes, group_field, story_text).map(|record| look(&record))
+        })
+    }
+
+    /// The second look at a record whose first one ended with [`ParseFailure::Json`]; `buffer` holds its
+    /// bytes as they were read. Values that nobody uses are overwritten where no parser takes them.
+    ///
+    /// # Errors
+    /// Why the record is refused, with its place.
+    pub fn with_record_again<T>(
+        &mut self,
+        buffer: &mut [u8],
+        length: usize,
+        group_field: Option<&str>,
+        look: impl FnOnce(&Record<'_>) -> T,
+    ) -> Result<T, RejectReason> {
+        let document = fit_to_parse(buffer, length, Reader::Record(group_field))?;
+        self.with_record(buffer, length, group_field, look).map_err(|failure| failure.explain(&document))
+    }
+
+    /// Parses only the context of the record, or the bare context, in the first `length` bytes of `buffer`,
+    /// which has [`PADDING`] more, and hands it to `look`. The bytes are changed.
+    ///
+    /// # Errors
+    /// Why the context is refused. A syntax error has no useful place yet: see [`diagnose`].
+    pub fn with_context<T>(
+        &mut self,
+        buffer: &mut [u8],
+        length: usize,
+        look: impl FnOnce(&Context<'_>) -> T,
+    ) -> Result<T, ParseFailure> {
+        self.give_back(length);
+        let bom = bom(&buffer[..length]);
+        self.with_tape(&mut buffer[bom..], length - bom, |nodes, _| {
+            record::parse_context(nodes).map(|context| look(&context))
+        })
+    }
+
+    /// The second look at a context, as [`Parser::with_record_again`] is at a record.
+    ///
+    /// # Errors
+    /// Why the context is refused, with its place.
+    pub fn with_context_again<T>(
+        &mut self,
+        buffer: &mut [u8],
+        length: usize,
+        look: impl FnOnce(&Context<'_>) -> T,
+    ) -> Result<T, RejectReason> {
+        let document = fit_to_parse(buffer, length, Reader::Context)?;
+        self.with_context(buffer, length, look).map_err(|failure| failure.explain(&document))
+    }
+
+    /// One huge record must not leave its buffers behind.
+    fn give_back(&mut self, length: usize) {
+        if length > KEPT_BYTES {
+            *self = Parser::new(self.readers);
+        }
+    }
+
+    /// Hands simd-json's tape to `read`, with room for a story.
+    fn with_tape<T>(
+        &mut self,
+        document: &mut [u8],
+        length: usize,
+        read: impl FnOnce(&[Node<'_>], &mut String) -> Result<T, RejectReason>,
+    ) -> Result<T, ParseFailure> {
+        let mut tape = std::mem::replace(&mut self.tape, Tape::null()).reset();
+        let parsed = simd_json::fill_tape_padded(document, length, &mut self.buffers, &mut tape);
+        let result = match parsed {
+            Ok(()) => read(&tape.0, &mut self.story_text).map_err(ParseFailure::Record),
+            Err(error) => Err(ParseFailure::Json(error)),
+        };
+        self.tape = tape.reset();
+        result
+    }
+}
+
+/// How many bytes at the start of `document` are a byte order mark.
+fn bom(document: &[u8]) -> usize {
+    if document.starts_with(UTF8_BOM) { UTF8_BOM.len() } else { 0 }
+}
+
+/// Overwrites what nobody uses and no parser takes in the first `length` bytes of `buffer`; gives a copy of
+/// the bytes as they are then, since parsing changes them.
+fn fit_to_parse(buffer: &mut [u8], length: usize, reader: Reader<'_>) -> Result<Vec<u8>, RejectReason> {
+    let bom = bom(&buffer[..length]);
+    let document = &mut buffer[bom..length];
+    if let Ok(text) = std::str::from_utf8(document) {
+        let fit = unused::overwritten(text, reader)?;
+        document.copy_from_slice(&fit);
+    }
+    Ok(buffer[..length].to_vec())
+}
+
+/// Why a record could not be read.
+pub enum ParseFailure {
+    /// The JSON is well-formed; the record is not usable.
+    Record(RejectReason),
+    /// simd-json refused the text.
+    Json(simd_json::Error),
+}
+
+impl ParseFailure {
+    /// The reason with its place; `document` is what was parsed, as it was before.
+    pub fn explain(self, document: &[u8]) -> RejectReason {
+        match self {
+            ParseFailure::Record(reason) => reason,
+            ParseFailure::Json(error) => diagnose(document, &error),
+        }
+    }
+}
+
+/// Parses one record that stands alone, for tests, benchmarks and single records.
+///
+/// # Errors
+/// Why the record is refused, with its place.
+pub fn with_single_record<T>(bytes: &[u8], look: impl FnOnce(&Record<'_>) -> T) -> Result<T, RejectReason> {
+    Parser::default().with_record_again(&mut padded(bytes), bytes.len(), None, look)
+}
+
+/// Parses one context that stands alone: an answer of a model, or a record's.
+///
+/// # Errors
+/// Why the context is refused, with its place.
+pub fn with_single_context<T>(bytes: &[u8], look: impl FnOnce(&Context<'_>) -> T) -> Result<T, RejectReason> {
+    Parser::default().with_context_again(&mut padded(bytes), bytes.len(), look)
+}
+
+/// `bytes` with the room behind them that the parser reads.
+pub fn padded(bytes: &[u8]) -> Vec<u8> {
+    let mut buffer = bytes.to_vec();
+    buffer.resize(bytes.len() + PADDING, 0);
+    buffer
+}
+
+/// The fixed pieces around the texts of a context, as Python's `json.dumps` sets them,
+/// escaped for the inside of a JSON string.
+#[derive(Debug, Clone)]
+struct Punctuation {
+    /// Before the first agent's name.
+    open: Vec<u8>,
+    /// Between two agents' names.
+    name_separator: Vec<u8>,
+    /// Between the last name and the first step's timestep.
+    names_to_steps: Vec<u8>,
+    /// Between two steps, up to the timestep's text.
+    step_separator: Vec<u8>,
+    /// Between the timestep's text and the state's.
+    to_state: Vec<u8>,
+    /// Between the state's text and the value of `observations`.
+    to_observations: Vec<u8>,
+    /// Between the value of `observations` and that of `actions`.
+    to_actions: Vec<u8>,
+    /// Around the pairs of one value.
+    pairs_open: Vec<u8>,
+    pairs_close: Vec<u8>,
+    /// A value without pairs.
+    pairs_empty: &'static [u8],
+    /// Between two pairs.
+    pair_separator: Vec<u8>,
+    /// Between agent and text.
+    agent_to_text: &'static [u8],
+    /// Behind the last step's actions.
+    close: Vec<u8>,
+}
+
+impl Punctuation {
+    fn new(form: Form, indent: Option<u8>) -> Punctuation {
+        let gap = |level: usize| match indent {
+            Some(indent) => format!("\n{}", " ".repeat(level * usize::from(indent))),
+            None => String::new(),
+        };
+        let next = |level: usize| match indent {
+            Some(_) => format!(",{}", gap(level)),
+            None => ", ".to_owned(),
+        };
+        let escaped = |text: String| {
+            let mut out = Vec::new();
+            escape_once(&mut out, &text);
+            out
+        };
+        let step_open = format!("{{{}\"timestep\": \"", gap(3));
+        let (open, close) = match form {
+            Form::Object => ('{', '}'),
+            Form::List => ('[', ']'),
+        };
+        Punctuation {
+            open: escaped(format!("{{{}\"agents_names\": [{}\"", gap(1), gap(2))),
+            name_separator: escaped(format!("\"{}\"", next(2))),
+            names_to_steps: escaped(format!(
+                "\"{}]{}\"socialized_context\": [{}{step_open}",
+                gap(1),
+                next(1),
+                gap(2)
+            )),
+            step_separator: escaped(format!("{}}}{}{step_open}", gap(2).as_str(), next(2))),
+            to_state: escaped(format!("\"{}\"state\": \"", next(3))),
+            to_observations: escaped(format!("\"{}\"observations\": ", next(3))),
+            to_actions: escaped(format!("{}\"actions\": ", next(3))),
+            pairs_open: escaped(format!("{open}{}\"", gap(4))),
+            pairs_close: escaped(format!("\"{}{close}", gap(3))),
+            pairs_empty: if form == Form::Object { b"{}" } else { b"[]" },
+            pair_separator: escaped(format!("\"{}\"", next(4))),
+            agent_to_text: if form == Form::Object { br#"\": \""# } else { b": " },
+            close: escaped(format!("{}}}{}]{}}}", gap(2), gap(1), gap(0))),
+        }
+    }
+}
+
+/// Writes records as training lines of one template.
+#[derive(Debug, Clone)]
+pub struct LineWriter<'t> {
+    template: &'t Template,
+    punctuation: Punctuation,
+}
+
+impl<'t> LineWriter<'t> {
+    /// A writer for `template`.
+    pub fn new(template: &'t Template) -> Self {
+        let punctuation = Punctuation::new(template.context.form, template.context.indent);
+        LineWriter { template, punctuation }
+    }
+
+    /// Appends the line of `record` to `out`, newline included.
+    pub fn write_line(&self, record: &Record<'_>, out: &mut Vec<u8>) {
+        for segment in &self.template.segments {
+            match segment {
+                Segment::Fixed(bytes) => out.extend_from_slice(bytes),
+                Segment::Story => escape_once(out, record.story),
+                Segment::Question => escape_once(out, record.question),
+                Segment::Answer => escape_once(out, record.answer),
+                Segment::Context => self.write_context(&record.context, out),
+            }
+        }
+        out.push(b'\n');
+    }
+
+    /// Appends `context` as JSON text, escaped for the inside of a JSON string.
+    fn write_context(&self, context: &Context<'_>, out: &mut Vec<u8>) {
+        match self.template.context.charset {
+            Charset::Utf8 => self.write_context_with(context, out, |out, text| match text {
+                // Most texts, and a copy is several times faster than a search.
+                Text::Plain(text) => out.extend_from_slice(text.as_bytes()),
+                Text::Raw(raw) => escape_raw(out, raw, Charset::Utf8),
+                Text::Real(text) => escape_twice(out, text, Charset::Utf8),
+            }),
+            Charset::Ascii => self.write_context_with(context, out, |out, text| match text {
+                Text::Raw(raw) => escape_raw(out, raw, Charset::Ascii),
+                Text::Plain(text) | Text::Real(text) => escape_twice(out, text, Charset::Ascii),
+            }),
+        }
+    }
+
+    fn write_context_with(
+        &self,
+        context: &Context<'_>,
+        out: &mut Vec<u8>,
+        write: impl Fn(&mut Vec<u8>, Text<'_>),
+    ) {
+        let marks = &self.punctuation;
+        let write_name = |out: &mut Vec<u8>, name: &str| {
+            write(out, if context.has_plain_names { Text::Plain(name) } else { Text::Real(name) });
+        };
+        out.extend_from_slice(&marks.open);
+        for (index, &name) in context.agents_names.iter().enumerate() {
+            if index > 0 {
+                out.extend_from_slice(&marks.name_separator);
+            }
+            write_name(out, name);
+        }
+        let mut frame = Frame::default();
+        for (index, step) in context.steps.iter().enumerate() {
+            out.extend_from_slice(if index == 0 { &marks.names_to_steps } else { &marks.step_separator });
+            match step.timestep {
+                Timestep::Text(text) => write(out, text),
+                Timestep::Number(number) => out.extend_from_slice(number.to_string().as_bytes()),
+                Timestep::Place(index) => out.extend_from_slice(index.to_string().as_bytes()),
+            }
+            let pairs = [context.observations(step), context.actions(step)];
+            let texts = iter::once(step.state).chain(pairs.into_iter().flatten().map(|(_, text)| *text));
+            if step.repeats_agents && frame.repeat(out, texts, &write) {
+                continue;
+            }
+            frame.begin(out);
+            out.extend_from_slice(&marks.to_state);
+            frame.text(out, step.state, &write);
+            for (before, pairs) in [&marks.to_observations, &marks.to_actions].into_iter().zip(pairs) {
+                out.extend_from_slice(before);
+                if pairs.is_empty() {
+                    out.extend_from_slice(marks.pairs_empty);
+                    continue;
+                }
+                for (index, &(agent, text)) in pairs.iter().enumerate() {
+                    out.extend_from_slice(if index == 0 { &marks.pairs_open } else { &marks.pair_separator });
+                    write_name(out, agent);
+                    out.extend_from_slice(marks.agent_to_text);
+                    frame.text(out, text, &write);
+                }
+                out.extend_from_slice(&marks.pairs_close);
+            }
+            frame.end(out);
+        }
+        out.extend_from_slice(&marks.close);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::line::example::Example;
+
+    const RECORD: &str = r#"{"story":"['Mia left.']","question":"Where?","answer":"box","socialized_context":{
+        "agents_names":["Mia","Zoë"],"socialized_context":[
+        {"timestep":"0","state":"a \"b\"\n","observations":{"Mia":"none","Zoë":"x"},"actions":{}},
+        {"state":"😀","observations":["Mia: y"],"actions":["Mia: z"]}]}}"#;
+
+    fn assistant(yaml_context: &str) -> String {
+        let yaml = format!(
+            "messages: [{{role: user, content: '{{story}}|{{question}}|{{answer}}'}}, {{role: assistant, content: '{{context}}'}}]\ncontext: {yaml_context}"
+        );
+        let template = Template::parse(&yaml, "t").unwrap();
+        let mut line = Vec::new();
+        with_single_record(RECORD.as_bytes(), |record| {
+            LineWriter::new(&template).write_line(record, &mut line)
+        })
+        .unwrap();
+        let example = Example::from_line(&line).unwrap();
+        assert_eq!(example.messages[0].content, "Mia left.|Where?|box");
+        example.messages[1].content.clone()
+    }
+
+    #[test]
+    fn one_line_is_as_json_dumps_writes_it() {
+        assert_eq!(
+            assistant("{form: object}"),
+            r#"{"agents_names": ["Mia", "Zoë"], "socialized_context": [{"timestep": "0", "state": "a \"b\"\n", "observations": {"Mia": "none", "Zoë": "x"}, "actions": {}}, {"timestep": "1", "state": "😀", "observations": {"Mia": "y"}, "actions": {"Mia": "z"}}]}"#
+        );
+    }
+
+    #[test]
+    fn an_indented_list_is_as_json_dumps_writes_it() {
+        let expected = r#"{
+  "agents_names": [
+    "Mia",
+    "Zo\u00eb"
+  ],
+  "socialized_context": [
+    {
+      "timestep": "0",
+      "state": "a \"b\"\n",
+      "observations": [
+        "Mia: none",
+        "Zo\u00eb: x"
+      ],
+      "actions": []
+    },
+    {
+      "timestep": "1",
+      "state": "\ud83d\ude00",
+      "observations": [
+        "Mia: y"
+      ],
+      "actions": [
+        "Mia: z"
+      ]
+    }
+  ]
+}"#;
+        assert_eq!(assistant("{form: list, indent: 2, ascii: true}"), expected);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_record() {
+        let with_bom = [UTF8_BOM, RECORD.as_bytes()].concat();
+        assert_eq!(with_single_record(&with_bom, |record| record.story.to_owned()).unwrap(), "Mia left.");
+    }
+}

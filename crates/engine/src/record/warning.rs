@@ -1,0 +1,125 @@
+//! What is odd in a record that is accepted all the same.
+//!
+//! Each kind has a stable name, is counted in the manifest, and its records are named on request.
+//! Nothing here rejects.
+
+use crate::output::manifest::Warnings;
+
+/// A kind of oddity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Warning {
+    /// An agent of `agents_names` is missing from a step's observations or actions.
+    AgentMissingFromStep,
+    /// An agent observes or acts without standing in `agents_names`.
+    AgentNotInNames,
+    /// `[SAME AS …]` and `<same_as… />` in one record.
+    MixedTags,
+    /// A text holds something like `<|eot_id|>`.
+    SpecialTokens,
+    /// The story begins with `[` or `(` and is prose.
+    BracketedProse,
+    /// A text holds U+0000.
+    NulCharacters,
+    /// A text holds U+FFFD, which stands for what could not be decoded.
+    ReplacementCharacters,
+}
+
+impl Warning {
+    /// Every kind, in the order of the manifest.
+    pub const ALL: [Warning; 7] = [
+        Warning::AgentMissingFromStep,
+        Warning::AgentNotInNames,
+        Warning::MixedTags,
+        Warning::SpecialTokens,
+        Warning::BracketedProse,
+        Warning::NulCharacters,
+        Warning::ReplacementCharacters,
+    ];
+
+    /// Its name in the manifest and in `--json`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Warning::AgentMissingFromStep => "agent_missing_from_step",
+            Warning::AgentNotInNames => "agent_not_in_names",
+            Warning::MixedTags => "mixed_tags",
+            Warning::SpecialTokens => "special_tokens",
+            Warning::BracketedProse => "bracketed_prose",
+            Warning::NulCharacters => "nul_characters",
+            Warning::ReplacementCharacters => "replacement_characters",
+        }
+    }
+
+    /// How many records of this kind `warnings` counts.
+    pub fn count_in(self, warnings: &mut Warnings) -> &mut u64 {
+        match self {
+            Warning::AgentMissingFromStep => &mut warnings.agent_missing_from_step,
+            Warning::AgentNotInNames => &mut warnings.agent_not_in_names,
+            Warning::MixedTags => &mut warnings.mixed_tags,
+            Warning::SpecialTokens => &mut warnings.special_tokens,
+            Warning::BracketedProse => &mut warnings.bracketed_prose,
+            Warning::NulCharacters => &mut warnings.nul_characters,
+            Warning::ReplacementCharacters => &mut warnings.replacement_characters,
+        }
+    }
+}
+
+/// The oddities of one record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WarningSet(u8);
+
+impl WarningSet {
+    /// Those kinds for which `has` holds.
+    pub fn of(has: impl Fn(Warning) -> bool) -> Self {
+        let bits = Warning::ALL.into_iter().filter(|warning| has(*warning));
+        WarningSet(bits.fold(0, |bits, warning| bits | 1 << warning as u8))
+    }
+
+    /// A bit for each kind.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The set of which these are the bits.
+    pub fn from_bits(bits: u8) -> Self {
+        WarningSet(bits)
+    }
+
+    /// The kinds, in the order of the manifest.
+    pub fn iter(self) -> impl Iterator<Item = Warning> {
+        Warning::ALL.into_iter().filter(move |warning| self.0 & 1 << *warning as u8 != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_are_those_of_the_manifest() {
+        let mut warnings = Warnings::default();
+        for (index, warning) in Warning::ALL.into_iter().enumerate() {
+            assert_eq!(warning as usize, index);
+            *warning.count_in(&mut warnings) = index as u64 + 1;
+        }
+        let json = serde_json::to_value(warnings).unwrap();
+        let found: Vec<(&str, u64)> = json
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, count)| (name.as_str(), count.as_u64().unwrap()))
+            .collect();
+        let expected: Vec<(&str, u64)> =
+            Warning::ALL.into_iter().map(|warning| (warning.as_str(), warning as u64 + 1)).collect();
+        assert_eq!(found, expected);
+        // What no old manifest has is not written where there is none.
+        assert_eq!(serde_json::to_value(Warnings::default()).unwrap().as_object().unwrap().len(), 4);
+    }
+
+    #[test]
+    fn a_set_holds_what_was_put_in() {
+        let set = WarningSet::of(|warning| (warning as u8).is_multiple_of(3));
+        let expected =
+            [Warning::AgentMissingFromStep, Warning::SpecialTokens, Warning::ReplacementCharacters];
+        assert_eq!(set.iter().collect::<Vec<_>>(), expected);
+    }
+}

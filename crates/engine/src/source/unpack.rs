@@ -1,0 +1,147 @@
+//! The plain bytes of a container, however it is compressed.
+//!
+//! A container that is cut or damaged fails the run and names the byte. Nothing is interpreted or kept.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::Error;
+use crate::source::gunzip::Gunzip;
+use crate::source::{Compression, Source, SourceKind};
+
+/// What is read, and handed on, in one go.
+pub const BLOCK_BYTES: usize = 256 << 10;
+
+/// Counts what a decompressor has taken, for the place of an error.
+struct Counted {
+    inner: BufReader<File>,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Counted {
+    fn count(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.count(read);
+        Ok(read)
+    }
+}
+
+impl BufRead for Counted {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.inner.consume(bytes);
+        self.count(bytes);
+    }
+}
+
+/// A container while it is unpacked.
+pub struct Plain<'s> {
+    source: &'s Source,
+    reader: Box<dyn Read + Send>,
+    /// Bytes of the container that were taken.
+    taken: Arc<AtomicU64>,
+}
+
+impl<'s> Plain<'s> {
+    /// The plain bytes of `source`; `file` is what it is open as, `None` for standard input.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn open(source: &'s Source, file: Option<File>) -> Result<Plain<'s>, Error> {
+        let taken = Arc::new(AtomicU64::new(0));
+        let Some(file) = file else {
+            return Ok(Plain { source, reader: Box::new(io::stdin()), taken });
+        };
+        let compression = match source.kind {
+            SourceKind::Lines(compression) | SourceKind::Tar(compression) => compression,
+            SourceKind::Directory(_) | SourceKind::Record => Compression::None,
+        };
+        let packed =
+            Counted { inner: BufReader::with_capacity(BLOCK_BYTES, file), bytes: Arc::clone(&taken) };
+        let reader: Box<dyn Read + Send> = match compression {
+            Compression::None => Box::new(packed),
+            Compression::Gzip => Box::new(Gunzip::new(packed)),
+            Compression::Zstd => {
+                let plain = zstd::stream::read::Decoder::with_buffer(packed);
+                Box::new(plain.map_err(|error| reading_error(source, 0, error))?)
+            }
+        };
+        Ok(Plain { source, reader, taken })
+    }
+
+    /// What is unpacked.
+    pub fn source(&self) -> &'s Source {
+        self.source
+    }
+
+    /// Reads some bytes to the start of `buffer`; none are left where it gives 0.
+    ///
+    /// # Errors
+    /// When the container cannot be read or is damaged.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        loop {
+            match self.reader.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => {
+                    let at = || self.taken.load(Ordering::Relaxed);
+                    return read.map_err(|error| reading_error(self.source, at(), error));
+                }
+            }
+        }
+    }
+}
+
+/// Why `source` cannot be read or unpacked from `byte` on.
+fn reading_error(source: &Source, byte: u64, error: io::Error) -> Error {
+    let path = source.path.clone();
+    // The system's own errors have a number; the decompressors' have none.
+    if error.raw_os_error().is_some() {
+        return Error::Read { path, source: error };
+    }
+    let reason = error.to_string();
+    match Repack::of(&reason) {
+        Some(repack) => Error::Repack { path, repack },
+        None => Error::Damaged { path, byte, reason },
+    }
+}
+
+/// A container that is whole, and packed in a way that is not unpacked here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repack {
+    /// Zstandard with a dictionary.
+    Dictionary,
+    /// Zstandard whose window is larger than the format's reference decoder takes by itself.
+    Window,
+}
+
+impl Repack {
+    /// By the words of the zstd library, which has no other way to say it.
+    fn of(reason: &str) -> Option<Repack> {
+        match reason {
+            _ if reason.contains("Dictionary mismatch") => Some(Repack::Dictionary),
+            _ if reason.contains("too much memory") => Some(Repack::Window),
+            _ => None,
+        }
+    }
+
+    /// What is unusual about it.
+    pub fn what(self) -> &'static str {
+        match self {
+            Repack::Dictionary => "was compressed with a zstd dictionary",
+            Repack::Window => {
+                "was compressed with `zstd --long`, for which more than 128 MiB of memory are needed"
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What a run remembers of its records: a few bytes each, in rank order.
+//!
+//! Everything counted or decided after the conversion comes from here: leakage, groups,
+//! the order of `keys.tsv`. Twenty bytes a record without groups, forty-four with them;
+//! never a text.
+
+use sha2::{Digest, Sha256};
+
+use crate::output::manifest::{Counts, IsCorrect, Leakage, Warnings};
+use crate::prepare::worker::Marks;
+use crate::split::Rank;
+use crate::split::leakage::{Mark, count_shared};
+
+/// Eight bytes that stand for a record's bytes as they were read.
+pub type ContentDigest = u64;
+
+/// The first eight bytes of the SHA-256 of `bytes`. It notices a file that changes between two passes, and
+/// so must not be easy to forge, as a mark may be.
+pub fn content_digest(bytes: &[u8]) -> ContentDigest {
+    let digest = Sha256::digest(bytes);
+    u64::from_be_bytes(digest[..8].try_into().expect("a SHA-256 has 32 bytes"))
+}
+
+/// The records' marks by position in rank order.
+#[derive(Debug)]
+pub struct Tally {
+    is_accepted: Vec<bool>,
+    stories: Vec<Mark>,
+    agents: Vec<Mark>,
+    contents: Vec<ContentDigest>,
+    groups: Vec<Rank>,
+    /// Accepted records so far.
+    pub accepted: u64,
+    /// Skipped records so far.
+    pub skipped: u64,
+    is_correct: IsCorrect,
+    warnings: Warnings,
+}
+
+impl Tally {
+    /// A tally of `records` listed records; `is_grouped` says whether groups are to be remembered.
+    pub fn new(records: usize, is_grouped: bool) -> Self {
+        let grouped = if is_grouped { records } else { 0 };
+        Tally {
+            is_accepted: vec![false; records],
+            stories: vec![0; records],
+            agents: vec![0; records],
+            contents: vec![0; grouped],
+            groups: vec![Rank::default(); grouped],
+            accepted: 0,
+            skipped: 0,
+            is_correct: IsCorrect::default(),
+            warnings: Warnings::default(),
+        }
+    }
+
+    /// Remembers the accepted record at `position`.
+    pub fn accept(&mut self, position: u32, marks: &Marks) {
+        let index = position as usize;
+        self.accepted += 1;
+        self.is_accepted[index] = true;
+        self.stories[index] = marks.story;
+        self.agents[index] = marks.agents;
+        if let (Some(content), Some(group)) = (self.contents.get_mut(index), self.groups.get_mut(index)) {
+            *content = marks.content;
+            *group = marks.group;
+        }
+        match marks.is_correct {
+            Some(true) => self.is_correct.r#true += 1,
+            Some(false) => self.is_correct.r#false += 1,
+            None => self.is_correct.missing += 1,
+        }
+        for warning in marks.warnings.iter() {
+            *warning.count_in(&mut self.warnings) += 1;
+        }
+    }
+
+    /// Remembers a record left out by `--only-correct`.
+    pub fn skip(&mut self) {
+        self.skipped += 1;
+        self.is_correct.r#false += 1;
+    }
+
+    /// Whether the record at `position` was accepted with these bytes; only where groups are remembered.
+    pub fn is_same(&self, position: u32, content: ContentDigest) -> bool {
+        self.is_accepted[position as usize] && self.contents[position as usize] == content
+    }
+
+    /// The rank of the group of the record at `position`.
+    pub fn group(&self, position: u32) -> Rank {
+        self.groups[position as usize]
+    }
+
+    /// The positions of the accepted records, ascending.
+    pub fn accepted_positions(&self) -> impl DoubleEndedIterator<Item = u32> + '_ {
+        let accepted = self.is_accepted.iter().enumerate().filter(|(_, is_accepted)| **is_accepted);
+        accepted.map(|(position, _)| position as u32)
+    }
+
+    /// What the validation records share with the training records. The two counts run in the current rayon pool.
+    pub fn leakage<'o>(&self, order: &'o Order<'o>) -> Leakage {
+        let shared = |of: &[Mark]| {
+            let pick = |position: u32| of[position as usize];
+            count_shared(order.train(self).map(pick), order.validation(self).map(pick))
+        };
+        let (val_sharing_story, val_sharing_agents) =
+            rayon::join(|| shared(&self.stories), || shared(&self.agents));
+        Leakage { val_sharing_story, val_sharing_agents }
+    }
+
+    /// The counts, to which the caller adds what it knows of rejects and of the listing.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            accepted: self.accepted,
+            skipped: self.skipped,
+            is_correct: self.is_correct,
+            warnings: self.warnings,
+            ..Counts::default()
+        }
+    }
+}
+
+/// The final order of the examples.
+#[derive(Debug)]
+pub enum Order<'o> {
+    /// The first so many accepted records train, the rest validates from the last one downward.
+    ByRank(u64),
+    /// These positions; the first so many train.
+    Grouped(&'o [u32], usize),
+}
+
+impl Order<'_> {
+    /// The positions of the training records in the order of their lines.
+    pub fn train<'t>(&'t self, tally: &'t Tally) -> Box<dyn Iterator<Item = u32> + 't> {
+        match self {
+            Order::ByRank(train) => Box::new(tally.accepted_positions().take(*train as usize)),
+            Order::Grouped(order, train) => Box::new(order[..*train].iter().copied()),
+        }
+    }
+
+    /// The positions of the validation records in the order of their lines.
+    pub fn validation<'t>(&'t self, tally: &'t Tally) -> Box<dyn Iterator<Item = u32> + 't> {
+        match self {
+            Order::ByRank(train) => {
+                let count = tally.accepted - train;
+                Box::new(tally.accepted_positions().rev().take(count as usize))
+            }
+            Order::Grouped(order, train) => Box::new(order[*train..].iter().copied()),
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Where a run reports how far it is, and learns whether it is to stop.
+
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// Where a run reports how far it is, and learns whether it is to stop.
+pub trait Watch: Sync {
+    /// `records` have been found so far.
+    fn listed(&self, records: u64);
+    /// A batch is done: so many more records, bytes read and rejects.
+    fn converted(&self, records: u64, bytes: u64, rejects: u64);
+    /// Publication begins its next step; from the first one on it cannot be stopped.
+    fn publishing(&self, step: &str);
+    /// Whether somebody asked the run to stop.
+    fn is_stopped(&self) -> bool;
+
+    /// Time since a fixed moment, by which reads are measured: where they are slow, files are read before
+    /// their turn. On a clock that stands still none is slow.
+    fn elapsed(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// [`Error::Interrupted`] when the run is to stop.
+    ///
+    /// # Errors
+    /// That one.
+    fn check_stop(&self) -> Result<(), Error> {
+        if self.is_stopped() { Err(Error::Interrupted) } else { Ok(()) }
+    }
+}
