@@ -1,11 +1,20 @@
-//! `ctxtune` turns a corpus of socialized-context JSONs into a fine-tuned model.
+//! `ctxtune` turns a corpus of socialized-context JSONs into a fine-tuned model. This package is what a person types
+//! and sees:
 //!
-//! [`cli`] is the terminal: arguments, progress, summaries, exit codes; [`mod@env`] names the variables that it
-//! reads. The work is done by the crates below `crates/`: `ctxtune-engine` (records to training lines),
-//! `ctxtune-service` (requests), `ctxtune-pipeline` (prepared data to job and model) and `ctxtune-rehearsal`
-//! (a service on this machine for trying and testing).
+//! - [`args`]: the command line as clap reads it.
+//! - [`commands`]: one file a command; [`commands::run`] is the program.
+//! - [`session`]: variables, keys, clock, client, consent; [`mod@env`] names the variables.
+//! - [`screen`]: how results are shown; [`exit`]: every error to its exit code and hint.
+//! - [`signals`]: what asks a run to stop.
 //!
-//! The program `ctxtune` is a thin shell around [`cli::run`].
+//! The work is done by the crates below `crates/`: `ctxtune-engine` (records to training lines), `ctxtune-service`
+//! (requests), `ctxtune-pipeline` (prepared data to job and model) and `ctxtune-rehearsal` (a service on this
+//! machine for trying and testing).
 
-pub mod cli;
+pub mod args;
+pub mod commands;
 pub mod env;
+pub mod exit;
+pub mod screen;
+pub mod session;
+pub mod signals;

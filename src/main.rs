@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ctxtune::cli::run(std::env::args_os().collect())
+    ctxtune::commands::run(std::env::args_os().collect())
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use ctxtune::cli::dotenv;
+use ctxtune::session::dotenv;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

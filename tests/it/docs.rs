@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use clap::Command;
-use ctxtune::cli::args;
+use ctxtune::args;
 use ctxtune_engine::record::reject::Code;
 
 use crate::support::{Dir, Rehearsal, assert_listed, repository, repository_text};

@@ -2,7 +2,7 @@
 //!
 //! The comparison needs Python with `python-dotenv` 1.2.4 or later, named by `CTXTUNE_PYTHON`.
 
-use ctxtune::cli::dotenv;
+use ctxtune::session::dotenv;
 use serde_json::{Value, json};
 
 use crate::support::{Dir, Outcome, Rehearsal, python, repository, skip};

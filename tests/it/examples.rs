@@ -5,7 +5,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use ctxtune::cli::args::command;
+use ctxtune::args::command;
 use ctxtune::env;
 use ctxtune_rehearsal::{Script, WANDB_KEY};
 

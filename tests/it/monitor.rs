@@ -10,10 +10,10 @@ use ctxtune_service::http::body::{FileBody, Part};
 use ctxtune_service::http::retry::Policy;
 use ctxtune_service::http::{Client, Settings, Timeouts};
 
-use ctxtune_pipeline::tune::monitor::{
+use ctxtune_pipeline::job::monitor::{
     BUDGET, Cause, Finished, MonitorError, MonitorOptions, Screen, monitor,
 };
-use ctxtune_pipeline::tune::progress::{News, Progress};
+use ctxtune_pipeline::job::progress::{News, Progress};
 use ctxtune_service::together::files::{self, Upload};
 use ctxtune_service::together::job::{Ending, JobId};
 use ctxtune_service::together::{BaseUrl, Together, jobs};

@@ -583,7 +583,7 @@ fn a_server_that_is_not_there_creates_nothing_and_says_where_it_was_looked_for()
     let gone = {
         let server = Server::start(
             Script::default(),
-            Arc::new(ctxtune::cli::clock::SystemClock::new(ctxtune::cli::Signals::default(), 1.0)),
+            Arc::new(ctxtune::session::clock::SystemClock::new(ctxtune::signals::Signals::default(), 1.0)),
         );
         server.unwrap().url().to_owned()
     };

@@ -6,9 +6,9 @@ use std::process::{Child, Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ctxtune::cli::Signals;
-use ctxtune::cli::clock::SystemClock;
 use ctxtune::env;
+use ctxtune::session::clock::SystemClock;
+use ctxtune::signals::Signals;
 use ctxtune_rehearsal::clock::Clock;
 use ctxtune_rehearsal::faults::{Faults, FaultsFile};
 use ctxtune_rehearsal::{KEY, Script, Server, Watch};

@@ -1,9 +1,12 @@
 //! Prepared data to a job, a model and contexts. It decides, and never prints.
 //!
 //! - [`config`] resolves what the user wants: defaults, then the file, then flags.
-//! - [`tune`] takes a prepared directory to a finished job.
+//! - [`job`] takes a prepared directory to a finished job, once; [`sweep`] many of them within one cap.
+//! - [`deploy`] runs a tuned model on an endpoint.
 //! - [`generate`] turns stories into contexts with a tuned model, asked as it was trained.
 
 pub mod config;
+pub mod deploy;
 pub mod generate;
-pub mod tune;
+pub mod job;
+pub mod sweep;

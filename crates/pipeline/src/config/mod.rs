@@ -305,7 +305,7 @@ mod tests {
     use std::num::NonZeroUsize;
 
     use super::*;
-    use crate::tune::parameters::BatchSize;
+    use crate::job::parameters::BatchSize;
     use ctxtune_engine::prepare::{Mode, Options, Purpose};
     use ctxtune_engine::record::reject::RejectLimit;
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::config::value::{number, parsed, whole};
 use crate::config::{ConfigError, ConfigFile, prepare, suggestion};
-use crate::tune::parameters::{
+use crate::job::parameters::{
     BatchSize, Chosen, Origin, Parameters, SEED_MODEL, SEED_SUFFIX, Scheduler, TrainOnInputs,
 };
 
@@ -384,11 +384,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::tune::limits::settle;
-    use crate::tune::parameters::tests::settled;
-    use crate::tune::parameters::{Files, PRICED};
-    use crate::tune::price::{Extent, Price};
-    use crate::tune::tag::Identity;
+    use crate::job::limits::settle;
+    use crate::job::parameters::tests::settled;
+    use crate::job::parameters::{Files, PRICED};
+    use crate::job::price::{Extent, Price};
+    use crate::job::tag::Identity;
     use ctxtune_service::together::jobs::{Availability, Estimate, Limits};
 
     #[test]
@@ -534,9 +534,9 @@ mod tests {
     #[test]
     fn every_key_of_a_job_is_in_the_configuration_of_its_run() {
         let parameters = TuneChoices::default().resolve(TuneChoices::default(), 42);
-        let settled = crate::tune::parameters::tests::settled(parameters);
-        let body = settled.body(crate::tune::parameters::Files { train: "t", val: Some("v") }, "s");
-        let config = crate::tune::run_config::parameters(&body);
+        let settled = crate::job::parameters::tests::settled(parameters);
+        let body = settled.body(crate::job::parameters::Files { train: "t", val: Some("v") }, "s");
+        let config = crate::job::run_config::parameters(&body);
         let logged: Vec<&str> = config.keys().map(String::as_str).collect();
         let keys: Vec<&str> = KEYS.into_iter().filter(|key| !key.starts_with("wandb_")).collect();
         assert_eq!(logged, keys);

@@ -79,7 +79,7 @@ pub fn at_home(path: &Path, home: Option<&Path>) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tune::parameters::BatchSize;
+    use crate::job::parameters::BatchSize;
 
     #[test]
     fn a_float_that_is_whole_is_a_whole_number() {

@@ -1,0 +1,355 @@
+//! Creates a job once, whatever happens: the rules that keep a lost reply from being paid twice.
+//!
+//! The API knows no idempotency key, so a job carries a tag at the end of its suffix, made of all
+//! that makes it the same job. Before any creation the jobs are listed, and one with the tag is
+//! adopted, from whatever machine it came. The intent is on disk before the request leaves. An
+//! answer that leaves open whether the job exists is settled by two lists a grace apart; where
+//! they lack the tag nothing is created in the same run: a later one lists again, and only then
+//! asks again, with the same tag. A list whose jobs show no suffix says nothing.
+
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use crate::job::ledger::{Account, LedgerError, Run, RunState};
+use crate::job::parameters::Files;
+use crate::job::tag::Identity;
+use ctxtune_service::clock::Stopped;
+use ctxtune_service::together::job::{Ending, Job, JobId};
+use ctxtune_service::together::{self, Certainty, Together, jobs};
+
+/// How often a creation is asked for that was certainly not accepted.
+const TRIES: u32 = 5;
+
+/// The first wait between such tries; it doubles.
+const BACKOFF: Duration = Duration::from_secs(1);
+
+/// The pause between two lists of a run that need not wait for the grace.
+const SECOND_LOOK: Duration = Duration::from_secs(2);
+
+/// Attempts at the same job that are looked for; nobody pays for more.
+const MOST_ATTEMPTS: u32 = 1_000;
+
+/// Why no job can be named.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The API refused or cannot be reached; no job was created.
+    #[error(transparent)]
+    Api(#[from] together::Error),
+    /// A ledger cannot be read or written; nothing was asked for.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The request may or may not have been carried out.
+    #[error("whether the job with the tag {tag} was created is not known: {reason}")]
+    Unknown {
+        /// The tag.
+        tag: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The list of jobs shows no suffixes, so that nobody can tell whether the job is there.
+    #[error(
+        "the service's list of jobs shows no suffixes: whether a job with the tag {tag} is there cannot be told"
+    )]
+    Unclear {
+        /// The tag.
+        tag: String,
+    },
+    /// Somebody asked the program to stop.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Everything that decides which job is meant.
+pub struct Submission<'s> {
+    /// The API.
+    pub together: &'s Together,
+    /// The output directory, for the ledgers.
+    pub out: &'s Path,
+    /// Whose job it is.
+    pub account: &'s Account,
+    /// What makes it the same job.
+    pub identity: &'s Identity,
+    /// How long the service may take to list a job that it has accepted.
+    pub grace: Duration,
+    /// Whether an ended job is submitted again.
+    pub renewal: Renewal,
+    /// Fields of the creation that are written down nowhere, such as the key of somebody else.
+    pub secret_fields: &'s Map<String, Value>,
+}
+
+/// Whether an ended job is submitted again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// No: it is shown.
+    Keep,
+    /// Yes, as the next attempt.
+    New,
+}
+
+/// What is known of the job before anything is asked for.
+#[derive(Debug, Clone)]
+pub enum Known {
+    /// It exists.
+    Job(Box<Adopted>),
+    /// It does not, and this attempt is the one to create.
+    Nothing {
+        /// The attempt's number.
+        attempt: u32,
+        /// Whether an earlier run wrote its intent down and never learned what became of it.
+        pending_since: Option<Timestamp>,
+    },
+}
+
+/// A job that was found, or created.
+#[derive(Debug, Clone)]
+pub struct Adopted {
+    /// The job.
+    pub job: Job,
+    /// Which attempt it is.
+    pub attempt: u32,
+    /// Its tag.
+    pub tag: String,
+    /// Younger jobs with the same tag: somebody was billed twice.
+    pub others: Vec<JobId>,
+    /// Whether this run created it.
+    pub is_new: bool,
+}
+
+/// What a list of jobs says about one tag.
+enum Sight {
+    Found { oldest: Box<Job>, others: Vec<JobId> },
+    Absent,
+    Unclear,
+}
+
+impl Submission<'_> {
+    fn ledger(&self, attempt: u32) -> Result<Option<Run>, LedgerError> {
+        Run::read(self.out, self.account, &self.identity.tag(attempt))
+    }
+
+    /// Looks for the job at the service and in the ledgers.
+    ///
+    /// # Errors
+    /// When the service cannot be asked, or its answer leaves open whether the job exists.
+    pub fn find(&self) -> Result<Known, CreateError> {
+        self.find_among(&jobs::list(self.together)?)
+    }
+
+    /// The same, where the service has just listed all its `jobs`.
+    ///
+    /// # Errors
+    /// As [`Submission::find`].
+    pub fn find_among(&self, jobs: &[Job]) -> Result<Known, CreateError> {
+        // A convenience for later commands: a ledger that is not this job's is no reason to stop.
+        let _ = Run::note_all(self.out, &self.account.api, jobs);
+        let mut latest: Option<Adopted> = None;
+        // A job that an earlier run asked for and never learned of is shown before it is renewed.
+        let mut renewal = self.renewal;
+        for attempt in 1..=MOST_ATTEMPTS {
+            let tag = self.identity.tag(attempt);
+            let ledger = self.ledger(attempt)?;
+            let found = match (sight(jobs, &tag), ledger.as_ref().and_then(|run| run.job.as_ref())) {
+                (Sight::Found { oldest, others }, _) => Some((*oldest, others)),
+                // Not listed any more, or without its suffix: the ledger knows better.
+                (_, Some(id)) => {
+                    let since = ledger.as_ref().and_then(intended);
+                    let now = self.together.client().clock().now();
+                    jobs::note_created(
+                        self.together,
+                        id,
+                        since.map_or(Duration::MAX, |since| age(since, now)),
+                    );
+                    Some((jobs::retrieve(self.together, id)?, Vec::new()))
+                }
+                // To go on with a job that is known needs no list.
+                (Sight::Unclear, None) if self.renewal == Renewal::Keep && latest.is_none() => {
+                    return Err(CreateError::Unclear { tag });
+                }
+                (Sight::Absent | Sight::Unclear, None) => None,
+            };
+            let is_open = ledger.as_ref().is_some_and(|run| run.state == RunState::Intent);
+            if let Some((job, others)) = found {
+                renewal = if is_open { Renewal::Keep } else { self.renewal };
+                self.note(attempt, &job, ledger)?;
+                latest = Some(Adopted { job, attempt, tag, others, is_new: false });
+                continue;
+            }
+            let pending = ledger.filter(|_| is_open);
+            return Ok(match latest {
+                Some(latest) if pending.is_none() && !is_renewed(renewal, &latest) => {
+                    Known::Job(Box::new(latest))
+                }
+                _ => Known::Nothing { attempt, pending_since: pending.and_then(|run| intended(&run)) },
+            });
+        }
+        latest
+            .map(|latest| Known::Job(Box::new(latest)))
+            .ok_or_else(|| CreateError::Unclear { tag: self.identity.tag(MOST_ATTEMPTS) })
+    }
+
+    /// Writes down that the job of `attempt` exists and how it is.
+    fn note(&self, attempt: u32, job: &Job, ledger: Option<Run>) -> Result<(), LedgerError> {
+        let known = ledger.clone();
+        let mut run = ledger.unwrap_or_else(|| {
+            let settled = &self.identity.settled;
+            let body = settled.body(Files { train: "", val: None }, &settled.parameters.suffix.value);
+            Run::intent(self.account, self.identity, attempt, body)
+        });
+        run.state = RunState::Created;
+        run.note(job);
+        if known.as_ref() == Some(&run) { Ok(()) } else { run.write(self.out) }
+    }
+
+    /// Creates the job of `attempt` with `body`, or finds that it is there.
+    ///
+    /// # Errors
+    /// When it was not created, or nobody can tell; the ledger then knows which of the two.
+    pub fn create(
+        &self,
+        attempt: u32,
+        pending_since: Option<Timestamp>,
+        body: Value,
+    ) -> Result<Adopted, CreateError> {
+        let tag = self.identity.tag(attempt);
+        let clock = self.together.client().clock();
+        let adopted = match pending_since {
+            // The service may still be about to show what an earlier run asked for.
+            Some(since) => self.look_twice(&tag, self.grace.saturating_sub(age(since, clock.now())))?,
+            None => match self.look(&tag) {
+                // Asked for in so many words, and no request of ours is open.
+                Err(CreateError::Unclear { .. }) if self.renewal == Renewal::New => None,
+                looked => looked?,
+            },
+        };
+        if let Some((job, others)) = adopted {
+            let ledger = self.ledger(attempt)?;
+            self.note(attempt, &job, ledger)?;
+            return Ok(Adopted { job, attempt, tag, others, is_new: false });
+        }
+        let mut run = Run::intent(self.account, self.identity, attempt, body);
+        run.intended_at = clock.now().to_string();
+        run.write(self.out)?;
+        let (job, others, is_new) = match self.ask(&mut run)? {
+            Asked::Created(job) => (*job, Vec::new(), true),
+            Asked::Unknown(reason) => {
+                let seen = self.look_twice(&tag, self.grace);
+                match seen.map_err(|error| unknown(&tag, &reason, &error))? {
+                    Some((job, others)) => (job, others, true),
+                    None => return Err(CreateError::Unknown { tag, reason }),
+                }
+            }
+        };
+        jobs::note_created(self.together, &job.id, Duration::ZERO);
+        self.note(attempt, &job, Some(run))?;
+        Ok(Adopted { job, attempt, tag, others, is_new })
+    }
+
+    /// One request, and again only where it was certainly not accepted.
+    fn ask(&self, run: &mut Run) -> Result<Asked, CreateError> {
+        let clock = self.together.client().clock();
+        let mut wait = BACKOFF;
+        let mut body = run.body.clone();
+        if let Some(body) = body.as_object_mut() {
+            body.extend(self.secret_fields.clone());
+        }
+        for left in (0..TRIES).rev() {
+            let error = match jobs::create(self.together, &body) {
+                Ok(job) => return Ok(Asked::Created(Box::new(job))),
+                Err(error) => error,
+            };
+            match error.certainty() {
+                Certainty::NotAccepted if left > 0 => {
+                    // A signal in this wait leaves an intent that a later run settles.
+                    clock.wait(error.retry_after().unwrap_or(wait))?;
+                    wait *= 2;
+                }
+                Certainty::NotAccepted | Certainty::Refused => {
+                    run.state = RunState::Refused;
+                    run.refusal = Some(error.to_string());
+                    run.write(self.out)?;
+                    return Err(error.into());
+                }
+                Certainty::Unknown if clock.is_stopped() => return Err(Stopped.into()),
+                Certainty::Unknown => return Ok(Asked::Unknown(error.to_string())),
+            }
+        }
+        unreachable!("the last try returns")
+    }
+
+    fn look(&self, tag: &str) -> Result<Option<(Job, Vec<JobId>)>, CreateError> {
+        match sight(&jobs::list(self.together)?, tag) {
+            Sight::Found { oldest, others } => Ok(Some((*oldest, others))),
+            Sight::Absent => Ok(None),
+            Sight::Unclear => Err(CreateError::Unclear { tag: tag.to_owned() }),
+        }
+    }
+
+    /// Lists twice, `apart` or a short pause between the two.
+    fn look_twice(&self, tag: &str, apart: Duration) -> Result<Option<(Job, Vec<JobId>)>, CreateError> {
+        match self.look(tag)? {
+            Some(found) => Ok(Some(found)),
+            None => {
+                self.together.client().clock().wait(apart.max(SECOND_LOOK))?;
+                self.look(tag)
+            }
+        }
+    }
+}
+
+/// Whether `latest` is to be followed by another attempt: never while it runs, since a run that
+/// was killed and is repeated would else pay again.
+fn is_renewed(renewal: Renewal, latest: &Adopted) -> bool {
+    renewal == Renewal::New && latest.job.status.ending().is_some()
+}
+
+/// What became of a request.
+enum Asked {
+    Created(Box<Job>),
+    Unknown(String),
+}
+
+fn unknown(tag: &str, reason: &str, error: &CreateError) -> CreateError {
+    match error {
+        CreateError::Stopped(stopped) => CreateError::Stopped(*stopped),
+        error => CreateError::Unknown { tag: tag.to_owned(), reason: format!("{reason}; then {error}") },
+    }
+}
+
+fn intended(run: &Run) -> Option<Timestamp> {
+    // A ledger without a readable date is as old as can be: only the two lists then count.
+    Some(run.intended_at.parse().unwrap_or(Timestamp::UNIX_EPOCH))
+}
+
+fn age(since: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(since)).unwrap_or_default()
+}
+
+/// Whether the job carries `tag` at the end of its suffix or, where it shows none, of its model's name.
+fn carries(job: &Job, tag: &str) -> bool {
+    match job.suffix() {
+        Some(suffix) => suffix.ends_with(&format!("-{tag}")),
+        // Names put an id or a hash of their own behind the suffix.
+        None => job.model_output_name().is_some_and(|name| name.contains(&format!("-{tag}"))),
+    }
+}
+
+fn sight(jobs: &[Job], tag: &str) -> Sight {
+    let mut found: Vec<&Job> = jobs.iter().filter(|job| carries(job, tag)).collect();
+    found.sort_by_key(|job| (job.created_at(), job.id.clone()));
+    match found.split_first() {
+        Some((oldest, others)) => Sight::Found {
+            oldest: Box::new((*oldest).clone()),
+            others: others.iter().map(|job| job.id.clone()).collect(),
+        },
+        None if jobs.iter().any(|job| !job.names_suffix()) => Sight::Unclear,
+        None => Sight::Absent,
+    }
+}
+
+/// What a re-run does about a job that it found.
+pub fn is_to_be_watched(job: &Job) -> bool {
+    matches!(job.status.ending(), None | Some(Ending::Completed))
+}

@@ -1,0 +1,23 @@
+//! Submission: a prepared directory becomes a job at the service, once, and is watched to its end.
+//!
+//! In the order of a run: [`model`] asks what the model allows, [`limits`] holds the
+//! [`parameters`] against it, [`upload`] brings the files there, [`price`] says what it will
+//! cost, [`create`] creates the job or finds it, [`monitor`] watches it. [`ledger`] is what keeps
+//! all of that from happening twice. Nothing here talks to people: `cli` does.
+
+pub mod cost;
+pub mod create;
+pub mod expected;
+pub mod journal;
+pub mod ledger;
+pub mod limits;
+pub mod logging;
+pub mod model;
+pub mod monitor;
+pub mod pace;
+pub mod parameters;
+pub mod price;
+pub mod progress;
+pub mod run_config;
+pub mod tag;
+pub mod upload;

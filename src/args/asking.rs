@@ -1,0 +1,54 @@
+//! The arguments of whatever asks models about many stories.
+
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+
+use clap::Args;
+
+use crate::args::generate::number;
+use crate::args::remote::dollars;
+use ctxtune_pipeline::config::value::whole;
+
+/// How answers are asked for, and what they may cost.
+#[derive(Debug, Args)]
+pub struct AskingArgs {
+    /// Stories that are asked about at a time
+    #[arg(long, value_name = "N", default_value = "8", help_heading = "Many stories", value_parser = whole::<NonZeroUsize>)]
+    pub concurrency: NonZeroUsize,
+    /// Requests a minute at most, repeated ones included
+    #[arg(long, value_name = "N", value_parser = rate, help_heading = "Many stories")]
+    pub rpm: Option<f64>,
+
+    /// Longest answer in tokens
+    #[arg(long, value_name = "N", default_value = "4096", help_heading = "Answers", value_parser = whole::<NonZeroU64>)]
+    pub max_tokens: NonZeroU64,
+    /// Text that ends an answer; may be given several times
+    #[arg(long, value_name = "TEXT", help_heading = "Answers")]
+    pub stop: Vec<String>,
+    /// Do not send the context's JSON schema: for servers that know no response_format
+    #[arg(long, help_heading = "Answers")]
+    pub no_schema: bool,
+    /// Answers that are no contexts to bear for a story
+    #[arg(long, value_name = "N", default_value = "3", help_heading = "Answers", value_parser = whole::<NonZeroU32>)]
+    pub attempts: NonZeroU32,
+
+    /// Ask about many stories without a question
+    #[arg(short, long, help_heading = "Money")]
+    pub yes: bool,
+    /// Ask without a question, and send no request that could bring the cost above this; needs
+    /// --price-per-million
+    #[arg(long, value_name = "USD", value_parser = dollars, help_heading = "Money")]
+    pub max_cost: Option<f64>,
+    /// What a million tokens cost, prompt and answer alike: the service does not say
+    #[arg(long, value_name = "USD", value_parser = dollars, help_heading = "Money")]
+    pub price_per_million: Option<f64>,
+
+    /// Any server that speaks as OpenAI's does, with or without /v1; it never gets the Together key, but
+    /// $OPENAI_API_KEY where that is set [default: $TOGETHER_BASE_URL, else
+    /// that of Together AI]
+    #[arg(long, value_name = "URL", help_heading = "Service")]
+    pub base_url: Option<String>,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    number(text, "above 0", |number| number > 0.0 && number.is_finite())
+}

@@ -1,0 +1,355 @@
+//! The command line as clap reads it. Help texts are here; what the words mean is `config`'s.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::builder::{PathBufValueParser, TypedValueParser};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::session::environment::home;
+use ctxtune_pipeline::config::value::at_home;
+
+pub mod asking;
+pub mod data;
+pub mod deploy;
+pub mod generate;
+pub mod job;
+pub mod rehearse;
+pub mod remote;
+pub mod score;
+pub mod sweep;
+pub mod wandb;
+
+pub use asking::AskingArgs;
+pub use data::{CheckArgs, CorpusArgs, PrepareArgs};
+pub use deploy::{DeployArgs, EndpointsArgs, EndpointsCommand, StopAfter};
+pub use generate::{GenerateArgs, WrittenForm};
+pub use job::{
+    CancelArgs, CheckpointsArgs, DownloadArgs, FilesArgs, FilesCommand, JobArgs, JobsArgs, MonitorArgs,
+    WatchArgs,
+};
+pub use rehearse::RehearseArgs;
+pub use remote::{DoctorArgs, FinetuneArgs, RemoteArgs, SpendingArgs, SubmitArgs, UploadArgs};
+pub use score::ScoreArgs;
+pub use sweep::{SweepArgs, SweepCommand, SweepInitArgs, SweepRunArgs};
+pub use wandb::{By, WandbArgs, WandbSyncArgs};
+
+/// Turns a corpus of socialized-context JSONs into a fine-tuned model.
+#[derive(Debug, Parser)]
+#[command(name = "ctxtune", version, about, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Convert a corpus to train and validation JSONL (offline)
+    Prepare(Box<PrepareArgs>),
+    /// Check JSONL files before training (offline)
+    Check(Box<CheckArgs>),
+    /// Upload prepared data (free of charge)
+    Upload(Box<UploadArgs>),
+    /// Upload prepared data and start a fine-tuning job (asks first)
+    Submit(Box<SubmitArgs>),
+    /// Watch a job until it ends, from any machine
+    Monitor(Box<MonitorArgs>),
+    /// Prepare, upload, submit and monitor; run it again to resume
+    Finetune(Box<FinetuneArgs>),
+    /// Show the status of one job
+    Status(JobArgs),
+    /// Cancel a job; completed steps are billed
+    Cancel(CancelArgs),
+    /// List the jobs of the project
+    Jobs(JobsArgs),
+    /// List or delete the files of the project
+    Files(FilesArgs),
+    /// List the checkpoints of a job
+    Checkpoints(CheckpointsArgs),
+    /// Download the weights of a completed job
+    Download(DownloadArgs),
+    /// Deploy a tuned model (billed per minute; asks first)
+    Deploy(Box<DeployArgs>),
+    /// List running deployments, or stop them
+    Endpoints(EndpointsArgs),
+    /// Check keys, network, clock and settings; creates nothing
+    Doctor(Box<DoctorArgs>),
+    /// Run a hyperparameter sweep within one budget (asks first)
+    Sweep(Box<SweepArgs>),
+    /// Score generated contexts against reference contexts
+    Score(Box<ScoreArgs>),
+    /// Send rows to Weights & Biases that could not be sent before
+    WandbSync(WandbSyncArgs),
+    /// Generate contexts for stories with a tuned model
+    Generate(Box<GenerateArgs>),
+    /// Try the whole pipeline on this machine; nothing is trained
+    Rehearse(Box<RehearseArgs>),
+    /// Print the completion script of a shell
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  ctxtune completions zsh > ~/.zfunc/_ctxtune
+  ctxtune completions fish > ~/.config/fish/completions/ctxtune.fish";
+
+/// The commands by what a user wants to do, in the order of the work.
+const GROUPS: [(&str, &[&str]); 4] = [
+    ("Data", &["prepare", "check"]),
+    ("Train", &["finetune", "upload", "submit", "monitor", "cancel", "sweep", "wandb-sync", "rehearse"]),
+    ("Use", &["generate", "score", "deploy", "endpoints", "download"]),
+    ("Inspect", &["status", "jobs", "files", "checkpoints", "doctor", "completions"]),
+];
+
+/// The command line, its commands grouped in the help.
+pub fn command() -> clap::Command {
+    let command = Cli::command();
+    let mut groups = String::new();
+    for (heading, names) in GROUPS {
+        groups.push_str(&format!("{heading}:\n"));
+        for subcommand in names.iter().filter_map(|name| command.find_subcommand(name)) {
+            let about = subcommand.get_about().map(ToString::to_string).unwrap_or_default();
+            groups.push_str(&format!("  {:<12} {about}\n", subcommand.get_name()));
+        }
+        groups.push('\n');
+    }
+    let template =
+        format!("{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{groups}Options:\n{{options}}");
+    command.help_template(template)
+}
+
+/// Reads a command line.
+///
+/// # Errors
+/// What clap has to say: a usage error, or help and version that were asked for.
+pub fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let matches = command().try_get_matches_from(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))
+}
+
+impl Command {
+    /// Its name on the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Prepare(_) => "prepare",
+            Command::Check(_) => "check",
+            Command::Upload(_) => "upload",
+            Command::Submit(_) => "submit",
+            Command::Monitor(_) => "monitor",
+            Command::Finetune(_) => "finetune",
+            Command::Status(_) => "status",
+            Command::Cancel(_) => "cancel",
+            Command::Jobs(_) => "jobs",
+            Command::Files(_) => "files",
+            Command::Checkpoints(_) => "checkpoints",
+            Command::Download(_) => "download",
+            Command::Deploy(_) => "deploy",
+            Command::Endpoints(_) => "endpoints",
+            Command::Doctor(_) => "doctor",
+            Command::Sweep(_) => "sweep",
+            Command::Score(_) => "score",
+            Command::WandbSync(_) => "wandb-sync",
+            Command::Generate(_) => "generate",
+            Command::Rehearse(_) => "rehearse",
+            Command::Completions { .. } => "completions",
+        }
+    }
+
+    /// How much it says, and in which form.
+    pub fn voice(&self) -> Voice {
+        match self {
+            Command::Prepare(args) => args.voice,
+            Command::Check(args) => args.voice,
+            Command::Upload(args) => args.voice,
+            Command::Submit(args) => args.voice,
+            Command::Monitor(args) => args.voice,
+            Command::Finetune(args) => args.voice,
+            Command::Status(args) => args.voice,
+            Command::Cancel(args) => args.voice,
+            Command::Jobs(args) => args.voice,
+            Command::Files(args) => args.voice,
+            Command::Checkpoints(args) => args.voice,
+            Command::Download(args) => args.voice,
+            Command::Deploy(args) => args.voice,
+            Command::Endpoints(args) => args.voice,
+            Command::Doctor(args) => args.voice,
+            Command::Sweep(args) => args.voice(),
+            Command::Score(args) => args.voice,
+            Command::WandbSync(args) => args.voice,
+            Command::Generate(args) => args.voice,
+            Command::Rehearse(args) => args.voice,
+            Command::Completions { .. } => Voice::default(),
+        }
+    }
+}
+
+/// How much a command says, and in which form.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Voice {
+    /// Print one JSON document on stdout, also on failure
+    #[arg(long, help_heading = "Output", global = true)]
+    pub json: bool,
+    /// Say nothing but errors on stderr
+    #[arg(short, long, help_heading = "Output", conflicts_with = "verbose", global = true)]
+    pub quiet: bool,
+    /// Name everything a summary would only count
+    #[arg(short, long, help_heading = "Output", global = true)]
+    pub verbose: bool,
+}
+
+/// A path, in which `~/` is the home directory: no shell replaces it in `--flag=~/x`.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().map(|path| at_home(&path, home().as_deref()))
+}
+
+/// A job's id, or a directory as [`path`] reads it.
+fn target(text: &str) -> Result<String, Infallible> {
+    Ok(at_home(Path::new(text), home().as_deref()).to_str().unwrap_or(text).to_owned())
+}
+
+/// Lets every flag be written with underscores, as the keys of the configuration file are:
+/// `--val_ratio=0.1` becomes `--val-ratio=0.1`. Values, and all behind a bare `--`, stay.
+pub fn with_dashes(arguments: Vec<OsString>) -> Vec<OsString> {
+    let mut is_flag_zone = true;
+    let dashed = |argument: OsString| {
+        let Some(text) = argument.to_str().filter(|text| text.starts_with("--")) else { return argument };
+        match text.split_once('=') {
+            Some((name, value)) => format!("{}={value}", name.replace('_', "-")).into(),
+            None => text.replace('_', "-").into(),
+        }
+    };
+    let each = |argument: OsString| {
+        is_flag_zone &= argument != "--";
+        if is_flag_zone { dashed(argument) } else { argument }
+    };
+    arguments.into_iter().map(each).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_in_one_group_of_the_help() {
+        let command = Cli::command();
+        let mut names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+        let mut grouped: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        names.sort_unstable();
+        grouped.sort_unstable();
+        assert_eq!(grouped, names);
+        let help = super::command().render_help().to_string();
+        let too_wide: Vec<&str> = help.lines().filter(|line| line.len() >= 80).collect();
+        assert!(too_wide.is_empty(), "{too_wide:?}");
+        for (heading, names) in GROUPS {
+            let start = help.find(&format!("\n{heading}:\n")).unwrap();
+            assert!(help[start..].contains(&format!("\n  {:<12} ", names[0])), "{help}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// What each command makes of `value` for each of its arguments that takes one, by name: the matches, else
+    /// what was said. Whatever else the command requires is not asked for.
+    fn with_each_argument(
+        value: &str,
+        mut check: impl FnMut(&str, &clap::Arg, Result<clap::ArgMatches, String>),
+    ) {
+        let mut commands: Vec<clap::Command> = vec![Cli::command()];
+        commands[0].build();
+        while let Some(command) = commands.pop() {
+            commands.extend(command.get_subcommands().cloned());
+            let arguments: Vec<clap::Arg> = command
+                .get_arguments()
+                .filter(|argument| argument.get_action().takes_values())
+                .cloned()
+                .collect();
+            for argument in arguments {
+                let words = match argument.get_long() {
+                    Some(name) => vec![format!("--{name}={value}")],
+                    None => vec![value.to_owned(); argument.get_index().unwrap_or(1)],
+                };
+                let name = format!("{} {}", command.get_name(), argument.get_id());
+                let bare =
+                    command.clone().no_binary_name(true).subcommand_required(false).ignore_errors(true);
+                let strict = command.clone().no_binary_name(true).ignore_errors(false);
+                let is_about_value = |error: &clap::Error| {
+                    matches!(
+                        error.kind(),
+                        clap::error::ErrorKind::ValueValidation | clap::error::ErrorKind::InvalidValue
+                    )
+                };
+                let said = match strict.try_get_matches_from(&words) {
+                    Err(error) if is_about_value(&error) => Err(error.to_string()),
+                    _ => Ok(bare.try_get_matches_from(&words).unwrap()),
+                };
+                check(&name, &argument, said);
+            }
+        }
+    }
+
+    #[test]
+    fn a_tilde_in_a_path_is_the_home_directory_wherever_a_path_is_taken() {
+        let mut paths = 0;
+        with_each_argument("~/x", |name, argument, said| {
+            if argument.get_value_parser().type_id() != std::any::TypeId::of::<PathBuf>()
+                || name == "generate inputs"
+            {
+                return;
+            }
+            let matches = said.unwrap();
+            let path = matches.get_many::<PathBuf>(argument.get_id().as_str()).and_then(Iterator::last);
+            assert_eq!(path, Some(&home().unwrap().join("x")), "{name}");
+            paths += 1;
+        });
+        assert!(paths > 30, "{paths}");
+        let Command::Status(args) = Cli::parse_from(["ctxtune", "status", "~/out"]).command else { panic!() };
+        assert_eq!(args.target.as_deref(), home().unwrap().join("out").to_str());
+    }
+
+    #[test]
+    fn a_wrong_value_is_never_said_in_the_words_of_a_library() {
+        let words = [
+            "invalid digit",
+            "invalid float",
+            "cannot parse",
+            "number would be",
+            "number too",
+            "floating point",
+        ];
+        let (mut numbers, mut said_so) = (0, Vec::new());
+        for value in ["x", "0", "-1", "1.5", "99999999999999999999999"] {
+            with_each_argument(value, |name, _, said| {
+                if let Err(said) = said {
+                    assert!(!words.iter().any(|word| said.contains(word)), "{name}: {said}");
+                    assert!(said.contains("expected") || said.contains("possible values"), "{name}: {said}");
+                    numbers += usize::from(value == "x");
+                    said_so.push(name.to_owned());
+                }
+            });
+        }
+        assert!(numbers > 60, "{numbers}: {said_so:?}");
+    }
+
+    #[test]
+    fn flags_may_have_underscores() {
+        let dashed = |arguments: &[&str]| -> Vec<String> {
+            let arguments = with_dashes(arguments.iter().map(OsString::from).collect());
+            arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect()
+        };
+        assert_eq!(
+            dashed(&["x", "--val_ratio=0.1", "--output_dir", "a_b", "--data_dir=c_d", "-o", "--", "--e_f"]),
+            ["x", "--val-ratio=0.1", "--output-dir", "a_b", "--data-dir=c_d", "-o", "--", "--e_f"]
+        );
+    }
+}

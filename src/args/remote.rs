@@ -1,0 +1,199 @@
+//! The arguments of the commands that bring data to the service and start jobs.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::args::{CorpusArgs, Voice, WandbArgs, WatchArgs, path};
+use ctxtune_pipeline::config::TuneChoices;
+
+/// Which service to speak to.
+#[derive(Debug, Clone, Args)]
+pub struct RemoteArgs {
+    /// The API, with or without /v1 [default: $TOGETHER_BASE_URL, else that of Together AI]
+    #[arg(long, value_name = "URL", help_heading = "Service", global = true)]
+    pub base_url: Option<String>,
+}
+
+/// What may be spent.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Money")]
+pub struct SpendingArgs {
+    /// Start the job without asking
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Start the job without asking if the estimate is at most this; it caps the estimate, not the bill
+    #[arg(long, value_name = "USD", value_parser = dollars)]
+    pub max_cost: Option<f64>,
+    /// Start another job where the last one of the same data and parameters has ended
+    #[arg(long)]
+    pub new_job: bool,
+}
+
+/// An amount in dollars: finite and not negative.
+pub fn dollars(text: &str) -> Result<f64, String> {
+    let amount = text.trim_start_matches('$').parse().ok();
+    let amount = amount.filter(|amount: &f64| amount.is_finite() && *amount >= 0.0);
+    amount.ok_or_else(|| "expected an amount in dollars, 0 or more".to_owned())
+}
+
+const UPLOAD_HELP: &str = "\
+Examples:
+  ctxtune upload out
+  ctxtune upload train.jsonl val.jsonl
+  TRAIN=$(ctxtune upload out | awk '$1 == \"train\" {print $2}')
+
+stdout: a line a file, `train<TAB>id` and `val<TAB>id`.
+Exit codes: 0 done, 1 failed, 2 usage, 3 unfit data, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
+
+/// The arguments of `upload`.
+#[derive(Debug, Args)]
+#[command(after_help = UPLOAD_HELP)]
+pub struct UploadArgs {
+    /// A directory of `prepare`, or JSONL files
+    #[arg(value_name = "OUT|FILE", required = true, value_parser = path())]
+    pub paths: Vec<PathBuf>,
+    /// Which service to speak to.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+    /// How much to say.
+    #[command(flatten)]
+    pub voice: Voice,
+}
+
+const SUBMIT_HELP: &str = "\
+Examples:
+  ctxtune submit out
+  ctxtune submit out --max-cost 5 --n-epochs 2
+  JOB=$(ctxtune submit out --yes) && ctxtune monitor \"$JOB\"
+  ctxtune submit out --dry-run
+
+stdout: the job's id. Run again, it finds the same job and starts no other.
+Exit codes: 0 done, 1 failed, 2 usage or a value over a limit, 3 unfit data, 4 key, 5 network (run it again), \
+6 the job has failed, 7 it was cancelled, 9 refused to spend, 130 SIGINT, 143 SIGTERM.";
+
+/// The arguments of `submit`.
+#[derive(Debug, Args)]
+#[command(after_help = SUBMIT_HELP)]
+pub struct SubmitArgs {
+    /// A directory of `prepare` [default: output_dir of the configuration, else training/output]
+    #[arg(value_name = "OUT", value_parser = path())]
+    pub output_dir: Option<PathBuf>,
+    /// YAML file with settings; flags win over it
+    #[arg(long, alias = "config", value_name = "FILE", value_parser = path())]
+    pub config_path: Option<PathBuf>,
+    /// Print the requests, keys redacted, and send nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Submit although samples may be longer than the model's sequences, and are then cut
+    #[arg(long)]
+    pub allow_truncation: bool,
+    /// What may be spent.
+    #[command(flatten)]
+    pub spending: SpendingArgs,
+    /// What the job is asked to do.
+    #[command(flatten)]
+    pub choices: TuneChoices,
+    /// Where its curves are logged.
+    #[command(flatten)]
+    pub wandb: WandbArgs,
+    /// Which service to speak to.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+    /// How much to say.
+    #[command(flatten)]
+    pub voice: Voice,
+}
+
+const FINETUNE_HELP: &str = "\
+Examples:
+  ctxtune finetune --config-path=training/finetune_config.yaml
+  ctxtune finetune --data-dir=contexts --output-dir=out --max-cost 10
+  JOB=$(ctxtune finetune contexts -o out --yes --detach)
+
+stdout: the tuned model's name (with --detach the job's id).
+Exit codes: those of prepare, submit and monitor.";
+
+/// The arguments of `finetune`.
+#[derive(Debug, Args)]
+#[command(after_help = FINETUNE_HELP)]
+pub struct FinetuneArgs {
+    /// Where the records are and how they become examples.
+    #[command(flatten)]
+    pub corpus: CorpusArgs,
+    /// End after the submission, with the job's id on stdout
+    #[arg(long)]
+    pub detach: bool,
+    /// For `ctxtune sweep init`: what all runs of W&B's sweep may cost together, by estimate
+    #[arg(long, value_name = "USD", hide = true, value_parser = dollars, conflicts_with_all = ["yes", "max_cost"])]
+    pub sweep_max_cost: Option<f64>,
+    /// Submit although samples may be longer than the model's sequences, and are then cut
+    #[arg(long)]
+    pub allow_truncation: bool,
+    /// What may be spent.
+    #[command(flatten)]
+    pub spending: SpendingArgs,
+    /// What the job is asked to do.
+    #[command(flatten)]
+    pub choices: TuneChoices,
+    /// How to watch the job.
+    #[command(flatten)]
+    pub watch: WatchArgs,
+    /// Where its curves are logged.
+    #[command(flatten)]
+    pub wandb: WandbArgs,
+    /// Which service to speak to.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+    /// How much to say.
+    #[command(flatten)]
+    pub voice: Voice,
+}
+
+impl FinetuneArgs {
+    /// From one source to `out`, agreed to, with defaults for the rest.
+    pub fn of(source: PathBuf, out: PathBuf, voice: Voice) -> FinetuneArgs {
+        FinetuneArgs {
+            corpus: CorpusArgs { sources: vec![source], output_dir: Some(out), ..CorpusArgs::default() },
+            detach: false,
+            sweep_max_cost: None,
+            allow_truncation: false,
+            spending: SpendingArgs { yes: true, max_cost: None, new_job: false },
+            choices: TuneChoices::default(),
+            watch: WatchArgs { poll: None, timeout: None, svg: None, cancel_on_stop: false },
+            wandb: WandbArgs::default(),
+            remote: RemoteArgs { base_url: None },
+            voice,
+        }
+    }
+}
+
+const DOCTOR_HELP: &str = "\
+Examples:
+  ctxtune doctor
+  ctxtune doctor out --config-path=training/finetune_config.yaml
+
+Takes the flags and the file of `submit`, asks the service, and creates nothing there or here.
+Exit codes: 0 all well, warnings among it, 1 OUT cannot be written, 2 a value over a limit or an unknown \
+model, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
+
+/// The arguments of `doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = DOCTOR_HELP)]
+pub struct DoctorArgs {
+    /// The output directory to look at [default: output_dir of the configuration, else training/output]
+    #[arg(value_name = "OUT", value_parser = path())]
+    pub output_dir: Option<PathBuf>,
+    /// YAML file with settings; flags win over it
+    #[arg(long, alias = "config", value_name = "FILE", value_parser = path())]
+    pub config_path: Option<PathBuf>,
+    /// What a job would be asked to do.
+    #[command(flatten)]
+    pub choices: TuneChoices,
+    /// Which service to speak to.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+    /// How much to say.
+    #[command(flatten)]
+    pub voice: Voice,
+}

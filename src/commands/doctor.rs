@@ -1,0 +1,299 @@
+//! `ctxtune doctor`: looks at everything that a job needs, before the job needs it.
+//!
+//! One line a check, as soon as it is known. It asks the service who the key belongs to and what
+//! the model allows, and creates nothing there; here it writes and removes one temporary file in a
+//! directory that is there already. No key is shown, nor anything of a proxy's password.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde_json::Map;
+
+use crate::args::DoctorArgs;
+use crate::commands::job::finetune::find_config;
+use crate::commands::machine::{certificates, data, key, output, state, wandb};
+use crate::commands::model::endpoints;
+use crate::env;
+use crate::exit::{Exit, Failure};
+use crate::screen::finding::{Finding, Findings};
+use crate::screen::plan;
+use crate::screen::report::{Terminal, grouped};
+use crate::screen::shell;
+use crate::session::environment::{Environment, config_file};
+use crate::session::service::{Service, base_url, proxy};
+use crate::signals::Signals;
+use ctxtune_engine::output::manifest::Manifest;
+use ctxtune_pipeline::config::{ConfigFile, DEFAULT_OUTPUT_DIR, TuneChoices};
+use ctxtune_pipeline::job::limits::{Row, gives_adapter_only, rows, settle};
+use ctxtune_pipeline::job::model::{self, Chosen};
+use ctxtune_pipeline::job::parameters::Parameters;
+use ctxtune_service::clock::Stopped;
+use ctxtune_service::together::endpoints::Project;
+use ctxtune_service::together::{Identity, Together};
+
+const COMMAND: &str = "doctor";
+
+/// The most seconds that two clocks may differ.
+const SKEW_SECONDS: i64 = 30;
+
+/// The seed of a split that nothing was said about.
+const SEED: u64 = 42;
+
+/// Runs the command.
+pub fn run(args: &DoctorArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+    let voice = terminal.clone();
+    let mut findings = Findings::new(&voice);
+    let examined = examine(args, signals, &mut findings);
+    let mut fields = Map::new();
+    fields.insert("checks".to_owned(), findings.values().into());
+    let failure = match examined {
+        Ok(()) => findings.failure(),
+        Err(stopped) => Some(Failure { exit: signals.exit(), ..Failure::from(stopped) }),
+    };
+    match failure {
+        Some(failure) => terminal.fail(COMMAND, &failure, fields),
+        None => terminal.succeed(COMMAND, None, fields),
+    }
+}
+
+fn examine(args: &DoctorArgs, signals: &Signals, findings: &mut Findings<'_>) -> Result<(), Stopped> {
+    let environment = match Environment::read(args.config_path.as_deref(), findings.terminal()) {
+        Ok(environment) => environment,
+        // Which service would be asked is not known, so none is.
+        Err(failure) => {
+            findings.add("dotenv", Finding::of(failure));
+            return Ok(());
+        }
+    };
+    findings.add("base_url", place(args, &environment));
+    findings.add("proxy", way(args, &environment));
+    findings.add("certificates", certificates(&environment));
+    findings.add("key", key(&environment));
+    let (wandb, journal) = (wandb(&environment), environment.journal());
+    let has_key = environment.get(env::TOGETHER_API_KEY).is_some();
+    let service = Service::new(&args.remote, environment, signals, findings.terminal());
+    let known = identity(service.ok().filter(|_| has_key), findings);
+    stop(signals)?;
+    let settings = settings(args);
+    findings.add("config", config(args, settings.as_ref()));
+    model(known.as_ref().map(|(service, _)| service), settings.as_ref().ok(), findings);
+    stop(signals)?;
+    let running = known.as_ref().and_then(|(service, whose)| {
+        let project = Project::of(whose)?;
+        endpoints::glance(service, Some(project))
+    });
+    findings.add("endpoints", endpoints::finding(running.as_deref()));
+    stop(signals)?;
+    let out = settings.map_or_else(|_| args.output_dir.clone(), |settings| Some(settings.out));
+    let unknown = || Finding::off("not known: the configuration cannot be read");
+    findings.add("output", out.as_deref().map_or_else(unknown, output));
+    findings.add("data", out.as_deref().map_or_else(unknown, data));
+    findings.add("wandb", wandb);
+    findings.add("state", state(journal.as_deref()));
+    Ok(())
+}
+
+fn stop(signals: &Signals) -> Result<(), Stopped> {
+    if signals.is_stopped() { Err(Stopped) } else { Ok(()) }
+}
+
+/// Where the API is, and who says so.
+fn place(args: &DoctorArgs, environment: &Environment) -> Finding {
+    let from = match (&args.remote.base_url, environment.place(env::TOGETHER_BASE_URL)) {
+        (Some(_), _) => "--base-url".to_owned(),
+        (None, Some(place)) => format!("{} of {place}", env::TOGETHER_BASE_URL),
+        (None, None) => "the default".to_owned(),
+    };
+    let base = base_url(&args.remote, environment);
+    match base.and_then(|base| environment.refuse_test_settings(&base).map(|()| base)) {
+        Ok(base) if base.is_loopback() => Finding::ok(format!("{base} ({from}), on this machine")),
+        Ok(base) => Finding::ok(format!("{base} ({from})")),
+        Err(failure) => Finding::of(failure),
+    }
+}
+
+/// The proxy, without the password in its URL.
+fn way(args: &DoctorArgs, environment: &Environment) -> Finding {
+    let base = base_url(&args.remote, environment).ok();
+    let uri: Option<ureq::http::Uri> = base.and_then(|base| base.as_str().parse().ok());
+    match proxy(environment) {
+        Ok(None) => Finding::ok("none"),
+        Ok(Some((name, proxy))) => {
+            let url = format!(
+                "{}://{}:{}",
+                proxy.protocol().to_string().to_ascii_lowercase(),
+                proxy.host(),
+                proxy.port()
+            );
+            let is_passed = uri.is_some_and(|uri| proxy.is_no_proxy(&uri));
+            let passed = if is_passed { ", which the base URL is asked without" } else { "" };
+            Finding::ok(format!("{url} ({name}){passed}"))
+        }
+        Err(failure) => Finding::of(failure),
+    }
+}
+
+/// Asks whose key it is, and compares the clocks. Gives the service if it lets us in, and whose it is.
+fn identity(service: Option<Service>, findings: &mut Findings<'_>) -> Option<(Service, Identity)> {
+    let untold = || Finding::off("not known: the service told no time");
+    let Some(service) = service else {
+        findings.add("account", Finding::off("not known: the service cannot be asked"));
+        findings.add("clock", untold());
+        return None;
+    };
+    match service.together.whoami() {
+        Ok(identity) => {
+            findings.add("account", account(&service.together, &identity));
+            findings.add("clock", identity.date.map_or_else(untold, |theirs| clock(&service, theirs)));
+            Some((service, identity))
+        }
+        Err(error) => {
+            let failure = service.explain(error);
+            let exit = if failure.exit == Exit::Key { Exit::Key } else { Exit::Network };
+            findings.add("account", Finding::of(Failure { exit, ..failure }));
+            findings.add("clock", untold());
+            None
+        }
+    }
+}
+
+fn account(together: &Together, identity: &Identity) -> Finding {
+    let named = [
+        ("project", identity.project_name.as_ref().or(identity.project_id.as_ref())),
+        ("organization", identity.organization_name.as_ref()),
+    ];
+    let named: Vec<String> =
+        named.iter().filter_map(|(what, name)| Some(format!("{what} {}", (*name)?))).collect();
+    if named.is_empty() {
+        let said = format!("{} does not say whose key it is", together.base().origin());
+        return Finding::warn(
+            said,
+            "is this base URL meant? the model's check shows whether the key is accepted",
+        );
+    }
+    Finding::ok(format!("the key is accepted: {}", named.join(", ")))
+}
+
+fn clock(service: &Service, theirs: Timestamp) -> Finding {
+    let ahead = service.clock.now().duration_since(theirs).as_secs();
+    let direction = if ahead > 0 { "ahead of" } else { "behind" };
+    let said = format!("{} s {direction} the service's", ahead.abs());
+    if ahead.abs() > SKEW_SECONDS {
+        return Finding::warn(said, "set this machine's clock, best from the network");
+    }
+    Finding::ok(if ahead.abs() <= 1 { "as the service's".to_owned() } else { said })
+}
+
+/// What a job would be asked to do.
+#[derive(Clone)]
+struct Settings {
+    out: PathBuf,
+    parameters: Parameters,
+    has_val: bool,
+}
+
+fn settings(args: &DoctorArgs) -> Result<Settings, Failure> {
+    let file = config_file(args.config_path.as_deref())?;
+    let tune = file.as_ref().map_or_else(|| Ok(TuneChoices::default()), ConfigFile::tune_choices)?;
+    let data = file.as_ref().map(ConfigFile::prepare_choices).transpose()?.unwrap_or_default();
+    let out = args.output_dir.clone().or(data.output_dir).unwrap_or_else(|| DEFAULT_OUTPUT_DIR.into());
+    let manifest = Manifest::read(&out).ok();
+    let seed = manifest.as_ref().map(|manifest| manifest.options.seed).or(data.seed).unwrap_or(SEED);
+    Ok(Settings {
+        out,
+        parameters: args.choices.clone().resolve(tune, seed),
+        // What is not prepared will be, and has validation data by default.
+        has_val: manifest.is_none_or(|manifest| manifest.val.is_some()),
+    })
+}
+
+/// The file that was read, or the one that `finetune` would read.
+fn config(args: &DoctorArgs, settings: Result<&Settings, &Failure>) -> Finding {
+    match (settings, &args.config_path, find_config()) {
+        (Err(failure), ..) => Finding::of(failure.clone()),
+        (Ok(_), Some(path), _) => Finding::ok(format!("`{}`", path.display())),
+        (Ok(_), None, Some(path)) => {
+            let said = format!("`{}` is left out here, and `ctxtune finetune` reads it", path.display());
+            Finding::warn(said, format!("check with it: --config-path={}", shell::path(&path)))
+        }
+        (Ok(_), None, None) => Finding::ok("no file: the flags and the defaults"),
+    }
+}
+
+/// The model, whether what is tuned can be deployed, and the values against its limits.
+fn model(service: Option<&Service>, settings: Option<&Settings>, findings: &mut Findings<'_>) {
+    let chosen = match (service, settings) {
+        (Some(service), Some(settings)) => choose(service, settings),
+        (None, _) => Err(Finding::off("not known: the service cannot be asked")),
+        (_, None) => Err(Finding::off("not known: the configuration cannot be read")),
+    };
+    match chosen {
+        Ok((chosen, settings)) => {
+            findings.add("model", limits(&chosen));
+            findings.add("deployment", deployment(&chosen, &settings.parameters));
+            findings.add("values", values(&chosen, settings));
+        }
+        Err(finding) => {
+            findings.add("model", finding);
+            findings.add("deployment", Finding::off("not known without the model"));
+            findings.add("values", Finding::off("not known without the model's limits"));
+        }
+    }
+}
+
+fn choose(service: &Service, settings: &Settings) -> Result<(Chosen, Settings), Finding> {
+    let mut settings = settings.clone();
+    match model::choose(&service.together, &mut settings.parameters) {
+        Ok(chosen) => Ok((chosen, settings)),
+        Err(error) => Err(Finding::of(service.explain(error))),
+    }
+}
+
+/// The values against the model's limits, and those that are unusual.
+fn values(chosen: &Chosen, settings: Settings) -> Finding {
+    let settled = settle(settings.parameters, &chosen.limits, settings.has_val);
+    let rows = rows(&settled, &chosen.limits, settings.has_val);
+    if let Err(failure) = plan::refuse(&rows, &chosen.limits) {
+        return Finding::of(failure);
+    }
+    let note = |row: &Row| Some(format!("{} {}: {}", row.key, row.value, row.note?));
+    let notes: Vec<String> = rows.iter().filter_map(note).collect();
+    match notes.as_slice() {
+        [] => Finding::ok(format!("all {} are within the model's limits", rows.len())),
+        notes => Finding::warn(notes.join("; "), "change them if they are not meant"),
+    }
+}
+
+fn limits(chosen: &Chosen) -> Finding {
+    let limits = &chosen.limits;
+    let most = [
+        (limits.max_num_epochs, "epochs"),
+        (limits.lora.and_then(|lora| lora.max_rank), "LoRA rank"),
+        (limits.max_seq_length, "tokens a sequence"),
+    ];
+    let most: Vec<String> =
+        most.iter().filter_map(|(most, what)| Some(format!("{what} up to {}", grouped((*most)?)))).collect();
+    let colon = if most.is_empty() { "" } else { ": " };
+    let name = &limits.model_name;
+    let twin = chosen.replaced.as_ref().map(|name| format!(" (the tunable twin of {name})"));
+    Finding::ok(format!("{name}{}{colon}{}", twin.unwrap_or_default(), most.join(", ")))
+}
+
+fn deployment(chosen: &Chosen, parameters: &Parameters) -> Finding {
+    if gives_adapter_only(parameters, &chosen.limits) {
+        return Finding::warn(
+            "LoRA is not merged into this model: a job gives an adapter only, which cannot be deployed at Together",
+            "to deploy it there, tune another --base-model",
+        );
+    }
+    if parameters.from_checkpoint.is_some() {
+        return Finding::off("not known of a checkpoint: it is as its base model");
+    }
+    if chosen.is_download_only(parameters) {
+        return Finding::warn(
+            "what is tuned from a -Reference model cannot be deployed at Together, only downloaded",
+            "to deploy it there, tune another --base-model",
+        );
+    }
+    Finding::ok("nothing in the model's name speaks against it")
+}

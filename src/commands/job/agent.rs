@@ -1,0 +1,182 @@
+//! A run that W&B's own agent asked for: nobody is at a terminal, others share its directory and its
+//! budget, and SIGTERM means that the job is not wanted any more.
+//!
+//! Separate from `finetune`, which a person runs. The budget is one file of all runs of a sweep,
+//! `OUT/sweeps/<sweep>.json`, changed under OUT's lock only.
+
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::args::RemoteArgs;
+use crate::env;
+use crate::exit::{Exit, Failure};
+use crate::screen::report::{Terminal, printable};
+use crate::session::environment::Environment;
+use crate::session::service::Service;
+use crate::signals::Signals;
+use ctxtune_engine::output::lock::OutputLock;
+use ctxtune_pipeline::job::price::Price;
+use ctxtune_pipeline::job::price::dollars_text;
+use ctxtune_pipeline::sweep::book::{Book, Trial};
+use ctxtune_service::together::job::{Job, JobId};
+use ctxtune_service::together::jobs;
+
+/// How often a lock that another run holds is tried again.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// What the agent leaves a run after SIGTERM is 30 s; ours are done before.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// A run's place in a sweep.
+#[derive(Debug, Clone)]
+pub struct Agency {
+    sweep: String,
+    run: String,
+    cap: f64,
+}
+
+impl Agency {
+    /// The place that the agent's variables name, where the command line has the sweep's cap.
+    ///
+    /// # Errors
+    /// When there is a cap and no agent.
+    pub fn of(cap: Option<f64>, environment: &Environment) -> Result<Option<Agency>, Failure> {
+        let Some(cap) = cap else { return Ok(None) };
+        let name =
+            |variable: &str| environment.get(variable).and_then(JobId::new).map(|name| name.to_string());
+        match (name(env::WANDB_SWEEP_ID), name(env::WANDB_RUN_ID)) {
+            (Some(sweep), Some(run)) => Ok(Some(Agency { sweep, run, cap })),
+            _ => Err(Failure::new(
+                Exit::Usage,
+                "no_agent",
+                format!(
+                    "--sweep-max-cost is for the runs of `wandb agent`: {} and {} are not set",
+                    env::WANDB_SWEEP_ID,
+                    env::WANDB_RUN_ID
+                ),
+                "by hand, use --max-cost",
+            )),
+        }
+    }
+
+    /// What the whole sweep may cost, in dollars.
+    pub fn cap(&self) -> f64 {
+        self.cap
+    }
+
+    fn book(&self, out: &Path) -> Result<Book, Failure> {
+        Ok(Book::read(out, &self.sweep)?.unwrap_or_else(|| Book::new(self.sweep.clone(), Vec::new())))
+    }
+
+    /// Counts this run's price before its job is asked for; OUT's lock is the caller's.
+    ///
+    /// # Errors
+    /// When the sweep's cap leaves no room for it.
+    pub fn reserve(&self, out: &Path, price: &Price) -> Result<(), Failure> {
+        let mut book = self.book(out)?;
+        if book.trials.iter().any(|trial| trial.wandb_run_id.as_ref() == Some(&self.run)) {
+            return Ok(());
+        }
+        if !book.has_room_for(price.dollars, Some(self.cap)) {
+            let estimate = price.dollars.map_or("an unknown price".to_owned(), dollars_text);
+            let message = format!(
+                "the sweep has spent or reserved {} of {}, and this run is estimated at {estimate}",
+                dollars_text(book.spent()),
+                dollars_text(self.cap)
+            );
+            let hint = "raise --max-cost of `ctxtune sweep init`, or leave the sweep at what it has tried";
+            return Err(Failure::new(Exit::Unspent, "over_max_cost", message, hint));
+        }
+        let mut trial = Trial::new(Vec::new());
+        trial.wandb_run_id = Some(self.run.clone());
+        trial.estimate = price.dollars;
+        trial.status = Some(Trial::INTENDED.to_owned());
+        book.trials.push(trial);
+        Ok(book.write(out)?)
+    }
+
+    /// Writes down how the run's job is; OUT's lock is the caller's.
+    ///
+    /// # Errors
+    /// When the book cannot be read or written.
+    pub fn note(&self, out: &Path, job: &Job) -> Result<(), Failure> {
+        let mut book = self.book(out)?;
+        let mine = book.trials.iter_mut().find(|trial| trial.wandb_run_id.as_ref() == Some(&self.run));
+        if let Some(trial) = mine {
+            trial.job = Some(job.id.clone());
+            trial.status = Some(job.status.as_str().to_owned());
+            trial.price = job.price();
+            trial.model = job.model_output_name();
+            book.write(out)?;
+        }
+        Ok(())
+    }
+
+    /// The same after the job has ended, with a look at its final price. What fails leaves the estimate
+    /// counted, which is the safe side.
+    pub fn settle(&self, service: &Service, (out, job): (&Path, &JobId), terminal: &Terminal) {
+        let settled =
+            jobs::retrieve(&service.together, job).map_err(|error| service.explain(error)).and_then(|job| {
+                let _lock = wait_for_lock(out, service)?;
+                self.note(out, &job)
+            });
+        if let Err(failure) = settled {
+            terminal.warn(&printable(&format!("the sweep's budget counts an estimate: {}", failure.message)));
+        }
+    }
+}
+
+/// OUT's lock, as soon as the other runs of the sweep leave it.
+///
+/// # Errors
+/// When it cannot be had at all, or a signal comes.
+pub fn wait_for_lock(out: &Path, service: &Service) -> Result<OutputLock, Failure> {
+    patiently(service, || Ok(OutputLock::acquire(out)?))
+}
+
+/// Does `act`, again as long as another run holds OUT's lock.
+///
+/// # Errors
+/// Those of `act` but that one; and when a signal comes.
+pub fn patiently<T>(service: &Service, mut act: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+    loop {
+        match act() {
+            Err(failure) if failure.code == "locked" => {
+                service.clock.wait(PATIENCE).map_err(|stopped| service.explain(stopped))?;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// After SIGTERM under an agent: nobody wants the job, so that it is cancelled, within the time that the
+/// agent leaves. This process's own client sends nothing any more: another one does.
+pub fn cancel_unwanted(
+    (exit, job): (Exit, &JobId),
+    (remote, environment): (&RemoteArgs, &Environment),
+    terminal: &Terminal,
+) {
+    if exit != Exit::Terminated || environment.get(env::WANDB_SWEEP_ID).is_none() {
+        return;
+    }
+    let Ok(service) = Service::new(remote, environment.clone(), &Signals::default(), terminal) else {
+        return;
+    };
+    let (send, receive) = mpsc::channel();
+    let id = job.clone();
+    std::thread::spawn(move || {
+        // Nobody listens any more after the farewell.
+        let _ = send.send(jobs::cancel(&service.together, &id));
+    });
+    let said = match receive.recv_timeout(FAREWELL) {
+        Ok(Ok(cancelled)) => format!("the agent ended this run: the job {job} is {}", cancelled.status),
+        Ok(Err(error)) => format!(
+            "the agent ended this run, and the job {job} could not be cancelled: {error}; ctxtune cancel {job}"
+        ),
+        Err(_) => format!(
+            "the agent ended this run, and cancelling the job {job} was not answered in time: ctxtune cancel {job}"
+        ),
+    };
+    terminal.say(&printable(&said));
+}

@@ -1,0 +1,167 @@
+//! `ctxtune cancel`: shows the job, asks, and has the service stop it.
+//!
+//! What was trained is billed whatever is cancelled, and that is said before. A job that has ended
+//! is not asked for again: the service would say no less clearly.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::args::CancelArgs;
+use crate::exit::{Exit, Failure};
+use crate::screen::report::Terminal;
+use crate::screen::shell;
+use crate::screen::watch::one_line;
+use crate::session::consent::{ask, has_person};
+use crate::session::service::Service;
+use crate::signals::Signals;
+use ctxtune_pipeline::job::price::dollars_text;
+use ctxtune_service::together::job::{Ending, Job, JobId};
+use ctxtune_service::together::{self, jobs};
+
+const COMMAND: &str = "cancel";
+
+/// A status between the request and the end.
+const REQUESTED: &str = "cancel_requested";
+
+/// A job that was not cancelled, with what is known of it.
+struct Refusal {
+    failure: Failure,
+    job: Option<Box<Job>>,
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Refusal {
+        Refusal { failure, job: None }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &CancelArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+    match cancel(args, signals, terminal) {
+        Ok(job) => {
+            let status = one_line(job.status.as_str());
+            terminal.label("status", &status);
+            if job.status.ending().is_none() {
+                terminal.label("next", &format!("ctxtune monitor {} waits for its end", job.id));
+            }
+            terminal.succeed(COMMAND, Some(status.as_bytes()), document(Some(&job)))
+        }
+        Err(Refusal { failure, job }) => terminal.fail(COMMAND, &failure, document(job.as_deref())),
+    }
+}
+
+fn cancel(args: &CancelArgs, signals: &Signals, terminal: &Terminal) -> Result<Job, Refusal> {
+    let id = id(&args.job)?;
+    if !args.yes && !has_person() {
+        return Err(Failure::new(
+            Exit::Unspent,
+            "no_consent",
+            format!("nobody is at a terminal to agree that {id} is cancelled"),
+            "agree with --yes",
+        )
+        .into());
+    }
+    let service = Service::open(&args.remote, signals, terminal)?;
+    let job = jobs::retrieve(&service.together, &id).map_err(|error| service.explain(error))?;
+    service.note_status(None, &job, terminal);
+    show(&service, &job, terminal);
+    if let Some(failure) = refusal(&job) {
+        return Err(Refusal { failure, job: Some(Box::new(job)) });
+    }
+    if !args.yes {
+        match ask("Cancel it?", signals, terminal) {
+            Ok(true) => {}
+            Ok(false) => return Err(Refusal { failure: declined(&job), job: Some(Box::new(job)) }),
+            Err(stopped) => {
+                let hint = Some(format!("the job {} goes on", job.id));
+                return Err(Refusal {
+                    failure: Failure { hint, ..service.explain(stopped) },
+                    job: Some(Box::new(job)),
+                });
+            }
+        }
+    }
+    let job = request(&service, job)?;
+    service.note_status(None, &job, terminal);
+    Ok(job)
+}
+
+/// The id of a job, which nobody may name by a directory here: what is cancelled is seen in the line.
+fn id(text: &str) -> Result<JobId, Failure> {
+    if Path::new(text).is_dir() {
+        let message = format!("`{text}` is a directory, and a job is cancelled by its id");
+        let hint = format!("`ctxtune status {}` shows the id of its newest job", shell::word(text));
+        return Err(Failure::new(Exit::Usage, "no_job", message, hint));
+    }
+    JobId::new(text).ok_or_else(|| {
+        Failure::new(
+            Exit::Usage,
+            "no_job",
+            format!("`{text}` is no job's id"),
+            "`ctxtune jobs` lists the jobs",
+        )
+    })
+}
+
+fn show(service: &Service, job: &Job, terminal: &Terminal) {
+    terminal.label("job", &format!("{}  {}", job.id, one_line(job.status.as_str())));
+    let models = [job.model(), job.model_output_name()];
+    for (label, text) in ["base", "model"].into_iter().zip(models) {
+        if let Some(text) = text {
+            terminal.label(label, &one_line(&text));
+        }
+    }
+    terminal.label("page", &service.dashboard(&job.id));
+    let price =
+        job.price().map_or("not known yet".to_owned(), |price| format!("{} so far", dollars_text(price)));
+    terminal.label("price", &format!("{price}; steps already done are billed, cancelled or not"));
+}
+
+/// Why a job of this status is not cancelled.
+fn refusal(job: &Job) -> Option<Failure> {
+    let said = match job.status.ending() {
+        Some(Ending::Completed) => "is complete",
+        Some(Ending::Failed) => "has failed",
+        Some(Ending::Cancelled) => "is cancelled already",
+        None if job.status.as_str() == REQUESTED => "is being cancelled already",
+        None => return None,
+    };
+    let message = format!("the job {} {said}: there is nothing to cancel", job.id);
+    Some(Failure::new(Exit::Failed, "not_running", message, format!("ctxtune status {}", job.id)))
+}
+
+fn declined(job: &Job) -> Failure {
+    let message = format!("the job {} goes on: the answer was no", job.id);
+    Failure::new(Exit::Unspent, "declined", message, "run it again to be asked again")
+}
+
+/// Has the service cancel `job`, and gives the job as it is then.
+fn request(service: &Service, job: Job) -> Result<Job, Refusal> {
+    let error = match jobs::cancel(&service.together, &job.id) {
+        Ok(cancelled) => return Ok(cancelled),
+        Err(error) => error,
+    };
+    if !matches!(error, together::Error::Refused { status: 400 | 409, .. }) {
+        return Err(Refusal { failure: service.explain(error), job: Some(Box::new(job)) });
+    }
+    // The request may have been heard although its reply was lost, or the job may have ended since.
+    let now = jobs::retrieve(&service.together, &job.id).map_err(|error| service.explain(error))?;
+    let is_cancelled = now.status.ending() == Some(Ending::Cancelled) || now.status.as_str() == REQUESTED;
+    if is_cancelled {
+        return Ok(now);
+    }
+    let failure = refusal(&now).unwrap_or_else(|| service.explain(error));
+    Err(Refusal { failure, job: Some(Box::new(now)) })
+}
+
+/// The fields of the JSON document beside the common ones; none where the job was not seen.
+fn document(job: Option<&Job>) -> Map<String, Value> {
+    let mut fields = Map::new();
+    if let Some(job) = job {
+        fields.insert("job".to_owned(), job.id.as_str().into());
+        fields.insert("status".to_owned(), job.status.as_str().into());
+        fields.insert("price_dollars".to_owned(), job.price().into());
+    }
+    fields
+}

@@ -1,0 +1,60 @@
+//! What jobs were estimated at, from the ledgers and the journal of this machine.
+//!
+//! For showing costs only. What cannot be read is not known: nobody pays by it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::screen::report::{Terminal, printable};
+use crate::session::service::Service;
+use ctxtune_pipeline::config::DEFAULT_OUTPUT_DIR;
+use ctxtune_pipeline::job::cost::{Cost, note_estimate};
+use ctxtune_pipeline::job::journal;
+use ctxtune_pipeline::job::ledger::Run;
+use ctxtune_pipeline::job::price::dollars_text;
+use ctxtune_service::together::job::{Job, JobId};
+
+/// Estimates in dollars, by job: those of the journal, of the directories it names, of `out`, and of the default
+/// output directory.
+pub fn known(service: &Service, out: Option<&Path>) -> BTreeMap<JobId, f64> {
+    let journal = service.environment.journal();
+    let started = journal.and_then(|path| journal::all(&path).ok()).unwrap_or_default();
+    let mut dirs: BTreeSet<PathBuf> =
+        started.iter().map(|started| started.output_dir.clone().into()).collect();
+    dirs.extend(out.map(Path::to_owned));
+    dirs.insert(DEFAULT_OUTPUT_DIR.into());
+    let of_journal =
+        started.into_iter().filter_map(|started| Some((started.job, started.estimated_dollars?)));
+    let mut estimates: BTreeMap<JobId, f64> = of_journal.collect();
+    let runs = dirs.iter().flat_map(|dir| Run::read_all(dir).unwrap_or_default());
+    estimates.extend(runs.filter_map(|run| Some((run.job?, run.estimated_dollars?))));
+    estimates
+}
+
+/// Writes down in `out` what `job` was estimated at; that this fails is said and changes nothing.
+pub fn note(out: &Path, (job, dollars): (&JobId, Option<f64>), terminal: &Terminal) {
+    if let Err(error) = note_estimate(out, job, dollars) {
+        terminal.warn(&printable(&format!("the estimate of {job} is not kept: {error}")));
+    }
+}
+
+/// What `job` was billed, or has cost so far, and what it was estimated at.
+pub fn billed_and_estimated(job: &Job, estimated: Option<f64>) -> String {
+    let is_over = job.status.ending().is_some();
+    let price = match (job.price(), is_over) {
+        (Some(price), true) => format!("billed {}", dollars_text(price)),
+        (Some(price), false) => format!("{} so far", dollars_text(price)),
+        (None, true) => "what was billed is not known yet".to_owned(),
+        (None, false) => "what it has cost so far is not known".to_owned(),
+    };
+    match estimated {
+        Some(estimated) => format!("{price}, estimated {}", dollars_text(estimated)),
+        None => format!("{price}; no estimate is known on this machine"),
+    }
+}
+
+/// A cost for people: what is not final has `~` in front; nothing where nobody knows.
+pub fn marked(cost: Cost) -> String {
+    let mark = if matches!(cost, Cost::Billed(_)) { "" } else { "~" };
+    cost.dollars().map_or_else(String::new, |amount| format!("{mark}{}", dollars_text(amount)))
+}

@@ -1,0 +1,226 @@
+//! `ctxtune files`: the files of the project, newest first, and their deletion.
+//!
+//! The ledgers of output directories stay as they are: a file that is gone is uploaded again when
+//! it is needed.
+
+use std::cmp::Reverse;
+
+use serde_json::{Map, Value, json};
+
+use crate::args::{FilesArgs, FilesCommand};
+use crate::commands::job::jobs::moment;
+use crate::exit::{Exit, Failure};
+use crate::screen::report::{Terminal, counted, sized};
+use crate::screen::table::{Align, Cell, Table};
+use crate::screen::watch::one_line;
+use crate::session::consent::{ask, has_person};
+use crate::session::service::Service;
+use crate::signals::Signals;
+use ctxtune_service::clock::Stopped;
+use ctxtune_service::together::file::{FileId, FileObject, Processing};
+use ctxtune_service::together::files;
+
+const COMMAND: &str = "files";
+
+const COLUMNS: [(&str, Align); 6] = [
+    ("file", Align::Left),
+    ("size", Align::Right),
+    ("created (UTC)", Align::Left),
+    ("purpose", Align::Left),
+    ("processing", Align::Left),
+    ("name", Align::Left),
+];
+
+/// Runs the command.
+pub fn run(args: &FilesArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+    match &args.command {
+        None | Some(FilesCommand::List) => list(args, signals, terminal),
+        Some(FilesCommand::Delete { ids, yes }) => {
+            let agreed = if *yes { Agreed::ByFlag } else { Agreed::IfAsked };
+            delete(args, (ids, agreed), signals, terminal)
+        }
+    }
+}
+
+fn list(args: &FilesArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+    let listed = Service::open(&args.remote, signals, terminal)
+        .and_then(|service| files::list(&service.together).map_err(|error| service.explain(error)));
+    let mut listed = match listed {
+        Ok(listed) => listed,
+        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
+    };
+    listed.sort_by_key(|file| Reverse(file.created_at));
+    if listed.is_empty() {
+        terminal.say("no files");
+    }
+    let mut fields = Map::new();
+    fields.insert("files".to_owned(), listed.iter().map(value).collect());
+    let table = Table::new(&COLUMNS, listed.iter().map(row).collect()).for_stdout();
+    terminal.succeed(COMMAND, table.as_deref().map(str::as_bytes), fields)
+}
+
+/// How far the service is with a file, in a word, and its reason where it has one.
+fn processing(file: &FileObject) -> (String, Option<&str>) {
+    match &file.processing {
+        Processing::Waiting(status) => (status.to_lowercase(), None),
+        Processing::Completed => ("completed".to_owned(), None),
+        Processing::Invalid(reason) => ("invalid".to_owned(), Some(reason)),
+        Processing::Failed(reason) => ("failed".to_owned(), Some(reason)),
+        Processing::Untold => (String::new(), None),
+    }
+}
+
+fn row(file: &FileObject) -> Vec<Cell> {
+    vec![
+        Cell::new(file.id.as_str()),
+        file.bytes.map_or_else(|| Cell::new(""), |bytes| Cell::of(&bytes.to_string(), &sized(bytes))),
+        moment(file.created_at),
+        Cell::new(&file.purpose),
+        Cell::new(&processing(file).0),
+        Cell::new(&file.filename),
+    ]
+}
+
+fn value(file: &FileObject) -> Value {
+    let (processing, reason) = processing(file);
+    json!({
+        "file_id": file.id.as_str(), "name": file.filename, "bytes": file.bytes,
+        "created_at": file.created_at.map(|at| at.to_string()), "purpose": file.purpose,
+        "processing": Some(processing).filter(|words| !words.is_empty()), "reason": reason,
+    })
+}
+
+/// Whether somebody has agreed to a deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Agreed {
+    ByFlag,
+    IfAsked,
+}
+
+/// What became of the files that were to be deleted.
+#[derive(Default)]
+struct Deletion {
+    deleted: Vec<FileId>,
+    failed: Vec<(FileId, Failure)>,
+}
+
+fn delete(
+    args: &FilesArgs,
+    (ids, agreed): (&[String], Agreed),
+    signals: &Signals,
+    terminal: &mut Terminal,
+) -> Exit {
+    let deletion = match try_delete(args, (ids, agreed), signals, terminal) {
+        Ok(deletion) => deletion,
+        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
+    };
+    let lines: Vec<&str> = deletion.deleted.iter().map(FileId::as_str).collect();
+    let mut fields = Map::new();
+    fields.insert("deleted".to_owned(), lines.clone().into());
+    let failed = |(id, failure): &(FileId, Failure)| json!({ "file_id": id.as_str(), "code": failure.code, "message": failure.message });
+    fields.insert("failed".to_owned(), deletion.failed.iter().map(failed).collect());
+    let text = lines.join("\n");
+    let Some((_, worst)) = deletion.failed.iter().max_by_key(|(_, failure)| badness(failure)) else {
+        return terminal.succeed(COMMAND, Some(text.as_bytes()), fields);
+    };
+    if !terminal.voice().json && !text.is_empty() {
+        terminal.deliver(COMMAND, format!("{text}\n").as_bytes());
+    }
+    let message = match deletion.failed.as_slice() {
+        [_] => worst.message.clone(),
+        all => {
+            format!("{} were not deleted; the worst: {}", counted(all.len() as u64, "file"), worst.message)
+        }
+    };
+    terminal.fail(COMMAND, &Failure { message, ..worst.clone() }, fields)
+}
+
+/// How much a failure says about the others that may follow.
+fn badness(failure: &Failure) -> u8 {
+    match failure.exit {
+        Exit::Interrupted | Exit::Terminated => 4,
+        Exit::Key => 3,
+        Exit::Network => 2,
+        Exit::Failed => 1,
+        _ => 0,
+    }
+}
+
+fn try_delete(
+    args: &FilesArgs,
+    (ids, agreed): (&[String], Agreed),
+    signals: &Signals,
+    terminal: &Terminal,
+) -> Result<Deletion, Failure> {
+    let ids = ids.iter().map(|text| id(text)).collect::<Result<Vec<FileId>, Failure>>()?;
+    if agreed == Agreed::IfAsked && !has_person() {
+        let message = "nobody is at a terminal to agree that files are deleted";
+        return Err(Failure::new(Exit::Unspent, "no_consent", message, "agree with --yes"));
+    }
+    let service = Service::open(&args.remote, signals, terminal)?;
+    let mut deletion = Deletion::default();
+    let found = find(&service, ids, &mut deletion, terminal)?;
+    if found.is_empty() {
+        return Ok(deletion);
+    }
+    if agreed == Agreed::IfAsked {
+        let question = format!("Delete {}?", counted(found.len() as u64, "file"));
+        let unanswered = |stopped: Stopped| {
+            let hint = Some("nothing was deleted".to_owned());
+            Failure { hint, ..service.explain(stopped) }
+        };
+        if !ask(&question, signals, terminal).map_err(unanswered)? {
+            let message = "nothing was deleted: the answer was no";
+            return Err(Failure::new(Exit::Unspent, "declined", message, "run it again to be asked again"));
+        }
+    }
+    for id in found {
+        if signals.is_stopped() {
+            deletion.failed.push((id, service.explain(Stopped)));
+            continue;
+        }
+        match files::delete(&service.together, &id) {
+            Ok(()) => {
+                terminal.say(&format!("{id} deleted"));
+                deletion.deleted.push(id);
+            }
+            Err(error) => deletion.failed.push((id, service.explain(error))),
+        }
+    }
+    Ok(deletion)
+}
+
+fn id(text: &str) -> Result<FileId, Failure> {
+    FileId::new(text).ok_or_else(|| {
+        let message = format!("`{text}` is no file's id; nothing was deleted");
+        Failure::new(Exit::Usage, "no_file", message, "`ctxtune files` lists the files with their ids")
+    })
+}
+
+/// Shows what is to be deleted; what is not there has failed before anybody is asked.
+fn find(
+    service: &Service,
+    ids: Vec<FileId>,
+    deletion: &mut Deletion,
+    terminal: &Terminal,
+) -> Result<Vec<FileId>, Failure> {
+    let mut found = Vec::new();
+    for id in ids {
+        if found.contains(&id) {
+            continue;
+        }
+        match files::retrieve(&service.together, &id) {
+            Ok(file) => {
+                let size = file.bytes.map(|bytes| format!(" ({})", sized(bytes))).unwrap_or_default();
+                terminal.label("file", &format!("{id}  {}{size}", one_line(&file.filename)));
+                found.push(id);
+            }
+            Err(error) if error.status() == Some(404) => {
+                terminal.warn(&format!("{id} is not there"));
+                deletion.failed.push((id, service.explain(error)));
+            }
+            Err(error) => return Err(service.explain(error)),
+        }
+    }
+    Ok(found)
+}

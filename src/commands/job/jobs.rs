@@ -1,0 +1,142 @@
+//! `ctxtune jobs`: the jobs of the project, newest first, and what they cost.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::args::JobsArgs;
+use crate::commands::job::estimates;
+use crate::commands::job::status::summary;
+use crate::exit::{Exit, Failure};
+use crate::screen::report::{Terminal, counted, grouped};
+use crate::screen::table::{Align, Cell, Table};
+use crate::session::service::Service;
+use crate::signals::Signals;
+use ctxtune_pipeline::job::cost::{Cost, Total};
+use ctxtune_pipeline::job::price::dollars_text;
+use ctxtune_service::together::job::{Job, JobId};
+use ctxtune_service::together::jobs;
+
+const COMMAND: &str = "jobs";
+
+const COLUMNS: [(&str, Align); 6] = [
+    ("job", Align::Left),
+    ("status", Align::Left),
+    ("created (UTC)", Align::Left),
+    ("price", Align::Right),
+    ("base model", Align::Middle),
+    ("tuned model", Align::Left),
+];
+
+/// The jobs that are meant, and what is known of their costs.
+struct Listed {
+    /// The newest first; those that bear no date last, in the order of the service.
+    jobs: Vec<Job>,
+    estimates: BTreeMap<JobId, f64>,
+    /// Jobs without a date, which `--since` leaves out.
+    undated: usize,
+}
+
+/// Runs the command.
+pub fn run(args: &JobsArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+    let listed = match list(args, signals, terminal) {
+        Ok(listed) => listed,
+        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
+    };
+    let count = listed.jobs.len();
+    let shown = if args.limit > 0 { &listed.jobs[..count.min(args.limit)] } else { &listed.jobs };
+    let total = Total::of(listed.jobs.iter().map(|job| listed.cost(job)));
+    let mut fields = Map::new();
+    fields.insert("total".to_owned(), count.into());
+    fields.insert("jobs".to_owned(), shown.iter().map(|job| listed.value(job)).collect());
+    fields.insert("since".to_owned(), args.since.map(|since| since.to_string()).into());
+    fields.insert(
+        "totals".to_owned(),
+        json!({
+            "billed_dollars": total.billed, "estimated_dollars": total.estimated, "unpriced_jobs": total.unknown,
+        }),
+    );
+    let rows = shown.iter().map(|job| row(job, listed.cost(job))).collect();
+    let table = Table::new(&COLUMNS, rows).for_stdout();
+    let exit = terminal.succeed(COMMAND, table.as_deref().map(str::as_bytes), fields);
+    say(&listed, (shown.len(), &total), terminal);
+    exit
+}
+
+fn list(args: &JobsArgs, signals: &Signals, terminal: &Terminal) -> Result<Listed, Failure> {
+    let service = Service::open(&args.remote, signals, terminal)?;
+    let mut jobs = jobs::list(&service.together).map_err(|error| service.explain(error))?;
+    service.note_statuses(&jobs, terminal);
+    jobs.sort_by_key(|job| Reverse(job.created_at()));
+    let mut undated = 0;
+    if let Some(since) = args.since {
+        undated = jobs.iter().filter(|job| job.created_at().is_none()).count();
+        jobs.retain(|job| job.created_at().is_some_and(|created| created >= since));
+    }
+    Ok(Listed { jobs, estimates: estimates::known(&service, None), undated })
+}
+
+fn say(listed: &Listed, (shown, total): (usize, &Total), terminal: &Terminal) {
+    let count = listed.jobs.len();
+    if count == 0 {
+        terminal.say("no jobs");
+    } else if shown < count {
+        let all = counted(count as u64, "job");
+        terminal.say(&format!("{} of {all}; -n 0 shows all", grouped(shown as u64)));
+    }
+    if listed.undated > 0 {
+        let undated = counted(listed.undated as u64, "job");
+        terminal.warn(&format!("{undated} without a date of creation left out: see them without --since"));
+    }
+    if count > 0 {
+        let jobs = |count: u64| counted(count, "job");
+        let estimated = (total.estimated > 0.0)
+            .then(|| format!("~{} for jobs without a final price", dollars_text(total.estimated)));
+        let unknown = (total.unknown > 0).then(|| format!("{} without a known price", jobs(total.unknown)));
+        let parts = [Some(format!("{} billed", dollars_text(total.billed))), estimated, unknown];
+        let of = jobs(count as u64);
+        let parts = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        terminal.label("total", &format!("{parts} (of {of})"));
+    }
+}
+
+impl Listed {
+    fn cost(&self, job: &Job) -> Cost {
+        Cost::of(job, self.estimates.get(&job.id).copied())
+    }
+
+    fn value(&self, job: &Job) -> Value {
+        let mut fields = summary(job);
+        fields.insert("price_dollars".to_owned(), job.price().into());
+        fields.insert("estimated_dollars".to_owned(), self.estimates.get(&job.id).copied().into());
+        fields.into()
+    }
+}
+
+fn row(job: &Job, cost: Cost) -> Vec<Cell> {
+    let mark = if matches!(cost, Cost::Billed(_)) { "" } else { "~" };
+    let exact = cost.dollars().map(|dollars| format!("{mark}{dollars:.4}")).unwrap_or_default();
+    vec![
+        Cell::new(job.id.as_str()),
+        Cell::new(job.status.as_str()),
+        moment(job.created_at()),
+        Cell::of(&exact, &estimates::marked(cost)),
+        model(job.model()),
+        model(job.model_output_name()),
+    ]
+}
+
+/// A model: for people without whose it is, since lines are short.
+fn model(name: Option<String>) -> Cell {
+    let name = name.unwrap_or_default();
+    Cell::of(&name, name.rsplit('/').next().unwrap_or_default())
+}
+
+/// A moment: to the second for programs, to the minute for people.
+pub fn moment(at: Option<jiff::Timestamp>) -> Cell {
+    at.map_or_else(
+        || Cell::new(""),
+        |at| Cell::of(&at.strftime("%FT%TZ").to_string(), &at.strftime("%F %R").to_string()),
+    )
+}

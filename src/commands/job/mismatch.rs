@@ -1,0 +1,106 @@
+//! The data that a job was trained on, beside the data that its directory holds now.
+//!
+//! A directory can be prepared again after a job was trained. Its validation records may then be part of the
+//! training data, and its template may differ: commands that use both warn, and `score --val` refuses.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::exit::{Exit, Failure};
+use crate::screen::report::{Terminal, printable};
+use ctxtune_engine::output::manifest::Manifest;
+use ctxtune_pipeline::job::ledger::Run;
+use ctxtune_service::together::job::JobId;
+
+/// Digits of a digest that people are shown.
+const SHOWN: usize = 12;
+
+/// A job and a directory whose data differ.
+#[derive(Debug, Clone)]
+pub struct Mismatch {
+    out: PathBuf,
+    job: JobId,
+    trained: Digests,
+    prepared: Digests,
+}
+
+/// The digests of both sides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Digests {
+    train: String,
+    val: Option<String>,
+}
+
+impl Digests {
+    fn shown(&self) -> String {
+        let short = |digest: &str| digest.get(..SHOWN).unwrap_or(digest).to_owned();
+        let val = self.val.as_deref().map_or("no validation".to_owned(), |val| format!("val {}", short(val)));
+        format!("train {}, {val}", short(&self.train))
+    }
+
+    fn value(&self) -> Value {
+        json!({ "train": self.train, "val": self.val })
+    }
+}
+
+impl Mismatch {
+    /// How the data of `run`'s job differs from that of `manifest` in `out`; nothing where it is the same.
+    pub fn of(out: &Path, run: &Run, manifest: &Manifest) -> Option<Mismatch> {
+        let trained = Digests { train: run.train_sha256.clone(), val: run.val_sha256.clone() };
+        let prepared = Digests {
+            train: manifest.train.sha256.clone(),
+            val: manifest.val.as_ref().map(|val| val.sha256.clone()),
+        };
+        let job = run.job.clone()?;
+        (trained != prepared).then(|| Mismatch { out: out.to_owned(), job, trained, prepared })
+    }
+
+    /// How the data of the newest job of `out` differs from that of `manifest`. Ledgers that
+    /// cannot be read are ignored: this is a warning only.
+    pub fn of_newest(out: &Path, manifest: &Manifest) -> Option<Mismatch> {
+        let runs = Run::read_all(out).unwrap_or_default();
+        let newest = runs.iter().rev().find(|run| run.job.is_some())?;
+        Mismatch::of(out, newest, manifest)
+    }
+
+    /// The same of this job, where `out` knows it.
+    pub fn of_job(out: &Path, job: &JobId) -> Option<Mismatch> {
+        let runs = Run::read_all(out).unwrap_or_default();
+        let run = runs.iter().find(|run| run.job.as_ref() == Some(job))?;
+        Mismatch::of(out, run, &Manifest::read(out).ok()?)
+    }
+
+    fn message(&self) -> String {
+        format!(
+            "the job {} was trained on other data ({}) than `{}` holds now ({})",
+            self.job,
+            self.trained.shown(),
+            self.out.display(),
+            self.prepared.shown()
+        )
+    }
+
+    /// Says it.
+    pub fn warn(&self, terminal: &Terminal) {
+        terminal.warn(&printable(&self.message()));
+    }
+
+    /// The refusal to score one by the other.
+    pub fn refusal(&self) -> Failure {
+        let hint = "prepare the directory with the job's records and options, or name one that holds its data; \
+                    --allow-mismatch scores anyway, on records that may be part of the training data";
+        Failure::new(Exit::Data, "data_mismatch", self.message(), hint)
+    }
+
+    /// Adds it to the fields of a document, which have no such field where there is none.
+    pub fn add(mismatch: Option<&Mismatch>, fields: &mut Map<String, Value>) {
+        let value = |mismatch: &Mismatch| {
+            json!({
+                "job": mismatch.job.as_str(), "trained": mismatch.trained.value(),
+                "prepared": mismatch.prepared.value(),
+            })
+        };
+        fields.extend(mismatch.map(|mismatch| ("data_mismatch".to_owned(), value(mismatch))));
+    }
+}

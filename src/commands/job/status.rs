@@ -1,0 +1,154 @@
+//! `ctxtune status`: one job as it is now, on one screen.
+//!
+//! A look, not a wait: it ends well whatever the status. Events and metrics only tell how far the
+//! training is; that they cannot be had is said and changes nothing.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::args::JobArgs;
+use crate::commands::job::estimates;
+use crate::commands::job::wandb_run;
+use crate::commands::model::endpoints::{self, Running};
+use crate::exit::{Exit, Failure};
+use crate::screen::report::{Terminal, printable};
+use crate::screen::watch::{epochs, eval_loss, one_line, steps, train_loss};
+use crate::session::service::Service;
+use crate::signals::Signals;
+use ctxtune_pipeline::job::price::dollars_text;
+use ctxtune_pipeline::job::progress::Progress;
+use ctxtune_service::together::job::{Ending, Job};
+use ctxtune_service::together::{self, jobs};
+
+const COMMAND: &str = "status";
+
+/// Runs the command.
+pub fn run(args: &JobArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+    match look(args, signals, terminal) {
+        Ok((service, progress)) => {
+            let Some(job) = progress.job() else { return Exit::Failed };
+            let out = args.target.as_deref().map(Path::new).filter(|target| target.is_dir());
+            let run_page = wandb_run::page(&service, job, out).or_else(|| job.wandb_url());
+            show(&service, job, (&progress, run_page.as_deref()), terminal);
+            let running = endpoints::glance(&service, None);
+            endpoints::say_running(running.as_deref().unwrap_or_default(), terminal);
+            let mut fields = document(&service, job, &progress);
+            let estimates = estimates::known(&service, None);
+            fields.insert("estimated_dollars".to_owned(), estimates.get(&job.id).copied().into());
+            fields.insert("wandb_url".to_owned(), run_page.into());
+            let running = running.map(|running| running.iter().map(Running::value).collect::<Vec<_>>());
+            fields.insert("endpoints".to_owned(), running.into());
+            let status = one_line(job.status.as_str());
+            terminal.succeed(COMMAND, Some(status.as_bytes()), fields)
+        }
+        Err(failure) => terminal.fail(COMMAND, &failure, Map::new()),
+    }
+}
+
+fn look(args: &JobArgs, signals: &Signals, terminal: &Terminal) -> Result<(Service, Progress), Failure> {
+    let service = Service::open(&args.remote, signals, terminal)?;
+    let id = service.job(args.target.as_deref())?;
+    let job = jobs::retrieve(&service.together, &id).map_err(|error| service.explain(error))?;
+    service.note_status(args.target.as_deref().map(Path::new), &job, terminal);
+    let mut progress = Progress::default();
+    let has_started = job.started_at().is_some() || job.status.ending().is_some();
+    progress.absorb_job(job);
+    if has_started && let Err(error) = measure(&service, &mut progress) {
+        let failure = service.explain(error);
+        if signals.is_stopped() {
+            return Err(failure);
+        }
+        terminal.warn(&printable(&format!("how far it is cannot be told: {}", failure.message)));
+    }
+    Ok((service, progress))
+}
+
+/// Asks for the events, and for the metrics from the last step they name.
+fn measure(service: &Service, progress: &mut Progress) -> Result<(), together::Error> {
+    let Some(id) = progress.job().map(|job| job.id.clone()) else { return Ok(()) };
+    progress.absorb_events(jobs::events(&service.together, &id)?);
+    let from = progress.events().iter().filter_map(|event| event.step).max();
+    progress.absorb_metrics(&jobs::metrics(&service.together, &id, from)?);
+    Ok(())
+}
+
+/// Shows a job as it is now, and what to do next.
+fn show(service: &Service, job: &Job, (progress, run_page): (&Progress, Option<&str>), terminal: &Terminal) {
+    let unknown = if job.status.is_known() { "" } else { " (a status that is new here)" };
+    terminal.label("job", &format!("{}  {}{unknown}", job.id, one_line(job.status.as_str())));
+    let say = |label: &str, text: Option<String>| {
+        if let Some(text) = text {
+            terminal.label(label, &one_line(&text));
+        }
+    };
+    let is_open = job.status.ending().is_none();
+    say("base", job.model());
+    say("created", job.created_at().map(|at| at.strftime("%F %TZ").to_string()));
+    let depth = job.queue_depth().filter(|depth| is_open && *depth > 0);
+    say("queue", depth.map(|depth| format!("{depth} before it")));
+    let epochs = epochs(progress).filter(|_| progress.epoch() > Some(0.0));
+    let reached: Vec<String> = [steps(progress), epochs].into_iter().flatten().collect();
+    say("reached", (!reached.is_empty()).then(|| reached.join(", ")));
+    say("loss", train_loss(progress));
+    say("", eval_loss(progress));
+    let so_far = if is_open { " so far" } else { "" };
+    say("price", job.price().map(|price| format!("{}{so_far}", dollars_text(price))));
+    if job.is_early_stopped() {
+        terminal.label("note", "early stopping ended it: the validation loss no longer fell");
+    }
+    let is_complete = job.status.ending() == Some(Ending::Completed);
+    let unnamed = is_complete.then(|| "the service gives no name of it".to_owned());
+    say("model", job.model_output_name().or(unnamed));
+    say("object", job.model_object_id());
+    say("W&B", run_page.map(str::to_owned));
+    say("page", Some(service.dashboard(&job.id)));
+    say("next", Some(next(job)));
+}
+
+/// What there is to do about a job of this status.
+fn next(job: &Job) -> String {
+    let id = &job.id;
+    match job.status.ending() {
+        None => format!("ctxtune monitor {id}"),
+        Some(Ending::Completed) if job.trains_all_weights() => format!("ctxtune download {id}"),
+        Some(Ending::Completed) => format!("ctxtune download {id} --adapter"),
+        Some(Ending::Failed) => format!("ctxtune monitor {id} shows how it ended"),
+        Some(Ending::Cancelled) => format!("ctxtune checkpoints {id} lists what was kept"),
+    }
+}
+
+/// The fields of the JSON document beside the common ones.
+fn document(service: &Service, job: &Job, progress: &Progress) -> Map<String, Value> {
+    let mut fields = summary(job);
+    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
+    put("url", service.dashboard(&job.id).into());
+    put("model_object", job.model_object_id().into());
+    put("queue_depth", job.queue_depth().into());
+    put("step", progress.step().into());
+    put("total_steps", progress.total_steps().into());
+    put("epoch", progress.epoch().into());
+    put("n_epochs", job.n_epochs().into());
+    put("train_loss", progress.train_loss().into());
+    let eval = progress.last_eval();
+    put("eval_loss", eval.map_or(Value::Null, |point| json!({ "step": point.step, "loss": point.loss })));
+    put("price_dollars", job.price().into());
+    put("early_stopped", job.is_early_stopped().into());
+    let (train, val) = job.file_ids();
+    put("files", json!({ "train": train, "val": val }));
+    fields
+}
+
+/// What lists and looks say of a job alike.
+pub fn summary(job: &Job) -> Map<String, Value> {
+    let time = |of: Option<jiff::Timestamp>| Value::from(of.map(|at| at.to_string()));
+    let mut fields = Map::new();
+    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
+    put("job", job.id.as_str().into());
+    put("status", job.status.as_str().into());
+    put("created_at", time(job.created_at()));
+    put("started_at", time(job.started_at()));
+    put("base_model", job.model().into());
+    put("model", job.model_output_name().into());
+    fields
+}

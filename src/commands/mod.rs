@@ -1,0 +1,96 @@
+//! One file a command: its arguments are resolved, the work is called, the result is shown.
+//!
+//! stdout is data, one line or one JSON document; stderr is for people.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+
+use crate::args::{self, Cli, Command, with_dashes};
+use crate::commands::data::{check, prepare, score};
+use crate::commands::job::{
+    cancel, checkpoints, download, files, finetune, jobs, monitor, status, submit, sweep, upload, wandb_sync,
+};
+use crate::commands::model::{deploy, endpoints, generate};
+use crate::exit::{Exit, Failure};
+use crate::screen::report::Terminal;
+use crate::signals::Signals;
+
+pub mod data;
+pub mod doctor;
+pub mod job;
+pub mod machine;
+pub mod model;
+pub mod rehearse;
+pub mod rehearse_use;
+
+/// Runs the program with `arguments`, the program's name first.
+pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    let arguments = with_dashes(arguments);
+    let cli = match args::parse(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(explain_usage(&error, &arguments) as u8),
+    };
+    let mut terminal = Terminal::new(cli.command.voice());
+    let name = cli.command.name();
+    let signals = match Signals::catch() {
+        Ok(signals) => signals,
+        Err(error) => {
+            let failure = Failure {
+                exit: Exit::Failed,
+                code: "signals",
+                message: format!("cannot catch signals: {error}"),
+                hint: None,
+            };
+            return ExitCode::from(terminal.fail(name, &failure, serde_json::Map::new()) as u8);
+        }
+    };
+    let exit = match &cli.command {
+        Command::Prepare(args) => prepare::run(args, &signals, &mut terminal),
+        Command::Check(args) => check::run(args, &signals, &mut terminal),
+        Command::Upload(args) => upload::run(args, &signals, &mut terminal),
+        Command::Submit(args) => submit::run(args, &signals, &mut terminal),
+        Command::Monitor(args) => monitor::run(args, &signals, &mut terminal),
+        Command::Finetune(args) => finetune::run(args, &signals, &mut terminal),
+        Command::Status(args) => status::run(args, &signals, &mut terminal),
+        Command::Cancel(args) => cancel::run(args, &signals, &mut terminal),
+        Command::Jobs(args) => jobs::run(args, &signals, &mut terminal),
+        Command::Files(args) => files::run(args, &signals, &mut terminal),
+        Command::Checkpoints(args) => checkpoints::run(args, &signals, &mut terminal),
+        Command::Download(args) => download::run(args, &signals, &mut terminal),
+        Command::Deploy(args) => deploy::run(args, &signals, &mut terminal),
+        Command::Endpoints(args) => endpoints::run(args, &signals, &mut terminal),
+        Command::Doctor(args) => doctor::run(args, &signals, &mut terminal),
+        Command::Sweep(args) => sweep::run(args, &signals, &mut terminal),
+        Command::Score(args) => score::run(args, &signals, &mut terminal),
+        Command::WandbSync(args) => wandb_sync::run(args, &signals, &mut terminal),
+        Command::Generate(args) => generate::run(args, &signals, &mut terminal),
+        Command::Rehearse(args) => rehearse::run(args, &signals, &mut terminal),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "ctxtune", &mut script);
+            terminal.deliver(name, &script)
+        }
+    };
+    ExitCode::from(exit as u8)
+}
+
+/// Prints what clap has to say: help and version to stdout, errors to stderr.
+fn explain_usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
+    let mut flags = arguments.iter().take_while(|argument| *argument != "--");
+    if error.use_stderr() && flags.any(|argument| argument == "--json") {
+        let message = error.to_string();
+        let mut lines = message.lines().filter(|line| !line.trim().is_empty());
+        let first = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let failure = Failure::new(Exit::Usage, "usage", first, "see `ctxtune --help`");
+        let voice = args::Voice { json: true, quiet: true, verbose: false };
+        let known = Cli::command();
+        let command = arguments.iter().filter_map(|argument| argument.to_str());
+        let command = command.skip(1).find(|name| known.find_subcommand(name).is_some());
+        return Terminal::new(voice).fail(command.unwrap_or_default(), &failure, serde_json::Map::new());
+    }
+    // A closed pipe is no reason to complain: `ctxtune --help | head -1`.
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage } else { Exit::Done }
+}

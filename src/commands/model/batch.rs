@@ -1,0 +1,426 @@
+//! Questions for one model, and the directory that their answers go to: looked over, agreed to, asked.
+//!
+//! Separate from the commands, so that whoever asks about many stories pays for each once and alike. The
+//! order is the promise: what is finished is found first; then somebody agrees to the rest; then it is
+//! asked. What was paid for is on the disk before it is counted.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::args::AskingArgs;
+use crate::exit::{Exit, Failure};
+use crate::screen::canvas::Canvas;
+use crate::screen::report::{Terminal, counted, grouped, printable};
+use crate::session::asking::{Setup, over_budget, usage_value};
+use crate::session::consent::{Spending, ask};
+use crate::session::service::Notices;
+use ctxtune_engine::output::lock::OutputLock;
+use ctxtune_engine::prepare::{self, Watch};
+use ctxtune_pipeline::generate::ask::Asker;
+use ctxtune_pipeline::generate::budget::Spent;
+use ctxtune_pipeline::generate::file::Output;
+use ctxtune_pipeline::generate::many::{End, Error, Named, Plan, Retry, Run, Scan, Tally};
+use ctxtune_pipeline::generate::pace::Pace;
+use ctxtune_pipeline::generate::question::Questions;
+use ctxtune_pipeline::generate::request::Delivery;
+use ctxtune_pipeline::job::price::dollars_text;
+use ctxtune_service::clock::Clock;
+
+/// Lines of progress, where nothing is redrawn, are so far apart.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// A line is redrawn no more often.
+const DRAW_EVERY: Duration = Duration::from_millis(100);
+
+/// How many stories of a kind are named, unless `--verbose`.
+const NAMED: usize = 5;
+
+/// What a failure that passes asks for.
+const AGAIN: &str = "run the same command again: no finished story is asked about twice";
+
+/// A directory that answers go to, held by this run.
+pub struct Room {
+    dir: PathBuf,
+    output: Output,
+    _lock: OutputLock,
+}
+
+impl Room {
+    /// Makes `dir` where it is not there, and keeps other runs out of it.
+    ///
+    /// # Errors
+    /// When it cannot be written, or another run is in it.
+    pub fn open(dir: &Path) -> Result<Room, Failure> {
+        let cannot_write =
+            |source| Failure::from(Error::File { verb: "write", path: dir.to_owned(), source });
+        std::fs::create_dir_all(dir).map_err(cannot_write)?;
+        let lock = OutputLock::acquire(dir)?;
+        let output = Output::open(dir).map_err(cannot_write)?;
+        Ok(Room { dir: dir.to_owned(), output, _lock: lock })
+    }
+}
+
+/// Stops a listing at a signal; there is nothing to draw.
+pub struct StopOnly<'c>(pub &'c dyn Clock);
+
+impl Watch for StopOnly<'_> {
+    fn listed(&self, _: u64) {}
+
+    fn converted(&self, _: u64, _: u64, _: u64) {}
+
+    fn publishing(&self, _: &str) {}
+
+    fn is_stopped(&self) -> bool {
+        self.0.is_stopped()
+    }
+}
+
+/// Questions for one model.
+pub struct Batch<'b> {
+    setup: &'b Setup,
+    questions: &'b Questions,
+    room: Room,
+    retry: Retry,
+    weights: Option<String>,
+    scan: Scan,
+}
+
+/// What asking came to.
+pub struct Ran {
+    /// What became of the stories.
+    pub tally: Tally,
+    /// How long it took.
+    took: Duration,
+    /// What it cost.
+    spent: Spent,
+}
+
+impl<'b> Batch<'b> {
+    /// Looks which questions are open, and says so. The service is only asked what the model's name stands for.
+    ///
+    /// # Errors
+    /// When something cannot be read or is in the way, or a signal comes.
+    pub fn open(
+        setup: &'b Setup,
+        questions: &'b Questions,
+        (room, retry): (Room, Retry),
+        terminal: &Terminal,
+    ) -> Result<Batch<'b>, Failure> {
+        let weights = setup.target.weights(&setup.service);
+        let mut batch = Batch { setup, questions, room, retry, weights, scan: Scan::default() };
+        let scanned = batch.plan().scan(setup.service.clock.as_ref());
+        batch.scan = scanned.map_err(|error| setup.service.explain(error))?;
+        batch.say(terminal);
+        Ok(batch)
+    }
+
+    fn plan(&self) -> Plan<'_> {
+        Plan {
+            questions: self.questions,
+            template: &self.setup.template,
+            parameters: &self.setup.parameters,
+            weights: self.weights.as_deref(),
+            dir: &self.room.dir,
+            retry: self.retry,
+        }
+    }
+
+    fn say(&self, terminal: &Terminal) {
+        let scan = &self.scan;
+        let todo = scan.todo.len() as u64;
+        let most = match (todo, self.setup.budget.dollars(scan.most_tokens)) {
+            (0, _) => String::new(),
+            (_, Some(most)) => format!(", at most {} if each is answered once", dollars_text(most)),
+            (_, None) => format!(", at most {} tokens if each is answered once", grouped(scan.most_tokens)),
+        };
+        let text = format!(
+            "{}: {} finished before, {} to ask about{most}",
+            grouped(self.questions.len() as u64),
+            grouped(scan.there + scan.invalid.len() as u64),
+            grouped(todo)
+        );
+        terminal.label("stories", &text);
+    }
+
+    /// Whether there is anything to ask.
+    pub fn is_open(&self) -> bool {
+        !self.scan.todo.is_empty()
+    }
+
+    /// Asks what is open.
+    pub fn run(&self, asking: &AskingArgs, terminal: &Terminal) -> (Ran, End) {
+        let setup = self.setup;
+        let asker = Asker {
+            chat: &setup.target.chat,
+            parameters: &setup.parameters,
+            attempts: asking.attempts.get(),
+            delivery: Delivery::Whole,
+            pace: &Pace::new(asking.rpm),
+            budget: &setup.budget,
+        };
+        // Another model may have spent of the same budget.
+        let before = setup.budget.spent();
+        let began = setup.service.clock.elapsed();
+        let progress = Progress::begin(setup, before, terminal);
+        let tell = |tally: &Tally| progress.show(tally);
+        let plan = self.plan();
+        let (output, concurrency) = (&self.room.output, asking.concurrency);
+        let run = Run { plan: &plan, asker: &asker, output, concurrency, tell: &tell };
+        let (tally, end) = run.run(&self.scan.todo);
+        progress.end();
+        let took = setup.service.clock.elapsed().saturating_sub(began);
+        (Ran { tally, took, spent: setup.budget.spent().since(before) }, end)
+    }
+
+    /// Says what asking came to.
+    pub fn sum_up(&self, ran: &Ran, terminal: &Terminal) {
+        let (scan, tally) = (&self.scan, &ran.tally);
+        let invalid: Vec<&Named> = self.invalid(ran).collect();
+        let stories = scan.there + invalid.len() as u64 + tally.total - tally.invalid.len() as u64;
+        terminal.label("valid", &format!("{} of {}", grouped(scan.there + tally.valid), grouped(stories)));
+        name("invalid", &invalid, terminal);
+        name("rejected", &self.rejected().iter().collect::<Vec<_>>(), terminal);
+        if tally.nulls > 0 {
+            let values = counted(tally.nulls, "value");
+            terminal.label(
+                "nulls",
+                &format!("{values} of carried fields written as null: not JSON (NaN and the like)"),
+            );
+        }
+        if tally.effort.requests > 0 {
+            terminal.label("asked", &cost(self.setup, (tally, ran.took, ran.spent)).join(", "));
+        }
+    }
+
+    /// The stories that ended without a context, in this run or before.
+    pub fn invalid<'r>(&'r self, ran: &'r Ran) -> impl Iterator<Item = &'r Named> {
+        self.scan.invalid.iter().chain(&ran.tally.invalid)
+    }
+
+    /// The records that cannot be asked about.
+    pub fn rejected(&self) -> &[Named] {
+        &self.scan.rejected
+    }
+
+    /// Why not everything was asked; nothing where it was.
+    pub fn cut_short(&self, ran: &Ran, end: End) -> Option<Failure> {
+        let setup = self.setup;
+        let left = ran.tally.total - ran.tally.finished();
+        let with_rest = |failure: Failure| {
+            let message = format!("{} stories are left: {}", grouped(left), failure.message);
+            Some(Failure { message, ..failure })
+        };
+        match end {
+            End::Done => None,
+            End::OverBudget => {
+                let one = self.scan.most_tokens / (self.scan.todo.len() as u64).max(1);
+                with_rest(over_budget(setup, one))
+            }
+            End::Server(error) => with_rest(setup.target.explain(&setup.service, error, AGAIN)),
+            End::Local(error) => {
+                let mut failure = setup.service.explain(error);
+                if failure.exit == setup.service.signals.exit() {
+                    failure.hint = Some(AGAIN.to_owned());
+                }
+                Some(failure)
+            }
+        }
+    }
+
+    /// The fields of a document about it.
+    pub fn document(&self, ran: &Ran) -> Map<String, Value> {
+        let named = |named: &Named| {
+            let key: Value = serde_json::from_str(&named.key).unwrap_or_else(|_| named.key.clone().into());
+            json!({ "key": key, "code": named.code, "reason": named.reason })
+        };
+        let Batch { setup, scan, .. } = self;
+        let Ran { tally, took, spent } = ran;
+        let mut fields = Map::new();
+        let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
+        put("model", setup.parameters.model.clone().into());
+        put("server", setup.target.chat.base().origin().into());
+        put("template", setup.template.name.clone().into());
+        put("output_dir", self.room.dir.to_string_lossy().into_owned().into());
+        put("valid", (scan.there + tally.valid).into());
+        put("invalid", (scan.invalid.len() + tally.invalid.len()).into());
+        put("rejected", scan.rejected.len().into());
+        put("left", (tally.total - tally.finished()).into());
+        put("finished_before", (scan.there + scan.invalid.len() as u64).into());
+        put("nulls", tally.nulls.into());
+        put("requests", tally.effort.requests.into());
+        put("repeated", tally.effort.repeats.into());
+        put("usage", usage_value(tally.effort.usage));
+        put("dollars", setup.budget.dollars(spent.known.total()).into());
+        put("dollars_of_lost_answers", setup.budget.dollars(spent.unknown).into());
+        put("seconds", took.as_secs_f64().into());
+        put("invalid_stories", self.invalid(ran).map(named).collect());
+        put("rejected_records", scan.rejected.iter().map(named).collect());
+        fields
+    }
+}
+
+/// A yes to all that is left to ask about.
+///
+/// # Errors
+/// When there is none.
+pub fn agree(batches: &[&Batch<'_>], asking: &AskingArgs, terminal: &Terminal) -> Result<(), Failure> {
+    let is_open = |batch: &&&Batch<'_>| !batch.scan.todo.is_empty() && batch.setup.target.is_paid();
+    let open: Vec<&&Batch<'_>> = batches.iter().filter(is_open).collect();
+    let Some(Batch { setup, .. }) = open.first() else { return Ok(()) };
+    match Spending::of_flags(asking.yes, asking.max_cost) {
+        Spending::Agreed { .. } => Ok(()),
+        Spending::Impossible => Err(Failure::new(
+            Exit::Unspent,
+            "no_consent",
+            "answers to many stories cost money, and nobody is at a terminal to agree to it",
+            "agree with --yes, or with --max-cost USD and --price-per-million USD",
+        )),
+        Spending::Asked => {
+            let each = open.iter().map(|batch| {
+                let count = grouped(batch.scan.todo.len() as u64);
+                format!("{} about {count} stories", batch.setup.parameters.model)
+            });
+            let each = each.collect::<Vec<_>>().join(" and ");
+            let most_tokens = open.iter().map(|batch| batch.scan.most_tokens).sum();
+            let price = match setup.budget.dollars(most_tokens) {
+                Some(most) => format!("for at most about {}", dollars_text(most)),
+                None => "at a price nobody knows here (--price-per-million tells)".to_owned(),
+            };
+            match ask(&format!("Ask {each}, {price}?"), &setup.service.signals, terminal) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Failure::new(
+                    Exit::Unspent,
+                    "declined",
+                    "nothing was asked: the answer was no",
+                    "run it again to be asked again",
+                )),
+                Err(stopped) => {
+                    Err(Failure { hint: Some(AGAIN.to_owned()), ..setup.service.explain(stopped) })
+                }
+            }
+        }
+    }
+}
+
+/// Draws how far a run is.
+struct Progress<'p> {
+    setup: &'p Setup,
+    terminal: &'p Terminal,
+    canvas: Option<Canvas>,
+    before: Spent,
+    began: Duration,
+    shown: Mutex<Duration>,
+}
+
+impl<'p> Progress<'p> {
+    fn begin(setup: &'p Setup, before: Spent, terminal: &'p Terminal) -> Self {
+        let canvas = terminal.may_draw().then(Canvas::on_stderr);
+        // Single tries are counted; with many at a time each would be a line.
+        match &canvas {
+            _ if !terminal.voice().verbose => setup.service.send_notices(Notices::Unsaid(None)),
+            Some(canvas) => setup.service.send_notices(Notices::Above(canvas.clone())),
+            None => {}
+        }
+        let began = setup.service.clock.elapsed();
+        Progress { setup, terminal, canvas, before, began, shown: Mutex::new(began) }
+    }
+
+    fn show(&self, tally: &Tally) {
+        let now = self.setup.service.clock.elapsed();
+        let apart = if self.canvas.is_some() { DRAW_EVERY } else { LINE_EVERY };
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_sub(*shown) < apart {
+            return;
+        }
+        *shown = now;
+        let line = self.line(tally, now.saturating_sub(self.began));
+        match &self.canvas {
+            Some(canvas) => canvas.draw(vec![line]),
+            None => self.terminal.say(&line),
+        }
+    }
+
+    fn line(&self, tally: &Tally, took: Duration) -> String {
+        let mut parts = vec![format!("{} of {} stories", grouped(tally.finished()), grouped(tally.total))];
+        if !tally.invalid.is_empty() {
+            parts.push(format!("{} invalid", grouped(tally.invalid.len() as u64)));
+        }
+        let spent = self.setup.budget.spent().since(self.before);
+        parts.extend(cost(self.setup, (tally, took, spent)));
+        parts.join(", ")
+    }
+
+    fn end(&self) {
+        if let Some(canvas) = &self.canvas {
+            canvas.draw(Vec::new());
+        }
+        self.setup.service.send_notices(Notices::Said);
+    }
+}
+
+/// Requests, tokens and dollars, for people.
+fn cost(setup: &Setup, (tally, took, spent): (&Tally, Duration, Spent)) -> Vec<String> {
+    let effort = &tally.effort;
+    let per_second = effort.requests as f64 / took.as_secs_f64().max(0.001);
+    let mut parts = vec![format!("{} ({per_second:.1}/s)", counted(effort.requests, "request"))];
+    if effort.repeats > 0 {
+        parts.push(format!("{} of them repeated without an answer", grouped(effort.repeats)));
+    }
+    if spent.known.total() > 0 {
+        parts.push(format!("{} tokens", grouped(spent.known.total())));
+    }
+    parts.extend(setup.budget.dollars(spent.known.total()).map(dollars_text));
+    if let Some(unknown) = setup.budget.dollars(spent.unknown).filter(|unknown| *unknown > 0.0) {
+        parts.push(format!("at most {} more for lost answers", dollars_text(unknown)));
+    }
+    parts
+}
+
+fn name(label: &str, named: &[&Named], terminal: &Terminal) {
+    if named.is_empty() {
+        return;
+    }
+    terminal.label(label, &grouped(named.len() as u64));
+    let shown = if terminal.voice().verbose { named.len() } else { NAMED };
+    for Named { key, reason, .. } in named.iter().take(shown) {
+        terminal.say(&printable(&format!("  {key}: {reason}")));
+    }
+    if named.len() > shown {
+        terminal.say(&format!("  and {} more (-v names them)", grouped((named.len() - shown) as u64)));
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        match error {
+            Error::Source(prepare::Error::Interrupted) | Error::Stopped => {
+                ctxtune_service::clock::Stopped.into()
+            }
+            Error::Source(error) => error.into(),
+            Error::File { verb: "read", .. } => {
+                Failure::new(Exit::Failed, "read", &error, "mend the file's permissions, then run it again")
+            }
+            Error::File { .. } => Failure::new(
+                Exit::Failed,
+                "write",
+                &error,
+                "free some space or mend the permissions, then run it again: what is finished stays",
+            ),
+            Error::Foreign(_) => Failure::new(
+                Exit::Failed,
+                "foreign_file",
+                &error,
+                "move that file away, or choose another --output-dir",
+            ),
+            Error::Nothing => Failure::new(
+                Exit::Data,
+                "nothing_listed",
+                &error,
+                "stories are in files whose names end in `.json`, in lines of JSON, or in an archive",
+            ),
+        }
+    }
+}

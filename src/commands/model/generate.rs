@@ -1,0 +1,276 @@
+//! `ctxtune generate`: the socialized context of a story, from a tuned model, asked as it was trained.
+//!
+//! One story here: it needs no yes, as it costs next to nothing. Many are `generate_many`'s.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::args::GenerateArgs;
+use crate::commands::job::mismatch::Mismatch;
+use crate::commands::model::generate_many;
+use crate::exit::{Exit, Failure};
+use crate::screen::report::{Terminal, printable};
+use crate::session::asking::{Choice, Sampling, Setup, budget, over_budget, server, usage_value};
+use crate::session::environment::{Environment, home};
+use crate::signals::Signals;
+use ctxtune_engine::source::{Containers, Source};
+use ctxtune_pipeline::config::value::at_home;
+use ctxtune_pipeline::generate::ask::{Asker, Effort, Outcome, Show, most_tokens};
+use ctxtune_pipeline::generate::budget::Budget;
+use ctxtune_pipeline::generate::pace::Pace;
+use ctxtune_pipeline::generate::prompt;
+use ctxtune_pipeline::generate::request::Delivery;
+use ctxtune_pipeline::generate::story::Story;
+use ctxtune_pipeline::generate::verdict::{Fault, reformed};
+use ctxtune_pipeline::job::price::dollars_text;
+
+/// The command's name.
+pub const COMMAND: &str = "generate";
+
+/// The longest story that is read from a file or standard input, in bytes.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// Runs the command.
+pub fn run(args: &GenerateArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+    let prepared = budget(&args.asking).and_then(|budget| {
+        let story = if args.output_dir.is_none() { Some(story(args)?) } else { None };
+        Ok((story, setup(args, &budget, signals, terminal)?))
+    });
+    match (prepared, &args.output_dir) {
+        (Ok((Some(story), setup)), _) => one(args, &story, &setup, terminal),
+        (Ok((None, setup)), Some(dir)) => generate_many::run(args, &setup, dir, terminal),
+        (Ok((None, _)), None) => unreachable!("without a directory there is a story"),
+        (Err(failure), _) => terminal.fail(COMMAND, &failure, Map::new()),
+    }
+}
+
+fn setup(
+    args: &GenerateArgs,
+    budget: &Arc<Budget>,
+    signals: &Signals,
+    terminal: &Terminal,
+) -> Result<Setup, Failure> {
+    let environment = Environment::read(None, terminal)?;
+    let base_url = &args.asking.base_url;
+    let service = server(&args.asking, environment, signals, terminal)?;
+    let choice = Choice {
+        model: args.model.as_deref(),
+        out: args.out.as_deref(),
+        template: args.template.as_deref(),
+        base_url: base_url.as_deref(),
+    };
+    let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
+    let setup = Setup::new(service, &choice, (&args.asking, sampling, budget), terminal)?;
+    setup.say(terminal);
+    if let Some(mismatch) = &setup.mismatch {
+        mismatch.warn(terminal);
+    }
+    setup.warn_if_in_clear(terminal);
+    Ok(setup)
+}
+
+/// The one story that the arguments name.
+fn story(args: &GenerateArgs) -> Result<Story, Failure> {
+    let usage = |code, message: String, hint: &str| Failure::new(Exit::Usage, code, message, hint);
+    let text = match (&args.story_file, args.inputs.as_slice()) {
+        (Some(path), _) => read(path)?,
+        (None, [input]) if input == Path::new("-") => read(input)?,
+        (None, [input]) => typed(input)?,
+        (None, inputs) => {
+            let message = format!("{} stories at once need a place to go", inputs.len());
+            return Err(usage(
+                "no_output_dir",
+                message,
+                "quote the story, or name sources with --output-dir GEN",
+            ));
+        }
+    };
+    Story::of(&text).map_err(|reason| {
+        let hint = "a story is prose, or a list of sentences such as ['Mia left.', 'Noah ran.']";
+        usage("story", format!("the story cannot be used: {}", reason.reason), hint)
+    })
+}
+
+fn typed(input: &Path) -> Result<String, Failure> {
+    let is_source = input.exists() && Source::of(input, Containers::Skip).is_some();
+    if is_source {
+        let message = format!("`{}` is a source of stories, not a story", input.display());
+        let hint = "add --output-dir GEN, or name a file with one story with --story-file";
+        return Err(Failure::new(Exit::Usage, "no_output_dir", message, hint));
+    }
+    let text = input.to_str().map(str::to_owned);
+    text.ok_or_else(|| Failure::new(Exit::Usage, "story", "the story is not UTF-8", "write it as UTF-8"))
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    let read = || {
+        let mut bytes = Vec::new();
+        if path == Path::new("-") {
+            std::io::stdin().lock().take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+        } else {
+            std::fs::File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+        }
+        if bytes.len() as u64 > MOST_BYTES {
+            return Err(std::io::Error::other(format!("it is longer than {MOST_BYTES} bytes")));
+        }
+        String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is not UTF-8"))
+    };
+    read().map_err(|error| {
+        let message = format!("cannot read a story from `{}`: {error}", path.display());
+        Failure::new(Exit::Usage, "story", message, "check the path")
+    })
+}
+
+/// Asks about one story.
+fn one(args: &GenerateArgs, story: &Story, setup: &Setup, terminal: &mut Terminal) -> Exit {
+    let messages = match prompt::messages(&setup.template, story) {
+        Ok(messages) => messages,
+        Err(error) => {
+            let hint = "ask with --output-dir about a record that has it, or with another --template";
+            let failure = Failure::new(Exit::Usage, "prompt", error, hint);
+            return terminal.fail(COMMAND, &failure, Map::new());
+        }
+    };
+    let asker = Asker {
+        chat: &setup.target.chat,
+        parameters: &setup.parameters,
+        attempts: args.asking.attempts.get(),
+        delivery: if args.stream { setup.target.streamed() } else { Delivery::Whole },
+        pace: &Pace::new(args.asking.rpm),
+        budget: &setup.budget,
+    };
+    let mut screen = Screen { terminal: terminal.clone(), has_begun_line: false };
+    let (effort, outcome) = asker.ask(&messages, &mut |show| screen.show(&show));
+    screen.end_line();
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            let body = setup.parameters.body(&messages, 1, Delivery::Whole);
+            let failure = failure(setup, error, most_tokens(&body, setup.parameters.max_tokens));
+            return terminal.fail(COMMAND, &failure, document(setup, &effort, None));
+        }
+    };
+    let context = outcome.context.as_ref().map_err(Clone::clone);
+    let context = context.and_then(|context| reformed(context, args.form.into()));
+    let mut fields = document(setup, &effort, Some(&outcome));
+    match context {
+        Ok(context) => {
+            fields.insert("context".to_owned(), serde_json::from_str(&context).unwrap_or(Value::Null));
+            terminal.label("took", &took(setup, &effort));
+            setup.target.say_running(&setup.service, terminal);
+            terminal.succeed(COMMAND, Some(context.as_bytes()), fields)
+        }
+        Err(flaw) => {
+            let raw = outcome.raw.trim();
+            if !raw.is_empty() {
+                terminal.say(&printable(&format!("the last answer was: {raw}")));
+            }
+            let hint = match flaw.fault {
+                Fault::EchoesKey => {
+                    "the server returns the key it was sent: replace that key, or ask another server"
+                }
+                Fault::Refusal | Fault::ContentFilter => {
+                    "change the story, or ask another model: the same question is likely to be refused again"
+                }
+                Fault::ContentParts => "ask a model that answers with text",
+                _ => "ask again, or with more --attempts; where it was cut with more --max-tokens",
+            };
+            let message = format!("no context in {}: {}", answers(effort.attempts), flaw.reason);
+            let failure = Failure::new(Exit::Data, "invalid_answer", message, hint);
+            terminal.fail(COMMAND, &failure, fields)
+        }
+    }
+}
+
+fn answers(count: u32) -> String {
+    format!("{count} answer{}", if count == 1 { "" } else { "s" })
+}
+
+/// Why there is no answer to the one story.
+fn failure(setup: &Setup, error: ctxtune_service::together::Error, most_tokens: u64) -> Failure {
+    if setup.budget.is_over() {
+        return over_budget(setup, most_tokens);
+    }
+    setup.target.explain(&setup.service, error, "run the same command again")
+}
+
+/// What it took, for people.
+fn took(setup: &Setup, effort: &Effort) -> String {
+    let mut parts = vec![answers(effort.attempts)];
+    if let Some(usage) = effort.usage {
+        parts.push(format!("{} tokens", crate::screen::report::grouped(usage.total())));
+        parts.extend(setup.budget.dollars(usage.total()).map(dollars_text));
+    }
+    if effort.repeats > 0 {
+        parts.push(format!("{} repeated without an answer", effort.repeats));
+    }
+    parts.join(", ")
+}
+
+fn document(setup: &Setup, effort: &Effort, outcome: Option<&Outcome>) -> Map<String, Value> {
+    let flaw = outcome.and_then(|outcome| outcome.context.as_ref().err());
+    let mut fields = Map::new();
+    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
+    put("model", setup.parameters.model.clone().into());
+    put("server", setup.target.chat.base().origin().into());
+    put("template", setup.template.name.clone().into());
+    put("attempts", effort.attempts.into());
+    put("requests", effort.requests.into());
+    put("repeated", effort.repeats.into());
+    put("finish_reason", outcome.and_then(|outcome| outcome.finish_reason.clone()).into());
+    put("usage", usage_value(effort.usage));
+    put("dollars", effort.usage.and_then(|usage| setup.budget.dollars(usage.total())).into());
+    put("raw_answer", flaw.and(outcome).map(|outcome| outcome.raw.clone()).into());
+    put("context", Value::Null);
+    Mismatch::add(setup.mismatch.as_ref(), &mut fields);
+    fields
+}
+
+/// Shows an answer as it comes.
+struct Screen {
+    terminal: Terminal,
+    has_begun_line: bool,
+}
+
+impl Screen {
+    fn show(&mut self, show: &Show<'_>) {
+        match show {
+            Show::Begin => self.end_line(),
+            Show::Text(text) => {
+                self.terminal.piece(text);
+                self.has_begun_line = !text.ends_with('\n');
+            }
+            Show::Flawed(flaw) => {
+                self.end_line();
+                self.terminal.warn(&printable(&format!("{}; asking again", flaw.reason)));
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        if std::mem::take(&mut self.has_begun_line) {
+            self.terminal.piece("\n");
+        }
+    }
+}
+
+/// The sources that the arguments name.
+///
+/// # Errors
+/// When a name says of no source.
+pub fn sources(args: &GenerateArgs) -> Result<Vec<Source>, Failure> {
+    use ctxtune_engine::prepare::{Mode, Purpose};
+    use ctxtune_pipeline::config::{ConfigError, PrepareChoices};
+    // A story is no path: it is only here that `~/` can be meant.
+    let choices = PrepareChoices {
+        sources: args.inputs.iter().map(|input| at_home(input, home().as_deref())).collect(),
+        containers: Some(args.containers),
+        ..PrepareChoices::default()
+    };
+    let purpose = Purpose { mode: Mode::DryRun, show: 0, name_rejects: 0 };
+    let options: Result<_, ConfigError> = choices.resolve(purpose, std::num::NonZeroUsize::MIN);
+    Ok(options?.sources)
+}

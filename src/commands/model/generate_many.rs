@@ -1,0 +1,111 @@
+//! `ctxtune generate SOURCE… --output-dir GEN`: contexts of many stories, each asked about once.
+//!
+//! What is asked, and how, is a `batch`'s; here are its sources and what the end of it means.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::args::GenerateArgs;
+use crate::commands::job::mismatch::Mismatch;
+use crate::commands::model::batch::{Batch, Ran, Room, StopOnly, agree};
+use crate::commands::model::generate::{COMMAND, sources};
+use crate::exit::{Exit, Failure};
+use crate::screen::names::{counts_value, first_value, say_not_read};
+use crate::screen::report::{Terminal, grouped};
+use crate::session::asking::Setup;
+use ctxtune_engine::source::DEFAULT_SPOOL_BYTES;
+use ctxtune_engine::source::names::NameLog;
+use ctxtune_engine::source::records::Records;
+use ctxtune_pipeline::generate::many::{End, Error, Retry};
+use ctxtune_pipeline::generate::question::Questions;
+
+/// Runs the command.
+pub fn run(args: &GenerateArgs, setup: &Setup, dir: &Path, terminal: &mut Terminal) -> Exit {
+    let Prepared { questions, room, not_read } = match prepared(args, setup, dir, terminal) {
+        Ok(prepared) => prepared,
+        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
+    };
+    let mut fields = Map::new();
+    fields.insert("not_read_by_kind".to_owned(), counts_value(&not_read));
+    fields.insert("not_read".to_owned(), first_value(&not_read));
+    Mismatch::add(setup.mismatch.as_ref(), &mut fields);
+    match ask(args, setup, dir, (&questions, room), terminal) {
+        Ok((mut document, failure)) => {
+            document.extend(fields);
+            match failure {
+                Some(failure) => terminal.fail(COMMAND, &failure, document),
+                None => terminal.succeed(COMMAND, Some(dir.as_os_str().as_encoded_bytes()), document),
+            }
+        }
+        Err(failure) => terminal.fail(COMMAND, &failure, fields),
+    }
+}
+
+/// Asks all questions that are open: the document about it, and why it is not all well.
+fn ask(
+    args: &GenerateArgs,
+    setup: &Setup,
+    dir: &Path,
+    (questions, room): (&Questions, Room),
+    terminal: &Terminal,
+) -> Result<(Map<String, Value>, Option<Failure>), Failure> {
+    let retry = if args.retry_invalid { Retry::Invalid } else { Retry::Nothing };
+    let batch = Batch::open(setup, questions, (room, retry), terminal)?;
+    agree(&[&batch], &args.asking, terminal)?;
+    let (ran, end) = batch.run(&args.asking, terminal);
+    batch.sum_up(&ran, terminal);
+    // Whoever is gone, or refuses, is not asked for more.
+    if ran.tally.effort.requests > 0 && matches!(end, End::Done | End::OverBudget) {
+        setup.target.say_running(&setup.service, terminal);
+    }
+    Ok((batch.document(&ran), failure(&batch, dir, (&ran, end))))
+}
+
+/// What is asked about, before it is.
+struct Prepared {
+    questions: Questions,
+    room: Room,
+    not_read: Arc<NameLog>,
+}
+
+/// The stories of the sources, and the directory, which is held before they are listed.
+fn prepared(
+    args: &GenerateArgs,
+    setup: &Setup,
+    dir: &Path,
+    terminal: &Terminal,
+) -> Result<Prepared, Failure> {
+    let sources = sources(args)?;
+    let room = Room::open(dir)?;
+    let stop = StopOnly(setup.service.clock.as_ref());
+    let listed = Records::list_beside(&sources, dir, DEFAULT_SPOOL_BYTES, &stop);
+    let records = listed.map_err(|error| setup.service.explain(Error::from(error)))?;
+    let not_read = Arc::clone(records.not_read());
+    say_not_read(&not_read, terminal);
+    Ok(Prepared { questions: Questions::of_records(records), room, not_read })
+}
+
+fn failure(batch: &Batch<'_>, dir: &Path, (ran, end): (&Ran, End)) -> Option<Failure> {
+    if let Some(failure) = batch.cut_short(ran, end) {
+        return Some(failure);
+    }
+    let invalid = batch.invalid(ran).count();
+    if invalid > 0 {
+        let message = format!("{} ended without a context", counted_stories(invalid));
+        let hint = format!(
+            "{}/*.invalid.json say why; --retry-invalid asks again, more --max-tokens helps where answers were cut",
+            dir.display()
+        );
+        return Some(Failure::new(Exit::Data, "invalid_answers", message, hint));
+    }
+    let rejected = batch.rejected().len();
+    let message = || format!("{} could not be asked about", counted_stories(rejected));
+    let hint = "mend the records named above, then run it again";
+    (rejected > 0).then(|| Failure::new(Exit::Data, "rejects", message(), hint))
+}
+
+fn counted_stories(count: usize) -> String {
+    if count == 1 { "1 story".to_owned() } else { format!("{} stories", grouped(count as u64)) }
+}

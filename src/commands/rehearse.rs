@@ -1,0 +1,175 @@
+//! `ctxtune rehearse`: the whole pipeline against a server on this machine, or only that server.
+//!
+//! Separate from the server, which prints nothing. Every screen says that nothing is trained. The
+//! pipeline is `finetune` itself, in an environment made here: it cannot see a real key, and knows
+//! no address but the loopback's. With `--serve` the base URL is the one line on stdout.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Map;
+
+use crate::args::{FinetuneArgs, RehearseArgs, Voice};
+use crate::commands::job::finetune;
+use crate::commands::rehearse_use::use_model;
+use crate::env;
+use crate::exit::{Exit, Failure};
+use crate::screen::report::{Style, Terminal, counted, printable};
+use crate::session::clock::SystemClock;
+use crate::session::environment::Environment;
+use crate::signals::Signals;
+use ctxtune_engine::yaml;
+use ctxtune_pipeline::job::logging::DEFAULT_PROJECT;
+use ctxtune_rehearsal::faults::{Faults, FaultsFile};
+use ctxtune_rehearsal::{ENTITY, Script, Server, WANDB_KEY, corpus};
+use ctxtune_service::clock::Clock;
+
+const COMMAND: &str = "rehearse";
+
+/// What every screen says.
+const BANNER: &str = "REHEARSAL: nothing is trained or paid for";
+
+/// How often the pipeline looks at its job, which takes seconds.
+const POLL: Duration = Duration::from_millis(400);
+
+/// Longer than anybody rehearses.
+const LONG: Duration = Duration::from_secs(86_400);
+
+/// Runs the command.
+pub fn run(args: &RehearseArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+    let mut terminal = terminal.clone().with_banner(BANNER);
+    let ran =
+        if args.serve { serve(args, signals, &terminal) } else { rehearse(args, signals, &mut terminal) };
+    match ran {
+        Ok(exit) => exit,
+        Err(failure) => terminal.fail(COMMAND, &failure, Map::new()),
+    }
+}
+
+/// Runs `finetune` against a server of this process.
+fn rehearse(args: &RehearseArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    let server = start(args, signals)?;
+    let failed = |error: io::Error| {
+        let message = format!("cannot write the corpus of the rehearsal: {error}");
+        Failure::new(Exit::Failed, "write", message, "free some space in the directory for temporary files")
+    };
+    let room = tempfile::tempdir().map_err(failed)?;
+    let corpus = match &args.source {
+        Some(source) => source.clone(),
+        None => {
+            let corpus = room.path().join("contexts");
+            corpus::write(&corpus).map_err(failed)?;
+            corpus
+        }
+    };
+    let out = args.output_dir.clone().unwrap_or_else(|| room.path().join("out"));
+    terminal.say(&terminal.paint(Style::Notice, BANNER));
+    let environment = Environment::rehearsal([
+        (env::TOGETHER_API_KEY, args.key.clone()),
+        (env::TOGETHER_BASE_URL, server.url().to_owned()),
+        (env::XDG_STATE_HOME, room.path().to_string_lossy().into_owned()),
+        (env::WANDB_API_KEY, WANDB_KEY.to_owned()),
+        (env::WANDB_BASE_URL, server.url().to_owned()),
+        // Said here, lest the settings that `wandb` keeps in the working directory say it.
+        (env::WANDB_ENTITY, ENTITY.to_owned()),
+        (env::WANDB_PROJECT, DEFAULT_PROJECT.to_owned()),
+        (env::WANDB_MODE, "online".to_owned()),
+    ]);
+    let mut finetune_args = FinetuneArgs::of(corpus, out.clone(), args.voice);
+    finetune_args.corpus.containers = args.containers;
+    finetune_args.watch.poll = Some(POLL);
+    finetune_args.watch.svg.clone_from(&args.svg);
+    let config_path = args.config_path.as_deref();
+    let run = finetune::Run { command: COMMAND, config_path, environment: environment.clone(), signals };
+    let exit = finetune::finetune(&finetune_args, run, terminal);
+    let exit = match exit {
+        Exit::Done => use_it((&server, &out), (&environment, signals), args.voice, terminal),
+        exit => exit,
+    };
+    if args.output_dir.is_none() {
+        terminal.say("the result was in a temporary directory and is gone; --output-dir keeps it");
+    }
+    terminal.say(&terminal.paint(Style::Notice, BANNER));
+    Ok(exit)
+}
+
+/// Uses the model, after the one document of the run: what fails here is only said.
+fn use_it(place: (&Server, &Path), run: (&Environment, &Signals), voice: Voice, terminal: &Terminal) -> Exit {
+    match use_model(place, run, voice, terminal) {
+        Ok(()) => Exit::Done,
+        // A split without validation is a choice, and the rehearsal of it went well.
+        Err(failure) if failure.code == "no_validation" => {
+            terminal.say("no validation records: there is nothing to ask the model about");
+            Exit::Done
+        }
+        Err(failure) => {
+            terminal.warn(&printable(&format!("the tuned model could not be used: {}", failure.message)));
+            failure.hint.iter().for_each(|hint| terminal.say(&printable(&format!("hint: {hint}"))));
+            failure.exit
+        }
+    }
+}
+
+/// Starts the server that `args` describe.
+fn start(args: &RehearseArgs, signals: &Signals) -> Result<Server, Failure> {
+    let faults = args.faults.as_deref().map(read_faults).transpose()?.unwrap_or_default();
+    let script = Script { key: args.key.clone(), job_seconds: args.job_seconds, faults, ..Script::default() };
+    let clock = SystemClock::new(signals.clone(), 1.0);
+    Server::start_on(args.port, script, Arc::new(clock)).map_err(|error| {
+        let message = format!("cannot serve on 127.0.0.1:{}: {error}", args.port);
+        Failure::new(Exit::Failed, "serve", message, "choose another --port, or 0 for a free one")
+    })
+}
+
+fn serve(args: &RehearseArgs, signals: &Signals, terminal: &Terminal) -> Result<Exit, Failure> {
+    let server = start(args, signals)?;
+    let clock = SystemClock::new(signals.clone(), 1.0);
+    let rules = match &args.faults {
+        Some(path) => format!("; faults from {}", path.display()),
+        None => String::new(),
+    };
+    terminal.say(&printable(&format!("{BANNER}{rules}")));
+    terminal.say(&printable(&format!(
+        "clients need TOGETHER_BASE_URL={} TOGETHER_API_KEY={}",
+        server.url(),
+        args.key
+    )));
+    terminal
+        .say(&printable(&format!("and for W&B WANDB_BASE_URL={} WANDB_API_KEY={WANDB_KEY}", server.url())));
+    announce(server.url()).map_err(|error| Failure {
+        exit: Exit::Failed,
+        code: "write",
+        message: format!("cannot write to standard output: {error}"),
+        hint: None,
+    })?;
+    while clock.wait(LONG).is_ok() {}
+    let violations = server.violations();
+    for violation in &violations {
+        terminal.warn(&printable(&format!("violation: {violation}")));
+    }
+    let (requests, jobs) = (server.seen().len() as u64, server.jobs_created() as u64);
+    let violations = counted(violations.len() as u64, "violation");
+    terminal.say(&format!("{}, {}, {violations}", counted(requests, "request"), counted(jobs, "job")));
+    Ok(signals.exit())
+}
+
+/// The one line on stdout; whoever started the server waits for it.
+fn announce(url: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{url}")?;
+    out.flush()
+}
+
+fn read_faults(path: &Path) -> Result<Faults, Failure> {
+    let hint = "`fixtures/faults.yaml` shows every fault there is";
+    let refused = |code: &'static str, error: String| {
+        let message = format!("cannot use the faults in `{}`: {error}", path.display());
+        Failure::new(Exit::Usage, code, message, hint)
+    };
+    let text = std::fs::read(path).map_err(|error| refused("read", error.to_string()))?;
+    let text = yaml::text(text).map_err(|reason| refused("read", reason))?;
+    let file: FaultsFile = yaml::parse(&text).map_err(|reason| refused("faults", reason))?;
+    file.resolve().map_err(|error| refused("faults", error.to_string()))
+}

@@ -1,0 +1,147 @@
+//! How a sweep ends: the ranked table, the curves over one another, the document, the exit code.
+//!
+//! Separate from the runs, which only fill the book; everything here is read from it.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::commands::job::sweep::shown_values;
+use crate::commands::job::sweep_price::Quote;
+use crate::commands::job::sweep_run::Runs;
+use crate::exit::{Exit, Failure};
+use crate::screen::overlay::{Series, overlay, overlay_picture};
+use crate::screen::report::{Terminal, counted, printable};
+use crate::screen::watch::loss;
+use crate::session::service::Service;
+use ctxtune_pipeline::job::price::dollars_text;
+use ctxtune_pipeline::sweep::book::{Book, Point, Trial};
+use ctxtune_pipeline::sweep::claims::Ended;
+use ctxtune_service::wandb::sweep;
+
+/// The table, best first, the curves, and how it all ended.
+pub fn end(
+    runs: &Runs,
+    (ended, quote): (Ended, &Quote),
+    (failure, service): (Option<Failure>, &Service),
+    terminal: &mut Terminal,
+) -> Exit {
+    let Ended { book, is_short } = &ended;
+    let ranking = book.ranking(runs.metric.goal);
+    table(runs, book, &ranking, terminal);
+    curves(runs, book, (service, terminal));
+    let fields = document(runs, (book, quote), &ranking);
+    if let Some(failure) = failure {
+        return terminal.fail("sweep", &failure, fields);
+    }
+    let wanted = runs.suggestions.as_ref().map_or(0, |suggestions| suggestions.count);
+    let finished = book.trials.iter().filter(|trial| trial.has_ended()).count();
+    let left = book.trials.len().max(wanted) - finished;
+    match left {
+        0 => finish_suggestions(runs, terminal),
+        left if *is_short => {
+            let left = counted(left as u64, "run");
+            terminal.warn(&format!("{left} not started: one more could cost more than --max-cost"));
+        }
+        left => terminal.warn(&format!("{} not started: W&B suggests no more", counted(left as u64, "run"))),
+    }
+    let best = ranking.iter().find_map(|(index, _)| book.trials[*index].model.clone());
+    if best.is_none() {
+        let message = "no run of the sweep completed";
+        let failure = Failure::new(
+            Exit::JobFailed,
+            "sweep_failed",
+            message,
+            "`ctxtune status JOB` says why each run ended",
+        );
+        return terminal.fail("sweep", &failure, fields);
+    }
+    terminal.label("spent", &dollars_text(book.spent()));
+    terminal.succeed("sweep", best.as_deref().map(str::as_bytes), fields)
+}
+
+/// Says at W&B that the sweep is over; that this fails is said and changes nothing.
+fn finish_suggestions(runs: &Runs, terminal: &Terminal) {
+    let Some(suggestions) = &runs.suggestions else { return };
+    if let Err(error) = sweep::finish(&suggestions.wandb, &suggestions.sweep) {
+        terminal.warn(&printable(&format!("W&B: the sweep is not marked as finished: {error}")));
+    }
+}
+
+fn table(runs: &Runs, book: &Book, ranking: &[(usize, Point)], terminal: &Terminal) {
+    let width = book.trials.iter().map(|trial| shown_values(&trial.values).len()).max().unwrap_or(0);
+    terminal.say(&format!("  rank  run  {:<9}  {:<width$}  price    status", runs.metric.name, "parameters"));
+    let row = |rank: String, index: usize, value: String| {
+        let trial = &book.trials[index];
+        let price = trial.price.map(dollars_text).unwrap_or_default();
+        let status = trial.status.as_deref().unwrap_or("not started");
+        let line = format!(
+            "  {rank:<4}  {:<3}  {value:<9}  {:<width$}  {price:<7}  {status}",
+            index + 1,
+            shown_values(&trial.values)
+        );
+        terminal.say(printable(&line).trim_end());
+    };
+    for (rank, (index, point)) in ranking.iter().enumerate() {
+        row((rank + 1).to_string(), *index, loss(point.value));
+        let trial = &book.trials[*index];
+        if let (Some(best), true) =
+            (trial.best, trial.best.map(|best| best.step) == Some(point.step) && trial.best != trial.last)
+        {
+            terminal.say(&format!("              the checkpoint of step {}", best.step));
+        }
+        if let Some(model) = &trial.model {
+            terminal.say(&printable(&format!("              {model}")));
+        }
+    }
+    for index in 0..book.trials.len() {
+        if !ranking.iter().any(|(ranked, _)| *ranked == index) {
+            row("-".to_owned(), index, "-".to_owned());
+        }
+    }
+}
+
+fn curves(runs: &Runs, book: &Book, (service, terminal): (&Service, &Terminal)) {
+    let series = |(index, trial): (usize, &Trial)| Series {
+        name: (index + 1).to_string(),
+        label: shown_values(&trial.values),
+        points: trial.curve.iter().map(|point| (point.step, point.value)).collect(),
+    };
+    let series: Vec<Series> =
+        book.trials.iter().enumerate().filter(|(_, trial)| !trial.curve.is_empty()).map(series).collect();
+    for line in overlay(&series, service.environment.is_utf8()) {
+        terminal.say(&line);
+    }
+    if let Some(path) = &runs.svg {
+        write_picture(path, &overlay_picture(&series, &runs.metric.name), terminal);
+    }
+}
+
+fn write_picture(path: &Path, svg: &str, terminal: &Terminal) {
+    if let Err(error) = std::fs::write(path, svg) {
+        terminal.warn(&printable(&format!("cannot write `{}`: {error}", path.display())));
+    }
+}
+
+/// The fields of the JSON document beside the common ones.
+fn document(runs: &Runs, (book, quote): (&Book, &Quote), ranking: &[(usize, Point)]) -> Map<String, Value> {
+    let trial = |(index, trial): (usize, &Trial)| {
+        let values: Map<String, Value> = trial.values.iter().cloned().collect();
+        let rank = ranking.iter().position(|(ranked, _)| *ranked == index).map(|rank| rank + 1);
+        json!({
+            "run": index + 1, "rank": rank, "parameters": values, "job": trial.job, "status": trial.status,
+            "value": trial.ranked_by().map(|point| point.value), "step": trial.ranked_by().map(|point| point.step),
+            "last": trial.last, "best": trial.best, "estimated_dollars": trial.estimate,
+            "price_dollars": trial.price, "model": trial.model,
+        })
+    };
+    let mut fields = Map::new();
+    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
+    put("sweep", book.id.clone().into());
+    put("name", runs.name.clone().into());
+    put("metric", runs.metric.name.clone().into());
+    put("quoted_dollars", quote.total.into());
+    put("spent_dollars", book.spent().into());
+    put("runs", book.trials.iter().enumerate().map(trial).collect());
+    fields
+}

@@ -1,0 +1,468 @@
+//! Whom a model is asked through, which model, with which template, and what a refusal means.
+//!
+//! Separate from `generate`, so that whoever else asks models does it alike. The Together key goes to
+//! Together only: another server gets a key of its own, or none.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::args::{AskingArgs, RemoteArgs};
+use crate::commands::job::mismatch::Mismatch;
+use crate::commands::model::endpoints;
+use crate::env;
+use crate::exit::{Exit, Failure};
+use crate::screen::report::{Terminal, printable};
+use crate::session::environment::Environment;
+use crate::session::service::Service;
+use crate::signals::Signals;
+use ctxtune_engine::line::template::Template;
+use ctxtune_engine::output::manifest::{self, Manifest};
+use ctxtune_pipeline::config::{DEFAULT_OUTPUT_DIR, read_template};
+use ctxtune_pipeline::generate::budget::Budget;
+use ctxtune_pipeline::generate::many::is_about_the_model;
+use ctxtune_pipeline::generate::prompt;
+use ctxtune_pipeline::generate::request::{Delivery, Parameters};
+use ctxtune_pipeline::job::ledger::Run;
+use ctxtune_pipeline::job::model::REFERENCE;
+use ctxtune_pipeline::job::price::dollars_text;
+use ctxtune_service::http::Timeouts;
+use ctxtune_service::together::chat::{Chat, INFERENCE_URL, Usage};
+use ctxtune_service::together::job::Ending;
+use ctxtune_service::together::{self, BaseUrl, jobs};
+
+/// An answer takes longer than a call of the API: it is written while we wait.
+const TIMEOUTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(10),
+    call: Duration::from_secs(600),
+    idle: Duration::from_secs(300),
+};
+
+/// LiteLLM's name for the service before a model's name; the service itself does not know it.
+const PREFIX: &str = "together_ai/";
+
+/// A model at a server.
+pub struct Target {
+    /// The server.
+    pub chat: Chat,
+    /// Whether `--base-url` named it.
+    pub is_foreign: bool,
+    /// The model's name there.
+    pub model: String,
+    /// The job that the model came from, where OUT knows it.
+    pub run: Option<Run>,
+}
+
+/// What the flags say of model and template.
+pub struct Choice<'c> {
+    /// The model's name.
+    pub model: Option<&'c str>,
+    /// The prepared directory.
+    pub out: Option<&'c Path>,
+    /// Another template than OUT's.
+    pub template: Option<&'c Path>,
+    /// Another server than Together.
+    pub base_url: Option<&'c str>,
+}
+
+impl Choice<'_> {
+    /// The server and the model. Where OUT says which model, the service is asked under which name it answers.
+    ///
+    /// # Errors
+    /// When there is no key, or nobody knows which model is meant.
+    pub fn target(&self, service: &Service, terminal: &Terminal) -> Result<Target, Failure> {
+        let (mut model, run) = self.model(service, terminal)?;
+        let client = service.client(TIMEOUTS, terminal)?;
+        let base = service.together.base().clone();
+        let chat = if self.base_url.is_some() {
+            let key = foreign_key(service, &base)?;
+            Chat::new(client, base, key, Vec::new())
+        } else {
+            service.require_key()?;
+            let job = run.as_ref().and_then(|run| run.job.as_ref()).filter(|_| self.model.is_none());
+            model = job.and_then(|job| endpoints::callable_name(service, job, None)).unwrap_or(model);
+            let is_moved = service.environment.get(env::TOGETHER_BASE_URL).is_some();
+            let own = BaseUrl::parse(INFERENCE_URL).map_err(|error| {
+                Failure::new(Exit::Failed, "base_url", error, "name a server with --base-url")
+            })?;
+            let key = service.environment.key(env::TOGETHER_API_KEY)?;
+            Chat::new(client, if is_moved { base } else { own }, key, service.custom_headers())
+        };
+        Ok(Target { chat, is_foreign: self.base_url.is_some(), model, run })
+    }
+
+    fn out(&self) -> PathBuf {
+        self.out.map_or_else(|| DEFAULT_OUTPUT_DIR.into(), Path::to_owned)
+    }
+
+    fn model(&self, service: &Service, terminal: &Terminal) -> Result<(String, Option<Run>), Failure> {
+        let out = self.out();
+        let api = service.together.base().origin();
+        let missing = |message: String, hint: &str| Failure::new(Exit::Usage, "no_model", message, hint);
+        if let Some(model) = self.model {
+            let name = model.strip_prefix(PREFIX).unwrap_or(model);
+            if name != model {
+                terminal.say(&printable(&format!("the model's name at the service is {name}")));
+            }
+            if name.trim().is_empty() {
+                return Err(missing("--model has no name in it".to_owned(), "name a model"));
+            }
+            // What OUT knows of it only serves to explain a refusal.
+            let runs = Run::read_all(&out).unwrap_or_default();
+            let run = runs.into_iter().rev().find(|run| run.model.as_deref() == Some(name));
+            return Ok((name.to_owned(), run));
+        }
+        if self.base_url.is_some() {
+            let message = "--base-url needs --model: its server has names of its own";
+            return Err(missing(message.to_owned(), "its /v1/models lists them"));
+        }
+        service.require_key()?;
+        refresh_statuses(service, &out, terminal)?;
+        let runs: Vec<Run> = Run::read_all(&out)?.into_iter().filter(|run| run.account.api == api).collect();
+        // A job has a name for its model long before it has the model.
+        let is_done = |run: &&Run| run.ending() == Some(Ending::Completed);
+        let with_model = || runs.iter().rev().filter(|run| run.model.is_some());
+        if let Some(run) = with_model().find(is_done).or_else(|| with_model().next()) {
+            let newest = runs.iter().rev().find(|run| run.job.is_some()).filter(|run| !is_done(run));
+            if let Some((job, status)) = newest.and_then(|run| run.job.as_ref().zip(run.status.as_ref())) {
+                let other = run.job.as_ref().filter(|other| *other != job);
+                let other = other.map(|other| format!("; the model of the job {other} is asked"));
+                terminal.say(&printable(&format!(
+                    "the job {job} was {status} when it was last asked for: `ctxtune monitor {job}` asks how it stands{}",
+                    other.unwrap_or_default()
+                )));
+            }
+            return Ok((run.model.clone().unwrap_or_default(), Some(run.clone())));
+        }
+        let message = format!("`{}` knows no tuned model at {api}", out.display());
+        Err(missing(message, "name one with --model, or its directory with --out"))
+    }
+
+    /// Where OUT holds other data than the model was trained on: by the job that OUT knows the model from,
+    /// else by its newest one, where OUT was named.
+    fn mismatch(&self, service: &Service, target: &mut Target) -> Option<Mismatch> {
+        let out = self.out();
+        let manifest = Manifest::read(&out).ok()?;
+        if let Some(run) = &target.run {
+            return Mismatch::of(&out, run, &manifest);
+        }
+        self.out?;
+        let newest = Mismatch::of_newest(&out, &manifest)?;
+        // An endpoint's name says nothing; the weights behind it may be those of an older job.
+        let weights = target.weights(service).unwrap_or_default();
+        let names = |object: &String| weights.split(['/', ' ']).any(|part| part == object);
+        let is_behind = |run: &Run| run.model_object.as_ref().is_some_and(names);
+        target.run = Run::read_all(&out).unwrap_or_default().into_iter().rev().find(is_behind);
+        match &target.run {
+            Some(run) => Mismatch::of(&out, run, &manifest),
+            None => Some(newest),
+        }
+    }
+
+    /// The template of prompts, and where it comes from, for people.
+    ///
+    /// # Errors
+    /// When there is none that could be used.
+    pub fn template(&self, terminal: &Terminal) -> Result<(Template, String), Failure> {
+        let out = self.out();
+        let manifest = match self.out {
+            Some(out) => Some(Manifest::read(out)?),
+            None => Manifest::read_file(&out.join(manifest::FILE_NAME))?,
+        };
+        let trained = manifest.map(|manifest| manifest.template);
+        let (template, place) = match (self.template, &trained) {
+            (Some(name), trained) => {
+                let template = read_template(name)?;
+                if trained.as_ref().is_some_and(|trained| trained.text != template.text) {
+                    terminal.warn(&printable(&format!(
+                        "`{}` was prepared with another template: a model tuned with it has seen no such prompt",
+                        out.display()
+                    )));
+                }
+                (template, "--template".to_owned())
+            }
+            (None, Some(trained)) => {
+                let parsed = Template::parse(&trained.text, &trained.name);
+                let template = parsed.map_err(|error| {
+                    let message = format!("the template in the manifest of `{}`: {error}", out.display());
+                    Failure::new(Exit::Data, "template", message, "prepare the directory again")
+                })?;
+                (template, out.display().to_string())
+            }
+            (None, None) => (Template::chatml(), "built in".to_owned()),
+        };
+        prompt::check(&template).map_err(|error| {
+            let hint = "name a template with --template whose context stands in its last message only";
+            Failure::new(Exit::Usage, "template", error, hint)
+        })?;
+        Ok((template, place))
+    }
+}
+
+/// Refreshes the statuses of the newest jobs of `out` from the service, up to the first one that is complete:
+/// the ledger has a job that was never monitored as it was at its submission.
+fn refresh_statuses(service: &Service, out: &Path, terminal: &Terminal) -> Result<(), Failure> {
+    let api = service.together.base().origin();
+    let runs = Run::read_all(out)?;
+    for run in runs.iter().rev().filter(|run| run.account.api == api) {
+        let (Some(id), ending) = (&run.job, run.ending()) else { continue };
+        let ending = match ending {
+            Some(ending) => Some(ending),
+            None => match jobs::retrieve(&service.together, id) {
+                Ok(job) => {
+                    service.note_status(Some(out), &job, terminal);
+                    job.status.ending()
+                }
+                Err(error) => {
+                    let failure = service.explain(error);
+                    if service.signals.is_stopped() {
+                        return Err(failure);
+                    }
+                    terminal.warn(&printable(&format!("how {id} is cannot be told: {}", failure.message)));
+                    None
+                }
+            },
+        };
+        if ending == Some(Ending::Completed) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// How answers are drawn.
+#[derive(Debug, Clone, Copy)]
+pub struct Sampling {
+    /// From 0 upward.
+    pub temperature: f64,
+    /// Above 0, at most 1; absent where it is the server's own.
+    pub top_p: Option<f64>,
+    /// Of the first answer to a story.
+    pub seed: Option<u64>,
+}
+
+/// All that asking a model needs.
+pub struct Setup {
+    /// The clock, the variables, the signals.
+    pub service: Service,
+    /// Whom.
+    pub target: Target,
+    /// How stories become prompts.
+    pub template: Template,
+    /// Where the template comes from, for people.
+    template_place: String,
+    /// With what.
+    pub parameters: Parameters,
+    /// What it may cost, which several models may share.
+    pub budget: Arc<Budget>,
+    /// Where OUT holds other data than the model was trained on.
+    pub mismatch: Option<Mismatch>,
+}
+
+/// The server that is asked: the one that `--base-url` names, else Together.
+///
+/// # Errors
+/// When its URL, its key or a proxy cannot be used.
+pub fn server(
+    asking: &AskingArgs,
+    environment: Environment,
+    signals: &Signals,
+    terminal: &Terminal,
+) -> Result<Service, Failure> {
+    match &asking.base_url {
+        Some(url) => Service::other(url, environment, signals, terminal),
+        None => Service::new(&RemoteArgs { base_url: None }, environment, signals, terminal),
+    }
+}
+
+/// What all that is asked may cost.
+///
+/// # Errors
+/// When there is a cap that nothing can be held against.
+pub fn budget(asking: &AskingArgs) -> Result<Arc<Budget>, Failure> {
+    if asking.max_cost.is_some() && asking.price_per_million.is_none() {
+        return Err(Failure::new(
+            Exit::Unspent,
+            "no_price",
+            "--max-cost needs a price, which the service does not tell",
+            "add --price-per-million USD, from the service's price list",
+        ));
+    }
+    Ok(Arc::new(Budget::new(asking.price_per_million, asking.max_cost)))
+}
+
+impl Setup {
+    /// Finds out whom to ask and how. Nothing is sent but [`Choice::target`]'s look.
+    ///
+    /// # Errors
+    /// When there is no key, no template, or nobody knows which model is meant.
+    pub fn new(
+        service: Service,
+        choice: &Choice<'_>,
+        (asking, sampling, budget): (&AskingArgs, Sampling, &Arc<Budget>),
+        terminal: &Terminal,
+    ) -> Result<Setup, Failure> {
+        let mut target = choice.target(&service, terminal)?;
+        let (template, template_place) = choice.template(terminal)?;
+        let mismatch = choice.mismatch(&service, &mut target);
+        let parameters = Parameters {
+            model: target.model.clone(),
+            temperature: sampling.temperature,
+            top_p: sampling.top_p,
+            max_tokens: asking.max_tokens.get(),
+            seed: sampling.seed,
+            stop: asking.stop.clone(),
+            schema: (!asking.no_schema).then_some(template.context.form),
+        };
+        let budget = budget.clone();
+        Ok(Setup { service, target, template, template_place, parameters, budget, mismatch })
+    }
+
+    /// Says whom and how.
+    pub fn say(&self, terminal: &Terminal) {
+        self.target.say(&self.service, terminal);
+        terminal.label("template", &format!("{} ({})", self.template.name, self.template_place));
+    }
+
+    /// Warns where stories and answers go over plain http to another machine: once a command.
+    pub fn warn_if_in_clear(&self, terminal: &Terminal) {
+        let base = self.target.chat.base();
+        if base.is_in_clear() {
+            terminal.warn(&printable(&format!(
+                "{} is not this machine, and http is not encrypted: stories and answers can be read on the way",
+                base.origin()
+            )));
+        }
+    }
+}
+
+/// The refusal to send a request that could cost more than is allowed.
+pub fn over_budget(setup: &Setup, most_tokens: u64) -> Failure {
+    let most = setup.budget.dollars(most_tokens).map(dollars_text).unwrap_or_default();
+    let spent = setup.budget.spent();
+    let spent =
+        setup.budget.dollars(spent.known.total() + spent.unknown).map(dollars_text).unwrap_or_default();
+    Failure::new(
+        Exit::Unspent,
+        "over_max_cost",
+        format!("the next answer could cost {most}, and {spent} of --max-cost are spent"),
+        "raise --max-cost, or lower --max-tokens; what is finished stays",
+    )
+}
+
+/// Tokens as a document shows them.
+pub fn usage_value(usage: Option<Usage>) -> Value {
+    usage.map_or(Value::Null, |usage| {
+        json!({
+            "prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens,
+            "total_tokens": usage.total(),
+        })
+    })
+}
+
+/// The key for a server that is not Together.
+fn foreign_key(service: &Service, base: &BaseUrl) -> Result<Option<secrecy::SecretString>, Failure> {
+    let environment = &service.environment;
+    let key = environment.get(env::OPENAI_API_KEY).map(str::trim);
+    if key.is_some() && key == environment.get(env::TOGETHER_API_KEY).map(str::trim) {
+        let message =
+            format!("{} is the Together key, which is not sent to {}", env::OPENAI_API_KEY, base.origin());
+        let hint = format!("unset {}, or set it to that server's own key", env::OPENAI_API_KEY);
+        return Err(Failure::new(Exit::Usage, "foreign_key", message, hint));
+    }
+    environment.key(env::OPENAI_API_KEY)
+}
+
+impl Target {
+    /// Whether answers are paid for: only a server on this machine that somebody named is free.
+    pub fn is_paid(&self) -> bool {
+        !(self.is_foreign && self.chat.base().is_loopback())
+    }
+
+    /// How a streamed answer is asked for.
+    pub fn streamed(&self) -> Delivery {
+        if self.is_foreign { Delivery::StreamWithUsage } else { Delivery::Stream }
+    }
+
+    /// Says which model is asked, and where.
+    fn say(&self, service: &Service, terminal: &Terminal) {
+        let key = match (self.is_foreign, service.environment.place(env::OPENAI_API_KEY)) {
+            (false, _) => String::new(),
+            (true, Some(place)) => format!(", with {} of {place}", env::OPENAI_API_KEY),
+            (true, None) => ", without a key".to_owned(),
+        };
+        terminal.label("model", &format!("{} at {}{key}", self.model, self.chat.base().origin()));
+    }
+
+    /// What the model's name stands for, where the service says it.
+    pub fn weights(&self, service: &Service) -> Option<String> {
+        if self.is_foreign { None } else { endpoints::weights(service, &self.model) }
+    }
+
+    /// Says what runs at the service and costs money by the minute: whoever asks may have deployed it.
+    pub fn say_running(&self, service: &Service, terminal: &Terminal) {
+        if self.is_foreign || terminal.voice().quiet {
+            return;
+        }
+        let running = endpoints::glance(service, None);
+        endpoints::say_running(running.as_deref().unwrap_or_default(), terminal);
+    }
+
+    /// An error of the server as the terminal shows it; `again` says what repeating the command does.
+    pub fn explain(&self, service: &Service, error: together::Error, again: &str) -> Failure {
+        if is_about_the_model(&error) && !self.is_foreign {
+            return Failure::new(Exit::Usage, "model_not_available", &error, self.how_to_deploy());
+        }
+        let status = error.status();
+        let mut failure = service.explain(error);
+        match (status, failure.exit) {
+            (Some(404), _) => {
+                failure.hint =
+                    Some(format!("is `{}` the model's name there? check --model and the URL", self.model));
+            }
+            (_, Exit::Key) if self.is_foreign => {
+                failure.hint = Some(format!(
+                    "set {} to that server's key; the Together key is not sent to --base-url",
+                    env::OPENAI_API_KEY
+                ));
+            }
+            (Some(400 | 422), _) => {
+                failure.hint = Some(
+                    "if the server objects to response_format, leave it out with --no-schema".to_owned(),
+                );
+            }
+            (_, Exit::Network | Exit::Interrupted) if failure.code != "not_the_api" => {
+                failure.hint = Some(again.to_owned())
+            }
+            _ => {}
+        }
+        failure
+    }
+
+    /// What makes the model callable.
+    fn how_to_deploy(&self) -> String {
+        let base = self.run.as_ref().and_then(|run| run.body["model"].as_str()).unwrap_or_default();
+        let job = self.run.as_ref().and_then(|run| run.job.as_ref()).map_or("JOB", |job| job.as_str());
+        if self.run.is_none() && self.model.ends_with(REFERENCE) {
+            return format!(
+                "`{}` can be tuned and not asked; `{}` may be what is meant",
+                self.model,
+                self.model.trim_end_matches(REFERENCE)
+            );
+        }
+        if base.ends_with(REFERENCE) {
+            return format!(
+                "its base {base} cannot be deployed at Together: `ctxtune download {job} --adapter --extract DIR` \
+                 ends with the commands that serve the adapter and ask it"
+            );
+        }
+        format!(
+            "a tuned model answers only while an endpoint runs it, which is billed by the minute: \
+             `ctxtune deploy {job} --name EP` brings it up and prints the name to ask for with --model \
+             (a model whose base ends in {REFERENCE} cannot be deployed: \
+             `ctxtune download {job} --adapter --extract DIR` ends with the commands that serve it)"
+        )
+    }
+}

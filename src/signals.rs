@@ -1,0 +1,64 @@
+//! The signals that ask a run to stop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::exit::Exit;
+
+/// The signals that ask a run to stop. A second one of its kind ends it at once.
+#[derive(Debug, Clone, Default)]
+pub struct Signals {
+    pub(crate) interrupt: Arc<AtomicBool>,
+    pub(crate) terminate: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// Begins to catch SIGINT and SIGTERM, and makes a file over the size limit an error, not a death.
+    pub fn catch() -> std::io::Result<Signals> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        let signals = Signals::default();
+        catch(SIGINT, Exit::Interrupted, &signals.interrupt)?;
+        catch(SIGTERM, Exit::Terminated, &signals.terminate)?;
+        #[cfg(unix)]
+        signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
+        Ok(signals)
+    }
+
+    /// Begins to take the end of the terminal for SIGTERM, for a command whose end costs money to miss. Not where
+    /// whoever started it has said that it outlives the terminal (`nohup`), nor where that cannot be known.
+    ///
+    /// # Errors
+    /// When it cannot be caught.
+    pub fn catch_hang_up(&self) -> std::io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if !ignores_hang_up() {
+            catch(signal_hook::consts::SIGHUP, Exit::Terminated, &self.terminate)?;
+        }
+        Ok(())
+    }
+
+    /// Whether one was caught.
+    pub fn is_stopped(&self) -> bool {
+        self.interrupt.load(Ordering::Relaxed) || self.terminate.load(Ordering::Relaxed)
+    }
+
+    /// The exit code of the one that was caught.
+    pub fn exit(&self) -> Exit {
+        if self.terminate.load(Ordering::Relaxed) { Exit::Terminated } else { Exit::Interrupted }
+    }
+}
+
+/// Lets `signal` raise `flag`, and end the process where that is up already.
+fn catch(signal: i32, exit: Exit, flag: &Arc<AtomicBool>) -> std::io::Result<()> {
+    signal_hook::flag::register_conditional_shutdown(signal, exit as i32, Arc::clone(flag))?;
+    signal_hook::flag::register(signal, Arc::clone(flag)).map(|_| ())
+}
+
+/// Whether this process was started to ignore SIGHUP, which the system tells as the lowest bit of a mask.
+#[cfg(target_os = "linux")]
+fn ignores_hang_up() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // What cannot be known is left as it was.
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_none_or(|mask| mask & 1 == 1)
+}
