@@ -6,7 +6,7 @@
 /// The first `<|name|>` in `text`, the shape of special tokens in the Llama and ChatML families.
 ///
 /// ```
-/// assert_eq!(ctxtune::special_token::find("a <|eot_id|> b"), Some("<|eot_id|>"));
+/// assert_eq!(ctxtune_engine::special_token::find("a <|eot_id|> b"), Some("<|eot_id|>"));
 /// ```
 pub fn find(text: &str) -> Option<&str> {
     text.match_indices("<|").find_map(|(start, opening)| {

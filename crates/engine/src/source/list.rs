@@ -745,6 +745,15 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_what_walkdir_joins_to_its_root() {
+        for root in ["corpus", "corpus/", "corpus//", ".", "./", "/", "a/../b"] {
+            let path = Path::new(root).join("x").join("0.json");
+            let below = path_below(Path::new(root), &path);
+            assert_eq!(below, Path::new("x").join("0.json").as_os_str().as_encoded_bytes(), "{root}");
+        }
+    }
+
+    #[test]
     fn equal_keys_are_an_error_that_names_both() {
         let mut arena = KeyArena::default();
         arena.push(0, b"a/x.json", None);

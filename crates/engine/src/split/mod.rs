@@ -22,7 +22,7 @@ pub type Rank = [u8; 16];
 /// The same in Python: `hashlib.sha256(f"{seed}:".encode() + key).digest()[:16]`.
 ///
 /// ```
-/// let rank = ctxtune::prepare::split::rank(42, b"0.json");
+/// let rank = ctxtune_engine::split::rank(42, b"0.json");
 /// assert_eq!(u128::from_be_bytes(rank), 0xff5df368f4c3e8004cccce586b30df71);
 /// ```
 pub fn rank(seed: u64, key: &[u8]) -> Rank {
