@@ -157,13 +157,15 @@ fn may_know(part: &str) -> &'static [&'static str] {
             "split",
             "watch",
         ],
-        "output" => &["answer_file", "error", "json", "parallel", "record", "source", "split", "watch"],
+        "output" => {
+            &["answer_file", "error", "json", "parallel", "prepare", "record", "source", "split", "watch"]
+        }
         // `prepare` converts the lines of a container while they are listed.
-        "source" => &["error", "json", "line", "prepare", "record", "split", "watch"],
+        "source" => &["error", "json", "line", "output", "prepare", "record", "split", "watch"],
         "line" => &["json", "record", "source", "yaml"],
         // The marks of a record are its converter's.
         "split" => &["json", "output", "prepare", "record"],
-        "record" => &["json", "mask"],
+        "record" => &["json", "mask", "output", "split"],
         "error" => &["output", "parallel", "record", "source", "split"],
         "watch" => &["error"],
         "json" => &["mask"],
