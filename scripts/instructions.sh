@@ -4,7 +4,7 @@
 #
 #   scripts/instructions.sh [RECORDS=1000]
 #
-# Environment: PROFILE=release (`quick` builds in a fraction of the time and counts a little more), WORK=target/instructions.
+# Environment: PROFILE=profiling (release with symbols; `quick` builds in a fraction of the time and counts a little more), WORK=target/instructions.
 # Needs cargo and valgrind.
 #
 # Counted are RECORDS and twice as many on one thread; the difference, by the record, leaves out whatever is done
@@ -13,7 +13,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 records=${1:-1000}
-profile=${PROFILE:-release}
+profile=${PROFILE:-profiling}
 work=${WORK:-target/instructions}
 built=${CARGO_TARGET_DIR:-target}/$profile
 mkdir -p "$work"
