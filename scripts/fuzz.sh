@@ -5,6 +5,7 @@
 #
 # Without a TARGET every one in fuzz/fuzz_targets runs, one after the other, and the table at the end says how many
 # inputs each took. A crash ends the script with 1; its input is in target/fuzz/artifacts/TARGET and becomes a test.
+# SEED=N repeats a run (0, the default, is a new one).
 # Needs cargo-fuzz (`cargo install cargo-fuzz --locked`) and a C++ compiler. No nightly toolchain: RUSTC_BOOTSTRAP
 # lets the stable one instrument, without a sanitizer, since there is no `unsafe` of ours to watch.
 set -euo pipefail
@@ -67,7 +68,7 @@ for target in "${targets[@]}"; do
     seed "$target"
     mkdir -p "$work/artifacts/$target"
     log=$work/$target.log
-    options=(-max_total_time="$seconds" -print_final_stats=1 -max_len=65536 -timeout=10 -rss_limit_mb=4096
+    options=(-seed="${SEED:-0}" -max_total_time="$seconds" -print_final_stats=1 -max_len=65536 -timeout=10 -rss_limit_mb=4096
         -artifact_prefix="$work/artifacts/$target/")
     case $target in record | story | check_line) options+=(-dict=fuzz/record.dict) ;; esac
     if cargo fuzz run --sanitizer none --target-dir "$work/build" "$target" "$work/corpus/$target" -- "${options[@]}" >"$log" 2>&1; then
