@@ -4,7 +4,7 @@
 //!
 //! - [`source`]: sources become keys in rank order, and bytes.
 //! - [`record`]: bytes become a `Record`, or the reason why not.
-//! - [`line`]: a `Record` becomes one training line, by a template.
+//! - [`mod@line`]: a `Record` becomes one training line, by a template.
 //! - [`split`]: ranks, the exact ratio, groups, leakage.
 //! - [`output`]: shards, rejects, keys, the manifest, publication.
 //! - [`mod@prepare`] runs all of these: a corpus in, train and validation JSONL out.

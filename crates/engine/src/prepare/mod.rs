@@ -124,7 +124,7 @@ pub struct Prepared {
     pub rejects: Vec<String>,
     /// What lies in the sources and was not read: its key, and what it is.
     pub not_read: Arc<NameLog>,
-    /// The accepted records with something odd, by the names of [`warning::Warning`].
+    /// The accepted records with something odd, by the names of [`crate::record::warning::Warning`].
     pub warned: Arc<NameLog>,
     /// The first training lines, as many as asked for.
     pub shown: Vec<Vec<u8>>,
