@@ -149,3 +149,13 @@ impl Order<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_digest_is_the_beginning_of_the_sha256() {
+        assert_eq!(content_digest(b"abc"), 0xba78_16bf_8f01_cfea);
+    }
+}
