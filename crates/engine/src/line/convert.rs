@@ -5,12 +5,10 @@
 //! wrong with a record leaves here as a `RejectReason`; finding its place is cold work
 //! (`diagnose`). It knows no files.
 
-use std::iter;
-
 use simd_json::{Buffers, Node, Tape};
 
 use crate::json::{Charset, escape_once, escape_raw, escape_twice};
-use crate::line::frame::Frame;
+use crate::line::frame::{Escaping, Frame};
 use crate::line::template::{Form, Segment, Template};
 use crate::record::diagnose::diagnose;
 use crate::record::reject::RejectReason;
@@ -349,28 +347,15 @@ impl<'t> LineWriter<'t> {
     /// Appends `context` as JSON text, escaped for the inside of a JSON string.
     fn write_context(&self, context: &Context<'_>, out: &mut Vec<u8>) {
         match self.template.context.charset {
-            Charset::Utf8 => self.write_context_with(context, out, |out, text| match text {
-                // Most texts, and a copy is several times faster than a search.
-                Text::Plain(text) => out.extend_from_slice(text.as_bytes()),
-                Text::Raw(raw) => escape_raw(out, raw, Charset::Utf8),
-                Text::Real(text) => escape_twice(out, text, Charset::Utf8),
-            }),
-            Charset::Ascii => self.write_context_with(context, out, |out, text| match text {
-                Text::Raw(raw) => escape_raw(out, raw, Charset::Ascii),
-                Text::Plain(text) | Text::Real(text) => escape_twice(out, text, Charset::Ascii),
-            }),
+            Charset::Utf8 => self.write_context_as::<Utf8>(context, out),
+            Charset::Ascii => self.write_context_as::<Ascii>(context, out),
         }
     }
 
-    fn write_context_with(
-        &self,
-        context: &Context<'_>,
-        out: &mut Vec<u8>,
-        write: impl Fn(&mut Vec<u8>, Text<'_>),
-    ) {
+    fn write_context_as<E: Escaping>(&self, context: &Context<'_>, out: &mut Vec<u8>) {
         let marks = &self.punctuation;
         let write_name = |out: &mut Vec<u8>, name: &str| {
-            write(out, if context.has_plain_names { Text::Plain(name) } else { Text::Real(name) });
+            E::write(out, if context.has_plain_names { Text::Plain(name) } else { Text::Real(name) });
         };
         out.extend_from_slice(&marks.open);
         for (index, &name) in context.agents_names.iter().enumerate() {
@@ -383,18 +368,17 @@ impl<'t> LineWriter<'t> {
         for (index, step) in context.steps.iter().enumerate() {
             out.extend_from_slice(if index == 0 { &marks.names_to_steps } else { &marks.step_separator });
             match step.timestep {
-                Timestep::Text(text) => write(out, text),
+                Timestep::Text(text) => E::write(out, text),
                 Timestep::Number(number) => out.extend_from_slice(number.to_string().as_bytes()),
                 Timestep::Place(index) => out.extend_from_slice(index.to_string().as_bytes()),
             }
             let pairs = [context.observations(step), context.actions(step)];
-            let texts = iter::once(step.state).chain(pairs.into_iter().flatten().map(|(_, text)| *text));
-            if step.repeats_agents && frame.repeat(out, texts, &write) {
+            if step.repeats_agents && frame.repeat::<E>(out, step.state, pairs) {
                 continue;
             }
             frame.begin(out);
             out.extend_from_slice(&marks.to_state);
-            frame.text(out, step.state, &write);
+            frame.text::<E>(out, step.state);
             for (before, pairs) in [&marks.to_observations, &marks.to_actions].into_iter().zip(pairs) {
                 out.extend_from_slice(before);
                 if pairs.is_empty() {
@@ -405,13 +389,40 @@ impl<'t> LineWriter<'t> {
                     out.extend_from_slice(if index == 0 { &marks.pairs_open } else { &marks.pair_separator });
                     write_name(out, agent);
                     out.extend_from_slice(marks.agent_to_text);
-                    frame.text(out, text, &write);
+                    frame.text::<E>(out, text);
                 }
                 out.extend_from_slice(&marks.pairs_close);
             }
             frame.end(out);
         }
         out.extend_from_slice(&marks.close);
+    }
+}
+
+/// A context in UTF-8.
+struct Utf8;
+
+impl Escaping for Utf8 {
+    #[inline(always)]
+    fn write(line: &mut Vec<u8>, text: Text<'_>) {
+        match text {
+            // Most texts, and a copy is several times faster than a search.
+            Text::Plain(text) => line.extend_from_slice(text.as_bytes()),
+            Text::Raw(raw) => escape_raw(line, raw, Charset::Utf8),
+            Text::Real(text) => escape_twice(line, text, Charset::Utf8),
+        }
+    }
+}
+
+/// A context in ASCII.
+struct Ascii;
+
+impl Escaping for Ascii {
+    fn write(line: &mut Vec<u8>, text: Text<'_>) {
+        match text {
+            Text::Raw(raw) => escape_raw(line, raw, Charset::Ascii),
+            Text::Plain(text) | Text::Real(text) => escape_twice(line, text, Charset::Ascii),
+        }
     }
 }
 
