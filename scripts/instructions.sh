@@ -4,8 +4,8 @@
 #
 #   scripts/instructions.sh [RECORDS=1000]
 #
-# Environment: PROFILE=profiling (release with symbols; `quick` builds in a fraction of the time and counts a little more), WORK=target/instructions.
-# Needs cargo and valgrind.
+# Environment: PROFILE=profiling (release with symbols; `quick` builds in a fraction of the time and counts a
+# little more), WORK=target/instructions. Needs cargo and valgrind.
 #
 # Counted are RECORDS and twice as many on one thread; the difference, by the record, leaves out whatever is done
 # once. SHA-256 is left out because valgrind has no SHA-NI: there it costs ten times what a machine pays.
@@ -39,6 +39,8 @@ gate() {
     local once twice
     read -ra once < <(count "$1" "$records")
     read -ra twice < <(count "$1" $((2 * records)))
+    # Without symbols nobody can tell what SHA-256 is.
+    ((once[1] > 0)) || { echo "no symbols in $built/examples/engine" >&2; exit 1; }
     awk -v shape="$1" -v limit="$2" -v records="$records" \
         -v all=$((twice[0] - once[0])) -v sha=$((twice[1] - once[1])) 'BEGIN {
         counted = (all - sha) / records
