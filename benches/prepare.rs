@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ctxtune_engine::line::template::Template;
-use ctxtune_engine::prepare::{Durability, Error, Mode, Options, Prepared, Purpose, Readers, Watch, prepare};
+use ctxtune_engine::prepare::{Durability, Mode, Options, Prepared, Purpose, Readers, prepare};
 use ctxtune_engine::record::reject::RejectLimit;
 use ctxtune_engine::source::{Containers, Source, SourceKind};
+use ctxtune_engine::watch::Unwatched;
 
 use corpus::Shape;
 
@@ -84,20 +85,5 @@ fn options(corpus: &Path, output_dir: &Path, threads: usize) -> Options {
         durability: Durability::NoSync,
         readers: Readers::Both,
         purpose: Purpose { mode: Mode::Publish, show: 0, name_rejects: 0 },
-    }
-}
-
-struct Unwatched;
-
-impl Watch for Unwatched {
-    fn listed(&self, _: u64) {}
-    fn converted(&self, _: u64, _: u64, _: u64) {}
-    fn publishing(&self, _: &str) {}
-    fn is_stopped(&self) -> bool {
-        false
-    }
-
-    fn check_stop(&self) -> Result<(), Error> {
-        Ok(())
     }
 }

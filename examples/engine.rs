@@ -6,19 +6,9 @@
 use std::error::Error;
 use std::num::NonZeroUsize;
 
-use ctxtune_engine::prepare::{Mode, Purpose, Watch, prepare};
+use ctxtune_engine::prepare::{Mode, Purpose, prepare};
+use ctxtune_engine::watch::Unwatched;
 use ctxtune_pipeline::config::PrepareChoices;
-
-struct Unwatched;
-
-impl Watch for Unwatched {
-    fn listed(&self, _: u64) {}
-    fn converted(&self, _: u64, _: u64, _: u64) {}
-    fn publishing(&self, _: &str) {}
-    fn is_stopped(&self) -> bool {
-        false
-    }
-}
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -8,24 +8,13 @@ use std::path::Path;
 
 use ctxtune_engine::source::records::{RecordReader, Records};
 use ctxtune_engine::source::{Containers, Source};
-use ctxtune_engine::prepare::Watch;
+use ctxtune_engine::watch::Unwatched;
 use libfuzzer_sys::fuzz_target;
 
 const SUFFIXES: [&str; 6] = [".tar", ".jsonl", ".tar.gz", ".jsonl.gz", ".tar.zst", ".jsonl.zst"];
 
 /// A kilobyte of zstd may unpack to gigabytes.
 const MAX_SPOOL_BYTES: u64 = 1 << 20;
-
-struct Unwatched;
-
-impl Watch for Unwatched {
-    fn listed(&self, _: u64) {}
-    fn converted(&self, _: u64, _: u64, _: u64) {}
-    fn publishing(&self, _: &str) {}
-    fn is_stopped(&self) -> bool {
-        false
-    }
-}
 
 fuzz_target!(|input: &[u8]| {
     let Some((&kind, bytes)) = input.split_first() else { return };

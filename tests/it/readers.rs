@@ -3,9 +3,10 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use ctxtune_engine::prepare::{Error, Mode, Purpose, Readers, Watch, prepare};
+use ctxtune_engine::prepare::{Error, Mode, Purpose, Readers, prepare};
 use ctxtune_engine::record::reject::RejectLimit;
 use ctxtune_engine::split::group::GroupBy;
+use ctxtune_engine::watch::Unwatched;
 use ctxtune_pipeline::config::PrepareChoices;
 
 use crate::real_data;
@@ -16,17 +17,6 @@ mod made_up;
 
 /// Enough for several batches on either side.
 const RECORDS: u64 = 300;
-
-struct Unwatched;
-
-impl Watch for Unwatched {
-    fn listed(&self, _: u64) {}
-    fn converted(&self, _: u64, _: u64, _: u64) {}
-    fn publishing(&self, _: &str) {}
-    fn is_stopped(&self) -> bool {
-        false
-    }
-}
 
 /// Holds what both readers make of `source` on so many threads against what the general one makes of it on one,
 /// with groups and without.

@@ -1,10 +1,11 @@
 //! Runs chunks of work on all threads of a pool and hands the results on in order, with
 //! bounded memory.
 //!
-//! Chunks are given out one after the other, each to whoever is free; whoever completes the next one in order hands it
-//! to the sink together with all that wait behind it. (`par_iter` splits into far-apart
-//! ranges, which stalls an ordered, bounded sink.) Two bounds hold the window: chunks
-//! given out, and bytes that wait. It knows neither records nor files.
+//! Chunks are given out one after the other, each to whoever is free; whoever completes
+//! the next one in order hands it to the sink together with all that wait behind it.
+//! (`par_iter` splits into far-apart ranges, which stalls an ordered, bounded sink.) Two
+//! bounds hold the window: chunks given out, and bytes that wait. It knows neither records
+//! nor files.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -31,8 +32,8 @@ pub trait Batch: Send {
 /// order of the chunks.
 ///
 /// `worker` makes the state of one thread. `feed(worker, chunk)` fetches what the thread needs for its next
-/// chunk, or says that there is none; it runs for one chunk at a time, in their order. `work` calls `part` between records: it empties
-/// a batch that has grown large. The first error ends everything and is returned.
+/// chunk, or says that there is none; it runs for one chunk at a time, in their order. `work` calls `part`
+/// between records: it empties a batch that has grown large. The first error ends everything and is returned.
 ///
 /// # Errors
 /// The first error of `feed`, `work` or `sink`.

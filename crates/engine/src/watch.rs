@@ -29,3 +29,15 @@ pub trait Watch: Sync {
         if self.is_stopped() { Err(Error::Interrupted) } else { Ok(()) }
     }
 }
+
+/// Nobody who watches, and nothing that stops a run.
+pub struct Unwatched;
+
+impl Watch for Unwatched {
+    fn listed(&self, _: u64) {}
+    fn converted(&self, _: u64, _: u64, _: u64) {}
+    fn publishing(&self, _: &str) {}
+    fn is_stopped(&self) -> bool {
+        false
+    }
+}

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use memchr::memchr2;
 
 use crate::check::Error;
+use crate::source::section::read_exact_at;
 
 /// Bytes of a block. It stays in a core's cache from the read to the parse.
 pub const BLOCK: usize = 1 << 20;
@@ -58,30 +59,13 @@ impl Source {
     ///
     /// # Errors
     /// When the system refuses, or the file has become shorter.
-    pub fn read_exact(&self, mut buffer: &mut [u8], mut offset: u64) -> Result<(), Error> {
-        while !buffer.is_empty() {
-            match read_at(&self.file, buffer, offset) {
-                Ok(0) => return Err(Error::Changed { path: self.path.clone() }),
-                Ok(read) => {
-                    buffer = &mut buffer[read..];
-                    offset += read as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(Error::Read { path: self.path.clone(), source }),
-            }
-        }
-        Ok(())
+    pub fn read_exact(&self, buffer: &mut [u8], offset: u64) -> Result<(), Error> {
+        let path = || self.path.clone();
+        read_exact_at(&self.file, buffer, offset).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => Error::Changed { path: path() },
+            _ => Error::Read { path: path(), source },
+        })
     }
-}
-
-#[cfg(unix)]
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    std::os::unix::fs::FileExt::read_at(file, buffer, offset)
-}
-
-#[cfg(windows)]
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    std::os::windows::fs::FileExt::seek_read(file, buffer, offset)
 }
 
 /// A line without its end.

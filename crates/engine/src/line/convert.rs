@@ -10,9 +10,9 @@ use simd_json::{Buffers, Node, Tape};
 use crate::json::{Charset, escape_once, escape_raw, escape_twice};
 use crate::line::frame::{Escaping, Frame};
 use crate::line::template::{Form, Segment, Template};
+use crate::record::buffers::RecordBuffers;
 use crate::record::diagnose::diagnose;
 use crate::record::reject::RejectReason;
-use crate::record::room::Room;
 use crate::record::scan::{self, Scratch};
 use crate::record::unused::{self, Reader};
 use crate::record::{self, Context, Record, Text, Timestep};
@@ -41,7 +41,7 @@ pub struct Parser {
     story_text: String,
     strings: Vec<u8>,
     manual: Vec<u8>,
-    room: Room<'static>,
+    record_buffers: RecordBuffers<'static>,
 }
 
 impl Default for Parser {
@@ -60,7 +60,7 @@ impl Parser {
             story_text: String::new(),
             strings: Vec::new(),
             manual: Vec::new(),
-            room: Room::default(),
+            record_buffers: RecordBuffers::default(),
         }
     }
 
@@ -69,7 +69,7 @@ impl Parser {
         &'a mut self,
         document: &'a [u8],
         group_field: Option<&str>,
-        room: &mut Room<'a>,
+        record_buffers: &mut RecordBuffers<'a>,
     ) -> Option<Record<'a>> {
         if self.readers == Readers::General {
             return None;
@@ -80,7 +80,7 @@ impl Parser {
         }
         let scratch =
             Scratch { strings: &mut self.strings, story: &mut self.story_text, manual: &mut self.manual };
-        scan::read(text, group_field, scratch, room)
+        scan::read(text, group_field, scratch, record_buffers)
     }
 
     /// Parses the record in the first `length` bytes of `buffer`, which has [`PADDING`] more, and
@@ -97,14 +97,14 @@ impl Parser {
     ) -> Result<T, ParseFailure> {
         self.give_back(length);
         let bom = bom(&buffer[..length]);
-        let mut room = std::mem::take(&mut self.room).emptied();
-        if let Some(record) = self.scan(&buffer[bom..length], group_field, &mut room) {
+        let mut record_buffers = std::mem::take(&mut self.record_buffers).emptied();
+        if let Some(record) = self.scan(&buffer[bom..length], group_field, &mut record_buffers) {
             let looked = look(&record);
-            room.take_back(record.context);
-            self.room = room.emptied();
+            record_buffers.take_back(record.context);
+            self.record_buffers = record_buffers.emptied();
             return Ok(looked);
         }
-        self.room = room.emptied();
+        self.record_buffers = record_buffers.emptied();
         // The general path, with every rule of a record and its reason.
         self.with_tape(&mut buffer[bom..], length - bom, |nodes, story_text| {
             record::parse(nodes, group_field, story_text).map(|record| look(&record))
@@ -166,7 +166,7 @@ impl Parser {
         }
     }
 
-    /// Hands simd-json's tape to `read`, with room for a story.
+    /// Hands simd-json's tape to `read`, with record_buffers for a story.
     fn with_tape<T>(
         &mut self,
         document: &mut [u8],
@@ -235,7 +235,7 @@ pub fn with_single_context<T>(bytes: &[u8], look: impl FnOnce(&Context<'_>) -> T
     Parser::default().with_context_again(&mut padded(bytes), bytes.len(), look)
 }
 
-/// `bytes` with the room behind them that the parser reads.
+/// `bytes` with the record_buffers behind them that the parser reads.
 pub fn padded(bytes: &[u8]) -> Vec<u8> {
     let mut buffer = bytes.to_vec();
     buffer.resize(bytes.len() + PADDING, 0);

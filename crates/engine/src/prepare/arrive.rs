@@ -18,7 +18,7 @@ use crate::record::reject::RejectReason;
 use crate::source::index::Extent;
 use crate::source::read::{Bytes, Effort, PADDING, too_large};
 use crate::source::section::Section;
-use crate::source::spool::{Room, Store};
+use crate::source::spool::{Store, UnpackLimit};
 use crate::source::unpack::{BLOCK_BYTES, Plain};
 
 /// Where one huge line has left more room than this, it is given back.
@@ -48,18 +48,18 @@ impl<'r> Arrival<'r> {
     /// each, from 0, and where its [`Outcome`] lies in the section that is returned, in the order of the lines.
     ///
     /// # Errors
-    /// When the container cannot be read or is damaged, it unpacks to more than there is `room` for, the disk
+    /// When the container cannot be read or is damaged, it unpacks to more than `limit`, the disk
     /// is full, somebody asks to stop; and those of `found`.
     pub fn convert(
         &self,
         plain: Plain<'_>,
-        room: Option<&mut Room>,
+        limit: Option<&mut UnpackLimit>,
         store: &mut Store,
         watch: &dyn Watch,
         mut found: impl FnMut(u64, Extent) -> Result<(), Error> + Send,
     ) -> Result<Section, Error> {
         let mut section = store.section()?;
-        let mut feed = Feed::new(plain, room, self.options.max_record_bytes);
+        let mut feed = Feed::new(plain, limit, self.options.max_record_bytes);
         let mut number = 0;
         run_in_order(
             self.pool,
@@ -182,7 +182,7 @@ impl Unpacked {
         &self.room[..self.length]
     }
 
-    /// Room behind them for so many more.
+    /// UnpackLimit behind them for so many more.
     fn room_for(&mut self, bytes: usize) -> &mut [u8] {
         let needed = self.length + bytes;
         if self.room.len() < needed {
@@ -215,7 +215,7 @@ struct Block {
 /// Gives out the blocks of a container in their order.
 struct Feed<'p> {
     plain: Plain<'p>,
-    room: Option<&'p mut Room>,
+    limit: Option<&'p mut UnpackLimit>,
     max_record_bytes: usize,
     /// What follows the last whole line so far, and its offset.
     rest: Vec<u8>,
@@ -224,8 +224,8 @@ struct Feed<'p> {
 }
 
 impl<'p> Feed<'p> {
-    fn new(plain: Plain<'p>, room: Option<&'p mut Room>, max_record_bytes: usize) -> Self {
-        Feed { plain, room, max_record_bytes, rest: Vec::new(), start: 0, is_over: false }
+    fn new(plain: Plain<'p>, limit: Option<&'p mut UnpackLimit>, max_record_bytes: usize) -> Self {
+        Feed { plain, limit, max_record_bytes, rest: Vec::new(), start: 0, is_over: false }
     }
 
     /// Unpacks the next block, if there is one.
@@ -293,8 +293,8 @@ impl<'p> Feed<'p> {
         let read = self.plain.read(unpacked.room_for(BLOCK_BYTES))?;
         unpacked.length += read;
         self.is_over = read == 0;
-        match &mut self.room {
-            Some(room) => room.take(self.plain.source(), read),
+        match &mut self.limit {
+            Some(limit) => limit.take(self.plain.source(), read),
             None => Ok(()),
         }
     }

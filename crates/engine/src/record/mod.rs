@@ -5,11 +5,11 @@
 //! it. Agents and what they observe stay lists of pairs: no map ever stands between
 //! input and output.
 
+pub mod buffers;
 pub mod context;
 pub mod diagnose;
 pub(crate) mod layout;
 pub mod reject;
-pub mod room;
 pub mod scan;
 pub mod scanner;
 pub(crate) mod sentences;

@@ -8,7 +8,7 @@
 //!
 //! What was tried, with figures: see ARCHITECTURE.md.
 
-use crate::record::room::Room;
+use crate::record::buffers::RecordBuffers;
 use crate::record::scanner::Scanner;
 use crate::record::shape::{Shape, TextOf};
 use crate::record::story::{self, StoryForm};
@@ -26,19 +26,19 @@ pub struct Scratch<'a> {
     pub manual: &'a mut Vec<u8>,
 }
 
-/// Reads the record in `text`, or declines. What it is made of comes from `room`, which is empty.
+/// Reads the record in `text`, or declines. What it is made of comes from `buffers`, which is empty.
 ///
 /// `group_field` names a further top-level string to borrow.
 pub fn read<'a>(
     text: &'a str,
     group_field: Option<&str>,
     scratch: Scratch<'a>,
-    room: &mut Room<'a>,
+    buffers: &mut RecordBuffers<'a>,
 ) -> Option<Record<'a>> {
     let Scratch { strings, story, manual } = scratch;
-    let mut scanner = Scanner::new(text, strings, manual, std::mem::take(room));
+    let mut scanner = Scanner::new(text, strings, manual, std::mem::take(buffers));
     let record = scanner.record(group_field, story).filter(|_| scanner.is_at_end());
-    *room = scanner.room;
+    *buffers = scanner.buffers;
     record
 }
 
@@ -65,7 +65,7 @@ impl<'a> Scanner<'a> {
         let (mut context, mut group_text) = (None, None);
         self.sequence(*b"{}", |scanner| {
             let key = scanner.key()?;
-            scanner.room.record_keys.push(key);
+            scanner.buffers.record_keys.push(key);
             let start = scanner.position;
             match key {
                 "story" => story = Some(scanner.story(story_text)?),
@@ -81,15 +81,17 @@ impl<'a> Scanner<'a> {
             }
             Some(())
         })?;
-        let repeats_key = first_duplicate(&mut self.room.record_keys).is_some();
+        let repeats_key = first_duplicate(&mut self.buffers.record_keys).is_some();
         if repeats_key || (group_field.is_some() && group_text.is_none()) {
             return None;
         }
         let (story, story_form) = match story? {
-            Story::Joined => (story_text.as_str(), StoryForm::List),
+            Story::Joined => {
+                story::check_is_there(story_text).ok()?;
+                (story_text.as_str(), StoryForm::List)
+            }
             Story::Written(text) => story::read(text, story_text).ok()?,
         };
-        story::check_is_there(story).ok()?;
         if story.chars().all(story::is_blank) {
             return None;
         }
@@ -118,7 +120,7 @@ impl<'a> Scanner<'a> {
         let (mut names, mut steps) = (None, None);
         self.sequence(*b"{}", |scanner| {
             let key = scanner.key()?;
-            scanner.room.context_keys.push(key);
+            scanner.buffers.context_keys.push(key);
             match key {
                 "agents_names" => names = Some(scanner.names()?),
                 // A second list would append to the first one's pairs; it declines below in any case.
@@ -128,7 +130,7 @@ impl<'a> Scanner<'a> {
             }
             Some(())
         })?;
-        if first_duplicate(&mut self.room.context_keys).is_some() {
+        if first_duplicate(&mut self.buffers.context_keys).is_some() {
             return None;
         }
         let has_plain_names = !self.is_escaped;
@@ -138,11 +140,11 @@ impl<'a> Scanner<'a> {
         if self.has_lists && names.iter().any(|name| name.contains(':')) {
             return None;
         }
-        Context::new(names, steps?, std::mem::take(&mut self.room.pairs), has_plain_names)
+        Context::new(names, steps?, std::mem::take(&mut self.buffers.pairs), has_plain_names)
     }
 
     fn names(&mut self) -> Option<Vec<&'a str>> {
-        let mut names = std::mem::take(&mut self.room.names);
+        let mut names = std::mem::take(&mut self.buffers.names);
         self.sequence(*b"[]", |scanner| {
             names.push(scanner.string()?);
             Some(())
@@ -153,32 +155,32 @@ impl<'a> Scanner<'a> {
 
     /// Expects `agents` in the next list, unless one is there twice; tells whether all are different.
     fn remember(&mut self, agents: impl Iterator<Item = &'a str>) -> bool {
-        self.room.agents.clear();
-        self.room.agents.extend(agents);
-        let are_different = first_duplicate(&mut self.room.agents).is_none();
+        self.buffers.agents.clear();
+        self.buffers.agents.extend(agents);
+        let are_different = first_duplicate(&mut self.buffers.agents).is_none();
         if !are_different {
-            self.room.agents.clear();
+            self.buffers.agents.clear();
         }
         are_different
     }
 
     fn steps(&mut self) -> Option<Vec<Step<'a>>> {
-        let mut steps = std::mem::take(&mut self.room.steps);
-        let mut shape = std::mem::take(&mut self.room.shape);
+        let mut steps = std::mem::take(&mut self.buffers.steps);
+        let mut shape = std::mem::take(&mut self.buffers.shape);
         self.sequence(*b"[]", |scanner| {
-            let (position, first_pair) = (scanner.position, scanner.room.pairs.len());
+            let (position, first_pair) = (scanner.position, scanner.buffers.pairs.len());
             let step = match scanner.repeated_step(&shape, steps.len()) {
                 Some(step) => step,
                 None => {
                     scanner.position = position;
-                    scanner.room.pairs.truncate(first_pair);
+                    scanner.buffers.pairs.truncate(first_pair);
                     scanner.step(steps.len(), &mut shape)?
                 }
             };
             steps.push(step);
             Some(())
         })?;
-        self.room.shape = shape;
+        self.buffers.shape = shape;
         Some(steps)
     }
 
@@ -188,7 +190,7 @@ impl<'a> Scanner<'a> {
         let (mut state, mut observations, mut actions) = (None, None, None);
         let mut has_timestep = false;
         self.next_byte()?;
-        let first_pair = self.room.pairs.len();
+        let first_pair = self.buffers.pairs.len();
         shape.begin(self.position);
         self.sequence(*b"{}", |scanner| {
             match scanner.step_key()? {
@@ -260,11 +262,11 @@ impl<'a> Scanner<'a> {
 
     /// Appends the pairs of one observations or actions value; gives their range.
     fn pairs(&mut self, shape: &mut Shape<'a>) -> Option<(usize, usize)> {
-        let start = self.room.pairs.len();
+        let start = self.buffers.pairs.len();
         let mut are_remembered = true;
         match self.next_byte()? {
             b'{' => self.sequence(*b"{}", |scanner| {
-                let agent = match scanner.remembered_agent(scanner.room.pairs.len() - start) {
+                let agent = match scanner.remembered_agent(scanner.buffers.pairs.len() - start) {
                     Some(agent) => agent,
                     None => {
                         are_remembered = false;
@@ -273,7 +275,7 @@ impl<'a> Scanner<'a> {
                 };
                 scanner.take(b':')?;
                 let text = scanner.text(TextOf::Agent(agent), shape)?;
-                scanner.room.pairs.push((agent, text));
+                scanner.buffers.pairs.push((agent, text));
                 Some(())
             })?,
             _ => {
@@ -281,22 +283,22 @@ impl<'a> Scanner<'a> {
                 self.sequence(*b"[]", |scanner| {
                     // A blank may be written as an escape: only the real text can be trimmed.
                     let (agent, text) = split_item(scanner.string()?, &[]).ok()?;
-                    scanner.room.pairs.push((agent, Text::Real(text)));
+                    scanner.buffers.pairs.push((agent, Text::Real(text)));
                     Some(())
                 })?;
                 self.has_lists = true;
             }
         }
-        let pairs = std::mem::take(&mut self.room.pairs);
+        let pairs = std::mem::take(&mut self.buffers.pairs);
         let are_different = are_remembered || self.remember(pairs[start..].iter().map(|(agent, _)| *agent));
         let end = pairs.len();
-        self.room.pairs = pairs;
+        self.buffers.pairs = pairs;
         are_different.then_some((start, end))
     }
 
     /// Takes the agent that stood at this place of the list before, if it stands here again.
     fn remembered_agent(&mut self, index: usize) -> Option<&'a str> {
-        let agent = *self.room.agents.get(index)?;
+        let agent = *self.buffers.agents.get(index)?;
         self.next_byte()?;
         let rest = self.text.as_bytes()[self.position..].strip_prefix(b"\"")?;
         // An agent with a quote or a backslash is not written the way it reads.
@@ -339,15 +341,15 @@ mod tests {
     /// vectors are used again.
     fn quick(text: &str) -> Option<String> {
         let mut manual = br#"= Manual\nx\ny""#.to_vec();
-        let mut room = Room::default();
+        let mut buffers = RecordBuffers::default();
         let (mut strings, mut story) = (vec![0; REPEATED.len()], String::new());
         let scratch = Scratch { strings: &mut strings, story: &mut story, manual: &mut manual };
-        let earlier = read(REPEATED, Some("group"), scratch, &mut room).unwrap();
-        room.take_back(earlier.context);
-        let mut room = room.emptied();
+        let earlier = read(REPEATED, Some("group"), scratch, &mut buffers).unwrap();
+        buffers.take_back(earlier.context);
+        let mut buffers = buffers.emptied();
         let (mut strings, mut story) = (vec![0; text.len()], String::new());
         let scratch = Scratch { strings: &mut strings, story: &mut story, manual: &mut manual };
-        let record = read(text, Some("group"), scratch, &mut room)?;
+        let record = read(text, Some("group"), scratch, &mut buffers)?;
         let is_plain = |text: &str| plain_prefix(text.as_bytes()) == text.len();
         let context = &record.context;
         if context.has_plain_names {
@@ -444,7 +446,7 @@ mod tests {
         let steps = |text: &str| {
             let (mut strings, mut story, mut manual) = (vec![0; text.len()], String::new(), Vec::new());
             let scratch = Scratch { strings: &mut strings, story: &mut story, manual: &mut manual };
-            let record = read(text, None, scratch, &mut Room::default()).unwrap();
+            let record = read(text, None, scratch, &mut RecordBuffers::default()).unwrap();
             record.context.steps.iter().map(|step| step.repeats_agents).collect::<Vec<_>>()
         };
         assert_eq!(steps(REPEATED), [false, true, true, false, true, false, true]);

@@ -6,7 +6,7 @@
 use crate::json::{plain_prefix, read_escape, utf16_unit};
 use crate::mask::{STRETCH, StringMarks, escaped};
 use crate::record::Text;
-use crate::record::room::Room;
+use crate::record::buffers::RecordBuffers;
 
 /// Deeper values are left to the general path.
 const MAX_DEPTH: usize = 32;
@@ -47,7 +47,7 @@ pub struct Scanner<'a> {
     pub has_lists: bool,
     /// What the record is made of. The agents in it are those of the list before, none twice: nearly always
     /// the next list names the same.
-    pub room: Room<'a>,
+    pub buffers: RecordBuffers<'a>,
 }
 
 fn head(manual: &[u8]) -> [u8; 8] {
@@ -56,7 +56,12 @@ fn head(manual: &[u8]) -> [u8; 8] {
 
 impl<'a> Scanner<'a> {
     /// A scanner at the start of `text`.
-    pub fn new(text: &'a str, strings: &'a mut [u8], manual: &'a mut Vec<u8>, room: Room<'a>) -> Self {
+    pub fn new(
+        text: &'a str,
+        strings: &'a mut [u8],
+        manual: &'a mut Vec<u8>,
+        buffers: RecordBuffers<'a>,
+    ) -> Self {
         let manual_head = head(manual);
         Scanner {
             text,
@@ -67,7 +72,7 @@ impl<'a> Scanner<'a> {
             is_escaped: false,
             has_nul: false,
             has_lists: false,
-            room,
+            buffers,
         }
     }
 

@@ -91,7 +91,7 @@ fn python_escape(behind: &[u8]) -> Option<(char, usize)> {
 mod tests {
     use proptest::prelude::*;
 
-    use crate::record::room::Room;
+    use crate::record::buffers::RecordBuffers;
     use crate::record::scanner::Scanner;
     use crate::record::story::parse_literal;
 
@@ -100,7 +100,7 @@ mod tests {
         // A record does not end with its story.
         let text = format!("{json}, \"question\": \"Where is it?\"}}");
         let mut manual = Vec::new();
-        let mut scanner = Scanner::new(&text, &mut [], &mut manual, Room::default());
+        let mut scanner = Scanner::new(&text, &mut [], &mut manual, RecordBuffers::default());
         let mut joined = "an earlier story".to_owned();
         let taken = scanner.sentences(&mut joined);
         assert_eq!(taken.is_none(), scanner.position == 0, "{json}");

@@ -7,8 +7,8 @@
 //!
 //! A shape ends with its record. It decides nothing: what it takes, a full reading would take the same way.
 
+use crate::record::buffers::emptied;
 use crate::record::context::{Step, Timestep};
-use crate::record::room::emptied;
 use crate::record::scanner::Scanner;
 
 /// How the step that was read last in full lies in the text of its record.
@@ -67,7 +67,7 @@ impl<'a> Shape<'a> {
         self.slots.clear();
     }
 
-    /// The same room, empty.
+    /// The same shape, empty, with its memory.
     pub fn emptied<'b>(self) -> Shape<'b> {
         Shape { slots: emptied(self.slots), ..Shape::default() }
     }
@@ -82,7 +82,7 @@ impl<'a> Scanner<'a> {
             return None;
         }
         self.next_byte()?;
-        let first_pair = self.room.pairs.len();
+        let first_pair = self.buffers.pairs.len();
         let (mut timestep, mut state) = (Timestep::Place(index), None);
         // The bytes from `at` on have to be those from `seen` on.
         let (mut at, mut seen) = (self.position, shape.step.0);
@@ -93,7 +93,7 @@ impl<'a> Scanner<'a> {
             match of {
                 TextOf::Timestep => timestep = Timestep::Text(text),
                 TextOf::State => state = Some(text),
-                TextOf::Agent(agent) => self.room.pairs.push((agent, text)),
+                TextOf::Agent(agent) => self.buffers.pairs.push((agent, text)),
             }
             seen = end;
         }

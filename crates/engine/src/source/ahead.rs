@@ -90,7 +90,7 @@ pub fn with_readers<T>(
     visits: &dyn Visits,
     converters: usize,
     watch: &dyn Watch,
-    convert: impl FnOnce(&Readers<'_>) -> T,
+    convert: impl FnOnce(&ReadAhead<'_>) -> T,
 ) -> T {
     let ahead = Ahead {
         listing,
@@ -112,18 +112,18 @@ pub fn with_readers<T>(
     };
     std::thread::scope(|scope| {
         let _end = End { ahead: &ahead, only_on_panic: false };
-        convert(&Readers { ahead: &ahead, start: &|latency| ahead.start_readers(scope, latency) })
+        convert(&ReadAhead { ahead: &ahead, start: &|latency| ahead.start_readers(scope, latency) })
     })
 }
 
 /// The readers of a pass, if there are any.
-pub struct Readers<'r> {
+pub struct ReadAhead<'r> {
     ahead: &'r Ahead<'r>,
     /// Starts as many as a latency asks for.
     start: &'r (dyn Fn(Duration) + Sync),
 }
 
-impl<'r> Readers<'r> {
+impl<'r> ReadAhead<'r> {
     /// What one converter reads with.
     pub fn turns(&'r self) -> Turns<'r> {
         Turns { readers: self, chunk: usize::MAX, latency: Latency::default() }
@@ -132,7 +132,7 @@ impl<'r> Readers<'r> {
 
 /// One converter's reads: what was read ahead, and else by itself.
 pub struct Turns<'r> {
-    readers: &'r Readers<'r>,
+    readers: &'r ReadAhead<'r>,
     chunk: usize,
     /// Of the first reads of the chunk.
     latency: Latency,
@@ -254,7 +254,7 @@ struct Ahead<'r> {
 
 struct State {
     /// By visit.
-    heads: BTreeMap<usize, Outcome>,
+    heads: BTreeMap<usize, HeadState>,
     spare: Vec<Vec<u8>>,
     /// All visits of the chunks before this one are claimed.
     first_chunk: usize,
@@ -263,7 +263,7 @@ struct State {
 }
 
 /// What became of a visit that a reader has claimed.
-enum Outcome {
+enum HeadState {
     Reading,
     Read(Head),
     Declined,
@@ -294,12 +294,12 @@ impl Ahead<'_> {
     /// The head of a visit that a reader has claimed; `None` where it has declined.
     fn wait_for(&self, visit: usize) -> Option<Head> {
         let is_reading =
-            |state: &mut State| matches!(state.heads.get(&visit), Some(Outcome::Reading)) && !state.is_over;
+            |state: &mut State| matches!(state.heads.get(&visit), Some(HeadState::Reading)) && !state.is_over;
         let waited = self.read.wait_while(self.lock(), is_reading);
         let outcome = waited.unwrap_or_else(PoisonError::into_inner).heads.remove(&visit);
         self.taken.notify_one();
         match outcome {
-            Some(Outcome::Read(head)) => Some(head),
+            Some(HeadState::Read(head)) => Some(head),
             _ => None,
         }
     }
@@ -314,8 +314,8 @@ impl Ahead<'_> {
             }
             let start = self.watch.elapsed();
             let outcome = match self.listing.place(self.visits.position(visit) as usize, &mut path) {
-                Place::File => Head::read(&path, buffer).map_or(Outcome::Declined, Outcome::Read),
-                _ => Outcome::Declined,
+                Place::File => Head::read(&path, buffer).map_or(HeadState::Declined, HeadState::Read),
+                _ => HeadState::Declined,
             };
             latency.add(self.watch.elapsed().saturating_sub(start));
             self.lock().heads.insert(visit, outcome);
@@ -332,7 +332,7 @@ impl Ahead<'_> {
         let visit = if state.is_over || is_fast { None } else { self.next(&mut state) };
         match visit {
             Some(visit) => {
-                state.heads.insert(visit, Outcome::Reading);
+                state.heads.insert(visit, HeadState::Reading);
                 Some((visit, state.spare.pop().unwrap_or_default()))
             }
             None => {

@@ -23,7 +23,7 @@ use crate::source::index::{Extent, Member, Refusal, index_lines, index_tar};
 use crate::source::keys::{KeyArena, KeyRef, MAX_KEY_BYTES, MAX_SOURCES};
 use crate::source::names::NameLog;
 use crate::source::section::{Section, read_at, read_exact_at};
-use crate::source::spool::{Room, Spool, Store};
+use crate::source::spool::{Spool, Store, UnpackLimit};
 use crate::source::unpack::Plain;
 use crate::source::{
     CONTAINER, Compression, Containers, HIDDEN, LINKED_DIRECTORY, OTHER_ENDING, Source, SourceKind,
@@ -316,8 +316,8 @@ impl Builder<'_> {
         let arrival = self.arrival.filter(|_| is_lines);
         let opened = match (open(source, compression)?, arrival) {
             (Opened::Stream(file), Some(arrival)) => {
-                let (plain, room) = (Plain::open(source, file)?, Some(&mut spool.room));
-                self.convert(number, prefix, arrival, plain, room, &mut spool.store)?
+                let (plain, limit) = (Plain::open(source, file)?, Some(&mut spool.limit));
+                self.convert(number, prefix, arrival, plain, limit, &mut spool.store)?
             }
             (Opened::AtRandom(file, _), Some(arrival)) if arrival.takes_plain_files() => {
                 let plain = Plain::open(source, Some(file))?;
@@ -349,11 +349,11 @@ impl Builder<'_> {
         prefix: &[u8],
         arrival: &Arrival<'_>,
         plain: Plain<'_>,
-        room: Option<&mut Room>,
+        limit: Option<&mut UnpackLimit>,
         store: &mut Store,
     ) -> Result<OpenSource, Error> {
         let (path, watch) = (plain.source().path.clone(), self.watch);
-        let section = arrival.convert(plain, room, store, watch, |line, extent| {
+        let section = arrival.convert(plain, limit, store, watch, |line, extent| {
             self.push(number, &line_key(prefix, line), Some(extent))
         })?;
         Ok(OpenSource::Converted { section, path })

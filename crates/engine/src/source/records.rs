@@ -262,17 +262,7 @@ impl<'r> RecordReader<'r> {
 mod tests {
     use super::*;
     use crate::source::Containers;
-
-    struct Unwatched;
-
-    impl Watch for Unwatched {
-        fn listed(&self, _: u64) {}
-        fn converted(&self, _: u64, _: u64, _: u64) {}
-        fn publishing(&self, _: &str) {}
-        fn is_stopped(&self) -> bool {
-            false
-        }
-    }
+    use crate::watch::Unwatched;
 
     /// The steps of each record of `source`, or why it has none, by key.
     fn steps(source: &Path) -> Vec<(String, Result<usize, &'static str>)> {

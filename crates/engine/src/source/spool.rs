@@ -19,27 +19,27 @@ use crate::watch::Watch;
 #[derive(Debug)]
 pub struct Spool {
     /// What may be unpacked.
-    pub room: Room,
+    pub limit: UnpackLimit,
     /// What is kept.
     pub store: Store,
 }
 
 /// How much containers may unpack to, together.
 #[derive(Debug)]
-pub struct Room {
-    limit: u64,
+pub struct UnpackLimit {
+    bytes: u64,
     used: u64,
 }
 
-impl Room {
+impl UnpackLimit {
     /// Takes note of `bytes` that `source` has unpacked to.
     ///
     /// # Errors
     /// When the limit is reached.
     pub fn take(&mut self, source: &Source, bytes: usize) -> Result<(), Error> {
         self.used += bytes as u64;
-        match self.used > self.limit {
-            true => Err(Error::SpoolLimit { path: source.path.clone(), limit: self.limit }),
+        match self.used > self.bytes {
+            true => Err(Error::SpoolLimit { path: source.path.clone(), limit: self.bytes }),
             false => Ok(()),
         }
     }
@@ -100,7 +100,7 @@ impl Spool {
     /// in all.
     pub fn new(dir: Option<&Path>, limit: u64) -> Self {
         let store = Store { dir: dir.map(Path::to_owned), length: 0, file: None };
-        Spool { room: Room { limit, used: 0 }, store }
+        Spool { limit: UnpackLimit { bytes: limit, used: 0 }, store }
     }
 
     /// The directory of temporary files; `None` for the system's place.
@@ -127,7 +127,7 @@ impl Spool {
             match plain.read(&mut block)? {
                 0 => return Ok(section),
                 read => {
-                    self.room.take(source, read)?;
+                    self.limit.take(source, read)?;
                     self.store.append(&mut section, &block[..read])?;
                 }
             }
@@ -140,17 +140,7 @@ mod tests {
     use super::*;
     use crate::source::unpack::Repack;
     use crate::source::{Compression, SourceKind};
-
-    struct Unwatched;
-
-    impl Watch for Unwatched {
-        fn listed(&self, _: u64) {}
-        fn converted(&self, _: u64, _: u64, _: u64) {}
-        fn publishing(&self, _: &str) {}
-        fn is_stopped(&self) -> bool {
-            false
-        }
-    }
+    use crate::watch::Unwatched;
 
     fn unpack(bytes: &[u8]) -> Result<Section, Error> {
         let dir = tempfile::tempdir().unwrap();

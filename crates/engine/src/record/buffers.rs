@@ -7,9 +7,9 @@
 use crate::record::context::{AgentText, Context, Step};
 use crate::record::shape::Shape;
 
-/// Room for what a record is made of, and for what its reader looks at on the way.
+/// Vectors for what a record is made of, and for what its reader looks at on the way.
 #[derive(Debug, Default)]
-pub struct Room<'a> {
+pub struct RecordBuffers<'a> {
     /// The keys of the record.
     pub record_keys: Vec<&'a str>,
     /// The keys of its context.
@@ -26,10 +26,10 @@ pub struct Room<'a> {
     pub shape: Shape<'a>,
 }
 
-impl<'a> Room<'a> {
-    /// The same room, empty, for a record that borrows from something else.
-    pub fn emptied<'b>(self) -> Room<'b> {
-        Room {
+impl<'a> RecordBuffers<'a> {
+    /// The same vectors, empty, for a record that borrows from something else.
+    pub fn emptied<'b>(self) -> RecordBuffers<'b> {
+        RecordBuffers {
             record_keys: emptied(self.record_keys),
             context_keys: emptied(self.context_keys),
             agents: emptied(self.agents),
