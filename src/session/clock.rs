@@ -4,6 +4,7 @@
 //! below `cli` is handed it as [`Clock`]. It must not wait longer than a step without looking
 //! at the signals.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -55,18 +56,20 @@ impl SystemClock {
     }
 }
 
-/// The clock of a rehearsal server is the one of the program that starts it.
-impl ctxtune_rehearsal::clock::Clock for SystemClock {
+/// The clock of a rehearsal server, which is that of the program that starts it.
+pub struct ServerClock(pub Arc<dyn Clock>);
+
+impl ctxtune_rehearsal::clock::Clock for ServerClock {
     fn now(&self) -> Timestamp {
-        Clock::now(self)
+        self.0.now()
     }
 
     fn elapsed(&self) -> Duration {
-        Clock::elapsed(self)
+        self.0.elapsed()
     }
 
     fn wait(&self, duration: Duration) -> bool {
-        Clock::wait(self, duration).is_ok()
+        self.0.wait(duration).is_ok()
     }
 }
 

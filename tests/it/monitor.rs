@@ -1,11 +1,12 @@
 //! Watching a job over the wire: the rehearsal server, thousands of polls, and a clock that nobody waits for.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use ctxtune::session::clock::ServerClock;
 use ctxtune_rehearsal::faults::{Action, Faults, Rule, Side, When};
 use ctxtune_rehearsal::{KEY, Outcome, Script, Server};
-use ctxtune_service::clock::{Clock, Stopped};
+use ctxtune_service::clock::Clock;
 use ctxtune_service::http::body::{FileBody, Part};
 use ctxtune_service::http::retry::Policy;
 use ctxtune_service::http::{Client, Settings, Timeouts};
@@ -17,48 +18,11 @@ use ctxtune_pipeline::job::progress::{News, Progress};
 use ctxtune_service::together::files::{self, Upload};
 use ctxtune_service::together::job::{Ending, JobId};
 use ctxtune_service::together::{BaseUrl, Together, jobs};
-use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-/// A clock that goes only when somebody waits.
-#[derive(Default)]
-struct FakeClock(Mutex<Duration>);
-
-impl Clock for FakeClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_second(1_795_514_400).unwrap() + self.elapsed()
-    }
-
-    fn elapsed(&self) -> Duration {
-        *self.0.lock().unwrap()
-    }
-
-    fn wait(&self, duration: Duration) -> Result<(), Stopped> {
-        *self.0.lock().unwrap() += duration;
-        Ok(())
-    }
-
-    fn is_stopped(&self) -> bool {
-        false
-    }
-}
-
-/// The server's time is the program's.
-impl ctxtune_rehearsal::clock::Clock for FakeClock {
-    fn now(&self) -> Timestamp {
-        Clock::now(self)
-    }
-
-    fn elapsed(&self) -> Duration {
-        Clock::elapsed(self)
-    }
-
-    fn wait(&self, duration: Duration) -> bool {
-        Clock::wait(self, duration).is_ok()
-    }
-}
+use crate::support::FakeClock;
 
 /// What a screen was told.
 #[derive(Default)]
@@ -103,8 +67,8 @@ const OPTIONS: MonitorOptions = MonitorOptions { poll: None, timeout: None, budg
 
 impl Stand {
     fn new(script: Script) -> Stand {
-        let clock = Arc::new(FakeClock::default());
-        let server = Server::start(script, clock.clone()).unwrap();
+        let clock = FakeClock::at(1_795_514_400);
+        let server = Server::start(script, Arc::new(ServerClock(clock.clone()))).unwrap();
         let together = connect(&server, &clock, KEY);
         let ids = ["train", "validation"].map(|side| hand_over(&together, side));
         clock.wait(Duration::from_secs(60)).unwrap();

@@ -4,6 +4,8 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use ctxtune::env;
+use ctxtune::session::clock::{ServerClock, SystemClock};
+use ctxtune::signals::Signals;
 use ctxtune_rehearsal::faults::{Action, Side, When};
 use ctxtune_rehearsal::{Outcome as End, Script, Seen, Server, Stage};
 use serde_json::{Value, json};
@@ -583,7 +585,7 @@ fn a_server_that_is_not_there_creates_nothing_and_says_where_it_was_looked_for()
     let gone = {
         let server = Server::start(
             Script::default(),
-            Arc::new(ctxtune::session::clock::SystemClock::new(ctxtune::signals::Signals::default(), 1.0)),
+            Arc::new(ServerClock(Arc::new(SystemClock::new(Signals::default(), 1.0)))),
         );
         server.unwrap().url().to_owned()
     };

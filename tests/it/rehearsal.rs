@@ -6,39 +6,17 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use ctxtune_rehearsal::clock::Clock;
+use ctxtune::session::clock::ServerClock;
 use ctxtune_rehearsal::faults::{Action, Faults, Rule, Side, When};
 use ctxtune_rehearsal::{Outcome, Script, Server, Stage};
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// A clock that goes when somebody waits or says so.
-#[derive(Default)]
-struct FakeClock(Mutex<Duration>);
+use crate::support::FakeClock;
 
-impl FakeClock {
-    fn advance(&self, seconds: f64) {
-        *self.0.lock().unwrap() += Duration::from_secs_f64(seconds);
-    }
-}
-
-impl Clock for FakeClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_second(1_785_836_945).unwrap() + self.elapsed()
-    }
-
-    fn elapsed(&self) -> Duration {
-        *self.0.lock().unwrap()
-    }
-
-    fn wait(&self, duration: Duration) -> bool {
-        *self.0.lock().unwrap() += duration;
-        true
-    }
-}
+/// When the server is started.
+const NOW: i64 = 1_785_836_945;
 
 const AUTHORIZATION: &str = "Authorization: Bearer rehearsal-key\r\n";
 const JSON: &str = "Content-Type: application/json\r\n";
@@ -92,9 +70,9 @@ struct Stand {
 
 impl Stand {
     fn new(faults: Faults) -> Stand {
-        let clock = Arc::new(FakeClock::default());
+        let clock = FakeClock::at(NOW);
         let script = Script { faults, job_seconds: 100.0, ..Script::default() };
-        let server = Server::start(script, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+        let server = Server::start(script, Arc::new(ServerClock(clock.clone()))).unwrap();
         Stand { clock, server }
     }
 
@@ -466,12 +444,12 @@ fn lists_are_spoiled_as_the_script_says() {
 fn a_watcher_is_told_before_and_after_the_deed_and_before_the_reply() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let record = Arc::clone(&told);
-    let clock = Arc::new(FakeClock::default());
+    let clock = FakeClock::at(NOW);
     let watch = Arc::new(move |stage: Stage, seen: &ctxtune_rehearsal::Seen| {
         record.lock().unwrap().push((stage, seen.path.clone(), seen.status));
     });
     let server =
-        Server::start_watched(Script::default(), Arc::clone(&clock) as Arc<dyn Clock>, watch).unwrap();
+        Server::start_watched(Script::default(), Arc::new(ServerClock(clock.clone())), watch).unwrap();
     let stand = Stand { clock, server };
     assert_eq!(stand.get("/v1/files").status(), 200);
     let path = "/v1/files".to_owned();

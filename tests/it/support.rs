@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ctxtune::env;
-use ctxtune::session::clock::SystemClock;
+use ctxtune::session::clock::{ServerClock, SystemClock};
 use ctxtune::signals::Signals;
-use ctxtune_rehearsal::clock::Clock;
 use ctxtune_rehearsal::faults::{Faults, FaultsFile};
 use ctxtune_rehearsal::{KEY, Script, Server, Watch};
+use ctxtune_service::clock::{Clock, Stopped};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -354,7 +354,7 @@ impl Rehearsal {
             system: SystemClock::new(Signals::default(), 1.0),
             ahead: Mutex::default(),
         });
-        let server = Server::start_watched(script, clock.clone(), watch).unwrap();
+        let server = Server::start_watched(script, Arc::new(ServerClock(clock.clone())), watch).unwrap();
         Rehearsal { dir: Dir::new(), server, clock }
     }
 
@@ -475,8 +475,49 @@ impl Clock for AheadClock {
         self.system.elapsed() + *self.ahead.lock().unwrap()
     }
 
-    fn wait(&self, duration: Duration) -> bool {
-        Clock::wait(&self.system, duration)
+    fn wait(&self, duration: Duration) -> Result<(), Stopped> {
+        self.system.wait(duration)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.system.is_stopped()
+    }
+}
+
+/// A clock that goes only when somebody waits or says so.
+pub struct FakeClock {
+    start: Timestamp,
+    passed: Mutex<Duration>,
+}
+
+impl FakeClock {
+    /// It is that second of Unix time.
+    pub fn at(second: i64) -> Arc<FakeClock> {
+        Arc::new(FakeClock { start: Timestamp::from_second(second).unwrap(), passed: Mutex::default() })
+    }
+
+    /// Lets this many seconds pass.
+    pub fn advance(&self, seconds: f64) {
+        *self.passed.lock().unwrap() += Duration::from_secs_f64(seconds);
+    }
+}
+
+impl Clock for FakeClock {
+    fn now(&self) -> Timestamp {
+        self.start + self.elapsed()
+    }
+
+    fn elapsed(&self) -> Duration {
+        *self.passed.lock().unwrap()
+    }
+
+    fn wait(&self, duration: Duration) -> Result<(), Stopped> {
+        *self.passed.lock().unwrap() += duration;
+        Ok(())
+    }
+
+    fn is_stopped(&self) -> bool {
+        false
     }
 }
 

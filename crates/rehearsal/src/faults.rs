@@ -242,9 +242,8 @@ impl FaultsFile {
     /// # Errors
     /// When a rule contradicts itself, or a second of `statuses` is no number.
     pub fn resolve(self) -> Result<Faults, FaultsError> {
-        let raw = self;
         let mut rules = Vec::new();
-        for (index, rule) in raw.rules.into_iter().enumerate() {
+        for (index, rule) in self.rules.into_iter().enumerate() {
             let failed = |reason| FaultsError::Rule { number: index + 1, reason };
             rules.push(rule.resolve().map_err(failed)?);
         }
@@ -252,16 +251,16 @@ impl FaultsFile {
             Ok(number) if number.is_finite() && number >= 0.0 => Ok((number, status)),
             _ => Err(FaultsError::Second(second)),
         };
-        let mut statuses = raw.statuses.into_iter().map(second).collect::<Result<Vec<_>, _>>()?;
+        let mut statuses = self.statuses.into_iter().map(second).collect::<Result<Vec<_>, _>>()?;
         statuses.sort_by(|left, right| left.0.total_cmp(&right.0));
         Ok(Faults {
             rules,
-            seed: raw.seed,
-            shuffle_events: raw.shuffle_events,
-            double_events: raw.double_events,
+            seed: self.seed,
+            shuffle_events: self.shuffle_events,
+            double_events: self.double_events,
             statuses,
-            omit: raw.omit,
-            nan_metrics: raw.nan_metrics,
+            omit: self.omit,
+            nan_metrics: self.nan_metrics,
         })
     }
 }

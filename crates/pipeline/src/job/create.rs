@@ -237,12 +237,14 @@ impl Submission<'_> {
             Asked::Unknown(reason) => {
                 let seen = self.look_twice(&tag, self.grace);
                 match seen.map_err(|error| unknown(&tag, &reason, &error))? {
-                    Some((job, others)) => (job, others, true),
+                    Some((job, others)) => {
+                        jobs::note_created(self.together, &job.id, Duration::ZERO);
+                        (job, others, true)
+                    }
                     None => return Err(CreateError::Unknown { tag, reason }),
                 }
             }
         };
-        jobs::note_created(self.together, &job.id, Duration::ZERO);
         self.note(attempt, &job, Some(run))?;
         Ok(Adopted { job, attempt, tag, others, is_new })
     }

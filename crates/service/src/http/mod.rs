@@ -36,6 +36,9 @@ mod wire;
 pub use crate::http::error::{Error, without_query};
 pub use crate::http::key::Key;
 
+/// How long a service may deny what it has just created: until then a 404 says nothing.
+pub(crate) const SETTLING: Duration = Duration::from_secs(120);
+
 /// What a client needs to know.
 pub struct Settings {
     /// The `User-Agent` of every request.

@@ -9,6 +9,8 @@
 //! replaced, and nothing else is changed, folded or cut; what a model generates is not even masked: see
 //! [`has_key`]. Pure.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use ctxtune_python_json as python_json;
@@ -28,8 +30,7 @@ const MASK: &str = "[key]";
 /// The error message in `body`, on one line, without control characters, with `secrets` masked, at most
 /// [`MOST_BYTES`] long.
 pub fn said(body: &[u8], secrets: &[&str]) -> String {
-    // Most of a long page is of no use to anybody; the cut is far above what is kept.
-    let text = String::from_utf8_lossy(&body[..body.len().min(64 << 10)]);
+    let text = beginning(body);
     let words = match python_json::read(body) {
         Some(value) => words_of(&value).unwrap_or_else(|| text.clone().into_owned()),
         None => title(&text).unwrap_or_else(|| text.clone().into_owned()),
@@ -39,8 +40,13 @@ pub fn said(body: &[u8], secrets: &[&str]) -> String {
 
 /// The title of the web page in `body`, likewise; empty where it has none.
 pub fn page_title(body: &[u8], secrets: &[&str]) -> String {
-    let text = String::from_utf8_lossy(&body[..body.len().min(64 << 10)]);
+    let text = beginning(body);
     title(text.trim_start_matches('\u{feff}')).map(|title| printable(&title, secrets)).unwrap_or_default()
+}
+
+/// Most of a long page is of no use to anybody; the cut is far above what is kept.
+fn beginning(body: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(&body[..body.len().min(64 << 10)])
 }
 
 /// A message for people: see [`said`].

@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use crate::http::retry::parse_date;
-use crate::http::{Answer, Body, Call, Client, Error as HttpError, Key, Method, without_query};
+use crate::http::{Answer, Body, Call, Client, Error as HttpError, Key, Method, SETTLING, without_query};
 
 mod base;
 pub mod chat;
@@ -38,10 +38,7 @@ pub use crate::together::error::{Certainty, Error};
 use crate::together::error::Asked;
 use crate::together::job::text;
 
-/// How long the service may deny what it has just created: until then a 404 is asked again.
-const SETTLING: Duration = Duration::from_secs(120);
-
-/// The pause before that.
+/// The pause before what was created a moment ago is asked about again.
 const SETTLING_PAUSE: Duration = Duration::from_secs(2);
 
 /// Whom the API is asked through, and as whom.

@@ -12,14 +12,12 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::clock::Clock;
+use crate::http::SETTLING;
 use crate::wandb::history::{Spool, State, write_whole};
 use crate::wandb::logged::{LOGGED_KEY, Logged, WRITER_KEY, Writer};
 use crate::wandb::offline::{self, Offline};
 use crate::wandb::run::{self, Found, Plan, RunIdentity};
 use crate::wandb::{Error, Wandb, alert, files};
-
-/// How long the service may deny a run that it has just created.
-const SETTLING: Duration = Duration::from_secs(120);
 
 /// How often a file is tried by one process.
 const FILE_TRIES: u32 = 3;
