@@ -4,7 +4,7 @@
 //! - [`args`]: the command line as clap reads it.
 //! - [`commands`]: one file a command; [`commands::run`] is the program.
 //! - [`session`]: variables, keys, clock, client, consent; [`mod@env`] names the variables.
-//! - [`screen`]: how results are shown; [`exit`]: every error to its exit code and hint.
+//! - `screen`: how results are shown; `exit`: every error to its exit code and hint.
 //! - [`signals`]: what asks a run to stop.
 //!
 //! The work is done by the crates below `crates/`: `ctxtune-engine` (records to training lines), `ctxtune-service`
@@ -14,7 +14,7 @@
 pub mod args;
 pub mod commands;
 pub mod env;
-pub mod exit;
-pub mod screen;
+mod exit;
+mod screen;
 pub mod session;
 pub mod signals;

@@ -17,13 +17,13 @@ use crate::exit::{Exit, Failure};
 use crate::screen::report::Terminal;
 use crate::signals::Signals;
 
-pub mod data;
-pub mod doctor;
-pub mod job;
-pub mod machine;
-pub mod model;
-pub mod rehearse;
-pub mod rehearse_use;
+pub(crate) mod data;
+pub(crate) mod doctor;
+pub(crate) mod job;
+pub(crate) mod machine;
+pub(crate) mod model;
+pub(crate) mod rehearse;
+pub(crate) mod rehearse_use;
 
 /// Runs the program with `arguments`, the program's name first.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {

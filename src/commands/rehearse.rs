@@ -17,7 +17,7 @@ use crate::commands::rehearse_use::use_model;
 use crate::env;
 use crate::exit::{Exit, Failure};
 use crate::screen::report::{Style, Terminal, counted, printable};
-use crate::session::clock::SystemClock;
+use crate::session::clock::{ServerClock, SystemClock};
 use crate::session::environment::Environment;
 use crate::signals::Signals;
 use ctxtune_engine::yaml;
@@ -116,7 +116,7 @@ fn use_it(place: (&Server, &Path), run: (&Environment, &Signals), voice: Voice, 
 fn start(args: &RehearseArgs, signals: &Signals) -> Result<Server, Failure> {
     let faults = args.faults.as_deref().map(read_faults).transpose()?.unwrap_or_default();
     let script = Script { key: args.key.clone(), job_seconds: args.job_seconds, faults, ..Script::default() };
-    let clock = SystemClock::new(signals.clone(), 1.0);
+    let clock = ServerClock(Arc::new(SystemClock::new(signals.clone(), 1.0)));
     Server::start_on(args.port, script, Arc::new(clock)).map_err(|error| {
         let message = format!("cannot serve on 127.0.0.1:{}: {error}", args.port);
         Failure::new(Exit::Failed, "serve", message, "choose another --port, or 0 for a free one")

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use crate::screen::canvas::{Canvas, Size};
 use crate::screen::chart::{Charset, Frame, chart};
 use crate::screen::curve::Curve;
+use crate::screen::report::folded;
 use crate::screen::watch::{
     epochs, eval_loss, event, how, learning_rate, one_line, price, queue, steps, train_loss, trouble, woke,
 };
@@ -161,7 +162,9 @@ fn head(progress: &Progress, moment: &Moment<'_>) -> Vec<String> {
         }
         None => lines.push("asking for the job".to_owned()),
     }
-    lines.extend(moment.trouble.into_iter().flat_map(|trouble| folded(trouble, moment.size.columns)));
+    // On a few lines: its end says when the next try comes.
+    let trouble = moment.trouble.map(|trouble| folded(trouble, moment.size.columns)).unwrap_or_default();
+    lines.extend(trouble.lines().take(3).map(str::to_owned));
     lines.extend(fitted([bar(progress, moment), epochs(progress)], moment.size.columns));
     lines.extend(fitted([train_loss(progress), eval_loss(progress)], moment.size.columns));
     let left =
@@ -169,13 +172,6 @@ fn head(progress: &Progress, moment: &Moment<'_>) -> Vec<String> {
     let elapsed = progress.elapsed(moment.now).map(|elapsed| format!("elapsed {}", spoken(&elapsed)));
     lines.extend(fitted([price(progress), elapsed, left, learning_rate(progress)], moment.size.columns));
     lines
-}
-
-/// `text` on a few lines: its end says when the next try comes.
-fn folded(text: &str, columns: usize) -> Vec<String> {
-    let characters: Vec<char> = text.chars().collect();
-    let width = columns.saturating_sub(1).max(1);
-    characters.chunks(width).take(3).map(|line| line.iter().collect()).collect()
 }
 
 /// These texts beside one another, on as few lines as have room for them whole.

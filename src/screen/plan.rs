@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::commands::job::estimates::marked;
 use crate::exit::{Exit, Failure};
+use crate::screen::report::marked;
 use crate::screen::report::{Terminal, counted, grouped, printable};
 use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_pipeline::job::cost::{Beside, Cost};

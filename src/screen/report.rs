@@ -11,6 +11,8 @@ use serde_json::{Map, Value, json};
 use crate::args::Voice;
 use crate::env;
 use crate::exit::{Exit, Failure};
+use ctxtune_pipeline::job::cost::Cost;
+use ctxtune_pipeline::job::price::dollars_text;
 
 /// The schema of the `--json` document.
 pub const SCHEMA: &str = "ctxtune.cli/1";
@@ -315,6 +317,12 @@ fn words(line: &str, columns: usize) -> Vec<String> {
         }
     }
     words
+}
+
+/// A cost for people: what is not final has `~` in front; nothing where nobody knows.
+pub fn marked(cost: Cost) -> String {
+    let mark = if matches!(cost, Cost::Billed(_)) { "" } else { "~" };
+    cost.dollars().map_or_else(String::new, |amount| format!("{mark}{}", dollars_text(amount)))
 }
 
 /// `3179` as `3,179`.

@@ -39,7 +39,10 @@ impl<'l> Lines<'l> {
         let at = at.unwrap_or_else(|| self.clock.now());
         // Nobody reads: nothing to be done, and no reason to fail.
         let line = format!("{} {text}", at.strftime("%F %TZ"));
-        let line = self.columns.map_or(line.clone(), |columns| folded(&line, columns));
+        let line = match self.columns {
+            Some(columns) => folded(&line, columns),
+            None => line,
+        };
         let _ = writeln!(self.out, "{line}").and_then(|()| self.out.flush());
     }
 

@@ -1,10 +1,9 @@
 //! What a command is given from outside: variables, keys, clock, client, consent.
 
-pub mod asking;
 pub mod clock;
-pub mod consent;
+pub(crate) mod consent;
 pub mod dotenv;
-pub mod environment;
-pub mod key;
-pub mod netrc;
-pub mod service;
+pub(crate) mod environment;
+pub(crate) mod key;
+pub(crate) mod netrc;
+pub(crate) mod service;

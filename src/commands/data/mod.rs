@@ -1,6 +1,6 @@
 //! Commands about data on this machine.
 
-pub mod check;
-pub mod prepare;
-pub mod score;
-pub mod score_models;
+pub(crate) mod check;
+pub(crate) mod prepare;
+pub(crate) mod score;
+pub(crate) mod score_models;

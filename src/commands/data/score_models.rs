@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use crate::args::ScoreArgs;
 use crate::commands::job::mismatch::Mismatch;
+use crate::commands::model::asking::{Choice, Sampling, Setup, budget, server};
 use crate::commands::model::batch::{Batch, Room, StopOnly, agree};
 use crate::exit::{Exit, Failure};
 use crate::screen::report::{Terminal, printable};
-use crate::session::asking::{Choice, Sampling, Setup, budget, server};
 use crate::session::environment::Environment;
 use crate::signals::Signals;
 use ctxtune_engine::output::manifest::Manifest;

@@ -10,10 +10,10 @@ use serde_json::{Map, Value};
 
 use crate::args::DownloadArgs;
 use crate::commands::job::mismatch::Mismatch;
+use crate::commands::job::using::{ask, public_base, say_commands, serve_adapter, serve_model};
 use crate::exit::{Exit, Failure};
 use crate::screen::report::{Terminal, counted, printable, sized};
 use crate::screen::shell;
-use crate::screen::using::{ask, public_base, say_commands, serve_adapter, serve_model};
 use crate::screen::watch::one_line;
 use crate::session::service::Service;
 use crate::signals::Signals;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::screen::report::{Terminal, printable};
 use crate::session::service::Service;
 use ctxtune_pipeline::config::DEFAULT_OUTPUT_DIR;
-use ctxtune_pipeline::job::cost::{Cost, note_estimate};
+use ctxtune_pipeline::job::cost::note_estimate;
 use ctxtune_pipeline::job::journal;
 use ctxtune_pipeline::job::ledger::Run;
 use ctxtune_pipeline::job::price::dollars_text;
@@ -51,10 +51,4 @@ pub fn billed_and_estimated(job: &Job, estimated: Option<f64>) -> String {
         Some(estimated) => format!("{price}, estimated {}", dollars_text(estimated)),
         None => format!("{price}; no estimate is known on this machine"),
     }
-}
-
-/// A cost for people: what is not final has `~` in front; nothing where nobody knows.
-pub fn marked(cost: Cost) -> String {
-    let mark = if matches!(cost, Cost::Billed(_)) { "" } else { "~" };
-    cost.dollars().map_or_else(String::new, |amount| format!("{mark}{}", dollars_text(amount)))
 }

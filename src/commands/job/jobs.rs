@@ -9,7 +9,7 @@ use crate::args::JobsArgs;
 use crate::commands::job::estimates;
 use crate::commands::job::status::summary;
 use crate::exit::{Exit, Failure};
-use crate::screen::report::{Terminal, counted, grouped};
+use crate::screen::report::{Terminal, counted, grouped, marked};
 use crate::screen::table::{Align, Cell, Table};
 use crate::session::service::Service;
 use crate::signals::Signals;
@@ -121,7 +121,7 @@ fn row(job: &Job, cost: Cost) -> Vec<Cell> {
         Cell::new(job.id.as_str()),
         Cell::new(job.status.as_str()),
         moment(job.created_at()),
-        Cell::of(&exact, &estimates::marked(cost)),
+        Cell::of(&exact, &marked(cost)),
         model(job.model()),
         model(job.model_output_name()),
     ]

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::args::{MonitorArgs, WatchArgs};
 use crate::commands::job::estimates;
+use crate::commands::job::using::Use;
 use crate::commands::job::wandb::{self, Chosen};
 use crate::commands::job::wandb_run::{Log, OnStop};
 use crate::exit::{Exit, Failure};
@@ -20,7 +21,6 @@ use crate::screen::ndjson::Ndjson;
 use crate::screen::report::{Terminal, printable};
 use crate::screen::shell;
 use crate::screen::svg::picture;
-use crate::screen::using::Use;
 use crate::screen::watch::{Lines, Several, event, one_line, steps};
 use crate::session::service::{Notices, Service};
 use crate::signals::Signals;

@@ -11,10 +11,10 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::args::AskingArgs;
+use crate::commands::model::asking::{Setup, over_budget, usage_value};
 use crate::exit::{Exit, Failure};
 use crate::screen::canvas::Canvas;
 use crate::screen::report::{Terminal, counted, grouped, printable};
-use crate::session::asking::{Setup, over_budget, usage_value};
 use crate::session::consent::{Spending, ask};
 use crate::session::service::Notices;
 use ctxtune_engine::output::lock::OutputLock;

@@ -10,10 +10,10 @@ use serde_json::{Map, Value};
 
 use crate::args::GenerateArgs;
 use crate::commands::job::mismatch::Mismatch;
+use crate::commands::model::asking::{Choice, Sampling, Setup, budget, over_budget, server, usage_value};
 use crate::commands::model::generate_many;
 use crate::exit::{Exit, Failure};
 use crate::screen::report::{Terminal, printable};
-use crate::session::asking::{Choice, Sampling, Setup, budget, over_budget, server, usage_value};
 use crate::session::environment::{Environment, home};
 use crate::signals::Signals;
 use ctxtune_engine::source::{Containers, Source};

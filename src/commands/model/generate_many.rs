@@ -9,12 +9,12 @@ use serde_json::{Map, Value};
 
 use crate::args::GenerateArgs;
 use crate::commands::job::mismatch::Mismatch;
+use crate::commands::model::asking::Setup;
 use crate::commands::model::batch::{Batch, Ran, Room, StopOnly, agree};
 use crate::commands::model::generate::{COMMAND, sources};
 use crate::exit::{Exit, Failure};
 use crate::screen::names::{counts_value, first_value, say_not_read};
 use crate::screen::report::{Terminal, grouped};
-use crate::session::asking::Setup;
 use ctxtune_engine::source::DEFAULT_SPOOL_BYTES;
 use ctxtune_engine::source::names::NameLog;
 use ctxtune_engine::source::records::Records;

@@ -1,8 +1,9 @@
 //! Commands that use a tuned model.
 
-pub mod batch;
-pub mod deploy;
-pub mod endpoints;
-pub mod generate;
-pub mod generate_many;
-pub mod hold;
+pub(crate) mod asking;
+pub(crate) mod batch;
+pub(crate) mod deploy;
+pub(crate) mod endpoints;
+pub(crate) mod generate;
+pub(crate) mod generate_many;
+pub(crate) mod hold;
