@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let choices = PrepareChoices {
         sources: vec![corpus.into()],
         output_dir: Some(out.into()),
-        no_sync: Some(true),
+        no_sync: true,
         ..PrepareChoices::default()
     };
     let purpose = Purpose { mode: Mode::Publish, show: 0, name_rejects: 0 };

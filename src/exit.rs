@@ -66,7 +66,7 @@ impl Failure {
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Failure {
         let hint = match &error {
-            ConfigError::UnknownKey { key, suggestion, .. } => unknown_key_hint(key, *suggestion),
+            ConfigError::UnknownKey { key, suggestion, .. } => unknown_key_hint(key, suggestion.as_deref()),
             ConfigError::NoCorpus => {
                 "name a directory: `ctxtune prepare DATA_DIR`, `--data-dir DATA_DIR`, or `data_dir:` in the configuration file".to_owned()
             }
@@ -92,7 +92,7 @@ impl From<ConfigError> for Failure {
 }
 
 /// What to do with a key that the configuration file does not have: where it belongs, or what may be meant.
-fn unknown_key_hint(key: &str, suggestion: Option<&'static str>) -> String {
+fn unknown_key_hint(key: &str, suggestion: Option<&str>) -> String {
     let variable = key.to_uppercase();
     let flag = key.replace('_', "-");
     let cli = Cli::command();

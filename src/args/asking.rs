@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::args::generate::number;
 use crate::args::remote::dollars;
-use ctxtune_pipeline::config::value::whole;
+use ctxtune_pipeline::value::whole;
 
 /// How answers are asked for, and what they may cost.
 #[derive(Debug, Args)]

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::args::{AskingArgs, Voice, path};
+use crate::args::{AskingArgs, Voice};
 use ctxtune_engine::line::template::Form;
-use ctxtune_pipeline::config::value::whole;
+use ctxtune_pipeline::value::whole;
 
 const GENERATE_HELP: &str = "\
 Examples:
@@ -49,7 +49,7 @@ pub struct GenerateArgs {
     #[arg(value_name = "STORY|SOURCE", required_unless_present = "story_file")]
     pub inputs: Vec<PathBuf>,
     /// The story is in this file
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["inputs", "output_dir"], value_parser = path())]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["inputs", "output_dir"])]
     pub story_file: Option<PathBuf>,
     /// The model's name at the server [default: the newest tuned model that OUT knows, by the name of the
     /// endpoint that `deploy` runs it on]
@@ -57,10 +57,10 @@ pub struct GenerateArgs {
     pub model: Option<String>,
     /// The prepared directory that the model was tuned with: its template is used [default: training/output,
     /// where there is one]
-    #[arg(long, value_name = "OUT", value_parser = path())]
+    #[arg(long, value_name = "OUT")]
     pub out: Option<PathBuf>,
     /// Another layout of the prompt: the built-in `chatml`, or a YAML file [default: OUT's, else chatml]
-    #[arg(long, value_name = "chatml|FILE", value_parser = path())]
+    #[arg(long, value_name = "chatml|FILE")]
     pub template: Option<PathBuf>,
     /// How the context on stdout is written
     #[arg(long, value_name = "FORM", default_value = "object", conflicts_with = "output_dir")]
@@ -70,7 +70,7 @@ pub struct GenerateArgs {
     pub stream: bool,
 
     /// Write a record for every story of the sources here
-    #[arg(short, long, value_name = "GEN", help_heading = "Many stories", value_parser = path())]
+    #[arg(short, long, value_name = "GEN", help_heading = "Many stories")]
     pub output_dir: Option<PathBuf>,
     /// Also read the .jsonl, .ndjson and .tar files (also compressed) below a directory
     #[arg(long, help_heading = "Many stories", requires = "output_dir")]

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use crate::args::{RemoteArgs, Voice, WandbArgs, path, target};
-use ctxtune_pipeline::config::value::whole;
+use crate::args::{RemoteArgs, Voice, WandbArgs, target};
+use ctxtune_pipeline::value::whole;
 
 /// How to watch a job.
 #[derive(Debug, Clone, Args)]
@@ -20,7 +20,7 @@ pub struct WatchArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,
     /// Write the loss curve to this file as SVG
-    #[arg(long, value_name = "FILE", value_parser = path())]
+    #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
     /// Cancel the job when somebody presses Stop on its page at Weights & Biases
     #[arg(long)]
@@ -257,10 +257,10 @@ pub struct DownloadArgs {
     #[arg(long)]
     pub merged: bool,
     /// Where to write it, a file or a directory [default: the model's name in this directory]
-    #[arg(short, long = "output", value_name = "PATH", value_parser = path())]
+    #[arg(short, long = "output", value_name = "PATH")]
     pub output: Option<PathBuf>,
     /// Unpack the archive to this new directory, and keep it only with --output
-    #[arg(long, value_name = "DIR", value_parser = path())]
+    #[arg(long, value_name = "DIR")]
     pub extract: Option<PathBuf>,
     /// Which service to speak to.
     #[command(flatten)]

@@ -1,5 +1,6 @@
 //! The command line as clap reads it. Help texts are here; what the words mean is `config`'s.
 
+use std::any::TypeId;
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::session::environment::home;
-use ctxtune_pipeline::config::value::at_home;
+use ctxtune_pipeline::value::at_home;
 
 pub mod asking;
 pub mod data;
@@ -109,9 +110,9 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Inspect", &["status", "jobs", "files", "checkpoints", "doctor", "completions"]),
 ];
 
-/// The command line, its commands grouped in the help.
+/// The command line, its commands grouped in the help, and `~/` the home directory wherever a path is taken.
 pub fn command() -> clap::Command {
-    let command = Cli::command();
+    let command = at_home_in_paths(Cli::command());
     let mut groups = String::new();
     for (heading, names) in GROUPS {
         groups.push_str(&format!("{heading}:\n"));
@@ -205,12 +206,21 @@ pub struct Voice {
     pub verbose: bool,
 }
 
-/// A path, in which `~/` is the home directory: no shell replaces it in `--flag=~/x`.
-fn path() -> impl TypedValueParser<Value = PathBuf> {
-    PathBufValueParser::new().map(|path| at_home(&path, home().as_deref()))
+/// Makes `~/` the home directory in every argument that is a path: no shell replaces it in `--flag=~/x`.
+fn at_home_in_paths(command: clap::Command) -> clap::Command {
+    // The inputs of `generate` may be stories.
+    let is_path = |argument: &clap::Arg| {
+        argument.get_value_parser().type_id() == TypeId::of::<PathBuf>() && argument.get_id() != "inputs"
+    };
+    let at_home = PathBufValueParser::new().map(|path| at_home(&path, home().as_deref()));
+    let expanding = |argument: clap::Arg| match is_path(&argument) {
+        true => argument.value_parser(at_home.clone()),
+        false => argument,
+    };
+    command.mut_args(expanding).mut_subcommands(at_home_in_paths)
 }
 
-/// A job's id, or a directory as [`path`] reads it.
+/// A job's id, or a directory, in which `~/` is the home directory.
 fn target(text: &str) -> Result<String, Infallible> {
     Ok(at_home(Path::new(text), home().as_deref()).to_str().unwrap_or(text).to_owned())
 }
@@ -265,7 +275,7 @@ mod tests {
         value: &str,
         mut check: impl FnMut(&str, &clap::Arg, Result<clap::ArgMatches, String>),
     ) {
-        let mut commands: Vec<clap::Command> = vec![Cli::command()];
+        let mut commands: Vec<clap::Command> = vec![command()];
         commands[0].build();
         while let Some(command) = commands.pop() {
             commands.extend(command.get_subcommands().cloned());
@@ -313,7 +323,8 @@ mod tests {
             paths += 1;
         });
         assert!(paths > 30, "{paths}");
-        let Command::Status(args) = Cli::parse_from(["ctxtune", "status", "~/out"]).command else { panic!() };
+        let arguments = ["ctxtune", "status", "~/out"].map(OsString::from);
+        let Command::Status(args) = parse(&arguments).unwrap().command else { panic!() };
         assert_eq!(args.target.as_deref(), home().unwrap().join("out").to_str());
     }
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::args::{Voice, path};
-use ctxtune_pipeline::config::value::whole;
+use crate::args::Voice;
+use ctxtune_pipeline::value::whole;
 
 const REHEARSE_HELP: &str = "\
 Examples:
@@ -20,19 +20,19 @@ Exit codes: those of finetune, and at the end those of score.";
 #[command(after_help = REHEARSE_HELP)]
 pub struct RehearseArgs {
     /// The corpus to rehearse with [default: 24 example records]
-    #[arg(value_name = "SOURCE", conflicts_with = "serve", value_parser = path())]
+    #[arg(value_name = "SOURCE", conflicts_with = "serve")]
     pub source: Option<PathBuf>,
     /// Also read the .jsonl, .ndjson and .tar files (also compressed) below a directory
     #[arg(long, conflicts_with = "serve")]
     pub containers: bool,
     /// Keep the result here [default: a temporary directory]
-    #[arg(short, long, value_name = "OUT", conflicts_with = "serve", value_parser = path())]
+    #[arg(short, long, value_name = "OUT", conflicts_with = "serve")]
     pub output_dir: Option<PathBuf>,
     /// YAML file with settings, as `finetune` takes it
-    #[arg(long, alias = "config", value_name = "FILE", conflicts_with = "serve", value_parser = path())]
+    #[arg(long, alias = "config", value_name = "FILE", conflicts_with = "serve")]
     pub config_path: Option<PathBuf>,
     /// Write the loss curve to this file as SVG
-    #[arg(long, value_name = "FILE", conflicts_with = "serve", value_parser = path())]
+    #[arg(long, value_name = "FILE", conflicts_with = "serve")]
     pub svg: Option<PathBuf>,
     /// Only serve: print the base URL and answer until a signal
     #[arg(long)]
@@ -41,7 +41,7 @@ pub struct RehearseArgs {
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = whole::<u16>)]
     pub port: u16,
     /// YAML or JSON file that says which requests go wrong, and how
-    #[arg(long, value_name = "FILE", value_parser = path())]
+    #[arg(long, value_name = "FILE")]
     pub faults: Option<PathBuf>,
     /// Seconds that a job takes
     #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = seconds)]

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::args::{CorpusArgs, Voice, WandbArgs, WatchArgs, path};
-use ctxtune_pipeline::config::TuneChoices;
+use crate::args::{CorpusArgs, Voice, WandbArgs, WatchArgs};
+use ctxtune_pipeline::config::{PrepareChoices, TuneChoices};
 
 /// Which service to speak to.
 #[derive(Debug, Clone, Args)]
@@ -51,7 +51,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 unfit data, 4 key, 5 network, 130 SIGIN
 #[command(after_help = UPLOAD_HELP)]
 pub struct UploadArgs {
     /// A directory of `prepare`, or JSONL files
-    #[arg(value_name = "OUT|FILE", required = true, value_parser = path())]
+    #[arg(value_name = "OUT|FILE", required = true)]
     pub paths: Vec<PathBuf>,
     /// Which service to speak to.
     #[command(flatten)]
@@ -77,10 +77,10 @@ Exit codes: 0 done, 1 failed, 2 usage or a value over a limit, 3 unfit data, 4 k
 #[command(after_help = SUBMIT_HELP)]
 pub struct SubmitArgs {
     /// A directory of `prepare` [default: output_dir of the configuration, else training/output]
-    #[arg(value_name = "OUT", value_parser = path())]
+    #[arg(value_name = "OUT")]
     pub output_dir: Option<PathBuf>,
     /// YAML file with settings; flags win over it
-    #[arg(long, alias = "config", value_name = "FILE", value_parser = path())]
+    #[arg(long, alias = "config", value_name = "FILE")]
     pub config_path: Option<PathBuf>,
     /// Print the requests, keys redacted, and send nothing
     #[arg(long)]
@@ -154,7 +154,14 @@ impl FinetuneArgs {
     /// From one source to `out`, agreed to, with defaults for the rest.
     pub fn of(source: PathBuf, out: PathBuf, voice: Voice) -> FinetuneArgs {
         FinetuneArgs {
-            corpus: CorpusArgs { sources: vec![source], output_dir: Some(out), ..CorpusArgs::default() },
+            corpus: CorpusArgs {
+                choices: PrepareChoices {
+                    sources: vec![source],
+                    output_dir: Some(out),
+                    ..PrepareChoices::default()
+                },
+                config_path: None,
+            },
             detach: false,
             sweep_max_cost: None,
             allow_truncation: false,
@@ -182,10 +189,10 @@ model, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
 #[command(after_help = DOCTOR_HELP)]
 pub struct DoctorArgs {
     /// The output directory to look at [default: output_dir of the configuration, else training/output]
-    #[arg(value_name = "OUT", value_parser = path())]
+    #[arg(value_name = "OUT")]
     pub output_dir: Option<PathBuf>,
     /// YAML file with settings; flags win over it
-    #[arg(long, alias = "config", value_name = "FILE", value_parser = path())]
+    #[arg(long, alias = "config", value_name = "FILE")]
     pub config_path: Option<PathBuf>,
     /// What a job would be asked to do.
     #[command(flatten)]

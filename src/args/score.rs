@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::args::generate::number;
-use crate::args::{AskingArgs, Voice, path};
-use ctxtune_pipeline::config::value::whole;
+use crate::args::{AskingArgs, Voice};
+use ctxtune_pipeline::value::whole;
 
 const SCORE_HELP: &str = "\
 Examples:
@@ -36,12 +36,11 @@ pub struct ScoreArgs {
     #[arg(
         value_name = "GOLD",
         required_unless_present = "models",
-        conflicts_with_all = ["models", "val", "limit", "output_dir", "retry_invalid", "allow_mismatch", "AskingArgs"],
-        value_parser = path()
+        conflicts_with_all = ["models", "val", "limit", "output_dir", "retry_invalid", "allow_mismatch", "AskingArgs"]
     )]
     pub gold: Option<PathBuf>,
     /// Generated contexts: records in the same form. With two, the second is compared with the first
-    #[arg(value_name = "GEN", required_unless_present = "models", num_args = 1..=2, value_parser = path())]
+    #[arg(value_name = "GEN", required_unless_present = "models", num_args = 1..=2)]
     pub generated: Vec<PathBuf>,
 
     /// Also read the .jsonl, .ndjson and .tar files (also compressed) below a directory
@@ -52,13 +51,13 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "A,B", value_delimiter = ',', requires = "val", help_heading = "Models")]
     pub models: Vec<String>,
     /// A directory of `prepare`: its validation records are the references, their prompts are asked
-    #[arg(long, value_name = "OUT", requires = "models", help_heading = "Models", value_parser = path())]
+    #[arg(long, value_name = "OUT", requires = "models", help_heading = "Models")]
     pub val: Option<PathBuf>,
     /// Only N of them; they are in an order that is as good as drawn by lot
     #[arg(long, value_name = "N", help_heading = "Models", value_parser = whole::<NonZeroUsize>)]
     pub limit: Option<NonZeroUsize>,
     /// Keep the answers here, in a directory a model [default: OUT/generated]
-    #[arg(short, long, value_name = "DIR", help_heading = "Models", value_parser = path())]
+    #[arg(short, long, value_name = "DIR", help_heading = "Models")]
     pub output_dir: Option<PathBuf>,
     /// Ask again about stories that ended without a context
     #[arg(long, help_heading = "Models")]
@@ -75,7 +74,7 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "X", value_parser = part)]
     pub min_score: Option<f64>,
     /// Write a row for every record and GEN to FILE, separated by tabs
-    #[arg(long, value_name = "FILE", value_parser = path())]
+    #[arg(long, value_name = "FILE")]
     pub per_record: Option<PathBuf>,
     /// Seed of the intervals
     #[arg(long, value_name = "N", default_value_t = 42, help_heading = "Intervals", value_parser = whole::<u64>)]

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::args::remote::dollars;
-use crate::args::{CorpusArgs, RemoteArgs, SpendingArgs, Voice, WandbArgs, path};
+use crate::args::{CorpusArgs, RemoteArgs, SpendingArgs, Voice, WandbArgs};
 use ctxtune_pipeline::config::TuneChoices;
-use ctxtune_pipeline::config::value::{positive, whole};
+use ctxtune_pipeline::value::{positive, whole};
 
 const SWEEP_HELP: &str = "\
 Examples:
@@ -56,7 +56,7 @@ Exit codes: 0 at least one run completed, 2 usage or a combination over a limit,
 #[command(after_help = RUN_HELP)]
 pub struct SweepRunArgs {
     /// The sweep: a YAML file with `method`, `metric` and `parameters`
-    #[arg(value_name = "SWEEP", value_parser = path())]
+    #[arg(value_name = "SWEEP")]
     pub file: PathBuf,
     /// Where the records are and how they become examples; without a source OUT is taken as it is.
     #[command(flatten)]
@@ -74,7 +74,7 @@ pub struct SweepRunArgs {
     #[arg(long, help_heading = "Sweep")]
     pub dry_run: bool,
     /// Write the validation curves of all runs to this file as SVG
-    #[arg(long, value_name = "FILE", help_heading = "Sweep", value_parser = path())]
+    #[arg(long, value_name = "FILE", help_heading = "Sweep")]
     pub svg: Option<PathBuf>,
     /// What may be spent on the whole sweep.
     #[command(flatten)]
@@ -106,16 +106,16 @@ one budget, and the uploads of one OUT.";
 #[command(after_help = INIT_HELP)]
 pub struct SweepInitArgs {
     /// The sweep: a YAML file with `method`, `metric` and `parameters`
-    #[arg(value_name = "SWEEP", value_parser = path())]
+    #[arg(value_name = "SWEEP")]
     pub file: PathBuf,
     /// Where the records are
-    #[arg(long, value_name = "SOURCE", required = true, value_parser = path())]
+    #[arg(long, value_name = "SOURCE", required = true)]
     pub data_dir: PathBuf,
     /// Directory for the data, shared by all runs
-    #[arg(short, long, value_name = "OUT", required = true, value_parser = path())]
+    #[arg(short, long, value_name = "OUT", required = true)]
     pub output_dir: PathBuf,
     /// YAML file with settings for all runs
-    #[arg(long, alias = "config", value_name = "FILE", value_parser = path())]
+    #[arg(long, alias = "config", value_name = "FILE")]
     pub config_path: Option<PathBuf>,
     /// At most this many runs
     #[arg(long, value_name = "N", required = true, value_parser = positive)]

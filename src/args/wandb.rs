@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::args::{Voice, path};
+use crate::args::Voice;
 
 /// Who logs a job to Weights & Biases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -57,7 +57,7 @@ Exit codes: 0 all is there, 1 a run was refused, or failed, 2 usage, 4 key, 5 ne
 #[command(after_help = SYNC_HELP)]
 pub struct WandbSyncArgs {
     /// A directory of `prepare` [default: where jobs without one are kept on this machine]
-    #[arg(value_name = "OUT", value_parser = path())]
+    #[arg(value_name = "OUT")]
     pub output_dir: Option<PathBuf>,
     /// How much to say.
     #[command(flatten)]

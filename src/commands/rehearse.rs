@@ -78,7 +78,7 @@ fn rehearse(args: &RehearseArgs, signals: &Signals, terminal: &mut Terminal) -> 
         (env::WANDB_MODE, "online".to_owned()),
     ]);
     let mut finetune_args = FinetuneArgs::of(corpus, out.clone(), args.voice);
-    finetune_args.corpus.containers = args.containers;
+    finetune_args.corpus.choices.containers = args.containers;
     finetune_args.watch.poll = Some(POLL);
     finetune_args.watch.svg.clone_from(&args.svg);
     let config_path = args.config_path.as_deref();

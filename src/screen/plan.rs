@@ -80,7 +80,7 @@ pub fn show(plan: &Plan<'_>, out: &Path, terminal: &Terminal) {
     terminal.label("data", &data);
     let parameters = &plan.settled.parameters;
     let model = parameters.from_checkpoint.as_ref().unwrap_or(&parameters.base_model);
-    terminal.label("model", &format!("{} at {}", model.value, plan.account.api));
+    terminal.label("model", &format!("{} at {}", model, plan.account.api));
     if let Some(name) = &plan.chosen.replaced {
         terminal.say(&printable(&format!("          the tunable twin of {name}")));
     }

@@ -14,8 +14,8 @@ use crate::screen::report::{Terminal, printable};
 use crate::screen::shell;
 use crate::session::dotenv;
 use crate::session::key;
-use ctxtune_pipeline::config::value::at_home;
 use ctxtune_pipeline::config::{ConfigError, ConfigFile};
+use ctxtune_pipeline::value::at_home;
 use ctxtune_service::together::BaseUrl;
 
 /// Variables with where they come from.

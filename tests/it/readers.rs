@@ -28,7 +28,7 @@ fn check(source: &Path, threads: &[usize]) {
             output_dir: Some(dir.path(out)),
             group_by: group_by.map(|by| by.parse::<GroupBy>().unwrap()),
             max_rejects: Some("100%".parse::<RejectLimit>().unwrap()),
-            no_sync: Some(true),
+            no_sync: true,
             ..PrepareChoices::default()
         };
         let purpose = Purpose { mode: Mode::Publish, show: 0, name_rejects: 0 };

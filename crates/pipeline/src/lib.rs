@@ -10,3 +10,4 @@ pub mod deploy;
 pub mod generate;
 pub mod job;
 pub mod sweep;
+pub mod value;

@@ -70,7 +70,7 @@ pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Ex
 }
 
 fn resolve(args: &PrepareArgs) -> Result<Options, ConfigError> {
-    let mut choices = args.corpus.choices();
+    let mut choices = args.corpus.choices.clone();
     if let Some(file) = config_file(args.corpus.config_path.as_deref())? {
         choices = choices.over(file.prepare_choices()?);
     }

@@ -48,8 +48,8 @@ pub fn requests(
     let origin = base.origin();
     let origin = origin.as_str();
     let model = match &order.parameters.from_checkpoint {
-        Some(checkpoint) => checkpoint.value.split(':').next().unwrap_or_default(),
-        None => &order.parameters.base_model.value,
+        Some(checkpoint) => checkpoint.split(':').next().unwrap_or_default(),
+        None => &order.parameters.base_model,
     };
     let limits_path = format!("/v1/fine-tunes/models/limits?model_name={model}");
     let mut requests = vec![
@@ -78,7 +78,7 @@ pub fn requests(
         requests.push(api("GET", origin, &format!("/v1/files/{id}"), Value::Null));
     }
     let files = Files { train: "<id of train.jsonl>", val: has_val.then_some("<id of val.jsonl>") };
-    let suffix = format!("{}-<tag>", settled.parameters.suffix.value);
+    let suffix = format!("{}-<tag>", settled.parameters.suffix);
     requests.push(api("POST", origin, "/v1/fine-tunes/estimate-price", settled.estimate_body(files)));
     requests.push(api("GET", origin, "/v1/fine-tunes", Value::Null));
     let mut body = settled.body(files, &suffix);

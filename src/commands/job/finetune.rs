@@ -118,7 +118,7 @@ fn steps_to_job(
     if args.wandb.wandb.is_none() && matches!(wandb.way, Way::Off(Why::NoKey)) {
         terminal.say(&format!("W&B: there is no key, so nothing is logged; to log the job: {HOW_TO_LOG}"));
     }
-    let choices = args.corpus.choices().over(data);
+    let choices = args.corpus.choices.clone().over(data);
     let agency = Agency::of(args.sweep_max_cost, &environment)?;
     let service = Service::new(&args.remote, environment, signals, terminal)?;
     let spending = match &agency {

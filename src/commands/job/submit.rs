@@ -233,7 +233,7 @@ pub fn submit(service: &Service, mut order: Order, terminal: &Terminal) -> Resul
         jobs: &jobs,
     };
     let (uploaded, price) = bring_and_agree(service, &order, &plan, terminal)?;
-    let suffix = format!("{}-{}", settled.parameters.suffix.value, identity.tag(attempt));
+    let suffix = format!("{}-{}", settled.parameters.suffix, identity.tag(attempt));
     let body = settled.body(files(&uploaded), &suffix);
     let adopted = submission.create(attempt, pending_since, body).map_err(|error| service.explain(error))?;
     estimates::note(&order.out, (&adopted.job.id, price.dollars), terminal);
@@ -338,7 +338,7 @@ fn check(
 
 /// The longest sequence that is trained on, in tokens, if anybody knows.
 pub fn sequence_length(settled: &Settled, limits: &Limits) -> Option<u64> {
-    settled.parameters.max_seq_length.map(|chosen| chosen.value).or(limits.max_seq_length)
+    settled.parameters.max_seq_length.or(limits.max_seq_length)
 }
 
 /// The ids of both sides.

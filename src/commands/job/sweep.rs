@@ -139,7 +139,7 @@ fn check_metric(sweep: &Sweep, terminal: &Terminal) -> Result<(), Failure> {
 /// Refuses a flag for a parameter that the sweep varies: it would have no effect.
 fn refuse_varied_flags(sweep: &Sweep, flags: &TuneChoices) -> Result<(), Failure> {
     let is_varied = |key: &&str| sweep.parameters.iter().any(|(name, _)| name == key);
-    let Some(key) = flags.keys().into_iter().find(is_varied) else { return Ok(()) };
+    let Some(key) = flags.keys().find(is_varied) else { return Ok(()) };
     let message = format!("--{} is set, and the sweep varies `{key}`", key.replace('_', "-"));
     Err(usage(message, "leave out the flag, or set the value in the sweep file: `value: ...`"))
 }
@@ -172,8 +172,8 @@ fn setting(args: &SweepRunArgs) -> Result<Setting, Failure> {
         Some(config) => (config.prepare_choices()?, config.tune_choices()?),
         None => Default::default(),
     };
-    let flags = args.corpus.choices();
-    let has_source = !flags.sources.is_empty() || flags.files_from.is_some();
+    let flags = args.corpus.choices.clone();
+    let has_source = flags.names_sources();
     let data = flags.over(data);
     let out = data.output_dir.clone().unwrap_or_else(|| DEFAULT_OUTPUT_DIR.into());
     Ok(Setting { config, file, out, has_source, data })

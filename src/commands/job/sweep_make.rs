@@ -129,15 +129,15 @@ impl Maker {
 
     fn model(&self, service: &Service, parameters: &mut Parameters) -> Result<model::Chosen, Failure> {
         let name = match &parameters.from_checkpoint {
-            Some(checkpoint) => checkpoint.value.clone(),
-            None => parameters.base_model.value.clone(),
+            Some(checkpoint) => checkpoint.clone(),
+            None => parameters.base_model.clone(),
         };
         // The mutex is not held while the service is asked.
         let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let model = known().iter().find(|(known, _)| *known == name).map(|(_, model)| model.clone());
         if let Some(model) = model {
             if parameters.from_checkpoint.is_none() && model.replaced.is_some() {
-                parameters.base_model.value.clone_from(&model.limits.model_name);
+                parameters.base_model.clone_from(&model.limits.model_name);
             }
             return Ok(model);
         }

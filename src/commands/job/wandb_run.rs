@@ -104,7 +104,7 @@ pub fn config(known: &Known<'_>, job: &Job) -> Map<String, Value> {
     let Known { manifest, settled, limits, price } = *known;
     let options = &manifest.options;
     let side = |side: &Side| json!({ "examples": side.records, "bytes": side.bytes, "sha256": side.sha256 });
-    let body = settled.body(Files { train: "", val: None }, &settled.parameters.suffix.value);
+    let body = settled.body(Files { train: "", val: None }, &settled.parameters.suffix);
     let mut config = parameters(&body);
     // Values inherited from a checkpoint are known from the job only.
     let of_job = of_job(job);
@@ -136,8 +136,8 @@ pub fn config(known: &Known<'_>, job: &Job) -> Map<String, Value> {
 
 /// The batch size: from the job, else as set, else the model's maximum.
 fn batch_size(settled: &Settled, limits: &Limits, job: &Job) -> Option<u64> {
-    let kind = if settled.parameters.lora.value { &limits.lora } else { &limits.full };
-    let asked = match settled.parameters.batch_size.value {
+    let kind = if settled.parameters.lora { &limits.lora } else { &limits.full };
+    let asked = match settled.parameters.batch_size {
         BatchSize::Samples(samples) => Some(samples),
         BatchSize::Max => kind.as_ref().and_then(|limits| limits.max_batch_size),
     };

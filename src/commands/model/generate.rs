@@ -17,7 +17,6 @@ use crate::screen::report::{Terminal, printable};
 use crate::session::environment::{Environment, home};
 use crate::signals::Signals;
 use ctxtune_engine::source::{Containers, Source};
-use ctxtune_pipeline::config::value::at_home;
 use ctxtune_pipeline::generate::ask::{Asker, Effort, Outcome, Show, most_tokens};
 use ctxtune_pipeline::generate::budget::Budget;
 use ctxtune_pipeline::generate::pace::Pace;
@@ -26,6 +25,7 @@ use ctxtune_pipeline::generate::request::Delivery;
 use ctxtune_pipeline::generate::story::Story;
 use ctxtune_pipeline::generate::verdict::{Fault, reformed};
 use ctxtune_pipeline::job::price::dollars_text;
+use ctxtune_pipeline::value::at_home;
 
 /// The command's name.
 pub const COMMAND: &str = "generate";
@@ -267,7 +267,7 @@ pub fn sources(args: &GenerateArgs) -> Result<Vec<Source>, Failure> {
     // A story is no path: it is only here that `~/` can be meant.
     let choices = PrepareChoices {
         sources: args.inputs.iter().map(|input| at_home(input, home().as_deref())).collect(),
-        containers: Some(args.containers),
+        containers: args.containers,
         ..PrepareChoices::default()
     };
     let purpose = Purpose { mode: Mode::DryRun, show: 0, name_rejects: 0 };

@@ -5,12 +5,19 @@
 //! seed's YAML; a key nobody knows is an error with a suggestion, since a misspelt
 //! `learning_rate` would cost a job.
 
+use std::any::TypeId;
 use std::collections::BTreeMap;
-use std::fmt;
+use std::error::Error;
+use std::ffi::{OsStr, OsString};
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use clap::{Arg, ArgAction, Command};
 use serde_json::Value;
+
+use crate::job::parameters::Parameters;
+use crate::value;
 
 use ctxtune_engine::line::template::TemplateError;
 use ctxtune_engine::source::Unsupported;
@@ -18,10 +25,9 @@ use ctxtune_engine::yaml;
 
 mod prepare;
 mod tune;
-pub mod value;
 
 pub use prepare::{DEFAULT_OUTPUT_DIR, MAX_RECORD_BYTES, PrepareChoices, read_template};
-pub use tune::{Switch, TuneChoices};
+pub use tune::TuneChoices;
 
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -50,13 +56,13 @@ pub enum ConfigError {
         /// The key.
         key: String,
         /// A known key that looks like it.
-        suggestion: Option<&'static str>,
+        suggestion: Option<String>,
     },
     /// A value that the key cannot have.
     #[error("`{key}`{place}: {reason}")]
     Value {
         /// The key.
-        key: &'static str,
+        key: String,
         /// ` in <file>`, or nothing for a flag.
         place: String,
         /// What is wrong.
@@ -99,8 +105,9 @@ pub enum ConfigError {
 }
 
 /// The keys of a configuration file.
-fn keys() -> impl Iterator<Item = &'static str> {
-    prepare::KEYS.into_iter().chain(tune::KEYS)
+fn keys() -> Vec<String> {
+    let logging = ["wandb_project", "wandb_run_name"].map(str::to_owned);
+    prepare::keys().into_iter().chain(Parameters::keys()).chain(logging).collect()
 }
 
 /// A configuration file, its keys checked.
@@ -137,14 +144,15 @@ impl ConfigFile {
 
     /// Whether every key is known and has a scalar.
     fn check(&self, values: &serde_json::Map<String, Value>) -> Result<(), ConfigError> {
+        let known = keys();
         for (key, value) in values {
-            let Some(known) = keys().find(|known| known == key) else {
+            if !known.contains(key) {
                 return Err(ConfigError::UnknownKey {
                     path: self.path.clone(),
                     key: key.clone(),
                     suggestion: suggestion(key),
                 });
-            };
+            }
             let got = match value {
                 Value::Array(values) => match values.iter().map(Value::as_str).collect::<Option<Vec<_>>>() {
                     Some(texts) => format!("a list: write it as `{key}: {}`", texts.join(",")),
@@ -153,79 +161,76 @@ impl ConfigFile {
                 Value::Object(_) => "a mapping".to_owned(),
                 _ => continue,
             };
-            return Err(self.error(known, format!("expected one value, got {got}")));
+            return Err(self.error(key, format!("expected one value, got {got}")));
         }
         Ok(())
     }
 
-    fn error(&self, key: &'static str, reason: String) -> ConfigError {
-        ConfigError::Value { key, place: format!(" in `{}`", self.path.display()), reason }
-    }
-
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
+    fn error(&self, key: &str, reason: String) -> ConfigError {
+        ConfigError::Value { key: key.to_owned(), place: format!(" in `{}`", self.path.display()), reason }
     }
 
     /// The value of `key` as it is written, unless it is absent or null.
-    pub fn text(&self, key: &'static str) -> Option<String> {
+    pub fn text(&self, key: &str) -> Option<String> {
         self.values.get(key).cloned()
     }
 
-    /// The value of `key` as a path, `~/` being the home directory.
-    pub fn file(&self, key: &'static str) -> Option<PathBuf> {
-        Some(value::at_home(Path::new(self.values.get(key)?), self.home.as_deref()))
-    }
-
-    /// The value of `key` as `parse` reads it, which says what it expected.
-    ///
-    /// # Errors
-    /// When it is no such value.
-    pub fn read_as<T>(
-        &self,
-        key: &'static str,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, ConfigError> {
-        let Some(text) = self.values.get(key) else { return Ok(None) };
-        parse(text).map(Some).map_err(|expected| self.error(key, format!("{expected}, got `{text}`")))
-    }
-
-    /// The value of `key`, read as a flag's text would be.
-    ///
-    /// # Errors
-    /// When it is no such value.
-    pub fn parse<T: FromStr<Err: fmt::Display>>(&self, key: &'static str) -> Result<Option<T>, ConfigError> {
-        self.read_as(key, value::parsed)
-    }
-
-    /// The value of `key` as a whole number. Python reads `017` as 15 and YAML 1.2 as 17: it is refused.
-    ///
-    /// # Errors
-    /// When it is none.
-    pub fn whole<T: FromStr>(&self, key: &'static str) -> Result<Option<T>, ConfigError> {
-        self.read_as(key, |text| match text.strip_prefix('0') {
-            Some(rest) if rest.starts_with(|next: char| next.is_ascii_digit()) => {
-                Err("expected a whole number without 0 in front: YAML readers differ about it".to_owned())
+    /// What the file says in the place of the flags of `command`: by key, the argument that says the same.
+    fn arguments(&self, command: &Command) -> Result<BTreeMap<String, OsString>, ConfigError> {
+        let mut arguments = BTreeMap::new();
+        for flag in command.get_arguments() {
+            let key = flag.get_id().as_str();
+            let Some(text) = self.values.get(key) else { continue };
+            let argument = self.argument(flag, text);
+            let read = argument.and_then(|argument| read(command, argument.as_deref()).map(|()| argument));
+            match read {
+                Ok(argument) => arguments.extend(argument.map(|argument| (key.to_owned(), argument))),
+                Err(expected) => return Err(self.error(key, format!("{expected}, got `{text}`"))),
             }
-            _ => value::whole(text),
-        })
+        }
+        Ok(arguments)
     }
 
-    /// The value of `key` as a finite number.
-    ///
-    /// # Errors
-    /// When it is none.
-    pub fn number(&self, key: &'static str) -> Result<Option<f64>, ConfigError> {
-        self.read_as(key, value::number)
+    /// The argument that says what `text` says as the value of `flag`; none for a switch that is off.
+    fn argument(&self, flag: &Arg, text: &str) -> Result<Option<OsString>, String> {
+        let key = flag.get_id().as_str();
+        if matches!(flag.get_action(), ArgAction::SetTrue) {
+            return Ok(value::truth(text)?.then(|| dashed(key).into()));
+        }
+        let kind = flag.get_value_parser().type_id();
+        let whole = [TypeId::of::<u64>(), TypeId::of::<NonZeroU64>(), TypeId::of::<NonZeroUsize>()];
+        // Python reads `017` as 15 and YAML 1.2 as 17.
+        let is_octal = text.starts_with('0') && text[1..].starts_with(|next: char| next.is_ascii_digit());
+        if is_octal && whole.iter().any(|whole| kind == *whole) {
+            return Err("expected a whole number without 0 in front: YAML readers differ about it".to_owned());
+        }
+        if kind == TypeId::of::<PathBuf>() {
+            return Ok(Some(argument(key, value::at_home(Path::new(text), self.home.as_deref()))));
+        }
+        Ok(Some(argument(key, text)))
     }
+}
 
-    /// The value of `key` as a truth value.
-    ///
-    /// # Errors
-    /// When it is none.
-    pub fn switch(&self, key: &'static str) -> Result<Option<bool>, ConfigError> {
-        Ok(self.parse(key)?.map(|Switch(truth)| truth))
-    }
+/// `--n-epochs` for `n_epochs`.
+fn dashed(key: &str) -> String {
+    format!("--{}", key.replace('_', "-"))
+}
+
+/// The argument that gives `key` this value.
+fn argument(key: &str, value: impl AsRef<OsStr>) -> OsString {
+    let mut argument = OsString::from(dashed(key) + "=");
+    argument.push(value);
+    argument
+}
+
+/// Reads one argument of `command`, or says what its value must be.
+fn read(command: &Command, argument: Option<&OsStr>) -> Result<(), String> {
+    let matches = command.clone().try_get_matches_from(argument);
+    let expected = |error: clap::Error| match error.source() {
+        Some(expected) => expected.to_string(),
+        None => "expected a value".to_owned(),
+    };
+    matches.map(drop).map_err(expected)
 }
 
 /// Names that other tools give to our keys.
@@ -263,12 +268,12 @@ const ALIASES: [(&str, &str); 30] = [
 ];
 
 /// The known key that `key` may be meant for, if any: another tool's name of it, or one with few other letters.
-fn suggestion(key: &str) -> Option<&'static str> {
+fn suggestion(key: &str) -> Option<String> {
     let key = key.replace('-', "_").to_lowercase();
     if let Some((_, known)) = ALIASES.iter().find(|(alias, _)| *alias == key) {
-        return Some(known);
+        return Some((*known).to_owned());
     }
-    let near = keys().map(|known| (strsim::damerau_levenshtein(&key, known), known));
+    let near = keys().into_iter().map(|known| (strsim::damerau_levenshtein(&key, &known), known));
     near.filter(|(distance, known)| *distance <= key.len().max(known.len()) / 3).min().map(|(_, known)| known)
 }
 
@@ -302,8 +307,6 @@ impl FromStr for Bytes {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
-
     use super::*;
     use crate::job::parameters::BatchSize;
     use ctxtune_engine::prepare::{Mode, Options, Purpose};
@@ -314,6 +317,10 @@ mod tests {
         let path = dir.path().join("config.yaml");
         std::fs::write(&path, yaml).unwrap();
         ConfigFile::read(&path, Some(Path::new("/home/mia")))
+    }
+
+    fn parameters(file: &ConfigFile) -> Parameters {
+        TuneChoices::default().resolve(file.tune_choices().unwrap(), 42)
     }
 
     fn resolve(choices: PrepareChoices) -> Result<Options, ConfigError> {
@@ -334,7 +341,9 @@ mod tests {
     #[test]
     fn an_unknown_key_is_refused_with_a_suggestion() {
         let check = |yaml: &str, expected| match file(yaml) {
-            Err(ConfigError::UnknownKey { suggestion, .. }) => assert_eq!(suggestion, expected, "{yaml}"),
+            Err(ConfigError::UnknownKey { suggestion, .. }) => {
+                assert_eq!(suggestion.as_deref(), expected, "{yaml}");
+            }
             other => panic!("{other:?}"),
         };
         check("learning_rat: 1", Some("learning_rate"));
@@ -363,6 +372,7 @@ mod tests {
             assert!(said.contains(&format!("`: {expected}")), "{said}");
             assert!(said.ends_with(&format!(", got `{value}`")) || value.starts_with(['[', '{']), "{said}");
         };
+        assert!(wrong("output_dir: ''").ends_with("`: expected a value, got ``"));
         check("seed: 017", "expected a whole number without 0 in front");
         check("lora_rank: 032", "expected a whole number without 0 in front");
         check("seed: abc", "expected a whole number");
@@ -406,10 +416,10 @@ mod tests {
         let yaml = "n_epochs: 3.0\nbatch_size: 16.0\nseed: \"7\"\nlora: yes\nonly_correct: \"true\"\nsuffix: 0123\n\
             wandb_run_name: 2024\nwandb_project: no\noutput_dir: 1e3\nmax_rejects: 20.0\nn_evals:\n";
         let file = file(yaml).unwrap();
-        let (data, tune) = (file.prepare_choices().unwrap(), file.tune_choices().unwrap());
-        assert_eq!((tune.n_epochs, tune.n_evals, tune.suffix.as_deref()), (Some(3), None, Some("0123")));
-        assert_eq!((tune.batch_size, tune.lora), (Some(BatchSize::Samples(16)), Some(Switch(true))));
-        assert_eq!((data.seed, data.only_correct), (Some(7), Some(true)));
+        let (data, tune) = (file.prepare_choices().unwrap(), parameters(&file));
+        assert_eq!((tune.n_epochs, tune.n_evals, tune.suffix.as_str()), (3, None, "0123"));
+        assert_eq!((tune.batch_size, tune.lora), (BatchSize::Samples(16), true));
+        assert_eq!((data.seed, data.only_correct), (Some(7), true));
         assert_eq!((data.output_dir, data.max_rejects), (Some("1e3".into()), Some(RejectLimit::Count(20))));
         let text = |key| file.text(key);
         assert_eq!((text("wandb_run_name"), text("wandb_project")), (Some("2024".into()), Some("no".into())));
@@ -418,13 +428,13 @@ mod tests {
     #[test]
     fn a_tilde_in_a_path_is_the_home_directory() {
         let file = file("data_dir: ~/ctx\noutput_dir: ~/out\ntemplate: ~/t.yaml\nsuffix: ~/x\n").unwrap();
-        let (data, tune) = (file.prepare_choices().unwrap(), file.tune_choices().unwrap());
-        assert_eq!(data.sources, [Path::new("/home/mia/ctx")]);
+        let data = file.prepare_choices().unwrap();
+        assert_eq!(data.data_dir, Some("/home/mia/ctx".into()));
         assert_eq!(
             (data.output_dir, data.template),
             (Some("/home/mia/out".into()), Some("/home/mia/t.yaml".into()))
         );
-        assert_eq!(tune.suffix.as_deref(), Some("~/x"));
+        assert_eq!(parameters(&file).suffix, "~/x");
     }
 
     #[test]
@@ -458,7 +468,8 @@ mod tests {
                 max_record_bytes: Some(Bytes(bytes)),
                 ..PrepareChoices::default()
             };
-            assert!(matches!(resolve(choices), Err(ConfigError::Value { key: "max_record_bytes", .. })));
+            let refused = resolve(choices).unwrap_err().to_string();
+            assert!(refused.starts_with("`max_record_bytes`: must be between"), "{refused}");
         }
     }
 }

@@ -6,7 +6,10 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
+use clap::{Arg, Args, Command, FromArgMatches};
+
 use crate::config::{Bytes, ConfigError, ConfigFile};
+use crate::value::{parsed, whole};
 use ctxtune_engine::line::template::{Template, TemplateError};
 use ctxtune_engine::prepare::{Durability, Options, Purpose, Readers};
 use ctxtune_engine::record::reject::RejectLimit;
@@ -23,24 +26,77 @@ pub const DEFAULT_OUTPUT_DIR: &str = "training/output";
 /// The largest record that `--max-record-bytes` can allow: the parser counts in 32 bits.
 pub const MAX_RECORD_BYTES: u64 = 1 << 30;
 
+/// What somebody chose about preparing: the flags, and the keys of a configuration file. `None` where nothing
+/// was said.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PrepareChoices {
+    /// Directories of *.json records, .jsonl or .ndjson files, .tar archives (each also .gz or
+    /// .zst; .tgz, .tzst), or - for JSONL on standard input
+    #[arg(value_name = "SOURCE", conflicts_with = "data_dir")]
+    pub sources: Vec<PathBuf>,
+    /// The same as one SOURCE
+    #[arg(long, value_name = "SOURCE")]
+    pub data_dir: Option<PathBuf>,
+    /// File (or -) with further sources or record files, one a line or separated by NUL
+    #[arg(long, value_name = "FILE")]
+    pub files_from: Option<PathBuf>,
+    /// Also read the .jsonl, .ndjson and .tar files (also compressed) below a directory
+    #[arg(long)]
+    pub containers: bool,
+    /// Directory for the result [default: training/output]
+    #[arg(short, long, value_name = "OUT")]
+    pub output_dir: Option<PathBuf>,
+
+    /// Validation fraction of the records, a decimal below 1; 0 for none [default: 0.1]
+    #[arg(long, value_name = "RATIO", help_heading = "Split", value_parser = parsed::<Ratio>)]
+    pub val_ratio: Option<Ratio>,
+    /// Seed of the order [default: 42]
+    #[arg(long, value_name = "N", help_heading = "Split", value_parser = whole::<u64>)]
+    pub seed: Option<u64>,
+    /// Keep records together that share their story, their set of agents, or a top-level FIELD
+    #[arg(long, value_name = "story|agents|FIELD", help_heading = "Split")]
+    pub group_by: Option<GroupBy>,
+    /// Records per shard; without it one file per split
+    #[arg(long, value_name = "N", help_heading = "Split", value_parser = whole::<NonZeroU64>)]
+    pub shard_records: Option<NonZeroU64>,
+
+    /// Layout of the messages: the built-in `chatml`, or a YAML file [default: chatml]
+    #[arg(long, value_name = "chatml|FILE", help_heading = "Records")]
+    pub template: Option<PathBuf>,
+    /// Rejected records to allow, a number or a percentage of all [default: 5%]
+    #[arg(long, value_name = "N|P%", help_heading = "Records", value_parser = parsed::<RejectLimit>)]
+    pub max_rejects: Option<RejectLimit>,
+    /// Allow no rejected record: --max-rejects 0
+    #[arg(long, help_heading = "Records", conflicts_with = "max_rejects")]
+    pub strict: bool,
+    /// Leave out records with `is_correct: false`
+    #[arg(long, help_heading = "Records")]
+    pub only_correct: bool,
+    /// Largest record to take, up to 1GiB [default: 64MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Records", value_parser = parsed::<Bytes>)]
+    pub max_record_bytes: Option<Bytes>,
+
+    /// Bytes that compressed sources and standard input may unpack to, together [default: 64GiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Run", value_parser = parsed::<Bytes>)]
+    pub max_spool_bytes: Option<Bytes>,
+    /// Threads that convert; they do not change a byte [default: the cores available]
+    #[arg(long, value_name = "N", help_heading = "Run", value_parser = whole::<NonZeroUsize>)]
+    pub threads: Option<NonZeroUsize>,
+    /// Do not wait for the disk: faster, but a power loss can damage the result
+    #[arg(long, help_heading = "Run")]
+    pub no_sync: bool,
+}
+
+fn command() -> Command {
+    let command = Command::new("prepare").no_binary_name(true).disable_help_flag(true);
+    PrepareChoices::augment_args(command)
+}
+
 /// The keys of a configuration file that are about preparing.
-pub const KEYS: [&str; 15] = [
-    "data_dir",
-    "containers",
-    "output_dir",
-    "val_ratio",
-    "seed",
-    "template",
-    "shard_records",
-    "group_by",
-    "max_rejects",
-    "strict",
-    "only_correct",
-    "max_record_bytes",
-    "max_spool_bytes",
-    "threads",
-    "no_sync",
-];
+pub(crate) fn keys() -> Vec<String> {
+    let is_key = |flag: &&Arg| !flag.is_positional() && flag.get_id() != "files_from";
+    command().get_arguments().filter(is_key).map(|flag| flag.get_id().to_string()).collect()
+}
 
 impl ConfigFile {
     /// What the file says about preparing.
@@ -48,86 +104,52 @@ impl ConfigFile {
     /// # Errors
     /// When a value is not of its key's type.
     pub fn prepare_choices(&self) -> Result<PrepareChoices, ConfigError> {
-        let max_rejects = match self.switch("strict")? {
-            Some(true) => Some(RejectLimit::Count(0)),
-            Some(false) | None => self.parse("max_rejects")?,
-        };
-        Ok(PrepareChoices {
-            sources: self.file("data_dir").into_iter().collect(),
-            files_from: None,
-            containers: self.switch("containers")?,
-            max_spool_bytes: self.parse("max_spool_bytes")?,
-            output_dir: self.file("output_dir"),
-            val_ratio: self.parse("val_ratio")?,
-            seed: self.whole("seed")?,
-            template: self.file("template"),
-            shard_records: self.whole("shard_records")?,
-            group_by: self.parse("group_by")?,
-            max_rejects,
-            only_correct: self.switch("only_correct")?,
-            max_record_bytes: self.parse("max_record_bytes")?,
-            threads: self.whole("threads")?,
-            no_sync: self.switch("no_sync")?,
-        })
+        let mut arguments = self.arguments(&command())?;
+        if arguments.contains_key("strict") {
+            arguments.remove("max_rejects");
+        }
+        let matches = command().try_get_matches_from(arguments.into_values());
+        let choices = matches.and_then(|matches| PrepareChoices::from_arg_matches(&matches));
+        Ok(choices.expect("every argument was read, and no two of them conflict"))
     }
 }
 
-/// What somebody chose about preparing; `None` where nothing was said.
-#[derive(Debug, Clone, Default)]
-pub struct PrepareChoices {
-    /// The sources named one by one, or `data_dir`
-    pub sources: Vec<PathBuf>,
-    /// A file that names further sources
-    pub files_from: Option<PathBuf>,
-    /// `containers`
-    pub containers: Option<bool>,
-    /// `max_spool_bytes`
-    pub max_spool_bytes: Option<Bytes>,
-    /// `output_dir`
-    pub output_dir: Option<PathBuf>,
-    /// `val_ratio`
-    pub val_ratio: Option<Ratio>,
-    /// `seed`
-    pub seed: Option<u64>,
-    /// `template`: `chatml` or a file
-    pub template: Option<PathBuf>,
-    /// `shard_records`
-    pub shard_records: Option<NonZeroU64>,
-    /// `group_by`
-    pub group_by: Option<GroupBy>,
-    /// `max_rejects`, or `strict` as a limit of 0
-    pub max_rejects: Option<RejectLimit>,
-    /// `only_correct`
-    pub only_correct: Option<bool>,
-    /// `max_record_bytes`
-    pub max_record_bytes: Option<Bytes>,
-    /// `threads`
-    pub threads: Option<NonZeroUsize>,
-    /// `no_sync`
-    pub no_sync: Option<bool>,
-}
-
 impl PrepareChoices {
+    /// Whether a source is named, in whatever way.
+    pub fn names_sources(&self) -> bool {
+        !self.sources.is_empty() || self.data_dir.is_some() || self.files_from.is_some()
+    }
+
+    fn reject_limit(&self) -> Option<RejectLimit> {
+        if self.strict { Some(RejectLimit::Count(0)) } else { self.max_rejects }
+    }
+
     /// These choices where they say something, else those of `lower`.
     #[must_use]
     pub fn over(self, lower: PrepareChoices) -> PrepareChoices {
-        let names_sources = !self.sources.is_empty() || self.files_from.is_some();
+        let max_rejects = self.reject_limit().or(lower.reject_limit());
+        let (sources, data_dir, files_from) = match self.names_sources() {
+            true => (self.sources, self.data_dir, self.files_from),
+            false => (lower.sources, lower.data_dir, lower.files_from),
+        };
         PrepareChoices {
-            sources: if names_sources { self.sources } else { lower.sources },
-            files_from: self.files_from.or(lower.files_from),
-            containers: self.containers.or(lower.containers),
-            max_spool_bytes: self.max_spool_bytes.or(lower.max_spool_bytes),
+            max_rejects,
+            strict: false,
+            sources,
+            data_dir,
+            files_from,
+            containers: self.containers || lower.containers,
             output_dir: self.output_dir.or(lower.output_dir),
             val_ratio: self.val_ratio.or(lower.val_ratio),
             seed: self.seed.or(lower.seed),
-            template: self.template.or(lower.template),
-            shard_records: self.shard_records.or(lower.shard_records),
             group_by: self.group_by.or(lower.group_by),
-            max_rejects: self.max_rejects.or(lower.max_rejects),
-            only_correct: self.only_correct.or(lower.only_correct),
+            shard_records: self.shard_records.or(lower.shard_records),
+            template: self.template.or(lower.template),
+            only_correct: self.only_correct || lower.only_correct,
             max_record_bytes: self.max_record_bytes.or(lower.max_record_bytes),
+            max_spool_bytes: self.max_spool_bytes.or(lower.max_spool_bytes),
             threads: self.threads.or(lower.threads),
-            no_sync: self.no_sync.or(lower.no_sync),
+            no_sync: self.no_sync || lower.no_sync,
         }
     }
 
@@ -140,15 +162,18 @@ impl PrepareChoices {
         let Bytes(max_record_bytes) = self.max_record_bytes.unwrap_or(Bytes(DEFAULT_RECORD_BYTES as u64));
         if max_record_bytes == 0 || max_record_bytes > MAX_RECORD_BYTES {
             let reason = format!("must be between 1 byte and 1GiB, got {max_record_bytes} bytes");
-            return Err(ConfigError::Value { key: "max_record_bytes", place: String::new(), reason });
+            return Err(ConfigError::Value {
+                key: "max_record_bytes".to_owned(),
+                place: String::new(),
+                reason,
+            });
         }
         let Bytes(max_spool_bytes) = self.max_spool_bytes.unwrap_or(Bytes(DEFAULT_SPOOL_BYTES));
-        let containers = match self.containers {
-            Some(true) => Containers::Read,
-            Some(false) | None => Containers::Skip,
-        };
+        let containers = if self.containers { Containers::Read } else { Containers::Skip };
+        let max_rejects = self.reject_limit();
+        let paths = self.sources.into_iter().chain(self.data_dir).collect();
         Ok(Options {
-            sources: sources(self.sources, self.files_from.as_deref(), containers)?,
+            sources: sources(paths, self.files_from.as_deref(), containers)?,
             max_spool_bytes,
             output_dir: self.output_dir.unwrap_or_else(|| DEFAULT_OUTPUT_DIR.into()),
             val_ratio: self.val_ratio.unwrap_or_else(|| "0.1".parse().expect("a decimal below 1")),
@@ -159,14 +184,11 @@ impl PrepareChoices {
             },
             shard_records: self.shard_records,
             group_by: self.group_by,
-            max_rejects: self.max_rejects.unwrap_or_else(|| "5%".parse().expect("a percentage")),
-            only_correct: self.only_correct.unwrap_or(false),
+            max_rejects: max_rejects.unwrap_or_else(|| "5%".parse().expect("a percentage")),
+            only_correct: self.only_correct,
             max_record_bytes: max_record_bytes as usize,
             threads: self.threads.unwrap_or(cores),
-            durability: match self.no_sync {
-                Some(true) => Durability::NoSync,
-                Some(false) | None => Durability::Sync,
-            },
+            durability: if self.no_sync { Durability::NoSync } else { Durability::Sync },
             readers: Readers::default(),
             purpose,
         })
@@ -189,7 +211,7 @@ fn sources(
         paths.iter().filter(|path| is_stdin(path)).count() + usize::from(from.is_some_and(is_stdin));
     if readers > 1 {
         let reason = "standard input can be read once only".to_owned();
-        return Err(ConfigError::Value { key: "-", place: String::new(), reason });
+        return Err(ConfigError::Value { key: "-".to_owned(), place: String::new(), reason });
     }
     let source = |path: PathBuf| {
         let is_there = is_stdin(&path) || path.exists();

@@ -195,7 +195,7 @@ impl Submission<'_> {
         let known = ledger.clone();
         let mut run = ledger.unwrap_or_else(|| {
             let settled = &self.identity.settled;
-            let body = settled.body(Files { train: "", val: None }, &settled.parameters.suffix.value);
+            let body = settled.body(Files { train: "", val: None }, &settled.parameters.suffix);
             Run::intent(self.account, self.identity, attempt, body)
         });
         run.state = RunState::Created;

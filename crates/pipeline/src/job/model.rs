@@ -37,7 +37,7 @@ pub struct Chosen {
 impl Chosen {
     /// Whether what is tuned can only be downloaded: such a base cannot be deployed at the service.
     pub fn is_download_only(&self, parameters: &Parameters) -> bool {
-        parameters.from_checkpoint.is_none() && parameters.base_model.value.ends_with(REFERENCE)
+        parameters.from_checkpoint.is_none() && parameters.base_model.ends_with(REFERENCE)
     }
 }
 
@@ -59,20 +59,20 @@ pub fn gives_adapter_only(together: &Together, job: &Job) -> bool {
 /// When the service tunes no such model, or cannot be asked.
 pub fn choose(together: &Together, parameters: &mut Parameters) -> Result<Chosen, ModelError> {
     if let Some(checkpoint) = &parameters.from_checkpoint {
-        let model = checkpoint.value.split(':').next().unwrap_or_default();
+        let model = checkpoint.split(':').next().unwrap_or_default();
         return match jobs::limits(together, model)? {
             Some(limits) => Ok(Chosen { limits, replaced: None }),
             None => Err(ModelError::Unknown { model: model.to_owned(), nearest: Vec::new() }),
         };
     }
-    let model = parameters.base_model.value.clone();
+    let model = parameters.base_model.clone();
     if let Some(limits) = jobs::limits(together, &model)? {
         return Ok(Chosen { limits, replaced: None });
     }
     if model == SEED_MODEL {
         let twin = format!("{model}{REFERENCE}");
         if let Some(limits) = jobs::limits(together, &twin)? {
-            parameters.base_model.value = twin;
+            parameters.base_model = twin;
             return Ok(Chosen { limits, replaced: Some(model) });
         }
     }

@@ -1,14 +1,21 @@
-//! What a job is asked to do: values as they were chosen, each with its origin, and the body
-//! that says all of them.
+//! What a job is asked to do, and the body that says so.
 //!
-//! Pure. Nothing is left to the service's defaults, which change, and nothing is rounded or
-//! mended on the way: what was set is what is sent. The fields are those of
-//! `POST /v1/fine-tunes`.
+//! [`Parameters`] is the one list of parameters: a field is a flag, a key of the configuration file, what a
+//! sweep may vary, a line of the table, a key of the W&B run and part of the tag. A new one is an `Option`:
+//! it is sent, and part of the tag, only where somebody set it.
+//!
+//! Pure. Nothing is rounded or corrected on the way: what was set is what is sent. The fields of the body are
+//! those of `POST /v1/fine-tunes`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use serde_json::{Map, Number, Value, json};
+use clap::{ArgAction, Args, Command};
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value, json};
+
+use crate::value::{number, parsed, truth, whole};
 
 /// Who chose a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,8 +24,6 @@ pub enum Origin {
     Default,
     /// The configuration file.
     File,
-    /// An environment variable.
-    Env,
     /// A flag of the command line.
     Flag,
     /// The job that this one goes on from.
@@ -30,28 +35,18 @@ impl fmt::Display for Origin {
         formatter.write_str(match self {
             Origin::Default => "default",
             Origin::File => "file",
-            Origin::Env => "env",
             Origin::Flag => "flag",
             Origin::Parent => "parent",
         })
     }
 }
 
-/// A value and who chose it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Chosen<T> {
-    /// The value.
-    pub value: T,
-    /// Who chose it.
-    pub origin: Origin,
-}
-
-/// Samples a step.
+/// The batch size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchSize {
     /// The model's maximum, found by the service.
     Max,
-    /// So many.
+    /// In samples.
     Samples(u64),
 }
 
@@ -67,17 +62,18 @@ impl FromStr for BatchSize {
     }
 }
 
-impl fmt::Display for BatchSize {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Serialize for BatchSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            BatchSize::Max => formatter.write_str("max"),
-            BatchSize::Samples(samples) => samples.fmt(formatter),
+            BatchSize::Max => serializer.serialize_str("max"),
+            BatchSize::Samples(samples) => serializer.serialize_u64(*samples),
         }
     }
 }
 
 /// How the learning rate falls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Scheduler {
     /// Along a cosine.
     Cosine,
@@ -94,15 +90,6 @@ impl FromStr for Scheduler {
             "linear" => Ok(Scheduler::Linear),
             _ => Err("expected `cosine` or `linear`".to_owned()),
         }
-    }
-}
-
-impl fmt::Display for Scheduler {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Scheduler::Cosine => "cosine",
-            Scheduler::Linear => "linear",
-        })
     }
 }
 
@@ -128,20 +115,11 @@ impl FromStr for TrainOnInputs {
     }
 }
 
-impl TrainOnInputs {
-    fn value(self) -> Value {
+impl Serialize for TrainOnInputs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            TrainOnInputs::Auto => "auto".into(),
-            TrainOnInputs::Always(truth) => truth.into(),
-        }
-    }
-}
-
-impl fmt::Display for TrainOnInputs {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TrainOnInputs::Auto => formatter.write_str("auto"),
-            TrainOnInputs::Always(truth) => truth.fmt(formatter),
+            TrainOnInputs::Auto => serializer.serialize_str("auto"),
+            TrainOnInputs::Always(truth) => serializer.serialize_bool(*truth),
         }
     }
 }
@@ -155,66 +133,135 @@ pub const SEED_SUFFIX: &str = "socialized-context-generator";
 /// The most characters of a suffix that leave room for the tag: the service takes 40.
 pub const SUFFIX_CHARACTERS: usize = 31;
 
-/// Everything that was chosen about a job. What is `None` was not said.
-#[derive(Debug, Clone)]
+/// Everything that is chosen about a job. What is `None` was not said.
+#[derive(Debug, Clone, Args, Serialize)]
+#[command(next_help_heading = "Training")]
 pub struct Parameters {
-    /// The model to start from.
-    pub base_model: Chosen<String>,
-    /// A job or a tuned model to go on from, `:step` behind it or not; then `base_model` is not sent.
-    pub from_checkpoint: Option<Chosen<String>>,
-    /// Epochs.
-    pub n_epochs: Chosen<u64>,
-    /// Evaluations; `None`: one an epoch where there is validation data.
-    pub n_evals: Option<Chosen<u64>>,
-    /// Checkpoints; `None`: one an epoch where the model's limits allow.
-    pub n_checkpoints: Option<Chosen<u64>>,
-    /// The learning rate, exactly as set.
-    pub learning_rate: Chosen<f64>,
-    /// Samples a step.
-    pub batch_size: Chosen<BatchSize>,
-    /// Whether to train LoRA matrices instead of all weights.
-    pub lora: Chosen<bool>,
-    /// LoRA rank.
-    pub lora_rank: Chosen<u64>,
-    /// LoRA alpha.
-    pub lora_alpha: Chosen<u64>,
-    /// LoRA dropout, from 0 to below 1.
-    pub lora_dropout: Chosen<f64>,
-    /// The modules that LoRA trains.
-    pub lora_trainable_modules: Chosen<String>,
-    /// How the learning rate falls.
-    pub lr_scheduler: Chosen<Scheduler>,
-    /// The part of the learning rate that is left at the end, 0 to 1.
-    pub min_lr_ratio: Chosen<f64>,
-    /// Cycles of the cosine, above 0.
-    pub lr_num_cycles: Chosen<f64>,
-    /// The part of the steps in which the learning rate rises, 0 to 1.
-    pub warmup_ratio: Chosen<f64>,
-    /// Weight decay, from 0.
-    pub weight_decay: Chosen<f64>,
-    /// Where gradients are clipped; 0 for nowhere.
-    pub max_grad_norm: Chosen<f64>,
-    /// Whether several samples share a sequence.
-    pub packing: Chosen<bool>,
-    /// The longest sequence in tokens; `None`: the model's.
-    pub max_seq_length: Option<Chosen<u64>>,
-    /// Steps whose gradients are added up; `None`: the service's.
-    pub gradient_accumulation_steps: Option<Chosen<u64>>,
-    /// Whether the loss counts tokens of the prompt.
-    pub train_on_inputs: Chosen<TrainOnInputs>,
-    /// The seed of the training.
-    pub random_seed: Chosen<u64>,
-    /// What the tuned model's name ends in, before our tag.
-    pub suffix: Chosen<String>,
-    /// Whether training stops when the validation loss no longer falls.
-    pub early_stopping: Chosen<bool>,
-    /// Evaluations without progress that it bears; `None`: the service's 2.
-    pub early_stopping_patience: Option<Chosen<u64>>,
-    /// The least progress that counts; `None`: the service's.
-    pub early_stopping_min_delta: Option<Chosen<f64>>,
-    /// Evaluations before it begins to count; `None`: the service's 1.
-    pub early_stopping_warmup_evals: Option<Chosen<u64>>,
+    /// Model to start from
+    #[arg(long, value_name = "MODEL", default_value = SEED_MODEL)]
+    pub base_model: String,
+    /// Job or tuned model to continue from, instead of a base model
+    #[arg(long, value_name = "JOB|MODEL[:STEP]")]
+    pub from_checkpoint: Option<String>,
+    /// Epochs
+    #[arg(long, value_name = "N", default_value = "3", value_parser = whole::<u64>)]
+    pub n_epochs: u64,
+    /// Evaluations on the validation data [default: one an epoch]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
+    pub n_evals: Option<u64>,
+    /// Checkpoints to keep [default: one an epoch, where the model allows]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
+    pub n_checkpoints: Option<u64>,
+    /// Learning rate, sent exactly as set
+    #[arg(long, value_name = "RATE", default_value = "1e-5", value_parser = number)]
+    pub learning_rate: f64,
+    /// Batch size in samples, or `max`
+    #[arg(long, value_name = "max|N", default_value = "max", value_parser = parsed::<BatchSize>)]
+    pub batch_size: BatchSize,
+    /// Train LoRA matrices; false trains all weights
+    #[arg(long, value_name = "BOOL", default_value = "true", num_args = 0..=1, default_missing_value = "true", require_equals = true, action = ArgAction::Set, value_parser = truth)]
+    pub lora: bool,
+    /// LoRA rank
+    #[arg(long, value_name = "N", default_value = "64", value_parser = whole::<u64>)]
+    pub lora_rank: u64,
+    /// LoRA alpha
+    #[arg(long, value_name = "N", default_value = "16", value_parser = whole::<u64>)]
+    pub lora_alpha: u64,
+    /// LoRA dropout, from 0 to below 1
+    #[arg(long, value_name = "PART", default_value = "0", value_parser = number)]
+    pub lora_dropout: f64,
+    /// Modules that LoRA trains
+    #[arg(long, value_name = "NAMES", default_value = "all-linear")]
+    pub lora_trainable_modules: String,
+    /// Learning rate scheduler
+    #[arg(long, value_name = "cosine|linear", default_value = "cosine")]
+    pub lr_scheduler: Scheduler,
+    /// Learning rate at the end, as a fraction of the learning rate
+    #[arg(long, value_name = "PART", default_value = "0", value_parser = number)]
+    pub min_lr_ratio: f64,
+    /// Cycles of the cosine
+    #[arg(long, value_name = "N", default_value = "0.5", value_parser = number)]
+    pub lr_num_cycles: f64,
+    /// Learning rate warmup, as a fraction of the steps
+    #[arg(long, value_name = "PART", default_value = "0", value_parser = number)]
+    pub warmup_ratio: f64,
+    /// Weight decay
+    #[arg(long, value_name = "X", default_value = "0", value_parser = number)]
+    pub weight_decay: f64,
+    /// Max gradient norm for clipping; 0 turns clipping off
+    #[arg(long, value_name = "X", default_value = "1", value_parser = number)]
+    pub max_grad_norm: f64,
+    /// Sequence packing; without it every sample costs a whole sequence
+    #[arg(long, value_name = "BOOL", default_value = "true", num_args = 0..=1, default_missing_value = "true", require_equals = true, action = ArgAction::Set, value_parser = truth)]
+    pub packing: bool,
+    /// Longest sequence in tokens [default: the model's]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
+    pub max_seq_length: Option<u64>,
+    /// Gradient accumulation steps [default: the service's]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
+    pub gradient_accumulation_steps: Option<u64>,
+    /// Count tokens of the prompt in the loss
+    #[arg(long, value_name = "auto|BOOL", default_value = "auto")]
+    pub train_on_inputs: TrainOnInputs,
+    /// Seed of the training [default: the seed of the split]
+    #[arg(long, value_name = "N", default_value = "42", hide_default_value = true, value_parser = whole::<u64>)]
+    pub random_seed: u64,
+    /// What the tuned model's name ends in; at most 31 characters
+    #[arg(long, value_name = "TEXT", default_value = SEED_SUFFIX)]
+    pub suffix: String,
+    /// Stop when the validation loss no longer falls
+    #[arg(long, value_name = "BOOL", default_value = "false", num_args = 0..=1, default_missing_value = "true", require_equals = true, action = ArgAction::Set, value_parser = truth)]
+    pub early_stopping: bool,
+    /// Early-stopping patience, in evaluations [default: the service's]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
+    pub early_stopping_patience: Option<u64>,
+    /// Least improvement of the validation loss that counts [default: the service's]
+    #[arg(long, value_name = "X", value_parser = number)]
+    pub early_stopping_min_delta: Option<f64>,
+    /// Evaluations before early stopping begins [default: the service's]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
+    pub early_stopping_warmup_evals: Option<u64>,
+
+    /// Who chose the values that are no defaults, by key.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub(crate) origins: BTreeMap<String, Origin>,
 }
+
+/// Where the body has a parameter that is not at its top under its key.
+const PLACES: [(&str, &str); 11] = [
+    ("base_model", "/model"),
+    ("lora", "/training_type/type"),
+    ("lora_rank", "/training_type/lora_r"),
+    ("lora_alpha", "/training_type/lora_alpha"),
+    ("lora_dropout", "/training_type/lora_dropout"),
+    ("lora_trainable_modules", "/training_type/lora_trainable_modules"),
+    ("lr_scheduler", "/lr_scheduler/lr_scheduler_type"),
+    ("min_lr_ratio", "/lr_scheduler/lr_scheduler_args/min_lr_ratio"),
+    ("lr_num_cycles", "/lr_scheduler/lr_scheduler_args/num_cycles"),
+    ("train_on_inputs", "/training_method/train_on_inputs"),
+    ("early_stopping", "/early_stopping_enabled"),
+];
+
+/// The JSON pointer to `key` in the body, and in the job that the service shows.
+pub(crate) fn place(key: &str) -> String {
+    PLACES
+        .iter()
+        .find(|(known, _)| *known == key)
+        .map_or_else(|| format!("/{key}"), |(_, place)| (*place).to_owned())
+}
+
+/// The fields of the body that an estimate of the price takes, too.
+const ESTIMATED: [&str; 8] = [
+    "training_file",
+    "validation_file",
+    "model",
+    "from_checkpoint",
+    "n_epochs",
+    "n_evals",
+    "training_type",
+    "training_method",
+];
 
 /// The keys of all that the price of a job depends on, by the body of its estimate or by what an estimate
 /// leaves out.
@@ -234,17 +281,38 @@ pub const PRICED: [&str; 12] = [
 ];
 
 impl Parameters {
-    /// Whether the job's training type is that of the job it goes on from: nobody set a key of LoRA.
+    /// The command line that knows the parameters and nothing else: it reads every value, wherever it was said.
+    pub(crate) fn command() -> Command {
+        Parameters::augment_args(Command::new("parameters").no_binary_name(true).disable_help_flag(true))
+    }
+
+    /// The keys, in the order of the fields.
+    pub(crate) fn keys() -> Vec<String> {
+        Parameters::command().get_arguments().map(|argument| argument.get_id().to_string()).collect()
+    }
+
+    /// Who chose the value of `key`.
+    pub fn origin(&self, key: &str) -> Origin {
+        self.origins.get(key).copied().unwrap_or(Origin::Default)
+    }
+
+    /// Whether the job's training type is that of the job it continues from: nobody set a key of LoRA.
     /// Any that was sent would be another one than the parent's.
     pub fn inherits_training_type(&self) -> bool {
-        let origins = [
-            self.lora.origin,
-            self.lora_rank.origin,
-            self.lora_alpha.origin,
-            self.lora_dropout.origin,
-            self.lora_trainable_modules.origin,
-        ];
-        self.from_checkpoint.is_some() && origins.iter().all(|origin| *origin == Origin::Default)
+        let is_of_lora = |key: &str| key == "lora" || key.starts_with("lora_");
+        self.from_checkpoint.is_some() && !self.origins.keys().any(|key| is_of_lora(key))
+    }
+
+    /// Whether `key` means anything beside the other values.
+    fn applies(&self, key: &str) -> bool {
+        match key {
+            "base_model" => self.from_checkpoint.is_none(),
+            "lora" => !self.inherits_training_type(),
+            "lr_num_cycles" => self.lr_scheduler == Scheduler::Cosine,
+            _ if key.starts_with("lora_") => self.lora && !self.inherits_training_type(),
+            _ if key.starts_with("early_stopping_") => self.early_stopping,
+            _ => true,
+        }
     }
 }
 
@@ -263,173 +331,65 @@ pub struct Settled {
     /// What was chosen; `base_model` is the name the service knows.
     pub parameters: Parameters,
     /// Evaluations.
-    pub n_evals: Chosen<u64>,
+    pub n_evals: u64,
     /// Checkpoints.
-    pub n_checkpoints: Chosen<u64>,
+    pub n_checkpoints: u64,
 }
 
 impl Settled {
-    /// The body of `POST /v1/fine-tunes`, every value said.
-    pub fn body(&self, files: Files<'_>, suffix: &str) -> Value {
-        let chosen = &self.parameters;
-        let mut body = Map::new();
-        let mut put = |key: &str, value: Value| body.insert(key.to_owned(), value);
-        put("training_file", files.train.into());
-        put("validation_file", files.val.unwrap_or_default().into());
-        match &chosen.from_checkpoint {
-            Some(checkpoint) => put("from_checkpoint", checkpoint.value.clone().into()),
-            None => put("model", chosen.base_model.value.clone().into()),
+    /// Every value that is sent, by key.
+    pub(crate) fn values(&self) -> Map<String, Value> {
+        let Ok(Value::Object(mut values)) = serde_json::to_value(&self.parameters) else {
+            unreachable!("a struct of numbers and texts is an object");
         };
-        put("n_epochs", chosen.n_epochs.value.into());
-        put("n_evals", self.n_evals.value.into());
-        put("n_checkpoints", self.n_checkpoints.value.into());
-        put(
-            "batch_size",
-            match chosen.batch_size.value {
-                BatchSize::Max => "max".into(),
-                BatchSize::Samples(samples) => samples.into(),
-            },
-        );
-        put("learning_rate", real(chosen.learning_rate.value));
-        put("lr_scheduler", self.scheduler());
-        put("warmup_ratio", real(chosen.warmup_ratio.value));
-        put("max_grad_norm", real(chosen.max_grad_norm.value));
-        put("weight_decay", real(chosen.weight_decay.value));
-        put("packing", chosen.packing.value.into());
-        if let Some(kind) = self.training_type() {
-            put("training_type", kind);
-        }
-        let train_on_inputs = chosen.train_on_inputs.value.value();
-        put("training_method", json!({ "method": "sft", "train_on_inputs": train_on_inputs }));
-        put("suffix", suffix.into());
-        put("random_seed", chosen.random_seed.value.into());
-        put("early_stopping_enabled", chosen.early_stopping.value.into());
-        body.extend(self.optional());
-        Value::Object(body)
+        values.insert("n_evals".to_owned(), self.n_evals.into());
+        values.insert("n_checkpoints".to_owned(), self.n_checkpoints.into());
+        values.retain(|key, value| !value.is_null() && self.parameters.applies(key));
+        values
     }
 
-    fn scheduler(&self) -> Value {
-        let chosen = &self.parameters;
-        let mut args = Map::new();
-        args.insert("min_lr_ratio".to_owned(), real(chosen.min_lr_ratio.value));
-        if chosen.lr_scheduler.value == Scheduler::Cosine {
-            args.insert("num_cycles".to_owned(), real(chosen.lr_num_cycles.value));
+    /// The body of `POST /v1/fine-tunes`.
+    pub fn body(&self, files: Files<'_>, suffix: &str) -> Value {
+        let mut body = json!({
+            "training_file": files.train,
+            "validation_file": files.val.unwrap_or_default(),
+            "training_method": { "method": "sft" },
+        });
+        for (key, value) in self.values() {
+            let place = place(&key);
+            let field = place.split('/').skip(1).fold(&mut body, |object, name| &mut object[name]);
+            *field = match key.as_str() {
+                "lora" => if self.parameters.lora { "Lora" } else { "Full" }.into(),
+                "suffix" => suffix.into(),
+                _ => value,
+            };
         }
-        json!({ "lr_scheduler_type": chosen.lr_scheduler.value.to_string(), "lr_scheduler_args": args })
-    }
-
-    /// What `training_type` says, also for an estimate of the price; nothing where it is inherited.
-    pub fn training_type(&self) -> Option<Value> {
-        let chosen = &self.parameters;
-        if chosen.inherits_training_type() {
-            return None;
-        }
-        if !chosen.lora.value {
-            return Some(json!({ "type": "Full" }));
-        }
-        Some(json!({
-            "type": "Lora",
-            "lora_r": chosen.lora_rank.value,
-            "lora_alpha": chosen.lora_alpha.value,
-            "lora_dropout": real(chosen.lora_dropout.value),
-            "lora_trainable_modules": chosen.lora_trainable_modules.value,
-        }))
-    }
-
-    /// The fields that are sent only where somebody set them.
-    fn optional(&self) -> impl Iterator<Item = (String, Value)> {
-        let chosen = &self.parameters;
-        let whole = |of: &Option<Chosen<u64>>| of.map(|chosen| Value::from(chosen.value));
-        let stopping = chosen.early_stopping.value;
-        let fields = [
-            ("max_seq_length", whole(&chosen.max_seq_length)),
-            ("gradient_accumulation_steps", whole(&chosen.gradient_accumulation_steps)),
-            ("early_stopping_patience", whole(&chosen.early_stopping_patience).filter(|_| stopping)),
-            (
-                "early_stopping_min_delta",
-                chosen.early_stopping_min_delta.map(|delta| real(delta.value)).filter(|_| stopping),
-            ),
-            ("early_stopping_warmup_evals", whole(&chosen.early_stopping_warmup_evals).filter(|_| stopping)),
-        ];
-        fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)))
+        body
     }
 
     /// The body of `POST /v1/fine-tunes/estimate-price`.
     pub fn estimate_body(&self, files: Files<'_>) -> Value {
-        let chosen = &self.parameters;
-        let train_on_inputs = chosen.train_on_inputs.value.value();
-        let mut body = json!({
-            "training_file": files.train,
-            "n_epochs": chosen.n_epochs.value,
-            "n_evals": self.n_evals.value,
-            "training_method": { "method": "sft", "train_on_inputs": train_on_inputs },
-        });
-        if let Some(kind) = self.training_type() {
-            body["training_type"] = kind;
-        }
-        if let Some(val) = files.val {
-            body["validation_file"] = val.into();
-        }
-        match &chosen.from_checkpoint {
-            Some(checkpoint) => body["from_checkpoint"] = checkpoint.value.clone().into(),
-            None => body["model"] = chosen.base_model.value.clone().into(),
-        }
-        body
+        let body = self.body(files, "");
+        let is_sent = |field: &&str| *field != "validation_file" || files.val.is_some();
+        let fields = ESTIMATED.into_iter().filter(is_sent);
+        fields.filter_map(|field| Some((field.to_owned(), body.get(field)?.clone()))).collect()
     }
-}
-
-/// A finite number in JSON, with the fewest digits that say it exactly.
-fn real(number: f64) -> Value {
-    Number::from_f64(number).map_or(Value::Null, Value::Number)
 }
 
 /// The seed's parameters, for this module's tests and its neighbours'.
 #[cfg(test)]
 pub mod tests {
     use super::*;
-
-    /// A value that nobody chose.
-    pub fn chosen<T>(value: T) -> Chosen<T> {
-        Chosen { value, origin: Origin::Default }
-    }
+    use crate::config::TuneChoices;
 
     /// The seed's parameters.
     pub fn seed() -> Parameters {
-        Parameters {
-            base_model: chosen(SEED_MODEL.to_owned()),
-            from_checkpoint: None,
-            n_epochs: chosen(3),
-            n_evals: None,
-            n_checkpoints: None,
-            learning_rate: chosen(1e-5),
-            batch_size: chosen(BatchSize::Max),
-            lora: chosen(true),
-            lora_rank: chosen(64),
-            lora_alpha: chosen(16),
-            lora_dropout: chosen(0.0),
-            lora_trainable_modules: chosen("all-linear".to_owned()),
-            lr_scheduler: chosen(Scheduler::Cosine),
-            min_lr_ratio: chosen(0.0),
-            lr_num_cycles: chosen(0.5),
-            warmup_ratio: chosen(0.0),
-            weight_decay: chosen(0.0),
-            max_grad_norm: chosen(1.0),
-            packing: chosen(true),
-            max_seq_length: None,
-            gradient_accumulation_steps: None,
-            train_on_inputs: chosen(TrainOnInputs::Auto),
-            random_seed: chosen(42),
-            suffix: chosen(SEED_SUFFIX.to_owned()),
-            early_stopping: chosen(false),
-            early_stopping_patience: None,
-            early_stopping_min_delta: None,
-            early_stopping_warmup_evals: None,
-        }
+        TuneChoices::default().resolve(TuneChoices::default(), 42)
     }
 
     /// These parameters with evaluations and checkpoints of three epochs.
     pub fn settled(parameters: Parameters) -> Settled {
-        Settled { parameters, n_evals: chosen(3), n_checkpoints: chosen(3) }
+        Settled { parameters, n_evals: 3, n_checkpoints: 3 }
     }
 
     #[test]
@@ -440,28 +400,50 @@ pub mod tests {
             body.to_string(),
             concat!(
                 r#"{"training_file":"file-t","validation_file":"file-v","#,
-                r#""model":"meta-llama/Meta-Llama-3.1-8B-Instruct","n_epochs":3,"n_evals":3,"n_checkpoints":3,"#,
-                r#""batch_size":"max","learning_rate":0.00001,"lr_scheduler":{"lr_scheduler_type":"cosine","#,
-                r#""lr_scheduler_args":{"min_lr_ratio":0.0,"num_cycles":0.5}},"warmup_ratio":0.0,"#,
-                r#""max_grad_norm":1.0,"weight_decay":0.0,"packing":true,"training_type":{"type":"Lora","#,
-                r#""lora_r":64,"lora_alpha":16,"lora_dropout":0.0,"lora_trainable_modules":"all-linear"},"#,
                 r#""training_method":{"method":"sft","train_on_inputs":"auto"},"#,
-                r#""suffix":"socialized-context-generator-0123abcd","random_seed":42,"early_stopping_enabled":false}"#,
+                r#""model":"meta-llama/Meta-Llama-3.1-8B-Instruct","n_epochs":3,"n_evals":3,"n_checkpoints":3,"#,
+                r#""learning_rate":0.00001,"batch_size":"max","training_type":{"type":"Lora","lora_r":64,"#,
+                r#""lora_alpha":16,"lora_dropout":0.0,"lora_trainable_modules":"all-linear"},"#,
+                r#""lr_scheduler":{"lr_scheduler_type":"cosine","lr_scheduler_args":{"min_lr_ratio":0.0,"num_cycles":0.5}},"#,
+                r#""warmup_ratio":0.0,"weight_decay":0.0,"max_grad_norm":1.0,"packing":true,"random_seed":42,"#,
+                r#""suffix":"socialized-context-generator-0123abcd","early_stopping_enabled":false}"#,
             )
         );
     }
 
     #[test]
+    fn an_estimate_is_asked_for_what_the_price_depends_on() {
+        let settled = settled(seed());
+        let estimate = |val| settled.estimate_body(Files { train: "file-t", val });
+        assert_eq!(
+            estimate(Some("file-v")),
+            json!({
+                "training_file": "file-t", "validation_file": "file-v", "n_epochs": 3, "n_evals": 3,
+                "model": "meta-llama/Meta-Llama-3.1-8B-Instruct",
+                "training_type": {
+                    "type": "Lora", "lora_r": 64, "lora_alpha": 16, "lora_dropout": 0.0,
+                    "lora_trainable_modules": "all-linear",
+                },
+                "training_method": { "method": "sft", "train_on_inputs": "auto" },
+            })
+        );
+        assert_eq!(estimate(None).get("validation_file"), None);
+    }
+
+    #[test]
     fn what_is_set_beyond_the_seed_is_sent_too() {
-        let mut parameters = seed();
-        parameters.lora = Chosen { value: false, origin: Origin::Flag };
-        parameters.lr_scheduler.value = Scheduler::Linear;
-        parameters.from_checkpoint = Some(chosen("ft-1:20".to_owned()));
-        parameters.batch_size.value = BatchSize::Samples(16);
-        parameters.max_seq_length = Some(chosen(4096));
-        parameters.early_stopping.value = true;
-        parameters.early_stopping_patience = Some(chosen(2));
-        parameters.train_on_inputs.value = TrainOnInputs::Always(true);
+        let parameters = Parameters {
+            lora: false,
+            origins: [("lora".to_owned(), Origin::Flag)].into(),
+            lr_scheduler: Scheduler::Linear,
+            from_checkpoint: Some("ft-1:20".to_owned()),
+            batch_size: BatchSize::Samples(16),
+            max_seq_length: Some(4096),
+            early_stopping: true,
+            early_stopping_patience: Some(2),
+            train_on_inputs: TrainOnInputs::Always(true),
+            ..seed()
+        };
         let body = settled(parameters).body(Files { train: "file-t", val: None }, "s");
         assert_eq!(body["training_type"], json!({ "type": "Full" }));
         assert_eq!(body["lr_scheduler"]["lr_scheduler_args"], json!({ "min_lr_ratio": 0.0 }));
@@ -475,29 +457,20 @@ pub mod tests {
     #[test]
     fn a_job_from_a_checkpoint_inherits_its_training_type_unless_a_lora_key_was_set() {
         let files = Files { train: "file-t", val: None };
-        let sent = |change: fn(&mut Parameters)| {
-            let mut parameters = seed();
-            parameters.from_checkpoint = Some(chosen("ft-1".to_owned()));
-            change(&mut parameters);
+        let sent = |checkpoint: Option<&str>, key: &str, origin: Origin| {
+            let from_checkpoint = checkpoint.map(str::to_owned);
+            let parameters =
+                Parameters { from_checkpoint, origins: [(key.to_owned(), origin)].into(), ..seed() };
             let settled = settled(parameters);
             let (body, estimate) = (settled.body(files, "s"), settled.estimate_body(files));
             assert_eq!(body.get("training_type"), estimate.get("training_type"));
-            body.get("training_type").cloned()
+            body.get("training_type").is_some()
         };
-        assert_eq!(sent(|_| {}), None);
-        assert_eq!(sent(|of| of.n_epochs.origin = Origin::Flag), None);
-        for origin in [Origin::File, Origin::Env, Origin::Flag] {
-            let mut parameters = seed();
-            parameters.from_checkpoint = Some(chosen("ft-1".to_owned()));
-            parameters.lora_alpha.origin = origin;
-            assert!(!parameters.inherits_training_type(), "{origin}");
+        assert!(!sent(Some("ft-1"), "n_epochs", Origin::Flag));
+        for key in ["lora", "lora_rank", "lora_alpha", "lora_dropout", "lora_trainable_modules"] {
+            assert!(sent(Some("ft-1"), key, Origin::File) && sent(Some("ft-1"), key, Origin::Flag), "{key}");
         }
-        let rank = |of: &mut Parameters| of.lora_rank = Chosen { value: 8, origin: Origin::Flag };
-        assert_eq!(sent(rank).unwrap()["lora_r"], 8);
-        assert!(sent(|of| of.lora.origin = Origin::File).is_some());
-        assert!(sent(|of| of.lora_dropout.origin = Origin::File).is_some());
-        assert!(sent(|of| of.lora_trainable_modules.origin = Origin::File).is_some());
-        assert!(sent(|of| (of.from_checkpoint, of.lora.origin) = (None, Origin::Default)).is_some());
+        assert!(sent(None, "n_epochs", Origin::Flag));
     }
 
     #[test]

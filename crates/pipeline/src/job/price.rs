@@ -88,7 +88,7 @@ impl Price {
         if price.dollars.is_none() && price.reason.is_none() {
             price.reason = Some("the service gave no number".to_owned());
         }
-        if !settled.parameters.packing.value {
+        if !settled.parameters.packing {
             price.count_whole_sequences(settled, extent);
         }
         price
@@ -116,8 +116,8 @@ impl Price {
             self.reason = Some("packing is off, and the estimate does not say what a token costs".to_owned());
             return;
         };
-        let samples = extent.train_samples as f64 * settled.parameters.n_epochs.value as f64
-            + extent.val_samples as f64 * settled.n_evals.value as f64;
+        let samples = extent.train_samples as f64 * settled.parameters.n_epochs as f64
+            + extent.val_samples as f64 * settled.n_evals as f64;
         let tokens = samples * length as f64;
         self.dollars = Some(dollars / estimated as f64 * tokens).filter(|dollars| is_amount(*dollars));
         if self.dollars.is_none() {
@@ -192,7 +192,7 @@ mod tests {
         for dollars in [-0.01, -3.0, f64::NEG_INFINITY, f64::INFINITY, f64::NAN] {
             let estimate = Estimate { dollars: Some(dollars), ..estimate() };
             let mut unpacked = seed();
-            unpacked.packing.value = false;
+            unpacked.packing = false;
             for parameters in [seed(), unpacked] {
                 let price = Price::of(&estimate, &settled(parameters), EXTENT);
                 assert_eq!(price.dollars, None, "{dollars}");
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn without_packing_whole_sequences_are_counted() {
         let mut parameters = seed();
-        parameters.packing.value = false;
+        parameters.packing = false;
         let price = Price::of(&estimate(), &settled(parameters.clone()), EXTENT);
         // $1 a million tokens; 1000 samples x 3 epochs + 100 samples x 3 evaluations, 8192 tokens each.
         assert!((price.dollars.unwrap() - 3300.0 * 8192.0 / 1e6).abs() < 1e-9, "{price:?}");

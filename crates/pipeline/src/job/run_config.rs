@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::job::parameters::{Parameters, place};
+use crate::job::price::dollars_text;
 use crate::job::progress::Progress;
 use crate::job::tag::TAG_DIGITS;
 use ctxtune_service::together::job::{Checkpoint, Ending, Job, whole};
@@ -24,40 +26,14 @@ const MOST_TAG: usize = 64;
 /// Every parameter of a job, by its key in the configuration file; what was not sent is `null`. `body` is the
 /// body of its creation, or the job as the service shows it.
 pub fn parameters(body: &Value) -> Map<String, Value> {
-    let of = |pointer: &str| body.pointer(pointer).cloned().unwrap_or_default();
-    let kind = body.pointer("/training_type/type").and_then(Value::as_str);
     let suffix = body.get("suffix").and_then(Value::as_str).filter(|text| !text.is_empty());
-    let parameters = [
-        ("base_model", of("/model")),
-        ("from_checkpoint", of("/from_checkpoint")),
-        ("n_epochs", of("/n_epochs")),
-        ("n_evals", of("/n_evals")),
-        ("n_checkpoints", of("/n_checkpoints")),
-        ("learning_rate", of("/learning_rate")),
-        ("batch_size", of("/batch_size")),
-        ("lora", json!(kind.map(|kind| !kind.eq_ignore_ascii_case("full")))),
-        ("lora_rank", of("/training_type/lora_r")),
-        ("lora_alpha", of("/training_type/lora_alpha")),
-        ("lora_dropout", of("/training_type/lora_dropout")),
-        ("lora_trainable_modules", of("/training_type/lora_trainable_modules")),
-        ("lr_scheduler", of("/lr_scheduler/lr_scheduler_type")),
-        ("min_lr_ratio", of("/lr_scheduler/lr_scheduler_args/min_lr_ratio")),
-        ("lr_num_cycles", of("/lr_scheduler/lr_scheduler_args/num_cycles")),
-        ("warmup_ratio", of("/warmup_ratio")),
-        ("weight_decay", of("/weight_decay")),
-        ("max_grad_norm", of("/max_grad_norm")),
-        ("packing", of("/packing")),
-        ("max_seq_length", of("/max_seq_length")),
-        ("gradient_accumulation_steps", of("/gradient_accumulation_steps")),
-        ("train_on_inputs", of("/training_method/train_on_inputs")),
-        ("random_seed", of("/random_seed")),
-        ("suffix", json!(suffix.map(|suffix| split_tag(suffix).0))),
-        ("early_stopping", of("/early_stopping_enabled")),
-        ("early_stopping_patience", of("/early_stopping_patience")),
-        ("early_stopping_min_delta", of("/early_stopping_min_delta")),
-        ("early_stopping_warmup_evals", of("/early_stopping_warmup_evals")),
-    ];
-    parameters.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    let value = |key: &str| match (key, body.pointer(&place(key))) {
+        ("lora", Some(Value::String(kind))) => json!(!kind.eq_ignore_ascii_case("full")),
+        ("lora", _) => Value::Null,
+        ("suffix", _) => json!(suffix.map(|suffix| split_tag(suffix).0)),
+        (_, value) => value.cloned().unwrap_or_default(),
+    };
+    Parameters::keys().into_iter().map(|key| (key.clone(), value(&key))).collect()
 }
 
 /// A suffix without the tag at its end, and the tag where it has one.
@@ -150,7 +126,7 @@ pub fn alert(progress: &Progress, ending: Ending, page: Option<&str>) -> Option<
         Some(format!("The fine-tuning job {} {verb} ({}).", job.id, job.status)),
         loss,
         best,
-        progress.price().map(|price| format!("price: ${price:.2}")),
+        progress.price().map(|price| format!("price: {}", dollars_text(price))),
         job.model_output_name().filter(|_| ending == Ending::Completed).map(|name| format!("model: {name}")),
         page.map(str::to_owned),
     ];
@@ -162,12 +138,8 @@ pub fn alert(progress: &Progress, ending: Ending, page: Option<&str>) -> Option<
 mod tests {
     use super::*;
     use crate::job::parameters::tests::{seed, settled};
-    use crate::job::parameters::{BatchSize, Chosen, Files, Origin, Scheduler, TrainOnInputs};
+    use crate::job::parameters::{BatchSize, Files, Parameters, TrainOnInputs};
     use ctxtune_service::together::job::MetricRow;
-
-    fn chosen<T>(value: T) -> Chosen<T> {
-        Chosen { value, origin: Origin::Flag }
-    }
 
     fn job(object: Value) -> Job {
         Job::read(&object).unwrap()
@@ -175,16 +147,17 @@ mod tests {
 
     #[test]
     fn every_value_that_is_sent_is_there() {
-        let mut all = seed();
-        all.early_stopping = chosen(true);
-        all.early_stopping_patience = Some(chosen(4));
-        all.early_stopping_min_delta = Some(chosen(0.25));
-        all.early_stopping_warmup_evals = Some(chosen(5));
-        all.max_seq_length = Some(chosen(4096));
-        all.gradient_accumulation_steps = Some(chosen(2));
-        all.batch_size = chosen(BatchSize::Samples(8));
-        all.train_on_inputs = chosen(TrainOnInputs::Always(true));
-        all.lr_scheduler = chosen(Scheduler::Cosine);
+        let all = Parameters {
+            early_stopping: true,
+            early_stopping_patience: Some(4),
+            early_stopping_min_delta: Some(0.25),
+            early_stopping_warmup_evals: Some(5),
+            max_seq_length: Some(4096),
+            gradient_accumulation_steps: Some(2),
+            batch_size: BatchSize::Samples(8),
+            train_on_inputs: TrainOnInputs::Always(true),
+            ..seed()
+        };
         let files = Files { train: "file-t", val: Some("file-v") };
         let body = settled(all).body(files, "mine-0123abcd");
         let config = Value::Object(parameters(&body));

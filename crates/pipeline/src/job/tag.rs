@@ -7,10 +7,11 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::job::model::REFERENCE;
-use crate::job::parameters::{Chosen, SEED_MODEL, Scheduler, Settled};
+use crate::job::parameters::{SEED_MODEL, Settled};
 use ctxtune_engine::output::manifest::Hex;
 
 /// Hexadecimal digits of a tag.
@@ -46,12 +47,15 @@ impl Identity {
     /// value a backslash is `\\` and a newline is `\n`.
     pub fn text(&self, attempt: u32) -> String {
         let mut named = self.parameters();
-        named.insert("attempt", attempt.to_string());
-        named.insert("project", self.project.clone());
-        named.insert("train_sha256", self.train_sha256.clone());
-        named.extend(self.val_sha256.clone().map(|digest| ("val_sha256", digest)));
-        named.extend(self.wandb_run_id.clone().map(|run| ("wandb_run_id", run)));
-        let line = |(name, value): (&str, String)| {
+        let beside = [
+            ("attempt", Some(attempt.to_string())),
+            ("project", Some(self.project.clone())),
+            ("train_sha256", Some(self.train_sha256.clone())),
+            ("val_sha256", self.val_sha256.clone()),
+            ("wandb_run_id", self.wandb_run_id.clone()),
+        ];
+        named.extend(beside.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+        let line = |(name, value): (String, String)| {
             format!("{name}={}\n", value.replace('\\', "\\\\").replace('\n', "\\n"))
         };
         let lines: String = named.into_iter().map(line).collect();
@@ -59,62 +63,27 @@ impl Identity {
     }
 
     /// The parameters under the keys of the configuration file.
-    fn parameters(&self) -> BTreeMap<&'static str, String> {
+    fn parameters(&self) -> BTreeMap<String, String> {
         let chosen = &self.settled.parameters;
-        let epochs = chosen.n_epochs.value;
-        let default_evals = if self.val_sha256.is_some() { epochs } else { 0 };
-        let mut named = BTreeMap::from([
-            ("n_epochs", epochs.to_string()),
-            ("n_evals", chosen.n_evals.map_or(default_evals, |evals| evals.value).to_string()),
-            (
-                "n_checkpoints",
-                chosen.n_checkpoints.map_or(epochs, |checkpoints| checkpoints.value).to_string(),
-            ),
-            ("learning_rate", decimal(chosen.learning_rate.value)),
-            ("batch_size", chosen.batch_size.value.to_string()),
-            ("lr_scheduler", chosen.lr_scheduler.value.to_string()),
-            ("min_lr_ratio", decimal(chosen.min_lr_ratio.value)),
-            ("warmup_ratio", decimal(chosen.warmup_ratio.value)),
-            ("weight_decay", decimal(chosen.weight_decay.value)),
-            ("max_grad_norm", decimal(chosen.max_grad_norm.value)),
-            ("packing", chosen.packing.value.to_string()),
-            ("train_on_inputs", chosen.train_on_inputs.value.to_string()),
-            ("random_seed", chosen.random_seed.value.to_string()),
-            ("suffix", chosen.suffix.value.clone()),
-            ("early_stopping", chosen.early_stopping.value.to_string()),
-        ]);
-        match &chosen.from_checkpoint {
-            Some(checkpoint) => named.insert("from_checkpoint", checkpoint.value.clone()),
-            // The seed's model and its tunable twin are one, whichever of them the service knows today.
-            None if chosen.base_model.value == SEED_MODEL => {
-                named.insert("base_model", format!("{SEED_MODEL}{REFERENCE}"))
-            }
-            None => named.insert("base_model", chosen.base_model.value.clone()),
-        };
-        if chosen.lr_scheduler.value == Scheduler::Cosine {
-            named.insert("lr_num_cycles", decimal(chosen.lr_num_cycles.value));
+        let mut values = self.settled.values();
+        let mut put = |key: &str, value: Value| values.insert(key.to_owned(), value);
+        let default_evals = if self.val_sha256.is_some() { chosen.n_epochs } else { 0 };
+        put("n_evals", chosen.n_evals.unwrap_or(default_evals).into());
+        put("n_checkpoints", chosen.n_checkpoints.unwrap_or(chosen.n_epochs).into());
+        // The seed's model and its tunable twin are one, whichever of them the service knows today.
+        if chosen.from_checkpoint.is_none() && chosen.base_model == SEED_MODEL {
+            put("base_model", format!("{SEED_MODEL}{REFERENCE}").into());
         }
-        if !chosen.inherits_training_type() {
-            named.insert("lora", chosen.lora.value.to_string());
-            if chosen.lora.value {
-                named.insert("lora_rank", chosen.lora_rank.value.to_string());
-                named.insert("lora_alpha", chosen.lora_alpha.value.to_string());
-                named.insert("lora_dropout", decimal(chosen.lora_dropout.value));
-                named.insert("lora_trainable_modules", chosen.lora_trainable_modules.value.clone());
-            }
-        }
-        let whole = |of: Option<Chosen<u64>>| of.map(|of| of.value.to_string());
-        let stopping = chosen.early_stopping.value;
-        let delta = chosen.early_stopping_min_delta.map(|delta| decimal(delta.value));
-        let optional = [
-            ("max_seq_length", whole(chosen.max_seq_length)),
-            ("gradient_accumulation_steps", whole(chosen.gradient_accumulation_steps)),
-            ("early_stopping_patience", whole(chosen.early_stopping_patience).filter(|_| stopping)),
-            ("early_stopping_min_delta", delta.filter(|_| stopping)),
-            ("early_stopping_warmup_evals", whole(chosen.early_stopping_warmup_evals).filter(|_| stopping)),
-        ];
-        named.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
-        named
+        values.into_iter().map(|(key, value)| (key, text(value))).collect()
+    }
+}
+
+/// A value as text; a number that is no whole one in decimal digits.
+fn text(value: Value) -> String {
+    match value {
+        Value::String(text) => text,
+        Value::Number(number) if number.is_f64() => number.as_f64().map(decimal).unwrap_or_default(),
+        other => other.to_string(),
     }
 }
 
@@ -127,8 +96,8 @@ fn decimal(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::parameters::tests::{chosen, seed, settled};
-    use crate::job::parameters::{BatchSize, Chosen, Origin, Parameters, TrainOnInputs};
+    use crate::job::parameters::tests::{seed, settled};
+    use crate::job::parameters::{BatchSize, Origin, Parameters, Scheduler, TrainOnInputs};
 
     fn identity(change: impl FnOnce(&mut Parameters)) -> Identity {
         let mut parameters = seed();
@@ -140,10 +109,6 @@ mod tests {
             settled: settled(parameters),
             wandb_run_id: None,
         }
-    }
-
-    fn flag<T>(value: T) -> Option<Chosen<T>> {
-        Some(Chosen { value, origin: Origin::Flag })
     }
 
     #[test]
@@ -166,29 +131,29 @@ mod tests {
     fn the_tags_of_this_release_are_those_of_every_release() {
         let check = |tag: &str, identity: Identity| assert_eq!(identity.tag(1), tag, "{}", identity.text(1));
         check("02a0c774", identity(|_| {}));
-        check("81191345", identity(|of| of.learning_rate.value = 2.5e-4));
-        check("2ee4e5d3", identity(|of| of.batch_size.value = BatchSize::Samples(16)));
-        check("1414058d", identity(|of| of.lora.value = false));
-        check("c3c84b0b", identity(|of| of.from_checkpoint = flag("ft-1:20".to_owned())));
+        check("81191345", identity(|of| of.learning_rate = 2.5e-4));
+        check("2ee4e5d3", identity(|of| of.batch_size = BatchSize::Samples(16)));
+        check("1414058d", identity(|of| of.lora = false));
+        check("c3c84b0b", identity(|of| of.from_checkpoint = Some("ft-1:20".to_owned())));
         check(
             "87474ad3",
             identity(|of| {
-                of.from_checkpoint = flag("ft-1:20".to_owned());
-                of.lora_rank.origin = Origin::File;
+                of.from_checkpoint = Some("ft-1:20".to_owned());
+                of.origins.insert("lora_rank".to_owned(), Origin::File);
             }),
         );
-        check("e2306f3e", identity(|of| of.lr_scheduler.value = Scheduler::Linear));
-        check("c90bf410", identity(|of| of.train_on_inputs.value = TrainOnInputs::Always(false)));
+        check("e2306f3e", identity(|of| of.lr_scheduler = Scheduler::Linear));
+        check("c90bf410", identity(|of| of.train_on_inputs = TrainOnInputs::Always(false)));
         check(
             "f474b252",
             identity(|of| {
-                of.early_stopping.value = true;
-                of.n_evals = flag(8);
-                of.early_stopping_patience = flag(3);
-                of.early_stopping_min_delta = flag(0.001);
-                of.early_stopping_warmup_evals = flag(0);
-                of.max_seq_length = flag(4096);
-                of.gradient_accumulation_steps = flag(2);
+                of.early_stopping = true;
+                of.n_evals = Some(8);
+                of.early_stopping_patience = Some(3);
+                of.early_stopping_min_delta = Some(0.001);
+                of.early_stopping_warmup_evals = Some(0);
+                of.max_seq_length = Some(4096);
+                of.gradient_accumulation_steps = Some(2);
             }),
         );
         check("718ee27d", Identity { val_sha256: None, ..identity(|_| {}) });
@@ -201,15 +166,14 @@ mod tests {
         let check =
             |change: fn(&mut Parameters)| assert_eq!(identity(change).tag(1), identity(|_| {}).tag(1));
         // What limits make of a default does not enter; what it is before them does.
-        check(|of| of.n_evals = flag(3));
-        check(|of| of.n_checkpoints = flag(3));
-        check(|of| of.base_model = chosen(format!("{SEED_MODEL}{REFERENCE}")));
-        check(|of| of.weight_decay.value = -0.0);
-        check(|of| of.early_stopping_patience = flag(9));
+        check(|of| of.n_evals = Some(3));
+        check(|of| of.n_checkpoints = Some(3));
+        check(|of| of.base_model = format!("{SEED_MODEL}{REFERENCE}"));
+        check(|of| of.weight_decay = -0.0);
+        check(|of| of.early_stopping_patience = Some(9));
         let limited = |evals, checkpoints| {
             let of = identity(|_| {});
-            let settled =
-                Settled { n_evals: chosen(evals), n_checkpoints: chosen(checkpoints), ..of.settled.clone() };
+            let settled = Settled { n_evals: evals, n_checkpoints: checkpoints, ..of.settled.clone() };
             Identity { settled, ..of }.tag(1)
         };
         assert_eq!(limited(1, 2), limited(3, 3));
@@ -224,10 +188,10 @@ mod tests {
         tags.push(Identity { wandb_run_id: Some("r".to_owned()), ..identity(|_| {}) }.tag(1));
         // A value that looks like two lines is one.
         let suffix = "s\ntrain_on_inputs=auto";
-        tags.push(identity(|of| of.suffix.value = suffix.to_owned()).tag(1));
-        tags.push(identity(|of| of.suffix.value = suffix.replace('\n', "\\n")).tag(1));
-        tags.push(identity(|of| of.n_evals = flag(0)).tag(1));
-        tags.push(identity(|of| of.from_checkpoint = flag("ft-1".to_owned())).tag(1));
+        tags.push(identity(|of| of.suffix = suffix.to_owned()).tag(1));
+        tags.push(identity(|of| of.suffix = suffix.replace('\n', "\\n")).tag(1));
+        tags.push(identity(|of| of.n_evals = Some(0)).tag(1));
+        tags.push(identity(|of| of.from_checkpoint = Some("ft-1".to_owned())).tag(1));
         let count = tags.len();
         tags.sort();
         tags.dedup();

@@ -49,6 +49,18 @@ pub fn number(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "expected a number such as 3, 0.1 or 1e-5".to_owned())
 }
 
+/// A truth value as YAML and Python write it.
+///
+/// # Errors
+/// What is expected, in words.
+pub fn truth(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err("expected `true` or `false`".to_owned()),
+    }
+}
+
 /// A value of its own kind, in which a whole number may be written as `3.0`.
 ///
 /// # Errors
