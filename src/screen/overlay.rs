@@ -5,6 +5,7 @@
 use std::fmt::Write;
 
 use crate::screen::curve::Curve;
+use crate::screen::svg::escaped;
 
 /// The grid's size in cells.
 const COLUMNS: usize = 64;
@@ -117,10 +118,6 @@ pub fn overlay_picture(series: &[Series], title: &str) -> String {
     }
     svg.push_str("</svg>\n");
     svg
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ fn y(losses: &Range, loss: f64) -> f64 {
 }
 
 /// `text` where XML may have it; what XML has no form for becomes U+FFFD.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ctxtune_service::clock::{Clock, Stopped};
 use ctxtune_service::http;
+use ctxtune_service::http::said::after_colon;
 use ctxtune_service::together::endpoints::{
     self, Deployment, Endpoint, NewDeployment, Project, Split, State,
 };
@@ -96,10 +97,6 @@ impl DeployError {
             DeployError::Stopped(_) | DeployError::Api(together::Error::Http(http::Error::Stopped))
         )
     }
-}
-
-fn after_colon(said: &str) -> String {
-    if said.is_empty() { String::new() } else { format!(": {said}") }
 }
 
 /// The name of the deployment of a job's model.

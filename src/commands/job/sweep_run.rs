@@ -29,6 +29,7 @@ use ctxtune_pipeline::job::create::{CreateError, Known, Renewal, Submission};
 use ctxtune_pipeline::job::ledger::Account;
 use ctxtune_pipeline::job::monitor::{BUDGET, MonitorError, MonitorOptions, Screen, monitor};
 use ctxtune_pipeline::job::parameters::Files;
+use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::job::progress::{News, Progress};
 use ctxtune_pipeline::sweep::book::{Book, Point, Trial};
 use ctxtune_pipeline::sweep::claims::{self, Claims, Next};
@@ -218,7 +219,12 @@ fn send_alert(runs: &Runs, book: &Book, failure: Option<&Failure>, terminal: &Te
     let Some(run) = about.and_then(|trial| trial.wandb_run_id.as_deref()) else { return };
     let sweep = &suggestions.sweep;
     let lines = [
-        Some(format!("{} of {} runs ended, ${:.2} spent.", ended(book), book.trials.len(), book.spent())),
+        Some(format!(
+            "{} of {} runs ended, {} spent.",
+            ended(book),
+            book.trials.len(),
+            dollars_text(book.spent())
+        )),
         failure.map(|failure| format!("It stopped: {}", failure.message)),
         best.map(|(trial, point)| {
             let (name, values) = (&runs.metric.name, shown_values(&trial.values));
@@ -411,7 +417,7 @@ fn find_or_create(shared: &Shared<'_>, trial: &Trial) -> Result<Job, NoJob> {
     match found {
         Known::Job(adopted) => Ok(adopted.job),
         Known::Nothing { attempt, pending_since } => {
-            let suffix = format!("{}-{}", combination.settled.parameters.suffix.value, identity.tag(attempt));
+            let suffix = format!("{}-{}", combination.settled.parameters.suffix, identity.tag(attempt));
             let body = combination.settled.body(runs.files(), &suffix);
             let created = submission.create(attempt, pending_since, body);
             created.map(|adopted| adopted.job).map_err(|error| match error {

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use ctxtune_service::http::retry::scatter;
+
 /// The first wait between two polls, and the one after a change.
 const SHORTEST: Duration = Duration::from_secs(5);
 
@@ -44,7 +46,8 @@ impl Pace {
 
     /// The wait after a poll: jittered, so that many who began together do not ask together.
     pub fn next(&mut self, change: Change) -> Duration {
-        let random = self.random();
+        self.seed = self.seed.wrapping_add(1);
+        let random = scatter(self.seed);
         if let Some(fixed) = self.fixed {
             return fixed.mul_f64(0.9 + 0.2 * random).max(LEAST);
         }
@@ -53,15 +56,6 @@ impl Pace {
             Change::Nothing => self.grown.mul_f64(1.5).min(LONGEST),
         };
         self.grown.mul_f64(0.75 + 0.5 * random).clamp(SHORTEST.mul_f64(0.75), LONGEST)
-    }
-
-    /// From 0 to 1; splitmix64.
-    fn random(&mut self) -> f64 {
-        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.seed;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) as f64 / u64::MAX as f64
     }
 }
 

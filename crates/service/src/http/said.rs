@@ -38,6 +38,11 @@ pub fn said(body: &[u8], secrets: &[&str]) -> String {
     printable(&words, secrets)
 }
 
+/// What was said, behind a colon, for the end of a sentence; nothing where nothing was.
+pub fn after_colon(said: &str) -> String {
+    if said.is_empty() { String::new() } else { format!(": {said}") }
+}
+
 /// The title of the web page in `body`, likewise; empty where it has none.
 pub fn page_title(body: &[u8], secrets: &[&str]) -> String {
     let text = beginning(body);

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::http;
 use crate::http::retry;
-use crate::http::said::{page_title, redact, said};
+use crate::http::said::{after_colon, page_title, redact, said};
 
 /// Why a call of the API failed.
 #[derive(Debug, thiserror::Error)]
@@ -209,10 +209,6 @@ impl Asked<'_> {
             said: said(&answer.body, &self.secrets),
         }
     }
-}
-
-fn after_colon(said: &str) -> String {
-    if said.is_empty() { String::new() } else { format!(": {said}") }
 }
 
 #[cfg(test)]

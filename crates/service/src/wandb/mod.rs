@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use crate::http::form::percent_encoded;
-use crate::http::said::{printable, said};
+use crate::http::said::{after_colon, printable, said};
 use crate::http::{self, Answer, Body, Call, Client, Key, Method, retry};
 use crate::wandb::run::RunIdentity;
 
@@ -129,10 +129,6 @@ pub enum Error {
         /// Who says so.
         host: String,
     },
-}
-
-fn after_colon(said: &str) -> String {
-    if said.is_empty() { String::new() } else { format!(": {said}") }
 }
 
 impl Error {
