@@ -22,7 +22,7 @@ use crate::session::environment::Environment;
 use crate::signals::Signals;
 use ctxtune_engine::yaml;
 use ctxtune_pipeline::job::logging::DEFAULT_PROJECT;
-use ctxtune_rehearsal::faults::{Faults, FaultsFile};
+use ctxtune_rehearsal::faults::Faults;
 use ctxtune_rehearsal::{ENTITY, Script, Server, WANDB_KEY, corpus};
 use ctxtune_service::clock::Clock;
 
@@ -117,7 +117,7 @@ fn start(args: &RehearseArgs, signals: &Signals) -> Result<Server, Failure> {
     let faults = args.faults.as_deref().map(read_faults).transpose()?.unwrap_or_default();
     let script = Script { key: args.key.clone(), job_seconds: args.job_seconds, faults, ..Script::default() };
     let clock = ServerClock(Arc::new(SystemClock::new(signals.clone(), 1.0)));
-    Server::start_on(args.port, script, Arc::new(clock)).map_err(|error| {
+    Server::start_watched(args.port, script, Arc::new(clock), Arc::new(|_, _| ())).map_err(|error| {
         let message = format!("cannot serve on 127.0.0.1:{}: {error}", args.port);
         Failure::new(Exit::Failed, "serve", message, "choose another --port, or 0 for a free one")
     })
@@ -170,6 +170,5 @@ fn read_faults(path: &Path) -> Result<Faults, Failure> {
     };
     let text = std::fs::read(path).map_err(|error| refused("read", error.to_string()))?;
     let text = yaml::text(text).map_err(|reason| refused("read", reason))?;
-    let file: FaultsFile = yaml::parse(&text).map_err(|reason| refused("faults", reason))?;
-    file.resolve().map_err(|error| refused("faults", error.to_string()))
+    yaml::parse(&text).map_err(|reason| refused("faults", reason))
 }

@@ -13,7 +13,7 @@ use ctxtune_pipeline::generate::file::{Origin, text};
 use ctxtune_pipeline::generate::story::Story;
 use ctxtune_pipeline::generate::verdict::{judge_completion, reformed};
 use ctxtune_rehearsal::faults::{Action, Faults, Rule, Side, When};
-use ctxtune_rehearsal::{KEY, Manner, Script, Seen, Server, Stage};
+use ctxtune_rehearsal::{AnswerStyle, KEY, Script, Seen, Server, Stage};
 use ctxtune_service::together::chat::Completion;
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ const STORY: &str = "Mia entered the lounge. Noah left it!";
 /// What the server's model says about that story.
 const CONTEXT: &str = r#"{"agents_names": ["Mia", "Noah"], "socialized_context": [{"timestep": "0", "state": "none", "observations": {"Mia": "none", "Noah": "none"}, "actions": {"Mia": "Mia entered the lounge.", "Noah": "none"}}, {"timestep": "1", "state": "Mia entered the lounge.", "observations": {"Mia": "<same_as_last_action />", "Noah": "<same_as_last_action />"}, "actions": {"Mia": "none", "Noah": "Noah left it!"}}]}"#;
 
-fn server(answers: &[Manner]) -> Rehearsal {
+fn server(answers: &[AnswerStyle]) -> Rehearsal {
     Rehearsal::with(Script { answers: answers.to_vec(), ..Script::default() })
 }
 
@@ -130,7 +130,7 @@ fn the_parameters_are_sent_as_they_are_set_and_nothing_else() {
 
 #[test]
 fn every_way_to_answer_is_taken_or_asked_again() {
-    use Manner::{Cut, Fenced, Invalid, List, Plain, Words};
+    use AnswerStyle::{Cut, Fenced, Invalid, List, Plain, Words};
     for (answers, requests) in [
         (&[Fenced][..], 1),
         (&[List], 1),
@@ -152,9 +152,9 @@ fn every_way_to_answer_is_taken_or_asked_again() {
 #[test]
 fn an_answer_that_is_never_a_context_ends_with_the_reason_and_the_answer() {
     for (manner, attempts, reason) in [
-        (Manner::Cut, "3", "3 answers: the answer was cut at max_tokens (finish_reason: length)"),
-        (Manner::Words, "1", "1 answer: the answer is not JSON"),
-        (Manner::Invalid, "2", "2 answers: observations of step 1 lack `Mia`"),
+        (AnswerStyle::Cut, "3", "3 answers: the answer was cut at max_tokens (finish_reason: length)"),
+        (AnswerStyle::Words, "1", "1 answer: the answer is not JSON"),
+        (AnswerStyle::Invalid, "2", "2 answers: observations of step 1 lack `Mia`"),
     ] {
         let rehearsal = server(&[manner]);
         let run = ask(&rehearsal, &[STORY, "--attempts", attempts]).expect(3);
@@ -200,7 +200,7 @@ fn the_documents_are_pinned() {
     got["context"] = json!("null");
     assert_eq!(got, expected);
 
-    let rehearsal = server(&[Manner::Words]);
+    let rehearsal = server(&[AnswerStyle::Words]);
     let run = ask(&rehearsal, &[STORY, "--json"]).expect(3);
     let mut expected = one_document();
     expected["raw_answer"] = json!("string");
@@ -245,7 +245,7 @@ fn stories_in_containers_below_a_directory_are_asked_about_on_request() {
 
 #[test]
 fn what_is_generated_is_what_prepare_reads() {
-    let rehearsal = server(&[Manner::List]);
+    let rehearsal = server(&[AnswerStyle::List]);
     let contexts = repository("fixtures/contexts");
     let contexts = contexts.to_str().unwrap();
     let run = ask(&rehearsal, &[contexts, "-o", "gen", "--yes"]).expect(0);
@@ -322,7 +322,7 @@ fn real_contexts_are_judged_to_be_contexts() {
 }
 
 /// A server that fails a fifth of all requests, in six ways.
-fn bad_network(answers: &[Manner]) -> Script {
+fn bad_network(answers: &[AnswerStyle]) -> Script {
     let html = Action::Body("<html><title>Login</title></html>".to_owned());
     let actions = [
         Action::Reset(Side::Before),
@@ -340,7 +340,7 @@ fn bad_network(answers: &[Manner]) -> Script {
 
 #[test]
 fn five_hundred_stories_over_a_bad_network_end_complete_and_each_once() {
-    let rehearsal = Rehearsal::with(bad_network(&[Manner::Mixed, Manner::Plain]));
+    let rehearsal = Rehearsal::with(bad_network(&[AnswerStyle::Mixed, AnswerStyle::Plain]));
     stories(&rehearsal.dir, 500);
     let many = ["stories.jsonl", "-o", "gen", "--yes", "--json", "--concurrency=16"];
     let run = ask(&rehearsal, &many).expect(0);
@@ -455,7 +455,7 @@ fn a_signal_ends_it_promptly_and_keeps_what_is_finished() {
 
 #[test]
 fn a_story_without_a_context_is_finished_too_unless_somebody_wants_it_again() {
-    let rehearsal = server(&[Manner::Words, Manner::Invalid, Manner::Cut, Manner::Plain]);
+    let rehearsal = server(&[AnswerStyle::Words, AnswerStyle::Invalid, AnswerStyle::Cut, AnswerStyle::Plain]);
     rehearsal.dir.write("corpus/a/b.json", json!({ "story": STORY, "x": 1 }).to_string());
     let run = ask_many(&rehearsal, &[]).expect(3);
     assert!(run.stderr.contains("1 story ended without a context"), "{}", run.stderr);
@@ -480,7 +480,7 @@ fn a_story_without_a_context_is_finished_too_unless_somebody_wants_it_again() {
 
 #[test]
 fn a_record_named_like_an_invalid_answer_does_not_share_a_file_with_its_neighbour() {
-    let rehearsal = server(&[Manner::Plain]);
+    let rehearsal = server(&[AnswerStyle::Plain]);
     let story =
         |name: &str| json!({ "story": format!("{name} entered the lounge. Noah left it."), "of": name });
     for name in ["x.json", "x.invalid.json", "y.invalid.json", "z.json"] {
@@ -497,7 +497,7 @@ fn a_record_named_like_an_invalid_answer_does_not_share_a_file_with_its_neighbou
         assert_eq!(found, expected);
     };
     // All invalid first, then all valid, then known.
-    rehearsal.server.set_script(|script| script.answers = vec![Manner::Words]);
+    rehearsal.server.set_script(|script| script.answers = vec![AnswerStyle::Words]);
     let run = ask_many(&rehearsal, &["--json", "--attempts=1"]).expect(3).json();
     assert_eq!((&run["invalid"], &run["rejected"], &run["requests"]), (&json!(4), &json!(0), &json!(4)));
     files(&[

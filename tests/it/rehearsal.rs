@@ -449,7 +449,7 @@ fn a_watcher_is_told_before_and_after_the_deed_and_before_the_reply() {
         record.lock().unwrap().push((stage, seen.path.clone(), seen.status));
     });
     let server =
-        Server::start_watched(Script::default(), Arc::new(ServerClock(clock.clone())), watch).unwrap();
+        Server::start_watched(0, Script::default(), Arc::new(ServerClock(clock.clone())), watch).unwrap();
     let stand = Stand { clock, server };
     assert_eq!(stand.get("/v1/files").status(), 200);
     let path = "/v1/files".to_owned();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ctxtune::env;
 use ctxtune_pipeline::generate::story::Story;
 use ctxtune_rehearsal::faults::{Action, When};
-use ctxtune_rehearsal::{KEY, Manner, Script, corpus};
+use ctxtune_rehearsal::{AnswerStyle, KEY, Script, corpus};
 use serde_json::{Value, json};
 
 use crate::service::{rule, status};
@@ -21,7 +21,7 @@ const TUNED: &str = "me/contexts";
 const MODELS: &str = "Qwen/Qwen3-8B,together_ai/me/contexts";
 
 /// A server with both models, and a directory prepared from 24 records, five of which validate.
-fn scene(answers: &[Manner]) -> Rehearsal {
+fn scene(answers: &[AnswerStyle]) -> Rehearsal {
     let deployed_models = vec![TUNED.to_owned()];
     let rehearsal =
         Rehearsal::with(Script { answers: answers.to_vec(), deployed_models, ..Script::default() });
@@ -237,7 +237,7 @@ fn nothing_is_asked_without_consent_or_beyond_the_cap() {
 
 #[test]
 fn an_answer_that_is_no_context_counts_nothing() {
-    let rehearsal = scene(&[Manner::Words]);
+    let rehearsal = scene(&[AnswerStyle::Words]);
     let run = compare(&rehearsal, &["--yes", "--attempts=2", "--json"]).expect(0);
     let document = run.json();
     assert_eq!(

@@ -9,9 +9,6 @@ use serde_json::{Map, Value};
 const RECORDS: &str = include_str!("corpus.json");
 
 /// Writes the records below `dir`, which is made.
-///
-/// # Errors
-/// When one cannot be written.
 pub fn write(dir: &Path) -> io::Result<()> {
     let records: Map<String, Value> = serde_json::from_str(RECORDS)?;
     for (name, record) in &records {

@@ -1,4 +1,4 @@
-//! What a job has been through after so many seconds: status, events, metrics, checkpoints.
+//! The course of a job: its status, events, metrics and checkpoints after so many seconds.
 //!
 //! Separate because it is a pure function of the job's plan and the seconds since its creation:
 //! the server stores no progress, and a test asks about any moment. Nothing here is trained;
@@ -6,7 +6,7 @@
 
 use crate::faults::chance;
 
-/// Parts of a job's whole time at which a stage begins.
+/// Parts of a job's time at which a stage begins.
 const QUEUED: f64 = 0.04;
 const RUNNING: f64 = 0.12;
 const TRAINING: f64 = 0.15;
@@ -22,7 +22,6 @@ const CANCELLING: f64 = 0.05;
 /// How a job ends unless it is cancelled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Outcome {
-    /// With a model.
     #[default]
     Completed,
     /// With trouble on the server's side, in the middle of the training.
@@ -32,96 +31,70 @@ pub enum Outcome {
 }
 
 /// All that decides the course of a job.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Plan {
-    /// From creation to the end.
     pub seconds: f64,
-    /// Steps of the whole training.
     pub steps: u64,
-    /// Passes over the training file.
     pub epochs: u64,
     /// Evaluations, evenly spread.
     pub evals: u64,
     /// Checkpoints, evenly spread; the last one is the model.
     pub checkpoints: u64,
-    /// The highest learning rate.
+    /// The highest.
     pub learning_rate: f64,
     /// Part of the training in which the learning rate rises.
     pub warmup_ratio: f64,
-    /// How it ends.
     pub outcome: Outcome,
-    /// The second at which it was cancelled.
     pub cancelled: Option<f64>,
-    /// What the noise of its losses depends on.
     pub seed: u64,
 }
 
-/// A job at one moment.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct Moment {
-    /// As the API writes it.
     pub status: &'static str,
-    /// Steps done.
     pub step: u64,
-    /// Epochs done.
     pub epochs: u64,
-    /// Jobs before it.
     pub queue_depth: u64,
     /// Seconds that the training takes from its start, once it has started.
     pub training_seconds: Option<f64>,
 }
 
-/// Something that happened.
-#[derive(Debug, Clone, PartialEq)]
+/// What happened to a job. Seconds are those since its creation here, too.
+#[derive(Debug, PartialEq)]
 pub struct Event {
-    /// Seconds since the job was created.
     pub second: f64,
-    /// As the API writes it.
     pub kind: &'static str,
-    /// For people.
     pub message: String,
     /// Steps done then; 0 where it does not matter.
     pub step: u64,
 }
 
-/// A row of metrics.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct Row {
-    /// Seconds since the job was created.
     pub second: f64,
     /// From 1.
     pub step: u64,
-    /// What was measured.
     pub values: Values,
 }
 
-/// What a row of metrics says.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub enum Values {
-    /// Of one step of the training.
+    /// `epoch` has a fraction.
     Train {
-        /// Epochs, with a fraction.
         epoch: f64,
-        /// Cross entropy.
         loss: f64,
-        /// Norm of the gradient before it is clipped.
         grad_norm: f64,
-        /// Of this step.
         learning_rate: f64,
     },
-    /// Of the validation file.
     Eval {
-        /// Cross entropy.
         loss: f64,
     },
 }
 
 /// A saved state of the model.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct Checkpoint {
-    /// Seconds since the job was created.
     pub second: f64,
-    /// Steps done then.
     pub step: u64,
     /// Whether it is the model that the job ends with.
     pub is_final: bool,
@@ -137,15 +110,17 @@ impl Plan {
         }
     }
 
-    /// Whether it was cancelled before it failed.
     fn is_cancelled(&self) -> bool {
         self.cancelled.is_some() && self.stop() == self.cancelled
     }
 
-    /// The second at which a step is done.
+    /// The part of the training that is done after a step.
+    fn part(&self, step: u64) -> f64 {
+        step as f64 / self.steps.max(1) as f64
+    }
+
     fn second_of(&self, step: u64) -> f64 {
-        let part = step as f64 / self.steps.max(1) as f64;
-        self.seconds * (TRAINING + (COMPRESSING - TRAINING) * part)
+        self.seconds * (TRAINING + (COMPRESSING - TRAINING) * self.part(step))
     }
 
     fn steps_done(&self, second: f64) -> u64 {
@@ -199,29 +174,23 @@ pub fn moment(plan: &Plan, second: f64) -> Moment {
     }
 }
 
-/// The second at which the job left the queue.
 pub fn start(plan: &Plan) -> f64 {
     plan.seconds * RUNNING
 }
 
-/// Whether a job of this status goes on no more.
 pub fn is_terminal(status: &str) -> bool {
     ["completed", "cancelled", "error", "user_error"].contains(&status)
 }
 
 /// What has happened up to `second`, in order.
 pub fn events(plan: &Plan, second: f64) -> Vec<Event> {
-    let mut events = stages(plan);
-    events.extend(milestones(plan));
     // Of what happens at one moment, the end of the training is last.
-    let rank = |event: &Event| {
-        u8::from(!["EPOCH_COMPLETE", "EVAL_COMPLETE", "CHECKPOINT_SAVE"].contains(&event.kind))
-    };
-    events.sort_by(|left, right| left.second.total_cmp(&right.second).then(rank(left).cmp(&rank(right))));
+    let mut events = milestones(plan);
+    events.extend(stages(plan));
+    events.sort_by(|left, right| left.second.total_cmp(&right.second));
     if let Some(stop) = plan.stop() {
         events.retain(|event| event.second < stop);
-        let step = plan.steps_done(stop);
-        events.extend(ending(plan, stop).map(|(second, kind, message)| event(second, kind, message, step)));
+        events.extend(ending(plan, stop));
     }
     events.retain(|event| event.second <= second);
     events
@@ -232,7 +201,7 @@ fn event(second: f64, kind: &'static str, message: &str, step: u64) -> Event {
 }
 
 fn stages(plan: &Plan) -> Vec<Event> {
-    let stages = [
+    let mut stages = vec![
         (0.0, "JOB_PENDING", "Fine-tune request received"),
         (RUNNING, "JOB_START", "Job started"),
         (0.125, "MODEL_DOWNLOADING", "Downloading the model"),
@@ -247,16 +216,12 @@ fn stages(plan: &Plan) -> Vec<Event> {
         (0.99, "MODEL_UPLOAD_COMPLETE", "The model is uploaded"),
         (1.0, "JOB_COMPLETE", "Job finished"),
     ];
-    let mut events: Vec<Event> =
-        stages.map(|(part, kind, message)| event(plan.seconds * part, kind, message, 0)).into();
     if plan.evals > 0 {
-        let validation = [
-            (0.141, "VALIDATION_DATA_DOWNLOADING", "Downloading the validation data"),
-            (0.145, "VALIDATION_DATA_DOWNLOAD_COMPLETE", "The validation data is downloaded"),
-        ];
-        events.extend(validation.map(|(part, kind, message)| event(plan.seconds * part, kind, message, 0)));
+        stages.push((0.141, "VALIDATION_DATA_DOWNLOADING", "Downloading the validation data"));
+        stages.push((0.145, "VALIDATION_DATA_DOWNLOAD_COMPLETE", "The validation data is downloaded"));
     }
-    events
+    let stages = stages.into_iter();
+    stages.map(|(part, kind, message)| event(plan.seconds * part, kind, message, 0)).collect()
 }
 
 fn milestones(plan: &Plan) -> Vec<Event> {
@@ -265,28 +230,28 @@ fn milestones(plan: &Plan) -> Vec<Event> {
         let message = format!("Epoch {} of {} completed", index + 1, plan.epochs);
         events.push(event(plan.second_of(step), "EPOCH_COMPLETE", &message, step));
     }
-    for step in plan.spread(plan.evals) {
-        events.push(event(plan.second_of(step), "EVAL_COMPLETE", "Evaluation completed", step));
-    }
-    for step in plan.spread(plan.checkpoints) {
-        events.push(event(plan.second_of(step), "CHECKPOINT_SAVE", "Checkpoint saved", step));
+    for (count, kind, message) in [
+        (plan.evals, "EVAL_COMPLETE", "Evaluation completed"),
+        (plan.checkpoints, "CHECKPOINT_SAVE", "Checkpoint saved"),
+    ] {
+        events.extend(plan.spread(count).map(|step| event(plan.second_of(step), kind, message, step)));
     }
     events
 }
 
-/// The last events of a job that was stopped.
-fn ending(plan: &Plan, stop: f64) -> impl Iterator<Item = (f64, &'static str, &'static str)> {
-    let end = stop + plan.seconds * CANCELLING;
-    let events = match plan.outcome {
-        _ if plan.is_cancelled() => {
-            vec![(stop, "CANCEL_REQUESTED", "Cancellation requested"), (end, "JOB_STOPPED", "Job stopped")]
-        }
+fn ending(plan: &Plan, stop: f64) -> Vec<Event> {
+    let event = |second, kind, message| event(second, kind, message, plan.steps_done(stop));
+    match plan.outcome {
+        _ if plan.is_cancelled() => vec![
+            event(stop, "CANCEL_REQUESTED", "Cancellation requested"),
+            event(stop + plan.seconds * CANCELLING, "JOB_STOPPED", "Job stopped"),
+        ],
         Outcome::UserError => {
-            vec![(stop, "JOB_USER_ERROR", "the training file cannot be used: this job was scripted to fail")]
+            let message = "the training file cannot be used: this job was scripted to fail";
+            vec![event(stop, "JOB_USER_ERROR", message)]
         }
-        _ => vec![(stop, "JOB_ERROR", "the training failed: this job was scripted to fail")],
-    };
-    events.into_iter()
+        _ => vec![event(stop, "JOB_ERROR", "the training failed: this job was scripted to fail")],
+    }
 }
 
 /// What has been measured up to `second`: by step, train before eval.
@@ -305,7 +270,7 @@ pub fn rows(plan: &Plan, second: f64) -> Vec<Row> {
 }
 
 fn train_values(plan: &Plan, step: u64) -> Values {
-    let part = step as f64 / plan.steps.max(1) as f64;
+    let part = plan.part(step);
     let falling = 1.0 - 0.6 * part;
     Values::Train {
         epoch: part * plan.epochs as f64,
@@ -319,8 +284,7 @@ fn train_values(plan: &Plan, step: u64) -> Values {
 fn expected_loss(plan: &Plan, step: u64) -> f64 {
     let distance = (plan.learning_rate.max(1e-12) / 2e-4).log10().abs();
     let floor = 0.35 + 0.12 * distance + 0.05 * noise(plan, 0, 3);
-    let part = step as f64 / plan.steps.max(1) as f64;
-    floor + (2.1 - floor) * (-4.0 * part).exp()
+    floor + (2.1 - floor) * (-4.0 * plan.part(step)).exp()
 }
 
 /// A linear rise, then half a cosine down to nothing.

@@ -10,45 +10,32 @@ use serde_json::json;
 use crate::course;
 use crate::faults::chance;
 use crate::jobs::job;
-use crate::reply::Reply;
+use crate::reply::{Handled, Reply};
 use crate::state::{Job, Now, Request, State};
 
 /// Bytes of the one tensor in the archive: enough for a download to be cut in the middle.
 const TENSOR_BYTES: u32 = 192 << 10;
 
-/// `GET /v1/finetune/download`.
-///
-/// # Errors
-/// When there is no such job, no such checkpoint, or nothing to download yet.
-pub fn download(state: &State, request: &Request, now: Now) -> Result<Reply, Reply> {
-    let id = request.query("ft_id").ok_or_else(|| Reply::field("ft_id", "`ft_id` is missing"))?;
+pub fn download(state: &State, request: &Request, now: Now) -> Handled {
+    let id = request.query("ft_id").ok_or_else(|| Reply::missing("ft_id"))?;
     let job = job(state, id)?;
-    let saved = course::checkpoints(&job.plan, now.seconds_since(job.created.elapsed));
-    let step = match request.query("checkpoint_step").filter(|step| *step != "0") {
-        Some(step) => Some(step.parse::<u64>().map_err(|_| Reply::field("checkpoint_step", "no step"))?),
-        None => None,
-    };
+    let saved = course::checkpoints(&job.plan, job.seconds(now));
+    let step = request.query("checkpoint_step").filter(|step| *step != "0").map(str::parse::<u64>);
+    let step = step.transpose().map_err(|_| Reply::field("checkpoint_step", "no step"))?;
     let default = if job.order.is_lora() { "merged" } else { "model_output_path" };
     let kind = request.query("checkpoint").unwrap_or(default);
+    let refused = |message: String| Err(Reply::field("checkpoint", message));
     match (kind, job.order.is_lora()) {
         ("merged", true) if job.order.gives_adapter_only() => {
-            let message =
-                format!("LoRA is not merged into `{}`: there is only an adapter", job.order.model.name);
-            return Err(Reply::field("checkpoint", message));
+            let model = job.order.model.name;
+            return refused(format!("LoRA is not merged into `{model}`: there is only an adapter"));
         }
         ("merged" | "adapter", true) | ("model_output_path", false) => {}
-        _ => {
-            let message = format!("checkpoint `{kind}` does not go with this training type");
-            return Err(Reply::field("checkpoint", message));
-        }
+        _ => return refused(format!("checkpoint `{kind}` does not go with this training type")),
     }
-    let is_wanted = |saved: &&course::Checkpoint| match step {
-        Some(step) => saved.step == step,
-        None => saved.is_final,
-    };
-    let Some(checkpoint) = saved.iter().find(is_wanted) else {
-        return Err(Reply::error(404, format!("job {id} has no such checkpoint to download yet")));
-    };
+    let is_wanted = |saved: &&course::Checkpoint| step.map_or(saved.is_final, |step| saved.step == step);
+    let missing = || Reply::error(404, format!("job {id} has no such checkpoint to download yet"));
+    let checkpoint = saved.iter().find(is_wanted).ok_or_else(missing)?;
     let archive =
         archive(job, kind, checkpoint.step).map_err(|error| Reply::error(500, error.to_string()))?;
     let name = format!("attachment; filename=\"{id}-{}.tar.zst\"", checkpoint.step);
@@ -97,46 +84,31 @@ fn archive(job: &Job, kind: &str, step: u64) -> io::Result<Vec<u8>> {
     zstd::encode_all(&tar.into_inner()?[..], 1)
 }
 
-/// All of `bytes`, or the part that a `Range` header asks for.
-pub fn ranged(bytes: &[u8], range: Option<&str>, content_type: &str) -> Reply {
+/// All of `bytes`, or the part that a `Range` header asks for. What is not one range of bytes is ignored.
+fn ranged(bytes: &[u8], range: Option<&str>, content_type: &str) -> Reply {
     let size = bytes.len();
-    let part = range.map(|range| parse_range(range, size));
-    let reply = match part {
-        None | Some(Range::Ignored) => Reply::bytes(200, content_type, bytes.to_vec()),
-        Some(Range::Part(first, last)) => Reply::bytes(206, content_type, bytes[first..=last].to_vec())
-            .with("Content-Range", format!("bytes {first}-{last}/{size}")),
-        Some(Range::Unsatisfiable) => Reply::error(416, "the range begins behind the end")
+    let reply = match range.and_then(|range| parse_range(range, size)) {
+        None => Reply::bytes(200, content_type, bytes.to_vec()),
+        Some((first, last)) if first <= last && first < size => {
+            let last = last.min(size - 1);
+            Reply::bytes(206, content_type, bytes[first..=last].to_vec())
+                .with("Content-Range", format!("bytes {first}-{last}/{size}"))
+        }
+        Some(_) => Reply::error(416, "the range begins behind the end")
             .with("Content-Range", format!("bytes */{size}")),
     };
     reply.with("Accept-Ranges", "bytes")
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Range {
-    /// First and last byte.
-    Part(usize, usize),
-    /// Not one range of bytes: answered as if it were not there.
-    Ignored,
-    Unsatisfiable,
-}
-
-fn parse_range(range: &str, size: usize) -> Range {
-    let bounds = range.strip_prefix("bytes=").and_then(|bounds| bounds.split_once('-'));
-    let Some((first, last)) = bounds else { return Range::Ignored };
-    match (first.trim().parse::<usize>(), last.trim()) {
-        (Ok(first), _) if first >= size => Range::Unsatisfiable,
-        (Ok(first), "") => Range::Part(first, size - 1),
-        (Ok(first), last) => match last.parse::<usize>() {
-            Ok(last) if last >= first => Range::Part(first, last.min(size - 1)),
-            _ => Range::Ignored,
-        },
-        (Err(_), last) if first.trim().is_empty() => match last.parse::<usize>() {
-            Ok(0) => Range::Unsatisfiable,
-            Ok(length) if size > 0 => Range::Part(size.saturating_sub(length), size - 1),
-            Ok(_) => Range::Unsatisfiable,
-            Err(_) => Range::Ignored,
-        },
-        _ => Range::Ignored,
+fn parse_range(range: &str, size: usize) -> Option<(usize, usize)> {
+    let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+    match (first.trim(), last.trim()) {
+        ("", length) => Some((size.saturating_sub(length.parse().ok()?), size - 1)),
+        (first, "") => Some((first.parse().ok()?, usize::MAX)),
+        (first, last) => {
+            let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+            (first <= last).then_some((first, last))
+        }
     }
 }
 

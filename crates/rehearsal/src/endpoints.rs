@@ -1,36 +1,32 @@
-//! Endpoints, their deployments, and what these run on: played by the second, as jobs are.
+//! Endpoints, their deployments, and what these run on: simulated by the second, as jobs are.
 //!
 //! Separate from jobs, whose models are deployed here. A deployment is stored as what it was last
 //! asked for and when; its state is computed when somebody asks. It is strict about names, since
 //! they are what keeps a deployment from being paid twice.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use crate::body::only;
 use crate::jobs::{object_id, output_name};
-use crate::reply::Reply;
+use crate::reply::{Handled, Reply};
 use crate::state::{Job, Now, Request, State};
-use crate::{course, models};
+use crate::{body, course, models};
 
 /// The project of the one key.
 pub const PROJECT: &str = "proj-rehearsal";
 
-/// Its short name.
 pub const SLUG: &str = "rehearsal";
 
 /// Whose the public configurations are.
 const PUBLIC: &str = "proj-public";
 
-/// The machine of every configuration.
-const MACHINE: &str = "1xnvidia-h100-80gb";
+/// The hardware of every configuration: how many of what.
+const HARDWARE: &str = "1xnvidia-h100-80gb";
 
 /// What it costs: $0.06 a minute.
 const CENTS_AN_HOUR: u64 = 360;
 
-/// Minutes that may be set for stopping what nobody asks.
-const IDLE_MINUTES: [u64; 2] = [30, 1440];
-
-/// An endpoint.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Endpoint {
     id: String,
     name: String,
@@ -40,42 +36,37 @@ pub struct Endpoint {
     deployments: Vec<Deployment>,
 }
 
-/// A deployment.
-#[derive(Debug, Clone)]
-pub struct Deployment {
+#[derive(Debug)]
+struct Deployment {
     id: String,
     name: String,
     model: String,
     config: String,
     idle_minutes: u64,
     created: Now,
-    /// How many machines it was last asked to have, and when.
-    replicas: (u64, Now),
+    /// How many replicas it was last asked to have, and when.
+    replicas: u64,
+    scaled: Now,
 }
 
-/// What requests name as their model, with and without a deployment of its own.
+/// Whether requests may name this model: an endpoint with or without one of its deployments.
 pub fn is_callable(state: &State, model: &str, now: Now) -> bool {
-    let seconds = state.script.deployment_seconds;
     let Some(name) = model.strip_prefix(&format!("{SLUG}/")) else { return false };
     state.endpoints.iter().any(|endpoint| {
-        let is_routed = |one: &&Deployment| {
-            let weight =
-                endpoint.split.iter().find(|(id, _)| *id == one.id).map_or(0.0, |(_, weight)| *weight);
-            match name.strip_prefix(&endpoint.name) {
-                Some("") => weight > 0.0,
-                Some(rest) => rest.strip_prefix('/') == Some(&one.name),
-                None => false,
-            }
+        let is_routed = |one: &&Deployment| match name.strip_prefix(&endpoint.name) {
+            Some("") => endpoint.share(&one.id) > 0.0,
+            Some(rest) => rest.strip_prefix('/') == Some(&one.name),
+            None => false,
         };
-        endpoint.deployments.iter().filter(is_routed).any(|one| one.state(seconds, now) == "READY")
+        endpoint.deployments.iter().filter(is_routed).any(|one| one.state(state, now) == "READY")
     })
 }
 
 impl Deployment {
-    fn state(&self, seconds: f64, now: Now) -> &'static str {
-        let (replicas, since) = self.replicas;
-        let passed = now.seconds_since(since.elapsed);
-        match replicas {
+    fn state(&self, state: &State, now: Now) -> &'static str {
+        let seconds = state.script.deployment_seconds;
+        let passed = now.seconds_since(self.scaled.elapsed);
+        match self.replicas {
             0 if passed < seconds / 2.0 => "STOPPING",
             0 => "STOPPED",
             _ if passed < seconds / 2.0 => "PROVISIONING",
@@ -84,8 +75,12 @@ impl Deployment {
         }
     }
 
-    fn fields(&self, endpoint: &Endpoint, (seconds, now): (f64, Now)) -> Map<String, Value> {
-        let value = json!({
+    /// As the API writes it: within its endpoint with a `state`, by itself with a `status`, here with both.
+    fn value(&self, endpoint: &Endpoint, state: &State, now: Now) -> Value {
+        let is = self.state(state, now);
+        let ready = if is == "READY" { self.replicas } else { 0 };
+        let is = format!("DEPLOYMENT_STATE_{is}");
+        json!({
             "id": self.id,
             "name": format!("{SLUG}/{}/{}", endpoint.name, self.name),
             "projectId": PROJECT,
@@ -95,35 +90,19 @@ impl Deployment {
             "modelRevisionId": id_after(&self.model, "revisions"),
             "config": self.config,
             "configId": id_after(&self.config, "configs"),
-            "hardware": MACHINE,
-            "autoscaling": { "minReplicas": self.replicas.0, "maxReplicas": self.replicas.0 },
-            "desiredReplicas": self.replicas.0,
+            "hardware": HARDWARE,
+            "autoscaling": { "minReplicas": self.replicas, "maxReplicas": self.replicas },
+            "desiredReplicas": self.replicas,
             "inactiveTimeout": self.idle_minutes,
             "createdAt": self.created.time.to_string(),
-            "updatedAt": self.replicas.1.time.to_string(),
+            "updatedAt": self.scaled.time.to_string(),
             "trafficMode": "TRAFFIC_MODE_LIVE",
             "estimatedEffectiveTrafficShare": endpoint.share(&self.id),
-            "etag": self.replicas.1.time.to_string(),
-        });
-        let Value::Object(mut fields) = value else { unreachable!("it was written as an object") };
-        let is_ready = self.state(seconds, now) == "READY";
-        fields.insert("readyReplicas".to_owned(), json!(if is_ready { self.replicas.0 } else { 0 }));
-        fields
-    }
-
-    fn value(&self, endpoint: &Endpoint, at: (f64, Now)) -> Value {
-        let mut fields = self.fields(endpoint, at);
-        let ready = fields.shift_remove("readyReplicas").unwrap_or_default();
-        let state = format!("DEPLOYMENT_STATE_{}", self.state(at.0, at.1));
-        let status = json!({ "state": state, "message": "as rehearsed", "readyReplicas": ready });
-        fields.insert("status".to_owned(), status);
-        Value::Object(fields)
-    }
-
-    fn summary(&self, endpoint: &Endpoint, at: (f64, Now)) -> Value {
-        let mut fields = self.fields(endpoint, at);
-        fields.insert("state".to_owned(), json!(format!("DEPLOYMENT_STATE_{}", self.state(at.0, at.1))));
-        Value::Object(fields)
+            "etag": self.scaled.time.to_string(),
+            "readyReplicas": ready,
+            "state": is,
+            "status": { "state": is, "message": "as rehearsed", "readyReplicas": ready },
+        })
     }
 }
 
@@ -141,9 +120,9 @@ impl Endpoint {
         if all > 0.0 { own.sum::<f64>() / all } else { 0.0 }
     }
 
-    fn value(&self, at: (f64, Now)) -> Value {
-        let split: Vec<Value> =
-            self.split.iter().map(|(id, weight)| json!({ "deploymentId": id, "weight": weight })).collect();
+    fn value(&self, state: &State, now: Now) -> Value {
+        let weighted = |(id, weight): &(String, f64)| json!({ "deploymentId": id, "weight": weight });
+        let deployments = self.deployments.iter().map(|one| one.value(self, state, now));
         json!({
             "id": self.id,
             "name": format!("{SLUG}/{}", self.name),
@@ -151,24 +130,30 @@ impl Endpoint {
             "endpointType": "ENDPOINT_TYPE_DEDICATED",
             "visibility": "VISIBILITY_PRIVATE",
             "createdAt": self.created.time.to_string(),
-            "updatedAt": at.1.time.to_string(),
+            "updatedAt": now.time.to_string(),
             "etag": self.version.to_string(),
-            "trafficSplit": split,
-            "deployments": self.deployments.iter().map(|one| one.summary(self, at)).collect::<Vec<_>>(),
+            "trafficSplit": self.split.iter().map(weighted).collect::<Vec<_>>(),
+            "deployments": deployments.collect::<Vec<_>>(),
         })
+    }
+
+    fn deployment(&self, id: &str) -> Result<&Deployment, Reply> {
+        let missing = || Reply::error(404, format!("deployment {id} not found"));
+        self.deployments.iter().find(|one| one.id == id).ok_or_else(missing)
     }
 }
 
-/// `GET /v2/public/inference-instance-types`.
-pub fn machines() -> Reply {
-    let machine = json!({
-        "id": "it_rehearsal", "name": MACHINE, "description": "one GPU that is none", "gpuCount": 1,
-        "gpuMemoryGib": 80, "gpuType": "H100", "priceCentsPerHour": CENTS_AN_HOUR, "regions": [],
-    });
-    Reply::json(200, &json!({ "object": "list", "data": [machine], "next_cursor": null }))
+fn listed(values: Vec<Value>) -> Reply {
+    Reply::ok(&json!({ "object": "list", "data": values, "next_cursor": null }))
 }
 
-/// The id of a base model.
+pub fn machines() -> Reply {
+    listed(vec![json!({
+        "id": "it_rehearsal", "name": HARDWARE, "description": "one GPU that is none", "gpuCount": 1,
+        "gpuMemoryGib": 80, "gpuType": "H100", "priceCentsPerHour": CENTS_AN_HOUR, "regions": [],
+    })])
+}
+
 fn base_id(name: &str) -> String {
     let letters = name.chars().filter(char::is_ascii_alphanumeric);
     format!("ml_base{}", letters.collect::<String>().to_ascii_lowercase())
@@ -176,88 +161,59 @@ fn base_id(name: &str) -> String {
 
 /// The complete job whose model has this id.
 fn trained<'s>(state: &'s State, model: &str, now: Now) -> Option<&'s Job> {
-    let has_object = |job: &&Job| {
-        let seconds = now.seconds_since(job.created.elapsed);
-        course::moment(&job.plan, seconds).status == "completed" && !job.order.gives_adapter_only()
+    let has_model = |job: &&Job| {
+        let is_completed = course::moment(&job.plan, job.seconds(now)).status == "completed";
+        is_completed && !job.order.gives_adapter_only() && object_id(job, "ml_") == model
     };
-    state.jobs.iter().filter(has_object).find(|job| object_id(job, "ml_") == model)
+    state.jobs.iter().find(has_model)
 }
 
-/// Whether what is tuned from it can be deployed.
 fn is_deployable(base: &str) -> bool {
     !base.ends_with("-Reference")
 }
 
-/// `GET /v2/projects/{project}/models/{id}`.
-///
-/// # Errors
-/// When there is none.
-pub fn model(state: &State, id: &str, now: Now) -> Result<Reply, Reply> {
+pub fn model(state: &State, id: &str, now: Now) -> Handled {
     let job = trained(state, id, now).ok_or_else(|| Reply::error(404, format!("model {id} not found")))?;
     let base = base_id(job.order.model.name);
-    let value = json!({
+    Ok(Reply::ok(&json!({
         "id": id, "name": output_name(job), "projectId": PROJECT, "organizationId": "org-rehearsal",
         "visibility": "VISIBILITY_PRIVATE", "baseModelId": base,
         "baseModel": format!("projects/{PUBLIC}/models/{base}"),
-    });
-    Ok(Reply::json(200, &value))
+    })))
 }
 
-/// `GET /v2/projects/{project}/configs`.
-///
-/// # Errors
-/// When no model is named.
-pub fn configs(request: &Request) -> Result<Reply, Reply> {
-    let model = request
-        .query("referenceModelId")
-        .ok_or_else(|| Reply::field("referenceModelId", "`referenceModelId` is missing"))?;
-    let known = models::MODELS.iter().filter(|known| is_deployable(known.name));
-    let fitting = known.filter(|known| base_id(known.name) == model);
-    let selectors = |adapters: &str| {
-        let (count, kind) = MACHINE.split_once('x').unwrap_or_default();
-        json!([
-            { "key": "accelerator_type", "value": kind },
-            { "key": "accelerator_count", "value": count },
-            { "key": "adapter_mode", "value": adapters },
-        ])
-    };
+pub fn configs(request: &Request) -> Handled {
+    let model = request.query("referenceModelId").ok_or_else(|| Reply::missing("referenceModelId"))?;
+    let is_fit = |known: &models::Model| is_deployable(known.name) && base_id(known.name) == model;
+    let (count, kind) = HARDWARE.split_once('x').unwrap_or_default();
     let config = |id: &str, adapters: &str| {
         json!({
             "id": id, "projectId": PUBLIC, "referenceModelId": model,
             "referenceModel": format!("projects/{PUBLIC}/models/{model}"), "certifications": [],
-            "selectors": selectors(adapters),
+            "selectors": [
+                { "key": "accelerator_type", "value": kind },
+                { "key": "accelerator_count", "value": count },
+                { "key": "adapter_mode", "value": adapters },
+            ],
         })
     };
-    let all: Vec<Value> =
-        fitting.flat_map(|_| [config("cr_adapters", "dynamic"), config("cr_whole", "none")]).collect();
-    Ok(Reply::json(200, &json!({ "object": "list", "data": all, "next_cursor": null })))
+    let all = [config("cr_adapters", "dynamic"), config("cr_whole", "none")];
+    Ok(listed(if models::MODELS.iter().any(is_fit) { all.to_vec() } else { Vec::new() }))
 }
 
-/// `GET /v2/projects/{project}/endpoints`.
 pub fn list(state: &State, now: Now) -> Reply {
-    let at = (state.script.deployment_seconds, now);
-    let all: Vec<Value> = state.endpoints.iter().map(|endpoint| endpoint.value(at)).collect();
-    Reply::json(200, &json!({ "object": "list", "data": all, "next_cursor": null }))
+    listed(state.endpoints.iter().map(|endpoint| endpoint.value(state, now)).collect())
 }
 
-/// `POST /v2/projects/{project}/endpoints`.
-///
-/// # Errors
-/// When the name is none, or taken.
-pub fn create(state: &mut State, body: &Value, now: Now) -> Result<Reply, Reply> {
+pub fn create(state: &mut State, body: &Value, now: Now) -> Handled {
     let name = name_in(body)?;
     if state.endpoints.iter().any(|known| known.name == name) {
         return Err(Reply::error(409, format!("an endpoint named {name} exists")));
     }
-    let endpoint = Endpoint {
-        id: state.next_id("ep_"),
-        name,
-        created: now,
-        version: 1,
-        split: Vec::new(),
-        deployments: Vec::new(),
-    };
-    let reply = Reply::json(200, &endpoint.value((state.script.deployment_seconds, now)));
+    let id = state.next_id("ep_");
+    let (split, deployments) = (Vec::new(), Vec::new());
+    let endpoint = Endpoint { id, name, created: now, version: 1, split, deployments };
+    let reply = Reply::ok(&endpoint.value(state, now));
     state.endpoints.push(endpoint);
     Ok(reply)
 }
@@ -273,55 +229,35 @@ fn name_in(body: &Value) -> Result<String, Reply> {
         .ok_or_else(|| Reply::field("name", "`name` must be lower-case letters, digits and dashes"))
 }
 
-fn endpoint_of<'s>(state: &'s mut State, id: &str) -> Result<&'s mut Endpoint, Reply> {
-    let missing = || Reply::error(404, format!("endpoint {id} not found"));
-    state.endpoints.iter_mut().find(|endpoint| endpoint.id == id).ok_or_else(missing)
+fn position(state: &State, id: &str) -> Result<usize, Reply> {
+    let position = state.endpoints.iter().position(|endpoint| endpoint.id == id);
+    position.ok_or_else(|| Reply::error(404, format!("endpoint {id} not found")))
 }
 
-fn deployment_of<'e>(endpoint: &'e mut Endpoint, id: &str) -> Result<&'e mut Deployment, Reply> {
-    let missing = || Reply::error(404, format!("deployment {id} not found"));
-    endpoint.deployments.iter_mut().find(|one| one.id == id).ok_or_else(missing)
-}
-
-/// `GET /v2/projects/{project}/endpoints/{id}`.
-///
-/// # Errors
-/// When there is none.
-pub fn get(state: &mut State, id: &str, now: Now) -> Result<Reply, Reply> {
-    let at = (state.script.deployment_seconds, now);
-    Ok(Reply::json(200, &endpoint_of(state, id)?.value(at)))
+pub fn get(state: &State, id: &str, now: Now) -> Handled {
+    Ok(Reply::ok(&state.endpoints[position(state, id)?].value(state, now)))
 }
 
 /// `PATCH /v2/projects/{project}/endpoints/{id}`: where requests go.
-///
-/// # Errors
-/// When there is none, it was changed since, or a deployment is not there.
-pub fn split(
-    state: &mut State,
-    (request, body): (&Request, &Value),
-    id: &str,
-    now: Now,
-) -> Result<Reply, Reply> {
-    let at = (state.script.deployment_seconds, now);
+pub fn split(state: &mut State, request: &Request, id: &str, now: Now) -> Handled {
     require_mask(request, "trafficSplit")?;
-    let endpoint = endpoint_of(state, id)?;
+    let body = body::json(request)?;
+    let index = position(state, id)?;
+    let endpoint = &mut state.endpoints[index];
     if body["etag"].as_str().is_some_and(|etag| etag != endpoint.version.to_string()) {
         return Err(Reply::error(409, "the endpoint was changed since"));
     }
-    let Some(entries) = body["trafficSplit"].as_array() else {
-        return Err(Reply::field("trafficSplit", "`trafficSplit` is missing"));
-    };
+    let entries = body["trafficSplit"].as_array().ok_or_else(|| Reply::missing("trafficSplit"))?;
     let mut split = Vec::new();
     for entry in entries {
-        let id = entry["deploymentId"].as_str().unwrap_or_default();
         let weight = entry["weight"].as_f64().filter(|weight| *weight >= 0.0);
         let weight = weight.ok_or_else(|| Reply::field("trafficSplit", "a weight is missing"))?;
-        deployment_of(endpoint, id)?;
-        split.push((id.to_owned(), weight));
+        let deployment = endpoint.deployment(entry["deploymentId"].as_str().unwrap_or_default())?;
+        split.push((deployment.id.clone(), weight));
     }
     endpoint.split = split;
     endpoint.version += 1;
-    Ok(Reply::json(200, &endpoint.value(at)))
+    get(state, id, now)
 }
 
 fn require_mask(request: &Request, mask: &str) -> Result<(), Reply> {
@@ -331,28 +267,13 @@ fn require_mask(request: &Request, mask: &str) -> Result<(), Reply> {
     }
 }
 
-/// `GET /v2/projects/{project}/endpoints/{id}/deployments`.
-///
-/// # Errors
-/// When there is no such endpoint.
-pub fn deployments(state: &mut State, id: &str, now: Now) -> Result<Reply, Reply> {
-    let at = (state.script.deployment_seconds, now);
-    let endpoint = endpoint_of(state, id)?.clone();
-    let all: Vec<Value> = endpoint.deployments.iter().map(|one| one.value(&endpoint, at)).collect();
-    Ok(Reply::json(200, &json!({ "object": "list", "data": all, "next_cursor": null })))
+pub fn deployments(state: &State, id: &str, now: Now) -> Handled {
+    let endpoint = &state.endpoints[position(state, id)?];
+    Ok(listed(endpoint.deployments.iter().map(|one| one.value(endpoint, state, now)).collect()))
 }
 
-/// `POST /v2/projects/{project}/endpoints/{id}/deployments`.
-///
-/// # Errors
-/// When the name is taken, or the model, its configuration or another value cannot be deployed.
-pub fn deploy(state: &mut State, body: &Value, id: &str, now: Now) -> Result<Reply, Reply> {
-    let at = (state.script.deployment_seconds, now);
-    let known = ["name", "model", "config", "autoscaling", "inactiveTimeout"];
-    let fields = body.as_object().ok_or_else(|| Reply::error(400, "the body is no JSON object"))?;
-    if let Some(name) = fields.keys().find(|name| !known.contains(&name.as_str())) {
-        return Err(Reply::field(name, format!("`{name}` is not known")));
-    }
+pub fn deploy(state: &mut State, body: &Value, id: &str, now: Now) -> Handled {
+    only(body, &["name", "model", "config", "autoscaling", "inactiveTimeout"])?;
     let name = name_in(body)?;
     let model = check_model(state, body, now)?;
     let config = body["config"].as_str().unwrap_or_default().to_owned();
@@ -360,22 +281,29 @@ pub fn deploy(state: &mut State, body: &Value, id: &str, now: Now) -> Result<Rep
         return Err(Reply::field("config", format!("config `{config}` does not fit the model")));
     }
     let idle_minutes = body["inactiveTimeout"].as_u64().unwrap_or(0);
-    if idle_minutes != 0 && !(IDLE_MINUTES[0]..=IDLE_MINUTES[1]).contains(&idle_minutes) {
+    if idle_minutes != 0 && !(30..=1440).contains(&idle_minutes) {
         return Err(Reply::field("inactiveTimeout", "`inactiveTimeout` is 0 or 30 to 1440"));
     }
-    let replicas = (replicas_in(body)?, now);
+    let replicas = replicas_in(body)?;
     let deployment_id = state.next_id("dep_");
-    let endpoint = endpoint_of(state, id)?;
+    let index = position(state, id)?;
+    let endpoint = &mut state.endpoints[index];
     if endpoint.deployments.iter().any(|known| known.name == name) {
         return Err(Reply::error(409, format!("a deployment named {name} exists")));
     }
-    let deployment =
-        Deployment { id: deployment_id, name, model, config, idle_minutes, created: now, replicas };
-    let reply = Reply::json(200, &deployment.value(endpoint, at));
-    endpoint.deployments.push(deployment);
+    endpoint.deployments.push(Deployment {
+        id: deployment_id.clone(),
+        name,
+        model,
+        config,
+        idle_minutes,
+        created: now,
+        replicas,
+        scaled: now,
+    });
     endpoint.version += 1;
     state.deployments_created += 1;
-    Ok(reply)
+    deployment(state, id, &deployment_id, now)
 }
 
 fn check_model(state: &State, body: &Value, now: Now) -> Result<String, Reply> {
@@ -398,51 +326,33 @@ fn replicas_in(body: &Value) -> Result<u64, Reply> {
     }
 }
 
-/// `GET /v2/projects/{project}/endpoints/{id}/deployments/{id}`.
-///
-/// # Errors
-/// When there is none.
-pub fn deployment(state: &mut State, (id, one): (&str, &str), now: Now) -> Result<Reply, Reply> {
-    let at = (state.script.deployment_seconds, now);
-    let endpoint = endpoint_of(state, id)?;
-    let found = deployment_of(endpoint, one)?.clone();
-    Ok(Reply::json(200, &found.value(endpoint, at)))
+pub fn deployment(state: &State, id: &str, one: &str, now: Now) -> Handled {
+    let endpoint = &state.endpoints[position(state, id)?];
+    Ok(Reply::ok(&endpoint.deployment(one)?.value(endpoint, state, now)))
 }
 
-/// `PATCH /v2/projects/{project}/endpoints/{id}/deployments/{id}`: how many machines it has.
-///
-/// # Errors
-/// When there is none, or the numbers are none.
-pub fn scale(
-    state: &mut State,
-    (request, body): (&Request, &Value),
-    (id, one): (&str, &str),
-    now: Now,
-) -> Result<Reply, Reply> {
+/// `PATCH /v2/projects/{project}/endpoints/{id}/deployments/{one}`: how many replicas it has.
+pub fn scale(state: &mut State, request: &Request, id: &str, one: &str, now: Now) -> Handled {
     require_mask(request, "autoscaling")?;
-    let replicas = replicas_in(body)?;
-    let found = deployment_of(endpoint_of(state, id)?, one)?;
-    if found.replicas.0 != replicas {
-        found.replicas = (replicas, now);
+    let replicas = replicas_in(&body::json(request)?)?;
+    let index = position(state, id)?;
+    let found = state.endpoints[index].deployments.iter_mut().find(|known| known.id == one);
+    if let Some(found) = found.filter(|found| found.replicas != replicas) {
+        (found.replicas, found.scaled) = (replicas, now);
     }
-    deployment(state, (id, one), now)
+    deployment(state, id, one, now)
 }
 
-/// `DELETE /v2/projects/{project}/endpoints/{id}/deployments/{id}`.
-///
-/// # Errors
-/// When there is none, or it still has machines or requests.
-pub fn remove(state: &mut State, (id, one): (&str, &str), now: Now) -> Result<Reply, Reply> {
-    let seconds = state.script.deployment_seconds;
-    let endpoint = endpoint_of(state, id)?;
-    let found = deployment_of(endpoint, one)?;
-    if found.state(seconds, now) != "STOPPED" {
+pub fn remove(state: &mut State, id: &str, one: &str, now: Now) -> Handled {
+    let index = position(state, id)?;
+    if state.endpoints[index].deployment(one)?.state(state, now) != "STOPPED" {
         return Err(Reply::error(400, format!("deployment {one} has not stopped")));
     }
+    let endpoint = &mut state.endpoints[index];
     if endpoint.split.iter().any(|(routed, _)| routed == one) {
         return Err(Reply::error(400, format!("deployment {one} is in the traffic split")));
     }
     endpoint.deployments.retain(|known| known.id != one);
     endpoint.version += 1;
-    Ok(Reply::json(200, &json!({})))
+    Ok(Reply::ok(&json!({})))
 }

@@ -5,51 +5,44 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
-/// All that goes wrong; by default nothing.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// All that goes wrong; by default nothing. A file says it in YAML or JSON.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Faults {
     /// The first rule that fits a request decides about it.
     pub rules: Vec<Rule>,
-    /// For rules with a rate.
     pub seed: u64,
-    /// Events come out of order.
     pub shuffle_events: bool,
-    /// Every event comes twice.
     pub double_events: bool,
-    /// Statuses that nobody documented: from a second of a job's course until its status changes.
+    /// Statuses that nobody documented: from a second of a job until its status changes. In a file, a mapping.
+    #[serde(deserialize_with = "by_second")]
     pub statuses: Vec<(f64, String)>,
-    /// Fields that are left out of jobs.
     pub omit: Vec<String>,
-    /// Some losses are no numbers.
     pub nan_metrics: bool,
 }
 
-/// What happens to some requests.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "RawRule")]
 pub struct Rule {
     /// Any, unless one is named.
     pub method: Option<String>,
     /// The beginning of a path; with `*` a pattern for the whole path; with `$` at its end a whole
     /// path. Without the query.
     pub path: String,
-    /// Which of the requests that fit.
     pub when: When,
-    /// How often at most.
     pub times: Option<u64>,
-    /// What is done.
     pub action: Action,
 }
 
 /// Which of the requests that fit a rule.
 #[derive(Debug, Clone, PartialEq)]
 pub enum When {
-    /// All.
     Always,
     /// These, counted from 1.
     Nth(Vec<u64>),
-    /// Every so many.
     Every(u64),
     /// This part of them, chosen by the seed and the number of the request.
     Rate(f64),
@@ -59,31 +52,23 @@ pub enum When {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
-    /// The request is not carried out.
     Before,
     /// It is carried out, and only its reply is lost.
     After,
 }
 
-/// What is done to a request.
+/// What goes wrong with a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Another answer. A `body` that is empty becomes the API's shape of an error.
     Status {
-        /// The HTTP status.
         status: u16,
-        /// Further headers.
         headers: Vec<(String, String)>,
-        /// The body as it is.
         body: String,
-        /// Whether the request is carried out.
         side: Side,
     },
-    /// The connection is reset.
     Reset(Side),
-    /// The connection is reset after so many bytes of the request's body.
     ResetAfterBytes(u64),
-    /// The connection is reset after this part of the request's body.
     ResetAfterPercent(f64),
     /// Carried out, then closed without a byte.
     LoseReply,
@@ -102,18 +87,35 @@ pub enum Action {
 }
 
 /// How often a rule fitted and was used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Count {
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Count {
     fitted: u64,
     used: u64,
 }
 
+impl Action {
+    /// Whether the request is carried out all the same.
+    pub(crate) fn lets_act(&self) -> bool {
+        match self {
+            Action::Reset(side) | Action::Status { side, .. } => *side == Side::After,
+            Action::Redirect(_) | Action::EchoKey => false,
+            _ => true,
+        }
+    }
+}
+
 impl Faults {
-    /// What happens to the request of this number. `counts` has one for each rule, and is brought up to date.
-    pub fn decide(&self, counts: &mut [Count], number: usize, line: (&str, &str)) -> Option<&Action> {
+    /// What happens to the request of this number. `counts` has one for each rule, and is updated.
+    pub(crate) fn decide(
+        &self,
+        counts: &mut [Count],
+        number: usize,
+        method: &str,
+        path: &str,
+    ) -> Option<&Action> {
         let mut decided = None;
         for (index, (rule, count)) in self.rules.iter().zip(counts).enumerate() {
-            if !rule.fits(line) {
+            if !rule.fits(method, path) {
                 continue;
             }
             count.fitted += 1;
@@ -133,9 +135,8 @@ impl Faults {
 }
 
 impl Rule {
-    fn fits(&self, (method, path): (&str, &str)) -> bool {
-        let is_method = self.method.as_ref().is_none_or(|known| known.eq_ignore_ascii_case(method));
-        is_method
+    fn fits(&self, method: &str, path: &str) -> bool {
+        self.method.as_ref().is_none_or(|known| known.eq_ignore_ascii_case(method))
             && match self.path.strip_suffix('$') {
                 Some(whole) => is_like(whole, path),
                 None if self.path.contains('*') => is_like(&self.path, path),
@@ -146,25 +147,18 @@ impl Rule {
 
 /// Whether `text` is `pattern`, where `*` stands for anything.
 fn is_like(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
+    let Some((first, others)) = pattern.split_once('*') else { return text == pattern };
     let Some(mut rest) = text.strip_prefix(first) else { return false };
-    let mut parts = parts.peekable();
-    if parts.peek().is_none() {
-        return rest.is_empty();
-    }
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            return rest.ends_with(part);
-        }
+    let (middle, last) = others.rsplit_once('*').unwrap_or(("", others));
+    for part in middle.split('*') {
         let Some(start) = rest.find(part) else { return false };
         rest = &rest[start + part.len()..];
     }
-    false
+    rest.ends_with(last)
 }
 
 /// A number in [0, 1) that `words` decide alone.
-pub fn chance(words: &[u64]) -> f64 {
+pub(crate) fn chance(words: &[u64]) -> f64 {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     for word in words {
         // The finalizer of SplitMix64: every bit of the input moves every bit of the output.
@@ -176,33 +170,17 @@ pub fn chance(words: &[u64]) -> f64 {
     (state >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// Why a faults file is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FaultsError {
-    /// A rule that says nothing sensible.
-    #[error("rule {number}: {reason}")]
-    Rule {
-        /// From 1.
-        number: usize,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A second of `statuses` that is no number.
-    #[error("statuses: `{0}` is no number of seconds")]
-    Second(String),
-}
-
-/// A faults file, as YAML or JSON says it.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct FaultsFile {
-    rules: Vec<RawRule>,
-    seed: u64,
-    shuffle_events: bool,
-    double_events: bool,
-    statuses: BTreeMap<String, String>,
-    omit: Vec<String>,
-    nan_metrics: bool,
+/// The second as a number, in ascending order.
+fn by_second<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(f64, String)>, D::Error> {
+    let mut statuses = Vec::new();
+    for (second, status) in BTreeMap::<String, String>::deserialize(deserializer)? {
+        match second.parse::<f64>() {
+            Ok(number) if number.is_finite() && number >= 0.0 => statuses.push((number, status)),
+            _ => return Err(D::Error::custom(format!("statuses: `{second}` is no number of seconds"))),
+        }
+    }
+    statuses.sort_by(|left, right| left.0.total_cmp(&right.0));
+    Ok(statuses)
 }
 
 #[derive(Debug, Deserialize)]
@@ -236,38 +214,11 @@ struct RawAction {
     echo_key: Option<bool>,
 }
 
-impl FaultsFile {
-    /// What the file says.
-    ///
-    /// # Errors
-    /// When a rule contradicts itself, or a second of `statuses` is no number.
-    pub fn resolve(self) -> Result<Faults, FaultsError> {
-        let mut rules = Vec::new();
-        for (index, rule) in self.rules.into_iter().enumerate() {
-            let failed = |reason| FaultsError::Rule { number: index + 1, reason };
-            rules.push(rule.resolve().map_err(failed)?);
-        }
-        let second = |(second, status): (String, String)| match second.parse::<f64>() {
-            Ok(number) if number.is_finite() && number >= 0.0 => Ok((number, status)),
-            _ => Err(FaultsError::Second(second)),
-        };
-        let mut statuses = self.statuses.into_iter().map(second).collect::<Result<Vec<_>, _>>()?;
-        statuses.sort_by(|left, right| left.0.total_cmp(&right.0));
-        Ok(Faults {
-            rules,
-            seed: self.seed,
-            shuffle_events: self.shuffle_events,
-            double_events: self.double_events,
-            statuses,
-            omit: self.omit,
-            nan_metrics: self.nan_metrics,
-        })
-    }
-}
+impl TryFrom<RawRule> for Rule {
+    type Error = String;
 
-impl RawRule {
-    fn resolve(self) -> Result<Rule, String> {
-        let when = match (self.nth, self.every, self.rate) {
+    fn try_from(raw: RawRule) -> Result<Rule, String> {
+        let when = match (raw.nth, raw.every, raw.rate) {
             (None, None, None) => When::Always,
             (Some(numbers), None, None) if !numbers.contains(&0) => When::Nth(numbers),
             (Some(_), None, None) => return Err("`nth` counts from 1".to_owned()),
@@ -277,8 +228,7 @@ impl RawRule {
             (None, None, Some(rate)) => return Err(format!("`rate` is between 0 and 1, not {rate}")),
             _ => return Err("only one of `nth`, `every`, `rate`".to_owned()),
         };
-        let action = self.action.resolve()?;
-        Ok(Rule { method: self.method, path: self.path, when, times: self.times, action })
+        Ok(Rule { method: raw.method, path: raw.path, when, times: raw.times, action: raw.action.resolve()? })
     }
 }
 
@@ -300,9 +250,15 @@ impl RawAction {
         if self.status.is_some_and(|status| !(200..=599).contains(&status)) {
             return Err("`status` is between 200 and 599".to_owned());
         }
-        let body = self.body.clone().filter(|_| !is_status);
+        let (body_of_status, body) = if is_status { (self.body, None) } else { (None, self.body) };
+        let status = self.status.map(|status| Action::Status {
+            status,
+            headers: self.headers.unwrap_or_default().into_iter().collect(),
+            body: body_of_status.unwrap_or_default(),
+            side: if self.acts == Some(true) { Side::After } else { Side::Before },
+        });
         let named = [
-            ("status", self.status_action()),
+            ("status", status),
             ("reset", self.reset.map(Action::Reset)),
             ("reset_after_bytes", self.reset_after_bytes.map(Action::ResetAfterBytes)),
             ("reset_after_percent", self.reset_after_percent.map(Action::ResetAfterPercent)),
@@ -314,19 +270,12 @@ impl RawAction {
             ("redirect", self.redirect.map(Action::Redirect)),
             ("echo_key", self.echo_key.map(|_| Action::EchoKey)),
         ];
-        let mut given = named.into_iter().filter_map(|(name, action)| action.map(|action| (name, action)));
+        let mut given = named.into_iter().filter_map(|(name, action)| Some((name, action?)));
         match (given.next(), given.next()) {
             (None, _) => Err("`do` names nothing to do".to_owned()),
             (Some((_, action)), None) => Ok(action),
             (Some((first, _)), Some((second, _))) => Err(format!("`do` names both `{first}` and `{second}`")),
         }
-    }
-
-    fn status_action(&self) -> Option<Action> {
-        let side = if self.acts == Some(true) { Side::After } else { Side::Before };
-        let headers = self.headers.clone().unwrap_or_default().into_iter().collect();
-        let body = self.body.clone().unwrap_or_default();
-        self.status.map(|status| Action::Status { status, headers, body, side })
     }
 }
 
@@ -345,7 +294,7 @@ mod tests {
     fn check(faults: &Faults, expected: &[usize]) {
         let mut counts = vec![Count::default(); faults.rules.len()];
         let hit =
-            (1..=12).filter(|number| faults.decide(&mut counts, *number, ("GET", "/v1/files/a")).is_some());
+            (1..=12).filter(|number| faults.decide(&mut counts, *number, "GET", "/v1/files/a").is_some());
         assert_eq!(hit.collect::<Vec<_>>(), expected);
     }
 
@@ -366,7 +315,7 @@ mod tests {
         let faults = rule("/", When::Rate(0.3), None);
         let hits = || {
             let mut counts = [Count::default()];
-            (0..1000).filter(|number| faults.decide(&mut counts, *number, ("GET", "/a")).is_some()).count()
+            (0..1000).filter(|number| faults.decide(&mut counts, *number, "GET", "/a").is_some()).count()
         };
         assert!((250..350).contains(&hits()), "{}", hits());
         assert_eq!(hits(), hits());
@@ -390,14 +339,13 @@ mod tests {
             ..faults.rules[0].clone()
         });
         let mut counts = [Count::default(); 2];
-        let mut decided = || faults.decide(&mut counts, 0, ("GET", "/a")).cloned();
+        let mut decided = || faults.decide(&mut counts, 0, "GET", "/a").cloned();
         assert_eq!([decided(), decided(), decided()], [Some(Action::LoseReply), Some(Action::EchoKey), None]);
     }
 
     /// What the text of a file says, or why it is refused.
     fn parse(text: &str) -> Result<Faults, String> {
-        let file: FaultsFile = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
-        file.resolve().map_err(|error| error.to_string())
+        serde_saphyr::from_str(text).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -435,23 +383,24 @@ omit: [suffix]
         let text =
             format!("rules:\n  - {{ path: /, do: {{ lose_reply: true }} }}\n  - {{ path: /, {action} }}");
         let error = parse(&text).unwrap_err();
-        assert!(error.contains(expected), "{error}");
+        assert!(error.contains(expected) && error.contains("line 3"), "{error}");
     }
 
     #[test]
-    fn a_rule_that_says_nothing_sensible_is_refused_by_number() {
-        check_refused("do: {}", "rule 2: `do` names nothing to do");
-        check_refused("do: { hang: 1, trickle: 2 }", "rule 2: `do` names both `hang` and `trickle`");
-        check_refused("do: { hang: 1, acts: true }", "rule 2: `headers` and `acts` go with `status`");
-        check_refused("do: { hang: -1 }", "rule 2: `hang` is a number of seconds");
-        check_refused("do: { status: 42 }", "rule 2: `status` is between 200 and 599");
-        check_refused("every: 0, do: { hang: 1 }", "rule 2: `every` is at least 1");
-        check_refused("nth: [0], do: { hang: 1 }", "rule 2: `nth` counts from 1");
-        check_refused("rate: 3, do: { hang: 1 }", "rule 2: `rate` is between 0 and 1, not 3");
-        check_refused("nth: [1], rate: 0.5, do: { hang: 1 }", "rule 2: only one of");
+    fn a_rule_that_says_nothing_sensible_is_refused_with_its_place() {
+        check_refused("do: {}", "`do` names nothing to do");
+        check_refused("do: { hang: 1, trickle: 2 }", "`do` names both `hang` and `trickle`");
+        check_refused("do: { hang: 1, acts: true }", "`headers` and `acts` go with `status`");
+        check_refused("do: { hang: -1 }", "`hang` is a number of seconds");
+        check_refused("do: { status: 42 }", "`status` is between 200 and 599");
+        check_refused("every: 0, do: { hang: 1 }", "`every` is at least 1");
+        check_refused("nth: [0], do: { hang: 1 }", "`nth` counts from 1");
+        check_refused("rate: 3, do: { hang: 1 }", "`rate` is between 0 and 1, not 3");
+        check_refused("nth: [1], rate: 0.5, do: { hang: 1 }", "only one of");
         check_refused("do: { hangs: 1 }", "hangs");
         check_refused("do: { reset: during }", "during");
         check_refused("dot: 1", "dot");
-        assert_eq!(parse("statuses: { soon: x }"), Err(FaultsError::Second("soon".to_owned()).to_string()));
+        let error = parse("statuses: { soon: x }").unwrap_err();
+        assert!(error.contains("statuses: `soon` is no number of seconds"), "{error}");
     }
 }

@@ -1,12 +1,11 @@
-//! The fields of a form: `multipart/form-data` or urlencoded, and the query of a URL.
+//! The fields of a form, `multipart/form-data` or urlencoded; the query of a URL and the parts of its path.
 //!
 //! Separate because clients write both, and a form in parts is a small format of its own. It
 //! reads plain fields only; a file in a form is refused.
 
-/// The fields of a form, by its content type.
-///
-/// # Errors
-/// When the body is no form of plain fields.
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+/// The fields of a form, by its content type. The error says why the body is none.
 pub fn fields(content_type: &str, body: &[u8]) -> Result<Vec<(String, String)>, String> {
     let text = std::str::from_utf8(body).map_err(|_| "the form is not UTF-8".to_owned())?;
     let lower = content_type.to_ascii_lowercase();
@@ -24,8 +23,7 @@ pub fn fields(content_type: &str, body: &[u8]) -> Result<Vec<(String, String)>, 
 
 fn parts(text: &str, delimiter: &str) -> Result<Vec<(String, String)>, String> {
     let mut fields = Vec::new();
-    let mut rest = text.split(delimiter).skip(1);
-    for part in rest.by_ref() {
+    for part in text.split(delimiter).skip(1) {
         if part.starts_with("--") {
             return Ok(fields);
         }
@@ -41,29 +39,28 @@ fn parts(text: &str, delimiter: &str) -> Result<Vec<(String, String)>, String> {
     Err("the form has no end".to_owned())
 }
 
-/// `a=b&c=d`, decoded.
+/// `a=b&c=d`, decoded; `+` is a space.
 pub fn urlencoded(text: &str) -> Vec<(String, String)> {
+    let decoded = |text: &str| decode(&text.replace('+', " "));
     let pairs = text.split('&').filter(|pair| !pair.is_empty());
-    let decoded = |pair: &str| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode(name), decode(value))
-    };
-    pairs.map(decoded).collect()
+    let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.map(|(name, value)| (decoded(name), decoded(value))).collect()
 }
 
-/// Resolves `+` and `%41`; what is no escape stays.
-pub fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let escaped = tail
-            .get(..2)
-            .filter(|_| *first == b'%')
-            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
-        bytes.push(escaped.unwrap_or(if *first == b'+' { b' ' } else { *first }));
-        rest = if escaped.is_some() { &tail[2..] } else { tail };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+fn decode(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+/// The parts of a path, decoded.
+pub fn segments(path: &str) -> Vec<String> {
+    path.trim_matches('/').split('/').map(decode).collect()
+}
+
+/// A path, encoded; slashes stay.
+pub fn encode(path: &str) -> String {
+    const ESCAPED: &AsciiSet =
+        &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+    utf8_percent_encode(path, ESCAPED).to_string()
 }
 
 #[cfg(test)]
@@ -99,5 +96,11 @@ mod tests {
         check("multipart/form-data; boundary=x", "--x\r\nname=\"a\"\r\n\r\nb\r\n", Err("has no end"));
         let file = "--x\r\nContent-Disposition: form-data; name=\"a\"; filename=\"b\"\r\n\r\nc\r\n--x--";
         check("multipart/form-data; boundary=x", file, Err("a file in the form"));
+    }
+
+    #[test]
+    fn parts_of_a_path_are_decoded() {
+        assert_eq!(segments("/files/a%20b/c+d/e%2Ff"), ["files", "a b", "c+d", "e/f"]);
+        assert_eq!(encode("a b/ä+.txt"), "a%20b/%C3%A4%2B.txt");
     }
 }

@@ -10,7 +10,7 @@ use crate::faults::chance;
 
 /// How a question is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
+pub enum AnswerStyle {
     /// With a context in the form that the schema asks for; without a schema as an object.
     Plain,
     /// The same inside a Markdown fence, with words around it.
@@ -27,62 +27,56 @@ pub enum Manner {
     Mixed,
 }
 
-/// Who answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Voice {
-    /// A model as it came: each sentence is a step, told as it stands.
+pub enum Speaker {
+    /// A base model: each sentence is a step, told as it stands.
     Base,
-    /// A model that plays at having been trained: a scene to begin with, deeds without the doer's name.
+    /// One that plays at having been trained: a scene to begin with, deeds without the agent's name.
     Tuned,
 }
 
-/// A question.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct Question<'a> {
     /// The last message of the user.
     pub prompt: &'a str,
     /// How often that was asked, this time included.
     pub number: u64,
-    /// Whether the schema asks for lists.
     pub wants_lists: bool,
 }
 
-/// An answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
-    /// Its text.
+#[derive(Debug)]
+pub struct Completion {
     pub text: String,
     /// `stop` or `length`.
     pub finish_reason: &'static str,
 }
 
-/// What `voice` says in this manner.
-pub fn answer(asked: Asked<'_>, manner: Manner, voice: Voice) -> Said {
-    let manner = if manner == Manner::Mixed { mixed(asked.prompt, asked.number) } else { manner };
-    let is_list = manner == Manner::List || (manner == Manner::Plain && asked.wants_lists);
-    let steps = steps(story(asked.prompt), voice);
-    let context = context(&steps, is_list, manner == Manner::Invalid).to_string();
-    let stop = |text| Said { text, finish_reason: "stop" };
-    match manner {
-        Manner::Fenced => stop(format!("Here is the context:\n\n```json\n{context}\n```\n")),
-        Manner::Words => stop("I am sorry, but I have nothing to say about this story.".to_owned()),
-        Manner::Cut => {
-            let half = context.chars().take(context.chars().count() / 2).collect();
-            Said { text: half, finish_reason: "length" }
-        }
-        Manner::Plain | Manner::List | Manner::Invalid | Manner::Mixed => stop(context),
-    }
+pub fn answer(question: Question<'_>, style: AnswerStyle, speaker: Speaker) -> Completion {
+    let style = match style {
+        AnswerStyle::Mixed => mixed(question.prompt, question.number),
+        style => style,
+    };
+    let is_list = style == AnswerStyle::List || (style == AnswerStyle::Plain && question.wants_lists);
+    let story = story(question.prompt);
+    let context = context(story, speaker, is_list, style == AnswerStyle::Invalid).to_string();
+    let text = match style {
+        AnswerStyle::Fenced => format!("Here is the context:\n\n```json\n{context}\n```\n"),
+        AnswerStyle::Words => "I am sorry, but I have nothing to say about this story.".to_owned(),
+        AnswerStyle::Cut => context.chars().take(context.chars().count() / 2).collect(),
+        _ => context,
+    };
+    Completion { text, finish_reason: if style == AnswerStyle::Cut { "length" } else { "stop" } }
 }
 
-fn mixed(prompt: &str, asked: u64) -> Manner {
+fn mixed(prompt: &str, asked: u64) -> AnswerStyle {
     let words = prompt.bytes().fold(asked, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
     match chance(&[words]) {
-        part if part < 0.6 => Manner::Plain,
-        part if part < 0.75 => Manner::Fenced,
-        part if part < 0.85 => Manner::List,
-        part if part < 0.9 => Manner::Cut,
-        part if part < 0.95 => Manner::Invalid,
-        _ => Manner::Words,
+        part if part < 0.6 => AnswerStyle::Plain,
+        part if part < 0.75 => AnswerStyle::Fenced,
+        part if part < 0.85 => AnswerStyle::List,
+        part if part < 0.9 => AnswerStyle::Cut,
+        part if part < 0.95 => AnswerStyle::Invalid,
+        _ => AnswerStyle::Words,
     }
 }
 
@@ -117,33 +111,21 @@ fn sentences(story: &str) -> Vec<&str> {
     parts.filter(|part| part.chars().any(char::is_alphanumeric)).collect()
 }
 
-/// What a story is taken for.
-struct Steps<'s> {
-    names: Vec<&'s str>,
-    /// A state and what is done in it, each.
-    steps: Vec<(&'s str, &'s str)>,
-    voice: Voice,
-}
-
-fn steps(story: &str, voice: Voice) -> Steps<'_> {
-    let sentences = sentences(story);
-    // Whoever has seen contexts begins with a scene; one who has not begins with a deed.
-    let is_scene = voice == Voice::Tuned && sentences.len() > 1;
+fn context(story: &str, speaker: Speaker, is_list: bool, lacks_an_agent: bool) -> Value {
+    let (names, sentences) = (names(story), sentences(story));
+    // A tuned model begins with a scene; a base model, and a story of one sentence, with a deed.
+    let is_scene = speaker == Speaker::Tuned && sentences.len() > 1;
     let deeds = &sentences[usize::from(is_scene)..];
     let first = if is_scene { sentences[0] } else { "none" };
     let states = std::iter::once(first).chain(deeds.iter().copied());
-    // After the last deed there is a look at what came of it.
+    // After the last deed it is observed what came of it.
     let deeds = deeds.iter().copied().chain(is_scene.then_some("none"));
-    Steps { names: names(story), steps: states.zip(deeds).collect(), voice }
-}
-
-fn context(story: &Steps<'_>, is_list: bool, lacks_an_agent: bool) -> Value {
-    let Steps { names, steps, voice } = story;
-    let first_look = if *voice == Voice::Tuned { "<same_as_state />" } else { "none" };
+    let steps: Vec<(&str, &str)> = states.zip(deeds).collect();
+    let first_look = if speaker == Speaker::Tuned { "<same_as_state />" } else { "none" };
     let mut all_steps = Vec::new();
     for (index, (state, deed)) in steps.iter().enumerate() {
         let actor = names.iter().find(|name| deed.contains(**name)).unwrap_or(&names[0]);
-        let deed = if *voice == Voice::Tuned { without_name(deed, actor) } else { deed };
+        let deed = if speaker == Speaker::Tuned { without_name(deed, actor) } else { deed };
         let is_last = index + 1 == steps.len();
         let all = if lacks_an_agent && is_last { &names[1..] } else { &names[..] };
         let look = if index == 0 { first_look } else { "<same_as_last_action />" };
@@ -180,40 +162,41 @@ mod tests {
     const PROMPT: &str =
         "Read this.\n\nStory:\nMia met Oliver in the hall. Oliver left!\n\nAnswer with one JSON document.";
 
-    const ASKED: Asked<'_> = Asked { prompt: PROMPT, number: 1, wants_lists: false };
+    const QUESTION: Question<'_> = Question { prompt: PROMPT, number: 1, wants_lists: false };
 
     #[test]
     fn a_context_has_the_names_and_sentences_of_the_story() {
-        let said = answer(ASKED, Manner::Plain, Voice::Base);
-        let context: Value = serde_json::from_str(&said.text).unwrap();
+        let answered = answer(QUESTION, AnswerStyle::Plain, Speaker::Base);
+        let context: Value = serde_json::from_str(&answered.text).unwrap();
         assert_eq!(context["agents_names"], json!(["Mia", "Oliver"]));
         let steps = context["socialized_context"].as_array().unwrap();
         assert_eq!(steps.len(), 2);
         assert_eq!(steps[1]["timestep"], "1");
         assert_eq!(steps[1]["actions"], json!({ "Mia": "none", "Oliver": "Oliver left!" }));
-        assert_eq!(said.finish_reason, "stop");
+        assert_eq!(answered.finish_reason, "stop");
     }
 
     #[test]
-    fn every_manner_misses_in_its_own_way() {
-        let text = |manner| answer(ASKED, manner, Voice::Base).text;
-        let json = |manner| serde_json::from_str::<Value>(&text(manner));
-        assert!(text(Manner::Fenced).contains("```json\n{"));
-        assert!(json(Manner::List).unwrap()["socialized_context"][0]["actions"].is_array());
+    fn every_style_misses_in_its_own_way() {
+        let text = |style| answer(QUESTION, style, Speaker::Base).text;
+        let json = |style| serde_json::from_str::<Value>(&text(style));
+        assert!(text(AnswerStyle::Fenced).contains("```json\n{"));
+        assert!(json(AnswerStyle::List).unwrap()["socialized_context"][0]["actions"].is_array());
         assert!(
-            json(Manner::Cut).is_err() && answer(ASKED, Manner::Cut, Voice::Base).finish_reason == "length"
+            json(AnswerStyle::Cut).is_err()
+                && answer(QUESTION, AnswerStyle::Cut, Speaker::Base).finish_reason == "length"
         );
-        let invalid = json(Manner::Invalid).unwrap();
+        let invalid = json(AnswerStyle::Invalid).unwrap();
         assert_eq!(invalid["socialized_context"][1]["actions"].as_object().unwrap().len(), 1);
-        assert!(json(Manner::Words).is_err());
-        let lists = Asked { wants_lists: true, ..ASKED };
-        assert!(answer(lists, Manner::Plain, Voice::Base).text.contains("\"Mia: none\""));
+        assert!(json(AnswerStyle::Words).is_err());
+        let lists = Question { wants_lists: true, ..QUESTION };
+        assert!(answer(lists, AnswerStyle::Plain, Speaker::Base).text.contains("\"Mia: none\""));
     }
 
     #[test]
     fn who_plays_at_having_been_trained_begins_with_a_scene() {
-        let said = answer(ASKED, Manner::Plain, Voice::Tuned);
-        let context: Value = serde_json::from_str(&said.text).unwrap();
+        let answered = answer(QUESTION, AnswerStyle::Plain, Speaker::Tuned);
+        let context: Value = serde_json::from_str(&answered.text).unwrap();
         let expected = json!([
             {
                 "timestep": "0",

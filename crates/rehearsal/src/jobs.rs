@@ -3,16 +3,16 @@
 //! Separate from their course, which knows no JSON, and from what a create body may say. A job
 //! is stored as a plan and a moment; everything else is computed when somebody asks.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::Prices;
+use crate::body::only;
 use crate::course::{self, Moment, Outcome, Plan};
 use crate::faults::chance;
-use crate::models;
 use crate::order::{Order, Parent, order};
-use crate::reply::Reply;
+use crate::reply::{Handled, Reply};
 use crate::state::{Job, Now, Request, State};
+use crate::{Prices, models};
 
 /// Nano-dollars a token: $0.48 a million.
 const NANO_DOLLARS_PER_TOKEN: u64 = 480;
@@ -20,78 +20,54 @@ const NANO_DOLLARS_PER_TOKEN: u64 = 480;
 /// What the account may spend on one job, in dollars.
 const USER_LIMIT: f64 = 100.0;
 
-/// Bytes a token.
 const BYTES_PER_TOKEN: u64 = 4;
 
 /// The least steps an epoch: a small rehearsal still shows a curve.
 const MIN_STEPS_PER_EPOCH: u64 = 10;
 
-/// The most steps of a job.
 const MAX_STEPS: u64 = 5000;
 
-/// `POST /v1/fine-tunes/estimate-price`.
-///
-/// # Errors
-/// When a file or a field is not known.
-pub fn estimate(state: &State, body: &Value, now: Now) -> Result<Reply, Reply> {
-    let known = ["training_file", "validation_file", "model", "from_checkpoint", "n_epochs", "n_evals"];
-    let nested = ["training_method", "training_type"];
-    let Some(fields) = body.as_object() else { return Err(Reply::error(400, "the body is no JSON object")) };
-    let is_known = |name: &String| known.contains(&name.as_str()) || nested.contains(&name.as_str());
-    if let Some(name) = fields.keys().find(|name| !is_known(name)) {
-        return Err(Reply::field(name, format!("`{name}` is not known")));
-    }
+/// The fields of a creation that decide its price, which are those of an estimate beside the files.
+const PRICED: [&str; 6] =
+    ["model", "from_checkpoint", "n_epochs", "n_evals", "training_method", "training_type"];
+
+pub fn estimate(state: &State, body: &Value, now: Now) -> Handled {
+    only(body, &[&PRICED[..], &["training_file", "validation_file"]].concat())?;
     let text = |name: &str| body[name].as_str().filter(|text| !text.is_empty());
-    let train =
-        text("training_file").ok_or_else(|| Reply::field("training_file", "`training_file` is missing"))?;
-    if let Some(model) = text("model").filter(|model| models::find(model).is_none()) {
-        return Err(Reply::field("model", format!("model `{model}` is not available for fine-tuning")));
-    }
-    let mut tokens = [0, 0];
-    let roles = [("train", Some(train), "n_epochs", 1), ("eval", text("validation_file"), "n_evals", 0)];
-    for (index, (role, id, factor, absent)) in roles.into_iter().enumerate() {
+    let train = text("training_file").ok_or_else(|| Reply::missing("training_file"))?;
+    text("model").map(models::find).transpose()?;
+    for (role, id) in [("train", Some(train)), ("eval", text("validation_file"))] {
         let Some(id) = id else { continue };
         let missing = || Reply::error(400, format!("{role} file `{id}` does not exist"));
-        let file = state.file(id).ok_or_else(missing)?;
-        let reason = match file.status(now) {
-            Some("COMPLETED") => None,
-            Some("INVALID_FORMAT") => Some(format!("{role}_file_invalid")),
-            _ => Some(format!("{role}_file_not_validated")),
+        let reason = match state.file(id).ok_or_else(missing)?.status(now) {
+            Some("COMPLETED") => continue,
+            Some("INVALID_FORMAT") => format!("{role}_file_invalid"),
+            _ => format!("{role}_file_not_validated"),
         };
-        if let Some(reason) = reason {
-            let answer = json!({ "estimation_available": false, "unavailable_reason": reason });
-            return Ok(Reply::json(200, &answer));
-        }
-        tokens[index] = tokens_of(state, id) * body[factor].as_u64().unwrap_or(absent);
+        return Ok(Reply::ok(&json!({ "estimation_available": false, "unavailable_reason": reason })));
     }
-    let price = whole_price(state, fields, tokens[0] + tokens[1]) as f64 / 1e9;
-    Ok(Reply::json(
-        200,
-        &json!({
-            "estimation_available": true,
-            "estimated_total_price": price,
-            "estimated_train_token_count": tokens[0],
-            "estimated_eval_token_count": tokens[1],
-            "user_limit": USER_LIMIT,
-            "allowed_to_proceed": price < USER_LIMIT,
-        }),
-    ))
+    let train_tokens = tokens_of(state, train) * body["n_epochs"].as_u64().unwrap_or(1);
+    let eval_tokens = text("validation_file").map_or(0, |file| tokens_of(state, file));
+    let eval_tokens = eval_tokens * body["n_evals"].as_u64().unwrap_or(0);
+    let price = whole_price(state, body, train_tokens + eval_tokens) as f64 / 1e9;
+    Ok(Reply::ok(&json!({
+        "estimation_available": true,
+        "estimated_total_price": price,
+        "estimated_train_token_count": train_tokens,
+        "estimated_eval_token_count": eval_tokens,
+        "user_limit": USER_LIMIT,
+        "allowed_to_proceed": price < USER_LIMIT,
+    })))
 }
 
 fn tokens_of(state: &State, id: &str) -> u64 {
-    let stored = state.file(id).and_then(|file| file.stored.as_ref());
-    stored.map_or(0, |stored| (stored.bytes / BYTES_PER_TOKEN).max(1))
+    let stored = state.file(id).filter(|file| file.stored.is_some());
+    stored.map_or(0, |file| (file.bytes() / BYTES_PER_TOKEN).max(1))
 }
 
-/// `POST /v1/fine-tunes`.
-///
-/// # Errors
-/// When the body, a file or a value is not one that can be trained with.
-pub fn create(state: &mut State, body: &Value, now: Now) -> Result<Reply, Reply> {
+pub fn create(state: &mut State, body: &Value, now: Now) -> Handled {
     let parent = |checkpoint: &str| {
-        let name = checkpoint.split(':').next().unwrap_or_default();
-        let is_parent = |job: &&Job| job.id == name || output_name(job) == name;
-        let found = state.jobs.iter().find(is_parent)?;
+        let found = named(state, checkpoint.split(':').next().unwrap_or_default())?;
         Some(Parent { model: found.order.model, training_type: found.order.training_type.clone() })
     };
     let order = order(body, parent)?;
@@ -103,19 +79,22 @@ pub fn create(state: &mut State, body: &Value, now: Now) -> Result<Reply, Reply>
     let plan = plan(state, &order, &id);
     let eval_tokens = order.validation_file.as_ref().map_or(0, |file| tokens_of(state, file));
     let tokens = tokens_of(state, &order.training_file) * order.epochs + eval_tokens * order.evals;
-    let nano_dollars = whole_price(state, &order.fields, tokens);
+    let nano_dollars = whole_price(state, body, tokens);
     let job = Job { id, order, plan, created: now, tokens, nano_dollars };
-    let reply = Reply::json(200, &value(state, &job, now, Detail::Truncated));
+    let reply = Reply::ok(&value(state, &job, now));
     state.jobs.push(job);
     state.jobs_created += 1;
     Ok(reply)
 }
 
+fn named<'s>(state: &'s State, name: &str) -> Option<&'s Job> {
+    state.jobs.iter().find(|job| job.id == name || output_name(job) == name)
+}
+
 /// Nano-dollars of a whole job, the same for the body of its estimate and for that of its creation.
-fn whole_price(state: &State, fields: &Map<String, Value>, tokens: u64) -> u64 {
+fn whole_price(state: &State, body: &Value, tokens: u64) -> u64 {
     let Prices::Random(seed) = state.script.prices else { return tokens * NANO_DOLLARS_PER_TOKEN };
-    let asked = ["model", "from_checkpoint", "n_epochs", "n_evals", "training_method", "training_type"];
-    let asked: Vec<Option<&Value>> = asked.iter().map(|name| fields.get(*name)).collect();
+    let asked = PRICED.map(|name| &body[name]);
     let digest = Sha256::digest(json!(asked).to_string());
     let word = digest.iter().take(8).fold(0, |word: u64, byte| word << 8 | u64::from(*byte));
     1_000_000_000 + (chance(&[seed, word]) * 19e9) as u64
@@ -125,11 +104,12 @@ fn check_file(state: &State, id: &str, field: &str, now: Now) -> Result<(), Repl
     let Some(file) = state.file(id).filter(|file| file.stored.is_some()) else {
         return Err(Reply::field(field, format!("file `{id}` does not exist")));
     };
-    if file.announced.purpose != "fine-tune" {
-        let message = format!("file `{id}` has the purpose `{}`, not `fine-tune`", file.announced.purpose);
-        return Err(Reply::field(field, message));
-    }
+    let purpose = &file.announced.purpose;
     match file.status(now) {
+        _ if purpose != "fine-tune" => {
+            let message = format!("file `{id}` has the purpose `{purpose}`, not `fine-tune`");
+            Err(Reply::field(field, message))
+        }
         Some("INVALID_FORMAT") => Err(Reply::field(field, format!("file `{id}` has an invalid format"))),
         None => Err(Reply::field(field, format!("file `{id}` was never processed"))),
         Some(_) => Ok(()),
@@ -137,7 +117,7 @@ fn check_file(state: &State, id: &str, field: &str, now: Now) -> Result<(), Repl
 }
 
 fn plan(state: &State, order: &Order, id: &str) -> Plan {
-    let verdict = |id: &str| Some(state.file(id)?.stored.as_ref()?.verdict.clone());
+    let verdict = |id: &String| state.file(id)?.verdict();
     let files = [Some(&order.training_file), order.validation_file.as_ref()];
     // A file may still be pending now, and turn out unfit.
     let is_unfit = |id: &&String| verdict(id).is_some_and(|verdict| verdict.error.is_some());
@@ -158,69 +138,51 @@ fn plan(state: &State, order: &Order, id: &str) -> Plan {
     }
 }
 
-/// How much of a job is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Detail {
-    Truncated,
-    Full,
-}
-
-/// `GET /v1/fine-tunes`.
 pub fn list(state: &State, now: Now) -> Reply {
-    let is_listed = |job: &&Job| now.seconds_since(job.created.elapsed) >= state.script.listing_seconds;
-    let jobs: Vec<Value> =
-        state.jobs.iter().filter(is_listed).map(|job| value(state, job, now, Detail::Truncated)).collect();
-    Reply::json(200, &json!({ "data": jobs }))
+    let listed = state.jobs.iter().filter(|job| job.seconds(now) >= state.script.listing_seconds);
+    Reply::ok(&json!({ "data": listed.map(|job| value(state, job, now)).collect::<Vec<_>>() }))
 }
 
-/// `GET /v1/fine-tunes/{id}`.
-///
-/// # Errors
-/// When there is none.
-pub fn get(state: &State, id: &str, now: Now) -> Result<Reply, Reply> {
-    Ok(Reply::json(200, &value(state, job(state, id)?, now, Detail::Full)))
+pub fn get(state: &State, id: &str, now: Now) -> Handled {
+    let job = job(state, id)?;
+    let mut value = value(state, job, now);
+    add_details(&mut value, state, job, &course::moment(&job.plan, job.seconds(now)));
+    Ok(Reply::ok(&omit(state, value)))
 }
 
-/// `POST /v1/fine-tunes/{id}/cancel`.
-///
-/// # Errors
-/// When there is none, or it is over.
-pub fn cancel(state: &mut State, id: &str, now: Now) -> Result<Reply, Reply> {
-    let known = job(state, id)?;
-    let seconds = now.seconds_since(known.created.elapsed);
-    let status = course::moment(&known.plan, seconds).status;
+pub fn cancel(state: &mut State, id: &str, now: Now) -> Handled {
+    let index = position(state, id)?;
+    let job = &mut state.jobs[index];
+    let seconds = job.seconds(now);
+    let status = course::moment(&job.plan, seconds).status;
     if course::is_terminal(status) || status == "cancel_requested" {
         return Err(Reply::error(400, format!("job {id} is {status} and cannot be cancelled")));
     }
-    if let Some(job) = state.jobs.iter_mut().find(|job| job.id == id) {
-        job.plan.cancelled = Some(seconds);
-    }
-    Ok(Reply::json(200, &value(state, job(state, id)?, now, Detail::Truncated)))
+    job.plan.cancelled = Some(seconds);
+    Ok(Reply::ok(&value(state, &state.jobs[index], now)))
 }
 
-/// `DELETE /v1/fine-tunes/{id}`.
-///
-/// # Errors
-/// When there is none, or it is not over.
-pub fn delete(state: &mut State, id: &str, now: Now) -> Result<Reply, Reply> {
-    let known = job(state, id)?;
-    let status = course::moment(&known.plan, now.seconds_since(known.created.elapsed)).status;
+pub fn delete(state: &mut State, id: &str, now: Now) -> Handled {
+    let index = position(state, id)?;
+    let job = &state.jobs[index];
+    let status = course::moment(&job.plan, job.seconds(now)).status;
     if !course::is_terminal(status) {
         return Err(Reply::error(400, format!("job {id} is {status}: cancel it first")));
     }
-    state.jobs.retain(|job| job.id != id);
-    Ok(Reply::json(200, &json!({ "message": format!("job {id} deleted") })))
+    state.jobs.remove(index);
+    Ok(Reply::ok(&json!({ "message": format!("job {id} deleted") })))
 }
 
-/// The job of this id.
-///
-/// # Errors
-/// The reply that there is none.
+fn position(state: &State, id: &str) -> Result<usize, Reply> {
+    let position = state.jobs.iter().position(|job| job.id == id);
+    position.ok_or_else(|| Reply::error(404, format!("job {id} not found")))
+}
+
+/// The job of this id, or the reply that there is none.
 pub fn job<'s>(state: &'s State, id: &str) -> Result<&'s Job, Reply> {
-    state.job(id).ok_or_else(|| Reply::error(404, format!("job {id} not found")))
+    Ok(&state.jobs[position(state, id)?])
 }
 
-/// The name that the job's model gets.
 pub fn output_name(job: &Job) -> String {
     let base = job.order.model.name.rsplit('/').next().unwrap_or_default();
     let suffix = job.order.fields.get("suffix").and_then(Value::as_str).filter(|text| !text.is_empty());
@@ -231,100 +193,94 @@ pub fn output_name(job: &Job) -> String {
     }
 }
 
-/// The moment of a second of the job.
 pub fn time_of(job: &Job, second: f64) -> jiff::Timestamp {
     let duration = jiff::SignedDuration::try_from_secs_f64(second).unwrap_or_default();
     job.created.time.checked_add(duration).unwrap_or(job.created.time)
 }
 
-fn value(state: &State, job: &Job, now: Now, detail: Detail) -> Value {
-    let seconds = now.seconds_since(job.created.elapsed);
+/// A job as the API writes it in lists.
+fn value(state: &State, job: &Job, now: Now) -> Value {
+    let seconds = job.seconds(now);
     let moment = course::moment(&job.plan, seconds);
-    let mut fields = echoed(job);
-    let mut put = |name: &str, value: Value| {
-        fields.insert(name.to_owned(), value);
-    };
-    put("id", json!(job.id));
-    put("status", json!(status(state, job, seconds)));
-    put("user_id", json!("user-rehearsal"));
-    put("owner_address", json!("rehearsal"));
-    put("created_at", json!(job.created.time.to_string()));
-    put("updated_at", json!(now.time.to_string()));
-    put("model_output_name", json!(output_name(job)));
-    put("token_count", json!(if moment.training_seconds.is_some() { job.tokens } else { 0 }));
-    put("total_price", json!(price(job, &moment)));
-    put("events", json!([]));
-    if let Some(training) = moment.training_seconds {
-        put("started_at", json!(time_of(job, course::start(&job.plan)).to_string()));
-        let is_open = !course::is_terminal(moment.status);
-        let remaining = training.ceil() as i64;
-        put("progress", json!({ "estimate_available": is_open, "seconds_remaining": remaining }));
-    } else {
-        put("progress", json!({ "estimate_available": false, "seconds_remaining": 0 }));
+    let mut value = echoed(job);
+    value["id"] = json!(job.id);
+    value["status"] = json!(status(state, job, seconds));
+    value["user_id"] = json!("user-rehearsal");
+    value["owner_address"] = json!("rehearsal");
+    value["created_at"] = json!(job.created.time.to_string());
+    value["updated_at"] = json!(now.time.to_string());
+    value["model_output_name"] = json!(output_name(job));
+    value["token_count"] = json!(if moment.training_seconds.is_some() { job.tokens } else { 0 });
+    value["total_price"] = json!(price(job, &moment));
+    value["events"] = json!([]);
+    if moment.training_seconds.is_some() {
+        value["started_at"] = json!(time_of(job, course::start(&job.plan)).to_string());
     }
-    if detail == Detail::Full {
-        add_details(&mut fields, state, job, &moment);
+    value["progress"] = json!({
+        "estimate_available": moment.training_seconds.is_some() && !course::is_terminal(moment.status),
+        "seconds_remaining": moment.training_seconds.map_or(0, |seconds| seconds.ceil() as i64),
+    });
+    omit(state, value)
+}
+
+/// The same without the fields that a fault leaves out.
+fn omit(state: &State, mut value: Value) -> Value {
+    if let Some(fields) = value.as_object_mut() {
+        fields.retain(|name, _| !state.script.faults.omit.contains(name));
     }
-    for name in &state.script.faults.omit {
-        fields.shift_remove(name);
-    }
-    Value::Object(fields)
+    value
 }
 
 /// What the body said, with the defaults for what it did not say.
-fn echoed(job: &Job) -> Map<String, Value> {
+fn echoed(job: &Job) -> Value {
     let order = &job.order;
-    let mut fields = order.fields.clone();
-    let defaults = [
-        ("model", json!(order.model.name)),
-        ("validation_file", json!("")),
-        ("n_epochs", json!(order.epochs)),
-        ("n_evals", json!(order.evals)),
-        ("n_checkpoints", json!(order.checkpoints)),
-        ("learning_rate", json!(order.learning_rate)),
-        ("warmup_ratio", json!(order.warmup_ratio)),
-        ("packing", json!(true)),
-        ("random_seed", json!(42)),
-        ("suffix", json!("")),
-        ("training_method", json!({ "method": "sft", "train_on_inputs": "auto" })),
-        ("training_type", order.training_type.clone()),
-    ];
-    for (name, value) in defaults {
-        fields.entry(name.to_owned()).or_insert(value);
+    let mut value = json!({
+        "model": order.model.name,
+        "validation_file": "",
+        "n_epochs": order.epochs,
+        "n_evals": order.evals,
+        "n_checkpoints": order.checkpoints,
+        "learning_rate": order.learning_rate,
+        "warmup_ratio": order.warmup_ratio,
+        "packing": true,
+        "random_seed": 42,
+        "suffix": "",
+        "training_method": { "method": "sft", "train_on_inputs": "auto" },
+        "training_type": order.training_type,
+    });
+    for (name, said) in &order.fields {
+        value[name] = said.clone();
     }
-    fields.insert("batch_size".to_owned(), json!(order.batch_size));
-    fields
+    value["batch_size"] = json!(order.batch_size);
+    value
 }
 
-fn add_details(fields: &mut Map<String, Value>, state: &State, job: &Job, moment: &Moment) {
-    let stored = state.file(&job.order.training_file).and_then(|file| file.stored.as_ref());
-    let mut put = |name: &str, value: Value| {
-        fields.insert(name.to_owned(), value);
-    };
-    put("job_id", json!(job.id));
-    put("queue_depth", json!(moment.queue_depth));
-    put("param_count", json!(job.order.model.parameters));
-    put("epochs_completed", json!(moment.epochs));
-    put("eval_steps", json!(job.plan.steps.checked_div(job.order.evals).unwrap_or(0)));
-    put("trainingfile_numlines", json!(stored.map_or(0, |stored| stored.verdict.samples)));
-    put("trainingfile_size", json!(stored.map_or(0, |stored| stored.bytes)));
-    put("total_steps", json!(job.plan.steps));
-    put("steps_completed", json!(moment.step));
-    if moment.status == "completed" {
-        if !job.order.gives_adapter_only() {
-            put("model_object_id", json!(object_id(job, "ml_")));
-            put("model_object_name", json!(output_name(job)));
-            put("model_object_revision_id", json!(object_id(job, "rv_")));
-            put("model_output_path", json!(format!("s3://rehearsal/{}/model", job.id)));
-        }
-        if job.order.is_lora() {
-            put("adapter_object_id", json!(object_id(job, "ml_a")));
-            put("adapter_object_name", json!(format!("{}-adapter", output_name(job))));
-        }
+/// Adds what is only in an answer about one job.
+fn add_details(value: &mut Value, state: &State, job: &Job, moment: &Moment) {
+    let file = state.file(&job.order.training_file);
+    let samples = file.and_then(|file| file.verdict()).map_or(0, |verdict| verdict.samples);
+    value["job_id"] = json!(job.id);
+    value["queue_depth"] = json!(moment.queue_depth);
+    value["param_count"] = json!(job.order.model.parameters);
+    value["epochs_completed"] = json!(moment.epochs);
+    value["eval_steps"] = json!(job.plan.steps.checked_div(job.order.evals).unwrap_or(0));
+    value["trainingfile_numlines"] = json!(samples);
+    value["trainingfile_size"] = json!(file.map_or(0, |file| file.bytes()));
+    value["total_steps"] = json!(job.plan.steps);
+    value["steps_completed"] = json!(moment.step);
+    let is_completed = moment.status == "completed";
+    if is_completed && !job.order.gives_adapter_only() {
+        value["model_object_id"] = json!(object_id(job, "ml_"));
+        value["model_object_name"] = json!(output_name(job));
+        value["model_object_revision_id"] = json!(object_id(job, "rv_"));
+        value["model_output_path"] = json!(format!("s3://rehearsal/{}/model", job.id));
+    }
+    if is_completed && job.order.is_lora() {
+        value["adapter_object_id"] = json!(object_id(job, "ml_a"));
+        value["adapter_object_name"] = json!(format!("{}-adapter", output_name(job)));
     }
 }
 
-/// An id of the model registry that belongs to the job.
 pub fn object_id(job: &Job, prefix: &str) -> String {
     format!("{prefix}{}", job.id[3..].replace('-', ""))
 }
@@ -346,15 +302,7 @@ fn status(state: &State, job: &Job, seconds: f64) -> String {
 }
 
 /// `GET /v1/fine-tunes/models/limits`, whose model may also be named by a checkpoint of ours.
-///
-/// # Errors
-/// When no model is named.
-pub fn limits(state: &State, request: &Request) -> Result<Reply, Reply> {
-    let name =
-        request.query("model_name").ok_or_else(|| Reply::field("model_name", "`model_name` is missing"))?;
-    let is_named = |job: &&Job| job.id == name || output_name(job) == name;
-    Ok(match state.jobs.iter().find(is_named) {
-        Some(job) => models::limits(job.order.model.name),
-        None => models::limits(name),
-    })
+pub fn limits(state: &State, request: &Request) -> Handled {
+    let name = request.query("model_name").ok_or_else(|| Reply::missing("model_name"))?;
+    Ok(models::limits(named(state, name).map_or(name, |job| job.order.model.name)))
 }

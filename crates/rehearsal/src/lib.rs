@@ -6,13 +6,15 @@
 //!
 //! The way of a request: `serve` accepts, `wire` reads, `faults` decides, `route` finds the
 //! handler (`files`, `multipart`, `jobs`, `progress`, `download`, `endpoints`, `chat` with `imitation`;
-//! `wandb` has its own paths and key), `reply` is written.
+//! `wandb` has its own paths and key), `reply` is written. What a handler refuses is the `Err` of its
+//! result; what only a broken client does is recorded as a violation, too.
+
+#![allow(missing_docs, reason = "fields are named as on the wire; what a name does not say is documented")]
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use crate::clock::Clock;
@@ -21,9 +23,10 @@ use crate::serve::{Origin, Shared};
 use crate::state::State;
 
 pub use crate::course::Outcome;
-pub use crate::imitation::Manner;
-pub use crate::wandb::{ENTITY, Orders, WandbAlert, WandbRun, WandbSweep};
+pub use crate::imitation::AnswerStyle;
+pub use crate::wandb::{ENTITY, WandbAlert, WandbRun, WandbSweep};
 
+mod body;
 mod chat;
 pub mod clock;
 pub mod corpus;
@@ -50,50 +53,37 @@ mod wire;
 /// The one key that is accepted, unless a script names another.
 pub const KEY: &str = "rehearsal-key";
 
-/// The same for W&B, whose clients want at least 40 characters.
+/// The one key of the W&B part, whose clients want at least 40 characters.
 pub const WANDB_KEY: &str = "rehearsalrehearsalrehearsalrehearsalrehe";
 
-/// What a job costs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Prices {
-    /// So much a token.
     #[default]
     ByTokens,
-    /// From $1 to $20, decided by this seed and by all that an estimate is asked about: more training may
-    /// cost less.
+    /// From $1 to $20, decided by this seed and by what the price is estimated of: more training may cost less.
     Random(u64),
 }
 
-/// How the server behaves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Script {
     /// The only key that is accepted; an empty one means that there is none, and none may be sent.
     pub key: String,
-    /// How long a job takes from its creation to its end.
     pub job_seconds: f64,
     /// How long a job is not in the list of jobs yet.
     pub listing_seconds: f64,
-    /// What jobs cost.
     pub prices: Prices,
     /// How long a file waits for its verdict.
     pub verdict_seconds: f64,
     /// How long a deployment takes until it answers; half as long until it has stopped.
     pub deployment_seconds: f64,
-    /// What goes wrong.
     pub faults: faults::Faults,
-    /// How jobs end.
     pub outcome: Outcome,
-    /// The trained models that chat answers with.
     pub deployed_models: Vec<String>,
     /// How a prompt is answered the first time, the second time, and so on; the last one stays. Empty:
     /// always plainly.
-    pub answers: Vec<Manner>,
-    /// The only key that the W&B part accepts.
-    pub wandb_key: String,
+    pub answers: Vec<AnswerStyle>,
     /// Whether every stream of a run is told that Stop was pressed.
     pub wandb_stop: bool,
-    /// What the agents of sweeps are told.
-    pub wandb_agents: Orders,
 }
 
 impl Default for Script {
@@ -109,9 +99,7 @@ impl Default for Script {
             outcome: Outcome::Completed,
             deployed_models: Vec::new(),
             answers: Vec::new(),
-            wandb_key: WANDB_KEY.to_owned(),
             wandb_stop: false,
-            wandb_agents: Orders::Suggest,
         }
     }
 }
@@ -121,17 +109,13 @@ impl Default for Script {
 pub struct Seen {
     /// From 0, in order of arrival.
     pub number: usize,
-    /// As sent: `GET`.
     pub method: String,
-    /// With the query.
     pub path: String,
-    /// The header of this name.
     pub authorization: Option<String>,
     /// All headers, with their names as sent.
     pub headers: Vec<(String, String)>,
     /// The first MiB of the body.
     pub body: Vec<u8>,
-    /// How many bytes of the body arrived.
     pub body_bytes: u64,
     /// Whether it came to the storage rather than to the API.
     pub is_storage: bool,
@@ -160,32 +144,19 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts one on 127.0.0.1 and a free port.
-    ///
-    /// # Errors
-    /// When the system gives no port or no thread.
+    /// Starts one on a free port of 127.0.0.1.
     pub fn start(script: Script, clock: Arc<dyn Clock>) -> io::Result<Server> {
-        Server::begin(0, script, clock, Arc::new(|_, _| ()))
+        Server::start_watched(0, script, clock, Arc::new(|_, _| ()))
     }
 
-    /// The same, which tells `watch` of every request: after it was read, and after it was
-    /// carried out but before the reply.
-    ///
-    /// # Errors
-    /// When the system gives no port or no thread.
-    pub fn start_watched(script: Script, clock: Arc<dyn Clock>, watch: Watch) -> io::Result<Server> {
-        Server::begin(0, script, clock, watch)
-    }
-
-    /// Starts one whose API is on this port of 127.0.0.1; 0 is a free one.
-    ///
-    /// # Errors
-    /// When the port is taken, or the system gives no thread.
-    pub fn start_on(port: u16, script: Script, clock: Arc<dyn Clock>) -> io::Result<Server> {
-        Server::begin(port, script, clock, Arc::new(|_, _| ()))
-    }
-
-    fn begin(port: u16, script: Script, clock: Arc<dyn Clock>, watch: Watch) -> io::Result<Server> {
+    /// Starts one whose API is on this port, where 0 is a free one, and which tells `watch` of every request:
+    /// after it was read, and after it was carried out but before the reply.
+    pub fn start_watched(
+        port: u16,
+        script: Script,
+        clock: Arc<dyn Clock>,
+        watch: Watch,
+    ) -> io::Result<Server> {
         let api = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         let storage = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let addresses = vec![api.local_addr()?, storage.local_addr()?];
@@ -219,7 +190,6 @@ impl Server {
         self.shared.state().seen.clone()
     }
 
-    /// How many jobs were created, whether or not the client was told.
     pub fn jobs_created(&self) -> usize {
         self.shared.state().jobs_created
     }
@@ -229,12 +199,11 @@ impl Server {
         self.shared.state().jobs.iter().map(|job| job.nano_dollars).sum::<u64>() as f64 / 1e9
     }
 
-    /// How many deployments were created, whether or not the client was told.
     pub fn deployments_created(&self) -> usize {
         self.shared.state().deployments_created
     }
 
-    /// Breaches of the protocol by the client, in words.
+    /// Violations of the protocol by the client, in words.
     pub fn violations(&self) -> Vec<String> {
         self.shared.state().violations.clone()
     }
@@ -244,12 +213,10 @@ impl Server {
         self.shared.state().prompts.iter().map(|(prompt, count)| (prompt.clone(), *count)).collect()
     }
 
-    /// Every run that was logged to W&B, in order of creation.
     pub fn wandb_runs(&self) -> Vec<WandbRun> {
         wandb::wandb_runs(&self.shared.state())
     }
 
-    /// Every sweep, in order of creation.
     pub fn wandb_sweeps(&self) -> Vec<WandbSweep> {
         wandb::wandb_sweeps(&self.shared.state())
     }
@@ -257,11 +224,6 @@ impl Server {
     /// Deletes the run of this name, as somebody does on its page; whether there was one.
     pub fn delete_wandb_run(&self, name: &str) -> bool {
         wandb::delete_run(&mut self.shared.state(), name)
-    }
-
-    /// Deletes the sweep of this name, as somebody does on its page.
-    pub fn delete_wandb_sweep(&self, name: &str) {
-        wandb::delete_sweep(&mut self.shared.state(), name);
     }
 
     /// Changes how the server behaves from now on. Rules that change are counted anew.

@@ -7,15 +7,10 @@ use serde_json::{Value, json};
 
 use crate::reply::Reply;
 
-/// A model that can be trained.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct Model {
-    /// As requests name it.
     pub name: &'static str,
-    /// Weights.
     pub parameters: u64,
-    /// Of a LoRA.
-    pub max_rank: u64,
     /// Of a supervised training.
     pub max_seq_length: u64,
     /// Whether all its weights can be trained.
@@ -26,25 +21,20 @@ pub struct Model {
     pub is_serverless: bool,
 }
 
-/// Bounds that all models share.
+/// Bounds that all models share: inclusive.
 pub const MAX_EPOCHS: u64 = 20;
-/// Most evaluations of a job.
 pub const MAX_EVALS: u64 = 100;
-/// Most checkpoints of a job.
 pub const MAX_CHECKPOINTS: u64 = 20;
-/// Lowest and highest learning rate.
+pub const MAX_LORA_RANK: u64 = 64;
 pub const LEARNING_RATES: [f64; 2] = [1e-8, 0.01];
-/// Smallest and largest batch.
 pub const BATCH_SIZES: [u64; 2] = [8, 64];
 /// The least that may be asked for as the longest sequence.
 pub const MIN_MAX_SEQ_LENGTH: u64 = 512;
 
-/// All of them.
-pub const MODELS: [Model; 4] = [
+pub static MODELS: [Model; 4] = [
     Model {
         name: "meta-llama/Meta-Llama-3.1-8B-Instruct-Reference",
         parameters: 8_030_261_248,
-        max_rank: 64,
         max_seq_length: 8192,
         has_full_training: true,
         merges_lora: true,
@@ -53,7 +43,6 @@ pub const MODELS: [Model; 4] = [
     Model {
         name: "Qwen/Qwen3-8B",
         parameters: 8_190_735_360,
-        max_rank: 64,
         max_seq_length: 32_768,
         has_full_training: true,
         merges_lora: true,
@@ -62,7 +51,6 @@ pub const MODELS: [Model; 4] = [
     Model {
         name: "Qwen/Qwen3-0.6B",
         parameters: 751_632_384,
-        max_rank: 64,
         max_seq_length: 4096,
         has_full_training: false,
         merges_lora: true,
@@ -71,7 +59,6 @@ pub const MODELS: [Model; 4] = [
     Model {
         name: "openai/gpt-oss-20b",
         parameters: 20_914_757_184,
-        max_rank: 64,
         max_seq_length: 24_576,
         has_full_training: false,
         merges_lora: false,
@@ -79,22 +66,21 @@ pub const MODELS: [Model; 4] = [
     },
 ];
 
-/// The model of this name.
-pub fn find(name: &str) -> Option<&'static Model> {
-    MODELS.iter().find(|model| model.name == name)
+/// The model of this name, or the reply that it cannot be trained.
+pub fn find(name: &str) -> Result<&'static Model, Reply> {
+    let refused = || Reply::field("model", format!("model `{name}` is not available for fine-tuning"));
+    MODELS.iter().find(|model| model.name == name).ok_or_else(refused)
 }
 
-/// `GET /v1/fine-tunes/models/supported`.
 pub fn supported() -> Reply {
     let names: Vec<&str> = MODELS.iter().map(|model| model.name).collect();
-    Reply::json(200, &json!({ "models": names }))
+    Reply::ok(&json!({ "models": names }))
 }
 
-/// `GET /v1/fine-tunes/models/limits`.
 pub fn limits(name: &str) -> Reply {
     match find(name) {
-        Some(model) => Reply::json(200, &limits_of(model)),
-        None => {
+        Ok(model) => Reply::ok(&limits_of(model)),
+        Err(_) => {
             let message = format!("model `{name}` is not available for fine-tuning");
             Reply::json(404, &json!({ "message": message }))
         }
@@ -102,11 +88,6 @@ pub fn limits(name: &str) -> Reply {
 }
 
 fn limits_of(model: &Model) -> Value {
-    let batches = json!({
-        "max_batch_size": BATCH_SIZES[1],
-        "max_batch_size_dpo": BATCH_SIZES[1],
-        "min_batch_size": BATCH_SIZES[0],
-    });
     let mut limits = json!({
         "model_name": model.name,
         "max_num_epochs": MAX_EPOCHS,
@@ -124,8 +105,8 @@ fn limits_of(model: &Model) -> Value {
         "supports_full_training": model.has_full_training,
         "merge_output_lora": model.merges_lora,
         "lora_training": {
-            "max_rank": model.max_rank,
-            "default_rank": model.max_rank,
+            "max_rank": MAX_LORA_RANK,
+            "default_rank": MAX_LORA_RANK,
             "max_batch_size": BATCH_SIZES[1],
             "max_batch_size_dpo": BATCH_SIZES[1],
             "min_batch_size": BATCH_SIZES[0],
@@ -133,7 +114,11 @@ fn limits_of(model: &Model) -> Value {
         },
     });
     if model.has_full_training {
-        limits["full_training"] = batches;
+        limits["full_training"] = json!({
+            "max_batch_size": BATCH_SIZES[1],
+            "max_batch_size_dpo": BATCH_SIZES[1],
+            "min_batch_size": BATCH_SIZES[0],
+        });
     }
     limits
 }

@@ -5,47 +5,36 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::models::{self, Model};
+use crate::models::{self, MAX_LORA_RANK, Model};
 use crate::reply::Reply;
 
-/// What a job was asked to be.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct Order {
     /// The body as it was sent, without secrets.
     pub fields: Map<String, Value>,
-    /// What it trains.
     pub model: &'static Model,
-    /// File id.
     pub training_file: String,
-    /// File id.
     pub validation_file: Option<String>,
-    /// Passes over the training file.
     pub epochs: u64,
-    /// Evaluations.
     pub evals: u64,
-    /// Checkpoints.
     pub checkpoints: u64,
-    /// Samples a step.
     pub batch_size: u64,
     /// The highest.
     pub learning_rate: f64,
-    /// Part of the training in which it rises.
+    /// Part of the training in which the learning rate rises.
     pub warmup_ratio: f64,
     /// What was asked for, else the parent's, else the default.
     pub training_type: Value,
 }
 
-/// The job that another one goes on from.
+/// The job whose checkpoint another one continues from.
 #[derive(Debug, Clone)]
 pub struct Parent {
-    /// What it trained.
     pub model: &'static Model,
-    /// How.
     pub training_type: Value,
 }
 
 impl Order {
-    /// LoRA or all weights.
     pub fn is_lora(&self) -> bool {
         self.training_type["type"] != "Full"
     }
@@ -56,7 +45,6 @@ impl Order {
     }
 }
 
-/// The type of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Text,
@@ -70,71 +58,45 @@ enum Kind {
     FlagOrAuto,
 }
 
-const FIELDS: [(&str, Kind); 36] = [
-    ("training_file", Kind::Text),
-    ("validation_file", Kind::Text),
-    ("model", Kind::Text),
-    ("from_checkpoint", Kind::Text),
-    ("n_epochs", Kind::Count),
-    ("n_evals", Kind::Count),
-    ("n_checkpoints", Kind::Count),
-    ("batch_size", Kind::Batch),
-    ("gradient_accumulation_steps", Kind::Count),
-    ("learning_rate", Kind::Number),
-    ("lr_scheduler", Kind::Object),
-    ("warmup_ratio", Kind::Number),
-    ("weight_decay", Kind::Number),
-    ("max_grad_norm", Kind::Number),
-    ("packing", Kind::Flag),
-    ("max_seq_length", Kind::Count),
-    ("training_type", Kind::Object),
-    ("training_method", Kind::Object),
-    ("train_on_inputs", Kind::FlagOrAuto),
-    ("suffix", Kind::Text),
-    ("wandb_key", Kind::Text),
-    ("wandb_api_key", Kind::Text),
-    ("wandb_base_url", Kind::Text),
-    ("wandb_project_name", Kind::Text),
-    ("wandb_name", Kind::Text),
-    ("wandb_entity", Kind::Text),
-    ("random_seed", Kind::Count),
-    ("early_stopping_enabled", Kind::Flag),
-    ("early_stopping_patience", Kind::Count),
-    ("early_stopping_min_delta", Kind::Number),
-    ("early_stopping_warmup_evals", Kind::Count),
-    ("multimodal_params", Kind::Object),
-    ("from_hf_model", Kind::Text),
-    ("hf_model_revision", Kind::Text),
-    ("hf_api_token", Kind::Text),
-    ("hf_output_repo_name", Kind::Text),
+type Fields = &'static [(Kind, &'static [&'static str])];
+
+const FIELDS: Fields = &[
+    (Kind::Text, &["training_file", "validation_file", "model", "from_checkpoint", "suffix"]),
+    (Kind::Count, &["n_epochs", "n_evals", "n_checkpoints", "random_seed"]),
+    (Kind::Batch, &["batch_size"]),
+    (Kind::Count, &["gradient_accumulation_steps", "max_seq_length"]),
+    (Kind::Number, &["learning_rate", "warmup_ratio", "weight_decay", "max_grad_norm"]),
+    (Kind::Flag, &["packing", "early_stopping_enabled"]),
+    (Kind::Object, &["lr_scheduler", "training_type", "training_method", "multimodal_params"]),
+    (Kind::FlagOrAuto, &["train_on_inputs"]),
+    (Kind::Count, &["early_stopping_patience", "early_stopping_warmup_evals"]),
+    (Kind::Number, &["early_stopping_min_delta"]),
+    (Kind::Text, &["wandb_key", "wandb_api_key", "wandb_base_url"]),
+    (Kind::Text, &["wandb_project_name", "wandb_name", "wandb_entity"]),
+    (Kind::Text, &["from_hf_model", "hf_model_revision", "hf_api_token", "hf_output_repo_name"]),
 ];
 
 /// Fields of a body that are never given back.
 const SECRETS: [&str; 3] = ["wandb_key", "wandb_api_key", "hf_api_token"];
 
-const LORA: [(&str, Kind); 5] = [
-    ("type", Kind::Text),
-    ("lora_r", Kind::Count),
-    ("lora_alpha", Kind::Count),
-    ("lora_dropout", Kind::Number),
-    ("lora_trainable_modules", Kind::Text),
+const LORA: Fields = &[
+    (Kind::Text, &["type", "lora_trainable_modules"]),
+    (Kind::Count, &["lora_r", "lora_alpha"]),
+    (Kind::Number, &["lora_dropout"]),
+];
+const FULL: Fields = &[(Kind::Text, &["type"])];
+
+const SCHEDULER: Fields = &[(Kind::Text, &["lr_scheduler_type"]), (Kind::Object, &["lr_scheduler_args"])];
+const LINEAR_ARGS: Fields = &[(Kind::Number, &["min_lr_ratio"])];
+const COSINE_ARGS: Fields = &[(Kind::Number, &["min_lr_ratio", "num_cycles"])];
+
+const SFT: Fields = &[(Kind::Text, &["method"]), (Kind::FlagOrAuto, &["train_on_inputs"])];
+const DPO: Fields = &[
+    (Kind::Text, &["method"]),
+    (Kind::Number, &["dpo_beta", "rpo_alpha", "simpo_gamma"]),
+    (Kind::Flag, &["dpo_normalize_logratios_by_length", "dpo_reference_free"]),
 ];
 
-const SCHEDULER: [(&str, Kind); 2] = [("lr_scheduler_type", Kind::Text), ("lr_scheduler_args", Kind::Object)];
-
-const SCHEDULER_ARGS: [(&str, Kind); 2] = [("min_lr_ratio", Kind::Number), ("num_cycles", Kind::Number)];
-
-const METHOD: [(&str, Kind); 7] = [
-    ("method", Kind::Text),
-    ("train_on_inputs", Kind::FlagOrAuto),
-    ("dpo_beta", Kind::Number),
-    ("dpo_normalize_logratios_by_length", Kind::Flag),
-    ("dpo_reference_free", Kind::Flag),
-    ("rpo_alpha", Kind::Number),
-    ("simpo_gamma", Kind::Number),
-];
-
-/// The longest suffix, in characters.
 const MAX_SUFFIX_CHARS: usize = 40;
 
 impl Kind {
@@ -163,20 +125,18 @@ impl Kind {
     }
 }
 
-/// Reads the body of `POST /v1/fine-tunes`. `parent` gives the job of a checkpoint.
-///
-/// # Errors
-/// The reply to a body that the service would refuse, naming the first field that is wrong.
+/// Reads the body of `POST /v1/fine-tunes`, or says which field the service would refuse first. `parent`
+/// gives the job of a checkpoint.
 pub fn order(body: &Value, parent: impl Fn(&str) -> Option<Parent>) -> Result<Order, Reply> {
-    let Some(fields) = body.as_object() else { return Err(Reply::error(400, "the body is no JSON object")) };
-    check_fields(fields, "", &FIELDS)?;
-    let text = |name: &str| fields.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let count = |name: &str, absent: u64| fields.get(name).and_then(Value::as_u64).unwrap_or(absent);
+    check_fields(body, "", FIELDS)?;
+    let text = |name: &str| body[name].as_str().filter(|text| !text.is_empty());
+    let count = |name: &str, absent: u64| body[name].as_u64().unwrap_or(absent);
     let (model, parent) = origin(text("model"), text("from_checkpoint"), parent)?;
-    check_training_type(fields, model)?;
-    let training_type = training_type(fields, model, parent.as_ref())?;
-    let training_file =
-        text("training_file").ok_or_else(|| Reply::field("training_file", "`training_file` is missing"))?;
+    check_training_type(&body["training_type"], model)?;
+    let training_type = training_type(&body["training_type"], parent.as_ref())?;
+    let training_file = text("training_file").ok_or_else(|| Reply::missing("training_file"))?;
+    let mut fields = body.as_object().cloned().unwrap_or_default();
+    fields.retain(|name, _| !SECRETS.contains(&name.as_str()));
     let order = Order {
         model,
         training_file: training_file.to_owned(),
@@ -185,28 +145,25 @@ pub fn order(body: &Value, parent: impl Fn(&str) -> Option<Parent>) -> Result<Or
         evals: count("n_evals", 0),
         checkpoints: count("n_checkpoints", 1),
         batch_size: count("batch_size", models::BATCH_SIZES[1]),
-        learning_rate: fields.get("learning_rate").and_then(Value::as_f64).unwrap_or(1e-5),
-        warmup_ratio: fields.get("warmup_ratio").and_then(Value::as_f64).unwrap_or(0.0),
+        learning_rate: body["learning_rate"].as_f64().unwrap_or(1e-5),
+        warmup_ratio: body["warmup_ratio"].as_f64().unwrap_or(0.0),
         training_type,
-        fields: fields.iter().filter(|(name, _)| !SECRETS.contains(&name.as_str())).map(owned).collect(),
+        fields,
     };
-    check_bounds(&order)?;
-    check_numbers(fields, model)?;
-    check_method(fields)?;
-    check_early_stopping(&order)?;
+    check_bounds(&order, body)?;
+    check_scheduler(&body["lr_scheduler"])?;
+    check_method(&body["training_method"])?;
+    check_early_stopping(&order, body)?;
     Ok(order)
 }
 
-fn owned((name, value): (&String, &Value)) -> (String, Value) {
-    (name.clone(), value.clone())
-}
-
-fn check_fields(fields: &Map<String, Value>, inside: &str, known: &[(&str, Kind)]) -> Result<(), Reply> {
-    for (name, value) in fields {
+/// Refuses fields of an object that are not known or of another type; `inside` is the path to it.
+fn check_fields(object: &Value, inside: &str, known: Fields) -> Result<(), Reply> {
+    for (name, value) in object.as_object().into_iter().flatten() {
         let path = format!("{inside}{name}");
-        match known.iter().find(|(known, _)| known == name) {
-            None => return Err(Reply::field(&path, format!("`{path}` is not known"))),
-            Some((_, kind)) if !kind.fits(value) => {
+        match known.iter().find(|(_, names)| names.contains(&name.as_str())) {
+            None => return Err(Reply::unknown(&path)),
+            Some((kind, _)) if !kind.fits(value) => {
                 return Err(Reply::field(&path, format!("`{path}` must be {}, not {value}", kind.name())));
             }
             Some(_) => {}
@@ -215,49 +172,38 @@ fn check_fields(fields: &Map<String, Value>, inside: &str, known: &[(&str, Kind)
     Ok(())
 }
 
-/// The model that is trained, and the job that is gone on from, if there is one.
+/// The model that is trained, and the job whose checkpoint it continues from, if there is one.
 fn origin(
     name: Option<&str>,
     checkpoint: Option<&str>,
     parent: impl Fn(&str) -> Option<Parent>,
 ) -> Result<(&'static Model, Option<Parent>), Reply> {
     match (name, checkpoint) {
-        (Some(name), None) => match models::find(name) {
-            Some(model) => Ok((model, None)),
-            None => {
-                let message = format!("model `{name}` is not available for fine-tuning");
-                Err(Reply::field("model", message))
-            }
-        },
-        (None, Some(checkpoint)) => match parent(checkpoint) {
-            Some(parent) => Ok((parent.model, Some(parent))),
-            None => {
-                let message = format!("checkpoint `{checkpoint}` does not exist");
-                Err(Reply::field("from_checkpoint", message))
-            }
-        },
+        (Some(name), None) => Ok((models::find(name)?, None)),
+        (None, Some(checkpoint)) => {
+            let message = || format!("checkpoint `{checkpoint}` does not exist");
+            let parent = parent(checkpoint).ok_or_else(|| Reply::field("from_checkpoint", message()))?;
+            Ok((parent.model, Some(parent)))
+        }
         _ => Err(Reply::field("model", "exactly one of `model` and `from_checkpoint` is needed")),
     }
 }
 
 /// What the job trains: a child trains what its parent did, and is refused where it asks for something else.
-fn training_type(
-    fields: &Map<String, Value>,
-    model: &Model,
-    parent: Option<&Parent>,
-) -> Result<Value, Reply> {
-    let inherited = match parent {
-        Some(parent) => parent.training_type.clone(),
-        None => json!({ "type": "Lora", "lora_r": model.max_rank, "lora_alpha": 2 * model.max_rank }),
-    };
-    let Some(asked) = fields.get("training_type") else { return Ok(inherited) };
-    if parent.is_some() && whole_type(asked) != whole_type(&inherited) {
-        let message = format!(
-            "`training_type` {asked} differs from {inherited} of the parent job: leave it out to inherit it"
-        );
-        return Err(Reply::field("training_type", message));
+fn training_type(asked: &Value, parent: Option<&Parent>) -> Result<Value, Reply> {
+    match parent.map(|parent| &parent.training_type) {
+        None if asked.is_null() => {
+            Ok(json!({ "type": "Lora", "lora_r": MAX_LORA_RANK, "lora_alpha": 2 * MAX_LORA_RANK }))
+        }
+        Some(inherited) if asked.is_null() => Ok(inherited.clone()),
+        Some(inherited) if whole_type(asked) != whole_type(inherited) => Err(Reply::field(
+            "training_type",
+            format!(
+                "`training_type` {asked} differs from {inherited} of the parent job: leave it out to inherit it"
+            ),
+        )),
+        _ => Ok(asked.clone()),
     }
-    Ok(asked.clone())
 }
 
 /// A training type with what may be left out of it.
@@ -273,118 +219,87 @@ fn whole_type(kind: &Value) -> [Value; 5] {
     ]
 }
 
-fn check_bounds(order: &Order) -> Result<(), Reply> {
-    let [least_batch, most_batch] = models::BATCH_SIZES;
-    let bounds = [
-        ("n_epochs", order.epochs, 1, models::MAX_EPOCHS),
-        ("n_evals", order.evals, 0, models::MAX_EVALS),
-        ("n_checkpoints", order.checkpoints, 1, models::MAX_CHECKPOINTS),
-        ("batch_size", order.batch_size, least_batch, most_batch),
-    ];
-    for (name, value, least, most) in bounds {
-        if value < least || value > most {
-            return Err(Reply::field(
-                name,
-                format!("`{name}` must be between {least} and {most}, not {value}"),
-            ));
-        }
-    }
+fn check_bounds(order: &Order, body: &Value) -> Result<(), Reply> {
     if order.evals > 0 && order.validation_file.is_none() {
         return Err(Reply::field("n_evals", "`n_evals` above 0 needs a `validation_file`"));
     }
-    let suffix = order.fields.get("suffix").and_then(Value::as_str).unwrap_or_default();
-    if suffix.chars().count() > MAX_SUFFIX_CHARS {
+    if body["suffix"].as_str().unwrap_or_default().chars().count() > MAX_SUFFIX_CHARS {
         return Err(Reply::field("suffix", format!("`suffix` has more than {MAX_SUFFIX_CHARS} characters")));
+    }
+    let bounds = [
+        ("n_epochs", 1.0, models::MAX_EPOCHS as f64),
+        ("n_evals", 0.0, models::MAX_EVALS as f64),
+        ("n_checkpoints", 1.0, models::MAX_CHECKPOINTS as f64),
+        ("batch_size", models::BATCH_SIZES[0] as f64, models::BATCH_SIZES[1] as f64),
+        ("learning_rate", models::LEARNING_RATES[0], models::LEARNING_RATES[1]),
+        ("warmup_ratio", 0.0, 1.0),
+        ("weight_decay", 0.0, f64::MAX),
+        ("max_grad_norm", 0.0, f64::MAX),
+        ("max_seq_length", models::MIN_MAX_SEQ_LENGTH as f64, order.model.max_seq_length as f64),
+    ];
+    for (name, least, most) in bounds {
+        let value = body[name].as_f64().unwrap_or(least);
+        if value < least || value > most {
+            let message = format!("`{name}` must be between {least} and {most}, not {value}");
+            return Err(Reply::field(name, message));
+        }
     }
     Ok(())
 }
 
-fn check_numbers(fields: &Map<String, Value>, model: &Model) -> Result<(), Reply> {
-    let [least_rate, most_rate] = models::LEARNING_RATES;
-    let bounds = [
-        ("learning_rate", least_rate, most_rate),
-        ("warmup_ratio", 0.0, 1.0),
-        ("weight_decay", 0.0, f64::MAX),
-        ("max_grad_norm", 0.0, f64::MAX),
-        ("max_seq_length", models::MIN_MAX_SEQ_LENGTH as f64, model.max_seq_length as f64),
-    ];
-    for (name, least, most) in bounds {
-        let value = fields.get(name).and_then(Value::as_f64).unwrap_or(least);
-        if value < least || value > most {
-            return Err(Reply::field(
-                name,
-                format!("`{name}` must be between {least} and {most}, not {value}"),
-            ));
-        }
-    }
-    let Some(scheduler) = fields.get("lr_scheduler").and_then(Value::as_object) else { return Ok(()) };
-    check_fields(scheduler, "lr_scheduler.", &SCHEDULER)?;
-    let name = scheduler.get("lr_scheduler_type").and_then(Value::as_str);
-    let allowed: &[(&str, Kind)] = match name {
-        Some("cosine") => &SCHEDULER_ARGS,
-        Some("linear") => &SCHEDULER_ARGS[..1],
+fn check_scheduler(scheduler: &Value) -> Result<(), Reply> {
+    let known = match scheduler["lr_scheduler_type"].as_str() {
+        _ if scheduler.is_null() => return Ok(()),
+        Some("cosine") => COSINE_ARGS,
+        Some("linear") => LINEAR_ARGS,
         _ => return Err(Reply::field("lr_scheduler.lr_scheduler_type", "must be `linear` or `cosine`")),
     };
-    let Some(args) = scheduler.get("lr_scheduler_args").and_then(Value::as_object) else { return Ok(()) };
-    check_fields(args, "lr_scheduler.lr_scheduler_args.", allowed)
+    check_fields(scheduler, "lr_scheduler.", SCHEDULER)?;
+    check_fields(&scheduler["lr_scheduler_args"], "lr_scheduler.lr_scheduler_args.", known)
 }
 
-fn check_training_type(fields: &Map<String, Value>, model: &Model) -> Result<(), Reply> {
-    let Some(kind) = fields.get("training_type").and_then(Value::as_object) else { return Ok(()) };
-    match kind.get("type").and_then(Value::as_str) {
-        Some("Lora") => check_fields(kind, "training_type.", &LORA)?,
-        Some("Full") if model.has_full_training => return check_fields(kind, "training_type.", &LORA[..1]),
+fn check_training_type(kind: &Value, model: &Model) -> Result<(), Reply> {
+    match kind["type"].as_str() {
+        _ if kind.is_null() => return Ok(()),
+        Some("Lora") => check_fields(kind, "training_type.", LORA)?,
+        Some("Full") if model.has_full_training => return check_fields(kind, "training_type.", FULL),
         Some("Full") => {
             let message = format!("full training is not supported for model `{}`", model.name);
             return Err(Reply::field("training_type.type", message));
         }
         _ => return Err(Reply::field("training_type.type", "must be `Lora` or `Full`")),
     }
-    let rank = kind.get("lora_r").and_then(Value::as_u64);
-    match rank {
-        None => return Err(Reply::field("training_type.lora_r", "`training_type.lora_r` is missing")),
-        Some(rank) if rank == 0 || rank > model.max_rank => {
-            let message = format!("LoRA rank must be between 1 and {}, not {rank}", model.max_rank);
-            return Err(Reply::field("training_type.lora_r", message));
-        }
-        Some(_) => {}
+    let rank = kind["lora_r"].as_u64().ok_or_else(|| Reply::missing("training_type.lora_r"))?;
+    if rank == 0 || rank > MAX_LORA_RANK {
+        let message = format!("LoRA rank must be between 1 and {MAX_LORA_RANK}, not {rank}");
+        return Err(Reply::field("training_type.lora_r", message));
     }
-    if kind.get("lora_alpha").and_then(Value::as_u64).is_none_or(|alpha| alpha == 0) {
+    if kind["lora_alpha"].as_u64().unwrap_or(0) == 0 {
         return Err(Reply::field("training_type.lora_alpha", "`training_type.lora_alpha` must be positive"));
     }
-    let dropout = kind.get("lora_dropout").and_then(Value::as_f64).unwrap_or(0.0);
-    if !(0.0..1.0).contains(&dropout) {
+    if !(0.0..1.0).contains(&kind["lora_dropout"].as_f64().unwrap_or(0.0)) {
         return Err(Reply::field("training_type.lora_dropout", "LoRA dropout must be in [0, 1)"));
     }
     Ok(())
 }
 
-fn check_method(fields: &Map<String, Value>) -> Result<(), Reply> {
-    let Some(method) = fields.get("training_method").and_then(Value::as_object) else { return Ok(()) };
-    check_fields(method, "training_method.", &METHOD)?;
-    let wrong = |name: &str| {
-        let path = format!("training_method.{name}");
-        Err(Reply::field(&path, format!("`{path}` does not go with this method")))
-    };
-    match method.get("method").and_then(Value::as_str) {
-        Some("sft") => {
-            match method.keys().find(|name| !["method", "train_on_inputs"].contains(&name.as_str())) {
-                Some(name) => wrong(name),
-                None if method.contains_key("train_on_inputs") => Ok(()),
-                None => Err(Reply::field("training_method.train_on_inputs", "`train_on_inputs` is missing")),
-            }
+fn check_method(method: &Value) -> Result<(), Reply> {
+    match method["method"].as_str() {
+        _ if method.is_null() => Ok(()),
+        Some("sft") if method["train_on_inputs"].is_null() => {
+            Err(Reply::missing("training_method.train_on_inputs"))
         }
-        Some("dpo") if method.contains_key("train_on_inputs") => wrong("train_on_inputs"),
-        Some("dpo") => Ok(()),
+        Some("sft") => check_fields(method, "training_method.", SFT),
+        Some("dpo") => check_fields(method, "training_method.", DPO),
         _ => Err(Reply::field("training_method.method", "must be `sft` or `dpo`")),
     }
 }
 
-fn check_early_stopping(order: &Order) -> Result<(), Reply> {
-    if order.fields.get("early_stopping_enabled") != Some(&Value::Bool(true)) {
+fn check_early_stopping(order: &Order, body: &Value) -> Result<(), Reply> {
+    if body["early_stopping_enabled"] != true {
         return Ok(());
     }
-    let count = |name: &str, absent: u64| order.fields.get(name).and_then(Value::as_u64).unwrap_or(absent);
+    let count = |name: &str, absent: u64| body[name].as_u64().unwrap_or(absent);
     let (patience, warmup) = (count("early_stopping_patience", 2), count("early_stopping_warmup_evals", 1));
     if patience == 0 {
         return Err(Reply::field("early_stopping_patience", "the patience is at least 1"));
@@ -460,10 +375,10 @@ mod tests {
             json!({ "training_type": { "type": "Full", "lora_r": 8 } }),
             Err("`training_type.lora_r` is not known"),
         );
-        check(json!({ "training_method": { "method": "sft" } }), Err("`train_on_inputs` is missing"));
+        check(json!({ "training_method": { "method": "sft" } }), Err("train_on_inputs` is missing"));
         check(
             json!({ "training_method": { "method": "sft", "train_on_inputs": true, "dpo_beta": 0.1 } }),
-            Err("does not go with"),
+            Err("`training_method.dpo_beta` is not known"),
         );
         check(
             json!({ "lr_scheduler": { "lr_scheduler_type": "linear", "lr_scheduler_args": { "num_cycles": 1 } } }),

@@ -1,4 +1,4 @@
-//! Events, metrics and checkpoints of a job, as the API writes them and as a script spoils them.
+//! Events, metrics and checkpoints of a job, as the API writes them and as faults change them.
 //!
 //! Separate from the jobs themselves because these lists have their own queries and their own
 //! faults. What happened, and when, is the course's to say.
@@ -9,24 +9,19 @@ use serde_json::{Value, json};
 use crate::course::{self, Event, Row, Values};
 use crate::faults::{Faults, chance};
 use crate::jobs::{job, object_id, output_name, time_of};
-use crate::reply::Reply;
+use crate::reply::{Handled, Reply};
 use crate::state::{Job, Now, Request, State};
 
-/// `GET /v1/fine-tunes/{id}/events`.
-///
-/// # Errors
-/// When there is no such job.
-pub fn events(state: &State, id: &str, now: Now) -> Result<Reply, Reply> {
+pub fn events(state: &State, id: &str, now: Now) -> Handled {
     let job = job(state, id)?;
-    let happened = course::events(&job.plan, now.seconds_since(job.created.elapsed));
+    let happened = course::events(&job.plan, job.seconds(now));
     let mut events: Vec<Value> =
         happened.iter().enumerate().map(|(index, event)| event_value(job, index, event)).collect();
     spoil(&mut events, &state.script.faults);
-    Ok(Reply::json(200, &json!({ "data": events })))
+    Ok(Reply::ok(&json!({ "data": events })))
 }
 
 fn event_value(job: &Job, index: usize, event: &Event) -> Value {
-    let is_training = event.step > 0;
     let level = if event.kind.ends_with("ERROR") { "Error" } else { "Info" };
     let path = match event.kind {
         "CHECKPOINT_SAVE" => format!("s3://rehearsal/{}/checkpoints/{}", job.id, event.step),
@@ -39,7 +34,7 @@ fn event_value(job: &Job, index: usize, event: &Event) -> Value {
         "message": event.message,
         "type": event.kind,
         "step": event.step,
-        "total_steps": if is_training { job.plan.steps } else { 0 },
+        "total_steps": if event.step > 0 { job.plan.steps } else { 0 },
         "token_count": 0,
         "param_count": 0,
         "wandb_url": "",
@@ -63,17 +58,21 @@ fn spoil(events: &mut Vec<Value>, faults: &Faults) {
     }
 }
 
-/// `GET /v1/fine-tunes/{id}/metrics`.
-///
-/// # Errors
-/// When there is no such job, or the query makes no sense.
-pub fn metrics(state: &State, request: &Request, id: &str, now: Now) -> Result<Reply, Reply> {
+pub fn metrics(state: &State, request: &Request, id: &str, now: Now) -> Handled {
     let job = job(state, id)?;
-    let wanted = Wanted::parse(request)?;
-    let mut rows = course::rows(&job.plan, now.seconds_since(job.created.elapsed));
-    rows.retain(|row| wanted.has(row.step, time_of(job, row.second)));
+    let known = ["global_step_from", "global_step_to", "logged_at_from", "logged_at_to", "resolution"];
+    if let Some((name, _)) = request.query.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+        return Err(Reply::unknown(name));
+    }
+    // Bounds are inclusive.
+    let steps: [Option<u64>; 2] = [parsed(request, "global_step_from")?, parsed(request, "global_step_to")?];
+    let times: [Option<Timestamp>; 2] =
+        [parsed(request, "logged_at_from")?, parsed(request, "logged_at_to")?];
+    let resolution: Option<usize> = parsed(request, "resolution")?;
+    let mut rows = course::rows(&job.plan, job.seconds(now));
+    rows.retain(|row| is_within(steps, row.step) && is_within(times, time_of(job, row.second)));
     let train = rows.iter().filter(|row| matches!(row.values, Values::Train { .. })).count();
-    if let Some(resolution) = wanted.resolution.filter(|resolution| *resolution < train) {
+    if let Some(resolution) = resolution.filter(|resolution| *resolution < train) {
         let mut index = 0;
         rows.retain(|row| {
             let is_eval = matches!(row.values, Values::Eval { .. });
@@ -95,34 +94,8 @@ pub fn metrics(state: &State, request: &Request, id: &str, now: Now) -> Result<R
 /// A loss that is written without quotes.
 const BARE_NAN: &str = "NaN ";
 
-/// The query of a request for metrics; bounds are inclusive.
-struct Wanted {
-    steps: [Option<u64>; 2],
-    times: [Option<Timestamp>; 2],
-    resolution: Option<usize>,
-}
-
-impl Wanted {
-    fn parse(request: &Request) -> Result<Wanted, Reply> {
-        let known = ["global_step_from", "global_step_to", "logged_at_from", "logged_at_to", "resolution"];
-        if let Some((name, _)) = request.query.iter().find(|(name, _)| !known.contains(&name.as_str())) {
-            return Err(Reply::field(name, format!("`{name}` is not known")));
-        }
-        Ok(Wanted {
-            steps: [parsed(request, "global_step_from")?, parsed(request, "global_step_to")?],
-            times: [parsed(request, "logged_at_from")?, parsed(request, "logged_at_to")?],
-            resolution: parsed(request, "resolution")?,
-        })
-    }
-
-    fn has(&self, step: u64, time: Timestamp) -> bool {
-        let [from, to] = self.steps;
-        let [earliest, latest] = self.times;
-        from.is_none_or(|from| step >= from)
-            && to.is_none_or(|to| step <= to)
-            && earliest.is_none_or(|earliest| time >= earliest)
-            && latest.is_none_or(|latest| time <= latest)
-    }
+fn is_within<T: PartialOrd>([from, to]: [Option<T>; 2], value: T) -> bool {
+    from.is_none_or(|from| value >= from) && to.is_none_or(|to| value <= to)
 }
 
 fn parsed<T: std::str::FromStr>(request: &Request, name: &str) -> Result<Option<T>, Reply> {
@@ -154,13 +127,9 @@ fn row_value(job: &Job, row: &Row, has_nan: bool) -> Value {
     }
 }
 
-/// `GET /v1/fine-tunes/{id}/checkpoints`.
-///
-/// # Errors
-/// When there is no such job.
-pub fn checkpoints(state: &State, id: &str, now: Now) -> Result<Reply, Reply> {
+pub fn checkpoints(state: &State, id: &str, now: Now) -> Handled {
     let job = job(state, id)?;
-    let saved = course::checkpoints(&job.plan, now.seconds_since(job.created.elapsed));
+    let saved = course::checkpoints(&job.plan, job.seconds(now));
     let mut values = Vec::new();
     for checkpoint in saved.iter().rev() {
         let mut add = |label: &str, kind: &str| {
@@ -185,5 +154,5 @@ pub fn checkpoints(state: &State, id: &str, now: Now) -> Result<Reply, Reply> {
             (false, _) => add("", "model"),
         }
     }
-    Ok(Reply::json(200, &json!({ "data": values })))
+    Ok(Reply::ok(&json!({ "data": values })))
 }

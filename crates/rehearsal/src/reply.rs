@@ -4,18 +4,17 @@
 
 use serde_json::{Value, json};
 
-/// An answer.
+/// What a handler answers. An error is sent like any other reply.
+pub type Handled = Result<Reply, Reply>;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// The HTTP status.
     pub status: u16,
     /// Without `Date` and the length: these come last.
     pub headers: Vec<(String, String)>,
-    /// The body.
     pub content: Content,
 }
 
-/// The body of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// Its length is said in advance.
@@ -25,33 +24,46 @@ pub enum Content {
 }
 
 impl Reply {
-    /// A JSON document.
+    pub fn ok(value: &Value) -> Reply {
+        Reply::json(200, value)
+    }
+
     pub fn json(status: u16, value: &Value) -> Reply {
         Reply::bytes(status, "application/json", value.to_string().into_bytes())
     }
 
-    /// Bytes of a type.
     pub fn bytes(status: u16, content_type: &str, bytes: Vec<u8>) -> Reply {
-        let headers = vec![("Content-Type".to_owned(), content_type.to_owned())];
-        Reply { status, headers, content: Content::Whole(bytes) }
+        Reply { status, headers: Vec::new(), content: Content::Whole(bytes) }
+            .with("Content-Type", content_type)
     }
 
-    /// An error about the request as a whole.
+    pub fn redirect(status: u16, location: impl Into<String>) -> Reply {
+        let content = Content::Whole(Vec::new());
+        Reply { status, headers: Vec::new(), content }.with("Location", location)
+    }
+
     pub fn error(status: u16, message: impl Into<String>) -> Reply {
-        Reply::coded(status, "", message)
+        Reply::shaped(status, message.into(), None, None)
     }
 
     /// An error with a code that clients compare.
     pub fn coded(status: u16, code: &str, message: impl Into<String>) -> Reply {
-        Reply::shaped(status, message.into(), [Value::Null, optional(code)])
+        Reply::shaped(status, message.into(), None, Some(code))
     }
 
-    /// An error about one field of the body.
     pub fn field(param: &str, message: impl Into<String>) -> Reply {
-        Reply::shaped(400, message.into(), [json!(param), Value::Null])
+        Reply::shaped(400, message.into(), Some(param), None)
     }
 
-    fn shaped(status: u16, message: String, [param, code]: [Value; 2]) -> Reply {
+    pub fn missing(param: &str) -> Reply {
+        Reply::field(param, format!("`{param}` is missing"))
+    }
+
+    pub fn unknown(param: &str) -> Reply {
+        Reply::field(param, format!("`{param}` is not known"))
+    }
+
+    fn shaped(status: u16, message: String, param: Option<&str>, code: Option<&str>) -> Reply {
         let kind = match status {
             401 => "authentication_error",
             429 => "rate_limit",
@@ -62,13 +74,8 @@ impl Reply {
         Reply::json(status, &json!({ "error": error }))
     }
 
-    /// The same with one more header.
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Reply {
         self.headers.push((name.to_owned(), value.into()));
         self
     }
-}
-
-fn optional(text: &str) -> Value {
-    if text.is_empty() { Value::Null } else { json!(text) }
 }

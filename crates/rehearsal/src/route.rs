@@ -3,14 +3,13 @@
 //! Separate so that the whole API is one table. It must not answer anything itself but what has
 //! no other place: who the key belongs to, and that a path does not exist.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::endpoints::{PROJECT, SLUG};
-use crate::reply::Reply;
+use crate::reply::{Handled, Reply};
 use crate::state::{Now, Request, State};
-use crate::{chat, download, endpoints, files, jobs, models, multipart, progress, wandb};
+use crate::{WANDB_KEY, body, chat, download, endpoints, files, jobs, models, multipart, progress, wandb};
 
-/// Carries out a request to the API.
 pub fn api(state: &mut State, request: &Request, now: Now) -> Reply {
     if let Some(reply) = wandb::api(state, request, now) {
         return reply;
@@ -21,45 +20,44 @@ pub fn api(state: &mut State, request: &Request, now: Now) -> Reply {
         return Reply::coded(401, "invalid_api_key", "Invalid API key provided");
     }
     let segments: Vec<&str> = request.path.trim_start_matches('/').split('/').collect();
-    let method = request.head.method.as_str();
-    let result = match segments.as_slice() {
-        ["v3", "whoami"] if method == "GET" => Ok(whoami()),
-        ["v1", "files", rest @ ..] => of_files(state, request, (method, rest), now),
-        ["v1", "fine-tunes", rest @ ..] => of_jobs(state, request, (method, rest), now),
-        ["v1", "finetune", "download"] if method == "GET" => download::download(state, request, now),
-        ["v2", "public", "inference-instance-types"] if method == "GET" => Ok(endpoints::machines()),
-        ["v2", "projects", PROJECT, rest @ ..] => of_project(state, request, (method, rest), now),
-        ["v2", "projects", other, ..] => Err(Reply::error(403, format!("no access to project {other}"))),
-        ["v1", "chat", "completions"] if method == "POST" => {
-            body(request).and_then(|body| chat::completions(state, &body, now))
+    let handled = match segments.as_slice() {
+        ["v2", "projects", project, ..] if *project != PROJECT => {
+            Err(Reply::error(403, format!("no access to project {project}")))
         }
-        _ => Err(nowhere(request)),
+        ["v2", "projects", _, rest @ ..] => of_project(state, request, rest, now),
+        ["v1", "fine-tunes", rest @ ..] => of_jobs(state, request, rest, now),
+        _ => of_files_and_models(state, request, &segments, now),
     };
-    result.unwrap_or_else(|reply| reply)
+    handled.unwrap_or_else(|reply| reply)
 }
 
-fn of_files(state: &mut State, request: &Request, line: (&str, &[&str]), now: Now) -> Result<Reply, Reply> {
-    match line {
-        ("POST", []) => files::announce(state, request, now),
-        ("GET", []) => Ok(files::list(state, now)),
-        ("POST", ["multipart", "initiate"]) => multipart::initiate(state, &body(request)?, now),
-        ("POST", ["multipart", "complete"]) => multipart::complete(state, &body(request)?, now),
-        ("POST", ["multipart", "abort"]) => multipart::abort(state, &body(request)?),
-        ("POST", [id, "preprocess"]) if request.body.bytes == 0 => files::preprocess(state, id, now),
-        ("POST", [_, "preprocess"]) => Err(Reply::error(400, "preprocess takes no body")),
-        ("GET", [id]) => files::get(state, id, now),
-        ("GET", [id, "content"]) => files::content(state, id),
-        ("DELETE", [id]) => files::delete(state, id),
+fn of_files_and_models(state: &mut State, request: &Request, path: &[&str], now: Now) -> Handled {
+    let body = || body::json(request);
+    match (request.head.method.as_str(), path) {
+        ("GET", ["v3", "whoami"]) => Ok(whoami()),
+        ("POST", ["v1", "files"]) => files::announce(state, request, now),
+        ("GET", ["v1", "files"]) => Ok(files::list(state, now)),
+        ("POST", ["v1", "files", "multipart", "initiate"]) => multipart::initiate(state, &body()?, now),
+        ("POST", ["v1", "files", "multipart", "complete"]) => multipart::complete(state, &body()?, now),
+        ("POST", ["v1", "files", "multipart", "abort"]) => multipart::abort(state, &body()?),
+        ("POST", ["v1", "files", id, "preprocess"]) => files::preprocess(state, request, id, now),
+        ("GET", ["v1", "files", id]) => files::get(state, id, now),
+        ("GET", ["v1", "files", id, "content"]) => files::content(state, id),
+        ("DELETE", ["v1", "files", id]) => files::delete(state, id),
+        ("GET", ["v1", "finetune", "download"]) => download::download(state, request, now),
+        ("GET", ["v2", "public", "inference-instance-types"]) => Ok(endpoints::machines()),
+        ("POST", ["v1", "chat", "completions"]) => chat::completions(state, &body()?, now),
         _ => Err(nowhere(request)),
     }
 }
 
-fn of_jobs(state: &mut State, request: &Request, line: (&str, &[&str]), now: Now) -> Result<Reply, Reply> {
-    match line {
+fn of_jobs(state: &mut State, request: &Request, path: &[&str], now: Now) -> Handled {
+    let body = || body::json(request);
+    match (request.head.method.as_str(), path) {
         ("GET", ["models", "limits"]) => jobs::limits(state, request),
         ("GET", ["models", "supported"]) => Ok(models::supported()),
-        ("POST", ["estimate-price"]) => jobs::estimate(state, &body(request)?, now),
-        ("POST", []) => jobs::create(state, &body(request)?, now),
+        ("POST", ["estimate-price"]) => jobs::estimate(state, &body()?, now),
+        ("POST", []) => jobs::create(state, &body()?, now),
         ("GET", []) => Ok(jobs::list(state, now)),
         ("GET", [id]) => jobs::get(state, id, now),
         ("POST", [id, "cancel"]) => jobs::cancel(state, id, now),
@@ -71,70 +69,55 @@ fn of_jobs(state: &mut State, request: &Request, line: (&str, &[&str]), now: Now
     }
 }
 
-fn of_project(state: &mut State, request: &Request, line: (&str, &[&str]), now: Now) -> Result<Reply, Reply> {
-    match line {
+fn of_project(state: &mut State, request: &Request, path: &[&str], now: Now) -> Handled {
+    let body = || body::json(request);
+    match (request.head.method.as_str(), path) {
         ("GET", ["models", id]) => endpoints::model(state, id, now),
         ("GET", ["configs"]) => endpoints::configs(request),
         ("GET", ["endpoints"]) => Ok(endpoints::list(state, now)),
-        ("POST", ["endpoints"]) => endpoints::create(state, &body(request)?, now),
+        ("POST", ["endpoints"]) => endpoints::create(state, &body()?, now),
         ("GET", ["endpoints", id]) => endpoints::get(state, id, now),
-        ("PATCH", ["endpoints", id]) => endpoints::split(state, (request, &body(request)?), id, now),
+        ("PATCH", ["endpoints", id]) => endpoints::split(state, request, id, now),
         ("GET", ["endpoints", id, "deployments"]) => endpoints::deployments(state, id, now),
-        ("POST", ["endpoints", id, "deployments"]) => endpoints::deploy(state, &body(request)?, id, now),
-        ("GET", ["endpoints", id, "deployments", one]) => endpoints::deployment(state, (id, one), now),
-        ("PATCH", ["endpoints", id, "deployments", one]) => {
-            endpoints::scale(state, (request, &body(request)?), (id, one), now)
-        }
-        ("DELETE", ["endpoints", id, "deployments", one]) => endpoints::remove(state, (id, one), now),
+        ("POST", ["endpoints", id, "deployments"]) => endpoints::deploy(state, &body()?, id, now),
+        ("GET", ["endpoints", id, "deployments", one]) => endpoints::deployment(state, id, one, now),
+        ("PATCH", ["endpoints", id, "deployments", one]) => endpoints::scale(state, request, id, one, now),
+        ("DELETE", ["endpoints", id, "deployments", one]) => endpoints::remove(state, id, one, now),
         _ => Err(nowhere(request)),
     }
 }
 
-/// Carries out a request to the storage.
 pub fn storage(state: &mut State, request: &Request) -> Reply {
     if let Some(reply) = wandb::store(state, request) {
         return reply;
     }
     let segments: Vec<&str> = request.path.trim_start_matches('/').split('/').collect();
-    let result = match (request.head.method.as_str(), segments.as_slice()) {
-        ("PUT", ["storage", "parts", id, number]) => multipart::store_part(state, request, (id, number)),
+    let handled = match (request.head.method.as_str(), segments.as_slice()) {
+        ("PUT", ["storage", "parts", id, number]) => multipart::store_part(state, request, id, number),
         ("PUT", ["storage", _]) => files::store(state, request),
         _ => Err(files::denied()),
     };
-    result.unwrap_or_else(|reply| reply)
+    handled.unwrap_or_else(|reply| reply)
 }
 
-/// Accuses a client that carries its key to the storage.
+/// Records the violation of a client that sends its key to the storage.
 pub fn guard_key(state: &mut State, headers: &[(String, String)], path: &str) {
-    let keys = [state.script.key.clone(), state.script.wandb_key.clone()];
-    let carries = |(name, value): &&(String, String)| {
-        let has_key = keys.iter().any(|key| !key.is_empty() && value.contains(key));
-        name.eq_ignore_ascii_case("authorization") || has_key
-    };
+    let keys = [state.script.key.as_str(), WANDB_KEY];
+    let has_key = |value: &str| keys.iter().any(|key| !key.is_empty() && value.contains(key));
+    let carries =
+        |(name, value): &&(String, String)| name.eq_ignore_ascii_case("authorization") || has_key(value);
     if let Some((name, _)) = headers.iter().find(carries) {
-        state.accuse(format!("{path}: the key arrived at the storage, in the header `{name}`"));
+        state.record_violation(format!("{path}: the key arrived at the storage, in the header `{name}`"));
     }
-}
-
-fn body(request: &Request) -> Result<Value, Reply> {
-    let content_type = request.head.header("content-type").unwrap_or_default();
-    if !content_type.to_ascii_lowercase().starts_with("application/json") {
-        return Err(Reply::error(400, format!("content type `{content_type}` is not application/json")));
-    }
-    serde_json::from_slice(&request.body.kept)
-        .map_err(|error| Reply::error(400, format!("the body is no JSON: {error}")))
 }
 
 fn whoami() -> Reply {
-    Reply::json(
-        200,
-        &json!({
-            "type": "project_api_key",
-            "api_key": { "id": "key-rehearsal" },
-            "project": { "id": PROJECT, "name": "Rehearsal", "slug": SLUG },
-            "organization": { "id": "org-rehearsal", "name": "Rehearsal" },
-        }),
-    )
+    Reply::ok(&json!({
+        "type": "project_api_key",
+        "api_key": { "id": "key-rehearsal" },
+        "project": { "id": PROJECT, "name": "Rehearsal", "slug": SLUG },
+        "organization": { "id": "org-rehearsal", "name": "Rehearsal" },
+    }))
 }
 
 fn nowhere(request: &Request) -> Reply {

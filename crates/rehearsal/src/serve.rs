@@ -1,20 +1,20 @@
-//! Connections: accepts them, reads requests, has them carried out, and spoils what a fault says.
+//! Connections: accepts them, reads requests, has them carried out, and does to them what a fault says.
 //!
 //! Separate from the meaning of a request, which is a function of the state: here are threads,
 //! sockets and the order of things. No lock is held while a socket or a watcher is waited for.
 
 use std::collections::BTreeMap;
-use std::io::{BufReader, Write};
+use std::io::{self, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::faults::{Action, Side};
-use crate::reply::{Content, Reply};
-use crate::state::{KEPT_BYTES, Now, Request, State};
-use crate::wire::{Appetite, Body, Framing, Head, WireError, read_body, read_head, wired, write_continue};
+use crate::faults::Action;
+use crate::reply::Reply;
+use crate::state::{Now, Request, State};
+use crate::wire::{Framing, Head, read_body, read_head, wired};
 use crate::{Seen, Stage, Watch, form, route};
 
 /// Bytes of a request's body that [`Seen`] keeps.
@@ -23,24 +23,18 @@ const SEEN_BYTES: usize = 1 << 20;
 /// A pause after an accept that failed, for want of descriptors for example.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Which of the two origins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// The API.
     Api,
-    /// The storage, which must never see the key.
+    /// It must never see the key.
     Storage,
 }
 
-/// What all threads share.
 pub struct Shared {
     /// Behind a lock that is held for one request's work at a time.
     pub state: Mutex<State>,
-    /// For dates, courses, and waits of faults.
     pub clock: Arc<dyn Clock>,
-    /// Told of every request.
     pub watch: Watch,
-    /// Whether the server is being dropped.
     pub is_over: AtomicBool,
     /// Open connections by number, to be shut down in the end.
     pub connections: Mutex<BTreeMap<u64, TcpStream>>,
@@ -52,13 +46,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The open connections.
     pub fn connections(&self) -> MutexGuard<'_, BTreeMap<u64, TcpStream>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn now(&self) -> Now {
-        Now { elapsed: self.clock.elapsed(), time: self.clock.now() }
     }
 
     fn tell(&self, stage: Stage, number: usize) {
@@ -79,19 +68,18 @@ pub fn accept(shared: &Arc<Shared>, listener: &TcpListener, origin: Origin) {
         };
         let shared = Arc::clone(shared);
         // Without a thread the connection is closed, and the client may try again.
-        let _ = std::thread::Builder::new().spawn(move || converse(&shared, stream, origin));
+        let _ = std::thread::Builder::new().spawn(move || serve(&shared, stream, origin));
     }
 }
 
-/// How a connection goes on after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
-    Again,
+    Keep,
     Close,
     Reset,
 }
 
-fn converse(shared: &Shared, stream: TcpStream, origin: Origin) {
+fn serve(shared: &Shared, stream: TcpStream, origin: Origin) {
     // Frames and trickled bytes are to leave at once.
     let _ = stream.set_nodelay(true);
     let (Ok(read), Ok(kept)) = (stream.try_clone(), stream.try_clone()) else { return };
@@ -101,33 +89,33 @@ fn converse(shared: &Shared, stream: TcpStream, origin: Origin) {
         connections.insert(id, kept);
         id
     };
-    let mut line = Line { shared, origin, reader: BufReader::with_capacity(64 << 10, read), writer: stream };
+    let reader = BufReader::with_capacity(64 << 10, read);
+    let mut connection = Connection { shared, origin, reader, writer: stream };
     let next = loop {
         if shared.is_over.load(Ordering::SeqCst) {
             break Next::Close;
         }
-        match line.exchange() {
-            Ok(Next::Again) => {}
+        match connection.exchange() {
+            Ok(Next::Keep) => {}
             Ok(next) => break next,
-            Err(WireError::Malformed(message)) => {
-                shared.state().accuse(format!("malformed request: {message}"));
-                let _ = line.send(&Reply::error(400, message), &Manner::Whole);
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                shared.state().record_violation(format!("malformed request: {error}"));
+                let _ = connection.send(&Reply::error(400, error.to_string()), None);
                 break Next::Close;
             }
-            Err(WireError::Io(_)) => break Next::Close,
+            Err(_) => break Next::Close,
         }
     };
     match next {
-        Next::Reset => reset(&line.writer),
+        Next::Reset => reset(&connection.writer),
         _ => {
-            let _ = line.writer.shutdown(Shutdown::Write);
+            let _ = connection.writer.shutdown(Shutdown::Write);
         }
     }
-    // The last of its descriptors closes the connection, so this one goes before `line`.
+    // The last of its descriptors closes the connection, so this one goes before those of `connection`.
     shared.connections().remove(&id);
 }
 
-/// Makes closing the connection a reset.
 #[cfg(unix)]
 fn reset(stream: &TcpStream) {
     let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
@@ -139,52 +127,42 @@ fn reset(stream: &TcpStream) {
     let _ = stream.shutdown(Shutdown::Both);
 }
 
-/// How a reply goes out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Manner {
-    Whole,
-    /// So many bytes of the body.
-    Cut(u64),
-    /// So long before each byte.
-    Trickle(Duration),
-}
-
-/// One connection.
-struct Line<'s> {
+struct Connection<'s> {
     shared: &'s Shared,
     origin: Origin,
     reader: BufReader<TcpStream>,
     writer: TcpStream,
 }
 
-impl Line<'_> {
-    /// One request and its reply.
-    fn exchange(&mut self) -> Result<Next, WireError> {
+impl Connection<'_> {
+    fn exchange(&mut self) -> io::Result<Next> {
         let Some(head) = read_head(&mut self.reader)? else { return Ok(Next::Close) };
         let framing = head.framing()?;
         let (path, query) = head.target.split_once('?').unwrap_or((&head.target, ""));
         let (path, query) = (path.to_owned(), form::urlencoded(query));
         let (number, action) = self.arrive(&head, &path);
         if head.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue")) {
-            write_continue(&mut self.writer)?;
+            self.writer.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
-        let appetite = Appetite { keep: KEPT_BYTES, limit: limit(action.as_ref(), framing) };
-        let body = read_body(&mut self.reader, framing, appetite)?;
-        self.note(number, &body);
+        let body = read_body(&mut self.reader, framing, limit(action.as_ref(), framing))?;
+        {
+            let seen = &mut self.shared.state().seen[number];
+            seen.body = body.kept[..body.kept.len().min(SEEN_BYTES)].to_vec();
+            seen.body_bytes = body.bytes;
+        }
         self.shared.tell(Stage::Received, number);
         if !body.is_whole {
             return Ok(Next::Reset);
         }
         let is_kept_alive = head.is_kept_alive;
         let request = Request { head, path, query, body };
-        let next = self.carry_out(number, &request, action)?;
-        Ok(if next == Next::Again && !is_kept_alive { Next::Close } else { next })
+        let next = self.carry_out(number, &request, action.as_ref())?;
+        Ok(if next == Next::Keep && !is_kept_alive { Next::Close } else { next })
     }
 
     /// Records a request whose head is read, and decides what goes wrong with it.
     fn arrive(&self, head: &Head, path: &str) -> (usize, Option<Action>) {
-        let mut state = self.shared.state();
-        let state = &mut *state;
+        let state = &mut *self.shared.state();
         let number = state.seen.len();
         state.seen.push(Seen {
             number,
@@ -200,61 +178,35 @@ impl Line<'_> {
         if self.origin == Origin::Storage {
             route::guard_key(state, &head.headers, path);
         }
-        let action = state.script.faults.decide(&mut state.counts, number, (&head.method, path));
+        let action = state.script.faults.decide(&mut state.counts, number, &head.method, path);
         (number, action.cloned())
     }
 
-    fn note(&self, number: usize, body: &Body) {
-        let seen = &mut self.shared.state().seen[number];
-        seen.body = body.kept[..body.kept.len().min(SEEN_BYTES)].to_vec();
-        seen.body_bytes = body.bytes;
-    }
-
-    fn carry_out(
-        &mut self,
-        number: usize,
-        request: &Request,
-        action: Option<Action>,
-    ) -> Result<Next, WireError> {
-        let acts = !matches!(
-            action,
-            Some(
-                Action::Reset(Side::Before)
-                    | Action::Status { side: Side::Before, .. }
-                    | Action::Redirect(_)
-                    | Action::EchoKey
-            )
-        );
+    fn carry_out(&mut self, number: usize, request: &Request, action: Option<&Action>) -> io::Result<Next> {
         let mut reply = Reply::error(500, "not carried out");
-        if acts {
+        if action.is_none_or(Action::lets_act) {
             reply = self.act(request);
             self.shared.tell(Stage::Acted, number);
         }
-        let mut manner = Manner::Whole;
         match action {
-            None => {}
-            Some(Action::ResetAfterBytes(_) | Action::ResetAfterPercent(_)) => {}
             Some(Action::Reset(_)) => return Ok(Next::Reset),
             Some(Action::LoseReply) => return Ok(Next::Close),
             Some(Action::Hang(seconds)) => {
-                let duration = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+                let duration = Duration::try_from_secs_f64(*seconds).unwrap_or(Duration::MAX);
                 if !self.shared.clock.wait(duration) {
                     return Ok(Next::Close);
                 }
             }
-            Some(Action::CutReply(bytes)) => manner = Manner::Cut(bytes),
-            Some(Action::Trickle(milliseconds)) => {
-                manner = Manner::Trickle(Duration::from_millis(milliseconds));
-            }
-            Some(other) => reply = self.substitute(request, other),
+            Some(action) => reply = self.replaced(request, action).unwrap_or(reply),
+            None => {}
         }
         self.shared.state().seen[number].status = reply.status;
-        self.send(&reply, &manner)?;
-        Ok(if matches!(manner, Manner::Cut(_)) { Next::Close } else { Next::Again })
+        self.send(&reply, action)?;
+        Ok(if matches!(action, Some(Action::CutReply(_))) { Next::Close } else { Next::Keep })
     }
 
     fn act(&self, request: &Request) -> Reply {
-        let now = self.shared.now();
+        let now = Now { elapsed: self.shared.clock.elapsed(), time: self.shared.clock.now() };
         let mut state = self.shared.state();
         match self.origin {
             Origin::Api => route::api(&mut state, request, now),
@@ -263,50 +215,48 @@ impl Line<'_> {
     }
 
     /// The answer that a fault puts in the place of the real one.
-    fn substitute(&self, request: &Request, action: Action) -> Reply {
-        match action {
+    fn replaced(&self, request: &Request, action: &Action) -> Option<Reply> {
+        Some(match action {
             Action::Status { status, headers, body, .. } => {
                 let reply = match body.as_str() {
-                    "" => Reply::error(status, "this request was scripted to fail"),
-                    text => Reply::bytes(status, content_type(text), text.as_bytes().to_vec()),
+                    "" => Reply::error(*status, "this request was scripted to fail"),
+                    text => Reply::bytes(*status, content_type(text), text.as_bytes().to_vec()),
                 };
-                headers.into_iter().fold(reply, |reply, (name, value)| reply.with(&name, value))
+                headers.iter().fold(reply, |reply, (name, value)| reply.with(name, value))
             }
-            Action::Body(text) => Reply::bytes(200, content_type(&text), text.into_bytes()),
+            Action::Body(text) => Reply::bytes(200, content_type(text), text.clone().into_bytes()),
             Action::Redirect(url) => {
                 let state = self.shared.state();
                 let url = url.replace("{api}", &state.api).replace("{storage}", &state.storage);
-                let reply = Reply { status: 307, headers: Vec::new(), content: Content::Whole(Vec::new()) };
-                reply.with("Location", url.replace("{path}", &request.head.target))
+                Reply::redirect(307, url.replace("{path}", &request.head.target))
             }
-            _ => {
+            Action::EchoKey => {
                 let key = request.head.header("authorization").unwrap_or_default();
                 Reply::error(400, format!("cannot understand the request with Authorization: {key}"))
             }
-        }
+            _ => return None,
+        })
     }
 
-    fn send(&mut self, reply: &Reply, manner: &Manner) -> Result<(), WireError> {
-        let wired = wired(reply, self.shared.clock.now());
-        match manner {
-            Manner::Whole => {
-                self.writer.write_all(&[wired.head, wired.body].concat())?;
-            }
-            Manner::Cut(bytes) => {
-                let cut = usize::try_from(*bytes).unwrap_or(usize::MAX).min(wired.body.len());
-                self.writer.write_all(&[&wired.head, &wired.body[..cut]].concat())?;
-            }
-            Manner::Trickle(pause) => {
-                for byte in wired.head.iter().chain(&wired.body) {
+    /// Sends a reply as a fault lets it.
+    fn send(&mut self, reply: &Reply, action: Option<&Action>) -> io::Result<()> {
+        let (head, mut body) = wired(reply, self.shared.clock.now());
+        match action {
+            Some(Action::Trickle(milliseconds)) => {
+                let pause = Duration::from_millis(*milliseconds);
+                for byte in head.iter().chain(&body) {
                     self.writer.write_all(&[*byte])?;
                     let is_over = self.shared.is_over.load(Ordering::SeqCst);
-                    if !self.shared.clock.wait(*pause) || is_over {
+                    if !self.shared.clock.wait(pause) || is_over {
                         break;
                     }
                 }
+                return Ok(());
             }
+            Some(Action::CutReply(bytes)) => body.truncate(usize::try_from(*bytes).unwrap_or(usize::MAX)),
+            _ => {}
         }
-        Ok(())
+        self.writer.write_all(&[head, body].concat())
     }
 }
 

@@ -5,8 +5,7 @@
 
 use serde_json::{Value, json};
 
-/// What the service says about a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Verdict {
     /// Lines that are not blank.
     pub samples: u64,
@@ -17,12 +16,10 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// As `processing_status` says it.
     pub fn status(&self) -> &'static str {
         if self.error.is_some() { "INVALID_FORMAT" } else { "COMPLETED" }
     }
 
-    /// As `validation_report` says it.
     pub fn report(&self, file_id: &str) -> Value {
         let mut report = json!({ "valid": self.error.is_none(), "file_id": file_id, "nlines": self.samples });
         if let Some(error) = &self.error {
@@ -45,13 +42,12 @@ pub fn verdict(bytes: &[u8], is_whole: bool) -> Verdict {
         if line.trim_ascii().is_empty() || is_cut {
             continue;
         }
-        let judged = format_of(line).and_then(|format| match verdict.format {
-            Some(known) if known != format => Err(format!("is {format}, the lines before are {known}")),
-            _ => Ok(format),
-        });
-        match judged {
-            Ok(format) => verdict.format = Some(format),
-            Err(reason) => {
+        match (format_of(line), verdict.format) {
+            (Ok(format), known) if known.is_none_or(|known| known == format) => verdict.format = Some(format),
+            (judged, known) => {
+                let other =
+                    |format| format!("is {format}, the lines before are {}", known.unwrap_or_default());
+                let reason = judged.map_or_else(|reason| reason, other);
                 verdict.error = Some(format!("line {}: {reason}", index + 1));
                 return verdict;
             }
@@ -68,10 +64,8 @@ fn format_of(line: &[u8]) -> Result<&'static str, String> {
     let sample: Value = serde_json::from_slice(line).map_err(|error| format!("is no JSON: {error}"))?;
     let Some(fields) = sample.as_object() else { return Err("is no JSON object".to_owned()) };
     let has = |name: &str| fields.contains_key(name);
-    if has("messages") {
-        return messages(&sample["messages"]).map(|()| "CONVERSATION");
-    }
     match () {
+        () if has("messages") => messages(&sample["messages"]).map(|()| "CONVERSATION"),
         () if has("prompt") && has("completion") => Ok("INSTRUCTION"),
         () if has("input") && has("preferred_output") => Ok("PREFERENCE_OPENAI"),
         () if has("text") => Ok("GENERAL"),

@@ -8,320 +8,266 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use crate::form;
 use crate::state::{Now, State};
-use crate::wandb::{ENTITY, PROJECT, Refusal, UPLOAD_HEADER, WandbAlert, space, text};
+use crate::wandb::{
+    ENTITY, PROJECT, Refusal, UPLOAD_HEADER, WandbAlert, WandbRun, is_ours, read_json, space, storage_id,
+};
 
-/// The most characters of a tag, and of what people see of a run.
+/// The most characters of a tag, and of a display name.
 const MOST_TAG: usize = 64;
 const MOST_DISPLAY_NAME: usize = 128;
 
-/// The first length that the subject of an alert may not have.
+/// The first length that the title of an alert may not have.
 const ALERT_TITLE: usize = 64;
 
-/// A run, from its creation on.
 #[derive(Debug, Clone, Default)]
 pub struct Run {
+    pub shown: WandbRun,
     /// Opaque to clients.
     pub storage_id: String,
-    /// The project that it is in.
-    pub project: String,
-    /// The id that its client gave it.
-    pub name: String,
-    /// What was last said of it, by the name in the mutation.
-    pub said: Map<String, Value>,
-    /// As sent: every key holds an object with `value`.
-    pub config: Value,
-    /// As sent last.
-    pub summary: Value,
-    /// Lines as sent, by offset.
-    pub history: Vec<String>,
-    /// Lines as sent, by offset.
-    pub events: Vec<String>,
-    /// Lines as sent, by offset.
-    pub log: Vec<String>,
-    /// Names that an address at the storage was given for.
+    pub description: Option<String>,
+    /// System metrics by offset.
+    pub events: Vec<Value>,
+    /// Names of files that an upload address was given for.
     pub issued: BTreeSet<String>,
-    /// Files whose bytes arrived, with their SHA-256.
-    pub files: Vec<(String, String)>,
-    /// Alerts about it.
-    pub alerts: Vec<WandbAlert>,
-    /// `pending`, `running`, `finished`, `failed`, `preempting`, or what the client said.
-    pub state: String,
-    /// As sent with the end.
-    pub exit_code: Option<i64>,
-    /// The name of its sweep.
-    pub sweep: Option<String>,
-    /// Requests to its stream.
-    pub requests: usize,
-    /// Whether somebody wants it stopped.
     pub is_stopped: bool,
-    /// When it was made.
-    pub created: Option<Timestamp>,
-    /// When something came last.
-    pub heard: Option<Timestamp>,
+    pub created: Timestamp,
+    pub heartbeat: Timestamp,
 }
 
 impl Run {
-    /// One that nothing is known of yet.
     pub fn new(project: &str, name: &str, now: Now) -> Run {
-        Run {
-            storage_id: text::storage_id("Run", [name, project, ENTITY]),
+        let shown = WandbRun {
+            entity: ENTITY.to_owned(),
             project: project.to_owned(),
             name: name.to_owned(),
             config: json!({}),
             summary: json!({}),
             state: "running".to_owned(),
-            created: Some(now.time),
-            heard: Some(now.time),
-            ..Run::default()
-        }
-    }
-
-    /// What was last said under this name of the mutation.
-    pub fn said(&self, name: &str) -> Value {
-        self.said.get(name).cloned().unwrap_or_default()
-    }
-}
-
-/// The run of this place.
-pub fn find<'s>(state: &'s State, project: &str, name: &str) -> Option<&'s Run> {
-    state.wandb.runs.iter().find(|run| run.project == project && run.name == name)
-}
-
-/// Carries out `upsertBucket`: the payload.
-///
-/// # Errors
-/// When the entity, the run or the sweep is not there, or a value is not allowed.
-pub fn upsert(state: &mut State, input: &Map<String, Value>, now: Now) -> Result<Value, Refusal> {
-    let text_of = |name: &str| input.get(name).and_then(Value::as_str);
-    let entity = text_of("entityName").filter(|entity| !entity.is_empty()).unwrap_or(ENTITY);
-    if entity != ENTITY {
-        return Err(Refusal::new(404, format!("entity {entity} not found during upsertBucket")));
-    }
-    let project = text_of("modelName").filter(|project| !project.is_empty()).unwrap_or(PROJECT);
-    let index = position(state, project, input)?;
-    let old = index.map(|index| &state.wandb.runs[index]);
-    check_words(input)?;
-    let sweep = text_of("sweep").map(str::to_owned).or_else(|| old.and_then(|run| run.sweep.clone()));
-    let config = read(input, "config")?;
-    if let (Some(sweep), Some(config)) = (&sweep, &config) {
-        let project = old.map_or(project, |run| &run.project);
-        space::check_config(state, (project, sweep), config)?;
-    }
-    let summary = read(input, "summaryMetrics")?;
-    let inserted = index.is_none();
-    let index = index.unwrap_or_else(|| {
-        state.wandb.runs.push(Run::new(project, text_of("name").unwrap_or_default(), now));
-        state.wandb.runs.len() - 1
-    });
-    let run = &mut state.wandb.runs[index];
-    run.heard = Some(now.time);
-    // Whoever goes on with a run that has ended wants it to run.
-    run.is_stopped &= run.exit_code.is_none();
-    run.sweep = sweep;
-    run.config = config.unwrap_or_else(|| run.config.take());
-    run.summary = summary.unwrap_or_else(|| run.summary.take());
-    match text_of("state") {
-        Some(state) => run.state = state.to_owned(),
-        None if run.state == "pending" => run.state = "running".to_owned(),
-        None => {}
-    }
-    let kept = ["config", "summaryMetrics", "state", "sweep", "id", "name", "modelName", "entityName"];
-    for (name, value) in
-        input.iter().filter(|(name, value)| !value.is_null() && !kept.contains(&name.as_str()))
-    {
-        run.said.insert(name.clone(), value.clone());
-    }
-    if run.said("displayName").is_null() {
-        run.said.insert("displayName".to_owned(), json!(format!("rehearsal-run-{}", index + 1)));
-    }
-    Ok(json!({ "bucket": value(&state.wandb.runs[index]), "inserted": inserted }))
-}
-
-/// Which run is meant: by its storage id, else by its name; nothing when it is a new one.
-fn position(state: &State, project: &str, input: &Map<String, Value>) -> Result<Option<usize>, Refusal> {
-    let text_of = |name: &str| input.get(name).and_then(Value::as_str);
-    if let Some(id) = text_of("id").filter(|id| !id.is_empty()) {
-        let index = state.wandb.runs.iter().position(|run| run.storage_id == id);
-        return match index {
-            Some(index) => Ok(Some(index)),
-            None => Err(Refusal::new(404, format!("run {id} not found during upsertBucket"))),
+            ..WandbRun::default()
         };
+        let storage_id = storage_id("Run", &[name, project, ENTITY]);
+        Run { shown, storage_id, created: now.time, heartbeat: now.time, ..Run::default() }
     }
-    let name = text_of("name").ok_or_else(|| Refusal::new(400, "neither id nor name of a run"))?;
-    check_name(name)?;
-    if state.wandb.deleted.iter().any(|(of, deleted)| of == project && deleted == name) {
-        let message = format!("run {name} was previously created and deleted; try a new run name");
-        return Err(Refusal::new(409, message));
-    }
-    Ok(state.wandb.runs.iter().position(|run| run.project == project && run.name == name))
 }
 
-/// Asks for a run to be stopped: `stopRun`.
-///
-/// # Errors
-/// When there is none.
-pub fn stop(state: &mut State, input: &Map<String, Value>) -> Result<Value, Refusal> {
-    let id = input.get("id").and_then(Value::as_str).unwrap_or_default();
-    let run = state.wandb.runs.iter_mut().find(|run| run.storage_id == id);
-    run.ok_or_else(|| Refusal::new(404, format!("run {id} not found")))?.is_stopped = true;
-    Ok(json!({ "success": true }))
+pub fn find<'s>(state: &'s State, project: &str, name: &str) -> Option<&'s Run> {
+    state.wandb.runs.iter().find(|run| run.shown.project == project && run.shown.name == name)
 }
 
-/// Refuses what people read of a run where it is empty or too long.
-fn check_words(input: &Map<String, Value>) -> Result<(), Refusal> {
-    let text_of = |name: &str| input.get(name).and_then(Value::as_str);
-    let tags = input.get("tags").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    for tag in tags {
-        if tag.is_empty() || tag.chars().count() > MOST_TAG {
-            return Err(Refusal::new(400, format!("a tag has 1 to {MOST_TAG} characters: {tag}")));
-        }
-    }
-    match text_of("displayName") {
-        Some(name) if name.chars().count() > MOST_DISPLAY_NAME => {
-            Err(Refusal::new(400, format!("displayName has more than {MOST_DISPLAY_NAME} characters")))
+pub fn check_entity(input: &Value, mutation: &str) -> Result<(), Refusal> {
+    match input["entityName"].as_str() {
+        Some(entity) if !is_ours(&input["entityName"]) => {
+            Err(Refusal::new(404, format!("entity {entity} not found during {mutation}")))
         }
         _ => Ok(()),
     }
 }
 
-/// Carries out `notifyScriptableRunAlert`.
-///
-/// # Errors
-/// When the run is not there, or the subject is empty or too long.
-pub fn alert(state: &mut State, input: &Map<String, Value>) -> Result<Value, Refusal> {
-    let text_of = |name: &str| input.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (title, text) = (text_of("title"), text_of("text"));
-    if title.is_empty() || title.chars().count() >= ALERT_TITLE || text.is_empty() {
-        return Err(Refusal::new(
-            400,
-            format!("an alert needs a text, and a title below {ALERT_TITLE}: {title}"),
-        ));
+pub fn upsert(state: &mut State, input: &Value, now: Now) -> Result<Value, Refusal> {
+    check_entity(input, "upsertBucket")?;
+    let project = input["modelName"].as_str().filter(|project| !project.is_empty()).unwrap_or(PROJECT);
+    let index = position(state, project, input)?;
+    let old = index.map(|index| &state.wandb.runs[index].shown);
+    check_texts(input)?;
+    let config = object(input, "config")?;
+    let sweep = input["sweep"].as_str().or_else(|| old?.sweep.as_deref());
+    if let (Some(sweep), Some(config)) = (sweep, &config) {
+        space::check_config(state, old.map_or(project, |run| &run.project), sweep, config)?;
     }
-    let severity = input.get("severity").and_then(Value::as_str).unwrap_or("INFO").to_owned();
-    named(state, input)?.alerts.push(WandbAlert { title, text, severity });
-    Ok(json!({ "success": true }))
+    let summary = object(input, "summaryMetrics")?;
+    let inserted = index.is_none();
+    let index = index.unwrap_or_else(|| {
+        state.wandb.runs.push(Run::new(project, input["name"].as_str().unwrap_or_default(), now));
+        state.wandb.runs.len() - 1
+    });
+    let run = &mut state.wandb.runs[index];
+    run.heartbeat = now.time;
+    // A run that has ended and is resumed is wanted again.
+    run.is_stopped &= run.shown.exit_code.is_none();
+    let shown = &mut run.shown;
+    shown.config = config.unwrap_or_else(|| shown.config.take());
+    shown.summary = summary.unwrap_or_else(|| shown.summary.take());
+    match input["state"].as_str() {
+        Some(state) => shown.state = state.to_owned(),
+        None if shown.state == "pending" => shown.state = "running".to_owned(),
+        None => {}
+    }
+    for (place, name) in [
+        (&mut shown.sweep, "sweep"),
+        (&mut shown.group, "groupName"),
+        (&mut shown.job_type, "jobType"),
+        (&mut shown.notes, "notes"),
+        (&mut run.description, "description"),
+    ] {
+        if let Some(text) = input[name].as_str() {
+            *place = Some(text.to_owned());
+        }
+    }
+    if let Some(tags) = input["tags"].as_array() {
+        shown.tags = tags.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    }
+    if let Some(name) = input["displayName"].as_str() {
+        name.clone_into(&mut shown.display_name);
+    }
+    if shown.display_name.is_empty() {
+        shown.display_name = format!("rehearsal-run-{}", index + 1);
+    }
+    Ok(json!({ "bucket": value(run), "inserted": inserted }))
 }
 
-fn check_name(name: &str) -> Result<(), Refusal> {
-    let is_strange = |c: char| "/\\#?%:".contains(c) || c.is_control();
-    if name.is_empty() || name.chars().count() > 128 || name.contains(is_strange) {
+/// Which run is meant: by its storage id, else by its name; nothing when it is a new one.
+fn position(state: &State, project: &str, input: &Value) -> Result<Option<usize>, Refusal> {
+    let runs = &state.wandb.runs;
+    if let Some(id) = input["id"].as_str().filter(|id| !id.is_empty()) {
+        let index = runs.iter().position(|run| run.storage_id == id);
+        let missing = || Refusal::new(404, format!("run {id} not found during upsertBucket"));
+        return index.ok_or_else(missing).map(Some);
+    }
+    let name = input["name"].as_str().ok_or_else(|| Refusal::new(400, "neither id nor name of a run"))?;
+    let is_invalid = |c: char| "/\\#?%:".contains(c) || c.is_control();
+    if name.is_empty() || name.chars().count() > 128 || name.contains(is_invalid) {
         return Err(Refusal::new(400, format!("invalid run name: {name}")));
+    }
+    if state.wandb.deleted.iter().any(|(of, deleted)| of == project && deleted == name) {
+        let message = format!("run {name} was previously created and deleted; try a new run name");
+        return Err(Refusal::new(409, message));
+    }
+    Ok(runs.iter().position(|run| run.shown.project == project && run.shown.name == name))
+}
+
+fn check_texts(input: &Value) -> Result<(), Refusal> {
+    for tag in input["tags"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if tag.is_empty() || tag.chars().count() > MOST_TAG {
+            return Err(Refusal::new(400, format!("a tag has 1 to {MOST_TAG} characters: {tag}")));
+        }
+    }
+    if input["displayName"].as_str().is_some_and(|name| name.chars().count() > MOST_DISPLAY_NAME) {
+        return Err(Refusal::new(400, format!("displayName has more than {MOST_DISPLAY_NAME} characters")));
     }
     Ok(())
 }
 
-/// A JSONString of the input as an object.
-fn read(input: &Map<String, Value>, name: &str) -> Result<Option<Value>, Refusal> {
-    let Some(text) = input.get(name).and_then(Value::as_str) else { return Ok(None) };
-    match text::read(text) {
+/// A JSON text of the input, which must be of an object.
+fn object(input: &Value, name: &str) -> Result<Option<Value>, Refusal> {
+    let Some(text) = input[name].as_str() else { return Ok(None) };
+    match read_json(text) {
         Ok(value) if value.is_object() => Ok(Some(value)),
         _ => Err(Refusal::new(400, format!("{name} is no JSON object"))),
     }
 }
 
-/// A run as the schema shows it.
+pub fn alert(state: &mut State, input: &Value) -> Result<Value, Refusal> {
+    let text_of = |name: &str| input[name].as_str().unwrap_or_default().to_owned();
+    let (title, text) = (text_of("title"), text_of("text"));
+    if title.is_empty() || title.chars().count() >= ALERT_TITLE || text.is_empty() {
+        let message = format!("an alert needs a text, and a title below {ALERT_TITLE}: {title}");
+        return Err(Refusal::new(400, message));
+    }
+    let severity = input["severity"].as_str().unwrap_or("INFO").to_owned();
+    named(state, input)?.shown.alerts.push(WandbAlert { title, text, severity });
+    Ok(json!({ "success": true }))
+}
+
+/// A run as the schema shows it, but for what depends on arguments.
 pub fn value(run: &Run) -> Value {
-    let is_running = run.state == "running";
-    let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
+    let shown = &run.shown;
     json!({
+        "__typename": "Run",
         "id": run.storage_id,
-        "name": run.name,
-        "displayName": run.said("displayName"),
-        "description": run.said("description"),
-        "notes": run.said("notes"),
-        "tags": run.said.get("tags").cloned().unwrap_or_else(|| json!([])),
-        "group": run.said("groupName"),
-        "jobType": run.said("jobType"),
-        "host": run.said("host"),
-        "state": run.state,
-        "exitcode": run.exit_code,
-        "config": run.config.to_string(),
-        "summaryMetrics": run.summary.to_string(),
-        "historyLineCount": run.history.len(),
+        "name": shown.name,
+        "displayName": shown.display_name,
+        "description": run.description,
+        "notes": shown.notes,
+        "tags": shown.tags,
+        "group": shown.group,
+        "jobType": shown.job_type,
+        "state": shown.state,
+        "exitcode": shown.exit_code,
+        "config": shown.config.to_string(),
+        "summaryMetrics": shown.summary.to_string(),
+        "historyLineCount": shown.history.len(),
         "eventsLineCount": run.events.len(),
-        "logLineCount": run.log.len(),
-        "historyTail": tail(&run.history),
+        "logLineCount": shown.log.len(),
+        "historyTail": tail(&shown.history),
         "eventsTail": tail(&run.events),
-        "sweepName": run.sweep,
-        "createdAt": time(run.created),
-        "heartbeatAt": time(run.heard),
+        "sweepName": shown.sweep,
+        "createdAt": run.created.to_string(),
+        "heartbeatAt": run.heartbeat.to_string(),
         "stopped": run.is_stopped,
         "shouldStop": run.is_stopped,
-        "failed": run.state == "failed",
-        "running": is_running,
-        "project": project(&run.project),
+        "failed": shown.state == "failed",
+        "running": shown.state == "running",
+        "project": project(&shown.project),
     })
 }
 
-/// A project as the schema shows it, without its runs and sweeps.
+/// A project as the schema shows it, but for its runs and sweeps.
 pub fn project(name: &str) -> Value {
     json!({
-        "id": text::base64(format!("Project:v1:{name}:{ENTITY}").as_bytes()),
+        "__typename": "Project",
+        "id": storage_id("Project", &[name, ENTITY]),
         "name": name,
         "entityName": ENTITY,
         "entity": entity(),
     })
 }
 
-/// The one entity.
 pub fn entity() -> Value {
-    let organization = json!({ "id": "organization", "coreWeaveOrganizationId": null });
-    json!({ "id": text::base64(b"Entity:1"), "name": ENTITY, "isTeam": false, "organization": organization })
+    json!({
+        "__typename": "Entity",
+        "id": storage_id("Entity", &["1"]),
+        "name": ENTITY,
+        "isTeam": false,
+        "organization": { "id": "organization", "coreWeaveOrganizationId": null },
+    })
 }
 
-/// The last lines, as JSON text of a list of JSON texts: such that everybody can read.
-fn tail(lines: &[String]) -> String {
-    let last = lines[lines.len().saturating_sub(2)..].iter();
-    json!(last.map(|line| text::finite(line)).collect::<Vec<_>>()).to_string()
+/// The last rows, as JSON text of a list of JSON texts.
+fn tail(rows: &[Value]) -> String {
+    let last = &rows[rows.len().saturating_sub(2)..];
+    json!(last.iter().map(Value::to_string).collect::<Vec<_>>()).to_string()
 }
 
 /// `wandbConfig(keys)`: those keys of what the client says about itself, as JSON text.
 pub fn client_config(run: &Run, keys: &Value) -> Value {
-    let own = run.config.pointer("/_wandb/value").and_then(Value::as_object).cloned().unwrap_or_default();
-    let is_wanted =
-        |name: &str| keys.as_array().is_none_or(|keys| keys.iter().any(|key| key.as_str() == Some(name)));
-    let wanted: Map<String, Value> = own.into_iter().filter(|(name, _)| is_wanted(name)).collect();
-    json!(Value::Object(wanted).to_string())
+    let mut own = run.shown.config["_wandb"]["value"].as_object().cloned().unwrap_or_default();
+    if let Some(keys) = keys.as_array() {
+        own.retain(|name, _| keys.iter().any(|key| key == name));
+    }
+    json!(Value::Object(own).to_string())
 }
 
 /// `sampledHistory(specs)`: for each of them the rows that have all its keys. Nothing is left out.
 pub fn sampled(run: &Run, specs: &Value) -> Value {
-    let specs = match specs {
-        Value::Array(specs) => specs.clone(),
-        one => vec![one.clone()],
-    };
-    let sample = |spec: &Value| {
-        let spec = spec.as_str().and_then(|text| text::read(text).ok()).unwrap_or_default();
+    let sample = |spec: &Value| -> Value {
+        let spec = spec.as_str().and_then(|text| read_json(text).ok()).unwrap_or_default();
         let keys: Vec<&str> =
             spec["keys"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        let rows = run.history.iter().filter_map(|line| text::read(line).ok());
-        let picked = rows.filter_map(|row| {
-            let pick = |key: &&str| row.get(*key).map(|value| ((*key).to_owned(), value.clone()));
+        let rows = run.shown.history.iter().filter_map(|row| {
+            let pick = |key: &&str| Some(((*key).to_owned(), row.get(*key)?.clone()));
             keys.iter().map(pick).collect::<Option<Map<_, _>>>()
         });
-        let picked: Vec<Value> = picked.filter(|row| !row.is_empty()).map(Value::Object).collect();
-        Value::Array(picked)
+        rows.filter(|row| !row.is_empty()).map(Value::Object).collect()
     };
-    Value::Array(specs.iter().map(sample).collect())
+    match specs {
+        Value::Array(specs) => specs.iter().map(sample).collect(),
+        one => Value::Array(vec![sample(one)]),
+    }
 }
 
 /// Carries out `createRunFiles`: addresses at the storage, and the headers that go there.
-///
-/// # Errors
-/// When the run is not there, or a name is none of a file below the run's own place.
-pub fn create_files(state: &mut State, input: &Map<String, Value>) -> Result<Value, Refusal> {
+pub fn create_files(state: &mut State, input: &Value) -> Result<Value, Refusal> {
     let storage = state.storage.clone();
     let run = named(state, input)?;
-    let names = input.get("files").and_then(Value::as_array).into_iter().flatten();
     let mut files = Vec::new();
-    for name in names.filter_map(Value::as_str) {
-        let is_plain = |part: &str| !part.is_empty() && part != "." && part != "..";
-        if !name.split('/').all(is_plain) {
+    for name in input["files"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if name.split('/').any(|part| ["", ".", ".."].contains(&part)) {
             return Err(Refusal::new(400, format!("invalid file name: {name}")));
         }
         run.issued.insert(name.to_owned());
-        let path = text::encode(&format!("{}/{}/{name}", run.project, run.name));
+        let path = form::encode(&format!("{}/{}/{name}", run.shown.project, run.shown.name));
         let url = format!("{storage}/wandb/{path}?signature=rehearsal");
         files.push(json!({ "name": name, "uploadUrl": url }));
     }
@@ -329,22 +275,15 @@ pub fn create_files(state: &mut State, input: &Map<String, Value>) -> Result<Val
     Ok(json!({ "runID": run.storage_id, "uploadHeaders": [header], "files": files }))
 }
 
-/// Carries out `markRunFilesUploaded`.
-///
-/// # Errors
-/// When the run is not there.
-pub fn mark_uploaded(state: &mut State, input: &Map<String, Value>) -> Result<Value, Refusal> {
+pub fn mark_uploaded(state: &mut State, input: &Value) -> Result<Value, Refusal> {
     named(state, input).map(|_| json!({ "success": true }))
 }
 
-/// The run that `input` names.
-fn named<'s>(state: &'s mut State, input: &Map<String, Value>) -> Result<&'s mut Run, Refusal> {
-    let text_of = |name: &str| input.get(name).and_then(Value::as_str);
-    let name = text_of("runName").unwrap_or_default();
-    let project = text_of("projectName").unwrap_or(PROJECT);
-    let is_it = |run: &&mut Run| run.project == project && run.name == name;
-    let is_ours = text_of("entityName").is_none_or(|entity| entity == ENTITY);
-    let run = state.wandb.runs.iter_mut().find(is_it).filter(|_| is_ours);
+fn named<'s>(state: &'s mut State, input: &Value) -> Result<&'s mut Run, Refusal> {
+    let name = input["runName"].as_str().unwrap_or_default();
+    let project = input["projectName"].as_str().unwrap_or(PROJECT);
+    let is_it = |run: &&mut Run| run.shown.project == project && run.shown.name == name;
+    let run = state.wandb.runs.iter_mut().find(is_it).filter(|_| is_ours(&input["entityName"]));
     run.ok_or_else(|| Refusal::new(404, format!("run {name} not found")))
 }
 
@@ -355,12 +294,8 @@ mod tests {
 
     const NOW: Now = Now { elapsed: std::time::Duration::ZERO, time: Timestamp::UNIX_EPOCH };
 
-    fn object(value: Value) -> Map<String, Value> {
-        value.as_object().unwrap().clone()
-    }
-
     fn said(state: &mut State, input: Value) -> Result<Value, Refusal> {
-        upsert(state, &object(input), NOW)
+        upsert(state, &input, NOW)
     }
 
     #[track_caller]
@@ -436,14 +371,14 @@ mod tests {
                 "entityName": ENTITY, "projectName": "p", "runName": run, "title": title, "text": "t",
                 "severity": "ERROR",
             });
-            alert(&mut state, &object(input)).map_err(|refusal| refusal.status)
+            alert(&mut state, &input).map_err(|refusal| refusal.status)
         };
         assert_eq!(alert_of("b", "title"), Err(404));
         assert_eq!(alert_of("a", &"x".repeat(64)), Err(400));
         assert_eq!(alert_of("a", ""), Err(400));
         assert_eq!(alert_of("a", &"x".repeat(63)), Ok(json!({ "success": true })));
-        assert_eq!(state.wandb.runs[0].alerts.len(), 1);
-        assert_eq!(state.wandb.runs[0].alerts[0].severity, "ERROR");
+        assert_eq!(state.wandb.runs[0].shown.alerts.len(), 1);
+        assert_eq!(state.wandb.runs[0].shown.alerts[0].severity, "ERROR");
     }
 
     #[test]
@@ -452,7 +387,7 @@ mod tests {
         said(&mut state, json!({ "name": "a", "modelName": "p" })).unwrap();
         let mut status = |file: &str| {
             let input = json!({ "entityName": ENTITY, "projectName": "p", "runName": "a", "files": [file] });
-            create_files(&mut state, &object(input)).map_or_else(|refusal| refusal.status, |_| 200)
+            create_files(&mut state, &input).map_or_else(|refusal| refusal.status, |_| 200)
         };
         let strange = ["../x", "/x", "a//b", "", "a/.."];
         assert_eq!(strange.map(&mut status), [400; 5]);
@@ -463,7 +398,7 @@ mod tests {
     fn a_sweep_refuses_a_value_that_it_did_not_offer() {
         let mut state = State::default();
         let yaml = "{method: grid, parameters: {b: {values: [\"max\", 8]}}}";
-        let sweep = sweeps::upsert(&mut state, &object(json!({ "config": yaml })), NOW).unwrap();
+        let sweep = sweeps::upsert(&mut state, &json!({ "config": yaml }), NOW).unwrap();
         let mut run_with = |value: Value| {
             let config = json!({ "b": { "value": value } }).to_string();
             said(&mut state, json!({ "name": "a", "sweep": sweep["sweep"]["name"], "config": config }))
@@ -478,8 +413,8 @@ mod tests {
     #[test]
     fn whoever_resumes_sees_the_last_rows_and_what_the_client_says_of_itself() {
         let mut run = Run::new("p", "a", NOW);
-        run.config = json!({ "_wandb": { "value": { "t": { "12": "1" }, "m": [] } } });
-        run.history = vec!["{\"_step\":0}".to_owned(), "{\"_step\":1,\"loss\":NaN}".to_owned()];
+        run.shown.config = json!({ "_wandb": { "value": { "t": { "12": "1" }, "m": [] } } });
+        run.shown.history = vec![json!({ "_step": 0 }), json!({ "_step": 1, "loss": "NaN" })];
         let value = value(&run);
         let tail: Vec<String> = serde_json::from_str(value["historyTail"].as_str().unwrap()).unwrap();
         assert_eq!(tail, ["{\"_step\":0}", "{\"_step\":1,\"loss\":\"NaN\"}"]);

@@ -8,31 +8,25 @@ use serde_json::{Map, Value, json};
 use crate::faults::chance;
 use crate::state::State;
 use crate::wandb::Refusal;
+use crate::wandb::sweeps::Sweep;
 
 /// All parameters, nested ones by their path.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct Space {
     leaves: Vec<(Vec<String>, Domain)>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 enum Domain {
     /// One of these; a constant is one of one.
     Values(Vec<Value>),
-    /// Inclusive.
     Integers(i64, i64),
-    /// From the first to the second, in steps of the third where there is one.
-    Numbers(f64, f64, Option<f64>),
+    Numbers(f64, f64),
     /// The same, equally dense in every order of magnitude.
     Magnitudes(f64, f64),
-    /// Mean and deviation.
-    Normal(f64, f64),
 }
 
-/// Reads `parameters`.
-///
-/// # Errors
-/// Which parameter cannot be read, and why.
+/// Reads `parameters`. The error says which of them cannot be read, and why.
 pub fn space(parameters: &Value) -> Result<Space, String> {
     let mut space = Space::default();
     add(&mut space, &[], parameters)?;
@@ -60,7 +54,6 @@ fn domain(said: &Value) -> Result<Domain, String> {
     let usual = match said {
         _ if is_given("value") => "constant",
         _ if is_given("values") => "categorical",
-        _ if is_given("mu") => "normal",
         _ if is_given("min") && are_integers => "int_uniform",
         _ if is_given("min") => "uniform",
         _ => return Err("neither `value`, `values` nor `min` and `max`".to_owned()),
@@ -75,19 +68,13 @@ fn domain(said: &Value) -> Result<Domain, String> {
             let integer = |name: &str| said[name].as_i64().ok_or_else(|| format!("`{name}` is no integer"));
             Domain::Integers(integer("min")?, integer("max")?)
         }
-        "uniform" => Domain::Numbers(number("min")?, number("max")?, None),
-        "q_uniform" => {
-            let step = if is_given("q") { number("q")? } else { 1.0 };
-            Domain::Numbers(number("min")?, number("max")?, Some(step))
-        }
-        "log_uniform" => Domain::Magnitudes(number("min")?.exp(), number("max")?.exp()),
+        "uniform" => Domain::Numbers(number("min")?, number("max")?),
         "log_uniform_values" => Domain::Magnitudes(number("min")?, number("max")?),
-        "normal" => Domain::Normal(number("mu")?, if is_given("sigma") { number("sigma")? } else { 1.0 }),
         other => return Err(format!("the distribution {other} is not known to this rehearsal")),
     };
     let is_empty = match domain {
         Domain::Integers(min, max) => min > max,
-        Domain::Numbers(min, max, step) => min > max || step.is_some_and(|step| step <= 0.0),
+        Domain::Numbers(min, max) => min > max,
         Domain::Magnitudes(min, max) => min > max || min <= 0.0,
         _ => false,
     };
@@ -100,7 +87,6 @@ impl Domain {
         match self {
             Domain::Values(values) => Some(values.len() as u64),
             Domain::Integers(min, max) => max.abs_diff(*min).checked_add(1),
-            Domain::Numbers(min, max, Some(step)) => Some(((max - min) / step + 1e-9).floor() as u64 + 1),
             _ => None,
         }
     }
@@ -109,29 +95,24 @@ impl Domain {
         match self {
             Domain::Values(values) => values[index as usize].clone(),
             Domain::Integers(min, _) => json!(min.saturating_add_unsigned(index)),
-            Domain::Numbers(min, _, step) => json!(min + index as f64 * step.unwrap_or(0.0)),
-            Domain::Magnitudes(min, _) => json!(min),
-            Domain::Normal(mean, _) => json!(mean),
+            Domain::Numbers(min, _) | Domain::Magnitudes(min, _) => json!(min),
         }
     }
 
-    /// The value that two chances in [0, 1) decide.
-    fn draw(&self, [first, second]: [f64; 2]) -> Value {
-        match (self, self.points()) {
-            (_, Some(points)) => self.point(((first * points as f64) as u64).min(points - 1)),
-            (Domain::Numbers(min, max, _), _) => json!(min + first * (max - min)),
-            (Domain::Magnitudes(min, max), _) => json!((min.ln() + first * (max.ln() - min.ln())).exp()),
-            (Domain::Normal(mean, deviation), _) => {
-                let radius = (-2.0 * (1.0 - first).ln()).sqrt();
-                json!(mean + deviation * radius * (std::f64::consts::TAU * second).cos())
+    /// The value that a chance in [0, 1) decides.
+    fn draw(&self, chance: f64) -> Value {
+        match self {
+            Domain::Numbers(min, max) => json!(min + chance * (max - min)),
+            Domain::Magnitudes(min, max) => json!((min.ln() + chance * (max.ln() - min.ln())).exp()),
+            _ => {
+                let points = self.points().unwrap_or(1);
+                self.point(((chance * points as f64) as u64).min(points - 1))
             }
-            _ => Value::Null,
         }
     }
 }
 
 impl Space {
-    /// The parameter that a grid cannot have, if there is one.
     pub fn endless(&self) -> Option<String> {
         let endless = self.leaves.iter().find(|(_, domain)| domain.points().is_none());
         endless.map(|(path, _)| path.join("."))
@@ -150,18 +131,16 @@ impl Space {
         if left > 0 { None } else { Some(nested(values)) }
     }
 
-    /// The draw of this number.
     pub fn random(&self, seed: u64, number: u64) -> Map<String, Value> {
-        let draw = |(index, (path, domain)): (usize, &'_ (Vec<String>, Domain))| {
-            let chance = |which| chance(&[seed, number, index as u64, which]);
-            (path.clone(), domain.draw([chance(0), chance(1)]))
-        };
-        let values: Vec<(Vec<String>, Value)> = self.leaves.iter().enumerate().map(draw).collect();
-        nested(values.iter().map(|(path, value)| (path, value.clone())).collect())
+        let mut values = Vec::new();
+        for (index, (path, domain)) in self.leaves.iter().enumerate() {
+            values.push((path, domain.draw(chance(&[seed, number, index as u64]))));
+        }
+        nested(values)
     }
 
     /// The first value of `config` (every key holds an object with `value`) that was not offered.
-    fn strange(&self, config: &Value) -> Option<(String, Value)> {
+    fn not_offered(&self, config: &Value) -> Option<(String, Value)> {
         self.leaves.iter().find_map(|(path, domain)| {
             let Domain::Values(offered) = domain else { return None };
             let top = config.get(&path[0])?.get("value")?;
@@ -182,10 +161,7 @@ fn nested(values: Vec<(&Vec<String>, Value)>) -> Map<String, Value> {
         }
         *place = value;
     }
-    match arguments {
-        Value::Object(arguments) => arguments,
-        _ => Map::new(),
-    }
+    arguments.as_object().cloned().unwrap_or_default()
 }
 
 fn is_equal(left: &Value, right: &Value) -> bool {
@@ -196,21 +172,15 @@ fn is_equal(left: &Value, right: &Value) -> bool {
 }
 
 /// Refuses the config of a run that has a value its sweep did not offer.
-///
-/// # Errors
-/// That, or that there is no such sweep.
-pub fn check_config(state: &State, (project, sweep): (&str, &str), config: &Value) -> Result<(), Refusal> {
-    let found = state.wandb.sweeps.iter().find(|known| known.project == project && known.name == sweep);
+pub fn check_config(state: &State, project: &str, sweep: &str, config: &Value) -> Result<(), Refusal> {
+    let is_it = |known: &&Sweep| known.shown.project == project && known.shown.name == sweep;
+    let found = state.wandb.sweeps.iter().find(is_it);
     let found = found.ok_or_else(|| Refusal::new(404, format!("sweep {sweep} not found")))?;
-    match found.space.strange(config) {
-        Some((name, value)) => Err(Refusal::new(
-            400,
-            format!(
-                "Invalid value {value} for parameter {name}: {value} is not a permitted value of the categorical hyperparameter {name} in the current sweep"
-            ),
-        )),
-        None => Ok(()),
-    }
+    let Some((name, value)) = found.space.not_offered(config) else { return Ok(()) };
+    let message = format!(
+        "Invalid value {value} for parameter {name}: {value} is not a permitted value of the categorical hyperparameter {name} in the current sweep"
+    );
+    Err(Refusal::new(400, message))
 }
 
 #[cfg(test)]
@@ -241,8 +211,6 @@ mod tests {
         let expected =
             ["\"x\" true 2", "\"x\" true 3", "\"x\" true 4", "1e-6 true 2", "1e-6 true 3", "1e-6 true 4"];
         assert_eq!(points, expected);
-        let steps = of(json!({ "a": { "min": 0.0, "max": 1.0, "q": 0.5, "distribution": "q_uniform" } }));
-        assert_eq!(shown((0..).map_while(|number| steps.grid(number))), ["0.0", "0.5", "1.0"]);
         assert_eq!(space.endless(), None);
         assert_eq!(of(json!({ "a": { "min": 0.0, "max": 1.0 } })).endless().as_deref(), Some("a"));
     }
@@ -252,7 +220,7 @@ mod tests {
         let space = of(json!({ "o": { "parameters": { "a": { "values": [1, 2] }, "b": { "value": 3 } } } }));
         assert_eq!(Value::Object(space.grid(1).unwrap()), json!({ "o": { "value": { "a": 2, "b": 3 } } }));
         assert_eq!(
-            space.strange(&json!({ "o": { "value": { "a": 5 } } })),
+            space.not_offered(&json!({ "o": { "value": { "a": 5 } } })),
             Some(("o.a".to_owned(), json!(5)))
         );
     }
@@ -263,7 +231,6 @@ mod tests {
             "a": { "values": [1, 2, 3] },
             "b": { "min": 1e-6, "max": 1e-3, "distribution": "log_uniform_values" },
             "c": { "min": 1, "max": 6 },
-            "d": { "mu": 0.0, "sigma": 2.0 },
         }));
         let draws = |seed| shown((0..50).map(|number| space.random(seed, number)));
         assert_eq!(draws(1), draws(1));
@@ -273,18 +240,18 @@ mod tests {
             assert!((1..=3).contains(&draw["a"]["value"].as_i64().unwrap()));
             assert!((1e-6..=1e-3).contains(&draw["b"]["value"].as_f64().unwrap()));
             assert!((1..=6).contains(&draw["c"]["value"].as_i64().unwrap()));
-            assert!(draw["d"]["value"].as_f64().unwrap().abs() < 20.0);
         }
     }
 
     #[test]
     fn only_offered_values_of_categories_are_allowed() {
         let space = of(json!({ "a": { "values": [8, 16] }, "b": { "min": 0, "max": 1 } }));
-        let strange = |value: Value| space.strange(&json!({ "a": { "value": value }, "b": { "value": 7 } }));
-        assert_eq!(strange(json!(8)), None);
-        assert_eq!(strange(json!(16.0)), None);
-        assert_eq!(strange(json!("8")), Some(("a".to_owned(), json!("8"))));
-        assert_eq!(space.strange(&json!({})), None);
+        let not_offered =
+            |value: Value| space.not_offered(&json!({ "a": { "value": value }, "b": { "value": 7 } }));
+        assert_eq!(not_offered(json!(8)), None);
+        assert_eq!(not_offered(json!(16.0)), None);
+        assert_eq!(not_offered(json!("8")), Some(("a".to_owned(), json!("8"))));
+        assert_eq!(space.not_offered(&json!({})), None);
     }
 
     #[test]

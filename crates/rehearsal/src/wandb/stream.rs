@@ -1,44 +1,37 @@
 //! `file_stream`: lines at their offsets, the summary, the end of a run.
 //!
-//! Separate from GraphQL, as it is for clients. A body that does not fit is refused as a whole, and
-//! its client accused: a line that is no JSON, a gap, a step that does not rise, an unknown field.
+//! Separate from GraphQL, as it is for clients. A body that does not fit is refused as a whole, and is a
+//! violation: a line that is no JSON, a gap, a step that does not rise, an unknown field.
 
 use serde_json::{Map, Value, json};
 
 use crate::reply::Reply;
 use crate::state::{Now, Request, State};
 use crate::wandb::runs::Run;
-use crate::wandb::{ENTITY, text};
+use crate::wandb::{ENTITY, read_json};
 
 const HISTORY: &str = "wandb-history.jsonl";
 const SUMMARY: &str = "wandb-summary.json";
 const EVENTS: &str = "wandb-events.jsonl";
 const LOG: &str = "output.log";
 
-/// Carries out a request to the stream of this run.
-pub fn stream(state: &mut State, request: &Request, place: (&str, &str, &str), now: Now) -> Reply {
-    let (entity, project, name) = place;
-    let is_it = |run: &Run| entity == ENTITY && run.project == project && run.name == name;
-    let Some(index) = state.wandb.runs.iter().position(is_it) else {
-        return refused(404, &format!("run {entity}/{project}/{name} not found"));
+/// Carries out a request to the stream of the run of this entity, project and name.
+pub fn stream(state: &mut State, request: &Request, [entity, project, name]: [&str; 3], now: Now) -> Reply {
+    let is_it = |run: &&mut Run| entity == ENTITY && run.shown.project == project && run.shown.name == name;
+    let Some(run) = state.wandb.runs.iter_mut().find(is_it) else {
+        let message = format!("run {entity}/{project}/{name} not found");
+        return Reply::json(404, &json!({ "error": message }));
     };
-    let run = &mut state.wandb.runs[index];
-    run.requests += 1;
-    run.heard = Some(now.time);
+    run.shown.requests += 1;
+    run.heartbeat = now.time;
     match parse(request).and_then(|body| apply(run, &body)) {
-        Ok(()) => {
-            let is_stopped = run.is_stopped || state.script.wandb_stop;
-            Reply::json(200, &if is_stopped { json!({ "stopped": true }) } else { json!({}) })
-        }
+        Ok(()) if run.is_stopped || state.script.wandb_stop => Reply::ok(&json!({ "stopped": true })),
+        Ok(()) => Reply::ok(&json!({})),
         Err(breach) => {
-            state.accuse(format!("file_stream of {name}: {breach}"));
-            refused(400, &breach)
+            state.record_violation(format!("file_stream of {name}: {breach}"));
+            Reply::json(400, &json!({ "error": breach }))
         }
     }
-}
-
-fn refused(status: u16, message: &str) -> Reply {
-    Reply::json(status, &json!({ "error": message }))
 }
 
 fn parse(request: &Request) -> Result<Map<String, Value>, String> {
@@ -69,12 +62,12 @@ fn apply(run: &mut Run, body: &Map<String, Value>) -> Result<(), String> {
                 }
             }
             ("uploaded", Value::Array(names)) if names.iter().all(Value::is_string) => {
-                let has_arrived = |name: &&Value| changed.files.iter().any(|(file, _)| json!(file) == **name);
+                let has_arrived = |name: &&Value| changed.shown.files.iter().any(|file| *name == file);
                 if let Some(absent) = names.iter().find(|name| !has_arrived(name)) {
                     return Err(format!("`uploaded` names {absent}, which has not arrived"));
                 }
             }
-            ("preempting", Value::Bool(true)) => changed.state = "preempting".to_owned(),
+            ("preempting", Value::Bool(true)) => changed.shown.state = "preempting".to_owned(),
             ("preempting", Value::Bool(false)) => {}
             ("complete", Value::Bool(complete)) => is_complete = *complete,
             ("exitcode", Value::Number(code)) if code.is_i64() => exit_code = code.as_i64(),
@@ -88,13 +81,13 @@ fn apply(run: &mut Run, body: &Map<String, Value>) -> Result<(), String> {
         (true, None) => return Err("`complete` without `exitcode`".to_owned()),
         (false, Some(_)) => return Err("`exitcode` without `complete`".to_owned()),
         (true, Some(code)) => {
-            changed.exit_code = Some(code);
-            changed.state = if code == 0 { "finished" } else { "failed" }.to_owned();
+            changed.shown.exit_code = Some(code);
+            changed.shown.state = if code == 0 { "finished" } else { "failed" }.to_owned();
         }
-        // Whoever goes on with a run that has ended, or was only planned, has it running again.
-        (false, None) if changed.state != "preempting" => {
-            changed.exit_code = None;
-            changed.state = "running".to_owned();
+        // More lines resume a run that has ended, and begin one that was pending.
+        (false, None) if changed.shown.state != "preempting" => {
+            changed.shown.exit_code = None;
+            changed.shown.state = "running".to_owned();
         }
         (false, None) => {}
     }
@@ -114,29 +107,22 @@ fn apply_file(run: &mut Run, file: &str, chunk: &Value) -> Result<(), String> {
     let lines: Vec<String> = lines.collect::<Option<_>>().ok_or("a line of `content` is no string")?;
     match file {
         HISTORY => {
-            rows(&lines)?;
-            put(&mut run.history, offset, lines)?;
-            check_steps(&run.history[offset.saturating_sub(1)..])
+            let history = &mut run.shown.history;
+            put(history, offset, rows(&lines)?)?;
+            check_steps(&history[offset.saturating_sub(1)..])
         }
-        EVENTS => {
-            rows(&lines)?;
-            put(&mut run.events, offset, lines)
+        EVENTS => put(&mut run.events, offset, rows(&lines)?),
+        LOG => put(&mut run.shown.log, offset, lines),
+        SUMMARY => {
+            run.shown.summary = rows(&lines)?.pop().ok_or("no line")?;
+            Ok(())
         }
-        LOG => put(&mut run.log, offset, lines),
-        SUMMARY => match rows(&lines)?.pop() {
-            Some(summary) => {
-                run.summary = summary;
-                Ok(())
-            }
-            None => Err("no line".to_owned()),
-        },
         _ => Err("unknown file".to_owned()),
     }
 }
 
-/// Every line as the object that it is.
 fn rows(lines: &[String]) -> Result<Vec<Value>, String> {
-    let row = |line: &String| match text::read(line) {
+    let row = |line: &String| match read_json(line) {
         Ok(row) if row.is_object() => Ok(row),
         Ok(_) => Err(format!("the line is no object: {line}")),
         Err(error) => Err(format!("the line is no JSON: {error}: {line}")),
@@ -145,7 +131,7 @@ fn rows(lines: &[String]) -> Result<Vec<Value>, String> {
 }
 
 /// Writes `lines` from `offset` on, over what is there.
-fn put(file: &mut Vec<String>, offset: usize, lines: Vec<String>) -> Result<(), String> {
+fn put<T>(file: &mut Vec<T>, offset: usize, lines: Vec<T>) -> Result<(), String> {
     if offset > file.len() {
         return Err(format!("a gap: offset {offset} after {} lines", file.len()));
     }
@@ -154,13 +140,12 @@ fn put(file: &mut Vec<String>, offset: usize, lines: Vec<String>) -> Result<(), 
     Ok(())
 }
 
-/// Refuses rows whose steps do not rise.
-fn check_steps(history: &[String]) -> Result<(), String> {
+fn check_steps(history: &[Value]) -> Result<(), String> {
     let mut last = None;
-    for line in history {
-        let step = text::read(line).ok().and_then(|row| row.get("_step").and_then(Value::as_i64));
+    for row in history {
+        let step = row["_step"].as_i64();
         if step.is_some() && step <= last {
-            return Err(format!("`_step` does not rise: {line}"));
+            return Err(format!("`_step` does not rise: {row}"));
         }
         last = step.or(last);
     }
@@ -170,15 +155,16 @@ fn check_steps(history: &[String]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wandb::WandbRun;
 
-    /// What the bodies make of a run: the history's lines, the summary, the log, the state; or the
-    /// first refusal.
-    fn run_of(bodies: &[Value]) -> Result<Run, String> {
-        let mut run = Run { state: "pending".to_owned(), ..Run::default() };
+    /// What the bodies make of a run, or the first refusal.
+    fn run_of(bodies: &[Value]) -> Result<WandbRun, String> {
+        let mut run = Run::default();
+        run.shown.state = "pending".to_owned();
         for body in bodies {
             apply(&mut run, body.as_object().unwrap())?;
         }
-        Ok(run)
+        Ok(run.shown)
     }
 
     fn history(offset: usize, steps: &[i64]) -> Value {
@@ -195,7 +181,7 @@ mod tests {
     #[test]
     fn lines_are_written_at_their_offset_and_over_what_is_there() {
         let run = run_of(&[history(0, &[0, 1]), history(2, &[2]), history(1, &[1, 2, 3])]).unwrap();
-        let steps: Vec<String> = (0..4).map(|step| json!({ "_step": step }).to_string()).collect();
+        let steps: Vec<Value> = (0..4).map(|step| json!({ "_step": step })).collect();
         assert_eq!(run.history, steps);
         assert_eq!(run.state, "running");
     }
@@ -239,11 +225,12 @@ mod tests {
 
     #[test]
     fn a_refused_body_changes_nothing() {
-        let mut run = run_of(&[history(0, &[0])]).unwrap();
+        let mut run = Run::default();
+        apply(&mut run, history(0, &[0]).as_object().unwrap()).unwrap();
         let mut body = history(1, &[1]);
         body["exitcode"] = json!(0);
         apply(&mut run, body.as_object().unwrap()).unwrap_err();
-        assert_eq!(run.history.len(), 1);
+        assert_eq!(run.shown.history.len(), 1);
     }
 
     #[test]
@@ -260,6 +247,6 @@ mod tests {
     fn numbers_that_json_lacks_are_read_from_python() {
         let content = json!([r#"{"_step": 0, "loss": NaN}"#]);
         let run = run_of(&[json!({ "files": { HISTORY: { "offset": 0, "content": content } } })]).unwrap();
-        assert_eq!(text::read(&run.history[0]).unwrap(), json!({ "_step": 0, "loss": "NaN" }));
+        assert_eq!(run.history, [json!({ "_step": 0, "loss": "NaN" })]);
     }
 }

@@ -8,109 +8,72 @@ use serde_json::{Map, Value, json};
 use crate::state::{Now, State};
 use crate::wandb::runs::{self, Run};
 use crate::wandb::space::{Space, space};
-use crate::wandb::{ENTITY, Orders, PROJECT, Refusal, text};
+use crate::wandb::{ENTITY, PROJECT, Refusal, WandbSweep, read_json, storage_id};
 
-/// What a client may make of a sweep.
 const STATES: [&str; 4] = ["RUNNING", "PAUSED", "FINISHED", "CANCELED"];
 
-/// A sweep.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Sweep {
+    pub shown: WandbSweep,
     /// Opaque to clients.
     pub storage_id: String,
-    /// The project that it is in.
-    pub project: String,
-    /// Eight characters.
-    pub name: String,
-    /// As sent.
-    pub yaml: String,
-    /// The same, read.
-    pub config: Value,
-    /// What it chooses from.
+    yaml: String,
     pub space: Space,
-    /// `PENDING` until an agent comes.
-    pub state: String,
     /// What was last said of it, by the name in the mutation.
-    pub said: Map<String, Value>,
-    /// Names of its runs, in the order of the suggestions.
-    pub runs: Vec<String>,
-    /// How many suggestions were made.
-    pub suggested: u64,
+    said: Map<String, Value>,
 }
 
-/// Who carries out the suggestions of a sweep.
-#[derive(Debug, Clone)]
-pub struct Agent {
-    id: String,
-    sweep_id: String,
-}
-
-impl Agent {
-    /// Whether it works for this sweep.
-    pub fn is_of(&self, sweep: &Sweep) -> bool {
-        self.sweep_id == sweep.storage_id
-    }
-}
-
-/// Carries out `upsertSweep`: the payload.
-///
-/// # Errors
-/// When the sweep is not there or what is said of it makes no sense.
-pub fn upsert(state: &mut State, input: &Map<String, Value>, now: Now) -> Result<Value, Refusal> {
-    let text_of = |name: &str| input.get(name).and_then(Value::as_str);
-    let entity = text_of("entityName").filter(|entity| !entity.is_empty()).unwrap_or(ENTITY);
-    if entity != ENTITY {
-        return Err(Refusal::new(404, format!("entity {entity} not found during upsertSweep")));
-    }
-    let config = text_of("config")
-        .map(read)
-        .transpose()
-        .map_err(|why| Refusal::new(400, format!("Invalid sweep config: {why}")))?;
-    if let Some(wanted) = text_of("state").filter(|wanted| !STATES.contains(wanted)) {
+pub fn upsert(state: &mut State, input: &Value, now: Now) -> Result<Value, Refusal> {
+    runs::check_entity(input, "upsertSweep")?;
+    let config = input["config"].as_str().map(read).transpose();
+    let config = config.map_err(|why| Refusal::new(400, format!("Invalid sweep config: {why}")))?;
+    if let Some(wanted) = input["state"].as_str().filter(|wanted| !STATES.contains(wanted)) {
         return Err(Refusal::new(400, format!("invalid sweep state: {wanted}")));
     }
-    let index = match text_of("id").filter(|id| !id.is_empty()) {
+    let index = match input["id"].as_str().filter(|id| !id.is_empty()) {
         Some(id) => position(state, id)?,
         None if config.is_none() => return Err(Refusal::new(400, "sweep config is required")),
-        None => begin(state, text_of("projectName").filter(|name| !name.is_empty()).unwrap_or(PROJECT)),
+        None => {
+            begin(state, input["projectName"].as_str().filter(|name| !name.is_empty()).unwrap_or(PROJECT))
+        }
     };
     let sweep = &mut state.wandb.sweeps[index];
     let mut warnings = Vec::new();
     if let Some((config, space)) = config {
-        if !sweep.runs.is_empty() {
-            return Err(Refusal::new(400, format!("sweep {} has runs: its config is fixed", sweep.name)));
+        if !sweep.shown.runs.is_empty() {
+            let message = format!("sweep {} has runs: its config is fixed", sweep.shown.name);
+            return Err(Refusal::new(400, message));
         }
         warnings = warnings_of(&config);
-        sweep.yaml = text_of("config").unwrap_or_default().to_owned();
-        (sweep.config, sweep.space) = (config, space);
+        sweep.yaml = input["config"].as_str().unwrap_or_default().to_owned();
+        (sweep.shown.config, sweep.space) = (config, space);
     }
-    if let Some(wanted) = text_of("state") {
-        sweep.state = wanted.to_owned();
+    if let Some(wanted) = input["state"].as_str() {
+        wanted.clone_into(&mut sweep.shown.state);
     }
     for name in ["description", "displayName", "controller", "scheduler"] {
-        if let Some(value) = input.get(name).filter(|value| !value.is_null()) {
-            sweep.said.insert(name.to_owned(), value.clone());
+        if !input[name].is_null() {
+            sweep.said.insert(name.to_owned(), input[name].clone());
         }
     }
-    let sweep = value(state, index, now);
+    let sweep = value(state, &state.wandb.sweeps[index], now);
     Ok(json!({ "sweep": sweep, "configValidationWarnings": warnings }))
 }
 
 fn begin(state: &mut State, project: &str) -> usize {
-    let name = state.next_id("sweep-")["sweep-".len()..][..8].to_owned();
-    let storage_id = text::storage_id("Sweep", [&name, project, ENTITY]);
-    let sweep = Sweep {
-        storage_id,
-        project: project.to_owned(),
-        name,
-        state: "PENDING".to_owned(),
-        ..Sweep::default()
-    };
-    state.wandb.sweeps.push(sweep);
+    let name = short_id(state);
+    let storage_id = storage_id("Sweep", &[&name, project, ENTITY]);
+    let (entity, project, pending) = (ENTITY.to_owned(), project.to_owned(), "PENDING".to_owned());
+    let shown = WandbSweep { entity, project, name, state: pending, ..WandbSweep::default() };
+    state.wandb.sweeps.push(Sweep { shown, storage_id, ..Sweep::default() });
     state.wandb.sweeps.len() - 1
 }
 
-/// The position of the sweep with this storage id.
+/// Eight characters that no other has.
+fn short_id(state: &mut State) -> String {
+    state.next_id("")[..8].to_owned()
+}
+
 fn position(state: &State, id: &str) -> Result<usize, Refusal> {
     let position = state.wandb.sweeps.iter().position(|sweep| sweep.storage_id == id);
     position.ok_or_else(|| Refusal::new(404, format!("could not find sweep {id}")))
@@ -145,99 +108,77 @@ fn warnings_of(config: &Value) -> Vec<&'static str> {
     warnings
 }
 
-/// A sweep as the schema shows it.
-pub fn value(state: &State, index: usize, now: Now) -> Value {
-    let sweep = &state.wandb.sweeps[index];
-    let runs = state
-        .wandb
-        .runs
-        .iter()
-        .filter(|run| run.project == sweep.project && run.sweep.as_deref() == Some(sweep.name.as_str()));
+pub fn value(state: &State, sweep: &Sweep, now: Now) -> Value {
+    let shown = &sweep.shown;
+    let is_its =
+        |run: &&Run| run.shown.project == shown.project && run.shown.sweep.as_ref() == Some(&shown.name);
+    let runs = state.wandb.runs.iter().filter(is_its);
     let edges: Vec<Value> = runs.map(|run| json!({ "node": runs::value(run) })).collect();
-    let said = |name: &str| sweep.said.get(name).cloned().unwrap_or_default();
+    let time = now.time.to_string();
     json!({
+        "__typename": "Sweep",
         "id": sweep.storage_id,
-        "name": sweep.name,
-        "displayName": said("displayName"),
-        "method": sweep.config["method"],
-        "state": sweep.state,
-        "description": said("description"),
+        "name": shown.name,
+        "displayName": sweep.said.get("displayName"),
+        "method": shown.config["method"],
+        "state": shown.state,
+        "description": sweep.said.get("description"),
         "config": sweep.yaml,
-        "createdAt": now.time.to_string(),
-        "heartbeatAt": now.time.to_string(),
-        "updatedAt": now.time.to_string(),
+        "createdAt": time,
+        "heartbeatAt": time,
+        "updatedAt": time,
         "earlyStopJobRunning": false,
         "bestLoss": null,
-        "controller": said("controller"),
-        "scheduler": said("scheduler"),
+        "controller": sweep.said.get("controller"),
+        "scheduler": sweep.said.get("scheduler"),
         "controllerRunName": null,
         "runCount": edges.len(),
-        "project": runs::project(&sweep.project),
+        "project": runs::project(&shown.project),
         "runs": { "edges": edges },
     })
 }
 
-/// Carries out `createAgent`.
-///
-/// # Errors
-/// When the sweep is not there.
-pub fn create_agent(state: &mut State, input: &Map<String, Value>) -> Result<Value, Refusal> {
-    let text_of = |name: &str| input.get(name).and_then(Value::as_str);
-    let name = text_of("sweep").unwrap_or_default();
-    let is_it = |sweep: &&Sweep| {
-        sweep.name == name && text_of("projectName").is_none_or(|project| sweep.project == project)
+pub fn create_agent(state: &mut State, input: &Value) -> Result<Value, Refusal> {
+    let name = input["sweep"].as_str().unwrap_or_default();
+    let project = input["projectName"].as_str();
+    let is_it = |sweep: &&mut Sweep| {
+        sweep.shown.name == name && project.is_none_or(|project| sweep.shown.project == project)
     };
-    let found = state.wandb.sweeps.iter().find(is_it).map(|sweep| sweep.storage_id.clone());
-    let sweep_id = found.ok_or_else(|| Refusal::new(404, format!("could not find sweep {name}")))?;
-    let id = text::base64(state.next_id("agent-").as_bytes());
-    state.wandb.agents.push(Agent { id: id.clone(), sweep_id });
+    let found = state.wandb.sweeps.iter_mut().find(is_it);
+    let sweep = found.ok_or_else(|| Refusal::new(404, format!("could not find sweep {name}")))?;
+    sweep.shown.agents += 1;
+    let sweep_id = sweep.storage_id.clone();
+    let id = storage_id("Agent", &[&state.next_id("")]);
+    state.wandb.agents.insert(id.clone(), sweep_id);
     Ok(json!({ "agent": { "id": id } }))
 }
 
 /// Carries out `agentHeartbeat`: what the agent is to do.
-///
-/// # Errors
-/// When the agent or its sweep is not there, or what it says cannot be read.
-pub fn heartbeat(state: &mut State, input: &Map<String, Value>, now: Now) -> Result<Value, Refusal> {
-    let id = input.get("id").and_then(Value::as_str).unwrap_or_default();
-    let agent = state.wandb.agents.iter().find(|agent| agent.id == id);
-    let sweep_id = agent.ok_or_else(|| Refusal::new(404, "could not find agent"))?.sweep_id.clone();
-    let index = position(state, &sweep_id)?;
-    let running = running(input.get("runState"))?;
-    let commands = match state.script.wandb_agents {
-        Orders::Exit => vec![json!({ "type": "exit" })],
-        Orders::Stop if !running.is_empty() => running.iter().map(stop).collect(),
-        Orders::Stop => Vec::new(),
-        Orders::Suggest => orders(state, index, &running, now),
-    };
+pub fn heartbeat(state: &mut State, input: &Value, now: Now) -> Result<Value, Refusal> {
+    let id = input["id"].as_str().unwrap_or_default();
+    let sweep_id = state.wandb.agents.get(id).ok_or_else(|| Refusal::new(404, "could not find agent"))?;
+    let index = position(state, sweep_id)?;
+    let running = running(input["runState"].as_str().unwrap_or("{}"))?;
+    let commands = commands(state, index, &running, now);
     Ok(json!({ "agent": { "id": id }, "commands": json!(commands).to_string() }))
 }
 
-/// The runs that `runState` says are running.
-fn running(said: Option<&Value>) -> Result<Vec<String>, Refusal> {
-    let text = said.and_then(Value::as_str).unwrap_or("{}");
+fn running(text: &str) -> Result<Vec<String>, Refusal> {
     let unreadable = || Refusal::new(400, format!("runState is no object of truth values: {text}"));
-    let Ok(Value::Object(states)) = text::read(text) else { return Err(unreadable()) };
+    let Ok(Value::Object(states)) = read_json(text) else { return Err(unreadable()) };
     if !states.values().all(Value::is_boolean) {
         return Err(unreadable());
     }
-    Ok(states
-        .into_iter()
-        .filter(|(_, is_running)| *is_running == json!(true))
-        .map(|(name, _)| name)
-        .collect())
+    Ok(states.into_iter().filter(|(_, is_running)| *is_running == true).map(|(name, _)| name).collect())
 }
 
-fn stop(run: &String) -> Value {
-    json!({ "type": "stop", "run_id": run })
-}
-
-fn orders(state: &mut State, index: usize, running: &[String], now: Now) -> Vec<Value> {
-    let sweep = &state.wandb.sweeps[index];
-    let is_wanted_away = |name: &&String| {
+fn commands(state: &mut State, index: usize, running: &[String], now: Now) -> Vec<Value> {
+    let sweep = &state.wandb.sweeps[index].shown;
+    let is_unwanted = |name: &&String| {
         sweep.state == "CANCELED" || runs::find(state, &sweep.project, name).is_some_and(|run| run.is_stopped)
     };
-    let stops: Vec<Value> = running.iter().filter(is_wanted_away).map(stop).collect();
+    let stop = |run: &String| json!({ "type": "stop", "run_id": run });
+    let stops: Vec<Value> = running.iter().filter(is_unwanted).map(stop).collect();
     if !stops.is_empty() {
         return stops;
     }
@@ -250,31 +191,28 @@ fn orders(state: &mut State, index: usize, running: &[String], now: Now) -> Vec<
 }
 
 fn suggest(state: &mut State, index: usize, now: Now) -> Value {
-    let seed = state.script.faults.seed;
+    let (seed, name) = (state.script.faults.seed, short_id(state));
     let sweep = &mut state.wandb.sweeps[index];
-    sweep.state = "RUNNING".to_owned();
-    let is_capped = sweep.config["run_cap"].as_u64().is_some_and(|cap| sweep.suggested >= cap);
-    let arguments = match sweep.config["method"].as_str() {
-        _ if is_capped => None,
-        Some("grid") => sweep.space.grid(sweep.suggested),
-        _ => Some(sweep.space.random(seed, sweep.suggested)),
+    let shown = &mut sweep.shown;
+    let number = shown.runs.len() as u64;
+    let arguments = match shown.config["method"].as_str() {
+        _ if shown.config["run_cap"].as_u64().is_some_and(|cap| number >= cap) => None,
+        Some("grid") => sweep.space.grid(number),
+        _ => Some(sweep.space.random(seed, number)),
     };
     let Some(arguments) = arguments else {
-        sweep.state = "FINISHED".to_owned();
+        shown.state = "FINISHED".to_owned();
         return json!({ "type": "exit" });
     };
-    sweep.suggested += 1;
-    let program = sweep.config["program"].clone();
-    let name = state.next_id("run-")["run-".len()..][..8].to_owned();
-    let sweep = &mut state.wandb.sweeps[index];
-    sweep.runs.push(name.clone());
-    let mut run = Run::new(&sweep.project, &name, now);
-    run.state = "pending".to_owned();
-    run.sweep = Some(sweep.name.clone());
-    run.config = Value::Object(arguments.clone());
-    run.said.insert("displayName".to_owned(), json!(format!("sweep-{}-{}", sweep.name, sweep.suggested)));
+    shown.state = "RUNNING".to_owned();
+    shown.runs.push(name.clone());
+    let mut run = Run::new(&shown.project, &name, now);
+    run.shown.state = "pending".to_owned();
+    run.shown.sweep = Some(shown.name.clone());
+    run.shown.config = Value::Object(arguments.clone());
+    run.shown.display_name = format!("sweep-{}-{}", shown.name, number + 1);
     state.wandb.runs.push(run);
-    json!({ "type": "run", "run_id": name, "program": program, "args": arguments })
+    json!({ "type": "run", "run_id": name, "program": shown.config["program"], "args": arguments })
 }
 
 #[cfg(test)]
@@ -286,16 +224,11 @@ mod tests {
     const GRID: &str =
         "{method: grid, program: a.py, parameters: {lr: {values: [1e-6, 5e-6]}, n: {values: [1, 3]}}}";
 
-    fn object(value: Value) -> Map<String, Value> {
-        value.as_object().unwrap().clone()
-    }
-
     /// A server with this sweep and one agent of it: the sweep's storage id and the agent's id.
     fn begun(yaml: &str) -> (State, String, String) {
         let mut state = State::default();
-        let sweep = upsert(&mut state, &object(json!({ "config": yaml })), NOW).unwrap()["sweep"].clone();
-        let agent =
-            create_agent(&mut state, &object(json!({ "host": "h", "sweep": sweep["name"] }))).unwrap();
+        let sweep = upsert(&mut state, &json!({ "config": yaml }), NOW).unwrap()["sweep"].clone();
+        let agent = create_agent(&mut state, &json!({ "host": "h", "sweep": sweep["name"] })).unwrap();
         let text_of = |value: &Value| value.as_str().unwrap().to_owned();
         (state, text_of(&sweep["id"]), text_of(&agent["agent"]["id"]))
     }
@@ -304,7 +237,7 @@ mod tests {
         let running: Map<String, Value> =
             running.iter().map(|run| ((*run).to_owned(), json!(true))).collect();
         let input = json!({ "id": agent, "runState": json!(running).to_string() });
-        let commands = heartbeat(state, &object(input), NOW)?["commands"].clone();
+        let commands = heartbeat(state, &input, NOW)?["commands"].clone();
         Ok(serde_json::from_str(commands.as_str().unwrap()).unwrap())
     }
 
@@ -344,7 +277,7 @@ mod tests {
         assert_ne!(suggestions(yaml, 7, 5), suggestions(yaml, 8, 5));
         let bayes = yaml.replace("random", "bayes");
         assert_eq!(suggestions(yaml, 7, 5), suggestions(&bayes, 7, 5));
-        let made = upsert(&mut State::default(), &object(json!({ "config": bayes })), NOW).unwrap();
+        let made = upsert(&mut State::default(), &json!({ "config": bayes }), NOW).unwrap();
         assert!(made["configValidationWarnings"][0].as_str().unwrap().contains("random draws"), "{made}");
     }
 
@@ -352,7 +285,7 @@ mod tests {
     fn a_run_is_there_before_its_program_is() {
         let (mut state, _, agent) = begun(GRID);
         let command = beat(&mut state, &agent, &[]).unwrap().remove(0);
-        let run = &state.wandb.runs[0];
+        let run = &state.wandb.runs[0].shown;
         assert_eq!((json!(run.name), run.state.as_str()), (command["run_id"].clone(), "pending"));
         assert_eq!(command["program"], "a.py");
         let name = run.name.clone();
@@ -365,7 +298,7 @@ mod tests {
         let first = beat(&mut state, &agent, &[]).unwrap().remove(0);
         let run = first["run_id"].as_str().unwrap();
         let set = |state: &mut State, wanted: &str| {
-            upsert(state, &object(json!({ "id": id, "state": wanted })), NOW).map(drop)
+            upsert(state, &json!({ "id": id, "state": wanted }), NOW).map(drop)
         };
         set(&mut state, "PAUSED").unwrap();
         assert_eq!(beat(&mut state, &agent, &[]).unwrap(), Vec::<Value>::new());
@@ -381,14 +314,10 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_run_a_script_and_a_deletion_reach_the_agent() {
+    fn a_stopped_run_and_a_deleted_sweep_reach_the_agent() {
         let (mut state, _, agent) = begun(GRID);
         let run = beat(&mut state, &agent, &[]).unwrap()[0]["run_id"].as_str().unwrap().to_owned();
         state.wandb.runs[0].is_stopped = true;
-        assert_eq!(beat(&mut state, &agent, &[&run]).unwrap()[0]["type"], "stop");
-        state.script.wandb_agents = Orders::Exit;
-        assert_eq!(beat(&mut state, &agent, &[&run]).unwrap()[0]["type"], "exit");
-        state.script.wandb_agents = Orders::Stop;
         assert_eq!(beat(&mut state, &agent, &[&run]).unwrap()[0]["type"], "stop");
         state.wandb.sweeps.clear();
         assert_eq!(beat(&mut state, &agent, &[]).unwrap_err().status, 404);
@@ -397,7 +326,7 @@ mod tests {
 
     #[track_caller]
     fn check_refused(yaml: &str, expected: &str) {
-        let refusal = upsert(&mut State::default(), &object(json!({ "config": yaml })), NOW).unwrap_err();
+        let refusal = upsert(&mut State::default(), &json!({ "config": yaml }), NOW).unwrap_err();
         assert_eq!(refusal.status, 400);
         assert!(refusal.message.contains(expected), "{}", refusal.message);
     }
@@ -414,7 +343,7 @@ mod tests {
     #[test]
     fn a_config_is_fixed_once_there_are_runs() {
         let (mut state, id, agent) = begun(GRID);
-        let change = object(json!({ "id": id, "config": GRID.replace("[1, 3]", "[2]") }));
+        let change = json!({ "id": id, "config": GRID.replace("[1, 3]", "[2]") });
         upsert(&mut state, &change, NOW).unwrap();
         beat(&mut state, &agent, &[]).unwrap();
         assert_eq!(upsert(&mut state, &change, NOW).unwrap_err().status, 400);
