@@ -12,7 +12,7 @@ use ctxtune_rehearsal::{Script, WANDB_KEY, WandbAlert, WandbRun};
 use serde_json::{Value, json};
 
 use crate::service::{Stranger, faults, rule, status, status_with_retry_after};
-use crate::support::{Dir, Outcome, Rehearsal, python, sha256, skip};
+use crate::support::{Dir, Outcome, Rehearsal, python, repository, sha256, skip};
 
 const FINETUNE: [&str; 6] = ["finetune", "corpus", "-o", "out", "--no-sync", "--yes"];
 
@@ -905,4 +905,46 @@ fn upload(rehearsal: &Rehearsal, path: &str) -> bool {
     let output = sync.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     true
+}
+
+/// The name of every document of ours.
+fn documents() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for file in std::fs::read_dir(repository("crates/service/src/wandb")).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        for kind in ["\"query ", "\"mutation "] {
+            let ends = text.match_indices(kind).map(|(start, _)| &text[start + kind.len()..]);
+            names.extend(ends.map(|rest| rest.split([' ', '(']).next().unwrap().to_owned()));
+        }
+    }
+    names
+}
+
+#[test]
+fn what_is_asked_of_wandb_is_valid_graphql() {
+    let rehearsal = rehearsal(0.2);
+    Outcome::of(rehearsal.logged(FINETUNE)).expect(0);
+    rehearsal.dir.write(
+        "sweep.yaml",
+        "{method: random, metric: {name: val/loss, goal: minimize}, parameters: {n_epochs: {values: [1, 2]}}}",
+    );
+    // The second time it looks for what the first has run.
+    for count in ["--count=1", "--count=2"] {
+        let fixed = ["sweep", "run", "sweep.yaml", "--data-dir=corpus", "--output-dir=out", "--no-sync"];
+        Outcome::of(rehearsal.logged(fixed.iter().chain(&["--yes", count]))).expect(0);
+    }
+    let bodies = rehearsal.requests("POST /graphql$").into_iter().map(|seen| seen.body);
+    let bodies: Vec<Value> = bodies.map(|body| serde_json::from_slice(&body).unwrap()).collect();
+    let asked = bodies.iter().map(|body| body["operationName"].as_str().unwrap().to_owned());
+    assert_eq!(asked.collect::<BTreeSet<_>>(), documents());
+    let Some(mut check) = python() else { return };
+    let lines: String = bodies.iter().map(|body| format!("{body}\n")).collect();
+    rehearsal.dir.write("bodies.jsonl", lines);
+    check.arg(repository("tests/it/wandb_schema.py")).arg(repository("tests/it/wandb_schema.graphql"));
+    check.stdin(File::open(rehearsal.dir.path("bodies.jsonl")).unwrap());
+    let checked = Outcome::of(check);
+    if checked.code == Some(77) {
+        return skip("python", "this Python has no `graphql-core`");
+    }
+    assert_eq!(checked.expect(0).stdout, "");
 }
