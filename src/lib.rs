@@ -3,8 +3,8 @@
 //!
 //! - [`args`]: the command line as clap reads it.
 //! - [`commands`]: one file a command; [`commands::run`] is the program.
-//! - [`session`]: variables, keys, clock, client, consent; [`mod@env`] names the variables.
-//! - `screen`: how results are shown; `exit`: every error to its exit code and hint.
+//! - [`session`]: variables and clock, as workflows are given them.
+//! - `screen`: how results are shown, and the terminal as a workflow's person.
 //! - [`signals`]: what asks a run to stop.
 //!
 //! The work is done by the crates below `crates/`: `ctxtune-engine` (records to training lines), `ctxtune-service`
@@ -13,8 +13,6 @@
 
 pub mod args;
 pub mod commands;
-pub mod env;
-mod exit;
 mod screen;
 pub mod session;
 pub mod signals;

@@ -1,55 +1,40 @@
-//! The signals that ask a run to stop.
+//! Catches the signals that ask a run to stop. A second one of its kind ends the program at once.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
-use crate::exit::Exit;
+use ctxtune_pipeline::failure::Exit;
+use ctxtune_pipeline::signals::Signals;
 
-/// The signals that ask a run to stop. A second one of its kind ends it at once.
-#[derive(Debug, Clone, Default)]
-pub struct Signals {
-    pub(crate) interrupt: Arc<AtomicBool>,
-    pub(crate) terminate: Arc<AtomicBool>,
+/// Begins to catch SIGINT and SIGTERM, and makes a file over the size limit an error, not a death.
+///
+/// # Errors
+/// When they cannot be caught.
+pub fn catch() -> std::io::Result<Signals> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let signals = Signals::default();
+    register(SIGINT, Exit::Interrupted, &signals.interrupt)?;
+    register(SIGTERM, Exit::Terminated, &signals.terminate)?;
+    #[cfg(unix)]
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
+    Ok(signals)
 }
 
-impl Signals {
-    /// Begins to catch SIGINT and SIGTERM, and makes a file over the size limit an error, not a death.
-    pub fn catch() -> std::io::Result<Signals> {
-        use signal_hook::consts::{SIGINT, SIGTERM};
-        let signals = Signals::default();
-        catch(SIGINT, Exit::Interrupted, &signals.interrupt)?;
-        catch(SIGTERM, Exit::Terminated, &signals.terminate)?;
-        #[cfg(unix)]
-        signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
-        Ok(signals)
+/// Begins to take the end of the terminal for SIGTERM, for a command whose end costs money to miss. Not where
+/// whoever started it has said that it outlives the terminal (`nohup`), nor where that cannot be known.
+///
+/// # Errors
+/// When it cannot be caught.
+pub fn catch_hang_up(signals: &Signals) -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    if !ignores_hang_up() {
+        register(signal_hook::consts::SIGHUP, Exit::Terminated, &signals.terminate)?;
     }
-
-    /// Begins to take the end of the terminal for SIGTERM, for a command whose end costs money to miss. Not where
-    /// whoever started it has said that it outlives the terminal (`nohup`), nor where that cannot be known.
-    ///
-    /// # Errors
-    /// When it cannot be caught.
-    pub fn catch_hang_up(&self) -> std::io::Result<()> {
-        #[cfg(target_os = "linux")]
-        if !ignores_hang_up() {
-            catch(signal_hook::consts::SIGHUP, Exit::Terminated, &self.terminate)?;
-        }
-        Ok(())
-    }
-
-    /// Whether one was caught.
-    pub fn is_stopped(&self) -> bool {
-        self.interrupt.load(Ordering::Relaxed) || self.terminate.load(Ordering::Relaxed)
-    }
-
-    /// The exit code of the one that was caught.
-    pub fn exit(&self) -> Exit {
-        if self.terminate.load(Ordering::Relaxed) { Exit::Terminated } else { Exit::Interrupted }
-    }
+    Ok(())
 }
 
 /// Lets `signal` raise `flag`, and end the process where that is up already.
-fn catch(signal: i32, exit: Exit, flag: &Arc<AtomicBool>) -> std::io::Result<()> {
+fn register(signal: i32, exit: Exit, flag: &Arc<AtomicBool>) -> std::io::Result<()> {
     signal_hook::flag::register_conditional_shutdown(signal, exit as i32, Arc::clone(flag))?;
     signal_hook::flag::register(signal, Arc::clone(flag)).map(|_| ())
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use crate::args::{RemoteArgs, Voice, WandbArgs, target};
+use crate::args::{RemoteArgs, Voice, target};
+use ctxtune_pipeline::config::wandb::WandbArgs;
 use ctxtune_pipeline::value::whole;
 
 /// How to watch a job.

@@ -9,7 +9,6 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::session::environment::home;
 use ctxtune_pipeline::value::at_home;
 
 pub mod asking;
@@ -35,7 +34,7 @@ pub use rehearse::RehearseArgs;
 pub use remote::{DoctorArgs, FinetuneArgs, RemoteArgs, SpendingArgs, SubmitArgs, UploadArgs};
 pub use score::ScoreArgs;
 pub use sweep::{SweepArgs, SweepCommand, SweepInitArgs, SweepRunArgs};
-pub use wandb::{By, WandbArgs, WandbSyncArgs};
+pub use wandb::WandbSyncArgs;
 
 /// Turns a corpus of socialized-context JSONs into a fine-tuned model.
 #[derive(Debug, Parser)]
@@ -243,9 +242,35 @@ pub fn with_dashes(arguments: Vec<OsString>) -> Vec<OsString> {
     arguments.into_iter().map(each).collect()
 }
 
+/// The home directory, which `~/` stands for.
+pub fn home() -> Option<PathBuf> {
+    std::env::home_dir().filter(|home| home.is_absolute())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flag_that_is_no_key_of_the_file_is_known_as_a_flag() {
+        let cli = Cli::command();
+        for (name, flags) in ctxtune_pipeline::failure::ONLY_FLAGS {
+            let command = cli.find_subcommand(name).unwrap();
+            let keys = ctxtune_pipeline::config::keys();
+            let longs = command.get_arguments().filter(|flag| !flag.is_hide_set());
+            let longs = longs.filter_map(|flag| flag.get_long().map(str::to_owned));
+            let only: Vec<String> = longs.filter(|flag| !keys.contains(&flag.replace('-', "_"))).collect();
+            for flag in flags {
+                assert!(only.iter().any(|known| known == flag), "{name} has no --{flag}, or it is a key");
+            }
+            for flag in only {
+                let is_known = ctxtune_pipeline::failure::ONLY_FLAGS
+                    .iter()
+                    .any(|(_, flags)| flags.contains(&flag.as_str()));
+                assert!(is_known, "--{flag} of {name} is no key: add it to ONLY_FLAGS");
+            }
+        }
+    }
 
     #[test]
     fn every_command_is_in_one_group_of_the_help() {

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::args::{CorpusArgs, Voice, WandbArgs, WatchArgs};
+use crate::args::{CorpusArgs, Voice, WatchArgs};
+use ctxtune_pipeline::config::wandb::WandbArgs;
 use ctxtune_pipeline::config::{PrepareChoices, TuneChoices};
 
 /// Which service to speak to.
@@ -180,7 +181,7 @@ Examples:
   ctxtune doctor
   ctxtune doctor out --config-path=training/finetune_config.yaml
 
-Takes the flags and the file of `submit`, asks the service, and creates nothing there or here.
+Takes the flags and the file of `submit`, asks the session, and creates nothing there or here.
 Exit codes: 0 all well, warnings among it, 1 OUT cannot be written, 2 a value over a limit or an unknown \
 model, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
 

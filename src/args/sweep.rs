@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::args::remote::dollars;
-use crate::args::{CorpusArgs, RemoteArgs, SpendingArgs, Voice, WandbArgs};
+use crate::args::{CorpusArgs, RemoteArgs, SpendingArgs, Voice};
 use ctxtune_pipeline::config::TuneChoices;
+use ctxtune_pipeline::config::wandb::WandbArgs;
 use ctxtune_pipeline::value::{positive, whole};
 
 const SWEEP_HELP: &str = "\

@@ -13,22 +13,26 @@ use crate::args::DoctorArgs;
 use crate::commands::job::finetune::find_config;
 use crate::commands::machine::{certificates, data, key, output, state, wandb};
 use crate::commands::model::endpoints;
-use crate::env;
-use crate::exit::{Exit, Failure};
 use crate::screen::finding::{Finding, Findings};
-use crate::screen::plan;
-use crate::screen::report::{Terminal, grouped};
-use crate::screen::shell;
-use crate::session::environment::{Environment, config_file};
-use crate::session::service::{Service, base_url, proxy};
-use crate::signals::Signals;
+use crate::screen::report::Terminal;
+use crate::session;
+use crate::session::environment;
+use crate::session::environment::config_file;
 use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_pipeline::config::{ConfigFile, DEFAULT_OUTPUT_DIR, TuneChoices};
+use ctxtune_pipeline::env;
+use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::limits::{Row, gives_adapter_only, rows, settle};
 use ctxtune_pipeline::job::model::{self, Chosen};
 use ctxtune_pipeline::job::parameters::Parameters;
+use ctxtune_pipeline::job::plan;
+use ctxtune_pipeline::session::environment::Environment;
+use ctxtune_pipeline::session::{Session, base_url_of, proxy};
+use ctxtune_pipeline::shell;
+use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::text::grouped;
 use ctxtune_service::clock::Stopped;
-use ctxtune_service::together::endpoints::Project;
+use ctxtune_service::together::project::Project;
 use ctxtune_service::together::{Identity, Together};
 
 const COMMAND: &str = "doctor";
@@ -57,7 +61,7 @@ pub fn run(args: &DoctorArgs, signals: &Signals, terminal: &mut Terminal) -> Exi
 }
 
 fn examine(args: &DoctorArgs, signals: &Signals, findings: &mut Findings<'_>) -> Result<(), Stopped> {
-    let environment = match Environment::read(args.config_path.as_deref(), findings.terminal()) {
+    let environment = match environment::read(args.config_path.as_deref(), findings.terminal()) {
         Ok(environment) => environment,
         // Which service would be asked is not known, so none is.
         Err(failure) => {
@@ -71,16 +75,16 @@ fn examine(args: &DoctorArgs, signals: &Signals, findings: &mut Findings<'_>) ->
     findings.add("key", key(&environment));
     let (wandb, journal) = (wandb(&environment), environment.journal());
     let has_key = environment.get(env::TOGETHER_API_KEY).is_some();
-    let service = Service::new(&args.remote, environment, signals, findings.terminal());
-    let known = identity(service.ok().filter(|_| has_key), findings);
+    let session = session::start(&args.remote, environment, signals, findings.terminal());
+    let known = identity(session.ok().filter(|_| has_key), findings);
     stop(signals)?;
     let settings = settings(args);
     findings.add("config", config(args, settings.as_ref()));
-    model(known.as_ref().map(|(service, _)| service), settings.as_ref().ok(), findings);
+    model(known.as_ref().map(|(session, _)| session), settings.as_ref().ok(), findings);
     stop(signals)?;
-    let running = known.as_ref().and_then(|(service, whose)| {
+    let running = known.as_ref().and_then(|(session, whose)| {
         let project = Project::of(whose)?;
-        endpoints::glance(service, Some(project))
+        endpoints::glance(session, Some(project))
     });
     findings.add("endpoints", endpoints::finding(running.as_deref()));
     stop(signals)?;
@@ -104,7 +108,7 @@ fn place(args: &DoctorArgs, environment: &Environment) -> Finding {
         (None, Some(place)) => format!("{} of {place}", env::TOGETHER_BASE_URL),
         (None, None) => "the default".to_owned(),
     };
-    let base = base_url(&args.remote, environment);
+    let base = base_url_of(args.remote.base_url.as_deref(), environment);
     match base.and_then(|base| environment.refuse_test_settings(&base).map(|()| base)) {
         Ok(base) if base.is_loopback() => Finding::ok(format!("{base} ({from}), on this machine")),
         Ok(base) => Finding::ok(format!("{base} ({from})")),
@@ -114,7 +118,7 @@ fn place(args: &DoctorArgs, environment: &Environment) -> Finding {
 
 /// The proxy, without the password in its URL.
 fn way(args: &DoctorArgs, environment: &Environment) -> Finding {
-    let base = base_url(&args.remote, environment).ok();
+    let base = base_url_of(args.remote.base_url.as_deref(), environment).ok();
     let uri: Option<ureq::http::Uri> = base.and_then(|base| base.as_str().parse().ok());
     match proxy(environment) {
         Ok(None) => Finding::ok("none"),
@@ -134,21 +138,21 @@ fn way(args: &DoctorArgs, environment: &Environment) -> Finding {
 }
 
 /// Asks whose key it is, and compares the clocks. Gives the service if it lets us in, and whose it is.
-fn identity(service: Option<Service>, findings: &mut Findings<'_>) -> Option<(Service, Identity)> {
+fn identity(session: Option<Session>, findings: &mut Findings<'_>) -> Option<(Session, Identity)> {
     let untold = || Finding::off("not known: the service told no time");
-    let Some(service) = service else {
+    let Some(session) = session else {
         findings.add("account", Finding::off("not known: the service cannot be asked"));
         findings.add("clock", untold());
         return None;
     };
-    match service.together.whoami() {
+    match session.together.whoami() {
         Ok(identity) => {
-            findings.add("account", account(&service.together, &identity));
-            findings.add("clock", identity.date.map_or_else(untold, |theirs| clock(&service, theirs)));
-            Some((service, identity))
+            findings.add("account", account(&session.together, &identity));
+            findings.add("clock", identity.date.map_or_else(untold, |theirs| clock(&session, theirs)));
+            Some((session, identity))
         }
         Err(error) => {
-            let failure = service.explain(error);
+            let failure = session.explain(error);
             let exit = if failure.exit == Exit::Key { Exit::Key } else { Exit::Network };
             findings.add("account", Finding::of(Failure { exit, ..failure }));
             findings.add("clock", untold());
@@ -174,8 +178,8 @@ fn account(together: &Together, identity: &Identity) -> Finding {
     Finding::ok(format!("the key is accepted: {}", named.join(", ")))
 }
 
-fn clock(service: &Service, theirs: Timestamp) -> Finding {
-    let ahead = service.clock.now().duration_since(theirs).as_secs();
+fn clock(session: &Session, theirs: Timestamp) -> Finding {
+    let ahead = session.clock.now().duration_since(theirs).as_secs();
     let direction = if ahead > 0 { "ahead of" } else { "behind" };
     let said = format!("{} s {direction} the service's", ahead.abs());
     if ahead.abs() > SKEW_SECONDS {
@@ -221,9 +225,9 @@ fn config(args: &DoctorArgs, settings: Result<&Settings, &Failure>) -> Finding {
 }
 
 /// The model, whether what is tuned can be deployed, and the values against its limits.
-fn model(service: Option<&Service>, settings: Option<&Settings>, findings: &mut Findings<'_>) {
-    let chosen = match (service, settings) {
-        (Some(service), Some(settings)) => choose(service, settings),
+fn model(session: Option<&Session>, settings: Option<&Settings>, findings: &mut Findings<'_>) {
+    let chosen = match (session, settings) {
+        (Some(session), Some(settings)) => choose(session, settings),
         (None, _) => Err(Finding::off("not known: the service cannot be asked")),
         (_, None) => Err(Finding::off("not known: the configuration cannot be read")),
     };
@@ -241,11 +245,11 @@ fn model(service: Option<&Service>, settings: Option<&Settings>, findings: &mut 
     }
 }
 
-fn choose(service: &Service, settings: &Settings) -> Result<(Chosen, Settings), Finding> {
+fn choose(session: &Session, settings: &Settings) -> Result<(Chosen, Settings), Finding> {
     let mut settings = settings.clone();
-    match model::choose(&service.together, &mut settings.parameters) {
+    match model::choose(&session.together, &mut settings.parameters) {
         Ok(chosen) => Ok((chosen, settings)),
-        Err(error) => Err(Finding::of(service.explain(error))),
+        Err(error) => Err(Finding::of(session.explain(error))),
     }
 }
 

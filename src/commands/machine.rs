@@ -6,15 +6,15 @@
 use std::io;
 use std::path::Path;
 
-use crate::commands::job::wandb::{HOW_TO_LOG, Way, Why, examine};
-use crate::env;
-use crate::exit::{Exit, Failure};
 use crate::screen::finding::{Finding, Level};
-use crate::screen::report::grouped;
-use crate::screen::shell;
-use crate::session::environment::Environment;
-use crate::session::key;
 use ctxtune_engine::output::manifest::{Manifest, ManifestError};
+use ctxtune_pipeline::env;
+use ctxtune_pipeline::failure::{Exit, Failure};
+use ctxtune_pipeline::job::wandb::{HOW_TO_LOG, Way, Why, examine};
+use ctxtune_pipeline::session::environment::Environment;
+use ctxtune_pipeline::session::no_key;
+use ctxtune_pipeline::shell;
+use ctxtune_pipeline::text::grouped;
 
 /// The certificates that TLS believes.
 pub fn certificates(environment: &Environment) -> Finding {
@@ -38,7 +38,7 @@ pub fn certificates(environment: &Environment) -> Finding {
 pub fn key(environment: &Environment) -> Finding {
     let name = env::TOGETHER_API_KEY;
     let (Some(key), Some(place)) = (environment.get(name), environment.place(name)) else {
-        return Finding::of(key::missing(environment));
+        return Finding::of(no_key::missing(environment));
     };
     if let Err(failure) = environment.key(name) {
         return Finding::of(failure);

@@ -13,9 +13,9 @@ use crate::commands::job::{
     cancel, checkpoints, download, files, finetune, jobs, monitor, status, submit, sweep, upload, wandb_sync,
 };
 use crate::commands::model::{deploy, endpoints, generate};
-use crate::exit::{Exit, Failure};
 use crate::screen::report::Terminal;
-use crate::signals::Signals;
+use crate::signals;
+use ctxtune_pipeline::failure::{Exit, Failure};
 
 pub(crate) mod data;
 pub(crate) mod doctor;
@@ -34,7 +34,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     };
     let mut terminal = Terminal::new(cli.command.voice());
     let name = cli.command.name();
-    let signals = match Signals::catch() {
+    let signals = match signals::catch() {
         Ok(signals) => signals,
         Err(error) => {
             let failure = Failure {

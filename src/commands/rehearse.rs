@@ -14,14 +14,16 @@ use serde_json::Map;
 use crate::args::{FinetuneArgs, RehearseArgs, Voice};
 use crate::commands::job::finetune;
 use crate::commands::rehearse_use::use_model;
-use crate::env;
-use crate::exit::{Exit, Failure};
-use crate::screen::report::{Style, Terminal, counted, printable};
+use crate::screen::report::{Style, Terminal};
 use crate::session::clock::{ServerClock, SystemClock};
-use crate::session::environment::Environment;
-use crate::signals::Signals;
+use crate::session::environment;
 use ctxtune_engine::yaml;
+use ctxtune_pipeline::env;
+use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::logging::DEFAULT_PROJECT;
+use ctxtune_pipeline::session::environment::Environment;
+use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::text::{counted, printable};
 use ctxtune_rehearsal::faults::Faults;
 use ctxtune_rehearsal::{ENTITY, Script, Server, WANDB_KEY, corpus};
 use ctxtune_service::clock::Clock;
@@ -66,7 +68,7 @@ fn rehearse(args: &RehearseArgs, signals: &Signals, terminal: &mut Terminal) -> 
     };
     let out = args.output_dir.clone().unwrap_or_else(|| room.path().join("out"));
     terminal.say(&terminal.paint(Style::Notice, BANNER));
-    let environment = Environment::rehearsal([
+    let environment = environment::with_locale([
         (env::TOGETHER_API_KEY, args.key.clone()),
         (env::TOGETHER_BASE_URL, server.url().to_owned()),
         (env::XDG_STATE_HOME, room.path().to_string_lossy().into_owned()),

@@ -11,13 +11,14 @@ use serde_json::Value;
 use crate::args::{ScoreArgs, Voice};
 use crate::commands::data::score::report;
 use crate::commands::data::score_models::{self, Answered};
-use crate::commands::job::submit::Steps;
-use crate::exit::{Exit, Failure};
-use crate::screen::report::{Terminal, printable};
-use crate::session::environment::Environment;
-use crate::signals::Signals;
+use crate::screen::report::Terminal;
+use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::ledger::Run;
 use ctxtune_pipeline::job::model::REFERENCE;
+use ctxtune_pipeline::session::environment::Environment;
+use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::text::printable;
+use ctxtune_pipeline::ui::Ui;
 use ctxtune_rehearsal::Server;
 
 /// Records that are asked about at most.
@@ -33,7 +34,7 @@ pub fn use_model(
     voice: Voice,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
-    Steps::Announced.announce(5, "Using the tuned model", terminal);
+    terminal.step(5, "Using the tuned model");
     let runs = Run::read_all(out)?;
     let is_here = |run: &&Run| run.account.api == server.url();
     let run = runs.iter().rev().find(is_here);

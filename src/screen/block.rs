@@ -12,13 +12,14 @@ use jiff::Timestamp;
 use crate::screen::canvas::{Canvas, Size};
 use crate::screen::chart::{Charset, Frame, chart};
 use crate::screen::curve::Curve;
-use crate::screen::report::folded;
+use crate::screen::fold::folded;
 use crate::screen::watch::{
-    epochs, eval_loss, event, how, learning_rate, one_line, price, queue, steps, train_loss, trouble, woke,
+    epochs, eval_loss, event, how, learning_rate, price, queue, steps, train_loss, trouble, woke,
 };
 use ctxtune_pipeline::job::monitor::{Screen, spoken};
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::job::progress::{News, Progress};
+use ctxtune_pipeline::text::one_line;
 use ctxtune_service::clock::Clock;
 use ctxtune_service::together::job::Ending;
 

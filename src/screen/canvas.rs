@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use console::{Term, measure_text_width, truncate_str};
 
-use crate::screen::report::folded;
+use crate::screen::fold::folded;
 
 /// Columns and rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,18 @@ pub struct Size {
 /// The lines and where they are drawn; clones draw on the same.
 #[derive(Clone)]
 pub struct Canvas(Arc<Mutex<Drawing>>);
+
+/// Where what is said while a command waits goes; retries come from several threads.
+#[derive(Clone, Default)]
+pub enum Notices {
+    /// To stderr.
+    #[default]
+    Said,
+    /// Above the lines that are redrawn.
+    Above(Canvas),
+    /// As above, but retries nowhere: whoever watches for hours is told once that requests fail, by a screen.
+    WithoutRetries(Option<Canvas>),
+}
 
 struct Drawing {
     out: Box<dyn Write + Send>,

@@ -4,9 +4,9 @@
 
 use serde_json::{Value, json};
 
-use crate::exit::{Exit, Failure};
-use crate::screen::report::{Style, Terminal, counted};
-use crate::screen::watch::one_line;
+use crate::screen::report::{Style, Terminal};
+use ctxtune_pipeline::failure::{Exit, Failure};
+use ctxtune_pipeline::text::{counted, one_line};
 
 /// What is worst, worst first: without a key nothing can be asked, without a network nothing be known.
 const ORDER: [Exit; 4] = [Exit::Key, Exit::Network, Exit::Usage, Exit::Failed];

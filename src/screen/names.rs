@@ -7,9 +7,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::screen::report::{Terminal, grouped, printable};
+use crate::screen::report::Terminal;
 use ctxtune_engine::source::CONTAINER;
 use ctxtune_engine::source::names::NameLog;
+use ctxtune_pipeline::text::{grouped, printable};
 
 /// Whether the first few names are shown, or all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

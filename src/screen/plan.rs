@@ -1,81 +1,25 @@
 //! The table before consent: what is trained on what, every value with its origin and its limit.
 
-use std::path::Path;
-use std::time::Duration;
-
-use serde_json::{Value, json};
-
-use crate::exit::{Exit, Failure};
-use crate::screen::report::marked;
-use crate::screen::report::{Terminal, counted, grouped, printable};
-use ctxtune_engine::output::manifest::Manifest;
+use crate::screen::report::Terminal;
 use ctxtune_pipeline::job::cost::{Beside, Cost};
 use ctxtune_pipeline::job::expected::{DOCUMENTED, Expected};
-use ctxtune_pipeline::job::ledger::Account;
 use ctxtune_pipeline::job::limits::Row;
-use ctxtune_pipeline::job::model::Chosen;
-use ctxtune_pipeline::job::parameters::Settled;
+use ctxtune_pipeline::job::plan::Plan;
 use ctxtune_pipeline::job::price::Price;
 use ctxtune_pipeline::job::price::dollars_text;
-use ctxtune_service::together::job::Job;
-use ctxtune_service::together::jobs::Limits;
+use ctxtune_pipeline::text::{counted, grouped, marked, printable};
 
 /// The widest column of values.
 const VALUE_WIDTH: usize = 28;
 
-/// What is about to be submitted.
-pub struct Plan<'p> {
-    /// The data.
-    pub manifest: &'p Manifest,
-    /// Whose job it will be.
-    pub account: &'p Account,
-    /// The model.
-    pub chosen: &'p Chosen,
-    /// The parameters.
-    pub settled: &'p Settled,
-    /// Them with their limits.
-    pub rows: &'p [Row],
-    /// Other jobs of the output directory that run.
-    pub running: &'p [Beside],
-    /// All jobs of the account.
-    pub jobs: &'p [Job],
-}
-
-impl Plan<'_> {
-    /// How long the job may take, whose training file has so many tokens.
-    pub fn expected(&self, train_tokens: Option<u64>) -> Expected {
-        Expected::of(self.jobs, &self.chosen.limits.model_name, train_tokens)
-    }
-}
-
-/// Refuses values over the model's limits, each by key, value and bound.
-///
-/// # Errors
-/// When there are such values.
-pub fn refuse(rows: &[Row], limits: &Limits) -> Result<(), Failure> {
-    let refused =
-        rows.iter().filter_map(|row| Some(format!("{} (chosen by {})", row.refused()?, row.origin)));
-    let refused: Vec<String> = refused.collect();
-    if refused.is_empty() {
-        return Ok(());
-    }
-    let message = format!("cannot be sent for {}: {}", limits.model_name, refused.join("; "));
-    Err(Failure::new(
-        Exit::Usage,
-        "over_limit",
-        message,
-        "set them within their bounds, as flags or in the configuration file; nothing was uploaded",
-    ))
-}
-
 /// Shows the plan to whoever is to agree to it.
-pub fn show(plan: &Plan<'_>, out: &Path, terminal: &Terminal) {
+pub fn show(plan: &Plan<'_>, terminal: &Terminal) {
     let val = plan.manifest.val.as_ref().map_or(0, |val| val.records);
     let data = format!(
         "{} training + {} validation examples of {}",
         grouped(plan.manifest.train.records),
         grouped(val),
-        out.display()
+        plan.out.display()
     );
     terminal.label("data", &data);
     let parameters = &plan.settled.parameters;
@@ -145,16 +89,6 @@ pub fn show_expected(expected: &Expected, terminal: &Terminal) {
     if expected.job.is_none() {
         terminal.say(&format!("          {DOCUMENTED}"));
     }
-}
-
-/// The same for a JSON document.
-pub fn expected_value(expected: &Expected) -> Value {
-    let seconds = |range: [Duration; 2]| range.map(|time| time.as_secs());
-    json!({
-        "queue_seconds": seconds(expected.queue), "training_seconds": seconds(expected.training),
-        "from": if expected.job.is_some() { "job" } else { "published" },
-        "job": expected.job.as_ref().map(|(job, _)| job.as_str()), "as_of": expected.as_of(),
-    })
 }
 
 /// Shows what runs already and costs money, before more is agreed to.

@@ -4,12 +4,12 @@
 //! Where the terminal knows no Unicode, bars are `#`.
 
 use crate::screen::chart::Charset;
-use crate::screen::report::{counted, grouped, percent};
 use ctxtune_engine::json::KeyText;
 use ctxtune_engine::score::answer::Status;
 use ctxtune_engine::score::gold::Form;
 use ctxtune_engine::score::measure::Measure;
 use ctxtune_engine::score::report::{Report, SetReport, Total};
+use ctxtune_pipeline::text::{counted, grouped, percent};
 
 /// Characters of a bar for one set, and for each of two.
 const BAR: usize = 24;

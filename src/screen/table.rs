@@ -7,8 +7,7 @@ use std::io::IsTerminal;
 
 use console::{Term, measure_text_width, truncate_str};
 
-use crate::screen::report::printable;
-use crate::screen::watch::one_line;
+use ctxtune_pipeline::text::{one_line, printable};
 
 /// What stands between two columns.
 const GAP: &str = "  ";
@@ -156,6 +155,14 @@ fn shortened(text: &str, width: usize) -> String {
 
 fn shown(cell: &Cell) -> &str {
     if cell.shown.is_empty() { "-" } else { &cell.shown }
+}
+
+/// A moment: to the second for programs, to the minute for people.
+pub fn moment(at: Option<jiff::Timestamp>) -> Cell {
+    at.map_or_else(
+        || Cell::new(""),
+        |at| Cell::of(&at.strftime("%FT%TZ").to_string(), &at.strftime("%F %R").to_string()),
+    )
 }
 
 #[cfg(test)]

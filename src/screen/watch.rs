@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::screen::report::{counted, folded, grouped, printable};
+use crate::screen::fold::folded;
 use ctxtune_pipeline::job::monitor::{Screen, spoken};
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::job::progress::{News, Progress, TrainPoint};
+use ctxtune_pipeline::text::{counted, grouped, loss, one_line};
 use ctxtune_service::clock::Clock;
 use ctxtune_service::together::job::{Ending, Event};
 
@@ -102,47 +103,6 @@ impl Screen for Lines<'_> {
     fn finished(&mut self, progress: &Progress, ending: Ending) {
         self.say(None, &ended(progress, ending));
     }
-}
-
-/// Several screens as one. It is closed as soon as one of them is.
-pub struct Several<'s>(pub Vec<&'s mut dyn Screen>);
-
-impl Screen for Several<'_> {
-    fn news(&mut self, progress: &Progress, news: &[News]) {
-        self.0.iter_mut().for_each(|screen| screen.news(progress, news));
-    }
-
-    fn waiting(&mut self, progress: &Progress, next_poll: Duration) {
-        self.0.iter_mut().for_each(|screen| screen.waiting(progress, next_poll));
-    }
-
-    fn trouble(&mut self, what: &str, next: Duration) {
-        self.0.iter_mut().for_each(|screen| screen.trouble(what, next));
-    }
-
-    fn slept(&mut self, slept: Duration) {
-        self.0.iter_mut().for_each(|screen| screen.slept(slept));
-    }
-
-    fn finished(&mut self, progress: &Progress, ending: Ending) {
-        self.0.iter_mut().for_each(|screen| screen.finished(progress, ending));
-    }
-
-    fn is_closed(&self) -> bool {
-        self.0.iter().any(|screen| screen.is_closed())
-    }
-}
-
-/// Text of the service on one line, without what would command the terminal.
-pub fn one_line(text: &str) -> String {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    printable(&words.join(" "))
-}
-
-/// A loss with four decimals, or an exponent where these would not say much.
-pub fn loss(loss: f64) -> String {
-    let is_plain = loss == 0.0 || (0.001..10_000.0).contains(&loss.abs());
-    if is_plain { format!("{loss:.4}") } else { format!("{loss:.3e}") }
 }
 
 /// `step 120/300 (40 %)`.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::signals::Signals;
+use ctxtune_pipeline::signals::Signals;
 use ctxtune_service::clock::{Clock, Stopped};
 
 /// The longest sleep between two looks at the signals.

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::env;
+use ctxtune_pipeline::env;
 
 /// What a file says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

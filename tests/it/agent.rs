@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use ctxtune::env;
 use ctxtune_engine::output::lock::OutputLock;
+use ctxtune_pipeline::env;
 use ctxtune_rehearsal::{Script, Seen, Stage};
 
 use crate::support::{self, Outcome, Rehearsal};

@@ -1,6 +1,6 @@
 //! Money is spent, and data leaves the machine, only where somebody agreed to it.
 
-use ctxtune::env;
+use ctxtune_pipeline::env;
 use ctxtune_rehearsal::Script;
 use ctxtune_rehearsal::faults::{Action, When};
 use serde_json::json;

@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use ctxtune::env;
+use ctxtune_pipeline::env;
 use ctxtune_rehearsal::faults::{Action, Side, When};
 use serde_json::{Value, json};
 

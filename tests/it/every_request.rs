@@ -8,7 +8,7 @@ use std::io::Read;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 
-use ctxtune::env;
+use ctxtune_pipeline::env;
 use ctxtune_rehearsal::faults::{Action, Faults, Rule, Side, When};
 use ctxtune_rehearsal::{Script, Seen, Stage};
 

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use ctxtune::args::command;
-use ctxtune::env;
+use ctxtune_pipeline::env;
 use ctxtune_rehearsal::{Script, WANDB_KEY};
 
 use crate::pty::PERSON;

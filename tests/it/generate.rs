@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 
-use ctxtune::env;
 use ctxtune_engine::line::template::Form;
+use ctxtune_pipeline::env;
 use ctxtune_pipeline::generate::ask::{Effort, Outcome as Asked};
 use ctxtune_pipeline::generate::file::{Origin, text};
 use ctxtune_pipeline::generate::story::Story;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ctxtune::env;
+use ctxtune_pipeline::env;
 use ctxtune_rehearsal::Script;
 use serde_json::{Value, json};
 

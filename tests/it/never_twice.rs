@@ -3,9 +3,9 @@
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use ctxtune::env;
 use ctxtune::session::clock::{ServerClock, SystemClock};
-use ctxtune::signals::Signals;
+use ctxtune_pipeline::env;
+use ctxtune_pipeline::signals::Signals;
 use ctxtune_rehearsal::faults::{Action, Side, When};
 use ctxtune_rehearsal::{Outcome as End, Script, Seen, Server, Stage};
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ctxtune::env;
+use ctxtune_pipeline::env;
 
 use crate::service::Stranger;
 use crate::support::{Dir, Outcome, skip};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ctxtune::env;
+use ctxtune_pipeline::env;
 use ctxtune_pipeline::generate::story::Story;
 use ctxtune_rehearsal::faults::{Action, When};
 use ctxtune_rehearsal::{AnswerStyle, KEY, Script, corpus};

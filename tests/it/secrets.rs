@@ -3,7 +3,7 @@
 use std::fs::Permissions;
 use std::path::Path;
 
-use ctxtune::env;
+use ctxtune_pipeline::env;
 use ctxtune_rehearsal::faults::{Action, Side, When};
 use ctxtune_rehearsal::{Outcome as End, Script};
 

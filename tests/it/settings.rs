@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use ctxtune::env;
+use ctxtune_pipeline::env;
 
 use crate::support::{Dir, Outcome, Rehearsal, program};
 

@@ -6,9 +6,9 @@ use std::process::{Child, Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ctxtune::env;
 use ctxtune::session::clock::{ServerClock, SystemClock};
-use ctxtune::signals::Signals;
+use ctxtune_pipeline::env;
+use ctxtune_pipeline::signals::Signals;
 use ctxtune_rehearsal::faults::Faults;
 use ctxtune_rehearsal::{KEY, Script, Server, Watch};
 use ctxtune_service::clock::{Clock, Stopped};

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use ctxtune::env;
+use ctxtune_pipeline::env;
 use ctxtune_rehearsal::faults::{Action, Rule, Side, When};
 use ctxtune_rehearsal::{Script, Seen, Stage, WANDB_KEY};
 use serde_json::{Value, json};

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ctxtune_service::together::endpoints::{self, NewDeployment, Project};
+use ctxtune_service::together::endpoints::{self, NewDeployment};
 use ctxtune_service::together::file::{FileId, Processing};
 use ctxtune_service::together::hardware::Config;
 use ctxtune_service::together::job::{JobId, Status};
 use ctxtune_service::together::jobs::Availability;
+use ctxtune_service::together::parts;
+use ctxtune_service::together::project::Project;
 use ctxtune_service::together::{BaseUrl, Certainty, Error, Together, files, jobs};
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -122,7 +124,7 @@ fn what_may_arrive_twice_is_repeated() {
     check(|together| drop(jobs::estimate(together, &json!({})).unwrap()));
     check(|together| drop(together.whoami().unwrap()));
     check(|together| files::delete(together, &FileId::new("f").unwrap()).unwrap());
-    check(|together| files::abort_parts(together, "u", &FileId::new("f").unwrap()).unwrap());
+    check(|together| parts::abort_parts(together, "u", &FileId::new("f").unwrap()).unwrap());
 }
 
 #[test]
@@ -368,7 +370,7 @@ fn an_identity_is_read_as_far_as_it_is_given() {
 fn a_file_that_is_gone_is_removed() {
     let gone = answering(404, json!({ "message": "no such file" }));
     files::delete(&together(&gone), &FileId::new("f").unwrap()).unwrap();
-    files::abort_parts(&together(&gone), "u", &FileId::new("f").unwrap()).unwrap();
+    parts::abort_parts(&together(&gone), "u", &FileId::new("f").unwrap()).unwrap();
 }
 
 #[test]

@@ -11,6 +11,7 @@ use ctxtune_service::together::download::{self, Wanted, Which};
 use ctxtune_service::together::file::FileId;
 use ctxtune_service::together::files::{self, HandedOver, Upload};
 use ctxtune_service::together::job::JobId;
+use ctxtune_service::together::parts;
 use ctxtune_service::together::{Error, Together};
 use serde_json::{Value, json};
 
@@ -257,7 +258,7 @@ fn hand_over_in_parts(server: &Server, begun: &mut dyn FnMut(&str, &FileId)) -> 
     let sent = AtomicU64::new(0);
     let progress = |bytes| sent.store(bytes, Ordering::Relaxed);
     let upload = upload(&body, &progress);
-    let done = files::hand_over_in_parts_of(&together(server), &upload, PART as u64, begun);
+    let done = parts::hand_over_in_parts_of(&together(server), &upload, PART as u64, begun);
     if matches!(done, Ok(HandedOver::New(_))) {
         assert_eq!(sent.into_inner(), body.len());
     }

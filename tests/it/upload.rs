@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 
-use ctxtune::env;
+use ctxtune_pipeline::env;
 use ctxtune_rehearsal::faults::{Action, Side, When};
 use ctxtune_rehearsal::{Script, Seen, Stage};
 use serde_json::{Value, json};

@@ -205,7 +205,7 @@ fn the_commands_at_the_end_of_a_reference_job_download_serve_and_ask() {
     assert_eq!(rehearsal.dir.read("served"), expected);
     let ask = commands[2].replace("http://127.0.0.1:8000", server.server.url());
     let mut ask = shell(&rehearsal, "sh", &ask);
-    ask.env(ctxtune::env::OPENAI_API_KEY, "served");
+    ask.env(ctxtune_pipeline::env::OPENAI_API_KEY, "served");
     assert_context(&Outcome::of(ask).expect(0).stdout);
 }
 
@@ -232,7 +232,7 @@ fn the_script_for_slurm_writes_a_context_for_every_story() {
         .collect();
     let run = || {
         let mut command = shell(&rehearsal, "bash", &script);
-        command.env(ctxtune::env::OPENAI_API_KEY, "served");
+        command.env(ctxtune_pipeline::env::OPENAI_API_KEY, "served");
         assert_eq!(Outcome::of(command).expect(0).stdout.lines().last(), Some("generated"));
     };
     run();

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use ctxtune::env;
+use ctxtune_pipeline::env;
 use ctxtune_rehearsal::faults::{Action, Rule, Side, When};
 use ctxtune_rehearsal::{Script, WANDB_KEY, WandbAlert, WandbRun};
 use serde_json::{Value, json};

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 #[cfg(unix)]
 use std::sync::{Arc, Mutex};
 
-use ctxtune::env;
+use ctxtune_pipeline::env;
 use ctxtune_rehearsal::faults::{Action, When};
 use ctxtune_rehearsal::{Outcome as End, Script};
 #[cfg(unix)]

@@ -11,10 +11,9 @@ use std::time::Duration;
 use ctxtune_service::clock::{Clock, Stopped};
 use ctxtune_service::http;
 use ctxtune_service::http::said::after_colon;
-use ctxtune_service::together::endpoints::{
-    self, Deployment, Endpoint, NewDeployment, Project, Split, State,
-};
+use ctxtune_service::together::endpoints::{self, Deployment, Endpoint, NewDeployment, Split, State};
 use ctxtune_service::together::job::JobId;
+use ctxtune_service::together::project::Project;
 use ctxtune_service::together::{self, Certainty, Together};
 
 /// What the names of our deployments begin with.

@@ -7,7 +7,15 @@
 
 pub mod config;
 pub mod deploy;
+pub mod env;
+pub mod failure;
+pub mod finetune;
 pub mod generate;
 pub mod job;
+pub mod session;
+pub mod shell;
+pub mod signals;
 pub mod sweep;
+pub mod text;
+pub mod ui;
 pub mod value;

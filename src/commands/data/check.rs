@@ -1,52 +1,46 @@
 //! `ctxtune check`: what was found, line by line, and what the data looks like.
 
 use std::io::{self, Write};
-use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
 use crate::args::CheckArgs;
-use crate::commands::data::prepare::without_surrogates;
-use crate::exit::{Exit, Failure};
-use crate::screen::report::{LongList, Style, Terminal, counted, grouped, percent, printable, sized};
-use crate::signals::Signals;
-use ctxtune_engine::check::code::{Code, Level, Stage};
+use crate::screen::checked::{Bar, say_findings, summarize};
+use crate::screen::prepared::without_surrogates;
+use crate::screen::report::{LongList, Terminal};
+use ctxtune_engine::check::code::{Code, Level};
 use ctxtune_engine::check::conversation::Format;
 use ctxtune_engine::check::finding::{Finding, Keep};
 use ctxtune_engine::check::judge::Role;
 use ctxtune_engine::check::stats::{Histogram, tokens};
 use ctxtune_engine::check::structure::{MAX_FILE_BYTES, SINGLE_UPLOAD_BYTES};
-use ctxtune_engine::check::{Error, FileReport, Options, Report, Watch, check};
+use ctxtune_engine::check::{FileReport, Options, Report, check};
+use ctxtune_pipeline::failure::Exit;
+use ctxtune_pipeline::job::data::{NAMED, not_checked, threads, unfit};
+use ctxtune_pipeline::signals::Signals;
 
 const COMMAND: &str = "check";
 
-/// How many findings of each code are named, unless all are asked for.
-const FINDINGS_SHOWN: usize = 5;
-
-/// Bars of the histogram, and how long the longest is.
+/// Bars of the histogram.
 const BARS: usize = 8;
-const BAR_WIDTH: u64 = 30;
 
 /// What quantiles are reported, in per cent.
 const QUANTILES: [u64; 5] = [10, 50, 90, 95, 99];
 
 /// Runs the command.
 pub fn run(args: &CheckArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let is_all = args.voice.json || args.voice.verbose;
     let options = Options {
         paths: args.paths.clone(),
-        threads: args.threads.unwrap_or(cores),
-        keep: if is_all { Keep::All } else { Keep::First(FINDINGS_SHOWN) },
+        threads: args.threads.unwrap_or_else(threads),
+        keep: if is_all { Keep::All } else { Keep::First(NAMED) },
         max_tokens: args.max_tokens,
     };
     let start = Instant::now();
-    let report = match checked(&options, signals, terminal) {
+    let report = match check(&options, &Bar::new(signals, terminal.may_draw())) {
         Ok(report) => report,
-        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
+        Err(error) => return terminal.fail(COMMAND, &not_checked(error, signals), Map::new()),
     };
     let duration = start.elapsed();
     summarize(&report, duration, terminal);
@@ -55,233 +49,10 @@ pub fn run(args: &CheckArgs, signals: &Signals, terminal: &mut Terminal) -> Exit
     let write = |out: &mut dyn Write| write_findings(&report, out);
     let findings = LongList { name: "findings", write: &write };
     if !report.is_passed() {
-        return terminal.fail_with(COMMAND, &failure(&report), fields, &[findings]);
+        return terminal.fail_with(COMMAND, &unfit(&report), fields, &[findings]);
     }
     let lines: Vec<&[u8]> = options.paths.iter().map(|path| path.as_os_str().as_encoded_bytes()).collect();
     terminal.succeed_with(COMMAND, Some(&lines.join(&b'\n')), fields, &[findings])
-}
-
-fn checked(options: &Options, signals: &Signals, terminal: &Terminal) -> Result<Report, Failure> {
-    let bar = Bar::new(signals, terminal.may_draw());
-    let result = check(options, &bar);
-    bar.drawn.finish_and_clear();
-    result.map_err(|error| {
-        let is_interrupted = matches!(error, Error::Interrupted);
-        let mut failure = Failure::from(error);
-        if is_interrupted {
-            failure.exit = signals.exit();
-        }
-        failure
-    })
-}
-
-/// Whether `paths` are fit for training, as an upload wants to know it: findings are named, and errors
-/// fail. Of samples longer than `max_tokens`, if that is known, only those that are longer by every
-/// estimate are errors.
-///
-/// # Errors
-/// When they are not fit, or there is no verdict.
-pub fn verify(
-    paths: &[PathBuf],
-    max_tokens: Option<u64>,
-    signals: &Signals,
-    terminal: &Terminal,
-) -> Result<(), Failure> {
-    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let keep = Keep::First(FINDINGS_SHOWN);
-    let options = Options { paths: paths.to_vec(), threads: cores, keep, max_tokens };
-    let report = checked(&options, signals, terminal)?;
-    say_findings(&report, terminal);
-    if report.is_passed() { Ok(()) } else { Err(failure(&report)) }
-}
-
-fn failure(report: &Report) -> Failure {
-    let errors = report.findings.total(Level::Error);
-    let stages = [Stage::Structure, Stage::Conversation, Stage::Length, Stage::Prepared];
-    let by_stage: Vec<String> = stages
-        .iter()
-        .map(|stage| (report.findings.errors(*stage), stage.as_str()))
-        .filter(|(errors, _)| *errors > 0)
-        .map(|(errors, stage)| format!("{stage} {}", grouped(errors)))
-        .collect();
-    let message = format!("not fit for training: {} ({})", counted(errors, "error"), by_stage.join(", "));
-    let hint = match (report.findings.errors(Stage::Prepared), report.findings.errors(Stage::Length)) {
-        (0, long) if long == errors => {
-            "shorten these records; a larger limit, or --allow-truncation of `submit`, lets them pass"
-        }
-        (0, _) => "mend the lines named above; `--json` and `--verbose` name all of them",
-        _ => "prepare the directory again: it is not what its manifest says",
-    };
-    Failure::new(Exit::Data, "check_failed", message, hint)
-}
-
-/// Draws progress on a terminal and passes signals on.
-struct Bar<'s> {
-    signals: &'s Signals,
-    drawn: ProgressBar,
-}
-
-impl<'s> Bar<'s> {
-    fn new(signals: &'s Signals, may_draw: bool) -> Self {
-        let drawn = if may_draw { ProgressBar::new(0) } else { ProgressBar::hidden() };
-        let style =
-            ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left");
-        drawn.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        drawn.enable_steady_tick(Duration::from_millis(100));
-        Bar { signals, drawn }
-    }
-}
-
-impl Watch for Bar<'_> {
-    fn expects(&self, bytes: u64) {
-        self.drawn.inc_length(bytes);
-    }
-
-    fn checked(&self, bytes: u64) {
-        if !self.drawn.is_hidden() {
-            self.drawn.inc(bytes);
-        }
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.signals.is_stopped()
-    }
-}
-
-fn summarize(report: &Report, duration: Duration, terminal: &Terminal) {
-    let say = |label: &str, text: String| {
-        terminal.say(&format!(
-            "{} {}",
-            terminal.paint(Style::Label, &format!("{label:<12}")),
-            printable(&text)
-        ));
-    };
-    let sum = |of: fn(&FileReport) -> u64| report.files.iter().map(of).sum::<u64>();
-    let bytes = sum(|file| file.bytes);
-    let rate = bytes as f64 / duration.as_secs_f64().max(1e-6);
-    say(
-        "checked",
-        format!(
-            "{}, {}, {}, {} in {:.2} s ({}/s)",
-            counted(report.files.len() as u64, "file"),
-            counted(sum(|file| file.samples), "sample"),
-            counted(sum(|file| file.blank_lines), "blank line"),
-            sized(bytes),
-            duration.as_secs_f64(),
-            sized(rate as u64),
-        ),
-    );
-    for stage in [Stage::Structure, Stage::Conversation] {
-        say(stage.as_str(), verdict(report, stage));
-    }
-    say("formats", by_name(&totals(report, |file| file.formats), Format::ALL.map(Format::as_str)));
-    say("roles", by_name(&totals(report, |file| file.roles), Role::ALL.map(Role::as_str)));
-    say("duplicates", counted(report.findings.count(Code::Duplicate), "sample"));
-    if report.lengths.count() > 0 {
-        say("length", quantiles(&report.lengths, |bytes| format!("{} B", grouped(bytes))));
-        let estimate = |weight| format!("{}–{}", grouped(tokens(weight).low), grouped(tokens(weight).high));
-        say("tokens", format!("{}; an estimate", quantiles(&report.weights, estimate)));
-        draw_histogram(&report.lengths, terminal);
-        say_longest(report, terminal);
-    }
-}
-
-fn verdict(report: &Report, stage: Stage) -> String {
-    match report.findings.errors(stage) {
-        0 if stage == Stage::Conversation && report.lengths.count() == 0 => "nothing to look at".to_owned(),
-        0 => "passed".to_owned(),
-        errors => counted(errors, "error"),
-    }
-}
-
-fn totals<const N: usize>(report: &Report, of: fn(&FileReport) -> [u64; N]) -> [u64; N] {
-    let mut totals = [0; N];
-    for file in &report.files {
-        totals.iter_mut().zip(of(file)).for_each(|(total, more)| *total += more);
-    }
-    totals
-}
-
-fn by_name<const N: usize>(counts: &[u64; N], names: [&str; N]) -> String {
-    let named = names.iter().zip(counts).filter(|(_, count)| **count > 0);
-    let named: Vec<String> = named.map(|(name, count)| format!("{name} {}", grouped(*count))).collect();
-    if named.is_empty() { "none".to_owned() } else { named.join(", ") }
-}
-
-fn quantiles(lengths: &Histogram, shown: impl Fn(u64) -> String) -> String {
-    format!(
-        "least {}, median {}, 90 % up to {}, 99 % up to {}, most {}",
-        shown(lengths.least()),
-        shown(lengths.quantile(50)),
-        shown(lengths.quantile(90)),
-        shown(lengths.quantile(99)),
-        shown(lengths.most())
-    )
-}
-
-fn draw_histogram(lengths: &Histogram, terminal: &Terminal) {
-    let bars = lengths.bars(BARS);
-    let highest = bars.iter().map(|bar| bar.samples).max().unwrap_or(1).max(1);
-    let width = grouped(lengths.most()).len();
-    for bar in bars {
-        let length = (bar.samples * BAR_WIDTH).div_ceil(highest) as usize;
-        terminal.say(&format!(
-            "  {:>width$}–{:<width$} B {:<30} {} ({})",
-            grouped(bar.from),
-            grouped(bar.to),
-            "#".repeat(length),
-            grouped(bar.samples),
-            percent(bar.samples, lengths.count()),
-        ));
-    }
-}
-
-fn say_longest(report: &Report, terminal: &Terminal) {
-    terminal.say(&terminal.paint(Style::Label, "longest"));
-    for (long, key) in &report.longest {
-        let estimate = tokens(long.weight);
-        let key = key.as_ref().map(|key| format!(", record {key}")).unwrap_or_default();
-        terminal.say(&printable(&format!(
-            "  {}:{}: {} B, an estimated {}–{} tokens{key}",
-            report.path(long.path).display(),
-            long.line,
-            grouped(long.bytes),
-            grouped(estimate.low),
-            grouped(estimate.high)
-        )));
-    }
-}
-
-/// Names the first findings of each code, and how many more there are.
-fn say_findings(report: &Report, terminal: &Terminal) {
-    for level in [Level::Warning, Level::Error] {
-        for code in Code::all().filter(|code| code.level() == level) {
-            let count = report.findings.count(code);
-            if count == 0 {
-                continue;
-            }
-            let style = if level == Level::Error { Style::Error } else { Style::Notice };
-            let heading = terminal.paint(style, &format!("{} {code}", level.as_str()));
-            terminal.say(&format!("{heading} ({}): {}", code.stage().as_str(), grouped(count)));
-            let limit = if terminal.voice().verbose { usize::MAX } else { FINDINGS_SHOWN };
-            let mut shown = 0;
-            for finding in report.findings.kept().iter().filter(|kept| kept.code == code).take(limit) {
-                terminal.say(&printable(&line_of(report, finding)));
-                shown += 1;
-            }
-            if count > shown {
-                terminal.say(&format!("  and {} more", grouped(count - shown)));
-            }
-        }
-    }
-}
-
-/// `file:line: code: message`, and the record's key where it is known.
-fn line_of(report: &Report, finding: &Finding) -> String {
-    let path = report.path(finding.path).display();
-    let line = finding.line.map(|line| format!(":{line}")).unwrap_or_default();
-    let key = finding.key.as_ref().map(|key| format!(" (record {key})")).unwrap_or_default();
-    format!("{path}{line}: {}: {}{key}", finding.code, finding.message)
 }
 
 /// The fields of the JSON document beside the common ones.

@@ -11,16 +11,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
 use crate::args::ScoreArgs;
-use crate::commands::data::prepare::without_surrogates;
 use crate::commands::data::score_models::{self, Answered};
-use crate::commands::job::mismatch::Mismatch;
-use crate::exit::{Exit, Failure};
 use crate::screen::chart::Charset;
 use crate::screen::names::{counts_value, first_value, say_not_read_in};
-use crate::screen::report::{LongList, Terminal, printable};
+use crate::screen::prepared::without_surrogates;
+use crate::screen::report::{LongList, Terminal};
 use crate::screen::scoreboard::{coverage, notes, references, table};
-use crate::session::environment::Environment;
-use crate::signals::Signals;
+use crate::session::environment;
 use ctxtune_engine::json::KeyText;
 use ctxtune_engine::score::agreement::Tally;
 use ctxtune_engine::score::answer::{Answer, Status};
@@ -30,6 +27,11 @@ use ctxtune_engine::score::report::{Pairs, RecordReport, Report, SetReport, Tota
 use ctxtune_engine::score::{Options, Watch, score};
 use ctxtune_engine::source::names::NameLog;
 use ctxtune_engine::source::{Containers, DEFAULT_RECORD_BYTES, DEFAULT_SPOOL_BYTES};
+use ctxtune_pipeline::failure::{Exit, Failure};
+use ctxtune_pipeline::job::mismatch::Mismatch;
+use ctxtune_pipeline::session::environment::Environment;
+use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::text::printable;
 
 const COMMAND: &str = "score";
 
@@ -39,8 +41,11 @@ const NAMED: usize = 5;
 /// Runs the command.
 pub fn run(args: &ScoreArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
     // Scoring files alone needs no variable, and warns of none.
-    let read =
-        if args.models.is_empty() { Ok(Environment::locale()) } else { Environment::read(None, terminal) };
+    let read = if args.models.is_empty() {
+        Ok(environment::with_locale([]))
+    } else {
+        environment::read(None, terminal)
+    };
     let environment = match read {
         Ok(environment) => environment,
         Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),

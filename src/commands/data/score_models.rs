@@ -10,19 +10,20 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::args::ScoreArgs;
-use crate::commands::job::mismatch::Mismatch;
 use crate::commands::model::asking::{Choice, Sampling, Setup, budget, server};
 use crate::commands::model::batch::{Batch, Room, StopOnly, agree};
-use crate::exit::{Exit, Failure};
-use crate::screen::report::{Terminal, printable};
-use crate::session::environment::Environment;
-use crate::signals::Signals;
+use crate::screen::report::Terminal;
 use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_engine::output::prepared::{PreparedError, Validation};
 use ctxtune_engine::source::DEFAULT_SPOOL_BYTES;
+use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::generate::budget::Budget;
 use ctxtune_pipeline::generate::many::{End, Retry};
 use ctxtune_pipeline::generate::question::Questions;
+use ctxtune_pipeline::job::mismatch::Mismatch;
+use ctxtune_pipeline::session::environment::Environment;
+use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::text::printable;
 
 /// The directory of answers in a prepared one.
 const GENERATED: &str = "generated";
@@ -95,7 +96,7 @@ pub fn ask(
         }
     }
     if has_asked {
-        first.target.say_running(&first.service, terminal);
+        first.target.say_running(&first.session, terminal);
     }
     failure.map_or(Ok(()), Err)
 }
@@ -115,11 +116,11 @@ fn setups(
     let base_url = &args.asking.base_url;
     let mut setups: Vec<Setup> = Vec::new();
     for model in &args.models {
-        let service = server(&args.asking, environment.clone(), signals, terminal)?;
+        let session = server(&args.asking, environment.clone(), signals, terminal)?;
         let choice =
             Choice { model: Some(model), out: Some(val), template: None, base_url: base_url.as_deref() };
         let sampling = Sampling { temperature: 0.0, top_p: None, seed: Some(SEED) };
-        let setup = Setup::new(service, &choice, (&args.asking, sampling, budget), terminal)?;
+        let setup = Setup::new(session, &choice, (&args.asking, sampling, budget), terminal)?;
         let name = directory_name(&setup.target.model);
         if let Some(other) = setups.iter().find(|other| directory_name(&other.target.model) == name) {
             if other.target.model == setup.target.model {
@@ -145,12 +146,12 @@ fn mismatch(setups: &[Setup]) -> Option<Mismatch> {
 /// The validation records, and their prompts.
 fn questions((args, val): (&ScoreArgs, &Path), setup: &Setup) -> Result<Questions, Failure> {
     let manifest = Manifest::read(val)?;
-    let stop = StopOnly(setup.service.clock.as_ref());
+    let stop = StopOnly(setup.session.clock.as_ref());
     let limit = args.limit.map(std::num::NonZeroUsize::get);
     let listed = Validation::list((val, &manifest), limit, DEFAULT_SPOOL_BYTES, &stop);
     listed.map(Questions::of_validation).map_err(|error| match error {
         PreparedError::Records(ctxtune_engine::prepare::Error::Interrupted) => {
-            setup.service.explain(ctxtune_service::clock::Stopped)
+            setup.session.explain(ctxtune_service::clock::Stopped)
         }
         error => error.into(),
     })

@@ -8,14 +8,15 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::args::CancelArgs;
-use crate::exit::{Exit, Failure};
 use crate::screen::report::Terminal;
-use crate::screen::shell;
-use crate::screen::watch::one_line;
-use crate::session::consent::{ask, has_person};
-use crate::session::service::Service;
-use crate::signals::Signals;
+use crate::session;
+use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::price::dollars_text;
+use ctxtune_pipeline::session::Session;
+use ctxtune_pipeline::shell;
+use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::text::one_line;
+use ctxtune_pipeline::ui::Ui;
 use ctxtune_service::together::job::{Ending, Job, JobId};
 use ctxtune_service::together::{self, jobs};
 
@@ -53,7 +54,7 @@ pub fn run(args: &CancelArgs, signals: &Signals, terminal: &mut Terminal) -> Exi
 
 fn cancel(args: &CancelArgs, signals: &Signals, terminal: &Terminal) -> Result<Job, Refusal> {
     let id = id(&args.job)?;
-    if !args.yes && !has_person() {
+    if !args.yes && !terminal.has_person() {
         return Err(Failure::new(
             Exit::Unspent,
             "no_consent",
@@ -62,28 +63,28 @@ fn cancel(args: &CancelArgs, signals: &Signals, terminal: &Terminal) -> Result<J
         )
         .into());
     }
-    let service = Service::open(&args.remote, signals, terminal)?;
-    let job = jobs::retrieve(&service.together, &id).map_err(|error| service.explain(error))?;
-    service.note_status(None, &job, terminal);
-    show(&service, &job, terminal);
+    let session = session::open(&args.remote, signals, terminal)?;
+    let job = jobs::retrieve(&session.together, &id).map_err(|error| session.explain(error))?;
+    session.note_status(None, &job);
+    show(&session, &job, terminal);
     if let Some(failure) = refusal(&job) {
         return Err(Refusal { failure, job: Some(Box::new(job)) });
     }
     if !args.yes {
-        match ask("Cancel it?", signals, terminal) {
+        match terminal.ask("Cancel it?", signals) {
             Ok(true) => {}
             Ok(false) => return Err(Refusal { failure: declined(&job), job: Some(Box::new(job)) }),
             Err(stopped) => {
                 let hint = Some(format!("the job {} goes on", job.id));
                 return Err(Refusal {
-                    failure: Failure { hint, ..service.explain(stopped) },
+                    failure: Failure { hint, ..session.explain(stopped) },
                     job: Some(Box::new(job)),
                 });
             }
         }
     }
-    let job = request(&service, job)?;
-    service.note_status(None, &job, terminal);
+    let job = request(&session, job)?;
+    session.note_status(None, &job);
     Ok(job)
 }
 
@@ -104,7 +105,7 @@ fn id(text: &str) -> Result<JobId, Failure> {
     })
 }
 
-fn show(service: &Service, job: &Job, terminal: &Terminal) {
+fn show(session: &Session, job: &Job, terminal: &Terminal) {
     terminal.label("job", &format!("{}  {}", job.id, one_line(job.status.as_str())));
     let models = [job.model(), job.model_output_name()];
     for (label, text) in ["base", "model"].into_iter().zip(models) {
@@ -112,7 +113,7 @@ fn show(service: &Service, job: &Job, terminal: &Terminal) {
             terminal.label(label, &one_line(&text));
         }
     }
-    terminal.label("page", &service.dashboard(&job.id));
+    terminal.label("page", &session.dashboard(&job.id));
     let price =
         job.price().map_or("not known yet".to_owned(), |price| format!("{} so far", dollars_text(price)));
     terminal.label("price", &format!("{price}; steps already done are billed, cancelled or not"));
@@ -137,21 +138,21 @@ fn declined(job: &Job) -> Failure {
 }
 
 /// Has the service cancel `job`, and gives the job as it is then.
-fn request(service: &Service, job: Job) -> Result<Job, Refusal> {
-    let error = match jobs::cancel(&service.together, &job.id) {
+fn request(session: &Session, job: Job) -> Result<Job, Refusal> {
+    let error = match jobs::cancel(&session.together, &job.id) {
         Ok(cancelled) => return Ok(cancelled),
         Err(error) => error,
     };
     if !matches!(error, together::Error::Refused { status: 400 | 409, .. }) {
-        return Err(Refusal { failure: service.explain(error), job: Some(Box::new(job)) });
+        return Err(Refusal { failure: session.explain(error), job: Some(Box::new(job)) });
     }
     // The request may have been heard although its reply was lost, or the job may have ended since.
-    let now = jobs::retrieve(&service.together, &job.id).map_err(|error| service.explain(error))?;
+    let now = jobs::retrieve(&session.together, &job.id).map_err(|error| session.explain(error))?;
     let is_cancelled = now.status.ending() == Some(Ending::Cancelled) || now.status.as_str() == REQUESTED;
     if is_cancelled {
         return Ok(now);
     }
-    let failure = refusal(&now).unwrap_or_else(|| service.explain(error));
+    let failure = refusal(&now).unwrap_or_else(|| session.explain(error));
     Err(Refusal { failure, job: Some(Box::new(now)) })
 }
 

@@ -5,12 +5,11 @@ use std::cmp::Reverse;
 use serde_json::{Map, Value, json};
 
 use crate::args::CheckpointsArgs;
-use crate::commands::job::jobs::moment;
-use crate::exit::{Exit, Failure};
 use crate::screen::report::Terminal;
-use crate::screen::table::{Align, Cell, Table};
-use crate::session::service::Service;
-use crate::signals::Signals;
+use crate::screen::table::{Align, Cell, Table, moment};
+use crate::session;
+use ctxtune_pipeline::failure::{Exit, Failure};
+use ctxtune_pipeline::signals::Signals;
 use ctxtune_service::together::job::{Checkpoint, JobId, read_time};
 use ctxtune_service::together::jobs;
 
@@ -40,9 +39,9 @@ fn list(
     signals: &Signals,
     terminal: &Terminal,
 ) -> Result<(JobId, Vec<Checkpoint>), Failure> {
-    let service = Service::open(&args.remote, signals, terminal)?;
-    let job = service.job(Some(&args.target))?;
-    let mut saved = jobs::checkpoints(&service.together, &job).map_err(|error| service.explain(error))?;
+    let session = session::open(&args.remote, signals, terminal)?;
+    let job = session.job(Some(&args.target))?;
+    let mut saved = jobs::checkpoints(&session.together, &job).map_err(|error| session.explain(error))?;
     saved.sort_by_key(|checkpoint| Reverse(checkpoint.step));
     Ok((job, saved))
 }

@@ -9,18 +9,19 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
 use crate::args::DownloadArgs;
-use crate::commands::job::mismatch::Mismatch;
 use crate::commands::job::using::{ask, public_base, say_commands, serve_adapter, serve_model};
-use crate::exit::{Exit, Failure};
-use crate::screen::report::{Terminal, counted, printable, sized};
-use crate::screen::shell;
-use crate::screen::watch::one_line;
-use crate::session::service::Service;
-use crate::signals::Signals;
+use crate::screen::report::Terminal;
+use crate::session;
+use ctxtune_pipeline::failure::{Exit, Failure};
+use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::job::model::gives_adapter_only;
+use ctxtune_pipeline::session::Session;
+use ctxtune_pipeline::shell;
+use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::text::{counted, one_line, printable, sized};
 use ctxtune_service::together::download::{Probe, Wanted, Which, fetch, probe};
 use ctxtune_service::together::job::{Ending, Job};
-use ctxtune_service::together::unpack::{UnpackError, require_absent, unpack};
+use ctxtune_service::together::unpack::{require_absent, unpack};
 use ctxtune_service::together::{self, jobs};
 
 const COMMAND: &str = "download";
@@ -79,23 +80,23 @@ fn download(args: &DownloadArgs, signals: &Signals, terminal: &Terminal) -> Resu
     if let Some(dir) = &args.extract {
         require_absent(dir)?;
     }
-    let service = Service::open(&args.remote, signals, terminal)?;
-    let id = service.job(Some(&args.target))?;
-    let job = jobs::retrieve(&service.together, &id).map_err(|error| service.explain(error))?;
+    let session = session::open(&args.remote, signals, terminal)?;
+    let id = session.job(Some(&args.target))?;
+    let job = jobs::retrieve(&session.together, &id).map_err(|error| session.explain(error))?;
     let target = Some(Path::new(&args.target));
-    service.note_status(target, &job, terminal);
-    let out = service.directory_of(target, &id);
+    session.note_status(target, &job);
+    let out = session.directory_of(target, &id);
     let mismatch = out.as_ref().and_then(|out| Mismatch::of_job(out, &id));
     if let Some(mismatch) = &mismatch {
         mismatch.warn(terminal);
     }
-    let which = which(args, &service, &job, terminal)?;
+    let which = which(args, &session, &job, terminal)?;
     if args.checkpoint.is_none() {
         require_end(&job)?;
     }
     let wanted = Wanted { job: &id, checkpoint: which, step: args.checkpoint };
-    let explain = |error: together::Error| explain(&service, error, &job);
-    let known = probe(&service.together, wanted).map_err(explain)?;
+    let explain = |error: together::Error| explain(&session, error, &job);
+    let known = probe(&session.together, wanted).map_err(explain)?;
     let name = name(&job, wanted, known.extension);
     let path = match (&args.output, args.extract.as_deref().and_then(Path::parent)) {
         // Beside DIR, where there must be room for that too.
@@ -105,7 +106,7 @@ fn download(args: &DownloadArgs, signals: &Signals, terminal: &Terminal) -> Resu
     let there = there(&path, &known)?;
     let bytes = match there {
         Some(bytes) => bytes,
-        None => fetch_with_bar(&service, wanted, &path, terminal).map_err(explain)?,
+        None => fetch_with_bar(&session, wanted, &path, terminal).map_err(explain)?,
     };
     let was_there = there.is_some();
     let mut fetched = Fetched {
@@ -121,13 +122,13 @@ fn download(args: &DownloadArgs, signals: &Signals, terminal: &Terminal) -> Resu
     };
     if let Some(dir) = &args.extract {
         let keeps_archive = args.output.is_some() || was_there;
-        fetched.extracted = Some(fetched.extract(dir, keeps_archive, &service, terminal)?);
+        fetched.extracted = Some(fetched.extract(dir, keeps_archive, &session, terminal)?);
     }
     Ok(fetched)
 }
 
 fn fetch_with_bar(
-    service: &Service,
+    session: &Session,
     wanted: Wanted<'_>,
     path: &Path,
     terminal: &Terminal,
@@ -139,7 +140,7 @@ fn fetch_with_bar(
         }
         bar.set_position(written);
     };
-    let bytes = fetch(&service.together, wanted, path, &mut progress);
+    let bytes = fetch(&session.together, wanted, path, &mut progress);
     bar.finish_and_clear();
     bytes
 }
@@ -150,11 +151,11 @@ impl Fetched {
         &self,
         dir: &Path,
         keeps_archive: bool,
-        service: &Service,
+        session: &Session,
         terminal: &Terminal,
     ) -> Result<Extracted, Failure> {
-        let unpacked = unpack(&self.path, dir, service.clock.as_ref());
-        let unpacked = unpacked.map_err(|error| service.explain(error))?;
+        let unpacked = unpack(&self.path, dir, session.clock.as_ref());
+        let unpacked = unpacked.map_err(|error| session.explain(error))?;
         let is_config = |file: &&PathBuf| file.file_name().is_some_and(|name| name == ADAPTER_CONFIG);
         let config = unpacked.files.iter().filter(is_config).min_by_key(|file| file.components().count());
         let config = config.map(|config| dir.join(config));
@@ -224,7 +225,7 @@ fn read_adapter(config: &Path) -> Option<(String, u64)> {
 }
 
 /// Which weights are meant.
-fn which(args: &DownloadArgs, service: &Service, job: &Job, terminal: &Terminal) -> Result<Which, Failure> {
+fn which(args: &DownloadArgs, session: &Session, job: &Job, terminal: &Terminal) -> Result<Which, Failure> {
     match (job.trains_all_weights(), args.adapter) {
         (true, true) => Err(Failure::new(
             Exit::Usage,
@@ -234,7 +235,7 @@ fn which(args: &DownloadArgs, service: &Service, job: &Job, terminal: &Terminal)
         )),
         (true, false) => Ok(Which::Full),
         (false, true) => Ok(Which::Adapter),
-        (false, false) if gives_adapter_only(&service.together, job) => {
+        (false, false) if gives_adapter_only(&session.together, job) => {
             let reason = format!("LoRA is not merged into {}", job.model().unwrap_or_default());
             if args.merged {
                 let message = format!("the job {} has no merged weights: {reason}", job.id);
@@ -270,9 +271,9 @@ fn require_end(job: &Job) -> Result<(), Failure> {
 }
 
 /// The service's refusal, which is most often about the step.
-fn explain(service: &Service, error: together::Error, job: &Job) -> Failure {
+fn explain(session: &Session, error: together::Error, job: &Job) -> Failure {
     let is_about_step = matches!(error.status(), Some(400 | 404));
-    let failure = service.explain(error);
+    let failure = session.explain(error);
     if is_about_step {
         let hint = format!("`ctxtune checkpoints {}` lists the steps whose weights were kept", job.id);
         return Failure { exit: Exit::Usage, code: "no_checkpoint", hint: Some(hint), ..failure };
@@ -353,27 +354,6 @@ fn bar(path: &Path, terminal: &Terminal) -> ProgressBar {
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.set_prefix(one_line(&path.file_name().unwrap_or_default().to_string_lossy()));
     bar
-}
-
-impl From<UnpackError> for Failure {
-    fn from(error: UnpackError) -> Failure {
-        let (exit, code, hint) = match &error {
-            UnpackError::Exists(_) => {
-                (Exit::Failed, "in_the_way", Some("move it away, or name another directory"))
-            }
-            UnpackError::Type(_) | UnpackError::Read { .. } => {
-                (Exit::Failed, "archive", Some("remove the archive, then run it again"))
-            }
-            UnpackError::Member { .. } => {
-                (Exit::Failed, "archive", Some("nothing was unpacked; the archive is kept"))
-            }
-            UnpackError::Write { .. } => {
-                (Exit::Failed, "write", Some("make room, or name another directory, then run it again"))
-            }
-            UnpackError::Stopped => (Exit::Interrupted, "interrupted", Some("run the same command again")),
-        };
-        Failure { exit, code, message: error.to_string(), hint: hint.map(str::to_owned) }
-    }
 }
 
 /// How to unpack the archive, for a shell.

@@ -8,14 +8,14 @@ use std::cmp::Reverse;
 use serde_json::{Map, Value, json};
 
 use crate::args::{FilesArgs, FilesCommand};
-use crate::commands::job::jobs::moment;
-use crate::exit::{Exit, Failure};
-use crate::screen::report::{Terminal, counted, sized};
-use crate::screen::table::{Align, Cell, Table};
-use crate::screen::watch::one_line;
-use crate::session::consent::{ask, has_person};
-use crate::session::service::Service;
-use crate::signals::Signals;
+use crate::screen::report::Terminal;
+use crate::screen::table::{Align, Cell, Table, moment};
+use crate::session;
+use ctxtune_pipeline::failure::{Exit, Failure};
+use ctxtune_pipeline::session::Session;
+use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::text::{counted, one_line, sized};
+use ctxtune_pipeline::ui::Ui;
 use ctxtune_service::clock::Stopped;
 use ctxtune_service::together::file::{FileId, FileObject, Processing};
 use ctxtune_service::together::files;
@@ -43,8 +43,8 @@ pub fn run(args: &FilesArgs, signals: &Signals, terminal: &mut Terminal) -> Exit
 }
 
 fn list(args: &FilesArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let listed = Service::open(&args.remote, signals, terminal)
-        .and_then(|service| files::list(&service.together).map_err(|error| service.explain(error)));
+    let listed = session::open(&args.remote, signals, terminal)
+        .and_then(|session| files::list(&session.together).map_err(|error| session.explain(error)));
     let mut listed = match listed {
         Ok(listed) => listed,
         Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
@@ -153,13 +153,13 @@ fn try_delete(
     terminal: &Terminal,
 ) -> Result<Deletion, Failure> {
     let ids = ids.iter().map(|text| id(text)).collect::<Result<Vec<FileId>, Failure>>()?;
-    if agreed == Agreed::IfAsked && !has_person() {
+    if agreed == Agreed::IfAsked && !terminal.has_person() {
         let message = "nobody is at a terminal to agree that files are deleted";
         return Err(Failure::new(Exit::Unspent, "no_consent", message, "agree with --yes"));
     }
-    let service = Service::open(&args.remote, signals, terminal)?;
+    let session = session::open(&args.remote, signals, terminal)?;
     let mut deletion = Deletion::default();
-    let found = find(&service, ids, &mut deletion, terminal)?;
+    let found = find(&session, ids, &mut deletion, terminal)?;
     if found.is_empty() {
         return Ok(deletion);
     }
@@ -167,24 +167,24 @@ fn try_delete(
         let question = format!("Delete {}?", counted(found.len() as u64, "file"));
         let unanswered = |stopped: Stopped| {
             let hint = Some("nothing was deleted".to_owned());
-            Failure { hint, ..service.explain(stopped) }
+            Failure { hint, ..session.explain(stopped) }
         };
-        if !ask(&question, signals, terminal).map_err(unanswered)? {
+        if !terminal.ask(&question, signals).map_err(unanswered)? {
             let message = "nothing was deleted: the answer was no";
             return Err(Failure::new(Exit::Unspent, "declined", message, "run it again to be asked again"));
         }
     }
     for id in found {
         if signals.is_stopped() {
-            deletion.failed.push((id, service.explain(Stopped)));
+            deletion.failed.push((id, session.explain(Stopped)));
             continue;
         }
-        match files::delete(&service.together, &id) {
+        match files::delete(&session.together, &id) {
             Ok(()) => {
                 terminal.say(&format!("{id} deleted"));
                 deletion.deleted.push(id);
             }
-            Err(error) => deletion.failed.push((id, service.explain(error))),
+            Err(error) => deletion.failed.push((id, session.explain(error))),
         }
     }
     Ok(deletion)
@@ -199,7 +199,7 @@ fn id(text: &str) -> Result<FileId, Failure> {
 
 /// Shows what is to be deleted; what is not there has failed before anybody is asked.
 fn find(
-    service: &Service,
+    session: &Session,
     ids: Vec<FileId>,
     deletion: &mut Deletion,
     terminal: &Terminal,
@@ -209,7 +209,7 @@ fn find(
         if found.contains(&id) {
             continue;
         }
-        match files::retrieve(&service.together, &id) {
+        match files::retrieve(&session.together, &id) {
             Ok(file) => {
                 let size = file.bytes.map(|bytes| format!(" ({})", sized(bytes))).unwrap_or_default();
                 terminal.label("file", &format!("{id}  {}{size}", one_line(&file.filename)));
@@ -217,9 +217,9 @@ fn find(
             }
             Err(error) if error.status() == Some(404) => {
                 terminal.warn(&format!("{id} is not there"));
-                deletion.failed.push((id, service.explain(error)));
+                deletion.failed.push((id, session.explain(error)));
             }
-            Err(error) => return Err(service.explain(error)),
+            Err(error) => return Err(session.explain(error)),
         }
     }
     Ok(found)

@@ -1,27 +1,29 @@
-//! `ctxtune finetune`: prepare, upload, submit, monitor, in the seed's four steps.
-//!
-//! Each step finds what an earlier run has done: the data unchanged, the files there, the job
-//! running. So the same command goes on wherever it was stopped.
+//! `ctxtune finetune`: the order of flags and file, the steps, and the watch of the job to its end.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Map;
 
 use crate::args::FinetuneArgs;
-use crate::commands::data::prepare::prepare_corpus;
-use crate::commands::job::agent::{Agency, cancel_unwanted, patiently};
 use crate::commands::job::monitor::{self, Shown};
-use crate::commands::job::submit::{self, Order, Steps, Truncation, refuse_without_consent};
-use crate::commands::job::wandb::{self, Chosen, HOW_TO_LOG, Way, Why};
-use crate::commands::job::wandb_run;
-use crate::exit::{Exit, Failure};
-use crate::screen::report::{Style, Terminal, printable};
-use crate::session::consent::Spending;
-use crate::session::environment::{Environment, config_file};
-use crate::session::service::Service;
-use crate::signals::Signals;
+use crate::commands::job::submit::end_submitted;
+use crate::screen::report::{Style, Terminal};
+use crate::session;
+use crate::session::environment::{self, config_file};
 use ctxtune_pipeline::config::{PrepareChoices, TuneChoices};
+use ctxtune_pipeline::failure::{Exit, Failure};
+use ctxtune_pipeline::finetune::{self, Order};
 use ctxtune_pipeline::job::create::Renewal;
+use ctxtune_pipeline::job::submit::{Submitted, Truncation};
+use ctxtune_pipeline::job::wandb::{self, Chosen, HOW_TO_LOG, Way, Why};
+use ctxtune_pipeline::job::wandb_run;
+use ctxtune_pipeline::session::Session;
+use ctxtune_pipeline::session::consent::Spending;
+use ctxtune_pipeline::session::environment::Environment;
+use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::sweep::agent::{Agency, cancel_unwanted};
+use ctxtune_pipeline::text::printable;
+use ctxtune_pipeline::ui::Ui;
 
 /// Where the seed's configuration file may be.
 const CONFIG_PLACES: [&str; 2] = ["finetune_config.yaml", "training/finetune_config.yaml"];
@@ -29,7 +31,7 @@ const CONFIG_PLACES: [&str; 2] = ["finetune_config.yaml", "training/finetune_con
 /// Runs the command.
 pub fn run(args: &FinetuneArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
     let config_path = args.corpus.config_path.clone().or_else(find_config);
-    let environment = match Environment::read(config_path.as_deref(), terminal) {
+    let environment = match environment::read(config_path.as_deref(), terminal) {
         Ok(environment) => environment,
         Err(failure) => return terminal.fail("finetune", &failure, Map::new()),
     };
@@ -62,35 +64,29 @@ pub fn finetune(args: &FinetuneArgs, run: Run<'_>, terminal: &mut Terminal) -> E
         Some(path) => printable(&format!("settings from {}", path.display())),
         None => format!("settings: the defaults (no {})", CONFIG_PLACES.join(", no ")),
     });
-    let environment = run.environment.clone();
-    let submitted = steps_to_job(args, run, terminal);
-    let (service, mut submitted, Place { out, wandb, agency }) = match submitted {
+    let (session, mut submitted, place) = match steps_to_job(args, run, terminal) {
         Ok(submitted) => submitted,
         Err(failure) => return terminal.fail(command, &failure, Map::new()),
     };
+    let Place { out, wandb, agency } = place;
     let job = submitted.adopted.job.id.clone();
     if args.detach {
-        let place = (out.as_path(), &submitted.adopted.job);
-        submitted.announced = wandb_run::announce(&service, &wandb, place, terminal);
-        let fields = submit::document(&submitted);
-        terminal.label("next", &format!("ctxtune monitor {job}"));
-        return terminal.succeed(command, Some(job.as_str().as_bytes()), fields);
+        submitted.announced = wandb_run::announce(&session, &wandb, &out, &submitted.adopted.job);
+        return end_submitted(command, &submitted, terminal);
     }
-    Steps::Announced.announce(4, "Monitoring fine-tuning job", terminal);
+    terminal.step(4, "Monitoring fine-tuning job");
     submitted.announced.logged_by = wandb.logged_by();
-    let fields = submit::document(&submitted);
     let shown = Shown {
         command,
         out: Some(out.clone()),
-        fields,
+        submitted: Some(submitted.report()),
         events: monitor::Events::Silent,
         wandb,
-        run_page: None,
     };
-    let exit = monitor::watch(&service, &job, (&args.watch, shown), terminal);
-    cancel_unwanted((exit, &job), (&args.remote, &environment), terminal);
-    if let Some(agency) = agency.filter(|_| !service.signals.is_stopped()) {
-        agency.settle(&service, (&out, &job), terminal);
+    let exit = monitor::watch(&session, &job, &args.watch, shown, terminal);
+    cancel_unwanted(&session, exit, &job);
+    if let Some(agency) = agency.filter(|_| !session.signals.is_stopped()) {
+        agency.settle(&session, &out, &job);
     }
     exit
 }
@@ -106,44 +102,34 @@ struct Place {
 fn steps_to_job(
     args: &FinetuneArgs,
     Run { config_path, environment, signals, .. }: Run<'_>,
-    terminal: &mut Terminal,
-) -> Result<(Service, submit::Submitted, Place), Failure> {
+    terminal: &Terminal,
+) -> Result<(Session, Submitted, Place), Failure> {
     monitor::try_picture(args.watch.svg.as_deref())?;
-    let file = config_file(config_path)?;
-    let (data, tune) = match &file {
-        Some(file) => (file.prepare_choices()?, file.tune_choices()?),
+    let config = config_file(config_path)?;
+    let (data, file) = match &config {
+        Some(config) => (config.prepare_choices()?, config.tune_choices()?),
         None => (PrepareChoices::default(), TuneChoices::default()),
     };
-    let wandb = wandb::resolve(&args.wandb, file.as_ref(), &environment, terminal)?;
+    let wandb = wandb::resolve(&args.wandb, config.as_ref(), &environment, terminal)?;
     if args.wandb.wandb.is_none() && matches!(wandb.way, Way::Off(Why::NoKey)) {
         terminal.say(&format!("W&B: there is no key, so nothing is logged; to log the job: {HOW_TO_LOG}"));
     }
-    let choices = args.corpus.choices.clone().over(data);
     let agency = Agency::of(args.sweep_max_cost, &environment)?;
-    let service = Service::new(&args.remote, environment, signals, terminal)?;
-    let spending = match &agency {
-        Some(agency) => Spending::Agreed { max_cost: Some(agency.cap()) },
-        None => Spending::of(&args.spending),
-    };
-    let out =
-        choices.output_dir.clone().unwrap_or_else(|| ctxtune_pipeline::config::DEFAULT_OUTPUT_DIR.into());
-    refuse_without_consent(spending, &out)?;
-    service.require_key()?;
-    Steps::Announced.announce(1, "Preparing data", terminal);
-    let prepare = || prepare_corpus(choices.clone(), signals, terminal);
-    let options = if agency.is_some() { patiently(&service, prepare)? } else { prepare()? };
-    terminal.done("Data preparation complete");
+    let session = session::start(&args.remote, environment, signals, terminal)?;
     let order = Order {
-        out: options.output_dir,
-        parameters: args.choices.clone().resolve(tune, options.seed),
-        spending,
+        data: args.corpus.choices.clone().over(data),
+        flags: args.choices.clone(),
+        file,
+        spending: match &agency {
+            Some(agency) => Spending::Agreed { max_cost: Some(agency.cap()) },
+            None => Spending::of(args.spending.yes, args.spending.max_cost, terminal),
+        },
         renewal: if args.spending.new_job { Renewal::New } else { Renewal::Keep },
         truncation: if args.allow_truncation { Truncation::Allowed } else { Truncation::Refused },
-        steps: Steps::Announced,
         wandb: wandb.clone(),
         agency: agency.clone(),
     };
-    let out = order.out.clone();
-    let submitted = submit::submit(&service, order, terminal)?;
-    Ok((service, submitted, Place { out, wandb, agency }))
+    let out = order.out();
+    let submitted = finetune::finetune(&session, order)?;
+    Ok((session, submitted, Place { out, wandb, agency }))
 }

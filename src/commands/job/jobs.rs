@@ -6,15 +6,16 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::args::JobsArgs;
-use crate::commands::job::estimates;
-use crate::commands::job::status::summary;
-use crate::exit::{Exit, Failure};
-use crate::screen::report::{Terminal, counted, grouped, marked};
-use crate::screen::table::{Align, Cell, Table};
-use crate::session::service::Service;
-use crate::signals::Signals;
+use crate::screen::report::{Terminal, fields};
+use crate::screen::table::{Align, Cell, Table, moment};
+use crate::session;
+use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::cost::{Cost, Total};
+use ctxtune_pipeline::job::estimates;
 use ctxtune_pipeline::job::price::dollars_text;
+use ctxtune_pipeline::job::summary::JobSummary;
+use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::text::{counted, grouped, marked};
 use ctxtune_service::together::job::{Job, JobId};
 use ctxtune_service::together::jobs;
 
@@ -65,16 +66,16 @@ pub fn run(args: &JobsArgs, signals: &Signals, terminal: &mut Terminal) -> Exit 
 }
 
 fn list(args: &JobsArgs, signals: &Signals, terminal: &Terminal) -> Result<Listed, Failure> {
-    let service = Service::open(&args.remote, signals, terminal)?;
-    let mut jobs = jobs::list(&service.together).map_err(|error| service.explain(error))?;
-    service.note_statuses(&jobs, terminal);
+    let session = session::open(&args.remote, signals, terminal)?;
+    let mut jobs = jobs::list(&session.together).map_err(|error| session.explain(error))?;
+    session.note_statuses(&jobs);
     jobs.sort_by_key(|job| Reverse(job.created_at()));
     let mut undated = 0;
     if let Some(since) = args.since {
         undated = jobs.iter().filter(|job| job.created_at().is_none()).count();
         jobs.retain(|job| job.created_at().is_some_and(|created| created >= since));
     }
-    Ok(Listed { jobs, estimates: estimates::known(&service, None), undated })
+    Ok(Listed { jobs, estimates: estimates::known(&session, None), undated })
 }
 
 fn say(listed: &Listed, (shown, total): (usize, &Total), terminal: &Terminal) {
@@ -107,7 +108,7 @@ impl Listed {
     }
 
     fn value(&self, job: &Job) -> Value {
-        let mut fields = summary(job);
+        let mut fields = fields(&JobSummary::of(job));
         fields.insert("price_dollars".to_owned(), job.price().into());
         fields.insert("estimated_dollars".to_owned(), self.estimates.get(&job.id).copied().into());
         fields.into()
@@ -131,12 +132,4 @@ fn row(job: &Job, cost: Cost) -> Vec<Cell> {
 fn model(name: Option<String>) -> Cell {
     let name = name.unwrap_or_default();
     Cell::of(&name, name.rsplit('/').next().unwrap_or_default())
-}
-
-/// A moment: to the second for programs, to the minute for people.
-pub fn moment(at: Option<jiff::Timestamp>) -> Cell {
-    at.map_or_else(
-        || Cell::new(""),
-        |at| Cell::of(&at.strftime("%FT%TZ").to_string(), &at.strftime("%F %R").to_string()),
-    )
 }

@@ -5,33 +5,35 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::args::{MonitorArgs, WatchArgs};
-use crate::commands::job::estimates;
 use crate::commands::job::using::Use;
-use crate::commands::job::wandb::{self, Chosen};
-use crate::commands::job::wandb_run::{Log, OnStop};
-use crate::exit::{Exit, Failure};
 use crate::screen::block::Block;
+use crate::screen::canvas::Notices;
 use crate::screen::canvas::{Canvas, Unechoed};
 use crate::screen::chart::Charset;
 use crate::screen::curve::Curve;
 use crate::screen::ndjson::Ndjson;
-use crate::screen::report::{Terminal, printable};
-use crate::screen::shell;
+use crate::screen::report::{Terminal, fields};
 use crate::screen::svg::picture;
-use crate::screen::watch::{Lines, Several, event, one_line, steps};
-use crate::session::service::{Notices, Service};
-use crate::signals::Signals;
+use crate::screen::watch::{Lines, event, steps};
+use crate::session::open;
+use ctxtune_pipeline::failure::{Exit, Failure};
+use ctxtune_pipeline::job::estimates;
 use ctxtune_pipeline::job::monitor::{
-    BUDGET, Cause, Finished, MonitorError, MonitorOptions, Screen, monitor,
+    BUDGET, Cause, Finished, MonitorError, MonitorOptions, Screen, Several, monitor,
 };
 use ctxtune_pipeline::job::progress::Progress;
+use ctxtune_pipeline::job::submit;
+use ctxtune_pipeline::job::wandb::{self, Chosen};
+use ctxtune_pipeline::job::wandb_run::{Log, OnStop};
+use ctxtune_pipeline::job::watch::{LAST_EVENTS, Watched, settle};
+use ctxtune_pipeline::session::Session;
+use ctxtune_pipeline::shell;
+use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::text::{one_line, printable};
 use ctxtune_service::together::job::{Ending, Job, JobId, last_error};
-
-/// How many events a failed job's end repeats.
-const LAST_EVENTS: usize = 5;
 
 /// Whether everything that happens goes to stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,83 +50,80 @@ pub struct Shown {
     pub command: &'static str,
     /// The directory whose ledger knows the job.
     pub out: Option<PathBuf>,
-    /// Further fields of the document.
-    pub fields: Map<String, Value>,
+    /// What the document says beside the watch: how the job came about.
+    pub submitted: Option<submit::Report>,
     /// What goes to stdout.
     pub events: Events,
     /// Where the job is logged.
     pub wandb: Chosen,
-    /// The page of its run there, once that is known.
-    pub run_page: Option<String>,
 }
 
 /// Runs the command.
 pub fn run(args: &MonitorArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
     let found = try_picture(args.watch.svg.as_deref());
-    let found = found.and_then(|()| Service::open(&args.remote, signals, terminal)).and_then(|service| {
-        let job = service.job(args.target.as_deref())?;
-        let wandb = wandb::resolve(&args.wandb, None, &service.environment, terminal)?;
-        Ok((service, job, wandb))
+    let found = found.and_then(|()| open(&args.remote, signals, terminal)).and_then(|session| {
+        let job = session.job(args.target.as_deref())?;
+        let wandb = wandb::resolve(&args.wandb, None, &session.environment, terminal)?;
+        Ok((session, job, wandb))
     });
-    let (service, job, wandb) = match found {
+    let (session, job, wandb) = match found {
         Ok(found) => found,
         Err(failure) => return terminal.fail("monitor", &failure, Map::new()),
     };
     let shown = Shown {
         command: "monitor",
         out: args.target.as_ref().map(PathBuf::from).filter(|target| target.is_dir()),
-        fields: Map::new(),
+        submitted: None,
         events: if args.events { Events::Streamed } else { Events::Silent },
         wandb,
-        run_page: None,
     };
-    watch(&service, &job, (&args.watch, shown), terminal)
+    watch(&session, &job, &args.watch, shown, terminal)
 }
 
 /// Watches `job` until it ends or watching stops.
 pub fn watch(
-    service: &Service,
+    session: &Session,
     job: &JobId,
-    (args, mut shown): (&WatchArgs, Shown),
+    args: &WatchArgs,
+    shown: Shown,
     terminal: &mut Terminal,
 ) -> Exit {
-    terminal.label("job", &format!("{job}  {}", service.dashboard(job)));
+    terminal.label("job", &format!("{job}  {}", session.dashboard(job)));
     let options = MonitorOptions { poll: args.poll, timeout: args.timeout, budget: BUDGET };
-    let mut screens = Screens::new(service, job, shown.events, terminal);
+    let mut screens = Screens::new(session, job, shown.events, terminal);
     let on_stop = if args.cancel_on_stop { OnStop::Cancel } else { OnStop::Report };
-    screens.log = Log::begin(service, (&shown.wandb, on_stop), (job, shown.out.as_deref()), terminal);
+    screens.log = Log::begin(session, &shown.wandb, on_stop, job, shown.out.as_deref());
     let unechoed = screens.block.is_some().then(Unechoed::begin);
-    let watched = monitor(&service.together, job, &options, &mut screens.all());
+    let result = monitor(&session.together, job, &options, &mut screens.all());
     // Before anything else can wait: a second signal would leave the terminal as it is.
     drop(unechoed);
-    let logged = screens.log.take().map(Log::close).unwrap_or_default();
-    shown.run_page.clone_from(&logged.page);
-    shown.fields.insert("wandb_url".to_owned(), logged.page.into());
-    shown.fields.insert("wandb_unsent_rows".to_owned(), logged.unsent.into());
-    service.send_notices(Notices::Said);
+    let watched = settle(session, job, shown.out.as_deref(), result, screens.log.take());
+    terminal.send_notices(Notices::Said);
     let streamed = screens.stream.as_mut().map_or(Ok(()), Ndjson::result);
-    let progress = match &watched {
-        Ok(finished) => &finished.progress,
-        Err(error) => &error.progress,
-    };
     if let Some(path) = &args.svg {
-        write_picture(path, job, progress, terminal);
+        write_picture(path, job, watched.progress(), terminal);
     }
-    if let Some(seen) = progress.job() {
-        service.note_status(shown.out.as_deref(), seen, terminal);
-    }
-    let estimated = estimates::known(service, shown.out.as_deref()).get(job).copied();
-    shown.fields.insert("estimated_dollars".to_owned(), estimated.into());
     // A reader that has gone is told nothing more.
-    let is_closed = matches!(&watched, Err(MonitorError { cause: Cause::Closed, .. }));
-    if let Some(job) = progress.job().filter(|_| !is_closed) {
-        terminal.label("price", &estimates::billed_and_estimated(job, estimated));
+    let is_closed = matches!(&watched.result, Err(error) if matches!(error.cause, Cause::Closed));
+    if let Some(job) = watched.progress().job().filter(|_| !is_closed) {
+        terminal.label("price", &estimates::billed_and_estimated(job, watched.estimated));
     }
-    match watched {
-        Ok(finished) => end(service, &finished, shown, terminal),
+    let document = document(session, &watched, &shown);
+    match &watched.result {
+        Ok(finished) => end(session, finished, &watched, document, &shown, terminal),
         Err(_) if is_closed => closed(streamed, &shown, terminal),
-        Err(error) => stop(service, job, (error, shown), terminal),
+        Err(error) => {
+            say_run(watched.run_page.as_deref(), terminal);
+            terminal.fail(shown.command, &stopped(session, job, error), document)
+        }
     }
+}
+
+/// How the job came about, and above it how it is now.
+fn document(session: &Session, watched: &Watched, shown: &Shown) -> Map<String, Value> {
+    let mut document = shown.submitted.as_ref().map(fields).unwrap_or_default();
+    document.extend(fields(&watched.report(session)));
+    document
 }
 
 /// Ends a stream that cannot be written: a reader that has gone is owed no word, a full disk is.
@@ -149,17 +148,17 @@ struct Screens<'s> {
 }
 
 impl<'s> Screens<'s> {
-    fn new(service: &'s Service, job: &JobId, events: Events, terminal: &Terminal) -> Screens<'s> {
-        let clock = service.clock.as_ref();
+    fn new(session: &'s Session, job: &JobId, events: Events, terminal: &Terminal) -> Screens<'s> {
+        let clock = session.clock.as_ref();
         let mut screens = Screens::default();
         let canvas = terminal.may_draw().then(Canvas::on_stderr);
-        service.send_notices(match (&canvas, terminal.voice().verbose) {
+        terminal.send_notices(match (&canvas, terminal.voice().verbose) {
             (Some(canvas), true) => Notices::Above(canvas.clone()),
             (None, true) => Notices::Said,
-            (canvas, false) => Notices::Unsaid(canvas.clone()),
+            (canvas, false) => Notices::WithoutRetries(canvas.clone()),
         });
         if let Some(canvas) = canvas {
-            let charset = if service.environment.is_utf8() { Charset::Unicode } else { Charset::Ascii };
+            let charset = if session.environment.is_utf8() { Charset::Unicode } else { Charset::Ascii };
             screens.block = Some(Block::new(canvas, clock, charset).with_banner(terminal.banner()));
         } else if !terminal.voice().quiet {
             screens.lines = Some(Lines::new(Box::new(io::stderr()), clock, terminal.columns()));
@@ -207,27 +206,33 @@ fn write_picture(path: &Path, job: &JobId, progress: &Progress, terminal: &Termi
 }
 
 /// Ends as the job ended.
-fn end(service: &Service, finished: &Finished, shown: Shown, terminal: &mut Terminal) -> Exit {
+fn end(
+    session: &Session,
+    finished: &Finished,
+    watched: &Watched,
+    mut document: Map<String, Value>,
+    shown: &Shown,
+    terminal: &mut Terminal,
+) -> Exit {
     let Finished { progress, ending } = finished;
-    let mut fields = document(service, progress, shown.fields);
     let Some(job) = progress.job() else { return Exit::Failed };
     if *ending == Ending::Completed {
-        say_model(service, job, shown.run_page.as_deref(), terminal);
+        say_model(session, job, watched.run_page.as_deref(), terminal);
         let Some(name) = job.model_output_name() else {
-            return terminal.fail(shown.command, &unnamed(job), fields);
+            return terminal.fail(shown.command, &unnamed(job), document);
         };
         // The server of a rehearsal is gone in a moment, and its model never was.
         if terminal.banner().is_none() {
-            let out = service.directory_of(shown.out.as_deref(), &job.id);
-            let using = Use::of(service, job, out.as_deref());
+            let out = session.directory_of(shown.out.as_deref(), &job.id);
+            let using = Use::of(session, job, out.as_deref());
             using.say(terminal);
-            using.add(&mut fields);
+            using.add(&mut document);
         }
         let line = (shown.events == Events::Silent).then(|| printable(&name));
-        return terminal.succeed(shown.command, line.as_deref().map(str::as_bytes), fields);
+        return terminal.succeed(shown.command, line.as_deref().map(str::as_bytes), document);
     }
     say_failure(job, progress, terminal);
-    say_run(shown.run_page.as_deref(), terminal);
+    say_run(watched.run_page.as_deref(), terminal);
     let (exit, code, verb) = match ending {
         Ending::Cancelled => (Exit::JobCancelled, "job_cancelled", "was cancelled"),
         _ if job.status.as_str() == "expired" => (Exit::JobFailed, "job_failed", "expired"),
@@ -242,7 +247,7 @@ fn end(service: &Service, finished: &Finished, shown: Shown, terminal: &mut Term
     let hint = format!(
         "mend what the service names, then `{again}`: it uses the files that are there, and pays for another job"
     );
-    terminal.fail(shown.command, &Failure::new(exit, code, message, hint), fields)
+    terminal.fail(shown.command, &Failure::new(exit, code, message, hint), document)
 }
 
 /// The failure of a complete job whose model nobody can name.
@@ -256,7 +261,7 @@ fn unnamed(job: &Job) -> Failure {
 }
 
 /// What there is now, and where.
-fn say_model(service: &Service, job: &Job, run_page: Option<&str>, terminal: &Terminal) {
+fn say_model(session: &Session, job: &Job, run_page: Option<&str>, terminal: &Terminal) {
     let say = |label: &str, text: Option<String>| {
         if let Some(text) = text {
             terminal.label(label, &one_line(&text));
@@ -268,7 +273,7 @@ fn say_model(service: &Service, job: &Job, run_page: Option<&str>, terminal: &Te
     }
     say("model", job.model_output_name());
     say("object", job.model_object_id());
-    say("page", Some(service.dashboard(&job.id)));
+    say("page", Some(session.dashboard(&job.id)));
     say("W&B", run_page.map(str::to_owned).or_else(|| job.wandb_url()));
     if terminal.banner().is_some() {
         terminal.label("next", "with an account: TOGETHER_API_KEY=… ctxtune finetune SOURCE");
@@ -301,54 +306,16 @@ fn last_words(progress: &Progress) -> Option<String> {
     last_error(progress.events()).map(one_line).filter(|words| !words.is_empty())
 }
 
-/// Ends while the job runs on.
-fn stop(
-    service: &Service,
-    job: &JobId,
-    (error, shown): (MonitorError, Shown),
-    terminal: &mut Terminal,
-) -> Exit {
-    say_run(shown.run_page.as_deref(), terminal);
-    let fields = document(service, &error.progress, shown.fields);
+/// The failure of a watch that is over while the job runs on.
+fn stopped(session: &Session, job: &JobId, error: &MonitorError) -> Failure {
     let resume = format!("the job runs on; to go on watching: ctxtune monitor {job}");
     let message = error.to_string();
-    let failure = match error.cause {
-        Cause::Refused { source, .. } => Failure { message, ..Failure::from(*source) },
+    match &error.cause {
+        Cause::Refused { source, .. } => Failure { message, ..Failure::from(&**source) },
         Cause::Lost { .. } => Failure::new(Exit::Network, "network", message, resume),
         Cause::TimedOut { .. } => Failure::new(Exit::JobRunning, "timed_out", message, resume),
-        Cause::Stopped => Failure::new(service.signals.exit(), "interrupted", message, resume),
-        Cause::Closed => return Exit::Done,
-    };
-    terminal.fail(shown.command, &failure, fields)
-}
-
-/// The fields of the JSON document beside the common ones.
-fn document(service: &Service, progress: &Progress, mut fields: Map<String, Value>) -> Map<String, Value> {
-    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
-    let job = progress.job();
-    let text = |of: fn(&Job) -> Option<String>| Value::from(job.and_then(of));
-    put("job", job.map(|job| job.id.as_str()).into());
-    put("status", job.map(|job| job.status.as_str()).into());
-    put("model", text(Job::model_output_name));
-    put("model_object", text(Job::model_object_id));
-    put("url", job.map(|job| service.dashboard(&job.id)).into());
-    put("step", progress.step().into());
-    put("total_steps", progress.total_steps().into());
-    put("train_loss", progress.train_loss().into());
-    let point = |point: Option<ctxtune_pipeline::job::progress::EvalPoint>| {
-        point.map_or(Value::Null, |point| json!({ "step": point.step, "loss": point.loss }))
-    };
-    put("eval_loss", point(progress.last_eval()));
-    put("best_eval_loss", point(progress.best_eval()));
-    put("price_dollars", progress.price().into());
-    let files = job.map(Job::file_ids).unwrap_or_default();
-    put("files", json!({ "train": files.0, "val": files.1 }));
-    let events = progress.events();
-    let last = events[events.len().saturating_sub(LAST_EVENTS)..].iter().map(|event| {
-        json!({
-            "created_at": event.created_at, "type": event.kind, "level": event.level, "message": event.message,
-        })
-    });
-    put("last_events", last.collect());
-    fields
+        Cause::Stopped | Cause::Closed => {
+            Failure::new(session.signals.exit(), "interrupted", message, resume)
+        }
+    }
 }

@@ -8,16 +8,19 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::args::JobArgs;
-use crate::commands::job::estimates;
-use crate::commands::job::wandb_run;
 use crate::commands::model::endpoints::{self, Running};
-use crate::exit::{Exit, Failure};
-use crate::screen::report::{Terminal, printable};
-use crate::screen::watch::{epochs, eval_loss, one_line, steps, train_loss};
-use crate::session::service::Service;
-use crate::signals::Signals;
+use crate::screen::report::{Terminal, fields};
+use crate::screen::watch::{epochs, eval_loss, steps, train_loss};
+use crate::session;
+use ctxtune_pipeline::failure::{Exit, Failure};
+use ctxtune_pipeline::job::estimates;
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::job::progress::Progress;
+use ctxtune_pipeline::job::summary::JobSummary;
+use ctxtune_pipeline::job::wandb_run;
+use ctxtune_pipeline::session::Session;
+use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::text::{one_line, printable};
 use ctxtune_service::together::job::{Ending, Job};
 use ctxtune_service::together::{self, jobs};
 
@@ -26,15 +29,15 @@ const COMMAND: &str = "status";
 /// Runs the command.
 pub fn run(args: &JobArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
     match look(args, signals, terminal) {
-        Ok((service, progress)) => {
+        Ok((session, progress)) => {
             let Some(job) = progress.job() else { return Exit::Failed };
             let out = args.target.as_deref().map(Path::new).filter(|target| target.is_dir());
-            let run_page = wandb_run::page(&service, job, out).or_else(|| job.wandb_url());
-            show(&service, job, (&progress, run_page.as_deref()), terminal);
-            let running = endpoints::glance(&service, None);
+            let run_page = wandb_run::page(&session, job, out).or_else(|| job.wandb_url());
+            show(&session, job, (&progress, run_page.as_deref()), terminal);
+            let running = endpoints::glance(&session, None);
             endpoints::say_running(running.as_deref().unwrap_or_default(), terminal);
-            let mut fields = document(&service, job, &progress);
-            let estimates = estimates::known(&service, None);
+            let mut fields = document(&session, job, &progress);
+            let estimates = estimates::known(&session, None);
             fields.insert("estimated_dollars".to_owned(), estimates.get(&job.id).copied().into());
             fields.insert("wandb_url".to_owned(), run_page.into());
             let running = running.map(|running| running.iter().map(Running::value).collect::<Vec<_>>());
@@ -46,35 +49,35 @@ pub fn run(args: &JobArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
     }
 }
 
-fn look(args: &JobArgs, signals: &Signals, terminal: &Terminal) -> Result<(Service, Progress), Failure> {
-    let service = Service::open(&args.remote, signals, terminal)?;
-    let id = service.job(args.target.as_deref())?;
-    let job = jobs::retrieve(&service.together, &id).map_err(|error| service.explain(error))?;
-    service.note_status(args.target.as_deref().map(Path::new), &job, terminal);
+fn look(args: &JobArgs, signals: &Signals, terminal: &Terminal) -> Result<(Session, Progress), Failure> {
+    let session = session::open(&args.remote, signals, terminal)?;
+    let id = session.job(args.target.as_deref())?;
+    let job = jobs::retrieve(&session.together, &id).map_err(|error| session.explain(error))?;
+    session.note_status(args.target.as_deref().map(Path::new), &job);
     let mut progress = Progress::default();
     let has_started = job.started_at().is_some() || job.status.ending().is_some();
     progress.absorb_job(job);
-    if has_started && let Err(error) = measure(&service, &mut progress) {
-        let failure = service.explain(error);
+    if has_started && let Err(error) = measure(&session, &mut progress) {
+        let failure = session.explain(error);
         if signals.is_stopped() {
             return Err(failure);
         }
         terminal.warn(&printable(&format!("how far it is cannot be told: {}", failure.message)));
     }
-    Ok((service, progress))
+    Ok((session, progress))
 }
 
 /// Asks for the events, and for the metrics from the last step they name.
-fn measure(service: &Service, progress: &mut Progress) -> Result<(), together::Error> {
+fn measure(session: &Session, progress: &mut Progress) -> Result<(), together::Error> {
     let Some(id) = progress.job().map(|job| job.id.clone()) else { return Ok(()) };
-    progress.absorb_events(jobs::events(&service.together, &id)?);
+    progress.absorb_events(jobs::events(&session.together, &id)?);
     let from = progress.events().iter().filter_map(|event| event.step).max();
-    progress.absorb_metrics(&jobs::metrics(&service.together, &id, from)?);
+    progress.absorb_metrics(&jobs::metrics(&session.together, &id, from)?);
     Ok(())
 }
 
 /// Shows a job as it is now, and what to do next.
-fn show(service: &Service, job: &Job, (progress, run_page): (&Progress, Option<&str>), terminal: &Terminal) {
+fn show(session: &Session, job: &Job, (progress, run_page): (&Progress, Option<&str>), terminal: &Terminal) {
     let unknown = if job.status.is_known() { "" } else { " (a status that is new here)" };
     terminal.label("job", &format!("{}  {}{unknown}", job.id, one_line(job.status.as_str())));
     let say = |label: &str, text: Option<String>| {
@@ -102,7 +105,7 @@ fn show(service: &Service, job: &Job, (progress, run_page): (&Progress, Option<&
     say("model", job.model_output_name().or(unnamed));
     say("object", job.model_object_id());
     say("W&B", run_page.map(str::to_owned));
-    say("page", Some(service.dashboard(&job.id)));
+    say("page", Some(session.dashboard(&job.id)));
     say("next", Some(next(job)));
 }
 
@@ -119,10 +122,10 @@ fn next(job: &Job) -> String {
 }
 
 /// The fields of the JSON document beside the common ones.
-fn document(service: &Service, job: &Job, progress: &Progress) -> Map<String, Value> {
-    let mut fields = summary(job);
+fn document(session: &Session, job: &Job, progress: &Progress) -> Map<String, Value> {
+    let mut fields = fields(&JobSummary::of(job));
     let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
-    put("url", service.dashboard(&job.id).into());
+    put("url", session.dashboard(&job.id).into());
     put("model_object", job.model_object_id().into());
     put("queue_depth", job.queue_depth().into());
     put("step", progress.step().into());
@@ -136,19 +139,5 @@ fn document(service: &Service, job: &Job, progress: &Progress) -> Map<String, Va
     put("early_stopped", job.is_early_stopped().into());
     let (train, val) = job.file_ids();
     put("files", json!({ "train": train, "val": val }));
-    fields
-}
-
-/// What lists and looks say of a job alike.
-pub fn summary(job: &Job) -> Map<String, Value> {
-    let time = |of: Option<jiff::Timestamp>| Value::from(of.map(|at| at.to_string()));
-    let mut fields = Map::new();
-    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
-    put("job", job.id.as_str().into());
-    put("status", job.status.as_str().into());
-    put("created_at", time(job.created_at()));
-    put("started_at", time(job.started_at()));
-    put("base_model", job.model().into());
-    put("model", job.model_output_name().into());
     fields
 }

@@ -6,33 +6,29 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::commands::job::sweep::shown_values;
-use crate::commands::job::sweep_price::Quote;
-use crate::commands::job::sweep_run::Runs;
-use crate::exit::{Exit, Failure};
 use crate::screen::overlay::{Series, overlay, overlay_picture};
-use crate::screen::report::{Terminal, counted, printable};
-use crate::screen::watch::loss;
-use crate::session::service::Service;
+use crate::screen::report::Terminal;
+use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::price::dollars_text;
+use ctxtune_pipeline::session::Session;
 use ctxtune_pipeline::sweep::book::{Book, Point, Trial};
 use ctxtune_pipeline::sweep::claims::Ended;
+use ctxtune_pipeline::sweep::price::Quote;
+use ctxtune_pipeline::sweep::run::Ran;
+use ctxtune_pipeline::sweep::runs::Runs;
+use ctxtune_pipeline::sweep::shown::shown_values;
+use ctxtune_pipeline::text::{counted, loss, printable};
 use ctxtune_service::wandb::sweep;
 
-/// The table, best first, the curves, and how it all ended.
-pub fn end(
-    runs: &Runs,
-    (ended, quote): (Ended, &Quote),
-    (failure, service): (Option<Failure>, &Service),
-    terminal: &mut Terminal,
-) -> Exit {
-    let Ended { book, is_short } = &ended;
+/// The table, best first, the curves, and how it all ended; `svg` names the file for the curves.
+pub fn end(session: &Session, ran: &Ran, svg: Option<&Path>, terminal: &mut Terminal) -> Exit {
+    let Ran { runs, ended: Ended { book, is_short }, quote, failure } = ran;
     let ranking = book.ranking(runs.metric.goal);
     table(runs, book, &ranking, terminal);
-    curves(runs, book, (service, terminal));
-    let fields = document(runs, (book, quote), &ranking);
+    curves(session, runs, book, svg, terminal);
+    let fields = document(runs, book, quote, &ranking);
     if let Some(failure) = failure {
-        return terminal.fail("sweep", &failure, fields);
+        return terminal.fail("sweep", failure, fields);
     }
     let wanted = runs.suggestions.as_ref().map_or(0, |suggestions| suggestions.count);
     let finished = book.trials.iter().filter(|trial| trial.has_ended()).count();
@@ -101,7 +97,7 @@ fn table(runs: &Runs, book: &Book, ranking: &[(usize, Point)], terminal: &Termin
     }
 }
 
-fn curves(runs: &Runs, book: &Book, (service, terminal): (&Service, &Terminal)) {
+fn curves(session: &Session, runs: &Runs, book: &Book, svg: Option<&Path>, terminal: &Terminal) {
     let series = |(index, trial): (usize, &Trial)| Series {
         name: (index + 1).to_string(),
         label: shown_values(&trial.values),
@@ -109,10 +105,10 @@ fn curves(runs: &Runs, book: &Book, (service, terminal): (&Service, &Terminal)) 
     };
     let series: Vec<Series> =
         book.trials.iter().enumerate().filter(|(_, trial)| !trial.curve.is_empty()).map(series).collect();
-    for line in overlay(&series, service.environment.is_utf8()) {
+    for line in overlay(&series, session.environment.is_utf8()) {
         terminal.say(&line);
     }
-    if let Some(path) = &runs.svg {
+    if let Some(path) = svg {
         write_picture(path, &overlay_picture(&series, &runs.metric.name), terminal);
     }
 }
@@ -124,7 +120,7 @@ fn write_picture(path: &Path, svg: &str, terminal: &Terminal) {
 }
 
 /// The fields of the JSON document beside the common ones.
-fn document(runs: &Runs, (book, quote): (&Book, &Quote), ranking: &[(usize, Point)]) -> Map<String, Value> {
+fn document(runs: &Runs, book: &Book, quote: &Quote, ranking: &[(usize, Point)]) -> Map<String, Value> {
     let trial = |(index, trial): (usize, &Trial)| {
         let values: Map<String, Value> = trial.values.iter().cloned().collect();
         let rank = ranking.iter().position(|(ranked, _)| *ranked == index).map(|rank| rank + 1);

@@ -8,17 +8,17 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::commands::job::mismatch::Mismatch;
 use crate::commands::model::endpoints;
-use crate::screen::report::{Terminal, printable};
-use crate::screen::shell;
-use crate::screen::watch::one_line;
-use crate::session::service::Service;
+use crate::screen::report::Terminal;
 use ctxtune_engine::line::template::Template;
 use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_pipeline::generate::prompt;
 use ctxtune_pipeline::generate::story::Story;
+use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::job::model::REFERENCE;
+use ctxtune_pipeline::session::Session;
+use ctxtune_pipeline::shell;
+use ctxtune_pipeline::text::{one_line, printable};
 use ctxtune_service::together::endpoints::own_project;
 use ctxtune_service::together::job::Job;
 
@@ -58,7 +58,7 @@ pub struct Use {
 
 impl Use {
     /// How the model of `job`, which is complete, is used; `out` is the directory of its data, if it is here.
-    pub fn of(service: &Service, job: &Job, out: Option<&Path>) -> Use {
+    pub fn of(session: &Session, job: &Job, out: Option<&Path>) -> Use {
         let base = job.model().unwrap_or_default();
         if base.ends_with(REFERENCE) || job.has_adapter_only() {
             let reason = if base.ends_with(REFERENCE) {
@@ -68,9 +68,9 @@ impl Use {
             };
             return Use::download(&reason, job, out);
         }
-        let project = own_project(&service.together);
+        let project = own_project(&session.together);
         let running =
-            project.clone().and_then(|project| endpoints::callable_name(service, &job.id, Some(project)));
+            project.clone().and_then(|project| endpoints::callable_name(session, &job.id, Some(project)));
         let slug = project.and_then(|project| project.slug);
         let name = running.clone().unwrap_or_else(|| match &slug {
             Some(slug) => format!("{slug}/{NAME}"),

@@ -10,16 +10,19 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::args::{WandbArgs, WandbSyncArgs};
-use crate::commands::job::wandb::{Chosen, HOW_TO_LOG, Way, Why, resolve};
-use crate::commands::job::wandb_run::{WANDB_DIR, connect, owner};
-use crate::env;
-use crate::exit::{Exit, Failure};
-use crate::screen::report::{Terminal, counted, printable};
-use crate::screen::shell;
+use crate::args::WandbSyncArgs;
+use crate::screen::report::Terminal;
 use crate::session::clock::SystemClock;
-use crate::session::environment::Environment;
-use crate::signals::Signals;
+use crate::session::environment;
+use ctxtune_pipeline::config::wandb::WandbArgs;
+use ctxtune_pipeline::env;
+use ctxtune_pipeline::failure::{Exit, Failure};
+use ctxtune_pipeline::job::wandb::{Chosen, HOW_TO_LOG, Way, Why, resolve};
+use ctxtune_pipeline::job::wandb_run::{WANDB_DIR, connect, owner};
+use ctxtune_pipeline::session::environment::Environment;
+use ctxtune_pipeline::shell;
+use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::text::{counted, printable};
 use ctxtune_service::clock::Clock;
 use ctxtune_service::http;
 use ctxtune_service::wandb::history::{Spool, State, known};
@@ -94,7 +97,7 @@ fn sync_all(
     signals: &Signals,
     (outcome, terminal): (&mut Outcome, &Terminal),
 ) -> Result<(), Failure> {
-    let environment = Environment::read(None, terminal)?;
+    let environment = environment::read(None, terminal)?;
     let dir = dir(args, &environment)?;
     let states = known(&dir).map_err(|error| {
         let message = format!("cannot read `{}`: {error}", dir.display());

@@ -9,25 +9,27 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::args::{AskingArgs, RemoteArgs};
-use crate::commands::job::mismatch::Mismatch;
+use crate::args::AskingArgs;
 use crate::commands::model::endpoints;
-use crate::env;
-use crate::exit::{Exit, Failure};
-use crate::screen::report::{Terminal, printable};
-use crate::session::environment::Environment;
-use crate::session::service::Service;
-use crate::signals::Signals;
+use crate::screen::report::Terminal;
+use crate::session;
 use ctxtune_engine::line::template::Template;
 use ctxtune_engine::output::manifest::{self, Manifest};
 use ctxtune_pipeline::config::{DEFAULT_OUTPUT_DIR, read_template};
+use ctxtune_pipeline::env;
+use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::generate::budget::Budget;
 use ctxtune_pipeline::generate::many::is_about_the_model;
 use ctxtune_pipeline::generate::prompt;
 use ctxtune_pipeline::generate::request::{Delivery, Parameters};
 use ctxtune_pipeline::job::ledger::Run;
+use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::job::model::REFERENCE;
 use ctxtune_pipeline::job::price::dollars_text;
+use ctxtune_pipeline::session::Session;
+use ctxtune_pipeline::session::environment::Environment;
+use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::text::printable;
 use ctxtune_service::http::Timeouts;
 use ctxtune_service::together::chat::{Chat, INFERENCE_URL, Usage};
 use ctxtune_service::together::job::Ending;
@@ -72,23 +74,23 @@ impl Choice<'_> {
     ///
     /// # Errors
     /// When there is no key, or nobody knows which model is meant.
-    pub fn target(&self, service: &Service, terminal: &Terminal) -> Result<Target, Failure> {
-        let (mut model, run) = self.model(service, terminal)?;
-        let client = service.client(TIMEOUTS, terminal)?;
-        let base = service.together.base().clone();
+    pub fn target(&self, session: &Session, terminal: &Terminal) -> Result<Target, Failure> {
+        let (mut model, run) = self.model(session, terminal)?;
+        let client = session.client(TIMEOUTS)?;
+        let base = session.together.base().clone();
         let chat = if self.base_url.is_some() {
-            let key = foreign_key(service, &base)?;
+            let key = foreign_key(session, &base)?;
             Chat::new(client, base, key, Vec::new())
         } else {
-            service.require_key()?;
+            session.require_key()?;
             let job = run.as_ref().and_then(|run| run.job.as_ref()).filter(|_| self.model.is_none());
-            model = job.and_then(|job| endpoints::callable_name(service, job, None)).unwrap_or(model);
-            let is_moved = service.environment.get(env::TOGETHER_BASE_URL).is_some();
+            model = job.and_then(|job| endpoints::callable_name(session, job, None)).unwrap_or(model);
+            let is_moved = session.environment.get(env::TOGETHER_BASE_URL).is_some();
             let own = BaseUrl::parse(INFERENCE_URL).map_err(|error| {
                 Failure::new(Exit::Failed, "base_url", error, "name a server with --base-url")
             })?;
-            let key = service.environment.key(env::TOGETHER_API_KEY)?;
-            Chat::new(client, if is_moved { base } else { own }, key, service.custom_headers())
+            let key = session.environment.key(env::TOGETHER_API_KEY)?;
+            Chat::new(client, if is_moved { base } else { own }, key, session.custom_headers())
         };
         Ok(Target { chat, is_foreign: self.base_url.is_some(), model, run })
     }
@@ -97,9 +99,9 @@ impl Choice<'_> {
         self.out.map_or_else(|| DEFAULT_OUTPUT_DIR.into(), Path::to_owned)
     }
 
-    fn model(&self, service: &Service, terminal: &Terminal) -> Result<(String, Option<Run>), Failure> {
+    fn model(&self, session: &Session, terminal: &Terminal) -> Result<(String, Option<Run>), Failure> {
         let out = self.out();
-        let api = service.together.base().origin();
+        let api = session.together.base().origin();
         let missing = |message: String, hint: &str| Failure::new(Exit::Usage, "no_model", message, hint);
         if let Some(model) = self.model {
             let name = model.strip_prefix(PREFIX).unwrap_or(model);
@@ -118,8 +120,8 @@ impl Choice<'_> {
             let message = "--base-url needs --model: its server has names of its own";
             return Err(missing(message.to_owned(), "its /v1/models lists them"));
         }
-        service.require_key()?;
-        refresh_statuses(service, &out, terminal)?;
+        session.require_key()?;
+        refresh_statuses(session, &out, terminal)?;
         let runs: Vec<Run> = Run::read_all(&out)?.into_iter().filter(|run| run.account.api == api).collect();
         // A job has a name for its model long before it has the model.
         let is_done = |run: &&Run| run.ending() == Some(Ending::Completed);
@@ -142,7 +144,7 @@ impl Choice<'_> {
 
     /// Where OUT holds other data than the model was trained on: by the job that OUT knows the model from,
     /// else by its newest one, where OUT was named.
-    fn mismatch(&self, service: &Service, target: &mut Target) -> Option<Mismatch> {
+    fn mismatch(&self, session: &Session, target: &mut Target) -> Option<Mismatch> {
         let out = self.out();
         let manifest = Manifest::read(&out).ok()?;
         if let Some(run) = &target.run {
@@ -151,7 +153,7 @@ impl Choice<'_> {
         self.out?;
         let newest = Mismatch::of_newest(&out, &manifest)?;
         // An endpoint's name says nothing; the weights behind it may be those of an older job.
-        let weights = target.weights(service).unwrap_or_default();
+        let weights = target.weights(session).unwrap_or_default();
         let names = |object: &String| weights.split(['/', ' ']).any(|part| part == object);
         let is_behind = |run: &Run| run.model_object.as_ref().is_some_and(names);
         target.run = Run::read_all(&out).unwrap_or_default().into_iter().rev().find(is_behind);
@@ -203,21 +205,21 @@ impl Choice<'_> {
 
 /// Refreshes the statuses of the newest jobs of `out` from the service, up to the first one that is complete:
 /// the ledger has a job that was never monitored as it was at its submission.
-fn refresh_statuses(service: &Service, out: &Path, terminal: &Terminal) -> Result<(), Failure> {
-    let api = service.together.base().origin();
+fn refresh_statuses(session: &Session, out: &Path, terminal: &Terminal) -> Result<(), Failure> {
+    let api = session.together.base().origin();
     let runs = Run::read_all(out)?;
     for run in runs.iter().rev().filter(|run| run.account.api == api) {
         let (Some(id), ending) = (&run.job, run.ending()) else { continue };
         let ending = match ending {
             Some(ending) => Some(ending),
-            None => match jobs::retrieve(&service.together, id) {
+            None => match jobs::retrieve(&session.together, id) {
                 Ok(job) => {
-                    service.note_status(Some(out), &job, terminal);
+                    session.note_status(Some(out), &job);
                     job.status.ending()
                 }
                 Err(error) => {
-                    let failure = service.explain(error);
-                    if service.signals.is_stopped() {
+                    let failure = session.explain(error);
+                    if session.signals.is_stopped() {
                         return Err(failure);
                     }
                     terminal.warn(&printable(&format!("how {id} is cannot be told: {}", failure.message)));
@@ -246,7 +248,7 @@ pub struct Sampling {
 /// All that asking a model needs.
 pub struct Setup {
     /// The clock, the variables, the signals.
-    pub service: Service,
+    pub session: Session,
     /// Whom.
     pub target: Target,
     /// How stories become prompts.
@@ -270,10 +272,10 @@ pub fn server(
     environment: Environment,
     signals: &Signals,
     terminal: &Terminal,
-) -> Result<Service, Failure> {
+) -> Result<Session, Failure> {
     match &asking.base_url {
-        Some(url) => Service::other(url, environment, signals, terminal),
-        None => Service::new(&RemoteArgs { base_url: None }, environment, signals, terminal),
+        Some(url) => Session::other(url, session::runtime(environment, signals, terminal)),
+        None => Session::new(None, session::runtime(environment, signals, terminal)),
     }
 }
 
@@ -299,14 +301,14 @@ impl Setup {
     /// # Errors
     /// When there is no key, no template, or nobody knows which model is meant.
     pub fn new(
-        service: Service,
+        session: Session,
         choice: &Choice<'_>,
         (asking, sampling, budget): (&AskingArgs, Sampling, &Arc<Budget>),
         terminal: &Terminal,
     ) -> Result<Setup, Failure> {
-        let mut target = choice.target(&service, terminal)?;
+        let mut target = choice.target(&session, terminal)?;
         let (template, template_place) = choice.template(terminal)?;
-        let mismatch = choice.mismatch(&service, &mut target);
+        let mismatch = choice.mismatch(&session, &mut target);
         let parameters = Parameters {
             model: target.model.clone(),
             temperature: sampling.temperature,
@@ -317,12 +319,12 @@ impl Setup {
             schema: (!asking.no_schema).then_some(template.context.form),
         };
         let budget = budget.clone();
-        Ok(Setup { service, target, template, template_place, parameters, budget, mismatch })
+        Ok(Setup { session, target, template, template_place, parameters, budget, mismatch })
     }
 
     /// Says whom and how.
     pub fn say(&self, terminal: &Terminal) {
-        self.target.say(&self.service, terminal);
+        self.target.say(&self.session, terminal);
         terminal.label("template", &format!("{} ({})", self.template.name, self.template_place));
     }
 
@@ -363,8 +365,8 @@ pub fn usage_value(usage: Option<Usage>) -> Value {
 }
 
 /// The key for a server that is not Together.
-fn foreign_key(service: &Service, base: &BaseUrl) -> Result<Option<secrecy::SecretString>, Failure> {
-    let environment = &service.environment;
+fn foreign_key(session: &Session, base: &BaseUrl) -> Result<Option<secrecy::SecretString>, Failure> {
+    let environment = &session.environment;
     let key = environment.get(env::OPENAI_API_KEY).map(str::trim);
     if key.is_some() && key == environment.get(env::TOGETHER_API_KEY).map(str::trim) {
         let message =
@@ -387,8 +389,8 @@ impl Target {
     }
 
     /// Says which model is asked, and where.
-    fn say(&self, service: &Service, terminal: &Terminal) {
-        let key = match (self.is_foreign, service.environment.place(env::OPENAI_API_KEY)) {
+    fn say(&self, session: &Session, terminal: &Terminal) {
+        let key = match (self.is_foreign, session.environment.place(env::OPENAI_API_KEY)) {
             (false, _) => String::new(),
             (true, Some(place)) => format!(", with {} of {place}", env::OPENAI_API_KEY),
             (true, None) => ", without a key".to_owned(),
@@ -397,26 +399,26 @@ impl Target {
     }
 
     /// What the model's name stands for, where the service says it.
-    pub fn weights(&self, service: &Service) -> Option<String> {
-        if self.is_foreign { None } else { endpoints::weights(service, &self.model) }
+    pub fn weights(&self, session: &Session) -> Option<String> {
+        if self.is_foreign { None } else { endpoints::weights(session, &self.model) }
     }
 
     /// Says what runs at the service and costs money by the minute: whoever asks may have deployed it.
-    pub fn say_running(&self, service: &Service, terminal: &Terminal) {
+    pub fn say_running(&self, session: &Session, terminal: &Terminal) {
         if self.is_foreign || terminal.voice().quiet {
             return;
         }
-        let running = endpoints::glance(service, None);
+        let running = endpoints::glance(session, None);
         endpoints::say_running(running.as_deref().unwrap_or_default(), terminal);
     }
 
     /// An error of the server as the terminal shows it; `again` says what repeating the command does.
-    pub fn explain(&self, service: &Service, error: together::Error, again: &str) -> Failure {
+    pub fn explain(&self, session: &Session, error: together::Error, again: &str) -> Failure {
         if is_about_the_model(&error) && !self.is_foreign {
             return Failure::new(Exit::Usage, "model_not_available", &error, self.how_to_deploy());
         }
         let status = error.status();
-        let mut failure = service.explain(error);
+        let mut failure = session.explain(error);
         match (status, failure.exit) {
             (Some(404), _) => {
                 failure.hint =

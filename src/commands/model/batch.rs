@@ -12,13 +12,12 @@ use serde_json::{Map, Value, json};
 
 use crate::args::AskingArgs;
 use crate::commands::model::asking::{Setup, over_budget, usage_value};
-use crate::exit::{Exit, Failure};
 use crate::screen::canvas::Canvas;
-use crate::screen::report::{Terminal, counted, grouped, printable};
-use crate::session::consent::{Spending, ask};
-use crate::session::service::Notices;
+use crate::screen::canvas::Notices;
+use crate::screen::report::Terminal;
 use ctxtune_engine::output::lock::OutputLock;
-use ctxtune_engine::prepare::{self, Watch};
+use ctxtune_engine::prepare::Watch;
+use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::generate::ask::Asker;
 use ctxtune_pipeline::generate::budget::Spent;
 use ctxtune_pipeline::generate::file::Output;
@@ -27,6 +26,9 @@ use ctxtune_pipeline::generate::pace::Pace;
 use ctxtune_pipeline::generate::question::Questions;
 use ctxtune_pipeline::generate::request::Delivery;
 use ctxtune_pipeline::job::price::dollars_text;
+use ctxtune_pipeline::session::consent::Spending;
+use ctxtune_pipeline::text::{counted, grouped, printable};
+use ctxtune_pipeline::ui::Ui;
 use ctxtune_service::clock::Clock;
 
 /// Lines of progress, where nothing is redrawn, are so far apart.
@@ -109,10 +111,10 @@ impl<'b> Batch<'b> {
         (room, retry): (Room, Retry),
         terminal: &Terminal,
     ) -> Result<Batch<'b>, Failure> {
-        let weights = setup.target.weights(&setup.service);
+        let weights = setup.target.weights(&setup.session);
         let mut batch = Batch { setup, questions, room, retry, weights, scan: Scan::default() };
-        let scanned = batch.plan().scan(setup.service.clock.as_ref());
-        batch.scan = scanned.map_err(|error| setup.service.explain(error))?;
+        let scanned = batch.plan().scan(setup.session.clock.as_ref());
+        batch.scan = scanned.map_err(|error| setup.session.explain(error))?;
         batch.say(terminal);
         Ok(batch)
     }
@@ -163,7 +165,7 @@ impl<'b> Batch<'b> {
         };
         // Another model may have spent of the same budget.
         let before = setup.budget.spent();
-        let began = setup.service.clock.elapsed();
+        let began = setup.session.clock.elapsed();
         let progress = Progress::begin(setup, before, terminal);
         let tell = |tally: &Tally| progress.show(tally);
         let plan = self.plan();
@@ -171,7 +173,7 @@ impl<'b> Batch<'b> {
         let run = Run { plan: &plan, asker: &asker, output, concurrency, tell: &tell };
         let (tally, end) = run.run(&self.scan.todo);
         progress.end();
-        let took = setup.service.clock.elapsed().saturating_sub(began);
+        let took = setup.session.clock.elapsed().saturating_sub(began);
         (Ran { tally, took, spent: setup.budget.spent().since(before) }, end)
     }
 
@@ -219,10 +221,10 @@ impl<'b> Batch<'b> {
                 let one = self.scan.most_tokens / (self.scan.todo.len() as u64).max(1);
                 with_rest(over_budget(setup, one))
             }
-            End::Server(error) => with_rest(setup.target.explain(&setup.service, error, AGAIN)),
+            End::Server(error) => with_rest(setup.target.explain(&setup.session, error, AGAIN)),
             End::Local(error) => {
-                let mut failure = setup.service.explain(error);
-                if failure.exit == setup.service.signals.exit() {
+                let mut failure = setup.session.explain(error);
+                if failure.exit == setup.session.signals.exit() {
                     failure.hint = Some(AGAIN.to_owned());
                 }
                 Some(failure)
@@ -270,7 +272,7 @@ pub fn agree(batches: &[&Batch<'_>], asking: &AskingArgs, terminal: &Terminal) -
     let is_open = |batch: &&&Batch<'_>| !batch.scan.todo.is_empty() && batch.setup.target.is_paid();
     let open: Vec<&&Batch<'_>> = batches.iter().filter(is_open).collect();
     let Some(Batch { setup, .. }) = open.first() else { return Ok(()) };
-    match Spending::of_flags(asking.yes, asking.max_cost) {
+    match Spending::of(asking.yes, asking.max_cost, terminal) {
         Spending::Agreed { .. } => Ok(()),
         Spending::Impossible => Err(Failure::new(
             Exit::Unspent,
@@ -289,7 +291,7 @@ pub fn agree(batches: &[&Batch<'_>], asking: &AskingArgs, terminal: &Terminal) -
                 Some(most) => format!("for at most about {}", dollars_text(most)),
                 None => "at a price nobody knows here (--price-per-million tells)".to_owned(),
             };
-            match ask(&format!("Ask {each}, {price}?"), &setup.service.signals, terminal) {
+            match terminal.ask(&format!("Ask {each}, {price}?"), &setup.session.signals) {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(Failure::new(
                     Exit::Unspent,
@@ -298,7 +300,7 @@ pub fn agree(batches: &[&Batch<'_>], asking: &AskingArgs, terminal: &Terminal) -
                     "run it again to be asked again",
                 )),
                 Err(stopped) => {
-                    Err(Failure { hint: Some(AGAIN.to_owned()), ..setup.service.explain(stopped) })
+                    Err(Failure { hint: Some(AGAIN.to_owned()), ..setup.session.explain(stopped) })
                 }
             }
         }
@@ -320,16 +322,16 @@ impl<'p> Progress<'p> {
         let canvas = terminal.may_draw().then(Canvas::on_stderr);
         // Single tries are counted; with many at a time each would be a line.
         match &canvas {
-            _ if !terminal.voice().verbose => setup.service.send_notices(Notices::Unsaid(None)),
-            Some(canvas) => setup.service.send_notices(Notices::Above(canvas.clone())),
+            _ if !terminal.voice().verbose => terminal.send_notices(Notices::WithoutRetries(None)),
+            Some(canvas) => terminal.send_notices(Notices::Above(canvas.clone())),
             None => {}
         }
-        let began = setup.service.clock.elapsed();
+        let began = setup.session.clock.elapsed();
         Progress { setup, terminal, canvas, before, began, shown: Mutex::new(began) }
     }
 
     fn show(&self, tally: &Tally) {
-        let now = self.setup.service.clock.elapsed();
+        let now = self.setup.session.clock.elapsed();
         let apart = if self.canvas.is_some() { DRAW_EVERY } else { LINE_EVERY };
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         if now.saturating_sub(*shown) < apart {
@@ -357,7 +359,7 @@ impl<'p> Progress<'p> {
         if let Some(canvas) = &self.canvas {
             canvas.draw(Vec::new());
         }
-        self.setup.service.send_notices(Notices::Said);
+        self.terminal.send_notices(Notices::Said);
     }
 }
 
@@ -390,37 +392,5 @@ fn name(label: &str, named: &[&Named], terminal: &Terminal) {
     }
     if named.len() > shown {
         terminal.say(&format!("  and {} more (-v names them)", grouped((named.len() - shown) as u64)));
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Failure {
-        match error {
-            Error::Source(prepare::Error::Interrupted) | Error::Stopped => {
-                ctxtune_service::clock::Stopped.into()
-            }
-            Error::Source(error) => error.into(),
-            Error::File { verb: "read", .. } => {
-                Failure::new(Exit::Failed, "read", &error, "mend the file's permissions, then run it again")
-            }
-            Error::File { .. } => Failure::new(
-                Exit::Failed,
-                "write",
-                &error,
-                "free some space or mend the permissions, then run it again: what is finished stays",
-            ),
-            Error::Foreign(_) => Failure::new(
-                Exit::Failed,
-                "foreign_file",
-                &error,
-                "move that file away, or choose another --output-dir",
-            ),
-            Error::Nothing => Failure::new(
-                Exit::Data,
-                "nothing_listed",
-                &error,
-                "stories are in files whose names end in `.json`, in lines of JSON, or in an archive",
-            ),
-        }
     }
 }

@@ -10,24 +10,28 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::args::{DeployArgs, StopAfter};
-use crate::commands::job::mismatch::Mismatch;
 use crate::commands::model::endpoints::{a_minute, costs, project};
 use crate::commands::model::hold::{Hold, Left};
-use crate::exit::{Exit, Failure};
 use crate::screen::report::Terminal;
-use crate::screen::watch::one_line;
-use crate::session::consent::{Spending, ask};
-use crate::session::service::Service;
-use crate::signals::Signals;
+use crate::session;
+use crate::signals::catch_hang_up;
 use ctxtune_pipeline::deploy::{DeployError, Placed, name_of};
+use ctxtune_pipeline::failure::{Exit, Failure};
+use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::job::model::{REFERENCE, gives_adapter_only};
 use ctxtune_pipeline::job::monitor::spoken;
 use ctxtune_pipeline::job::price::dollars_text;
+use ctxtune_pipeline::session::Session;
+use ctxtune_pipeline::session::consent::Spending;
+use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::text::one_line;
+use ctxtune_pipeline::ui::Ui;
 use ctxtune_service::clock::Clock;
-use ctxtune_service::together::endpoints::{Deployment, NewDeployment, Project};
+use ctxtune_service::together::endpoints::{Deployment, NewDeployment};
 use ctxtune_service::together::hardware::{Catalogue, Config, configs};
 use ctxtune_service::together::job::{Ending, Job};
 use ctxtune_service::together::jobs;
+use ctxtune_service::together::project::Project;
 
 const COMMAND: &str = "deploy";
 
@@ -42,7 +46,7 @@ const REPEAT: Duration = Duration::from_secs(120);
 
 /// What is to be deployed, how, and at what price.
 struct Plan {
-    service: Service,
+    session: Session,
     project: Project,
     job: Job,
     model: String,
@@ -59,7 +63,7 @@ struct Plan {
 impl Plan {
     fn hold<'p>(&'p self, args: &'p DeployArgs) -> Hold<'p> {
         Hold {
-            service: &self.service,
+            session: &self.session,
             remote: &args.remote,
             project: &self.project,
             endpoint: &args.name,
@@ -107,7 +111,7 @@ pub fn run(args: &DeployArgs, signals: &Signals, terminal: &mut Terminal) -> Exi
     }
     let hold = plan.hold(args);
     if let Err(error) = bring_up(&plan, &hold, &mut came, terminal) {
-        let failure = plan.service.explain(error);
+        let failure = plan.session.explain(error);
         let (failure, left) = hold.abandon(came.placed.as_ref(), failure, terminal);
         came.is_stopped = left == Left::Stopped;
         return terminal.fail(COMMAND, &failure, document(&plan, args, &came));
@@ -143,31 +147,31 @@ fn plan(args: &DeployArgs, signals: &Signals, terminal: &Terminal) -> Result<Pla
         let message = "--max-cost holds against the time until it is stopped, and nothing stops it";
         return Err(Failure::new(Exit::Usage, "usage", message, "give --stop-after a time, or say --yes"));
     }
-    signals.catch_hang_up().map_err(|error| {
+    catch_hang_up(signals).map_err(|error| {
         let message = format!("cannot catch the end of the terminal: {error}");
         Failure { exit: Exit::Failed, code: "signals", message, hint: None }
     })?;
-    let service = Service::open(&args.remote, signals, terminal)?;
-    let id = service.job(args.target.as_deref())?;
-    let job = jobs::retrieve(&service.together, &id).map_err(|error| service.explain(error))?;
+    let session = session::open(&args.remote, signals, terminal)?;
+    let id = session.job(args.target.as_deref())?;
+    let job = jobs::retrieve(&session.together, &id).map_err(|error| session.explain(error))?;
     let target = args.target.as_deref().map(Path::new);
-    service.note_status(target, &job, terminal);
-    let mismatch = service.directory_of(target, &id).and_then(|out| Mismatch::of_job(&out, &id));
-    let model = deployable(&service, &job)?;
-    let (project, _) = project(&service)?;
-    let fitting = configs(&service.together, &project, &model).map_err(|error| service.explain(error))?;
-    let catalogue = Catalogue::look_up(&service.together);
+    session.note_status(target, &job);
+    let mismatch = session.directory_of(target, &id).and_then(|out| Mismatch::of_job(&out, &id));
+    let model = deployable(&session, &job)?;
+    let (project, _) = project(&session)?;
+    let fitting = configs(&session.together, &project, &model).map_err(|error| session.explain(error))?;
+    let catalogue = Catalogue::look_up(&session.together);
     let config = choose(fitting, &catalogue, (&job, args.config.as_deref()))?;
     let dollars_a_minute = config.hardware.as_ref().and_then(|hardware| catalogue.dollars_a_minute(hardware));
     let name = name_of(&job.id);
     let mut plan =
-        Plan { service, project, job, model, config, dollars_a_minute, time, found: None, name, mismatch };
-    plan.found = plan.hold(args).deploying().find().map_err(|error| plan.service.explain(error))?;
+        Plan { session, project, job, model, config, dollars_a_minute, time, found: None, name, mismatch };
+    plan.found = plan.hold(args).deploying().find().map_err(|error| plan.session.explain(error))?;
     Ok(plan)
 }
 
 /// The object of the job's model, where there is one that can be deployed.
-fn deployable(service: &Service, job: &Job) -> Result<String, Failure> {
+fn deployable(session: &Session, job: &Job) -> Result<String, Failure> {
     let id = &job.id;
     if let Some(base) = job.model().filter(|base| base.ends_with(REFERENCE)) {
         let message = format!(
@@ -181,7 +185,7 @@ fn deployable(service: &Service, job: &Job) -> Result<String, Failure> {
     let (exit, code, hint) = match job.status.ending() {
         Some(Ending::Completed) => {
             return job.model_object_id().ok_or_else(|| {
-                if gives_adapter_only(&service.together, job) {
+                if gives_adapter_only(&session.together, job) {
                     let base = job.model().unwrap_or_default();
                     let message = format!(
                         "the job {id} has an adapter only: LoRA is not merged into {base}, and there is no model to deploy"
@@ -265,7 +269,7 @@ fn agree(plan: &Plan, args: &DeployArgs, terminal: &Terminal) -> Result<(), Fail
         return Ok(());
     }
     let refuse = |code, message: String, hint: &str| Err(Failure::new(Exit::Unspent, code, message, hint));
-    match (Spending::of_flags(args.yes, args.max_cost), plan.dollars()) {
+    match (Spending::of(args.yes, args.max_cost, terminal), plan.dollars()) {
         (Spending::Impossible, _) => refuse(
             "no_consent",
             "a deployment costs money by the minute, and nobody is at a terminal to agree to it".to_owned(),
@@ -282,14 +286,14 @@ fn agree(plan: &Plan, args: &DeployArgs, terminal: &Terminal) -> Result<(), Fail
             "leave out --max-cost and answer yourself, or say --yes",
         ),
         (Spending::Agreed { .. }, _) => Ok(()),
-        (Spending::Asked, _) => match ask(&question(plan), &plan.service.signals, terminal) {
+        (Spending::Asked, _) => match terminal.ask(&question(plan), &plan.session.signals) {
             Ok(true) => Ok(()),
             Ok(false) => refuse(
                 "declined",
                 "nothing was deployed: the answer was no".to_owned(),
                 "run it again to be asked again",
             ),
-            Err(stopped) => Err(plan.service.explain(stopped)),
+            Err(stopped) => Err(plan.session.explain(stopped)),
         },
     }
 }
@@ -321,7 +325,7 @@ fn bring_up(plan: &Plan, hold: &Hold<'_>, came: &mut Came, terminal: &Terminal) 
     came.placed = Some(placed.clone());
     let how = if placed.is_new { "created" } else { "found, and gone on with" };
     terminal.label("deployed", &format!("{} {how}", plan.name));
-    let mut states = States::new(plan.service.clock.as_ref());
+    let mut states = States::new(plan.session.clock.as_ref());
     placed.deployment = deploying.wait(&placed, &mut |deployment| states.tell(deployment, terminal))?;
     came.placed = Some(placed.clone());
     placed.endpoint = deploying.route(&placed)?;
@@ -379,7 +383,7 @@ fn say_up(plan: &Plan, hold: &Hold<'_>, placed: &Placed, terminal: &Terminal) {
         ));
         return;
     };
-    let at = plan.service.clock.now().checked_add(time).map(|at| at.strftime("%F %RZ").to_string());
+    let at = plan.session.clock.now().checked_add(time).map(|at| at.strftime("%F %RZ").to_string());
     let at = at.map(|at| format!(", at {at}")).unwrap_or_default();
     terminal.label("until", &format!("in {}{at}, or a signal, this process stops it", spoken(&time)));
     let net = idle.map_or("nothing else does".to_owned(), |idle| format!("only {idle}"));

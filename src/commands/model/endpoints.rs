@@ -9,19 +9,20 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::args::{EndpointsArgs, EndpointsCommand};
-use crate::commands::job::jobs::moment;
-use crate::exit::{Exit, Failure};
 use crate::screen::finding::Finding;
 use crate::screen::report::Terminal;
-use crate::screen::shell;
-use crate::screen::table::{Align, Cell, Table};
-use crate::screen::watch::one_line;
-use crate::session::service::Service;
-use crate::signals::Signals;
+use crate::screen::table::{Align, Cell, Table, moment};
+use crate::session;
 use ctxtune_pipeline::deploy::{Down, Reach, bring_down, is_ours, name_of};
+use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::price::dollars_text;
-use ctxtune_service::together::endpoints::{self, Deployment, Endpoint, Project};
+use ctxtune_pipeline::session::Session;
+use ctxtune_pipeline::shell;
+use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::text::one_line;
+use ctxtune_service::together::endpoints::{self, Deployment, Endpoint};
 use ctxtune_service::together::job::JobId;
+use ctxtune_service::together::project::Project;
 
 const COMMAND: &str = "endpoints";
 
@@ -55,8 +56,8 @@ pub struct Running {
 }
 
 /// What of `endpoints` costs money, and has cost until `now`.
-fn running(service: &Service, endpoints: &[Endpoint], now: Timestamp) -> Vec<Running> {
-    let catalogue = endpoints::prices(&service.together, endpoints);
+fn running(session: &Session, endpoints: &[Endpoint], now: Timestamp) -> Vec<Running> {
+    let catalogue = endpoints::prices(&session.together, endpoints);
     let of_endpoint = |endpoint: &Endpoint| {
         let billed = endpoint.deployments.iter().filter(|deployment| deployment.state.is_billed());
         let running = |deployment: &Deployment| {
@@ -78,15 +79,15 @@ fn running(service: &Service, endpoints: &[Endpoint], now: Timestamp) -> Vec<Run
 }
 
 /// What runs, for commands that are about something else: nothing where it cannot be known at once.
-pub fn glance(service: &Service, project: Option<Project>) -> Option<Vec<Running>> {
-    let endpoints = endpoints::glance(&service.together, project).ok()??;
-    Some(running(service, &endpoints, service.clock.now()))
+pub fn glance(session: &Session, project: Option<Project>) -> Option<Vec<Running>> {
+    let endpoints = endpoints::glance(&session.together, project).ok()??;
+    Some(running(session, &endpoints, session.clock.now()))
 }
 
 /// The name under which the model of a job answers now, if a deployment of ours runs it: nothing where that
 /// cannot be known at once.
-pub fn callable_name(service: &Service, job: &JobId, project: Option<Project>) -> Option<String> {
-    let endpoints = endpoints::glance(&service.together, project).ok()??;
+pub fn callable_name(session: &Session, job: &JobId, project: Option<Project>) -> Option<String> {
+    let endpoints = endpoints::glance(&session.together, project).ok()??;
     let name = name_of(job);
     let is_it = |one: &Deployment| one.bare_name() == name && one.state.is_ready();
     endpoints.iter().find(|endpoint| endpoint.asked().any(is_it)).map(|endpoint| endpoint.name.clone())
@@ -94,8 +95,8 @@ pub fn callable_name(service: &Service, job: &JobId, project: Option<Project>) -
 
 /// The weights behind a name that requests give, if that is an endpoint's: the models of the deployments
 /// that answer. Nothing where that cannot be known at once.
-pub fn weights(service: &Service, model: &str) -> Option<String> {
-    let endpoints = endpoints::glance(&service.together, None).ok()??;
+pub fn weights(session: &Session, model: &str) -> Option<String> {
+    let endpoints = endpoints::glance(&session.together, None).ok()??;
     let endpoint = endpoints.iter().find(|endpoint| endpoint.name == model)?;
     let mut models: Vec<&str> = endpoint.asked().map(|one| one.model.as_deref()).collect::<Option<_>>()?;
     models.sort_unstable();
@@ -194,22 +195,22 @@ pub fn costs(dollars_a_minute: f64, time: Duration) -> f64 {
 ///
 /// # Errors
 /// When the service cannot be asked, or does not say it.
-pub fn project(service: &Service) -> Result<(Project, Timestamp), Failure> {
-    let identity = service.together.whoami().map_err(|error| service.explain(error))?;
+pub fn project(session: &Session) -> Result<(Project, Timestamp), Failure> {
+    let identity = session.together.whoami().map_err(|error| session.explain(error))?;
     let project = Project::of(&identity).ok_or_else(|| {
-        let message = format!("{} does not say whose key it is", service.together.base().origin());
+        let message = format!("{} does not say whose key it is", session.together.base().origin());
         let hint = "endpoints belong to a project: is this base URL meant?";
         Failure::new(Exit::Failed, "no_project", message, hint)
     })?;
-    Ok((project, identity.date.unwrap_or_else(|| service.clock.now())))
+    Ok((project, identity.date.unwrap_or_else(|| session.clock.now())))
 }
 
 fn list(args: &EndpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
     let look = || {
-        let service = Service::open(&args.remote, signals, terminal)?;
-        let (project, now) = project(&service)?;
-        let all = endpoints::list(&service.together, &project).map_err(|error| service.explain(error))?;
-        Ok(running(&service, &all, now))
+        let session = session::open(&args.remote, signals, terminal)?;
+        let (project, now) = project(&session)?;
+        let all = endpoints::list(&session.together, &project).map_err(|error| session.explain(error))?;
+        Ok(running(&session, &all, now))
     };
     let listed: Vec<Running> = match look() {
         Ok(listed) => listed,
@@ -263,9 +264,9 @@ fn try_stop(
     signals: &Signals,
     terminal: &Terminal,
 ) -> Result<(Endpoint, Down), Failure> {
-    let service = Service::open(&args.remote, signals, terminal)?;
-    let (project, _) = project(&service)?;
-    let all = endpoints::list(&service.together, &project).map_err(|error| service.explain(error))?;
+    let session = session::open(&args.remote, signals, terminal)?;
+    let (project, _) = project(&session)?;
+    let all = endpoints::list(&session.together, &project).map_err(|error| session.explain(error))?;
     let is_meant =
         |endpoint: &Endpoint| [&*endpoint.id, &*endpoint.name, endpoint.bare_name()].contains(&name);
     let endpoint = all.into_iter().find(is_meant).ok_or_else(|| {
@@ -273,8 +274,8 @@ fn try_stop(
         Failure::new(Exit::Usage, "no_endpoint", message, "`ctxtune endpoints` lists what runs")
     })?;
     let mut tell = |name: &str| say_stopped(name, terminal);
-    let down = bring_down(&service.together, &project, (&endpoint, reach), &mut tell);
-    Ok((endpoint, down.map_err(|error| service.explain(error))?))
+    let down = bring_down(&session.together, &project, (&endpoint, reach), &mut tell);
+    Ok((endpoint, down.map_err(|error| session.explain(error))?))
 }
 
 /// What became of it.

@@ -9,14 +9,12 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::args::GenerateArgs;
-use crate::commands::job::mismatch::Mismatch;
 use crate::commands::model::asking::{Choice, Sampling, Setup, budget, over_budget, server, usage_value};
 use crate::commands::model::generate_many;
-use crate::exit::{Exit, Failure};
-use crate::screen::report::{Terminal, printable};
-use crate::session::environment::{Environment, home};
-use crate::signals::Signals;
+use crate::screen::report::Terminal;
+use crate::session::environment;
 use ctxtune_engine::source::{Containers, Source};
+use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::generate::ask::{Asker, Effort, Outcome, Show, most_tokens};
 use ctxtune_pipeline::generate::budget::Budget;
 use ctxtune_pipeline::generate::pace::Pace;
@@ -24,11 +22,12 @@ use ctxtune_pipeline::generate::prompt;
 use ctxtune_pipeline::generate::request::Delivery;
 use ctxtune_pipeline::generate::story::Story;
 use ctxtune_pipeline::generate::verdict::{Fault, reformed};
+use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::job::price::dollars_text;
-use ctxtune_pipeline::value::at_home;
+use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::text::printable;
 
-/// The command's name.
-pub const COMMAND: &str = "generate";
+const COMMAND: &str = "generate";
 
 /// The longest story that is read from a file or standard input, in bytes.
 const MOST_BYTES: u64 = 64 << 20;
@@ -53,9 +52,9 @@ fn setup(
     signals: &Signals,
     terminal: &Terminal,
 ) -> Result<Setup, Failure> {
-    let environment = Environment::read(None, terminal)?;
+    let environment = environment::read(None, terminal)?;
     let base_url = &args.asking.base_url;
-    let service = server(&args.asking, environment, signals, terminal)?;
+    let session = server(&args.asking, environment, signals, terminal)?;
     let choice = Choice {
         model: args.model.as_deref(),
         out: args.out.as_deref(),
@@ -63,7 +62,7 @@ fn setup(
         base_url: base_url.as_deref(),
     };
     let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
-    let setup = Setup::new(service, &choice, (&args.asking, sampling, budget), terminal)?;
+    let setup = Setup::new(session, &choice, (&args.asking, sampling, budget), terminal)?;
     setup.say(terminal);
     if let Some(mismatch) = &setup.mismatch {
         mismatch.warn(terminal);
@@ -160,7 +159,7 @@ fn one(args: &GenerateArgs, story: &Story, setup: &Setup, terminal: &mut Termina
         Ok(context) => {
             fields.insert("context".to_owned(), serde_json::from_str(&context).unwrap_or(Value::Null));
             terminal.label("took", &took(setup, &effort));
-            setup.target.say_running(&setup.service, terminal);
+            setup.target.say_running(&setup.session, terminal);
             terminal.succeed(COMMAND, Some(context.as_bytes()), fields)
         }
         Err(flaw) => {
@@ -194,14 +193,14 @@ fn failure(setup: &Setup, error: ctxtune_service::together::Error, most_tokens: 
     if setup.budget.is_over() {
         return over_budget(setup, most_tokens);
     }
-    setup.target.explain(&setup.service, error, "run the same command again")
+    setup.target.explain(&setup.session, error, "run the same command again")
 }
 
 /// What it took, for people.
 fn took(setup: &Setup, effort: &Effort) -> String {
     let mut parts = vec![answers(effort.attempts)];
     if let Some(usage) = effort.usage {
-        parts.push(format!("{} tokens", crate::screen::report::grouped(usage.total())));
+        parts.push(format!("{} tokens", ctxtune_pipeline::text::grouped(usage.total())));
         parts.extend(setup.budget.dollars(usage.total()).map(dollars_text));
     }
     if effort.repeats > 0 {
@@ -255,22 +254,4 @@ impl Screen {
             self.terminal.piece("\n");
         }
     }
-}
-
-/// The sources that the arguments name.
-///
-/// # Errors
-/// When a name says of no source.
-pub fn sources(args: &GenerateArgs) -> Result<Vec<Source>, Failure> {
-    use ctxtune_engine::prepare::{Mode, Purpose};
-    use ctxtune_pipeline::config::{ConfigError, PrepareChoices};
-    // A story is no path: it is only here that `~/` can be meant.
-    let choices = PrepareChoices {
-        sources: args.inputs.iter().map(|input| at_home(input, home().as_deref())).collect(),
-        containers: args.containers,
-        ..PrepareChoices::default()
-    };
-    let purpose = Purpose { mode: Mode::DryRun, show: 0, name_rejects: 0 };
-    let options: Result<_, ConfigError> = choices.resolve(purpose, std::num::NonZeroUsize::MIN);
-    Ok(options?.sources)
 }

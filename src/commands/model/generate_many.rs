@@ -8,18 +8,23 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::args::GenerateArgs;
-use crate::commands::job::mismatch::Mismatch;
+use crate::args::home;
 use crate::commands::model::asking::Setup;
 use crate::commands::model::batch::{Batch, Ran, Room, StopOnly, agree};
-use crate::commands::model::generate::{COMMAND, sources};
-use crate::exit::{Exit, Failure};
 use crate::screen::names::{counts_value, first_value, say_not_read};
-use crate::screen::report::{Terminal, grouped};
+use crate::screen::report::Terminal;
 use ctxtune_engine::source::DEFAULT_SPOOL_BYTES;
+use ctxtune_engine::source::Source;
 use ctxtune_engine::source::names::NameLog;
 use ctxtune_engine::source::records::Records;
+use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::generate::many::{End, Error, Retry};
 use ctxtune_pipeline::generate::question::Questions;
+use ctxtune_pipeline::job::mismatch::Mismatch;
+use ctxtune_pipeline::text::grouped;
+use ctxtune_pipeline::value::at_home;
+
+const COMMAND: &str = "generate";
 
 /// Runs the command.
 pub fn run(args: &GenerateArgs, setup: &Setup, dir: &Path, terminal: &mut Terminal) -> Exit {
@@ -58,7 +63,7 @@ fn ask(
     batch.sum_up(&ran, terminal);
     // Whoever is gone, or refuses, is not asked for more.
     if ran.tally.effort.requests > 0 && matches!(end, End::Done | End::OverBudget) {
-        setup.target.say_running(&setup.service, terminal);
+        setup.target.say_running(&setup.session, terminal);
     }
     Ok((batch.document(&ran), failure(&batch, dir, (&ran, end))))
 }
@@ -79,9 +84,9 @@ fn prepared(
 ) -> Result<Prepared, Failure> {
     let sources = sources(args)?;
     let room = Room::open(dir)?;
-    let stop = StopOnly(setup.service.clock.as_ref());
+    let stop = StopOnly(setup.session.clock.as_ref());
     let listed = Records::list_beside(&sources, dir, DEFAULT_SPOOL_BYTES, &stop);
-    let records = listed.map_err(|error| setup.service.explain(Error::from(error)))?;
+    let records = listed.map_err(|error| setup.session.explain(Error::from(error)))?;
     let not_read = Arc::clone(records.not_read());
     say_not_read(&not_read, terminal);
     Ok(Prepared { questions: Questions::of_records(records), room, not_read })
@@ -108,4 +113,22 @@ fn failure(batch: &Batch<'_>, dir: &Path, (ran, end): (&Ran, End)) -> Option<Fai
 
 fn counted_stories(count: usize) -> String {
     if count == 1 { "1 story".to_owned() } else { format!("{} stories", grouped(count as u64)) }
+}
+
+/// The sources that the arguments name.
+///
+/// # Errors
+/// When a name says of no source.
+fn sources(args: &GenerateArgs) -> Result<Vec<Source>, Failure> {
+    use ctxtune_engine::prepare::{Mode, Purpose};
+    use ctxtune_pipeline::config::{ConfigError, PrepareChoices};
+    // A story is no path: it is only here that `~/` can be meant.
+    let choices = PrepareChoices {
+        sources: args.inputs.iter().map(|input| at_home(input, home().as_deref())).collect(),
+        containers: args.containers,
+        ..PrepareChoices::default()
+    };
+    let purpose = Purpose { mode: Mode::DryRun, show: 0, name_rejects: 0 };
+    let options: Result<_, ConfigError> = choices.resolve(purpose, std::num::NonZeroUsize::MIN);
+    Ok(options?.sources)
 }

@@ -9,16 +9,17 @@ use std::time::Duration;
 
 use crate::args::RemoteArgs;
 use crate::commands::model::endpoints::{a_minute, say_stopped};
-use crate::exit::{Exit, Failure};
 use crate::screen::report::Terminal;
-use crate::screen::shell;
-use crate::screen::watch::one_line;
-use crate::session::service::Service;
-use crate::signals::Signals;
+use crate::session;
 use ctxtune_pipeline::deploy::{DeployError, Deploying, Placed, Reach, abandon, bring_down};
+use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::monitor::spoken;
+use ctxtune_pipeline::session::Session;
+use ctxtune_pipeline::shell;
+use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::text::one_line;
 use ctxtune_service::clock::Stopped;
-use ctxtune_service::together::endpoints::Project;
+use ctxtune_service::together::project::Project;
 
 /// How long this process tries to stop a deployment after a signal.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -32,7 +33,7 @@ const PAUSE: Duration = Duration::from_secs(15);
 /// What is held, and how.
 pub struct Hold<'h> {
     /// The service.
-    pub service: &'h Service,
+    pub session: &'h Session,
     /// How to reach it anew.
     pub remote: &'h RemoteArgs,
     /// Whose endpoints.
@@ -58,11 +59,11 @@ impl Hold<'_> {
     /// What is brought up and down.
     pub fn deploying(&self) -> Deploying<'_> {
         Deploying {
-            together: &self.service.together,
+            together: &self.session.together,
             project: self.project,
             endpoint: self.endpoint,
             name: self.name.to_owned(),
-            grace: self.service.grace(),
+            grace: self.session.grace(),
         }
     }
 
@@ -103,12 +104,12 @@ impl Hold<'_> {
     /// Asks for no machines through a client that no signal stops, only the time.
     fn last_words(&self, known: Option<&Placed>, terminal: &Terminal) -> Result<bool, Failure> {
         let limit = Signals::default();
-        let service = Service::new(self.remote, self.service.environment.clone(), &limit, terminal)?;
+        let session = session::start(self.remote, self.session.environment.clone(), &limit, terminal)?;
         std::thread::spawn(move || {
             std::thread::sleep(LAST_WORDS);
             limit.interrupt.store(true, Ordering::Relaxed);
         });
-        let deploying = Deploying { together: &service.together, ..self.deploying() };
+        let deploying = Deploying { together: &session.together, ..self.deploying() };
         abandon(&deploying, known).map_err(|error| match DeployError::from(error) {
             error if error.is_stopped() => {
                 let message = format!("no answer within {}", spoken(&LAST_WORDS));
@@ -137,14 +138,14 @@ impl Hold<'_> {
     }
 
     fn interrupted(&self, placed: &Placed, stopped: Stopped, terminal: &Terminal) -> (Failure, Left) {
-        let failure = Failure { hint: None, ..self.service.explain(stopped) };
+        let failure = Failure { hint: None, ..self.session.explain(stopped) };
         self.abandon(Some(placed), failure, terminal)
     }
 
     /// Stops it, as often as it takes: what runs costs money.
     fn stop(&self, placed: &Placed, terminal: &Terminal) -> Result<(), (Failure, Left)> {
         let mut tell = |name: &str| say_stopped(name, terminal);
-        let together = &self.service.together;
+        let together = &self.session.together;
         let mut left = TRIES;
         loop {
             let what = (&placed.endpoint, Reach::Ours);

@@ -25,6 +25,7 @@ use ctxtune_engine::yaml;
 
 mod prepare;
 mod tune;
+pub mod wandb;
 
 pub use prepare::{DEFAULT_OUTPUT_DIR, MAX_RECORD_BYTES, PrepareChoices, read_template};
 pub use tune::TuneChoices;
@@ -105,7 +106,7 @@ pub enum ConfigError {
 }
 
 /// The keys of a configuration file.
-fn keys() -> Vec<String> {
+pub fn keys() -> Vec<String> {
     let logging = ["wandb_project", "wandb_run_name"].map(str::to_owned);
     prepare::keys().into_iter().chain(Parameters::keys()).chain(logging).collect()
 }

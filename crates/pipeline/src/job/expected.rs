@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use crate::job::monitor::spoken;
 use ctxtune_service::together::job::{Ending, Job, JobId};
@@ -53,6 +54,33 @@ impl Expected {
     pub fn as_of(&self) -> String {
         self.job.as_ref().map_or(PUBLISHED.to_owned(), |(_, ended)| ended.strftime("%F").to_string())
     }
+
+    /// The same for scripts.
+    pub fn report(&self) -> ExpectedReport {
+        let seconds = |range: [Duration; 2]| range.map(|time| time.as_secs());
+        ExpectedReport {
+            queue_seconds: seconds(self.queue),
+            training_seconds: seconds(self.training),
+            from: if self.job.is_some() { "job" } else { "published" },
+            job: self.job.as_ref().map(|(job, _)| job.clone()),
+            as_of: self.as_of(),
+        }
+    }
+}
+
+/// [`Expected`] for scripts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ExpectedReport {
+    /// From its creation to its start: the least and the most, in seconds.
+    pub queue_seconds: [u64; 2],
+    /// From its start to its end: the least and the most, in seconds.
+    pub training_seconds: [u64; 2],
+    /// `job`: what another job took; `published`: the service's own figures.
+    pub from: &'static str,
+    /// That job.
+    pub job: Option<JobId>,
+    /// The day of the figures.
+    pub as_of: String,
 }
 
 /// What `job` took, where it is complete and says it.

@@ -273,6 +273,11 @@ pub fn nearest(model: &str, supported: &[String]) -> Vec<String> {
     ranked.into_iter().take(3).map(|(_, other)| other.clone()).collect()
 }
 
+/// The longest sequence that is trained on, in tokens, if anybody knows.
+pub fn sequence_length(settled: &Settled, limits: &Limits) -> Option<u64> {
+    settled.parameters.max_seq_length.or(limits.max_seq_length)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

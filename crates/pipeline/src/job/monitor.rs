@@ -391,6 +391,35 @@ impl<'w> Watch<'w> {
     }
 }
 
+/// Several screens as one. It is closed as soon as one of them is.
+pub struct Several<'s>(pub Vec<&'s mut dyn Screen>);
+
+impl Screen for Several<'_> {
+    fn news(&mut self, progress: &Progress, news: &[News]) {
+        self.0.iter_mut().for_each(|screen| screen.news(progress, news));
+    }
+
+    fn waiting(&mut self, progress: &Progress, next_poll: Duration) {
+        self.0.iter_mut().for_each(|screen| screen.waiting(progress, next_poll));
+    }
+
+    fn trouble(&mut self, what: &str, next: Duration) {
+        self.0.iter_mut().for_each(|screen| screen.trouble(what, next));
+    }
+
+    fn slept(&mut self, slept: Duration) {
+        self.0.iter_mut().for_each(|screen| screen.slept(slept));
+    }
+
+    fn finished(&mut self, progress: &Progress, ending: Ending) {
+        self.0.iter_mut().for_each(|screen| screen.finished(progress, ending));
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.iter().any(|screen| screen.is_closed())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::{Cell, RefCell};

@@ -4,15 +4,19 @@
 //! sequence, which the estimate does not know. A cap bounds the estimate, never the bill: the
 //! service offers no way to bound that.
 
+use serde::Serialize;
+
 use crate::job::parameters::Settled;
 use ctxtune_service::together::jobs::{Availability, Estimate};
 
 /// The price that is held against a cap, in dollars.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Price {
     /// The number; `None` where nobody can say.
+    #[serde(rename = "estimated_dollars")]
     pub dollars: Option<f64>,
     /// Why there is no number.
+    #[serde(rename = "unknown_because")]
     pub reason: Option<String>,
     /// How the number came about, where it is not simply the service's.
     pub basis: Option<String>,
@@ -21,8 +25,10 @@ pub struct Price {
     /// Tokens to evaluate on, by the service's estimate.
     pub eval_tokens: Option<u64>,
     /// What the account may spend.
+    #[serde(skip)]
     pub user_limit: Option<f64>,
     /// Whether the service would let the job proceed.
+    #[serde(skip)]
     pub is_allowed: bool,
 }
 

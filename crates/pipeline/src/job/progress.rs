@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use ctxtune_service::together::job::{Ending, Event, Job, MetricRow, Status, whole};
 
@@ -46,13 +47,14 @@ pub struct TrainPoint {
 }
 
 /// What an evaluation showed.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct EvalPoint {
     /// The step it was made at.
     pub step: u64,
     /// The loss.
     pub loss: f64,
     /// When, in nanoseconds since 1970.
+    #[serde(skip)]
     pub timestamp_ns: Option<i64>,
 }
 

@@ -7,8 +7,15 @@
 //! `bayes` is W&B's affair: it learns from runs. See
 //! <https://docs.wandb.ai/guides/sweeps/sweep-config-keys>.
 
+pub mod agent;
 pub mod book;
 pub mod claims;
+pub mod make;
+pub mod price;
+pub mod run;
+pub mod runs;
+pub mod shown;
+pub mod start;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -10,8 +10,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::http::Timeouts;
 use crate::http::body::Unreadable;
+use crate::http::call::{Timeouts, without_query};
 use crate::http::retry::Outcome;
 
 /// Why there is no whole answer.
@@ -110,11 +110,6 @@ impl Error {
             other => Error::Lost { url, reason: other.to_string() },
         }
     }
-}
-
-/// `url` without its query and its fragment.
-pub fn without_query(url: &str) -> &str {
-    url.split(['?', '#']).next().unwrap_or_default()
 }
 
 /// Which of the timeouts it was; those before the request is sent leave no doubt.

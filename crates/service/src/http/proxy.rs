@@ -3,7 +3,9 @@
 //! Separate because the HTTP library would read the environment by itself, and takes the
 //! entries of `NO_PROXY` more narrowly than people write them.
 
-use ureq::{Proxy, ProxyProtocol};
+use ureq::ProxyProtocol;
+
+pub use ureq::Proxy;
 
 /// Why a text names no proxy that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

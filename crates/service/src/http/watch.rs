@@ -10,8 +10,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::http::error::{Error, without_query};
-use crate::http::{Answer, Body, Call, Method, Piece, Timeouts};
+use crate::http::call::{Answer, Body, Call, Method, Piece, Timeouts, without_query};
+use crate::http::error::Error;
 
 /// The largest answer that is kept.
 pub const MOST_KEPT: u64 = 16 << 20;

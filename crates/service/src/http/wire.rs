@@ -18,10 +18,10 @@ use ureq::{Agent, Proxy, SendBody};
 
 use crate::clock::Clock;
 use crate::http::body::FileBody;
-use crate::http::error::{Error, without_query};
+use crate::http::call::{Answer, Body, Call, Timeouts, without_query};
+use crate::http::error::Error;
 use crate::http::form;
 use crate::http::watch::{Failure, MOST_KEPT, Message, Shared, Sink, Watch};
-use crate::http::{Answer, Body, Call, Timeouts};
 
 /// What is read of a file, and sent, at a time: a TLS record.
 const CHUNK: usize = 16 << 10;

@@ -13,34 +13,11 @@ use serde_json::{Value, json};
 
 use crate::http::{Body, Method};
 use crate::together::base::encode;
-use crate::together::files::{items, unlike};
+use crate::together::files::unlike;
 use crate::together::hardware::{Catalogue, Config};
 use crate::together::job::{number, text, time, whole};
-use crate::together::{Error, Identity, Together, Tries};
-
-/// The most pages of a list that are read; nobody has more.
-const MOST_PAGES: usize = 100;
-
-/// The project that endpoints belong to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Project {
-    /// Its id, which stands in paths.
-    pub id: String,
-    /// Its short name, which stands in names of models; absent where the service does not say it.
-    pub slug: Option<String>,
-}
-
-impl Project {
-    /// The project of a key; none where the service does not say it.
-    pub fn of(identity: &Identity) -> Option<Project> {
-        let id = identity.project_id.clone()?;
-        Some(Project { id, slug: identity.project_slug.clone() })
-    }
-
-    fn path(&self) -> String {
-        format!("/v2/projects/{}/endpoints", encode(&self.id))
-    }
-}
+use crate::together::project::{Project, pages};
+use crate::together::{Error, Together, Tries};
 
 /// Deployments by id, with their weights.
 pub type Split = Vec<(String, f64)>;
@@ -270,24 +247,6 @@ fn read_list(together: &Together, project: &Project, tries: Tries) -> Result<Vec
         })
     };
     pages(together, &path, tries)?.iter().map(read).collect()
-}
-
-/// The items of all pages of a list.
-pub(in crate::together) fn pages(together: &Together, path: &str, tries: Tries) -> Result<Vec<Value>, Error> {
-    let mut all = Vec::new();
-    let mut after: Option<String> = None;
-    for _ in 0..MOST_PAGES {
-        let mark = if path.contains('?') { '&' } else { '?' };
-        let page = after.as_ref().map(|cursor| format!("{mark}after={}", encode(cursor))).unwrap_or_default();
-        let value = together.ask(Method::Get, &format!("{path}{page}"), Body::Empty, tries)?;
-        all.extend(items(together, path, &value)?.iter().cloned());
-        let next = text(&value, &["next_cursor", "nextCursor"]);
-        if next.is_none() || next == after {
-            return Ok(all);
-        }
-        after = next;
-    }
-    Ok(all)
 }
 
 /// One endpoint.

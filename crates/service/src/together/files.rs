@@ -15,8 +15,6 @@ use crate::together::follow::{Place, put};
 use crate::together::job::text;
 use crate::together::{Error, Together, Tries};
 
-pub use crate::together::parts::{PART_BYTES, abort_parts, hand_over_in_parts, hand_over_in_parts_of};
-
 /// What is handed over.
 pub struct Upload<'u> {
     /// The name that the file gets, with its ending.

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::http::{Body, Method};
 use crate::together::base::encode;
-use crate::together::endpoints::{Project, pages};
 use crate::together::job::{number, text};
+use crate::together::project::{Project, pages};
 use crate::together::{Error, Together, Tries};
 
 /// A way to run a model: engine, machine, settings.

@@ -29,6 +29,7 @@ pub mod hardware;
 pub mod job;
 pub mod jobs;
 pub mod parts;
+pub mod project;
 pub mod unpack;
 
 pub use crate::http::said::printable;

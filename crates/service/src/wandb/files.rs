@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::http::body::FileBody;
 use crate::http::{Answer, Body, Call, Method, without_query};
+use crate::wandb::RunIdentity;
 use crate::wandb::host::host;
-use crate::wandb::run::RunIdentity;
 use crate::wandb::{Error, Operation, Wandb};
 
 /// What an upload is called in errors.

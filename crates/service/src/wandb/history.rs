@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::http::body::{FileBody, Part};
+use crate::wandb::RunIdentity;
 use crate::wandb::alert::Alert;
 use crate::wandb::logged::{Key, Logged, Writer};
-use crate::wandb::run::{Found, Plan, RunIdentity, merged};
+use crate::wandb::run::{Found, Plan, merged};
 
 const SCHEMA: &str = "ctxtune.wandb/1";
 

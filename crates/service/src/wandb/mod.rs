@@ -10,12 +10,12 @@ use std::io;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::http::form::percent_encoded;
 use crate::http::said::{after_colon, printable, said};
 use crate::http::{self, Answer, Body, Call, Client, Key, Method, retry};
-use crate::wandb::run::RunIdentity;
 
 pub mod alert;
 pub mod files;
@@ -53,6 +53,21 @@ impl fmt::Debug for Settings {
 pub struct Wandb {
     client: Client,
     settings: Settings,
+}
+
+/// A run that exists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunIdentity {
+    /// Whose it is.
+    pub entity: String,
+    /// The project that it is in.
+    pub project: String,
+    /// Its id.
+    pub name: String,
+    /// The service's own id of it; opaque.
+    pub storage_id: String,
+    /// Its page.
+    pub url: String,
 }
 
 /// A document of GraphQL and its name.

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::wandb::{Error, Operation, Wandb, encoded};
+use crate::wandb::{Error, Operation, RunIdentity, Wandb, encoded};
 use ctxtune_python_json as python_json;
 
 /// The name of the mutation that makes or changes a run.
@@ -45,21 +45,6 @@ pub const RESOLVED_KEY: &str = "resolved";
 
 /// The config keys that W&B shows at the top of a run's page.
 const PINNED: [&str; 1] = ["job_page"];
-
-/// A run that exists.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunIdentity {
-    /// Whose it is.
-    pub entity: String,
-    /// The project that it is in.
-    pub project: String,
-    /// Its id.
-    pub name: String,
-    /// The service's own id of it; opaque.
-    pub storage_id: String,
-    /// Its page.
-    pub url: String,
-}
 
 /// Where a run is to be, and everything that is said of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

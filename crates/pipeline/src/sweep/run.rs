@@ -4,133 +4,43 @@
 //! was killed goes on. The book is written after every change. A run that fails is shown, and the
 //! others go on.
 
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Map;
 
-use crate::commands::job::agent::wait_for_lock;
-use crate::commands::job::estimates;
-use crate::commands::job::submit::identity;
-use crate::commands::job::sweep::shown_values;
-use crate::commands::job::sweep_make::Maker;
-use crate::commands::job::sweep_price::{Estimates, Quote};
-use crate::commands::job::sweep_table::end;
-use crate::commands::job::wandb::Chosen;
-use crate::commands::job::wandb_run::{self, Log, OnStop};
-use crate::exit::{Exit, Failure};
-use crate::screen::report::{Terminal, printable};
-use crate::screen::watch::{Several, loss};
-use crate::session::service::Service;
+use crate::failure::{Exit, Failure};
+use crate::job::create::{CreateError, Known, Renewal, Submission};
+use crate::job::estimates;
+use crate::job::lock::wait_for_lock;
+use crate::job::monitor::{BUDGET, Cause, MonitorError, MonitorOptions, Screen, Several, monitor};
+use crate::job::price::dollars_text;
+use crate::job::progress::{News, Progress};
+use crate::job::submit::identity;
+use crate::job::wandb_run::{self, Log, OnStop};
+use crate::session::Session;
+use crate::sweep::book::{Book, Point, Trial};
+use crate::sweep::claims::{self, Claims, Ended, Next};
+use crate::sweep::price::Quote;
+use crate::sweep::runs::{Runs, Suggestions};
+use crate::sweep::shown::shown_values;
+use crate::sweep::{Goal, Metric};
+use crate::text::loss;
 use ctxtune_engine::output::lock::OutputLock;
-use ctxtune_engine::output::manifest::Manifest;
-use ctxtune_pipeline::job::create::{CreateError, Known, Renewal, Submission};
-use ctxtune_pipeline::job::ledger::Account;
-use ctxtune_pipeline::job::monitor::{BUDGET, MonitorError, MonitorOptions, Screen, monitor};
-use ctxtune_pipeline::job::parameters::Files;
-use ctxtune_pipeline::job::price::dollars_text;
-use ctxtune_pipeline::job::progress::{News, Progress};
-use ctxtune_pipeline::sweep::book::{Book, Point, Trial};
-use ctxtune_pipeline::sweep::claims::{self, Claims, Next};
-use ctxtune_pipeline::sweep::{Assignment, Goal, Metric};
 use ctxtune_service::together::job::{Ending, Job};
 use ctxtune_service::together::jobs;
+use ctxtune_service::wandb;
 use ctxtune_service::wandb::alert::{self, Alert, Severity};
-use ctxtune_service::wandb::sweep::{self, Command, SweepIdentity};
-use ctxtune_service::wandb::{self, Wandb};
+use ctxtune_service::wandb::sweep::{self, Command};
 
 /// The pause between two looks of an agent that was told nothing, and how many it takes.
 const AGENT_PAUSE: Duration = Duration::from_secs(5);
 const SILENT_LOOKS: usize = 60;
 
-/// Everything the runs of a sweep share.
-pub struct Runs {
-    /// The prepared directory.
-    pub out: PathBuf,
-    /// Whose jobs they are.
-    pub account: Account,
-    /// The data.
-    pub manifest: Manifest,
-    /// What makes values parameters.
-    pub maker: Maker,
-    /// What the service has estimated.
-    pub estimates: Estimates,
-    /// What the sweep's file calls it.
-    pub name: Option<String>,
-    /// Who chooses the values, if it is W&B.
-    pub suggestions: Option<Suggestions>,
-    /// The training file's id.
-    pub train_file: String,
-    /// The validation file's id.
-    pub val_file: Option<String>,
-    /// What runs are ranked by.
-    pub metric: Metric,
-    /// Jobs at the same time.
-    pub parallel: usize,
-    /// What the whole sweep may cost, in dollars.
-    pub cap: Option<f64>,
-    /// Where the curves go.
-    pub svg: Option<PathBuf>,
-}
-
-/// W&B as the one who chooses the values, and logs the runs.
-pub struct Suggestions {
-    /// The client.
-    pub wandb: Wandb,
-    /// The sweep there.
-    pub sweep: SweepIdentity,
-    /// How runs are logged.
-    pub chosen: Chosen,
-    /// Runs at the most.
-    pub count: usize,
-}
-
-impl Runs {
-    /// Runs over this data, not yet uploaded.
-    pub fn new(out: PathBuf, account: Account, manifest: Manifest, maker: Maker) -> Runs {
-        Runs {
-            out,
-            account,
-            manifest,
-            maker,
-            estimates: Estimates::default(),
-            name: None,
-            suggestions: None,
-            train_file: String::new(),
-            val_file: None,
-            metric: Metric { name: "val/loss".to_owned(), goal: Goal::Minimize },
-            parallel: 1,
-            cap: None,
-            svg: None,
-        }
-    }
-
-    /// The files that all jobs read.
-    pub fn files(&self) -> Files<'_> {
-        Files { train: &self.train_file, val: self.val_file.as_deref() }
-    }
-
-    /// The run that W&B suggests with these values, if the model allows it.
-    ///
-    /// # Errors
-    /// When it does not, the values are no parameters, or the service cannot be asked.
-    pub fn suggested(&self, service: &Service, run: String, values: Assignment) -> Result<Trial, Failure> {
-        let combination = self.maker.make(service, &values, self.manifest.val.is_some())?;
-        if let Some(refused) = combination.refused.first() {
-            let hint = "cut the parameters of the sweep to the model's bounds";
-            return Err(Failure::new(Exit::Usage, "over_limit", format!("W&B suggests {refused}"), hint));
-        }
-        let estimate = self.estimates.price(service, self, &combination)?.dollars;
-        Ok(Trial { wandb_run_id: Some(run), estimate, ..Trial::new(values) })
-    }
-}
-
 /// What the threads of a sweep share.
 struct Shared<'s> {
-    service: &'s Service,
+    session: &'s Session,
     runs: &'s Runs,
-    terminal: &'s Terminal,
     claims: Claims,
     turn: Turn,
     failure: Mutex<Option<Failure>>,
@@ -154,7 +64,7 @@ impl Turn {
         // Who waits here waits for another process, as the others then have to.
         let mut holders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if holders.lock.is_none() {
-            holders.lock = Some(wait_for_lock(&shared.runs.out, shared.service)?);
+            holders.lock = Some(wait_for_lock(&shared.runs.out, shared.session)?);
         }
         holders.count += 1;
         Ok(Holding(self))
@@ -171,23 +81,28 @@ impl Drop for Holding<'_> {
     }
 }
 
-/// Runs everything that is open, and ends with the ranked table.
-pub fn run_all(
-    service: &Service,
-    runs: Runs,
-    (book, quote): (Book, &Quote),
-    terminal: &mut Terminal,
-) -> Exit {
+/// A sweep that is over, or was stopped.
+pub struct Ran {
+    /// What its runs had in common.
+    pub runs: Runs,
+    /// Its runs, and whether the cap left some out.
+    pub ended: Ended,
+    /// What was agreed to.
+    pub quote: Quote,
+    /// What stopped it.
+    pub failure: Option<Failure>,
+}
+
+/// Runs everything that is open.
+pub fn run_all(session: &Session, runs: Runs, book: Book, quote: Quote) -> Ran {
     let suggestions = runs.suggestions.as_ref().map(|suggestions| claims::Suggestions {
         count: suggestions.count,
         dearest: quote.space.as_ref().map(|space| space.dearest),
     });
     let ended_before = ended(&book);
-    let voice = terminal.clone();
     let shared = Shared {
-        service,
+        session,
         runs: &runs,
-        terminal: &voice,
         claims: Claims::new(runs.out.clone(), book, runs.cap, suggestions),
         turn: Turn::default(),
         failure: Mutex::default(),
@@ -200,10 +115,10 @@ pub fn run_all(
     let Shared { claims, failure, .. } = shared;
     let failure = failure.into_inner().unwrap_or_else(PoisonError::into_inner);
     let ending = claims.end();
-    if ended(&ending.book) > ended_before && !service.signals.is_stopped() {
-        send_alert(&runs, &ending.book, failure.as_ref(), terminal);
+    if ended(&ending.book) > ended_before && !session.signals.is_stopped() {
+        send_alert(session, &runs, &ending.book, failure.as_ref());
     }
-    end(&runs, (ending, quote), (failure, service), terminal)
+    Ran { runs, ended: ending, quote, failure }
 }
 
 fn ended(book: &Book) -> usize {
@@ -211,7 +126,7 @@ fn ended(book: &Book) -> usize {
 }
 
 /// Sends the one alert of a sweep, attached to its best run. A failure is a warning.
-fn send_alert(runs: &Runs, book: &Book, failure: Option<&Failure>, terminal: &Terminal) {
+fn send_alert(session: &Session, runs: &Runs, book: &Book, failure: Option<&Failure>) {
     let Some(suggestions) = runs.suggestions.as_ref().filter(|of| !of.chosen.plan.no_alert) else { return };
     let ranking = book.ranking(runs.metric.goal);
     let best = ranking.first().map(|(index, point)| (&book.trials[*index], point));
@@ -241,7 +156,7 @@ fn send_alert(runs: &Runs, book: &Book, failure: Option<&Failure>, terminal: &Te
     let text = lines.into_iter().flatten().collect::<Vec<_>>().join("\n");
     let alert = Alert { title: format!("sweep {} {verb}", sweep.name), text, severity };
     if let Err(error) = alert::send(&suggestions.wandb, [&sweep.entity, &sweep.project, run], &alert) {
-        terminal.warn(&printable(&format!("W&B: no alert was sent: {error}")));
+        session.ui.warn(&format!("W&B: no alert was sent: {error}"));
     }
 }
 
@@ -281,12 +196,12 @@ impl Shared<'_> {
         for _ in 0..SILENT_LOOKS {
             match sweep::next(&suggestions.wandb, agent).map_err(trouble)?.into_iter().next() {
                 Some(Command::Run { run, values }) => {
-                    return self.runs.suggested(self.service, run, values).map(Some);
+                    return self.runs.suggested(self.session, run, values).map(Some);
                 }
                 Some(Command::Exit) => return Ok(None),
                 None => {
-                    let stopped = self.service.clock.wait(AGENT_PAUSE);
-                    stopped.map_err(|stopped| self.service.explain(stopped))?;
+                    let stopped = self.session.clock.wait(AGENT_PAUSE);
+                    stopped.map_err(|stopped| self.session.explain(stopped))?;
                 }
             }
         }
@@ -299,7 +214,7 @@ impl Shared<'_> {
     }
 
     fn say(&self, index: usize, text: &str) {
-        self.terminal.say(&printable(&format!("run {}  {text}", index + 1)));
+        self.session.ui.say(&format!("run {}  {text}", index + 1));
     }
 }
 
@@ -321,14 +236,14 @@ fn work(shared: &Shared<'_>) {
 fn run_one(shared: &Shared<'_>, index: usize) -> Result<(), Failure> {
     let job = submit(shared, index)?;
     if job.status.ending().is_none() {
-        shared.say(index, &format!("{}  {}", job.id, shared.service.dashboard(&job.id)));
+        shared.say(index, &format!("{}  {}", job.id, shared.session.dashboard(&job.id)));
     }
     let options = MonitorOptions { poll: None, timeout: None, budget: BUDGET };
     let mut screen = RunScreen { shared, index };
     let mut log = begin_log(shared, index, &job);
     let logged = log.as_mut().map(|log| log as &mut dyn Screen);
     let mut screens = Several([Some(&mut screen as &mut dyn Screen), logged].into_iter().flatten().collect());
-    let watched = monitor(&shared.service.together, &job.id, &options, &mut screens);
+    let watched = monitor(&shared.session.together, &job.id, &options, &mut screens);
     if let Some(log) = log {
         log.close();
     }
@@ -336,13 +251,13 @@ fn run_one(shared: &Shared<'_>, index: usize) -> Result<(), Failure> {
         Ok(finished) => record(shared, index, &finished.progress),
         Err(MonitorError { cause, .. }) => {
             let failure = match cause {
-                ctxtune_pipeline::job::monitor::Cause::Refused { source, .. } => Failure::from(*source),
-                ctxtune_pipeline::job::monitor::Cause::Stopped => ctxtune_service::clock::Stopped.into(),
+                Cause::Refused { source, .. } => Failure::from(*source),
+                Cause::Stopped => ctxtune_service::clock::Stopped.into(),
                 other => {
                     Failure::new(Exit::Network, "network", other, "run the same command again: it goes on")
                 }
             };
-            Err(shared.service.explain(failure))
+            Err(shared.session.explain(failure))
         }
     }
 }
@@ -353,7 +268,7 @@ fn begin_log<'l>(shared: &Shared<'l>, index: usize, job: &Job) -> Option<Log<'l>
     let Trial { values, wandb_run_id, .. } = shared.claims.trial(index);
     let run = wandb_run_id?;
     let has_val = shared.runs.manifest.val.is_some();
-    let combination = shared.runs.maker.make(shared.service, &values, has_val).ok()?;
+    let combination = shared.runs.template.make(shared.session, &values, has_val).ok()?;
     let mut chosen = suggestions.chosen.clone();
     chosen.plan.run = run;
     chosen.plan.sweep = Some(suggestions.sweep.name.clone());
@@ -367,8 +282,8 @@ fn begin_log<'l>(shared: &Shared<'l>, index: usize, job: &Job) -> Option<Log<'l>
     };
     let mut config = wandb_run::config(&known, job);
     config.extend(values);
-    wandb_run::plan(shared.service, &chosen, (&shared.runs.out, config), job, shared.terminal);
-    Log::begin(shared.service, (&chosen, OnStop::Report), (&job.id, Some(&shared.runs.out)), shared.terminal)
+    wandb_run::plan(shared.session, &chosen, &shared.runs.out, config, job);
+    Log::begin(shared.session, &chosen, OnStop::Report, &job.id, Some(&shared.runs.out))
 }
 
 /// Why a run has no job.
@@ -385,7 +300,7 @@ fn submit(shared: &Shared<'_>, index: usize) -> Result<Job, Failure> {
     match find_or_create(shared, &trial) {
         Ok(job) => {
             shared.claims.bind(index, &job)?;
-            estimates::note(&shared.runs.out, (&job.id, trial.estimate), shared.terminal);
+            estimates::note(&shared.runs.out, &job.id, trial.estimate, &*shared.session.ui);
             shared.say(index, &shown_values(&trial.values));
             Ok(job)
         }
@@ -398,22 +313,22 @@ fn submit(shared: &Shared<'_>, index: usize) -> Result<Job, Failure> {
 }
 
 fn find_or_create(shared: &Shared<'_>, trial: &Trial) -> Result<Job, NoJob> {
-    let Shared { service, runs, .. } = shared;
-    let combination = runs.maker.make(service, &trial.values, runs.manifest.val.is_some());
+    let Shared { session, runs, .. } = shared;
+    let combination = runs.template.make(session, &trial.values, runs.manifest.val.is_some());
     let combination = combination.map_err(NoJob::NotCreated)?;
     let identity =
         identity(&runs.account, &runs.manifest, &combination.settled, trial.wandb_run_id.as_deref());
     let _turn = shared.turn.take(shared).map_err(NoJob::NotCreated)?;
     let submission = Submission {
-        together: &service.together,
+        together: &session.together,
         out: &runs.out,
         account: &runs.account,
         identity: &identity,
-        grace: service.grace(),
+        grace: session.grace(),
         renewal: Renewal::Keep,
         secret_fields: &Map::new(),
     };
-    let found = submission.find().map_err(|error| NoJob::NotCreated(service.explain(error)))?;
+    let found = submission.find().map_err(|error| NoJob::NotCreated(session.explain(error)))?;
     match found {
         Known::Job(adopted) => Ok(adopted.job),
         Known::Nothing { attempt, pending_since } => {
@@ -422,10 +337,10 @@ fn find_or_create(shared: &Shared<'_>, trial: &Trial) -> Result<Job, NoJob> {
             let created = submission.create(attempt, pending_since, body);
             created.map(|adopted| adopted.job).map_err(|error| match error {
                 CreateError::Api(_) | CreateError::Unclear { .. } => {
-                    NoJob::NotCreated(service.explain(error))
+                    NoJob::NotCreated(session.explain(error))
                 }
                 CreateError::Ledger(_) | CreateError::Unknown { .. } | CreateError::Stopped(_) => {
-                    NoJob::Open(service.explain(error))
+                    NoJob::Open(session.explain(error))
                 }
             })
         }
@@ -435,7 +350,7 @@ fn find_or_create(shared: &Shared<'_>, trial: &Trial) -> Result<Job, NoJob> {
 /// Takes over what is known of a run that has ended.
 fn record(shared: &Shared<'_>, index: usize, progress: &Progress) -> Result<(), Failure> {
     let Some(job) = progress.job() else { return Ok(()) };
-    shared.service.note_status(Some(&shared.runs.out), job, shared.terminal);
+    shared.session.note_status(Some(&shared.runs.out), job);
     let curve = points(progress, &shared.runs.metric);
     let better = |one: &&Point, other: &&Point| match shared.runs.metric.goal {
         Goal::Minimize => one.value.total_cmp(&other.value),
@@ -443,7 +358,7 @@ fn record(shared: &Shared<'_>, index: usize, progress: &Progress) -> Result<(), 
     };
     let best = curve.iter().min_by(better).copied();
     // A list of checkpoints that cannot be had leaves the run ranked by its last value.
-    let checkpoints = jobs::checkpoints(&shared.service.together, &job.id).unwrap_or_default();
+    let checkpoints = jobs::checkpoints(&shared.session.together, &job.id).unwrap_or_default();
     let name = &shared.runs.metric.name;
     let said = match curve.last() {
         Some(last) => format!("{}: {name} {} at step {}", job.status, loss(last.value), last.step),
@@ -464,9 +379,8 @@ fn record(shared: &Shared<'_>, index: usize, progress: &Progress) -> Result<(), 
 
 fn points(progress: &Progress, metric: &Metric) -> Vec<Point> {
     if metric.name == "train/loss" {
-        let point = |point: &ctxtune_pipeline::job::progress::TrainPoint| {
-            Some(Point { step: point.step, value: point.loss? })
-        };
+        let point =
+            |point: &crate::job::progress::TrainPoint| Some(Point { step: point.step, value: point.loss? });
         return progress.train().filter_map(point).collect();
     }
     progress.eval().map(|point| Point { step: point.step, value: point.loss }).collect()

@@ -1,9 +1,8 @@
-//! Exit codes, and what to do about each error. The numbers are a contract with scripts.
+//! Errors of configuration, preparation, `check` and `score`: exit code, name, what to do.
 
-use clap::CommandFactory;
-
-use crate::args::Cli;
-use crate::screen::conversion::{remedy, remedy_for_first, repacked};
+use crate::config::ConfigError;
+use crate::failure::conversion::{remedy, remedy_for_first, repacked};
+use crate::failure::{Exit, Failure, ONLY_FLAGS};
 use ctxtune_engine::check;
 use ctxtune_engine::output::lock::LockError;
 use ctxtune_engine::output::manifest::ManifestError;
@@ -11,57 +10,6 @@ use ctxtune_engine::output::prepared::PreparedError;
 use ctxtune_engine::prepare;
 use ctxtune_engine::score;
 use ctxtune_engine::source::{CONTAINER, LINKED_DIRECTORY};
-use ctxtune_pipeline::config::ConfigError;
-
-/// How the program ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Exit {
-    /// Done.
-    Done = 0,
-    /// Something failed.
-    Failed = 1,
-    /// The command line or the configuration is wrong.
-    Usage = 2,
-    /// The data is not fit: too many rejects, an empty side.
-    Data = 3,
-    /// A key is missing or refused.
-    Key = 4,
-    /// The network or the service failed: try again.
-    Network = 5,
-    /// The job failed.
-    JobFailed = 6,
-    /// The job was cancelled.
-    JobCancelled = 7,
-    /// Nobody waits any longer; the job runs.
-    JobRunning = 8,
-    /// Money would be spent that nobody agreed to.
-    Unspent = 9,
-    /// SIGINT.
-    Interrupted = 130,
-    /// SIGTERM.
-    Terminated = 143,
-}
-
-/// An error as the terminal shows it.
-#[derive(Debug, Clone)]
-pub struct Failure {
-    /// How the program ends.
-    pub exit: Exit,
-    /// A stable name for scripts.
-    pub code: &'static str,
-    /// What failed, where, and what was said.
-    pub message: String,
-    /// What to do, where there is something.
-    pub hint: Option<String>,
-}
-
-impl Failure {
-    /// A failure with a hint.
-    pub fn new(exit: Exit, code: &'static str, message: impl ToString, hint: impl Into<String>) -> Failure {
-        Failure { exit, code, message: message.to_string(), hint: Some(hint.into()) }
-    }
-}
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Failure {
@@ -95,18 +43,13 @@ impl From<ConfigError> for Failure {
 fn unknown_key_hint(key: &str, suggestion: Option<&str>) -> String {
     let variable = key.to_uppercase();
     let flag = key.replace('_', "-");
-    let cli = Cli::command();
-    let has_flag = |command: &&str| {
-        let mut arguments = cli.find_subcommand(command).into_iter().flat_map(clap::Command::get_arguments);
-        arguments.any(|argument| argument.get_long() == Some(flag.as_str()))
-    };
     if ["method", "metric", "parameters", "run_cap", "early_terminate", "program"].contains(&key) {
         "it belongs to the file of a sweep: `ctxtune sweep run SWEEP`".to_owned()
     } else if ["messages", "context"].contains(&key) {
         "it belongs to a template: `template: FILE`".to_owned()
     } else if variable.ends_with("_KEY") || variable.ends_with("_TOKEN") {
         format!("keys do not stand in this file: export {variable}, or write it into `.env`")
-    } else if let Some(command) = ["finetune", "prepare"].iter().find(|command| has_flag(command)) {
+    } else if let Some((command, _)) = ONLY_FLAGS.iter().find(|(_, flags)| flags.contains(&flag.as_str())) {
         format!("it is a flag: `ctxtune {command} --{flag}`")
     } else {
         match suggestion {

@@ -1,28 +1,31 @@
-//! What every command that speaks to the service needs: the client, the clock, the account.
+//! What every workflow that speaks to the service needs: the client, the variables, the clock, a way to talk to people.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use secrecy::SecretString;
 
-use crate::args::RemoteArgs;
 use crate::env;
-use crate::exit::{Exit, Failure};
-use crate::screen::canvas::Canvas;
-use crate::screen::report::{Terminal, printable};
-use crate::session::clock::SystemClock;
+use crate::failure::{Exit, Failure};
+use crate::job::journal;
+use crate::job::ledger::{Account, Run};
+use crate::job::upload::MULTIPART_THRESHOLD;
 use crate::session::environment::Environment;
-use crate::session::key;
 use crate::signals::Signals;
-use ctxtune_pipeline::job::journal;
-use ctxtune_pipeline::job::ledger::{Account, Run};
+use crate::ui::Ui;
 use ctxtune_service::clock::Clock;
-use ctxtune_service::http::{self, Client, retry};
+use ctxtune_service::http::{self, Client, proxy::Proxy, retry};
 use ctxtune_service::together::job::{Job, JobId};
 use ctxtune_service::together::{BaseUrl, BaseUrlError, DEFAULT_BASE_URL, Together, jobs};
+
+pub mod consent;
+pub mod environment;
+pub mod key;
+pub mod netrc;
+pub mod no_key;
 
 /// How a base URL is written.
 const URL_HINT: &str =
@@ -31,74 +34,56 @@ const URL_HINT: &str =
 /// How long the service may take to list a job that it has accepted.
 const GRACE: Duration = Duration::from_secs(60);
 
+/// What the program gives a workflow.
+#[derive(Clone)]
+pub struct Runtime {
+    /// The variables.
+    pub environment: Environment,
+    /// What asks it to stop.
+    pub signals: Signals,
+    /// Time; a signal ends its waits.
+    pub clock: Arc<dyn Clock>,
+    /// The same time, which no signal stops: for what is still sent after one.
+    pub unstopped: Arc<dyn Clock>,
+    /// The person.
+    pub ui: Arc<dyn Ui>,
+}
+
 /// A service to speak to.
-pub struct Service {
+pub struct Session {
     /// Its API.
     pub together: Together,
     /// The variables of this run.
     pub environment: Environment,
     /// The signals of this run.
     pub signals: Signals,
-    /// Time.
+    /// Time; a signal ends its waits.
     pub clock: Arc<dyn Clock>,
-    notices: Arc<Mutex<Notices>>,
+    /// The same time, which no signal stops: for what is still sent after one.
+    pub unstopped: Arc<dyn Clock>,
+    /// The person.
+    pub ui: Arc<dyn Ui>,
 }
 
-/// Where notices of the transport go: that a single try failed and another one follows. They come from
-/// several threads.
-pub enum Notices {
-    /// To stderr.
-    Said,
-    /// Above the lines that are redrawn.
-    Above(Canvas),
-    /// Nowhere: whoever watches for hours is told once that it fails, by a screen. What else is said goes
-    /// above the lines that are redrawn, where there are any.
-    Unsaid(Option<Canvas>),
-}
-
-/// Says a line of text, from whatever thread.
-pub type Voice = Arc<dyn Fn(&str) + Send + Sync>;
-
-fn voice(notices: &Arc<Mutex<Notices>>, terminal: &Terminal) -> Voice {
-    let (terminal, notices) = (terminal.clone(), Arc::clone(notices));
-    Arc::new(move |text| {
-        let text = printable(text);
-        match &*notices.lock().unwrap_or_else(PoisonError::into_inner) {
-            Notices::Above(canvas) | Notices::Unsaid(Some(canvas)) => canvas.print_above(&text),
-            Notices::Said | Notices::Unsaid(None) => terminal.say(&text),
-        }
-    })
-}
-
-impl Service {
-    /// Reads where the service is and with which key, and connects to nothing yet.
+impl Session {
+    /// Reads where the service is, `base_url` before the variable, and with which key; connects to nothing yet.
     ///
     /// # Errors
     /// When the URL or a proxy cannot be used, or the key is none.
-    pub fn new(
-        args: &RemoteArgs,
-        environment: Environment,
-        signals: &Signals,
-        terminal: &Terminal,
-    ) -> Result<Service, Failure> {
-        let base = base_url(args, &environment)?;
-        let key = environment.key(env::TOGETHER_API_KEY)?;
-        let headers = custom_headers(environment.get(env::TOGETHER_CUSTOM_HEADERS).unwrap_or_default());
-        Service::at((base, key, headers), environment, signals, terminal)
+    pub fn new(base_url: Option<&str>, runtime: Runtime) -> Result<Session, Failure> {
+        let base = base_url_of(base_url, &runtime.environment)?;
+        let key = runtime.environment.key(env::TOGETHER_API_KEY)?;
+        let headers = custom_headers(&runtime.environment);
+        Session::at(base, key, headers, runtime)
     }
 
     /// Another server than Together, which gets neither its key nor its headers.
     ///
     /// # Errors
     /// When the URL or a proxy cannot be used, or the key for it is none.
-    pub fn other(
-        url: &str,
-        environment: Environment,
-        signals: &Signals,
-        terminal: &Terminal,
-    ) -> Result<Service, Failure> {
+    pub fn other(url: &str, runtime: Runtime) -> Result<Session, Failure> {
         let own = env::OPENAI_API_KEY;
-        let (base, hint) = match environment.key(own)? {
+        let (base, hint) = match runtime.environment.key(own)? {
             Some(_) => (BaseUrl::parse(url), format!("use https, or unset {own} to send no key to it")),
             None => (BaseUrl::parse_keyless(url), URL_HINT.to_owned()),
         };
@@ -106,48 +91,49 @@ impl Service {
             let hint = if matches!(error, BaseUrlError::Insecure(_)) { hint } else { URL_HINT.to_owned() };
             Failure::new(Exit::Usage, "base_url", format!("--base-url: {error}"), hint)
         })?;
-        Service::at((base, None, Vec::new()), environment, signals, terminal)
+        Session::at(base, None, Vec::new(), runtime)
     }
 
     fn at(
-        (base, key, headers): (BaseUrl, Option<SecretString>, Vec<(String, String)>),
-        environment: Environment,
-        signals: &Signals,
-        terminal: &Terminal,
-    ) -> Result<Service, Failure> {
+        base: BaseUrl,
+        key: Option<SecretString>,
+        headers: Vec<(String, String)>,
+        Runtime { environment, signals, clock, unstopped, ui }: Runtime,
+    ) -> Result<Session, Failure> {
         environment.refuse_test_settings(&base)?;
-        let scale = environment.number(env::CTXTUNE_TIME_SCALE).unwrap_or(1.0);
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(signals.clone(), scale));
-        let notices = Arc::new(Mutex::new(Notices::Said));
         let settings = settings(&environment, http::Timeouts::DEFAULT)?;
-        let client = Client::new(settings, Arc::clone(&clock), teller(&notices, terminal));
+        let client = Client::new(settings, Arc::clone(&clock), teller(&ui));
         let together = Together::new(client, base, key, headers);
-        Ok(Service { together, environment, signals: signals.clone(), clock, notices })
+        Ok(Session { together, environment, signals, clock, unstopped, ui })
+    }
+
+    /// The same session for what is still sent after a signal.
+    ///
+    /// # Errors
+    /// When a proxy cannot be used, or the key is none.
+    pub fn unstopped(&self) -> Result<Session, Failure> {
+        let runtime = Runtime {
+            environment: self.environment.clone(),
+            signals: Signals::default(),
+            clock: Arc::clone(&self.unstopped),
+            unstopped: Arc::clone(&self.unstopped),
+            ui: Arc::clone(&self.ui),
+        };
+        let key = self.environment.key(env::TOGETHER_API_KEY)?;
+        Session::at(self.together.base().clone(), key, self.custom_headers(), runtime)
     }
 
     /// A client like that of the API, for a server whose answers take longer.
     ///
     /// # Errors
     /// When a proxy cannot be used.
-    pub fn client(&self, timeouts: http::Timeouts, terminal: &Terminal) -> Result<Client, Failure> {
-        let settings = settings(&self.environment, timeouts)?;
-        Ok(Client::new(settings, Arc::clone(&self.clock), teller(&self.notices, terminal)))
+    pub fn client(&self, timeouts: http::Timeouts) -> Result<Client, Failure> {
+        Ok(Client::new(settings(&self.environment, timeouts)?, Arc::clone(&self.clock), teller(&self.ui)))
     }
 
     /// The headers that go to the service with every call.
     pub fn custom_headers(&self) -> Vec<(String, String)> {
-        custom_headers(self.environment.get(env::TOGETHER_CUSTOM_HEADERS).unwrap_or_default())
-    }
-
-    /// The service of a command that needs no configuration file, with its key at hand.
-    ///
-    /// # Errors
-    /// When the URL or a proxy cannot be used, or there is no key.
-    pub fn open(args: &RemoteArgs, signals: &Signals, terminal: &Terminal) -> Result<Service, Failure> {
-        let environment = Environment::read(None, terminal)?;
-        let service = Service::new(args, environment, signals, terminal)?;
-        service.require_key()?;
-        Ok(service)
+        custom_headers(&self.environment)
     }
 
     /// Whose files and jobs these are: asks the service, which also shows that the key is accepted.
@@ -159,16 +145,6 @@ impl Service {
         Ok(Account { api: self.together.base().origin(), project: identity.project_id.unwrap_or_default() })
     }
 
-    /// Says something, from whatever thread, above the lines that are drawn at the time.
-    pub fn voice(&self, terminal: &Terminal) -> Voice {
-        voice(&self.notices, terminal)
-    }
-
-    /// From now on notices of the transport go there.
-    pub fn send_notices(&self, notices: Notices) {
-        *self.notices.lock().unwrap_or_else(PoisonError::into_inner) = notices;
-    }
-
     /// Refuses where there is no key, before anything else is done.
     ///
     /// # Errors
@@ -176,7 +152,7 @@ impl Service {
     pub fn require_key(&self) -> Result<(), Failure> {
         match self.environment.get(env::TOGETHER_API_KEY) {
             Some(_) => Ok(()),
-            None => Err(key::missing(&self.environment)),
+            None => Err(no_key::missing(&self.environment)),
         }
     }
 
@@ -189,14 +165,14 @@ impl Service {
     /// Above how many bytes a file goes in parts.
     pub fn multipart_threshold(&self) -> u64 {
         let bytes = self.environment.number(env::CTXTUNE_MULTIPART_THRESHOLD);
-        bytes.map_or(ctxtune_pipeline::job::upload::MULTIPART_THRESHOLD, |bytes| bytes as u64)
+        bytes.map_or(MULTIPART_THRESHOLD, |bytes| bytes as u64)
     }
 
     /// An error as the terminal shows it; what a signal ended ends as the signal says.
     pub fn explain(&self, error: impl Into<Failure>) -> Failure {
         let mut failure = error.into();
         if failure.code == key::NO_KEY {
-            return key::missing(&self.environment);
+            return no_key::missing(&self.environment);
         }
         if failure.exit == Exit::Interrupted {
             failure.exit = self.signals.exit();
@@ -261,26 +237,26 @@ impl Service {
 
     /// Writes the status of `job` to the ledger of its [`Service::directory_of`]. Later commands read it there;
     /// no spending depends on it, so that a failure is a warning.
-    pub fn note_status(&self, target: Option<&Path>, job: &Job, terminal: &Terminal) {
+    pub fn note_status(&self, target: Option<&Path>, job: &Job) {
         if let Some(out) = self.directory_of(target, &job.id) {
-            self.note_in(&out, std::slice::from_ref(job), terminal);
+            self.note_in(&out, std::slice::from_ref(job));
         }
     }
 
     /// Writes the statuses of all these jobs to the ledgers of the directories in which this machine started them.
-    pub fn note_statuses(&self, jobs: &[Job], terminal: &Terminal) {
+    pub fn note_statuses(&self, jobs: &[Job]) {
         let Some(path) = self.environment.journal() else { return };
         let started = journal::all(&path).unwrap_or_default();
         let known = started.into_iter().filter(|started| jobs.iter().any(|job| job.id == started.job));
         let directories: BTreeSet<PathBuf> = known.map(|started| PathBuf::from(started.output_dir)).collect();
         for out in directories {
-            self.note_in(&out, jobs, terminal);
+            self.note_in(&out, jobs);
         }
     }
 
-    fn note_in(&self, out: &Path, jobs: &[Job], terminal: &Terminal) {
+    fn note_in(&self, out: &Path, jobs: &[Job]) {
         if let Err(error) = Run::note_all(out, &self.together.base().origin(), jobs) {
-            terminal.warn(&printable(&error.to_string()));
+            self.ui.warn(&error.to_string());
         }
     }
 
@@ -314,14 +290,11 @@ fn settings(environment: &Environment, timeouts: http::Timeouts) -> Result<http:
     })
 }
 
-/// Who is told that a try failed.
-fn teller(notices: &Arc<Mutex<Notices>>, terminal: &Terminal) -> Arc<dyn Fn(&retry::Notice) + Send + Sync> {
-    let (voice, shared) = (voice(notices, terminal), Arc::clone(notices));
+/// Who is told that a request failed and is sent again.
+fn teller(ui: &Arc<dyn Ui>) -> Arc<dyn Fn(&retry::Notice) + Send + Sync> {
+    let ui = Arc::clone(ui);
     Arc::new(move |notice: &retry::Notice| {
-        if matches!(*shared.lock().unwrap_or_else(PoisonError::into_inner), Notices::Unsaid(_)) {
-            return;
-        }
-        voice(&format!(
+        ui.retry(&format!(
             "network: {}; trying again in {:.1} s ({} left)",
             notice.what,
             notice.after.as_secs_f64(),
@@ -341,26 +314,28 @@ fn stretched(timeouts: http::Timeouts, scale: f64) -> http::Timeouts {
     http::Timeouts { connect: stretched(connect), call: stretched(call), idle: stretched(idle) }
 }
 
-/// Where the API is.
+/// Where the API is: `flag`, else the variable, else Together's.
 ///
 /// # Errors
 /// When it cannot be used.
-pub fn base_url(args: &RemoteArgs, environment: &Environment) -> Result<BaseUrl, Failure> {
+pub fn base_url_of(flag: Option<&str>, environment: &Environment) -> Result<BaseUrl, Failure> {
     let variable = environment.get(env::TOGETHER_BASE_URL);
-    let (url, place) = match (&args.base_url, variable) {
-        (Some(url), _) => (url.as_str(), "--base-url".to_owned()),
+    let (url, place) = match (flag, variable) {
+        (Some(url), _) => (url, "--base-url".to_owned()),
         (None, Some(url)) => (url, env::TOGETHER_BASE_URL.to_owned()),
         (None, None) => (DEFAULT_BASE_URL, String::new()),
     };
     let base = BaseUrl::parse(url)
         .map_err(|error| Failure::new(Exit::Usage, "base_url", format!("{place}: {error}"), URL_HINT))?;
-    refuse_strange_url(args, environment, &base)?;
+    if flag.is_none() {
+        refuse_strange_url(environment, &base)?;
+    }
     Ok(base)
 }
 
 /// A `.env` comes with a checkout: it may not send the user's own key to a host of its choice.
-fn refuse_strange_url(args: &RemoteArgs, environment: &Environment, base: &BaseUrl) -> Result<(), Failure> {
-    let is_of_file = args.base_url.is_none() && !environment.is_of_process(env::TOGETHER_BASE_URL);
+fn refuse_strange_url(environment: &Environment, base: &BaseUrl) -> Result<(), Failure> {
+    let is_of_file = !environment.is_of_process(env::TOGETHER_BASE_URL);
     let is_default = base.origin() == DEFAULT_BASE_URL || base.is_loopback();
     if is_default || !is_of_file || !environment.is_of_process(env::TOGETHER_API_KEY) {
         return Ok(());
@@ -379,7 +354,7 @@ fn refuse_strange_url(args: &RemoteArgs, environment: &Environment, base: &BaseU
 ///
 /// # Errors
 /// When it cannot be used.
-pub fn proxy(environment: &Environment) -> Result<Option<(&'static str, ureq::Proxy)>, Failure> {
+pub fn proxy(environment: &Environment) -> Result<Option<(&'static str, Proxy)>, Failure> {
     let either = |name: &str| environment.get(name).or_else(|| environment.get(&name.to_lowercase()));
     let Some((name, url)) = env::PROXIES.iter().find_map(|name| Some((*name, either(name)?))) else {
         return Ok(None);
@@ -392,10 +367,11 @@ pub fn proxy(environment: &Environment) -> Result<Option<(&'static str, ureq::Pr
 }
 
 /// `Name: value`, one a line; what is no header is left out.
-fn custom_headers(text: &str) -> Vec<(String, String)> {
+fn custom_headers(environment: &Environment) -> Vec<(String, String)> {
     let header = |line: &str| {
         let (name, value) = line.split_once(':')?;
         Some((name.trim().to_owned(), value.trim().to_owned())).filter(|(name, _)| !name.is_empty())
     };
+    let text = environment.get(env::TOGETHER_CUSTOM_HEADERS).unwrap_or_default();
     text.lines().filter_map(header).collect()
 }

@@ -10,15 +10,16 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
-use crate::args::{By, WandbArgs};
+use crate::config::ConfigFile;
+use crate::config::wandb::{By, WandbArgs};
 use crate::env;
-use crate::exit::{Exit, Failure};
-use crate::screen::report::{Terminal, printable};
-use crate::screen::shell;
+use crate::failure::{Exit, Failure};
+use crate::job::logging::DEFAULT_PROJECT;
 use crate::session::environment::Environment;
 use crate::session::key;
 use crate::session::netrc;
-use ctxtune_pipeline::config::ConfigFile;
+use crate::shell;
+use crate::ui::Ui;
 use ctxtune_service::http::{self, said};
 use ctxtune_service::together::BaseUrl;
 use ctxtune_service::wandb::Settings;
@@ -87,14 +88,14 @@ pub fn resolve(
     args: &WandbArgs,
     file: Option<&ConfigFile>,
     environment: &Environment,
-    terminal: &Terminal,
+    ui: &dyn Ui,
 ) -> Result<Chosen, Failure> {
     let sources = Sources::of(environment);
     let of_file = |key| file.and_then(|file| file.text(key));
     let (project, name) = (of_file("wandb_project"), of_file("wandb_run_name"));
     let text = |name: &str| environment.get(name).map(str::to_owned);
     let plan = Plan {
-        run: text(env::WANDB_RUN_ID).filter(|run| is_run_id(run, terminal)).unwrap_or_default(),
+        run: text(env::WANDB_RUN_ID).filter(|run| is_run_id(run, ui)).unwrap_or_default(),
         entity: args.wandb_entity.clone().or_else(|| sources.get(env::WANDB_ENTITY, "entity")),
         project: (args.wandb_project.clone().or_else(|| text(env::WANDB_PROJECT)))
             .or(project)
@@ -120,16 +121,16 @@ pub fn resolve(
     if let Some(strange) = strange_mode(&sources) {
         let name = env::WANDB_MODE;
         let text = format!("{name}: `{strange}` is not online, offline or disabled; logging is online");
-        terminal.warn(&printable(&text));
+        ui.warn(&text);
     }
     match (&way, args.wandb) {
         (Way::Off(Why::Unusable(reason)), Some(By::Together)) => return Err(unusable(reason)),
         (Way::Off(Why::NoKey), Some(By::Together)) => return Err(unusable("there is no key")),
         (Way::Off(Why::Unusable(reason)), _) => {
-            terminal.warn(&printable(&format!("W&B: {reason}; the job is not logged")));
+            ui.warn(&format!("W&B: {reason}; the job is not logged"));
         }
         (Way::Off(Why::NoKey), Some(_)) => {
-            terminal.warn(&format!("W&B: there is no key, so the job is not logged: {HOW_TO_LOG}"));
+            ui.warn(&format!("W&B: there is no key, so the job is not logged: {HOW_TO_LOG}"));
         }
         _ => {}
     }
@@ -138,8 +139,7 @@ pub fn resolve(
 
 /// The command line of this process, without private parts.
 fn command_line(environment: &Environment) -> String {
-    let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
-    shown_command(arguments, environment)
+    shown_command(environment.arguments.iter().cloned(), environment)
 }
 
 /// A command line without private parts: a home directory is `~`, URLs have no query and no user, a key is `[key]`.
@@ -298,7 +298,7 @@ fn key(environment: &Environment, base: &str) -> Result<Option<FoundKey>, Failur
 }
 
 impl Chosen {
-    /// What logs a job that is watched: see [`Announced`](crate::commands::job::wandb_run::Announced::logged_by).
+    /// What logs a job that is watched: see [`Announced`](crate::job::wandb_run::Announced::logged_by).
     pub fn logged_by(&self) -> Option<&'static str> {
         match self.way {
             Way::Online { .. } | Way::Offline { .. } => Some("monitor"),
@@ -315,10 +315,7 @@ impl Chosen {
         let fields = [
             ("wandb_key", Some(key(&settings.key))),
             ("wandb_base_url", base.map(str::to_owned)),
-            (
-                "wandb_project_name",
-                Some(project.unwrap_or(ctxtune_pipeline::job::logging::DEFAULT_PROJECT).to_owned()),
-            ),
+            ("wandb_project_name", Some(project.unwrap_or(DEFAULT_PROJECT).to_owned())),
             ("wandb_name", self.plan.display_name.clone()),
             ("wandb_entity", self.plan.entity.clone()),
         ];
@@ -332,12 +329,11 @@ impl Chosen {
 }
 
 /// Whether W&B takes `run` as an id, and a file can bear its name.
-fn is_run_id(run: &str, terminal: &Terminal) -> bool {
+fn is_run_id(run: &str, ui: &dyn Ui) -> bool {
     let is_strange = |character: char| "/\\#?%:".contains(character) || character.is_control();
     let is_id = !run.is_empty() && run.len() <= 128 && !run.starts_with('.') && !run.contains(is_strange);
     if !is_id {
-        terminal
-            .warn(&printable(&format!("{}: `{run}` is no id of a run, and is left out", env::WANDB_RUN_ID)));
+        ui.warn(&format!("{}: `{run}` is no id of a run, and is left out", env::WANDB_RUN_ID));
     }
     is_id
 }

@@ -8,15 +8,15 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
-use crate::exit::{Exit, Failure};
-use crate::session::service::Service;
+use crate::config::TuneChoices;
+use crate::failure::{Exit, Failure};
+use crate::job::limits::{Row, rows, settle};
+use crate::job::model;
+use crate::job::parameters::{Files, Parameters, Settled};
+use crate::job::tag::Identity;
+use crate::session::Session;
+use crate::sweep::Assignment;
 use ctxtune_engine::output::manifest::Manifest;
-use ctxtune_pipeline::config::TuneChoices;
-use ctxtune_pipeline::job::limits::{Row, rows, settle};
-use ctxtune_pipeline::job::model;
-use ctxtune_pipeline::job::parameters::{Files, Parameters, Settled};
-use ctxtune_pipeline::job::tag::Identity;
-use ctxtune_pipeline::sweep::Assignment;
 use ctxtune_service::together::jobs::Limits;
 
 /// One combination, ready to be sent unless it is refused.
@@ -39,17 +39,17 @@ fn key(settled: &Settled, has_val: bool) -> String {
 }
 
 /// What all runs of a sweep have in common.
-pub struct Maker {
+pub struct JobTemplate {
     choices: TuneChoices,
     file: TuneChoices,
     seed: u64,
     known: Mutex<Vec<(String, model::Chosen)>>,
 }
 
-impl Maker {
+impl JobTemplate {
     /// Values over these flags, over what the file says; `seed` is that of the split.
-    pub fn new(choices: TuneChoices, file: TuneChoices, seed: u64) -> Maker {
-        Maker { choices, file, seed, known: Mutex::default() }
+    pub fn new(choices: TuneChoices, file: TuneChoices, seed: u64) -> JobTemplate {
+        JobTemplate { choices, file, seed, known: Mutex::default() }
     }
 
     /// The parameters of a run with these values.
@@ -115,19 +115,19 @@ impl Maker {
     /// When they are no parameters, or the service does not tune their model.
     pub fn make(
         &self,
-        service: &Service,
+        session: &Session,
         values: &Assignment,
         has_val: bool,
     ) -> Result<Combination, Failure> {
         let mut parameters = self.parameters(values)?;
-        let model = self.model(service, &mut parameters)?;
+        let model = self.model(session, &mut parameters)?;
         let settled = settle(parameters, &model.limits, has_val);
         let rows = rows(&settled, &model.limits, has_val);
         let refused = rows.iter().filter_map(Row::refused).collect();
         Ok(Combination { refused, key: key(&settled, has_val), settled, limits: model.limits })
     }
 
-    fn model(&self, service: &Service, parameters: &mut Parameters) -> Result<model::Chosen, Failure> {
+    fn model(&self, session: &Session, parameters: &mut Parameters) -> Result<model::Chosen, Failure> {
         let name = match &parameters.from_checkpoint {
             Some(checkpoint) => checkpoint.clone(),
             None => parameters.base_model.clone(),
@@ -141,7 +141,7 @@ impl Maker {
             }
             return Ok(model);
         }
-        let model = model::choose(&service.together, parameters).map_err(|error| service.explain(error))?;
+        let model = model::choose(&session.together, parameters).map_err(|error| session.explain(error))?;
         known().push((name, model.clone()));
         Ok(model)
     }

@@ -8,22 +8,16 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::args::RemoteArgs;
 use crate::env;
-use crate::exit::{Exit, Failure};
-use crate::screen::report::{Terminal, printable};
+use crate::failure::{Exit, Failure};
+use crate::job::lock::wait_for_lock;
+use crate::job::price::{Price, dollars_text};
+use crate::job::submit::Budget;
+use crate::session::Session;
 use crate::session::environment::Environment;
-use crate::session::service::Service;
-use crate::signals::Signals;
-use ctxtune_engine::output::lock::OutputLock;
-use ctxtune_pipeline::job::price::Price;
-use ctxtune_pipeline::job::price::dollars_text;
-use ctxtune_pipeline::sweep::book::{Book, Trial};
+use crate::sweep::book::{Book, Trial};
 use ctxtune_service::together::job::{Job, JobId};
 use ctxtune_service::together::jobs;
-
-/// How often a lock that another run holds is tried again.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What the agent leaves a run after SIGTERM is 30 s; ours are done before.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -69,11 +63,22 @@ impl Agency {
         Ok(Book::read(out, &self.sweep)?.unwrap_or_else(|| Book::new(self.sweep.clone(), Vec::new())))
     }
 
-    /// Counts this run's price before its job is asked for; OUT's lock is the caller's.
-    ///
-    /// # Errors
-    /// When the sweep's cap leaves no room for it.
-    pub fn reserve(&self, out: &Path, price: &Price) -> Result<(), Failure> {
+    /// Writes down the final price of the run's job. What fails leaves the estimate
+    /// counted, which is the safe side.
+    pub fn settle(&self, session: &Session, out: &Path, job: &JobId) {
+        let settled =
+            jobs::retrieve(&session.together, job).map_err(|error| session.explain(error)).and_then(|job| {
+                let _lock = wait_for_lock(out, session)?;
+                self.note(out, &job)
+            });
+        if let Err(failure) = settled {
+            session.ui.warn(&format!("the sweep's budget counts an estimate: {}", failure.message));
+        }
+    }
+}
+
+impl Budget for Agency {
+    fn reserve(&self, out: &Path, price: &Price) -> Result<(), Failure> {
         let mut book = self.book(out)?;
         if book.trials.iter().any(|trial| trial.wandb_run_id.as_ref() == Some(&self.run)) {
             return Ok(());
@@ -96,11 +101,7 @@ impl Agency {
         Ok(book.write(out)?)
     }
 
-    /// Writes down how the run's job is; OUT's lock is the caller's.
-    ///
-    /// # Errors
-    /// When the book cannot be read or written.
-    pub fn note(&self, out: &Path, job: &Job) -> Result<(), Failure> {
+    fn note(&self, out: &Path, job: &Job) -> Result<(), Failure> {
         let mut book = self.book(out)?;
         let mine = book.trials.iter_mut().find(|trial| trial.wandb_run_id.as_ref() == Some(&self.run));
         if let Some(trial) = mine {
@@ -112,62 +113,20 @@ impl Agency {
         }
         Ok(())
     }
-
-    /// The same after the job has ended, with a look at its final price. What fails leaves the estimate
-    /// counted, which is the safe side.
-    pub fn settle(&self, service: &Service, (out, job): (&Path, &JobId), terminal: &Terminal) {
-        let settled =
-            jobs::retrieve(&service.together, job).map_err(|error| service.explain(error)).and_then(|job| {
-                let _lock = wait_for_lock(out, service)?;
-                self.note(out, &job)
-            });
-        if let Err(failure) = settled {
-            terminal.warn(&printable(&format!("the sweep's budget counts an estimate: {}", failure.message)));
-        }
-    }
-}
-
-/// OUT's lock, as soon as the other runs of the sweep leave it.
-///
-/// # Errors
-/// When it cannot be had at all, or a signal comes.
-pub fn wait_for_lock(out: &Path, service: &Service) -> Result<OutputLock, Failure> {
-    patiently(service, || Ok(OutputLock::acquire(out)?))
-}
-
-/// Does `act`, again as long as another run holds OUT's lock.
-///
-/// # Errors
-/// Those of `act` but that one; and when a signal comes.
-pub fn patiently<T>(service: &Service, mut act: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
-    loop {
-        match act() {
-            Err(failure) if failure.code == "locked" => {
-                service.clock.wait(PATIENCE).map_err(|stopped| service.explain(stopped))?;
-            }
-            done => return done,
-        }
-    }
 }
 
 /// After SIGTERM under an agent: nobody wants the job, so that it is cancelled, within the time that the
 /// agent leaves. This process's own client sends nothing any more: another one does.
-pub fn cancel_unwanted(
-    (exit, job): (Exit, &JobId),
-    (remote, environment): (&RemoteArgs, &Environment),
-    terminal: &Terminal,
-) {
-    if exit != Exit::Terminated || environment.get(env::WANDB_SWEEP_ID).is_none() {
+pub fn cancel_unwanted(session: &Session, exit: Exit, job: &JobId) {
+    if exit != Exit::Terminated || session.environment.get(env::WANDB_SWEEP_ID).is_none() {
         return;
     }
-    let Ok(service) = Service::new(remote, environment.clone(), &Signals::default(), terminal) else {
-        return;
-    };
+    let Ok(unstopped) = session.unstopped() else { return };
     let (send, receive) = mpsc::channel();
     let id = job.clone();
     std::thread::spawn(move || {
         // Nobody listens any more after the farewell.
-        let _ = send.send(jobs::cancel(&service.together, &id));
+        let _ = send.send(jobs::cancel(&unstopped.together, &id));
     });
     let said = match receive.recv_timeout(FAREWELL) {
         Ok(Ok(cancelled)) => format!("the agent ended this run: the job {job} is {}", cancelled.status),
@@ -178,5 +137,5 @@ pub fn cancel_unwanted(
             "the agent ended this run, and cancelling the job {job} was not answered in time: ctxtune cancel {job}"
         ),
     };
-    terminal.say(&printable(&said));
+    session.ui.say(&said);
 }

@@ -11,23 +11,22 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::commands::job::submit::sequence_length;
-use crate::commands::job::wandb::{Chosen, Way};
 use crate::env;
-use crate::exit::{Exit, Failure};
-use crate::screen::report::{Terminal, printable};
-use crate::session::clock::SystemClock;
+use crate::failure::{Exit, Failure};
+use crate::job::journal;
+use crate::job::limits::sequence_length;
+use crate::job::logging::{Logger, Logging, find, settled};
+use crate::job::monitor::Screen;
+use crate::job::parameters::{BatchSize, Files, Settled};
+use crate::job::price::Price;
+use crate::job::progress::{News, Progress};
+use crate::job::run_config::{INHERITED, job_keys, of_job, parameters, under_resolved};
+use crate::job::wandb::{Chosen, Way};
 use crate::session::environment::Environment;
-use crate::session::service::{Service, Voice, proxy};
-use crate::signals::Signals;
+use crate::session::{Session, proxy};
+use crate::text::counted;
+use crate::ui::Ui;
 use ctxtune_engine::output::manifest::{Hex, Manifest, Side};
-use ctxtune_pipeline::job::journal;
-use ctxtune_pipeline::job::logging::{Logger, Logging, find, settled};
-use ctxtune_pipeline::job::monitor::Screen;
-use ctxtune_pipeline::job::parameters::{BatchSize, Files, Settled};
-use ctxtune_pipeline::job::price::Price;
-use ctxtune_pipeline::job::progress::{News, Progress};
-use ctxtune_pipeline::job::run_config::{INHERITED, job_keys, of_job, parameters, under_resolved};
 use ctxtune_service::clock::Clock;
 use ctxtune_service::http::{self, Client, retry};
 use ctxtune_service::together::job::{Ending, Job, JobId, whole};
@@ -72,12 +71,6 @@ pub fn connect(
         policy: retry::Policy { tries: 1, ..retry::Policy::DEFAULT },
     };
     Ok(Wandb::new(Client::new(transport, clock, Arc::new(|_| ())), settings))
-}
-
-/// A clock that no signal stops: what is logged last still goes out.
-fn unstopped(environment: &Environment) -> Arc<dyn Clock> {
-    let scale = environment.number(env::CTXTUNE_TIME_SCALE).unwrap_or(1.0);
-    Arc::new(SystemClock::new(Signals::default(), scale))
 }
 
 /// What tells this process from every other one.
@@ -145,8 +138,8 @@ fn batch_size(settled: &Settled, limits: &Limits, job: &Job) -> Option<u64> {
 }
 
 /// The job's page as a Markdown link.
-fn job_page(service: &Service, job: &JobId) -> Map<String, Value> {
-    let link = format!("[{job}]({})", service.dashboard(job));
+fn job_page(session: &Session, job: &JobId) -> Map<String, Value> {
+    let link = format!("[{job}]({})", session.dashboard(job));
     std::iter::once(("job_page".to_owned(), link.into())).collect()
 }
 
@@ -173,31 +166,24 @@ fn suggested_in(text: &str) -> Map<String, Value> {
 }
 
 /// Writes down in `out` what the run of `job` is to be, so that any later command can make it.
-pub fn plan(
-    service: &Service,
-    chosen: &Chosen,
-    (out, mut config): (&Path, Map<String, Value>),
-    job: &Job,
-    terminal: &Terminal,
-) {
+pub fn plan(session: &Session, chosen: &Chosen, out: &Path, mut config: Map<String, Value>, job: &Job) {
     if matches!(chosen.way, Way::Off(_)) {
         return;
     }
-    config.extend(job_page(service, &job.id));
+    config.extend(job_page(session, &job.id));
     let mut plan = settled(chosen.plan.clone(), None, job);
     plan.config = config;
     plan.is_elsewhere = matches!(chosen.way, Way::Together { .. });
     let began = job.created_at().map_or(0.0, |at| at.as_nanosecond() as f64 / 1e9);
     let manifest = std::fs::read(out.join(MANIFEST)).ok();
     if let Err(error) = remember(&out.join(WANDB_DIR), plan, began, manifest.as_deref()) {
-        terminal
-            .warn(&printable(&format!("W&B: cannot write to `{}`: {error}", out.join(WANDB_DIR).display())));
+        session.ui.warn(&format!("W&B: cannot write to `{}`: {error}", out.join(WANDB_DIR).display()));
     }
 }
 
 /// The page of the job's run, if this machine knows it.
-pub fn page(service: &Service, job: &Job, out: Option<&Path>) -> Option<String> {
-    let state = find(&place(service, &job.id, out)?, &Plan::default(), job)?;
+pub fn page(session: &Session, job: &Job, out: Option<&Path>) -> Option<String> {
+    let state = find(&place(session, &job.id, out)?, &Plan::default(), job)?;
     state.identity.map(|identity| identity.url)
 }
 
@@ -211,12 +197,7 @@ pub struct Announced {
 }
 
 /// Makes the run of a job that was submitted and is not watched; says where it is, and what logs to it.
-pub fn announce(
-    service: &Service,
-    chosen: &Chosen,
-    (out, job): (&Path, &Job),
-    terminal: &Terminal,
-) -> Announced {
+pub fn announce(session: &Session, chosen: &Chosen, out: &Path, job: &Job) -> Announced {
     let dir = out.join(WANDB_DIR);
     let plan = settled(chosen.plan.clone(), None, job);
     let state = match &chosen.way {
@@ -225,11 +206,12 @@ pub fn announce(
     };
     let is_elsewhere = state.as_ref().is_some_and(|state| state.plan.is_elsewhere);
     if is_elsewhere || matches!(chosen.way, Way::Together { .. }) {
-        terminal
+        session
+            .ui
             .label("W&B", "Together logs this job itself, from the start; `ctxtune monitor` sends nothing");
         return Announced { url: None, logged_by: Some("together") };
     }
-    let url = state.and_then(|state| make_run(service, chosen, (&dir, &state, job), terminal));
+    let url = state.and_then(|state| make_run(session, chosen, &dir, &state, job));
     let logs = match &chosen.way {
         Way::Offline { .. } => format!(
             "metrics are written to a local run only while `ctxtune monitor {}` runs; it adds those from before",
@@ -237,28 +219,23 @@ pub fn announce(
         ),
         _ => format!(
             "metrics are sent only while `ctxtune monitor {}` runs; it sends those from before, too. \
-             With --wandb together the service logs a job itself",
+             With --wandb together the session logs a job itself",
             job.id
         ),
     };
-    terminal.label("W&B", &logs);
+    session.ui.label("W&B", &logs);
     Announced { url, logged_by: Some("monitor") }
 }
 
-fn make_run(
-    service: &Service,
-    chosen: &Chosen,
-    (dir, state, job): (&Path, &State, &Job),
-    terminal: &Terminal,
-) -> Option<String> {
+fn make_run(session: &Session, chosen: &Chosen, dir: &Path, state: &State, job: &Job) -> Option<String> {
     let Way::Online { settings, place } = &chosen.way else { return None };
-    let say = |text: String| terminal.say(&printable(&text));
+    let say = |text: String| session.ui.say(&text);
     if let Some(identity) = &state.identity {
         say(format!("W&B: {}", identity.url));
         return Some(identity.url.clone());
     }
     let wandb =
-        connect(settings.clone(), SUBMIT_CALL, &service.environment, Arc::clone(&service.clock)).ok()?;
+        connect(settings.clone(), SUBMIT_CALL, &session.environment, Arc::clone(&session.clock)).ok()?;
     match make(&wandb, &state.plan) {
         Ok(identity) => {
             say(format!("W&B: {}", identity.url));
@@ -268,15 +245,15 @@ fn make_run(
             Some(identity.url)
         }
         Err(error) => {
-            terminal.warn(&printable(&format!("W&B: {error}; `ctxtune monitor {}` makes the run", job.id)));
+            session.ui.warn(&format!("W&B: {error}; `ctxtune monitor {}` makes the run", job.id));
             None
         }
     }
 }
 
 /// Where lines about `job` are kept: in its output directory, wherever that is named.
-fn place(service: &Service, job: &JobId, out: Option<&Path>) -> Option<PathBuf> {
-    let journal = service.environment.journal();
+fn place(session: &Session, job: &JobId, out: Option<&Path>) -> Option<PathBuf> {
+    let journal = session.environment.journal();
     let started = journal.as_deref().and_then(|path| journal::started(path, job).ok().flatten());
     let known = started.map(|started| PathBuf::from(started.output_dir)).filter(|dir| dir.is_dir());
     let out = out.map(Path::to_owned).or(known);
@@ -286,10 +263,9 @@ fn place(service: &Service, job: &JobId, out: Option<&Path>) -> Option<PathBuf> 
 /// Logs a watched job, and cancels it where Stop is pressed and that was asked for.
 pub struct Log<'l> {
     logger: Logger,
-    service: &'l Service,
+    session: &'l Session,
     job: JobId,
     on_stop: OnStop,
-    voice: Voice,
     /// Whether it was asked to cancel since the last poll.
     has_asked: bool,
 }
@@ -306,17 +282,17 @@ pub enum OnStop {
 impl<'l> Log<'l> {
     /// Begins to log `job`; nothing where it is not to be logged.
     pub fn begin(
-        service: &'l Service,
-        (chosen, on_stop): (&Chosen, OnStop),
-        (job, out): (&JobId, Option<&Path>),
-        terminal: &Terminal,
+        session: &'l Session,
+        chosen: &Chosen,
+        on_stop: OnStop,
+        job: &JobId,
+        out: Option<&Path>,
     ) -> Option<Log<'l>> {
-        let clock = unstopped(&service.environment);
-        let dir = place(service, job, out);
-        let voice = service.voice(terminal);
+        let clock = Arc::clone(&session.unstopped);
+        let dir = place(session, job, out);
         let (goal, from) = match &chosen.way {
             Way::Online { settings, place } => {
-                let wandb = connect(settings.clone(), CALL, &service.environment, Arc::clone(&clock)).ok()?;
+                let wandb = connect(settings.clone(), CALL, &session.environment, Arc::clone(&clock)).ok()?;
                 (Goal::Online(Box::new(wandb)), Some(place.clone()))
             }
             Way::Offline { dir: chosen } => {
@@ -326,34 +302,27 @@ impl<'l> Log<'l> {
             Way::Together { .. } | Way::Off(_) => return None,
         };
         let mut plan = chosen.plan.clone();
-        plan.config.extend(job_page(service, job));
+        plan.config.extend(job_page(session, job));
         let logging = Logging {
             goal,
             dir,
             plan,
-            job_page: service.dashboard(job),
+            job_page: session.dashboard(job),
             owner: owner(&*clock),
             exit_code,
             clock,
-            tell: tell(Arc::clone(&voice), from, (job.clone(), on_stop)),
+            tell: tell(Arc::clone(&session.ui), from, job.clone(), on_stop),
         };
-        Some(Log {
-            logger: Logger::new(logging),
-            service,
-            job: job.clone(),
-            on_stop,
-            voice,
-            has_asked: false,
-        })
+        Some(Log { logger: Logger::new(logging), session, job: job.clone(), on_stop, has_asked: false })
     }
 
     /// Lets the last lines go out, a few seconds long, and says what is still here.
     pub fn close(self) -> Closed {
-        let longest = if self.service.signals.is_stopped() { HASTY_FAREWELL } else { FAREWELL };
+        let longest = if self.session.signals.is_stopped() { HASTY_FAREWELL } else { FAREWELL };
         let closed = self.logger.close(longest).unwrap_or_default();
         if closed.unsent > 0 {
-            let rows = crate::screen::report::counted(closed.unsent, "row");
-            (self.voice)(&format!(
+            let rows = counted(closed.unsent, "row");
+            self.session.ui.say(&format!(
                 "W&B: {rows} not sent yet; the next monitor or `ctxtune wandb-sync` sends them"
             ));
         }
@@ -369,8 +338,8 @@ impl<'l> Log<'l> {
             return;
         }
         self.has_asked = true;
-        if let Err(error) = jobs::cancel(&self.service.together, &self.job) {
-            (self.voice)(&format!("cannot cancel the job {}: {error}", self.job));
+        if let Err(error) = jobs::cancel(&self.session.together, &self.job) {
+            self.session.ui.say(&format!("cannot cancel the job {}: {error}", self.job));
         }
     }
 }
@@ -393,7 +362,7 @@ impl Screen for Log<'_> {
     fn finished(&mut self, progress: &Progress, ending: Ending) {
         // Without the list the summary has no checkpoints; nothing else depends on it.
         if self.logger.is_logging()
-            && let Ok(checkpoints) = jobs::checkpoints_once(&self.service.together, &self.job)
+            && let Ok(checkpoints) = jobs::checkpoints_once(&self.session.together, &self.job)
         {
             self.logger.note_checkpoints(checkpoints);
         }
@@ -412,22 +381,22 @@ fn exit_code(ending: Ending) -> i32 {
 }
 
 /// What the thread that logs has to say, in words.
-fn tell(voice: Voice, from: Option<String>, (job, on_stop): (JobId, OnStop)) -> Tell {
+fn tell(ui: Arc<dyn Ui>, from: Option<String>, job: JobId, on_stop: OnStop) -> Tell {
     Arc::new(move |said| match said {
         Said::Page { page, entity, project } => {
-            voice(&format!("W&B: {page}"));
+            ui.say(&format!("W&B: {page}"));
             if let Some(from) = &from {
                 let entity = entity.map(|entity| format!("entity {entity}, ")).unwrap_or_default();
-                voice(&format!("     key from {from}; {entity}project {project}"));
+                ui.say(&format!("     key from {from}; {entity}project {project}"));
             }
         }
-        Said::Trouble(what) => voice(&format!("W&B: {what}; lines are kept and sent when it works again")),
-        Said::Refused(what) => voice(&format!("W&B: {what}")),
-        Said::GivenUp(what) => voice(&format!("W&B: {what}; lines are kept, and no longer sent")),
-        Said::TakenOver => voice("W&B: another monitor logs this run now; this one no longer does"),
+        Said::Trouble(what) => ui.say(&format!("W&B: {what}; lines are kept and sent when it works again")),
+        Said::Refused(what) => ui.say(&format!("W&B: {what}")),
+        Said::GivenUp(what) => ui.say(&format!("W&B: {what}; lines are kept, and no longer sent")),
+        Said::TakenOver => ui.say("W&B: another monitor logs this run now; this one no longer does"),
         Said::Stopped => match on_stop {
-            OnStop::Cancel => voice(&format!("W&B: Stop was pressed; the job {job} is cancelled")),
-            OnStop::Report => voice(&format!(
+            OnStop::Cancel => ui.say(&format!("W&B: Stop was pressed; the job {job} is cancelled")),
+            OnStop::Report => ui.say(&format!(
                 "W&B: Stop was pressed; the job runs on: `ctxtune cancel {job}`, or --cancel-on-stop"
             )),
         },
@@ -435,11 +404,11 @@ fn tell(voice: Voice, from: Option<String>, (job, on_stop): (JobId, OnStop)) -> 
 }
 
 /// Says, before anything is agreed to, that the key is handed over.
-pub fn say_handover(chosen: &Chosen, terminal: &Terminal) {
+pub fn say_handover(chosen: &Chosen, ui: &dyn Ui) {
     if let Way::Together { .. } = &chosen.way {
         let project = chosen.handed_over(|_| String::new());
         let project = project.get("wandb_project_name").and_then(Value::as_str).unwrap_or_default();
-        terminal.label(
+        ui.label(
             "W&B",
             &format!(
                 "your key is handed to Together, which keeps it and logs the job itself (project {project})"

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use crate::exit::{Exit, Failure};
-use crate::screen::report::{Terminal, printable};
+use crate::failure::{Exit, Failure};
+use crate::job::ledger::Run;
+use crate::ui::Ui;
 use ctxtune_engine::output::manifest::Manifest;
-use ctxtune_pipeline::job::ledger::Run;
+use ctxtune_engine::prepare::{Options, Prepared};
 use ctxtune_service::together::job::JobId;
 
 /// Digits of a digest that people are shown.
@@ -64,6 +65,12 @@ impl Mismatch {
         Mismatch::of(out, newest, manifest)
     }
 
+    /// How the data of the newest job of the output directory differs from what was just prepared there.
+    pub fn of_prepared(options: &Options, prepared: &Prepared) -> Option<Mismatch> {
+        let (manifest, _) = prepared.result.as_ref()?;
+        Mismatch::of_newest(&options.output_dir, manifest)
+    }
+
     /// The same of this job, where `out` knows it.
     pub fn of_job(out: &Path, job: &JobId) -> Option<Mismatch> {
         let runs = Run::read_all(out).unwrap_or_default();
@@ -82,8 +89,8 @@ impl Mismatch {
     }
 
     /// Says it.
-    pub fn warn(&self, terminal: &Terminal) {
-        terminal.warn(&printable(&self.message()));
+    pub fn warn(&self, ui: &dyn Ui) {
+        ui.warn(&self.message());
     }
 
     /// The refusal to score one by the other.

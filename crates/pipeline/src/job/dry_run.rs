@@ -3,29 +3,42 @@
 //! What only the service can tell stands in angle brackets: its ids, its signed URLs, and the tag,
 //! which the project's id is part of. Keys are `[key]`.
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::args::RemoteArgs;
-use crate::commands::job::submit::Order;
-use crate::exit::{Exit, Failure};
-use crate::screen::plan;
-use crate::screen::report::Terminal;
+use crate::failure::Failure;
+use crate::job::expected::{Expected, ExpectedReport};
+use crate::job::limits::{rows, settle};
+use crate::job::parameters::Files;
+use crate::job::plan::refuse;
+use crate::job::submit::Order;
+use crate::job::upload::{MULTIPART_THRESHOLD, sides};
+use crate::session::base_url_of;
 use crate::session::environment::Environment;
-use crate::session::service::base_url;
 use ctxtune_engine::output::manifest::Manifest;
-use ctxtune_pipeline::job::expected::Expected;
-use ctxtune_pipeline::job::limits::{rows, settle};
-use ctxtune_pipeline::job::parameters::Files;
-use ctxtune_pipeline::job::upload::{MULTIPART_THRESHOLD, sides};
 use ctxtune_service::clock::Clock;
 use ctxtune_service::together::jobs::Limits;
 
+/// What `submit --dry-run` says.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The requests, in their order.
+    pub requests: Vec<Unsent>,
+    /// The published times.
+    pub expected_time: ExpectedReport,
+}
+
 /// A request that is not sent.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Unsent {
-    method: &'static str,
-    url: String,
-    headers: Vec<(&'static str, String)>,
-    body: Value,
+    /// The method.
+    pub method: &'static str,
+    /// The URL.
+    pub url: String,
+    /// The headers.
+    pub headers: Map<String, Value>,
+    /// The body: JSON, a text that says what it is, or null.
+    pub body: Value,
 }
 
 /// The requests of `order`, in their order.
@@ -34,17 +47,17 @@ pub struct Unsent {
 /// When the directory is not prepared or has changed since, or a value cannot be sent whatever the model.
 pub fn requests(
     order: &Order,
-    remote: &RemoteArgs,
+    base_url: Option<&str>,
     clock: &dyn Clock,
     environment: &Environment,
-) -> Result<Vec<Unsent>, Failure> {
+) -> Result<Report, Failure> {
     let manifest = Manifest::read(&order.out)?;
     // What only the service knows is not enforced here.
     let limits = Limits::read("the model", &json!({}));
     let has_val = manifest.val.is_some();
     let settled = settle(order.parameters.clone(), &limits, has_val);
-    plan::refuse(&rows(&settled, &limits, has_val), &limits)?;
-    let base = base_url(remote, environment)?;
+    refuse(&rows(&settled, &limits, has_val), &limits)?;
+    let base = base_url_of(base_url, environment)?;
     let origin = base.origin();
     let origin = origin.as_str();
     let model = match &order.parameters.from_checkpoint {
@@ -70,7 +83,7 @@ pub fn requests(
             requests.push(Unsent {
                 method: "PUT",
                 url: format!("<signed URL of {}>", side.name),
-                headers: vec![("content-length", side.bytes().to_string())],
+                headers: header("content-length", side.bytes().to_string()),
                 body: format!("<{} bytes of {}>", side.bytes(), side.name).into(),
             });
             requests.push(api("POST", origin, &format!("/v1/files/{id}/preprocess"), Value::Null));
@@ -86,37 +99,14 @@ pub fn requests(
         body.extend(order.wandb.handed_over(|_| "[key]".to_owned()));
     }
     requests.push(api("POST", origin, "/v1/fine-tunes", body));
-    Ok(requests)
+    Ok(Report { requests, expected_time: Expected::published().report() })
 }
 
 fn api(method: &'static str, origin: &str, path: &str, body: Value) -> Unsent {
-    let headers = vec![("authorization", "Bearer [key]".to_owned())];
+    let headers = header("authorization", "Bearer [key]".to_owned());
     Unsent { method, url: format!("{origin}{path}"), headers, body }
 }
 
-/// Prints the requests on stdout, or in the JSON document.
-pub fn show(requests: &[Unsent], terminal: &mut Terminal) -> Exit {
-    let value = |request: &Unsent| {
-        let headers: Map<String, Value> =
-            request.headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into())).collect();
-        json!({ "method": request.method, "url": request.url, "headers": headers, "body": request.body })
-    };
-    let mut fields = Map::new();
-    fields.insert("requests".to_owned(), requests.iter().map(value).collect());
-    let text: Vec<String> = requests.iter().map(text).collect();
-    let expected = Expected::published();
-    fields.insert("expected_time".to_owned(), plan::expected_value(&expected));
-    plan::show_expected(&expected, terminal);
-    terminal.say("nothing was sent");
-    terminal.succeed("submit", Some(text.join("\n\n").as_bytes()), fields)
-}
-
-fn text(request: &Unsent) -> String {
-    let headers: String = request.headers.iter().map(|(name, value)| format!("\n{name}: {value}")).collect();
-    let body = match &request.body {
-        Value::Null => String::new(),
-        Value::String(text) => format!("\n\n{text}"),
-        body => format!("\n\n{}", serde_json::to_string_pretty(body).unwrap_or_default()),
-    };
-    format!("{} {}{headers}{body}", request.method, request.url)
+fn header(name: &str, value: String) -> Map<String, Value> {
+    std::iter::once((name.to_owned(), value.into())).collect()
 }

@@ -1,4 +1,4 @@
-//! The name of every environment variable this program reads. Only `cli` reads them.
+//! The name of every environment variable this program reads. They are read in `src/session` only.
 
 /// What the names of variables about services begin with. A line of `.env` with such a name that is not
 /// understood stops a command: without it another service, or another key, would be taken.

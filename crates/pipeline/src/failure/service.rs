@@ -1,18 +1,21 @@
 //! Errors of the service and of submission as the terminal shows them: exit code, name, what to do.
 
+use crate::deploy::DeployError;
 use crate::env::{TOGETHER_API_KEY, TOGETHER_BASE_URL};
-use crate::exit::{Exit, Failure};
+use crate::failure::{Exit, Failure};
+use crate::generate::many::Error as BatchError;
+use crate::job::create::CreateError;
+use crate::job::ledger::LedgerError;
+use crate::job::model::ModelError;
+use crate::job::price::NotWithin;
+use crate::job::upload::UploadError;
 use crate::session::key;
 use ctxtune_engine::output::lock::LockError;
 use ctxtune_engine::output::manifest::ManifestError;
-use ctxtune_pipeline::deploy::DeployError;
-use ctxtune_pipeline::job::create::CreateError;
-use ctxtune_pipeline::job::ledger::LedgerError;
-use ctxtune_pipeline::job::model::ModelError;
-use ctxtune_pipeline::job::price::NotWithin;
-use ctxtune_pipeline::job::upload::UploadError;
+use ctxtune_engine::prepare;
 use ctxtune_service::clock::Stopped;
 use ctxtune_service::http;
+use ctxtune_service::together::unpack::UnpackError;
 use ctxtune_service::together::{self, DEFAULT_BASE_URL};
 
 const AGAIN: &str = "run the same command again: nothing is uploaded or billed twice";
@@ -25,8 +28,14 @@ impl From<Stopped> for Failure {
 
 impl From<together::Error> for Failure {
     fn from(error: together::Error) -> Failure {
+        Failure::from(&error)
+    }
+}
+
+impl From<&together::Error> for Failure {
+    fn from(error: &together::Error) -> Failure {
         use together::Error;
-        match &error {
+        match error {
             Error::NoKey => Failure::new(
                 Exit::Key,
                 key::NO_KEY,
@@ -36,18 +45,18 @@ impl From<together::Error> for Failure {
                 ),
             ),
             Error::Http(http) => http_failure(http),
-            Error::Refused { status, .. } => refused(&error, *status),
+            Error::Refused { status, .. } => refused(error, *status),
             Error::Write { .. } => Failure::new(
                 Exit::Failed,
                 "write",
-                &error,
+                error,
                 "free some space or choose another place, then run it again: it goes on where it stopped",
             ),
-            Error::Page { url, .. } => page_failure(&error, url),
+            Error::Page { url, .. } => page_failure(error, url),
             Error::Unreadable { .. } => Failure::new(
                 Exit::Network,
                 "unreadable",
-                &error,
+                error,
                 format!("check {TOGETHER_BASE_URL} and the proxy, then run it again"),
             ),
         }
@@ -285,5 +294,56 @@ impl From<NotWithin> for Failure {
             NotWithin::NotAllowed(_) => ("not_allowed", "raise the limit of your account, or train less"),
         };
         Failure::new(Exit::Unspent, code, error, hint)
+    }
+}
+
+impl From<UnpackError> for Failure {
+    fn from(error: UnpackError) -> Failure {
+        let (exit, code, hint) = match &error {
+            UnpackError::Exists(_) => {
+                (Exit::Failed, "in_the_way", Some("move it away, or name another directory"))
+            }
+            UnpackError::Type(_) | UnpackError::Read { .. } => {
+                (Exit::Failed, "archive", Some("remove the archive, then run it again"))
+            }
+            UnpackError::Member { .. } => {
+                (Exit::Failed, "archive", Some("nothing was unpacked; the archive is kept"))
+            }
+            UnpackError::Write { .. } => {
+                (Exit::Failed, "write", Some("make room, or name another directory, then run it again"))
+            }
+            UnpackError::Stopped => (Exit::Interrupted, "interrupted", Some("run the same command again")),
+        };
+        Failure { exit, code, message: error.to_string(), hint: hint.map(str::to_owned) }
+    }
+}
+
+impl From<BatchError> for Failure {
+    fn from(error: BatchError) -> Failure {
+        match error {
+            BatchError::Source(prepare::Error::Interrupted) | BatchError::Stopped => Stopped.into(),
+            BatchError::Source(error) => error.into(),
+            BatchError::File { verb: "read", .. } => {
+                Failure::new(Exit::Failed, "read", &error, "mend the file's permissions, then run it again")
+            }
+            BatchError::File { .. } => Failure::new(
+                Exit::Failed,
+                "write",
+                &error,
+                "free some space or mend the permissions, then run it again: what is finished stays",
+            ),
+            BatchError::Foreign(_) => Failure::new(
+                Exit::Failed,
+                "foreign_file",
+                &error,
+                "move that file away, or choose another --output-dir",
+            ),
+            BatchError::Nothing => Failure::new(
+                Exit::Data,
+                "nothing_listed",
+                &error,
+                "stories are in files whose names end in `.json`, in lines of JSON, or in an archive",
+            ),
+        }
     }
 }

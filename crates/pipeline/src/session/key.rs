@@ -4,20 +4,13 @@
 //! changed (`“tgp_…”`, a zero-width space) is refused by a server with words that do not say so. What is
 //! said shows the character that is wrong, and nothing else of the key.
 
-use std::path::PathBuf;
-
 use secrecy::SecretString;
 
-use crate::env;
-use crate::exit::{Exit, Failure};
-use crate::screen::report::printable;
-use crate::session::environment::Environment;
+use crate::failure::{Exit, Failure};
+use crate::text::printable;
 
 /// What scripts know a missing Together key by.
 pub const NO_KEY: &str = "no_key";
-
-/// Where an account's keys are made.
-const KEYS_PAGE: &str = "https://api.together.ai/settings/api-keys";
 
 /// The key that `text` is, without the white space around it; `what` says whose it is and where it stands.
 ///
@@ -59,34 +52,6 @@ fn kind(character: char) -> &'static str {
     }
 }
 
-/// The failure that a missing Together key is. After `tg login` there are credentials, and still no key.
-pub fn missing(environment: &Environment) -> Failure {
-    let mut failure = Failure::from(ctxtune_service::together::Error::NoKey);
-    if let Some(path) = oauth_credentials(environment) {
-        failure.hint = Some(format!(
-            "`tg login` left OAuth credentials in `{}`, which only `tg` can use: create an API key at {KEYS_PAGE}, then \
-             export {}=\"your-together-api-key\"",
-            path.display(),
-            env::TOGETHER_API_KEY
-        ));
-    }
-    failure
-}
-
-/// The file that `tg login` leaves, where it is there. It is never opened.
-fn oauth_credentials(environment: &Environment) -> Option<PathBuf> {
-    let path = match environment.get(env::TOGETHER_CREDENTIALS_PATH) {
-        Some(path) => PathBuf::from(path),
-        None => {
-            let config = environment.get(env::XDG_CONFIG_HOME).map(PathBuf::from);
-            let config =
-                config.or_else(|| Some(PathBuf::from(environment.get(env::HOME)?).join(".config")))?;
-            config.join("together/credentials.json")
-        }
-    };
-    path.is_file().then_some(path)
-}
-
 #[cfg(test)]
 mod tests {
     use secrecy::ExposeSecret;
@@ -119,28 +84,5 @@ mod tests {
         check("tgp\nv1", "line break", "U+000A");
         check("tgp–v1", "dash", "U+2013");
         check("tgpé", "not ASCII", "U+00E9");
-    }
-
-    #[test]
-    fn credentials_of_tg_login_are_named_where_they_are_and_there_is_no_key() {
-        let home = tempfile::tempdir().unwrap();
-        let at = |name: &str| home.path().join(name).to_string_lossy().into_owned();
-        let hint = |variables: &[(&'static str, String)]| {
-            missing(&Environment::of(variables.to_vec())).hint.unwrap()
-        };
-        let own = (env::HOME, at(""));
-        assert!(!hint(std::slice::from_ref(&own)).contains("tg login"));
-        for (variable, file) in [
-            (own.clone(), ".config/together/credentials.json"),
-            ((env::XDG_CONFIG_HOME, at("x")), "x/together/credentials.json"),
-            ((env::TOGETHER_CREDENTIALS_PATH, at("c.json")), "c.json"),
-        ] {
-            let path = home.path().join(file);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(&path, "{}").unwrap();
-            let hint = hint(&[variable]);
-            assert!(hint.contains(&at(file)) && hint.contains("settings/api-keys"), "{hint}");
-            std::fs::remove_file(&path).unwrap();
-        }
     }
 }

@@ -4,25 +4,22 @@
 //! runs are estimated at together; where W&B does, it costs the dearest of all that could be chosen, for
 //! every run. A space with more estimates than are asked for has no known price.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
-use crate::commands::job::submit::{estimate, extent};
-use crate::commands::job::sweep_make::Combination;
-use crate::commands::job::sweep_run::Runs;
-use crate::exit::{Exit, Failure};
-use crate::screen::plan::{show_expected, show_running};
-use crate::screen::report::{Terminal, counted, printable};
-use crate::session::consent::{Spending, ask};
-use crate::session::service::Service;
-use ctxtune_pipeline::job::cost::running_beside;
-use ctxtune_pipeline::job::expected::Expected;
-use ctxtune_pipeline::job::parameters::PRICED;
-use ctxtune_pipeline::job::price::Price;
-use ctxtune_pipeline::job::price::dollars_text;
-use ctxtune_pipeline::sweep::Sweep;
-use ctxtune_pipeline::sweep::book::{Book, ROUNDING};
-use ctxtune_service::together::jobs::{self, Availability, Estimate};
+use crate::failure::{Exit, Failure};
+use crate::job::cost::running_beside;
+use crate::job::expected::Expected;
+use crate::job::parameters::PRICED;
+use crate::job::price::{Price, dollars_text};
+use crate::job::submit::{estimate, extent};
+use crate::session::Session;
+use crate::session::consent::Spending;
+use crate::sweep::Sweep;
+use crate::sweep::book::{Book, ROUNDING};
+use crate::sweep::make::Combination;
+use crate::sweep::runs::{Estimates, Runs};
+use crate::text::counted;
+use ctxtune_service::together::jobs::{self, Availability};
 
 /// The most estimates that are asked for.
 pub const MOST_ESTIMATES: usize = 200;
@@ -30,24 +27,18 @@ pub const MOST_ESTIMATES: usize = 200;
 /// So many estimates take a while, and that is said.
 const MANY_ESTIMATES: usize = 10;
 
-/// Estimates by their body, each asked for once.
-#[derive(Default)]
-pub struct Estimates {
-    known: Mutex<BTreeMap<String, Estimate>>,
-}
-
 impl Estimates {
     /// The price of this combination over the data of `runs`.
     ///
     /// # Errors
     /// When the service would not let it proceed, or a signal comes.
-    pub fn price(&self, service: &Service, runs: &Runs, of: &Combination) -> Result<Price, Failure> {
+    pub fn price(&self, session: &Session, runs: &Runs, of: &Combination) -> Result<Price, Failure> {
         let body = of.settled.estimate_body(runs.files());
         let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let found = known().get(&body.to_string()).cloned();
         let estimate = match found {
             Some(found) => Ok(found),
-            None => estimate(service, &body)?,
+            None => estimate(session, &body)?,
         };
         let price = match estimate {
             Ok(estimate) => {
@@ -117,26 +108,21 @@ impl Quote {
 ///
 /// # Errors
 /// When the service would not let one proceed, or a signal comes.
-pub fn price_book(
-    service: &Service,
-    runs: &Runs,
-    book: &mut Book,
-    terminal: &Terminal,
-) -> Result<Option<String>, Failure> {
+pub fn price_book(session: &Session, runs: &Runs, book: &mut Book) -> Result<Option<String>, Failure> {
     let has_val = runs.manifest.val.is_some();
     let mut made = Vec::new();
     for (index, trial) in book.trials.iter().enumerate() {
         if !trial.has_ended() && (trial.job.is_none() || trial.estimate.is_none()) {
-            made.push((index, runs.maker.make(service, &trial.values, has_val)?));
+            made.push((index, runs.template.make(session, &trial.values, has_val)?));
         }
     }
     let mut unknown = None;
-    if announce(made.iter().map(|(_, of)| of), runs, terminal) > MOST_ESTIMATES {
+    if announce(session, made.iter().map(|(_, of)| of), runs) > MOST_ESTIMATES {
         made.iter().for_each(|(index, _)| book.trials[*index].estimate = None);
         return Ok(Some(format!("its runs have more than {MOST_ESTIMATES} different estimates")));
     }
     for (index, of) in made {
-        let price = runs.estimates.price(service, runs, &of)?;
+        let price = runs.estimates.price(session, runs, &of)?;
         book.trials[index].estimate = price.dollars;
         if price.dollars.is_none() {
             unknown = unknown.or(price.reason);
@@ -149,27 +135,22 @@ pub fn price_book(
 ///
 /// # Errors
 /// When the service would not let one of the combinations proceed, or a signal comes.
-pub fn price_space(
-    service: &Service,
-    runs: &Runs,
-    sweep: &Sweep,
-    terminal: &Terminal,
-) -> Result<Result<Space, String>, Failure> {
+pub fn price_space(session: &Session, runs: &Runs, sweep: &Sweep) -> Result<Result<Space, String>, Failure> {
     let too_many =
         || Ok(Err(format!("what W&B could choose has more than {MOST_ESTIMATES} different estimates")));
     let Some(combinations) = sweep.combinations_of(&PRICED) else { return too_many() };
     let has_val = runs.manifest.val.is_some();
     let made: Vec<Combination> = combinations
         .iter()
-        .map(|values| runs.maker.make(service, values, has_val))
+        .map(|values| runs.template.make(session, values, has_val))
         .collect::<Result<_, _>>()?;
-    let estimates = announce(made.iter(), runs, terminal);
+    let estimates = announce(session, made.iter(), runs);
     if estimates > MOST_ESTIMATES {
         return too_many();
     }
     let (mut cheapest, mut dearest) = (f64::INFINITY, 0.0_f64);
     for of in &made {
-        let price = runs.estimates.price(service, runs, of)?;
+        let price = runs.estimates.price(session, runs, of)?;
         let Some(dollars) = price.dollars else {
             return Ok(Err(price.reason.unwrap_or_default()));
         };
@@ -180,11 +161,11 @@ pub fn price_space(
 }
 
 /// How many different estimates these are; many are announced.
-fn announce<'c>(made: impl Iterator<Item = &'c Combination>, runs: &Runs, terminal: &Terminal) -> usize {
+fn announce<'c>(session: &Session, made: impl Iterator<Item = &'c Combination>, runs: &Runs) -> usize {
     let bodies: std::collections::BTreeSet<String> =
         made.map(|of| of.settled.estimate_body(runs.files()).to_string()).collect();
     if (MANY_ESTIMATES..=MOST_ESTIMATES).contains(&bodies.len()) {
-        terminal.say(&format!("asking for {} estimates", bodies.len()));
+        session.ui.say(&format!("asking for {} estimates", bodies.len()));
     }
     bodies.len()
 }
@@ -194,24 +175,25 @@ fn announce<'c>(made: impl Iterator<Item = &'c Combination>, runs: &Runs, termin
 /// # Errors
 /// When it is above the cap or not known under one, the answer is no, or a signal comes.
 pub fn agree(
-    (runs, book, quote): (&Runs, &Book, &Quote),
+    session: &Session,
+    runs: &Runs,
+    book: &Book,
+    quote: &Quote,
     spending: Spending,
-    service: &Service,
-    terminal: &Terminal,
 ) -> Result<(), Failure> {
     let started = book.trials.iter().filter(|trial| trial.job.is_some()).count();
     let count = counted((started + quote.to_start) as u64, "run");
     let name = runs.name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
     let sweep = format!("{name}{count}, {} of them still to start", quote.to_start);
-    terminal.label("sweep", &printable(&sweep));
+    session.ui.label("sweep", &sweep);
     let spent = format!("{} of it spent or running", dollars_text(book.spent()));
     let price = match (quote.total, &quote.reason) {
         (Some(total), _) => format!("about {} for the whole sweep, {spent}", dollars_text(total)),
         (None, reason) => format!("not known: {}", reason.clone().unwrap_or_default()),
     };
-    terminal.label("price", &printable(&price));
+    session.ui.label("price", &price);
     if let Some(space) = &quote.space {
-        terminal.say(&format!(
+        session.ui.say(&format!(
             "          W&B chooses the values: every run is counted at the dearest of {}, {} to {}",
             counted(space.estimates as u64, "estimate"),
             dollars_text(space.cheapest),
@@ -221,14 +203,14 @@ pub fn agree(
     if quote.to_start == 0 {
         return Ok(());
     }
-    let listed = jobs::list(&service.together).map_err(|error| service.explain(error))?;
+    let listed = jobs::list(&session.together).map_err(|error| session.explain(error))?;
     let mut running = running_beside(&listed, &runs.out, (&runs.account, &runs.manifest.train.sha256))?;
     running.retain(|beside| book.trials.iter().all(|trial| trial.job.as_ref() != Some(&beside.job.id)));
     let first = book.trials.first().map(|trial| trial.values.clone()).unwrap_or_default();
-    let model = runs.maker.make(service, &first, runs.manifest.val.is_some())?.limits.model_name;
-    terminal.say(&format!("each run, at most {} at a time:", runs.parallel));
-    show_expected(&Expected::of(&listed, &model, None), terminal);
-    show_running(&running, terminal);
+    let model = runs.template.make(session, &first, runs.manifest.val.is_some())?.limits.model_name;
+    session.ui.say(&format!("each run, at most {} at a time:", runs.parallel));
+    session.ui.expected(&Expected::of(&listed, &model, None));
+    session.ui.running(&running);
     match (spending, quote.total) {
         (Spending::Agreed { max_cost: Some(cap) }, Some(total)) if total > cap + ROUNDING => {
             let message = format!(
@@ -252,14 +234,14 @@ pub fn agree(
                 Some(total) => format!("Start this sweep for about {}?", dollars_text(total)),
                 None => "Start this sweep, at a price that is not known?".to_owned(),
             };
-            match ask(&question, &service.signals, terminal) {
+            match session.ui.ask(&question, &session.signals) {
                 Ok(true) => Ok(()),
                 Ok(false) => {
                     let message = "the sweep was not started: the answer was no";
                     let hint = "run it again to be asked again";
                     Err(Failure::new(Exit::Unspent, "declined", message, hint))
                 }
-                Err(stopped) => Err(service.explain(stopped)),
+                Err(stopped) => Err(session.explain(stopped)),
             }
         }
         _ => Ok(()),
@@ -271,7 +253,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use ctxtune_pipeline::sweep::book::Trial;
+    use crate::sweep::book::Trial;
     use ctxtune_service::together::job::JobId;
 
     fn trial(status: Option<&str>, job: Option<&str>, estimate: Option<f64>) -> Trial {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::screen::shell;
+use crate::shell;
 use ctxtune_engine::source::names::NameLog;
 use ctxtune_engine::source::unpack::Repack;
 use ctxtune_engine::source::{Compression, OTHER_ENDING, Unsupported, unsupported};

@@ -10,7 +10,7 @@ use secrecy::SecretString;
 
 use crate::env;
 use crate::session::environment::Environment;
-use ctxtune_pipeline::value::at_home;
+use crate::value::at_home;
 
 /// The names that the file may have in the home directory.
 const NAMES: [&str; 2] = [".netrc", "_netrc"];

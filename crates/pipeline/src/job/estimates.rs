@@ -5,19 +5,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::screen::report::{Terminal, printable};
-use crate::session::service::Service;
-use ctxtune_pipeline::config::DEFAULT_OUTPUT_DIR;
-use ctxtune_pipeline::job::cost::note_estimate;
-use ctxtune_pipeline::job::journal;
-use ctxtune_pipeline::job::ledger::Run;
-use ctxtune_pipeline::job::price::dollars_text;
+use crate::config::DEFAULT_OUTPUT_DIR;
+use crate::job::cost::note_estimate;
+use crate::job::journal;
+use crate::job::ledger::Run;
+use crate::job::price::dollars_text;
+use crate::session::Session;
+use crate::ui::Ui;
 use ctxtune_service::together::job::{Job, JobId};
 
 /// Estimates in dollars, by job: those of the journal, of the directories it names, of `out`, and of the default
 /// output directory.
-pub fn known(service: &Service, out: Option<&Path>) -> BTreeMap<JobId, f64> {
-    let journal = service.environment.journal();
+pub fn known(session: &Session, out: Option<&Path>) -> BTreeMap<JobId, f64> {
+    let journal = session.environment.journal();
     let started = journal.and_then(|path| journal::all(&path).ok()).unwrap_or_default();
     let mut dirs: BTreeSet<PathBuf> =
         started.iter().map(|started| started.output_dir.clone().into()).collect();
@@ -32,9 +32,9 @@ pub fn known(service: &Service, out: Option<&Path>) -> BTreeMap<JobId, f64> {
 }
 
 /// Writes down in `out` what `job` was estimated at; that this fails is said and changes nothing.
-pub fn note(out: &Path, (job, dollars): (&JobId, Option<f64>), terminal: &Terminal) {
+pub fn note(out: &Path, job: &JobId, dollars: Option<f64>, ui: &dyn Ui) {
     if let Err(error) = note_estimate(out, job, dollars) {
-        terminal.warn(&printable(&format!("the estimate of {job} is not kept: {error}")));
+        ui.warn(&format!("the estimate of {job} is not kept: {error}"));
     }
 }
 

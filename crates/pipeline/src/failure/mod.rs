@@ -1,0 +1,88 @@
+//! How a command ends where it fails: exit code, a stable name, what was said, and what to do. The numbers and names are
+//! a contract with scripts.
+//!
+//! Every error of the engine ([`data`]) and of the service ([`service`]) gets its exit code and its hint here, so that a
+//! workflow fails with the same words whoever calls it.
+
+mod conversion;
+mod data;
+mod service;
+
+/// Flags of commands that no configuration file has, by the command that is named for them.
+pub const ONLY_FLAGS: [(&str, &[&str]); 2] = [
+    (
+        "finetune",
+        &[
+            "allow-truncation",
+            "base-url",
+            "cancel-on-stop",
+            "config-path",
+            "detach",
+            "files-from",
+            "json",
+            "max-cost",
+            "new-job",
+            "no-alert",
+            "poll",
+            "quiet",
+            "svg",
+            "timeout",
+            "verbose",
+            "wandb",
+            "wandb-data",
+            "wandb-entity",
+            "yes",
+        ],
+    ),
+    ("prepare", &["dry-run", "show"]),
+];
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Something failed.
+    Failed = 1,
+    /// The command line or the configuration is wrong.
+    Usage = 2,
+    /// The data is not fit: too many rejects, an empty side.
+    Data = 3,
+    /// A key is missing or refused.
+    Key = 4,
+    /// The network or the service failed: try again.
+    Network = 5,
+    /// The job failed.
+    JobFailed = 6,
+    /// The job was cancelled.
+    JobCancelled = 7,
+    /// Nobody waits any longer; the job runs.
+    JobRunning = 8,
+    /// Money would be spent that nobody agreed to.
+    Unspent = 9,
+    /// SIGINT.
+    Interrupted = 130,
+    /// SIGTERM.
+    Terminated = 143,
+}
+
+/// An error as the terminal shows it.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// How the program ends.
+    pub exit: Exit,
+    /// A stable name for scripts.
+    pub code: &'static str,
+    /// What failed, where, and what was said.
+    pub message: String,
+    /// What to do, where there is something.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure with a hint.
+    pub fn new(exit: Exit, code: &'static str, message: impl ToString, hint: impl Into<String>) -> Failure {
+        Failure { exit, code, message: message.to_string(), hint: Some(hint.into()) }
+    }
+}

@@ -1,0 +1,69 @@
+//! `finetune`: prepare, upload, submit, in the seed's steps, up to a job that exists.
+//!
+//! Each step finds what an earlier run has done: the data unchanged, the files there, the job
+//! running. So the same order goes on wherever it was stopped.
+
+use std::path::PathBuf;
+
+use crate::config::{DEFAULT_OUTPUT_DIR, PrepareChoices, TuneChoices};
+use crate::failure::Failure;
+use crate::job::create::Renewal;
+use crate::job::data::prepare_corpus;
+use crate::job::lock::patiently;
+use crate::job::submit::{self, Budget, Steps, Submitted, Truncation, refuse_without_consent, submit};
+use crate::job::wandb::Chosen;
+use crate::session::Session;
+use crate::session::consent::Spending;
+use crate::sweep::agent::Agency;
+
+/// What is to be prepared and submitted.
+pub struct Order {
+    /// The records and how they become data.
+    pub data: PrepareChoices,
+    /// What the job is asked to do, as flags say.
+    pub flags: TuneChoices,
+    /// What the configuration file says.
+    pub file: TuneChoices,
+    /// How spending is agreed to.
+    pub spending: Spending,
+    /// Whether an ended job is submitted again.
+    pub renewal: Renewal,
+    /// Whether samples may be longer than the model's sequences.
+    pub truncation: Truncation,
+    /// Where the job is logged.
+    pub wandb: Chosen,
+    /// Its place in a sweep of W&B's agent.
+    pub agency: Option<Agency>,
+}
+
+impl Order {
+    /// The prepared directory.
+    pub fn out(&self) -> PathBuf {
+        self.data.output_dir.clone().unwrap_or_else(|| DEFAULT_OUTPUT_DIR.into())
+    }
+}
+
+/// Takes `order` to a job that exists.
+///
+/// # Errors
+/// Those of preparation and submission.
+pub fn finetune(session: &Session, order: Order) -> Result<Submitted, Failure> {
+    refuse_without_consent(order.spending, &order.out())?;
+    session.require_key()?;
+    session.ui.step(1, "Preparing data");
+    let prepare = || prepare_corpus(order.data.clone(), session);
+    let options = if order.agency.is_some() { patiently(session, prepare)? } else { prepare()? };
+    session.ui.done("Data preparation complete");
+    let budget = order.agency.map(|agency| Box::new(agency) as Box<dyn Budget>);
+    let order = submit::Order {
+        out: options.output_dir,
+        parameters: order.flags.resolve(order.file, options.seed),
+        spending: order.spending,
+        renewal: order.renewal,
+        truncation: order.truncation,
+        steps: Steps::Announced,
+        wandb: order.wandb,
+        budget,
+    };
+    submit(session, order)
+}

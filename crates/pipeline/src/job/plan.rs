@@ -1,0 +1,62 @@
+//! What a submission is about to do, as it is shown before anything is uploaded, and refused where a value is over a
+//! limit of the model.
+
+use std::path::Path;
+
+use crate::failure::{Exit, Failure};
+use crate::job::cost::Beside;
+use crate::job::expected::Expected;
+use crate::job::ledger::Account;
+use crate::job::limits::Row;
+use crate::job::model::Chosen;
+use crate::job::parameters::Settled;
+use ctxtune_engine::output::manifest::Manifest;
+use ctxtune_service::together::job::Job;
+use ctxtune_service::together::jobs::Limits;
+
+/// What is about to be submitted.
+pub struct Plan<'p> {
+    /// The prepared directory.
+    pub out: &'p Path,
+    /// What is in it.
+    pub manifest: &'p Manifest,
+    /// Whose job it will be.
+    pub account: &'p Account,
+    /// The model.
+    pub chosen: &'p Chosen,
+    /// The values.
+    pub settled: &'p Settled,
+    /// Every value with its origin and its limit.
+    pub rows: &'p [Row],
+    /// Other jobs of the output directory that run.
+    pub running: &'p [Beside],
+    /// The project's jobs.
+    pub jobs: &'p [Job],
+}
+
+impl Plan<'_> {
+    /// How long a job over so many tokens takes.
+    pub fn expected(&self, train_tokens: Option<u64>) -> Expected {
+        Expected::of(self.jobs, &self.chosen.limits.model_name, train_tokens)
+    }
+}
+
+/// Refuses what is over a limit.
+///
+/// # Errors
+/// That refusal, which names every such value.
+pub fn refuse(rows: &[Row], limits: &Limits) -> Result<(), Failure> {
+    let refused =
+        rows.iter().filter_map(|row| Some(format!("{} (chosen by {})", row.refused()?, row.origin)));
+    let refused: Vec<String> = refused.collect();
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let message = format!("cannot be sent for {}: {}", limits.model_name, refused.join("; "));
+    Err(Failure::new(
+        Exit::Usage,
+        "over_limit",
+        message,
+        "set them within their bounds, as flags or in the configuration file; nothing was uploaded",
+    ))
+}

@@ -1,0 +1,150 @@
+//! What is left of a watch when it is over: the job's last state, what was logged, what it costs.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::job::estimates;
+use crate::job::monitor::{Finished, MonitorError};
+use crate::job::progress::{EvalPoint, Progress};
+use crate::job::wandb_run::Log;
+use crate::session::Session;
+use ctxtune_service::together::job::{Job, JobId};
+
+/// How many events a report repeats.
+pub const LAST_EVENTS: usize = 5;
+
+/// A watch that is over.
+pub struct Watched {
+    /// How the job ended, or why it is not watched any more.
+    pub result: Result<Finished, Box<MonitorError>>,
+    /// The page of its run at W&B.
+    pub run_page: Option<String>,
+    /// Rows that W&B has not got yet.
+    pub unsent_rows: u64,
+    /// What the job was estimated at, in dollars.
+    pub estimated: Option<f64>,
+}
+
+/// What a script is told of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The page of its run at W&B.
+    pub wandb_url: Option<String>,
+    /// Rows that W&B has not got yet.
+    pub wandb_unsent_rows: u64,
+    /// What the job was estimated at.
+    pub estimated_dollars: Option<f64>,
+    /// The job, where the service has shown it.
+    pub job: Option<JobId>,
+    /// Its status, as the service calls it.
+    pub status: Option<String>,
+    /// The tuned model's name.
+    pub model: Option<String>,
+    /// The tuned model's id.
+    pub model_object: Option<String>,
+    /// The job's page.
+    pub url: Option<String>,
+    /// The step it has reached.
+    pub step: Option<u64>,
+    /// Of how many.
+    pub total_steps: Option<u64>,
+    /// The last training loss.
+    pub train_loss: Option<f64>,
+    /// The last validation loss.
+    pub eval_loss: Option<EvalPoint>,
+    /// The lowest one.
+    pub best_eval_loss: Option<EvalPoint>,
+    /// What it cost, as far as the service says.
+    pub price_dollars: Option<f64>,
+    /// The ids of what it was trained on.
+    pub files: TrainedOn,
+    /// The newest events, the oldest of them first.
+    pub last_events: Vec<LastEvent>,
+}
+
+/// The ids of both files.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TrainedOn {
+    /// The training file.
+    pub train: Option<String>,
+    /// The validation file.
+    pub val: Option<String>,
+}
+
+/// An event of the service.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LastEvent {
+    /// When, as the service writes it.
+    pub created_at: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its level.
+    pub level: String,
+    /// What it says.
+    pub message: String,
+}
+
+/// Closes the log of a watch that is over, and keeps what is known of its job in the ledger of `out`.
+pub fn settle(
+    session: &Session,
+    job: &JobId,
+    out: Option<&Path>,
+    result: Result<Finished, MonitorError>,
+    log: Option<Log<'_>>,
+) -> Watched {
+    let closed = log.map(Log::close).unwrap_or_default();
+    let watched = Watched {
+        result: result.map_err(Box::new),
+        run_page: closed.page,
+        unsent_rows: closed.unsent,
+        estimated: estimates::known(session, out).get(job).copied(),
+    };
+    if let Some(seen) = watched.progress().job() {
+        session.note_status(out, seen);
+    }
+    watched
+}
+
+impl Watched {
+    /// What was seen.
+    pub fn progress(&self) -> &Progress {
+        match &self.result {
+            Ok(finished) => &finished.progress,
+            Err(error) => &error.progress,
+        }
+    }
+
+    /// What a script is told of it.
+    pub fn report(&self, session: &Session) -> Report {
+        let progress = self.progress();
+        let job = progress.job();
+        let (train, val) = job.map(Job::file_ids).unwrap_or_default();
+        let events = progress.events();
+        let last = events[events.len().saturating_sub(LAST_EVENTS)..].iter().map(|event| LastEvent {
+            created_at: event.created_at.clone(),
+            kind: event.kind.clone(),
+            level: event.level.clone(),
+            message: event.message.clone(),
+        });
+        Report {
+            wandb_url: self.run_page.clone(),
+            wandb_unsent_rows: self.unsent_rows,
+            estimated_dollars: self.estimated,
+            job: job.map(|job| job.id.clone()),
+            status: job.map(|job| job.status.as_str().to_owned()),
+            model: job.and_then(Job::model_output_name),
+            model_object: job.and_then(Job::model_object_id),
+            url: job.map(|job| session.dashboard(&job.id)),
+            step: progress.step(),
+            total_steps: progress.total_steps(),
+            train_loss: progress.train_loss(),
+            eval_loss: progress.last_eval(),
+            best_eval_loss: progress.best_eval(),
+            price_dollars: progress.price(),
+            files: TrainedOn { train, val },
+            last_events: last.collect(),
+        }
+    }
+}

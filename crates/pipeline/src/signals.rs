@@ -1,0 +1,28 @@
+//! Whether something asked the run to stop, and with which exit code it ends then. The program sets the flags from
+//! signals; nothing below it catches any.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::failure::Exit;
+
+/// The signals that ask a run to stop; clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Signals {
+    /// SIGINT came.
+    pub interrupt: Arc<AtomicBool>,
+    /// SIGTERM came, or what is taken for it.
+    pub terminate: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// Whether one was caught.
+    pub fn is_stopped(&self) -> bool {
+        self.interrupt.load(Ordering::Relaxed) || self.terminate.load(Ordering::Relaxed)
+    }
+
+    /// The exit code of the one that was caught.
+    pub fn exit(&self) -> Exit {
+        if self.terminate.load(Ordering::Relaxed) { Exit::Terminated } else { Exit::Interrupted }
+    }
+}

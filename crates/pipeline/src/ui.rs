@@ -1,0 +1,67 @@
+//! What a workflow tells and asks the person who runs it. The program's terminal is one, a test's record of calls another.
+
+use std::time::Duration;
+
+use crate::job::cost::Beside;
+use crate::job::expected::Expected;
+use crate::job::plan::Plan;
+use crate::job::price::Price;
+use crate::signals::Signals;
+use ctxtune_engine::check;
+use ctxtune_engine::prepare::{self, Options, Prepared};
+use ctxtune_service::clock::Stopped;
+
+/// The person's side of a workflow. Texts are plain: who shows them escapes control characters and folds lines.
+pub trait Ui: Send + Sync {
+    /// Says a line, from whatever thread.
+    fn say(&self, text: &str);
+    /// Says that a step is done.
+    fn done(&self, text: &str);
+    /// Warns.
+    fn warn(&self, text: &str);
+    /// Says something under a label of at most nine characters, as summaries do.
+    fn label(&self, label: &str, text: &str);
+    /// Says that a request failed and is sent again; not shown where somebody watches for hours.
+    fn retry(&self, text: &str);
+    /// Announces a step of `finetune`, counted from 1.
+    fn step(&self, number: u32, what: &str);
+    /// Shows what is trained on what, before anything is uploaded.
+    fn plan(&self, plan: &Plan<'_>);
+    /// Shows what the job costs, before the question.
+    fn price(&self, price: &Price);
+    /// Shows how long it takes.
+    fn expected(&self, expected: &Expected);
+    /// Shows what runs beside it.
+    fn running(&self, running: &[Beside]);
+    /// Whether somebody can answer a question.
+    fn has_person(&self) -> bool;
+    /// Asks; only a plain yes agrees.
+    ///
+    /// # Errors
+    /// When a signal comes before the answer.
+    fn ask(&self, question: &str, signals: &Signals) -> Result<bool, Stopped>;
+    /// Begins to show how far a preparation is, and stops it when a signal comes.
+    fn watch_prepare<'u>(&'u self, signals: &'u Signals) -> Box<dyn prepare::Watch + 'u>;
+    /// Shows what was prepared.
+    fn prepared(&self, options: &Options, prepared: &Prepared, duration: Duration);
+    /// Names the records and files for which nothing was prepared.
+    fn not_prepared(&self, error: &prepare::Error);
+    /// Begins to show how far a check is, and stops it when a signal comes.
+    fn watch_check<'u>(&'u self, signals: &'u Signals) -> Box<dyn check::Watch + 'u>;
+    /// Names the first findings of a check.
+    fn findings(&self, report: &check::Report);
+    /// Begins to show how far `name` is on its way to `total` bytes.
+    fn progress(&self, name: &str, total: u64) -> Box<dyn Progress>;
+}
+
+/// A transfer on its way; it is gone when it is dropped.
+pub trait Progress: Send + Sync {
+    /// So many bytes are there.
+    fn at(&self, bytes: u64);
+    /// What is waited for now.
+    fn waiting(&self, text: &str);
+    /// Says a warning beside it.
+    fn warn(&self, text: &str);
+    /// Whether it is drawn: else what takes long is said.
+    fn is_drawn(&self) -> bool;
+}
