@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use crate::args::job::duration;
-use crate::args::remote::dollars;
 use crate::args::{RemoteArgs, Voice, target};
+use ctxtune_pipeline::value::dollars;
 
 const DEPLOY_HELP: &str = "\
 Examples:

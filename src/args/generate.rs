@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::args::{AskingArgs, Voice};
+use crate::args::Voice;
 use ctxtune_engine::line::template::Form;
-use ctxtune_pipeline::value::whole;
+use ctxtune_pipeline::config::asking::AskingArgs;
+use ctxtune_pipeline::value::{ruled, whole};
 
 const GENERATE_HELP: &str = "\
 Examples:
@@ -98,18 +99,10 @@ pub struct GenerateArgs {
     pub voice: Voice,
 }
 
-/// A number that `is_allowed`.
-///
-/// # Errors
-/// The `rule`, in words.
-pub fn number(text: &str, rule: &str, is_allowed: impl Fn(f64) -> bool) -> Result<f64, String> {
-    text.parse().ok().filter(|number| is_allowed(*number)).ok_or_else(|| format!("expected a number {rule}"))
-}
-
 fn temperature(text: &str) -> Result<f64, String> {
-    number(text, "from 0 to 2", |number| (0.0..=2.0).contains(&number))
+    ruled(text, "from 0 to 2", |number| (0.0..=2.0).contains(&number))
 }
 
 fn part(text: &str) -> Result<f64, String> {
-    number(text, "above 0, at most 1", |number| number > 0.0 && number <= 1.0)
+    ruled(text, "above 0, at most 1", |number| number > 0.0 && number <= 1.0)
 }

@@ -11,7 +11,6 @@ use clap_complete::Shell;
 
 use ctxtune_pipeline::value::at_home;
 
-pub mod asking;
 pub mod data;
 pub mod deploy;
 pub mod generate;
@@ -22,7 +21,6 @@ pub mod score;
 pub mod sweep;
 pub mod wandb;
 
-pub use asking::AskingArgs;
 pub use data::{CheckArgs, CorpusArgs, PrepareArgs};
 pub use deploy::{DeployArgs, EndpointsArgs, EndpointsCommand, StopAfter};
 pub use generate::{GenerateArgs, WrittenForm};

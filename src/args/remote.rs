@@ -7,6 +7,7 @@ use clap::Args;
 use crate::args::{CorpusArgs, Voice, WatchArgs};
 use ctxtune_pipeline::config::wandb::WandbArgs;
 use ctxtune_pipeline::config::{PrepareChoices, TuneChoices};
+use ctxtune_pipeline::value::dollars;
 
 /// Which service to speak to.
 #[derive(Debug, Clone, Args)]
@@ -29,13 +30,6 @@ pub struct SpendingArgs {
     /// Start another job where the last one of the same data and parameters has ended
     #[arg(long)]
     pub new_job: bool,
-}
-
-/// An amount in dollars: finite and not negative.
-pub fn dollars(text: &str) -> Result<f64, String> {
-    let amount = text.trim_start_matches('$').parse().ok();
-    let amount = amount.filter(|amount: &f64| amount.is_finite() && *amount >= 0.0);
-    amount.ok_or_else(|| "expected an amount in dollars, 0 or more".to_owned())
 }
 
 const UPLOAD_HELP: &str = "\

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::args::generate::number;
-use crate::args::{AskingArgs, Voice};
+use crate::args::Voice;
+use ctxtune_pipeline::config::asking::AskingArgs;
+use ctxtune_pipeline::value::ruled;
 use ctxtune_pipeline::value::whole;
 
 const SCORE_HELP: &str = "\
@@ -128,5 +129,5 @@ impl ScoreArgs {
 }
 
 fn part(text: &str) -> Result<f64, String> {
-    number(text, "between 0 and 1", |part| (0.0..=1.0).contains(&part))
+    ruled(text, "between 0 and 1", |part| (0.0..=1.0).contains(&part))
 }

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::args::remote::dollars;
 use crate::args::{CorpusArgs, RemoteArgs, SpendingArgs, Voice};
 use ctxtune_pipeline::config::TuneChoices;
 use ctxtune_pipeline::config::wandb::WandbArgs;
-use ctxtune_pipeline::value::{positive, whole};
+use ctxtune_pipeline::value::{dollars, positive, whole};
 
 const SWEEP_HELP: &str = "\
 Examples:

@@ -20,6 +20,7 @@ use crate::session::environment;
 use crate::session::environment::config_file;
 use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_pipeline::config::{ConfigFile, DEFAULT_OUTPUT_DIR, TuneChoices};
+use ctxtune_pipeline::deploy::running;
 use ctxtune_pipeline::env;
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::limits::{Row, gives_adapter_only, rows, settle};
@@ -84,7 +85,7 @@ fn examine(args: &DoctorArgs, signals: &Signals, findings: &mut Findings<'_>) ->
     stop(signals)?;
     let running = known.as_ref().and_then(|(session, whose)| {
         let project = Project::of(whose)?;
-        endpoints::glance(session, Some(project))
+        running::glance(session, Some(project))
     });
     findings.add("endpoints", endpoints::finding(running.as_deref()));
     stop(signals)?;

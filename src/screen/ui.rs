@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::screen::canvas::Notices;
+use crate::args::Voice;
+use crate::screen::canvas::{Canvas, Notices};
 use crate::screen::report::{Style, Terminal};
 use crate::screen::{checked, plan, prepared};
 use ctxtune_engine::check;
@@ -17,7 +18,7 @@ use ctxtune_pipeline::job::plan::Plan;
 use ctxtune_pipeline::job::price::Price;
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::printable;
-use ctxtune_pipeline::ui::{Progress, Ui};
+use ctxtune_pipeline::ui::{Detail, Progress, StatusLine, Ui};
 use ctxtune_service::clock::Stopped;
 
 impl Terminal {
@@ -132,6 +133,25 @@ impl Ui for Terminal {
         checked::say_findings(report, self);
     }
 
+    fn detail(&self) -> Detail {
+        match self.voice() {
+            Voice { quiet: true, .. } => Detail::Quiet,
+            Voice { verbose: true, .. } => Detail::Verbose,
+            _ => Detail::Normal,
+        }
+    }
+
+    fn status_line<'u>(&'u self) -> Box<dyn StatusLine + 'u> {
+        let canvas = self.may_draw().then(Canvas::on_stderr);
+        // Single tries are counted; with many at a time each would be a line.
+        match &canvas {
+            _ if !self.voice().verbose => self.send_notices(Notices::WithoutRetries(None)),
+            Some(canvas) => self.send_notices(Notices::Above(canvas.clone())),
+            None => {}
+        }
+        Box::new(Redrawn { canvas, terminal: self })
+    }
+
     fn progress(&self, name: &str, total: u64) -> Box<dyn Progress> {
         let drawn = if self.may_draw() { ProgressBar::new(total) } else { ProgressBar::hidden() };
         let style = ProgressStyle::with_template(
@@ -173,5 +193,33 @@ impl Progress for Bar {
 impl Drop for Bar {
     fn drop(&mut self) {
         self.drawn.finish_and_clear();
+    }
+}
+
+/// A line that is drawn over itself where that can be.
+struct Redrawn<'t> {
+    canvas: Option<Canvas>,
+    terminal: &'t Terminal,
+}
+
+impl StatusLine for Redrawn<'_> {
+    fn show(&self, text: &str) {
+        match &self.canvas {
+            Some(canvas) => canvas.draw(vec![text.to_owned()]),
+            None => Terminal::say(self.terminal, text),
+        }
+    }
+
+    fn is_redrawn(&self) -> bool {
+        self.canvas.is_some()
+    }
+}
+
+impl Drop for Redrawn<'_> {
+    fn drop(&mut self) {
+        if let Some(canvas) = &self.canvas {
+            canvas.draw(Vec::new());
+        }
+        self.terminal.send_notices(Notices::Said);
     }
 }

@@ -154,6 +154,8 @@ fn may_know(part: &str) -> &'static [&'static str] {
         "text" => &["job"],
         "job" => &["config", "env", "failure", "session", "shell", "signals", "text", "ui", "value"],
         "sweep" => &["config", "env", "failure", "job", "session", "text", "ui"],
+        "deploy" => &["failure", "job", "session", "shell", "text", "ui"],
+        "generate" => &["config", "deploy", "env", "failure", "job", "session", "text", "ui"],
         "finetune" => &["config", "failure", "job", "session", "sweep"],
         "config" => &["job", "value"],
         "wandb" | "together" => &["clock", "http"],

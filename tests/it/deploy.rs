@@ -226,7 +226,7 @@ fn a_run_that_was_killed_goes_on_with_the_same_deployment_unasked() {
     assert_eq!(machines(&rehearsal), 1);
     let run = run(&rehearsal, &["--stop-after", "20s"]).expect(0);
     assert_eq!(run.stdout, "rehearsal/contexts\n");
-    assert!(run.stderr.contains("found, and gone on with"), "{}", run.stderr);
+    assert!(run.stderr.contains("found, and reused"), "{}", run.stderr);
     assert_eq!((rehearsal.server.deployments_created(), creations(&rehearsal)), (1, 1));
     check_nothing_is_left(&rehearsal);
 }

@@ -50,6 +50,11 @@ pub trait Ui: Send + Sync {
     fn watch_check<'u>(&'u self, signals: &'u Signals) -> Box<dyn check::Watch + 'u>;
     /// Names the first findings of a check.
     fn findings(&self, report: &check::Report);
+    /// How much the person wants to read.
+    fn detail(&self) -> Detail;
+    /// Begins a line that says again and again how far something is; single retries are not told meanwhile, unless
+    /// everything is to be said.
+    fn status_line<'u>(&'u self) -> Box<dyn StatusLine + 'u>;
     /// Begins to show how far `name` is on its way to `total` bytes.
     fn progress(&self, name: &str, total: u64) -> Box<dyn Progress>;
 }
@@ -64,4 +69,23 @@ pub trait Progress: Send + Sync {
     fn warn(&self, text: &str);
     /// Whether it is drawn: else what takes long is said.
     fn is_drawn(&self) -> bool;
+}
+
+/// How much a person wants to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Errors only.
+    Quiet,
+    /// Summaries.
+    Normal,
+    /// Everything.
+    Verbose,
+}
+
+/// A line that is shown again and again; it is gone when it is dropped.
+pub trait StatusLine: Send + Sync {
+    /// Shows it.
+    fn show(&self, text: &str);
+    /// Whether it is drawn over itself: else it is shown now and then.
+    fn is_redrawn(&self) -> bool;
 }

@@ -88,6 +88,21 @@ pub fn at_home(path: &Path, home: Option<&Path>) -> PathBuf {
     }
 }
 
+/// A number that `is_allowed`.
+///
+/// # Errors
+/// The `rule`, in words.
+pub fn ruled(text: &str, rule: &str, is_allowed: impl Fn(f64) -> bool) -> Result<f64, String> {
+    text.parse().ok().filter(|number| is_allowed(*number)).ok_or_else(|| format!("expected a number {rule}"))
+}
+
+/// An amount in dollars: finite and not negative.
+pub fn dollars(text: &str) -> Result<f64, String> {
+    let amount = text.trim_start_matches('$').parse().ok();
+    let amount = amount.filter(|amount: &f64| amount.is_finite() && *amount >= 0.0);
+    amount.ok_or_else(|| "expected an amount in dollars, 0 or more".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

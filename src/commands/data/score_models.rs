@@ -7,19 +7,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::args::ScoreArgs;
-use crate::commands::model::asking::{Choice, Sampling, Setup, budget, server};
-use crate::commands::model::batch::{Batch, Room, StopOnly, agree};
 use crate::screen::report::Terminal;
+use crate::session::runtime;
 use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_engine::output::prepared::{PreparedError, Validation};
 use ctxtune_engine::source::DEFAULT_SPOOL_BYTES;
 use ctxtune_pipeline::failure::{Exit, Failure};
+use ctxtune_pipeline::generate::batch::{AnswerDir, Batch, StopOnly, agree};
 use ctxtune_pipeline::generate::budget::Budget;
 use ctxtune_pipeline::generate::many::{End, Retry};
 use ctxtune_pipeline::generate::question::Questions;
+use ctxtune_pipeline::generate::setup::{Choice, Sampling, Setup, budget, server};
 use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::signals::Signals;
@@ -74,21 +75,21 @@ pub fn ask(
     answered.example = place.map(|place| place.valid);
     let retry = if args.retry_invalid { Retry::Invalid } else { Retry::Nothing };
     let mut batches = Vec::new();
-    first.warn_if_in_clear(terminal);
+    first.warn_if_in_clear();
     for (setup, dir) in setups.iter().zip(&answered.directories) {
-        setup.say(terminal);
-        batches.push(Batch::open(setup, &questions, (Room::open(dir)?, retry), terminal)?);
+        setup.say();
+        batches.push(Batch::open(setup, &questions, AnswerDir::open(dir)?, retry)?);
     }
-    agree(&batches.iter().collect::<Vec<_>>(), &args.asking, terminal)?;
+    agree(&batches.iter().collect::<Vec<_>>(), &args.asking)?;
     let mut has_asked = false;
     let mut failure = None;
     for (batch, model) in batches.iter().zip(&answered.models) {
         if batch.is_open() {
             terminal.label("asking", &printable(model));
         }
-        let (ran, end) = batch.run(&args.asking, terminal);
-        batch.sum_up(&ran, terminal);
-        answered.documents.push(Value::Object(batch.document(&ran)));
+        let (ran, end) = batch.run(&args.asking);
+        batch.sum_up(&ran);
+        answered.documents.push(json!(batch.report(&ran)));
         has_asked |= ran.tally.effort.requests > 0 && matches!(end, End::Done | End::OverBudget);
         failure = batch.cut_short(&ran, end);
         if failure.is_some() {
@@ -96,7 +97,7 @@ pub fn ask(
         }
     }
     if has_asked {
-        first.target.say_running(&first.session, terminal);
+        first.target.say_running(&first.session);
     }
     failure.map_or(Ok(()), Err)
 }
@@ -116,11 +117,11 @@ fn setups(
     let base_url = &args.asking.base_url;
     let mut setups: Vec<Setup> = Vec::new();
     for model in &args.models {
-        let session = server(&args.asking, environment.clone(), signals, terminal)?;
+        let session = server(&args.asking, runtime(environment.clone(), signals, terminal))?;
         let choice =
             Choice { model: Some(model), out: Some(val), template: None, base_url: base_url.as_deref() };
         let sampling = Sampling { temperature: 0.0, top_p: None, seed: Some(SEED) };
-        let setup = Setup::new(session, &choice, (&args.asking, sampling, budget), terminal)?;
+        let setup = Setup::new(session, &choice, &args.asking, sampling, budget)?;
         let name = directory_name(&setup.target.model);
         if let Some(other) = setups.iter().find(|other| directory_name(&other.target.model) == name) {
             if other.target.model == setup.target.model {

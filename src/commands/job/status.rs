@@ -8,10 +8,10 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::args::JobArgs;
-use crate::commands::model::endpoints::{self, Running};
 use crate::screen::report::{Terminal, fields};
 use crate::screen::watch::{epochs, eval_loss, steps, train_loss};
 use crate::session;
+use ctxtune_pipeline::deploy::running::{self, Running};
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::estimates;
 use ctxtune_pipeline::job::price::dollars_text;
@@ -34,14 +34,14 @@ pub fn run(args: &JobArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
             let out = args.target.as_deref().map(Path::new).filter(|target| target.is_dir());
             let run_page = wandb_run::page(&session, job, out).or_else(|| job.wandb_url());
             show(&session, job, (&progress, run_page.as_deref()), terminal);
-            let running = endpoints::glance(&session, None);
-            endpoints::say_running(running.as_deref().unwrap_or_default(), terminal);
+            let running = running::glance(&session, None);
+            running::say_running(running.as_deref().unwrap_or_default(), terminal);
             let mut fields = document(&session, job, &progress);
             let estimates = estimates::known(&session, None);
             fields.insert("estimated_dollars".to_owned(), estimates.get(&job.id).copied().into());
             fields.insert("wandb_url".to_owned(), run_page.into());
-            let running = running.map(|running| running.iter().map(Running::value).collect::<Vec<_>>());
-            fields.insert("endpoints".to_owned(), running.into());
+            let running = running.map(|running| running.iter().map(Running::report).collect::<Vec<_>>());
+            fields.insert("endpoints".to_owned(), json!(running));
             let status = one_line(job.status.as_str());
             terminal.succeed(COMMAND, Some(status.as_bytes()), fields)
         }

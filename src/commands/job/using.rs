@@ -8,10 +8,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::commands::model::endpoints;
 use crate::screen::report::Terminal;
 use ctxtune_engine::line::template::Template;
 use ctxtune_engine::output::manifest::Manifest;
+use ctxtune_pipeline::deploy::running;
 use ctxtune_pipeline::generate::prompt;
 use ctxtune_pipeline::generate::story::Story;
 use ctxtune_pipeline::job::mismatch::Mismatch;
@@ -70,7 +70,7 @@ impl Use {
         }
         let project = own_project(&session.together);
         let running =
-            project.clone().and_then(|project| endpoints::callable_name(session, &job.id, Some(project)));
+            project.clone().and_then(|project| running::callable_name(session, &job.id, Some(project)));
         let slug = project.and_then(|project| project.slug);
         let name = running.clone().unwrap_or_else(|| match &slug {
             Some(slug) => format!("{slug}/{NAME}"),

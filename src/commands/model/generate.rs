@@ -6,13 +6,13 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::args::GenerateArgs;
-use crate::commands::model::asking::{Choice, Sampling, Setup, budget, over_budget, server, usage_value};
 use crate::commands::model::generate_many;
 use crate::screen::report::Terminal;
 use crate::session::environment;
+use crate::session::runtime;
 use ctxtune_engine::source::{Containers, Source};
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::generate::ask::{Asker, Effort, Outcome, Show, most_tokens};
@@ -20,6 +20,7 @@ use ctxtune_pipeline::generate::budget::Budget;
 use ctxtune_pipeline::generate::pace::Pace;
 use ctxtune_pipeline::generate::prompt;
 use ctxtune_pipeline::generate::request::Delivery;
+use ctxtune_pipeline::generate::setup::{Choice, Sampling, Setup, UsageReport, budget, over_budget, server};
 use ctxtune_pipeline::generate::story::Story;
 use ctxtune_pipeline::generate::verdict::{Fault, reformed};
 use ctxtune_pipeline::job::mismatch::Mismatch;
@@ -54,7 +55,7 @@ fn setup(
 ) -> Result<Setup, Failure> {
     let environment = environment::read(None, terminal)?;
     let base_url = &args.asking.base_url;
-    let session = server(&args.asking, environment, signals, terminal)?;
+    let session = server(&args.asking, runtime(environment, signals, terminal))?;
     let choice = Choice {
         model: args.model.as_deref(),
         out: args.out.as_deref(),
@@ -62,12 +63,12 @@ fn setup(
         base_url: base_url.as_deref(),
     };
     let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
-    let setup = Setup::new(session, &choice, (&args.asking, sampling, budget), terminal)?;
-    setup.say(terminal);
+    let setup = Setup::new(session, &choice, &args.asking, sampling, budget)?;
+    setup.say();
     if let Some(mismatch) = &setup.mismatch {
         mismatch.warn(terminal);
     }
-    setup.warn_if_in_clear(terminal);
+    setup.warn_if_in_clear();
     Ok(setup)
 }
 
@@ -159,7 +160,7 @@ fn one(args: &GenerateArgs, story: &Story, setup: &Setup, terminal: &mut Termina
         Ok(context) => {
             fields.insert("context".to_owned(), serde_json::from_str(&context).unwrap_or(Value::Null));
             terminal.label("took", &took(setup, &effort));
-            setup.target.say_running(&setup.session, terminal);
+            setup.target.say_running(&setup.session);
             terminal.succeed(COMMAND, Some(context.as_bytes()), fields)
         }
         Err(flaw) => {
@@ -220,7 +221,7 @@ fn document(setup: &Setup, effort: &Effort, outcome: Option<&Outcome>) -> Map<St
     put("requests", effort.requests.into());
     put("repeated", effort.repeats.into());
     put("finish_reason", outcome.and_then(|outcome| outcome.finish_reason.clone()).into());
-    put("usage", usage_value(effort.usage));
+    put("usage", json!(effort.usage.map(UsageReport::of)));
     put("dollars", effort.usage.and_then(|usage| setup.budget.dollars(usage.total())).into());
     put("raw_answer", flaw.and(outcome).map(|outcome| outcome.raw.clone()).into());
     put("context", Value::Null);

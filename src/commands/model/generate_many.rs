@@ -9,17 +9,17 @@ use serde_json::{Map, Value};
 
 use crate::args::GenerateArgs;
 use crate::args::home;
-use crate::commands::model::asking::Setup;
-use crate::commands::model::batch::{Batch, Ran, Room, StopOnly, agree};
 use crate::screen::names::{counts_value, first_value, say_not_read};
-use crate::screen::report::Terminal;
+use crate::screen::report::{Terminal, fields};
 use ctxtune_engine::source::DEFAULT_SPOOL_BYTES;
 use ctxtune_engine::source::Source;
 use ctxtune_engine::source::names::NameLog;
 use ctxtune_engine::source::records::Records;
 use ctxtune_pipeline::failure::{Exit, Failure};
+use ctxtune_pipeline::generate::batch::{AnswerDir, Batch, BatchResult, StopOnly, agree};
 use ctxtune_pipeline::generate::many::{End, Error, Retry};
 use ctxtune_pipeline::generate::question::Questions;
+use ctxtune_pipeline::generate::setup::Setup;
 use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::text::grouped;
 use ctxtune_pipeline::value::at_home;
@@ -28,23 +28,23 @@ const COMMAND: &str = "generate";
 
 /// Runs the command.
 pub fn run(args: &GenerateArgs, setup: &Setup, dir: &Path, terminal: &mut Terminal) -> Exit {
-    let Prepared { questions, room, not_read } = match prepared(args, setup, dir, terminal) {
+    let Prepared { questions, answers, not_read } = match prepared(args, setup, dir, terminal) {
         Ok(prepared) => prepared,
         Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
     };
-    let mut fields = Map::new();
-    fields.insert("not_read_by_kind".to_owned(), counts_value(&not_read));
-    fields.insert("not_read".to_owned(), first_value(&not_read));
-    Mismatch::add(setup.mismatch.as_ref(), &mut fields);
-    match ask(args, setup, dir, (&questions, room), terminal) {
+    let mut listed = Map::new();
+    listed.insert("not_read_by_kind".to_owned(), counts_value(&not_read));
+    listed.insert("not_read".to_owned(), first_value(&not_read));
+    Mismatch::add(setup.mismatch.as_ref(), &mut listed);
+    match ask(args, setup, dir, &questions, answers) {
         Ok((mut document, failure)) => {
-            document.extend(fields);
+            document.extend(listed);
             match failure {
                 Some(failure) => terminal.fail(COMMAND, &failure, document),
                 None => terminal.succeed(COMMAND, Some(dir.as_os_str().as_encoded_bytes()), document),
             }
         }
-        Err(failure) => terminal.fail(COMMAND, &failure, fields),
+        Err(failure) => terminal.fail(COMMAND, &failure, listed),
     }
 }
 
@@ -53,25 +53,25 @@ fn ask(
     args: &GenerateArgs,
     setup: &Setup,
     dir: &Path,
-    (questions, room): (&Questions, Room),
-    terminal: &Terminal,
+    questions: &Questions,
+    answers: AnswerDir,
 ) -> Result<(Map<String, Value>, Option<Failure>), Failure> {
     let retry = if args.retry_invalid { Retry::Invalid } else { Retry::Nothing };
-    let batch = Batch::open(setup, questions, (room, retry), terminal)?;
-    agree(&[&batch], &args.asking, terminal)?;
-    let (ran, end) = batch.run(&args.asking, terminal);
-    batch.sum_up(&ran, terminal);
+    let batch = Batch::open(setup, questions, answers, retry)?;
+    agree(&[&batch], &args.asking)?;
+    let (ran, end) = batch.run(&args.asking);
+    batch.sum_up(&ran);
     // Whoever is gone, or refuses, is not asked for more.
     if ran.tally.effort.requests > 0 && matches!(end, End::Done | End::OverBudget) {
-        setup.target.say_running(&setup.session, terminal);
+        setup.target.say_running(&setup.session);
     }
-    Ok((batch.document(&ran), failure(&batch, dir, (&ran, end))))
+    Ok((fields(&batch.report(&ran)), failure(&batch, dir, (&ran, end))))
 }
 
 /// What is asked about, before it is.
 struct Prepared {
     questions: Questions,
-    room: Room,
+    answers: AnswerDir,
     not_read: Arc<NameLog>,
 }
 
@@ -83,16 +83,16 @@ fn prepared(
     terminal: &Terminal,
 ) -> Result<Prepared, Failure> {
     let sources = sources(args)?;
-    let room = Room::open(dir)?;
+    let answers = AnswerDir::open(dir)?;
     let stop = StopOnly(setup.session.clock.as_ref());
     let listed = Records::list_beside(&sources, dir, DEFAULT_SPOOL_BYTES, &stop);
     let records = listed.map_err(|error| setup.session.explain(Error::from(error)))?;
     let not_read = Arc::clone(records.not_read());
     say_not_read(&not_read, terminal);
-    Ok(Prepared { questions: Questions::of_records(records), room, not_read })
+    Ok(Prepared { questions: Questions::of_records(records), answers, not_read })
 }
 
-fn failure(batch: &Batch<'_>, dir: &Path, (ran, end): (&Ran, End)) -> Option<Failure> {
+fn failure(batch: &Batch<'_>, dir: &Path, (ran, end): (&BatchResult, End)) -> Option<Failure> {
     if let Some(failure) = batch.cut_short(ran, end) {
         return Some(failure);
     }

@@ -1,9 +1,6 @@
 //! Commands that use a tuned model.
 
-pub(crate) mod asking;
-pub(crate) mod batch;
 pub(crate) mod deploy;
 pub(crate) mod endpoints;
 pub(crate) mod generate;
 pub(crate) mod generate_many;
-pub(crate) mod hold;

@@ -23,6 +23,7 @@ use ctxtune_engine::line::template::TemplateError;
 use ctxtune_engine::source::Unsupported;
 use ctxtune_engine::yaml;
 
+pub mod asking;
 mod prepare;
 mod tune;
 pub mod wandb;

@@ -6,6 +6,7 @@
 //! Here the engine and the transport meet, and nowhere else. It knows no terminal and no variable.
 
 pub mod ask;
+pub mod batch;
 pub mod budget;
 pub mod file;
 pub mod many;
@@ -13,5 +14,6 @@ pub mod pace;
 pub mod prompt;
 pub mod question;
 pub mod request;
+pub mod setup;
 pub mod story;
 pub mod verdict;

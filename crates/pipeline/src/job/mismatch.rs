@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::failure::{Exit, Failure};
@@ -26,11 +27,24 @@ pub struct Mismatch {
     prepared: Digests,
 }
 
+/// A job and a directory whose data differ, for scripts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MismatchReport {
+    /// The job.
+    pub job: JobId,
+    /// The digests of what it was trained on.
+    pub trained: Digests,
+    /// The digests of what the directory holds.
+    pub prepared: Digests,
+}
+
 /// The digests of both sides.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Digests {
-    train: String,
-    val: Option<String>,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Digests {
+    /// SHA-256 of the training file in hexadecimal.
+    pub train: String,
+    /// SHA-256 of the validation file in hexadecimal.
+    pub val: Option<String>,
 }
 
 impl Digests {
@@ -38,10 +52,6 @@ impl Digests {
         let short = |digest: &str| digest.get(..SHOWN).unwrap_or(digest).to_owned();
         let val = self.val.as_deref().map_or("no validation".to_owned(), |val| format!("val {}", short(val)));
         format!("train {}, {val}", short(&self.train))
-    }
-
-    fn value(&self) -> Value {
-        json!({ "train": self.train, "val": self.val })
     }
 }
 
@@ -100,14 +110,17 @@ impl Mismatch {
         Failure::new(Exit::Data, "data_mismatch", self.message(), hint)
     }
 
+    /// The same for scripts.
+    pub fn report(&self) -> MismatchReport {
+        MismatchReport {
+            job: self.job.clone(),
+            trained: self.trained.clone(),
+            prepared: self.prepared.clone(),
+        }
+    }
+
     /// Adds it to the fields of a document, which have no such field where there is none.
     pub fn add(mismatch: Option<&Mismatch>, fields: &mut Map<String, Value>) {
-        let value = |mismatch: &Mismatch| {
-            json!({
-                "job": mismatch.job.as_str(), "trained": mismatch.trained.value(),
-                "prepared": mismatch.prepared.value(),
-            })
-        };
-        fields.extend(mismatch.map(|mismatch| ("data_mismatch".to_owned(), value(mismatch))));
+        fields.extend(mismatch.map(|mismatch| ("data_mismatch".to_owned(), json!(mismatch.report()))));
     }
 }

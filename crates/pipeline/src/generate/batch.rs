@@ -8,27 +8,25 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
-use crate::args::AskingArgs;
-use crate::commands::model::asking::{Setup, over_budget, usage_value};
-use crate::screen::canvas::Canvas;
-use crate::screen::canvas::Notices;
-use crate::screen::report::Terminal;
+use crate::config::asking::AskingArgs;
+use crate::failure::{Exit, Failure};
+use crate::generate::ask::Asker;
+use crate::generate::budget::Spent;
+use crate::generate::file::Output;
+use crate::generate::many::{End, Error, Named, Plan, Retry, Run, Scan, Tally};
+use crate::generate::pace::Pace;
+use crate::generate::question::Questions;
+use crate::generate::request::Delivery;
+use crate::generate::setup::{Setup, UsageReport, over_budget};
+use crate::job::price::dollars_text;
+use crate::session::consent::Spending;
+use crate::text::{counted, grouped};
+use crate::ui::{Detail, StatusLine, Ui};
 use ctxtune_engine::output::lock::OutputLock;
 use ctxtune_engine::prepare::Watch;
-use ctxtune_pipeline::failure::{Exit, Failure};
-use ctxtune_pipeline::generate::ask::Asker;
-use ctxtune_pipeline::generate::budget::Spent;
-use ctxtune_pipeline::generate::file::Output;
-use ctxtune_pipeline::generate::many::{End, Error, Named, Plan, Retry, Run, Scan, Tally};
-use ctxtune_pipeline::generate::pace::Pace;
-use ctxtune_pipeline::generate::question::Questions;
-use ctxtune_pipeline::generate::request::Delivery;
-use ctxtune_pipeline::job::price::dollars_text;
-use ctxtune_pipeline::session::consent::Spending;
-use ctxtune_pipeline::text::{counted, grouped, printable};
-use ctxtune_pipeline::ui::Ui;
 use ctxtune_service::clock::Clock;
 
 /// Lines of progress, where nothing is redrawn, are so far apart.
@@ -44,24 +42,24 @@ const NAMED: usize = 5;
 const AGAIN: &str = "run the same command again: no finished story is asked about twice";
 
 /// A directory that answers go to, held by this run.
-pub struct Room {
+pub struct AnswerDir {
     dir: PathBuf,
     output: Output,
     _lock: OutputLock,
 }
 
-impl Room {
+impl AnswerDir {
     /// Makes `dir` where it is not there, and keeps other runs out of it.
     ///
     /// # Errors
     /// When it cannot be written, or another run is in it.
-    pub fn open(dir: &Path) -> Result<Room, Failure> {
+    pub fn open(dir: &Path) -> Result<AnswerDir, Failure> {
         let cannot_write =
             |source| Failure::from(Error::File { verb: "write", path: dir.to_owned(), source });
         std::fs::create_dir_all(dir).map_err(cannot_write)?;
         let lock = OutputLock::acquire(dir)?;
         let output = Output::open(dir).map_err(cannot_write)?;
-        Ok(Room { dir: dir.to_owned(), output, _lock: lock })
+        Ok(AnswerDir { dir: dir.to_owned(), output, _lock: lock })
     }
 }
 
@@ -84,14 +82,14 @@ impl Watch for StopOnly<'_> {
 pub struct Batch<'b> {
     setup: &'b Setup,
     questions: &'b Questions,
-    room: Room,
+    answers: AnswerDir,
     retry: Retry,
     weights: Option<String>,
     scan: Scan,
 }
 
 /// What asking came to.
-pub struct Ran {
+pub struct BatchResult {
     /// What became of the stories.
     pub tally: Tally,
     /// How long it took.
@@ -108,14 +106,14 @@ impl<'b> Batch<'b> {
     pub fn open(
         setup: &'b Setup,
         questions: &'b Questions,
-        (room, retry): (Room, Retry),
-        terminal: &Terminal,
+        answers: AnswerDir,
+        retry: Retry,
     ) -> Result<Batch<'b>, Failure> {
         let weights = setup.target.weights(&setup.session);
-        let mut batch = Batch { setup, questions, room, retry, weights, scan: Scan::default() };
+        let mut batch = Batch { setup, questions, answers, retry, weights, scan: Scan::default() };
         let scanned = batch.plan().scan(setup.session.clock.as_ref());
         batch.scan = scanned.map_err(|error| setup.session.explain(error))?;
-        batch.say(terminal);
+        batch.say();
         Ok(batch)
     }
 
@@ -125,12 +123,12 @@ impl<'b> Batch<'b> {
             template: &self.setup.template,
             parameters: &self.setup.parameters,
             weights: self.weights.as_deref(),
-            dir: &self.room.dir,
+            dir: &self.answers.dir,
             retry: self.retry,
         }
     }
 
-    fn say(&self, terminal: &Terminal) {
+    fn say(&self) {
         let scan = &self.scan;
         let todo = scan.todo.len() as u64;
         let most = match (todo, self.setup.budget.dollars(scan.most_tokens)) {
@@ -144,7 +142,7 @@ impl<'b> Batch<'b> {
             grouped(scan.there + scan.invalid.len() as u64),
             grouped(todo)
         );
-        terminal.label("stories", &text);
+        self.setup.session.ui.label("stories", &text);
     }
 
     /// Whether there is anything to ask.
@@ -153,7 +151,7 @@ impl<'b> Batch<'b> {
     }
 
     /// Asks what is open.
-    pub fn run(&self, asking: &AskingArgs, terminal: &Terminal) -> (Ran, End) {
+    pub fn run(&self, asking: &AskingArgs) -> (BatchResult, End) {
         let setup = self.setup;
         let asker = Asker {
             chat: &setup.target.chat,
@@ -166,39 +164,42 @@ impl<'b> Batch<'b> {
         // Another model may have spent of the same budget.
         let before = setup.budget.spent();
         let began = setup.session.clock.elapsed();
-        let progress = Progress::begin(setup, before, terminal);
+        let progress = Progress::begin(setup, before);
         let tell = |tally: &Tally| progress.show(tally);
         let plan = self.plan();
-        let (output, concurrency) = (&self.room.output, asking.concurrency);
+        let (output, concurrency) = (&self.answers.output, asking.concurrency);
         let run = Run { plan: &plan, asker: &asker, output, concurrency, tell: &tell };
         let (tally, end) = run.run(&self.scan.todo);
-        progress.end();
+        drop(progress);
         let took = setup.session.clock.elapsed().saturating_sub(began);
-        (Ran { tally, took, spent: setup.budget.spent().since(before) }, end)
+        (BatchResult { tally, took, spent: setup.budget.spent().since(before) }, end)
     }
 
     /// Says what asking came to.
-    pub fn sum_up(&self, ran: &Ran, terminal: &Terminal) {
+    pub fn sum_up(&self, ran: &BatchResult) {
         let (scan, tally) = (&self.scan, &ran.tally);
         let invalid: Vec<&Named> = self.invalid(ran).collect();
         let stories = scan.there + invalid.len() as u64 + tally.total - tally.invalid.len() as u64;
-        terminal.label("valid", &format!("{} of {}", grouped(scan.there + tally.valid), grouped(stories)));
-        name("invalid", &invalid, terminal);
-        name("rejected", &self.rejected().iter().collect::<Vec<_>>(), terminal);
+        self.setup
+            .session
+            .ui
+            .label("valid", &format!("{} of {}", grouped(scan.there + tally.valid), grouped(stories)));
+        name(&*self.setup.session.ui, "invalid", &invalid);
+        name(&*self.setup.session.ui, "rejected", &self.rejected().iter().collect::<Vec<_>>());
         if tally.nulls > 0 {
             let values = counted(tally.nulls, "value");
-            terminal.label(
+            self.setup.session.ui.label(
                 "nulls",
                 &format!("{values} of carried fields written as null: not JSON (NaN and the like)"),
             );
         }
         if tally.effort.requests > 0 {
-            terminal.label("asked", &cost(self.setup, (tally, ran.took, ran.spent)).join(", "));
+            self.setup.session.ui.label("asked", &cost(self.setup, tally, ran.took, ran.spent).join(", "));
         }
     }
 
     /// The stories that ended without a context, in this run or before.
-    pub fn invalid<'r>(&'r self, ran: &'r Ran) -> impl Iterator<Item = &'r Named> {
+    pub fn invalid<'r>(&'r self, ran: &'r BatchResult) -> impl Iterator<Item = &'r Named> {
         self.scan.invalid.iter().chain(&ran.tally.invalid)
     }
 
@@ -208,7 +209,7 @@ impl<'b> Batch<'b> {
     }
 
     /// Why not everything was asked; nothing where it was.
-    pub fn cut_short(&self, ran: &Ran, end: End) -> Option<Failure> {
+    pub fn cut_short(&self, ran: &BatchResult, end: End) -> Option<Failure> {
         let setup = self.setup;
         let left = ran.tally.total - ran.tally.finished();
         let with_rest = |failure: Failure| {
@@ -232,35 +233,89 @@ impl<'b> Batch<'b> {
         }
     }
 
-    /// The fields of a document about it.
-    pub fn document(&self, ran: &Ran) -> Map<String, Value> {
-        let named = |named: &Named| {
-            let key: Value = serde_json::from_str(&named.key).unwrap_or_else(|_| named.key.clone().into());
-            json!({ "key": key, "code": named.code, "reason": named.reason })
-        };
+    /// What a script is told of it.
+    pub fn report(&self, ran: &BatchResult) -> BatchReport {
         let Batch { setup, scan, .. } = self;
-        let Ran { tally, took, spent } = ran;
-        let mut fields = Map::new();
-        let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
-        put("model", setup.parameters.model.clone().into());
-        put("server", setup.target.chat.base().origin().into());
-        put("template", setup.template.name.clone().into());
-        put("output_dir", self.room.dir.to_string_lossy().into_owned().into());
-        put("valid", (scan.there + tally.valid).into());
-        put("invalid", (scan.invalid.len() + tally.invalid.len()).into());
-        put("rejected", scan.rejected.len().into());
-        put("left", (tally.total - tally.finished()).into());
-        put("finished_before", (scan.there + scan.invalid.len() as u64).into());
-        put("nulls", tally.nulls.into());
-        put("requests", tally.effort.requests.into());
-        put("repeated", tally.effort.repeats.into());
-        put("usage", usage_value(tally.effort.usage));
-        put("dollars", setup.budget.dollars(spent.known.total()).into());
-        put("dollars_of_lost_answers", setup.budget.dollars(spent.unknown).into());
-        put("seconds", took.as_secs_f64().into());
-        put("invalid_stories", self.invalid(ran).map(named).collect());
-        put("rejected_records", scan.rejected.iter().map(named).collect());
-        fields
+        let BatchResult { tally, took, spent } = ran;
+        BatchReport {
+            model: setup.parameters.model.clone(),
+            server: setup.target.chat.base().origin(),
+            template: setup.template.name.clone(),
+            output_dir: self.answers.dir.to_string_lossy().into_owned(),
+            valid: scan.there + tally.valid,
+            invalid: scan.invalid.len() + tally.invalid.len(),
+            rejected: scan.rejected.len(),
+            left: tally.total - tally.finished(),
+            finished_before: scan.there + scan.invalid.len() as u64,
+            nulls: tally.nulls,
+            requests: tally.effort.requests,
+            repeated: tally.effort.repeats,
+            usage: tally.effort.usage.map(UsageReport::of),
+            dollars: setup.budget.dollars(spent.known.total()),
+            dollars_of_lost_answers: setup.budget.dollars(spent.unknown),
+            seconds: took.as_secs_f64(),
+            invalid_stories: self.invalid(ran).map(NamedReport::of).collect(),
+            rejected_records: scan.rejected.iter().map(NamedReport::of).collect(),
+        }
+    }
+}
+
+/// What asking about many stories came to, for scripts.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BatchReport {
+    /// The model.
+    pub model: String,
+    /// Where it was asked.
+    pub server: String,
+    /// The template of the prompts.
+    pub template: String,
+    /// Where the answers are.
+    pub output_dir: String,
+    /// Stories with a context.
+    pub valid: u64,
+    /// Stories that ended without one.
+    pub invalid: usize,
+    /// Records that cannot be asked about.
+    pub rejected: usize,
+    /// Stories that were not asked about.
+    pub left: u64,
+    /// Stories that were finished before this run.
+    pub finished_before: u64,
+    /// Values of carried fields that are no JSON, written as null.
+    pub nulls: u64,
+    /// Requests of this run.
+    pub requests: u64,
+    /// Those among them that repeated one without an answer.
+    pub repeated: u64,
+    /// Tokens of this run.
+    pub usage: Option<UsageReport>,
+    /// What they cost, at --price-per-million.
+    pub dollars: Option<f64>,
+    /// What answers that were lost cost at most.
+    pub dollars_of_lost_answers: Option<f64>,
+    /// How long it took.
+    pub seconds: f64,
+    /// Stories without a context, and why.
+    pub invalid_stories: Vec<NamedReport>,
+    /// Records that cannot be asked about, and why.
+    pub rejected_records: Vec<NamedReport>,
+}
+
+/// A story or record, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NamedReport {
+    /// Its key, a text or what a carried key is.
+    pub key: Value,
+    /// A stable name of the reason.
+    pub code: String,
+    /// The reason.
+    pub reason: String,
+}
+
+impl NamedReport {
+    fn of(named: &Named) -> NamedReport {
+        let key = serde_json::from_str(&named.key).unwrap_or_else(|_| named.key.clone().into());
+        NamedReport { key, code: named.code.to_string(), reason: named.reason.clone() }
     }
 }
 
@@ -268,11 +323,11 @@ impl<'b> Batch<'b> {
 ///
 /// # Errors
 /// When there is none.
-pub fn agree(batches: &[&Batch<'_>], asking: &AskingArgs, terminal: &Terminal) -> Result<(), Failure> {
+pub fn agree(batches: &[&Batch<'_>], asking: &AskingArgs) -> Result<(), Failure> {
     let is_open = |batch: &&&Batch<'_>| !batch.scan.todo.is_empty() && batch.setup.target.is_paid();
     let open: Vec<&&Batch<'_>> = batches.iter().filter(is_open).collect();
     let Some(Batch { setup, .. }) = open.first() else { return Ok(()) };
-    match Spending::of(asking.yes, asking.max_cost, terminal) {
+    match Spending::of(asking.yes, asking.max_cost, &*setup.session.ui) {
         Spending::Agreed { .. } => Ok(()),
         Spending::Impossible => Err(Failure::new(
             Exit::Unspent,
@@ -291,7 +346,7 @@ pub fn agree(batches: &[&Batch<'_>], asking: &AskingArgs, terminal: &Terminal) -
                 Some(most) => format!("for at most about {}", dollars_text(most)),
                 None => "at a price nobody knows here (--price-per-million tells)".to_owned(),
             };
-            match terminal.ask(&format!("Ask {each}, {price}?"), &setup.session.signals) {
+            match setup.session.ui.ask(&format!("Ask {each}, {price}?"), &setup.session.signals) {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(Failure::new(
                     Exit::Unspent,
@@ -307,64 +362,45 @@ pub fn agree(batches: &[&Batch<'_>], asking: &AskingArgs, terminal: &Terminal) -
     }
 }
 
-/// Draws how far a run is.
+/// Shows how far a run is.
 struct Progress<'p> {
     setup: &'p Setup,
-    terminal: &'p Terminal,
-    canvas: Option<Canvas>,
+    line: Box<dyn StatusLine + 'p>,
     before: Spent,
     began: Duration,
     shown: Mutex<Duration>,
 }
 
 impl<'p> Progress<'p> {
-    fn begin(setup: &'p Setup, before: Spent, terminal: &'p Terminal) -> Self {
-        let canvas = terminal.may_draw().then(Canvas::on_stderr);
-        // Single tries are counted; with many at a time each would be a line.
-        match &canvas {
-            _ if !terminal.voice().verbose => terminal.send_notices(Notices::WithoutRetries(None)),
-            Some(canvas) => terminal.send_notices(Notices::Above(canvas.clone())),
-            None => {}
-        }
+    fn begin(setup: &'p Setup, before: Spent) -> Self {
         let began = setup.session.clock.elapsed();
-        Progress { setup, terminal, canvas, before, began, shown: Mutex::new(began) }
+        Progress { setup, line: setup.session.ui.status_line(), before, began, shown: Mutex::new(began) }
     }
 
     fn show(&self, tally: &Tally) {
         let now = self.setup.session.clock.elapsed();
-        let apart = if self.canvas.is_some() { DRAW_EVERY } else { LINE_EVERY };
+        let apart = if self.line.is_redrawn() { DRAW_EVERY } else { LINE_EVERY };
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         if now.saturating_sub(*shown) < apart {
             return;
         }
         *shown = now;
-        let line = self.line(tally, now.saturating_sub(self.began));
-        match &self.canvas {
-            Some(canvas) => canvas.draw(vec![line]),
-            None => self.terminal.say(&line),
-        }
+        self.line.show(&self.text(tally, now.saturating_sub(self.began)));
     }
 
-    fn line(&self, tally: &Tally, took: Duration) -> String {
+    fn text(&self, tally: &Tally, took: Duration) -> String {
         let mut parts = vec![format!("{} of {} stories", grouped(tally.finished()), grouped(tally.total))];
         if !tally.invalid.is_empty() {
             parts.push(format!("{} invalid", grouped(tally.invalid.len() as u64)));
         }
         let spent = self.setup.budget.spent().since(self.before);
-        parts.extend(cost(self.setup, (tally, took, spent)));
+        parts.extend(cost(self.setup, tally, took, spent));
         parts.join(", ")
-    }
-
-    fn end(&self) {
-        if let Some(canvas) = &self.canvas {
-            canvas.draw(Vec::new());
-        }
-        self.terminal.send_notices(Notices::Said);
     }
 }
 
 /// Requests, tokens and dollars, for people.
-fn cost(setup: &Setup, (tally, took, spent): (&Tally, Duration, Spent)) -> Vec<String> {
+fn cost(setup: &Setup, tally: &Tally, took: Duration, spent: Spent) -> Vec<String> {
     let effort = &tally.effort;
     let per_second = effort.requests as f64 / took.as_secs_f64().max(0.001);
     let mut parts = vec![format!("{} ({per_second:.1}/s)", counted(effort.requests, "request"))];
@@ -381,16 +417,16 @@ fn cost(setup: &Setup, (tally, took, spent): (&Tally, Duration, Spent)) -> Vec<S
     parts
 }
 
-fn name(label: &str, named: &[&Named], terminal: &Terminal) {
+fn name(ui: &dyn Ui, label: &str, named: &[&Named]) {
     if named.is_empty() {
         return;
     }
-    terminal.label(label, &grouped(named.len() as u64));
-    let shown = if terminal.voice().verbose { named.len() } else { NAMED };
+    ui.label(label, &grouped(named.len() as u64));
+    let shown = if ui.detail() == Detail::Verbose { named.len() } else { NAMED };
     for Named { key, reason, .. } in named.iter().take(shown) {
-        terminal.say(&printable(&format!("  {key}: {reason}")));
+        ui.say(&format!("  {key}: {reason}"));
     }
     if named.len() > shown {
-        terminal.say(&format!("  and {} more (-v names them)", grouped((named.len() - shown) as u64)));
+        ui.say(&format!("  and {} more (-v names them)", grouped((named.len() - shown) as u64)));
     }
 }

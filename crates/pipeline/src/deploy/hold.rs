@@ -4,20 +4,16 @@
 //! sends nothing more: what must still be sent goes through a second one, with a time limit
 //! instead of the signals.
 
-use std::sync::atomic::Ordering;
+use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::args::RemoteArgs;
-use crate::commands::model::endpoints::{a_minute, say_stopped};
-use crate::screen::report::Terminal;
-use crate::session;
-use ctxtune_pipeline::deploy::{DeployError, Deploying, Placed, Reach, abandon, bring_down};
-use ctxtune_pipeline::failure::{Exit, Failure};
-use ctxtune_pipeline::job::monitor::spoken;
-use ctxtune_pipeline::session::Session;
-use ctxtune_pipeline::shell;
-use ctxtune_pipeline::signals::Signals;
-use ctxtune_pipeline::text::one_line;
+use crate::deploy::running::{a_minute, say_stopped};
+use crate::deploy::{DeployError, Deploying, Placed, Reach, abandon, bring_down};
+use crate::failure::{Exit, Failure};
+use crate::job::monitor::spoken;
+use crate::session::Session;
+use crate::shell;
+use crate::text::one_line;
 use ctxtune_service::clock::Stopped;
 use ctxtune_service::together::project::Project;
 
@@ -34,8 +30,6 @@ const PAUSE: Duration = Duration::from_secs(15);
 pub struct Hold<'h> {
     /// The service.
     pub session: &'h Session,
-    /// How to reach it anew.
-    pub remote: &'h RemoteArgs,
     /// Whose endpoints.
     pub project: &'h Project,
     /// The endpoint's name.
@@ -74,26 +68,26 @@ impl Hold<'_> {
 
     /// Stops what may run although something failed or a signal came, says so, and gives the failure with
     /// what to do then.
-    pub fn abandon(&self, known: Option<&Placed>, failure: Failure, terminal: &Terminal) -> (Failure, Left) {
-        terminal.say(&format!("stopping {} (a second signal leaves it as it is)", self.name));
-        let error = match self.last_words(known, terminal) {
+    pub fn abandon(&self, known: Option<&Placed>, failure: Failure) -> (Failure, Left) {
+        self.session.ui.say(&format!("stopping {} (a second signal leaves it as it is)", self.name));
+        let error = match self.last_words(known) {
             Ok(true) => {
-                say_stopped(self.name, terminal);
+                say_stopped(self.name, &*self.session.ui);
                 return (failure, Left::Stopped);
             }
             Ok(false) => {
-                terminal.label("stopped", &format!("no {} is there", self.name));
+                self.session.ui.label("stopped", &format!("no {} is there", self.name));
                 return (failure, Left::Alone);
             }
             Err(error) => error,
         };
-        (self.unstopped(failure, &error.message, terminal), Left::Alone)
+        (self.unstopped(failure, &error.message), Left::Alone)
     }
 
     /// Says that it may run on, in a way that nobody overlooks.
-    fn unstopped(&self, failure: Failure, why: &str, terminal: &Terminal) -> Failure {
+    fn unstopped(&self, failure: Failure, why: &str) -> Failure {
         let command = self.stop_command();
-        terminal.warn(&one_line(&format!("{} could not be stopped: {why}", self.name)));
+        self.session.ui.warn(&one_line(&format!("{} could not be stopped: {why}", self.name)));
         let hint = format!(
             "it may still run, and costs {}: stop it with `{command}`",
             a_minute(self.dollars_a_minute)
@@ -102,56 +96,59 @@ impl Hold<'_> {
     }
 
     /// Asks for no machines through a client that no signal stops, only the time.
-    fn last_words(&self, known: Option<&Placed>, terminal: &Terminal) -> Result<bool, Failure> {
-        let limit = Signals::default();
-        let session = session::start(self.remote, self.session.environment.clone(), &limit, terminal)?;
+    fn last_words(&self, known: Option<&Placed>) -> Result<bool, Failure> {
+        let session = self.session.unstopped()?;
+        let (project, endpoint, known) = (self.project.clone(), self.endpoint.to_owned(), known.cloned());
+        let (name, grace) = (self.name.to_owned(), self.session.grace());
+        let (send, receive) = mpsc::channel();
         std::thread::spawn(move || {
-            std::thread::sleep(LAST_WORDS);
-            limit.interrupt.store(true, Ordering::Relaxed);
+            let (together, endpoint) = (&session.together, endpoint.as_str());
+            let deploying = Deploying { together, project: &project, endpoint, name, grace };
+            // Nobody listens any more when the time is over.
+            let _ = send.send(abandon(&deploying, known.as_ref()).map_err(DeployError::from));
         });
-        let deploying = Deploying { together: &session.together, ..self.deploying() };
-        abandon(&deploying, known).map_err(|error| match DeployError::from(error) {
-            error if error.is_stopped() => {
+        match receive.recv_timeout(LAST_WORDS) {
+            Ok(stopped) => stopped.map_err(Failure::from),
+            Err(_) => {
                 let message = format!("no answer within {}", spoken(&LAST_WORDS));
-                Failure::new(Exit::Network, "network", message, self.stop_command())
+                Err(Failure::new(Exit::Network, "network", message, self.stop_command()))
             }
-            error => error.into(),
-        })
+        }
     }
 
     /// Stays for `time`, then stops it, unless it was ended from elsewhere.
     ///
     /// # Errors
     /// When it was ended by a signal, or cannot be stopped; what is left then is said.
-    pub fn stay(&self, placed: &Placed, time: Duration, terminal: &Terminal) -> Result<(), (Failure, Left)> {
+    pub fn stay(&self, placed: &Placed, time: Duration) -> Result<(), (Failure, Left)> {
         match self.deploying().stay(placed, time) {
             Ok(true) => {
-                terminal.label("ended", &format!("{} was stopped from elsewhere", self.name));
+                self.session.ui.label("ended", &format!("{} was stopped from elsewhere", self.name));
                 Ok(())
             }
             Ok(false) => {
-                terminal.label("over", &format!("{} is over", spoken(&time)));
-                self.stop(placed, terminal)
+                self.session.ui.label("over", &format!("{} is over", spoken(&time)));
+                self.stop(placed)
             }
-            Err(stopped) => Err(self.interrupted(placed, stopped, terminal)),
+            Err(stopped) => Err(self.interrupted(placed, stopped)),
         }
     }
 
-    fn interrupted(&self, placed: &Placed, stopped: Stopped, terminal: &Terminal) -> (Failure, Left) {
+    fn interrupted(&self, placed: &Placed, stopped: Stopped) -> (Failure, Left) {
         let failure = Failure { hint: None, ..self.session.explain(stopped) };
-        self.abandon(Some(placed), failure, terminal)
+        self.abandon(Some(placed), failure)
     }
 
     /// Stops it, as often as it takes: what runs costs money.
-    fn stop(&self, placed: &Placed, terminal: &Terminal) -> Result<(), (Failure, Left)> {
-        let mut tell = |name: &str| say_stopped(name, terminal);
+    fn stop(&self, placed: &Placed) -> Result<(), (Failure, Left)> {
+        let mut tell = |name: &str| say_stopped(name, &*self.session.ui);
         let together = &self.session.together;
         let mut left = TRIES;
         loop {
             let what = (&placed.endpoint, Reach::Ours);
             let error = match bring_down(together, self.project, what, &mut tell) {
                 Ok(_) => return Ok(()),
-                Err(error) if error.is_stopped() => return Err(self.interrupted(placed, Stopped, terminal)),
+                Err(error) if error.is_stopped() => return Err(self.interrupted(placed, Stopped)),
                 Err(error) => error,
             };
             left -= 1;
@@ -159,11 +156,11 @@ impl Hold<'_> {
             if !is_passing || left == 0 {
                 let failure = Failure::from(error);
                 let why = failure.message.clone();
-                return Err((self.unstopped(failure, &why, terminal), Left::Alone));
+                return Err((self.unstopped(failure, &why), Left::Alone));
             }
-            terminal.warn(&one_line(&format!("not stopped yet, trying again: {error}")));
+            self.session.ui.warn(&one_line(&format!("not stopped yet, trying again: {error}")));
             if let Err(stopped) = together.client().clock().wait(PAUSE) {
-                return Err(self.interrupted(placed, stopped, terminal));
+                return Err(self.interrupted(placed, stopped));
             }
         }
     }

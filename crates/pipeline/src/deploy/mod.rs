@@ -16,6 +16,10 @@ use ctxtune_service::together::job::JobId;
 use ctxtune_service::together::project::Project;
 use ctxtune_service::together::{self, Certainty, Together};
 
+pub mod hold;
+pub mod running;
+pub mod start;
+
 /// What the names of our deployments begin with.
 pub const PREFIX: &str = "ctxtune-";
 

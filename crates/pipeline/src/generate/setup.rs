@@ -7,29 +7,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
-use crate::args::AskingArgs;
-use crate::commands::model::endpoints;
-use crate::screen::report::Terminal;
-use crate::session;
+use crate::config::asking::AskingArgs;
+use crate::config::{DEFAULT_OUTPUT_DIR, read_template};
+use crate::deploy::running;
+use crate::env;
+use crate::failure::{Exit, Failure};
+use crate::generate::budget::Budget;
+use crate::generate::many::is_about_the_model;
+use crate::generate::prompt;
+use crate::generate::request::{Delivery, Parameters};
+use crate::job::ledger::Run;
+use crate::job::mismatch::Mismatch;
+use crate::job::model::REFERENCE;
+use crate::job::price::dollars_text;
+use crate::session::{Runtime, Session};
+use crate::ui::{Detail, Ui};
 use ctxtune_engine::line::template::Template;
 use ctxtune_engine::output::manifest::{self, Manifest};
-use ctxtune_pipeline::config::{DEFAULT_OUTPUT_DIR, read_template};
-use ctxtune_pipeline::env;
-use ctxtune_pipeline::failure::{Exit, Failure};
-use ctxtune_pipeline::generate::budget::Budget;
-use ctxtune_pipeline::generate::many::is_about_the_model;
-use ctxtune_pipeline::generate::prompt;
-use ctxtune_pipeline::generate::request::{Delivery, Parameters};
-use ctxtune_pipeline::job::ledger::Run;
-use ctxtune_pipeline::job::mismatch::Mismatch;
-use ctxtune_pipeline::job::model::REFERENCE;
-use ctxtune_pipeline::job::price::dollars_text;
-use ctxtune_pipeline::session::Session;
-use ctxtune_pipeline::session::environment::Environment;
-use ctxtune_pipeline::signals::Signals;
-use ctxtune_pipeline::text::printable;
 use ctxtune_service::http::Timeouts;
 use ctxtune_service::together::chat::{Chat, INFERENCE_URL, Usage};
 use ctxtune_service::together::job::Ending;
@@ -74,8 +70,8 @@ impl Choice<'_> {
     ///
     /// # Errors
     /// When there is no key, or nobody knows which model is meant.
-    pub fn target(&self, session: &Session, terminal: &Terminal) -> Result<Target, Failure> {
-        let (mut model, run) = self.model(session, terminal)?;
+    pub fn target(&self, session: &Session) -> Result<Target, Failure> {
+        let (mut model, run) = self.model(session)?;
         let client = session.client(TIMEOUTS)?;
         let base = session.together.base().clone();
         let chat = if self.base_url.is_some() {
@@ -84,7 +80,7 @@ impl Choice<'_> {
         } else {
             session.require_key()?;
             let job = run.as_ref().and_then(|run| run.job.as_ref()).filter(|_| self.model.is_none());
-            model = job.and_then(|job| endpoints::callable_name(session, job, None)).unwrap_or(model);
+            model = job.and_then(|job| running::callable_name(session, job, None)).unwrap_or(model);
             let is_moved = session.environment.get(env::TOGETHER_BASE_URL).is_some();
             let own = BaseUrl::parse(INFERENCE_URL).map_err(|error| {
                 Failure::new(Exit::Failed, "base_url", error, "name a server with --base-url")
@@ -99,14 +95,14 @@ impl Choice<'_> {
         self.out.map_or_else(|| DEFAULT_OUTPUT_DIR.into(), Path::to_owned)
     }
 
-    fn model(&self, session: &Session, terminal: &Terminal) -> Result<(String, Option<Run>), Failure> {
+    fn model(&self, session: &Session) -> Result<(String, Option<Run>), Failure> {
         let out = self.out();
         let api = session.together.base().origin();
         let missing = |message: String, hint: &str| Failure::new(Exit::Usage, "no_model", message, hint);
         if let Some(model) = self.model {
             let name = model.strip_prefix(PREFIX).unwrap_or(model);
             if name != model {
-                terminal.say(&printable(&format!("the model's name at the service is {name}")));
+                session.ui.say(&format!("the model's name at the service is {name}"));
             }
             if name.trim().is_empty() {
                 return Err(missing("--model has no name in it".to_owned(), "name a model"));
@@ -121,7 +117,7 @@ impl Choice<'_> {
             return Err(missing(message.to_owned(), "its /v1/models lists them"));
         }
         session.require_key()?;
-        refresh_statuses(session, &out, terminal)?;
+        refresh_statuses(session, &out)?;
         let runs: Vec<Run> = Run::read_all(&out)?.into_iter().filter(|run| run.account.api == api).collect();
         // A job has a name for its model long before it has the model.
         let is_done = |run: &&Run| run.ending() == Some(Ending::Completed);
@@ -131,10 +127,10 @@ impl Choice<'_> {
             if let Some((job, status)) = newest.and_then(|run| run.job.as_ref().zip(run.status.as_ref())) {
                 let other = run.job.as_ref().filter(|other| *other != job);
                 let other = other.map(|other| format!("; the model of the job {other} is asked"));
-                terminal.say(&printable(&format!(
+                session.ui.say(&format!(
                     "the job {job} was {status} when it was last asked for: `ctxtune monitor {job}` asks how it stands{}",
                     other.unwrap_or_default()
-                )));
+                ));
             }
             return Ok((run.model.clone().unwrap_or_default(), Some(run.clone())));
         }
@@ -167,7 +163,7 @@ impl Choice<'_> {
     ///
     /// # Errors
     /// When there is none that could be used.
-    pub fn template(&self, terminal: &Terminal) -> Result<(Template, String), Failure> {
+    pub fn template(&self, ui: &dyn Ui) -> Result<(Template, String), Failure> {
         let out = self.out();
         let manifest = match self.out {
             Some(out) => Some(Manifest::read(out)?),
@@ -178,10 +174,10 @@ impl Choice<'_> {
             (Some(name), trained) => {
                 let template = read_template(name)?;
                 if trained.as_ref().is_some_and(|trained| trained.text != template.text) {
-                    terminal.warn(&printable(&format!(
+                    ui.warn(&format!(
                         "`{}` was prepared with another template: a model tuned with it has seen no such prompt",
                         out.display()
-                    )));
+                    ));
                 }
                 (template, "--template".to_owned())
             }
@@ -205,7 +201,7 @@ impl Choice<'_> {
 
 /// Refreshes the statuses of the newest jobs of `out` from the service, up to the first one that is complete:
 /// the ledger has a job that was never monitored as it was at its submission.
-fn refresh_statuses(session: &Session, out: &Path, terminal: &Terminal) -> Result<(), Failure> {
+fn refresh_statuses(session: &Session, out: &Path) -> Result<(), Failure> {
     let api = session.together.base().origin();
     let runs = Run::read_all(out)?;
     for run in runs.iter().rev().filter(|run| run.account.api == api) {
@@ -222,7 +218,7 @@ fn refresh_statuses(session: &Session, out: &Path, terminal: &Terminal) -> Resul
                     if session.signals.is_stopped() {
                         return Err(failure);
                     }
-                    terminal.warn(&printable(&format!("how {id} is cannot be told: {}", failure.message)));
+                    session.ui.warn(&format!("how {id} is cannot be told: {}", failure.message));
                     None
                 }
             },
@@ -267,15 +263,10 @@ pub struct Setup {
 ///
 /// # Errors
 /// When its URL, its key or a proxy cannot be used.
-pub fn server(
-    asking: &AskingArgs,
-    environment: Environment,
-    signals: &Signals,
-    terminal: &Terminal,
-) -> Result<Session, Failure> {
+pub fn server(asking: &AskingArgs, runtime: Runtime) -> Result<Session, Failure> {
     match &asking.base_url {
-        Some(url) => Session::other(url, session::runtime(environment, signals, terminal)),
-        None => Session::new(None, session::runtime(environment, signals, terminal)),
+        Some(url) => Session::other(url, runtime),
+        None => Session::new(None, runtime),
     }
 }
 
@@ -303,11 +294,12 @@ impl Setup {
     pub fn new(
         session: Session,
         choice: &Choice<'_>,
-        (asking, sampling, budget): (&AskingArgs, Sampling, &Arc<Budget>),
-        terminal: &Terminal,
+        asking: &AskingArgs,
+        sampling: Sampling,
+        budget: &Arc<Budget>,
     ) -> Result<Setup, Failure> {
-        let mut target = choice.target(&session, terminal)?;
-        let (template, template_place) = choice.template(terminal)?;
+        let mut target = choice.target(&session)?;
+        let (template, template_place) = choice.template(&*session.ui)?;
         let mismatch = choice.mismatch(&session, &mut target);
         let parameters = Parameters {
             model: target.model.clone(),
@@ -323,19 +315,19 @@ impl Setup {
     }
 
     /// Says whom and how.
-    pub fn say(&self, terminal: &Terminal) {
-        self.target.say(&self.session, terminal);
-        terminal.label("template", &format!("{} ({})", self.template.name, self.template_place));
+    pub fn say(&self) {
+        self.target.say(&self.session);
+        self.session.ui.label("template", &format!("{} ({})", self.template.name, self.template_place));
     }
 
     /// Warns where stories and answers go over plain http to another machine: once a command.
-    pub fn warn_if_in_clear(&self, terminal: &Terminal) {
+    pub fn warn_if_in_clear(&self) {
         let base = self.target.chat.base();
         if base.is_in_clear() {
-            terminal.warn(&printable(&format!(
+            self.session.ui.warn(&format!(
                 "{} is not this machine, and http is not encrypted: stories and answers can be read on the way",
                 base.origin()
-            )));
+            ));
         }
     }
 }
@@ -354,14 +346,26 @@ pub fn over_budget(setup: &Setup, most_tokens: u64) -> Failure {
     )
 }
 
-/// Tokens as a document shows them.
-pub fn usage_value(usage: Option<Usage>) -> Value {
-    usage.map_or(Value::Null, |usage| {
-        json!({
-            "prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens,
-            "total_tokens": usage.total(),
-        })
-    })
+/// Tokens for scripts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UsageReport {
+    /// Of the prompts.
+    pub prompt_tokens: u64,
+    /// Of the answers.
+    pub completion_tokens: u64,
+    /// Of both.
+    pub total_tokens: u64,
+}
+
+impl UsageReport {
+    /// Those of `usage`.
+    pub fn of(usage: Usage) -> UsageReport {
+        UsageReport {
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+            total_tokens: usage.total(),
+        }
+    }
 }
 
 /// The key for a server that is not Together.
@@ -389,27 +393,27 @@ impl Target {
     }
 
     /// Says which model is asked, and where.
-    fn say(&self, session: &Session, terminal: &Terminal) {
+    fn say(&self, session: &Session) {
         let key = match (self.is_foreign, session.environment.place(env::OPENAI_API_KEY)) {
             (false, _) => String::new(),
             (true, Some(place)) => format!(", with {} of {place}", env::OPENAI_API_KEY),
             (true, None) => ", without a key".to_owned(),
         };
-        terminal.label("model", &format!("{} at {}{key}", self.model, self.chat.base().origin()));
+        session.ui.label("model", &format!("{} at {}{key}", self.model, self.chat.base().origin()));
     }
 
     /// What the model's name stands for, where the service says it.
     pub fn weights(&self, session: &Session) -> Option<String> {
-        if self.is_foreign { None } else { endpoints::weights(session, &self.model) }
+        if self.is_foreign { None } else { running::weights(session, &self.model) }
     }
 
     /// Says what runs at the service and costs money by the minute: whoever asks may have deployed it.
-    pub fn say_running(&self, session: &Session, terminal: &Terminal) {
-        if self.is_foreign || terminal.voice().quiet {
+    pub fn say_running(&self, session: &Session) {
+        if self.is_foreign || session.ui.detail() == Detail::Quiet {
             return;
         }
-        let running = endpoints::glance(session, None);
-        endpoints::say_running(running.as_deref().unwrap_or_default(), terminal);
+        let running = running::glance(session, None);
+        running::say_running(running.as_deref().unwrap_or_default(), &*session.ui);
     }
 
     /// An error of the server as the terminal shows it; `again` says what repeating the command does.

@@ -4,9 +4,7 @@ use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
 use clap::Args;
 
-use crate::args::generate::number;
-use crate::args::remote::dollars;
-use ctxtune_pipeline::value::whole;
+use crate::value::{dollars, ruled, whole};
 
 /// How answers are asked for, and what they may cost.
 #[derive(Debug, Args)]
@@ -50,5 +48,5 @@ pub struct AskingArgs {
 }
 
 fn rate(text: &str) -> Result<f64, String> {
-    number(text, "above 0", |number| number > 0.0 && number.is_finite())
+    ruled(text, "above 0", |number| number > 0.0 && number.is_finite())
 }
