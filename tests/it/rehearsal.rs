@@ -1,4 +1,4 @@
-//! The rehearsal server over raw sockets: the hand-off of a file, a job's course, and every fault.
+//! The rehearsal server over raw sockets: the upload of a file, a job's course, and every fault.
 //!
 //! Raw, because a client library hides what is to be seen: a reset, a cut, a missing reply. The
 //! clock is a fake one, so hours pass in no time.
@@ -166,7 +166,7 @@ fn rule(path: &str, action: Action) -> Faults {
 }
 
 #[test]
-fn a_file_is_handed_off_judged_and_given_back() {
+fn a_file_is_uploaded_judged_and_given_back() {
     let stand = Stand::new(Faults::default());
     let id = stand.upload(SAMPLE);
     assert_eq!(stand.get(&format!("/v1/files/{id}")).json()["processing_status"], "PENDING");
@@ -200,7 +200,7 @@ fn an_unfit_file_is_refused_by_line_and_trains_nothing() {
 }
 
 #[test]
-fn a_breach_of_the_protocol_is_recorded() {
+fn a_violation_of_the_protocol_is_recorded() {
     let stand = Stand::new(Faults::default());
     let (location, _) = stand.announce(SAMPLE);
     let put = format!("PUT {location}");
@@ -585,7 +585,7 @@ fn a_faults_file_that_is_wrong_is_a_usage_error() {
 
 #[test]
 #[cfg(unix)]
-fn the_program_serves_until_a_signal_and_names_every_breach() {
+fn the_program_serves_until_a_signal_and_names_every_violation() {
     use std::io::{BufRead, BufReader};
     use std::process::Stdio;
 

@@ -13,7 +13,7 @@ use crate::support::{Dir, Rehearsal};
 
 /// The path of a creation, and of the list of jobs.
 pub const JOBS: &str = "/v1/fine-tunes$";
-/// The path of a hand-off, and of the list of files.
+/// The path that an upload begins with, and of the list of files.
 pub const FILES: &str = "/v1/files$";
 /// The paths of the storage.
 pub const STORAGE: &str = "/storage";

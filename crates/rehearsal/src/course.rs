@@ -6,17 +6,13 @@
 
 use crate::faults::chance;
 
-/// Parts of a job's time at which a stage begins.
+/// Parts of a job's time: when a stage begins, when a job fails that is to fail, how long a cancellation takes.
 const QUEUED: f64 = 0.04;
 const RUNNING: f64 = 0.12;
 const TRAINING: f64 = 0.15;
 const COMPRESSING: f64 = 0.84;
 const UPLOADING: f64 = 0.92;
-
-/// When a job fails that is to fail.
 const FAILING: f64 = 0.6;
-
-/// How long a cancellation takes, as a part of the job's whole time.
 const CANCELLING: f64 = 0.05;
 
 /// How a job ends unless it is cancelled.

@@ -14,16 +14,11 @@ use crate::{body, course, models};
 
 /// The project of the one key.
 pub const PROJECT: &str = "proj-rehearsal";
-
 pub const SLUG: &str = "rehearsal";
-
 /// Whose the public configurations are.
 const PUBLIC: &str = "proj-public";
-
-/// The hardware of every configuration: how many of what.
+/// The hardware of every configuration, how many of what; $0.06 a minute.
 const HARDWARE: &str = "1xnvidia-h100-80gb";
-
-/// What it costs: $0.06 a minute.
 const CENTS_AN_HOUR: u64 = 360;
 
 #[derive(Debug)]
@@ -147,7 +142,7 @@ fn listed(values: Vec<Value>) -> Reply {
     Reply::ok(&json!({ "object": "list", "data": values, "next_cursor": null }))
 }
 
-pub fn machines() -> Reply {
+pub fn instance_types() -> Reply {
     listed(vec![json!({
         "id": "it_rehearsal", "name": HARDWARE, "description": "one GPU that is none", "gpuCount": 1,
         "gpuMemoryGib": 80, "gpuType": "H100", "priceCentsPerHour": CENTS_AN_HOUR, "regions": [],

@@ -14,17 +14,12 @@ use crate::reply::{Handled, Reply};
 use crate::state::{Job, Now, Request, State};
 use crate::{Prices, models};
 
-/// Nano-dollars a token: $0.48 a million.
 const NANO_DOLLARS_PER_TOKEN: u64 = 480;
-
+const BYTES_PER_TOKEN: u64 = 4;
 /// What the account may spend on one job, in dollars.
 const USER_LIMIT: f64 = 100.0;
-
-const BYTES_PER_TOKEN: u64 = 4;
-
 /// The least steps an epoch: a small rehearsal still shows a curve.
 const MIN_STEPS_PER_EPOCH: u64 = 10;
-
 const MAX_STEPS: u64 = 5000;
 
 /// The fields of a creation that decide its price, which are those of an estimate beside the files.

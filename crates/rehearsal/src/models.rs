@@ -78,13 +78,9 @@ pub fn supported() -> Reply {
 }
 
 pub fn limits(name: &str) -> Reply {
-    match find(name) {
-        Ok(model) => Reply::ok(&limits_of(model)),
-        Err(_) => {
-            let message = format!("model `{name}` is not available for fine-tuning");
-            Reply::json(404, &json!({ "message": message }))
-        }
-    }
+    let message = format!("model `{name}` is not available for fine-tuning");
+    let missing = |_| Reply::json(404, &json!({ "message": message }));
+    find(name).map_or_else(missing, |model| Reply::ok(&limits_of(model)))
 }
 
 fn limits_of(model: &Model) -> Value {

@@ -45,7 +45,7 @@ fn of_files_and_models(state: &mut State, request: &Request, path: &[&str], now:
         ("GET", ["v1", "files", id, "content"]) => files::content(state, id),
         ("DELETE", ["v1", "files", id]) => files::delete(state, id),
         ("GET", ["v1", "finetune", "download"]) => download::download(state, request, now),
-        ("GET", ["v2", "public", "inference-instance-types"]) => Ok(endpoints::machines()),
+        ("GET", ["v2", "public", "inference-instance-types"]) => Ok(endpoints::instance_types()),
         ("POST", ["v1", "chat", "completions"]) => chat::completions(state, &body()?, now),
         _ => Err(nowhere(request)),
     }

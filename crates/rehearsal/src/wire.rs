@@ -16,10 +16,8 @@ use crate::reply::{Content, Reply};
 pub const KEPT_BYTES: usize = 64 << 20;
 
 const MAX_HEAD_BYTES: u64 = 64 << 10;
-
 const MAX_HEADERS: usize = 128;
-
-/// The longest line that begins or ends a chunk, in bytes.
+/// Of a line that begins or ends a chunk.
 const MAX_CHUNK_LINE_BYTES: u64 = 1 << 10;
 
 /// The error of a client that does not speak HTTP/1.1; every other one is of the connection.

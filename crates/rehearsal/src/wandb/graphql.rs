@@ -72,9 +72,7 @@ fn root(state: &mut State, operation: &Operation, field: &Field, now: Now) -> Re
     let (arguments, input) = (&field.arguments, &field.arguments["input"]);
     Ok(match (operation.is_mutation, field.name.as_str()) {
         (false, "viewer") => viewer(),
-        (false, "serverInfo") => {
-            json!({ "features": [{ "name": "FILESTREAM_GZIP", "isEnabled": false }] })
-        }
+        (false, "serverInfo") => json!({ "features": [{ "name": "FILESTREAM_GZIP", "isEnabled": false }] }),
         (false, "entity") if is_ours(&arguments["name"]) => runs::entity(),
         (false, "entity") => Value::Null,
         (false, "project" | "model") => project(state, arguments),

@@ -17,7 +17,6 @@ use crate::wandb::{
 /// The most characters of a tag, and of a display name.
 const MOST_TAG: usize = 64;
 const MOST_DISPLAY_NAME: usize = 128;
-
 /// The first length that the title of an alert may not have.
 const ALERT_TITLE: usize = 64;
 
