@@ -6,7 +6,7 @@
 #
 # `ctxtune finetune` does the same in one command; this shows where a script can look in between. Flags
 # before `--` go to submit, those behind it to monitor. Without --max-cost in them the price is agreed to.
-# Run again, it goes on where it stopped: nothing is uploaded, created or paid twice.
+# Run again, it resumes where it stopped: nothing is uploaded, created or paid twice.
 #
 # stdout: the tuned model's name.
 # Exit codes: 0 done, 6 the job failed, 7 it was cancelled, 8 it still runs, else those of the step that failed.

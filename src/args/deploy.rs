@@ -15,7 +15,7 @@ Examples:
   MODEL=$(ctxtune deploy --last --name contexts --yes --detach)
 
 stdout: the name that requests give as their model, as soon as it answers. Without --detach the command \
-stays, and stops the deployment when the time is over or at a signal. Run again, it goes on with the same.
+stays, and stops the deployment when the time is over or at a signal. Run again, it reuses the same.
 Exit codes: 0 done, 1 failed, 2 usage or a model that cannot be deployed, 4 key, 5 network or not ready in \
 time, 6 the job failed, 7 it was cancelled, 8 it still runs, 9 refused to spend, 130 SIGINT, 143 SIGTERM.";
 

@@ -17,8 +17,8 @@ Examples:
   ctxtune generate stories.jsonl -o gen --model Qwen/Qwen3-8B --yes
   ctxtune generate in -o gen --out out --yes && ctxtune prepare gen -o out2
 
-stdout: the context as JSON; with --output-dir that directory. Run again, it asks about no finished story twice. \
-One story needs no yes. Many need --yes, --max-cost or a yes at the terminal, but for a server on this machine \
+stdout: the context as JSON; with --output-dir that directory. Run again, it requests no finished story twice. \
+One story needs no confirmation. Many need --yes, --max-cost or an answer at the terminal, but for a server on this machine \
 that --base-url names. A request without an answer is repeated, and the lost answer may be billed too.
 Exit codes: 0 all valid, 1 failed, 2 usage, or a model that cannot be asked, 3 stories without a context, \
 4 key, 5 network (run it again), 9 refused to spend, 130 SIGINT, 143 SIGTERM.";

@@ -86,7 +86,7 @@ Examples:
   ctxtune status --last
   [ \"$(ctxtune status -q out)\" = completed ] && ctxtune download out
 
-stdout: the status, one word. It is a look, not a wait: `ctxtune monitor` waits.
+stdout: the status, one word. It does not wait: `ctxtune monitor` waits.
 Exit codes: 0 whatever the status, 2 no such job, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of a command about one job.
@@ -114,7 +114,7 @@ Examples:
 
 What was trained until then is billed. stdout: the status afterwards.
 Exit codes: 0 done, 1 it has ended or is being cancelled, 2 no such job, 4 key, 5 network, \
-9 nobody agreed, 130 SIGINT, 143 SIGTERM.";
+9 not confirmed, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of `cancel`.
 #[derive(Debug, Args)]
@@ -176,7 +176,7 @@ Examples:
 
 stdout: a line a file, `id<TAB>bytes<TAB>created<TAB>purpose<TAB>processing<TAB>name`; a table on a terminal. \
 `delete` prints the ids that it deleted. A file that is needed again is uploaded again.
-Exit codes: 0 done, 1 failed, 2 no such file, 4 key, 5 network, 9 nobody agreed, 130 SIGINT, 143 SIGTERM.";
+Exit codes: 0 done, 1 failed, 2 no such file, 4 key, 5 network, 9 not confirmed, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of `files`.
 #[derive(Debug, Args)]
@@ -237,7 +237,7 @@ Examples:
   ctxtune download ft-0123abcd --adapter --extract adapter
   ctxtune download out --checkpoint 40 -o adapter.tar.zst
 
-A download that was cut goes on where it stopped. stdout: the file, or with --extract DIR.
+A download that was cut resumes where it stopped. stdout: the file, or with --extract DIR.
 Exit codes: 0 done, 1 another file or DIR is in the way, 2 no such job or checkpoint, 4 key, 5 network, \
 6 the job failed, 7 it was cancelled, 8 it still runs, 130 SIGINT, 143 SIGTERM.";
 

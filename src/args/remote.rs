@@ -146,7 +146,7 @@ pub struct FinetuneArgs {
 }
 
 impl FinetuneArgs {
-    /// From one source to `out`, agreed to, with defaults for the rest.
+    /// From one source to `out`, with consent and defaults for the rest.
     pub fn of(source: PathBuf, out: PathBuf, voice: Voice) -> FinetuneArgs {
         FinetuneArgs {
             corpus: CorpusArgs {
@@ -183,7 +183,7 @@ model, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
 #[derive(Debug, Args)]
 #[command(after_help = DOCTOR_HELP)]
 pub struct DoctorArgs {
-    /// The output directory to look at [default: output_dir of the configuration, else training/output]
+    /// The output directory to show [default: output_dir of the configuration, else training/output]
     #[arg(value_name = "OUT")]
     pub output_dir: Option<PathBuf>,
     /// YAML file with settings; flags win over it

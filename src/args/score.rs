@@ -22,7 +22,7 @@ The last line of the summary, alone on stdout, is the overall score: 0.3 of the 
 0.7 of the token F1 of what agents observe; with two GENs both, separated by a tab.
 
 With --models the answers are asked for first, at temperature 0 with a fixed seed, and kept: run \
-again, it asks about no finished story twice. Asking costs money, after a yes, unless --base-url names \
+again, it requests no finished story twice. Requests cost money, after a confirmation, unless --base-url names \
 a server on this machine.
 
 Exit codes: 0 done, 1 a file cannot be read, 2 usage, 3 nothing matches, the score is below \
@@ -54,7 +54,7 @@ pub struct ScoreArgs {
     /// A directory of `prepare`: its validation records are the references, their prompts are asked
     #[arg(long, value_name = "OUT", requires = "models", help_heading = "Models")]
     pub val: Option<PathBuf>,
-    /// Only N of them; they are in an order that is as good as drawn by lot
+    /// Only N of them; they are in an order that is as good as random
     #[arg(long, value_name = "N", help_heading = "Models", value_parser = whole::<NonZeroUsize>)]
     pub limit: Option<NonZeroUsize>,
     /// Keep the answers here, in a directory a model [default: OUT/generated]
@@ -93,7 +93,7 @@ pub struct ScoreArgs {
 }
 
 impl ScoreArgs {
-    /// Two models, agreed to be asked about at most `limit` validation records of `val`.
+    /// Two models, with consent, for at most `limit` validation records of `val`.
     pub fn of_models(models: Vec<String>, val: PathBuf, limit: NonZeroUsize, voice: Voice) -> ScoreArgs {
         let asking = AskingArgs {
             concurrency: NonZeroUsize::MIN.saturating_add(3),

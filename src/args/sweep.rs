@@ -36,7 +36,7 @@ impl SweepArgs {
 /// What to do with a sweep.
 #[derive(Debug, Subcommand)]
 pub enum SweepCommand {
-    /// Run a sweep to its ranked table; goes on wherever it was stopped
+    /// Run a sweep to its ranked table; resumes wherever it was stopped
     Run(Box<SweepRunArgs>),
     /// Write a sweep that the stock `wandb sweep` and `wandb agent` run with this program
     Init(Box<SweepInitArgs>),
@@ -47,9 +47,9 @@ Examples:
   ctxtune sweep run sweep.yaml contexts -o out --max-cost 60
   ctxtune sweep run sweep.yaml contexts -o out --count 5 --parallel 2 --yes
 
-stdout: the best run's tuned model, where there is one. Run again, it goes on: no job is started twice.
+stdout: the best run's tuned model, where there is one. Run again, it resumes: no job is started twice.
 Exit codes: 0 at least one run completed, 2 usage or a combination over a limit, 3 unfit data, 4 key, 5 network, \
-6 every run failed, 9 the plan costs more than --max-cost, or nobody agreed, 130 SIGINT, 143 SIGTERM.";
+6 every run failed, 9 the plan costs more than --max-cost, or it was not confirmed, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of `sweep run`.
 #[derive(Debug, Args)]

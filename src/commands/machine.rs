@@ -70,12 +70,12 @@ fn oddity(key: &str) -> Option<(&'static str, &'static str)> {
 /// Whether the output directory can be written to; one that is not there is not made.
 pub fn output(out: &Path) -> Finding {
     let shown = out.display();
-    let hint = "choose another output directory, or mend its permissions";
+    let hint = "choose another output directory, or fix its permissions";
     match std::fs::metadata(out) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Finding::ok(format!("`{shown}` is not there yet: `ctxtune prepare` makes it"))
         }
-        Err(error) => Finding::fail(Exit::Failed, format!("cannot look at `{shown}`: {error}"), hint),
+        Err(error) => Finding::fail(Exit::Failed, format!("cannot check `{shown}`: {error}"), hint),
         Ok(metadata) if !metadata.is_dir() => {
             Finding::fail(Exit::Failed, format!("`{shown}` is no directory"), hint)
         }
@@ -146,7 +146,7 @@ pub fn state(journal: Option<&Path>) -> Finding {
         Ok(()) => Finding::ok(format!("`{shown}`")),
         Err(error) => Finding::warn(
             format!("cannot write to `{shown}`: {error}; `--last` will know no new job"),
-            "mend its permissions",
+            "fix its permissions",
         ),
     }
 }

@@ -44,7 +44,7 @@ pub fn use_model(
     let trained = run.body["model"].as_str().unwrap_or_default();
     let base = trained.trim_end_matches(REFERENCE).to_owned();
     let for_real = if trained == base {
-        "`ctxtune deploy JOB --name EP` brings it up, for money by the minute"
+        "`ctxtune deploy JOB --name EP` deploys it, billed by the minute"
     } else {
         "what is tuned from a -Reference model is downloaded, `ctxtune download JOB --adapter --extract DIR`, and served by yourself"
     };

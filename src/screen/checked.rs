@@ -98,7 +98,7 @@ pub fn summarize(report: &Report, duration: Duration, terminal: &Terminal) {
 
 fn verdict(report: &Report, stage: Stage) -> String {
     match report.findings.errors(stage) {
-        0 if stage == Stage::Conversation && report.lengths.count() == 0 => "nothing to look at".to_owned(),
+        0 if stage == Stage::Conversation && report.lengths.count() == 0 => "nothing to check".to_owned(),
         0 => "passed".to_owned(),
         errors => counted(errors, "error"),
     }

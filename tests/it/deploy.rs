@@ -80,7 +80,7 @@ fn a_tuned_model_gets_a_name_for_a_time() {
         "ctxtune endpoints stop contexts",
         "nothing else does",
         "20s is over",
-        "is given no machines any more",
+        "scaled to zero",
     ] {
         assert!(run.stderr.contains(said), "{said}: {}", run.stderr);
     }
@@ -256,7 +256,7 @@ fn a_signal_stops_what_this_process_holds() {
         let run = end(child, signal).expect(code);
         let document = run.json();
         assert_eq!((&document["stopped"], &document["error"]["code"]), (&json!(true), &json!("interrupted")));
-        assert!(run.stderr.contains("is given no machines any more"), "{}", run.stderr);
+        assert!(run.stderr.contains("scaled to zero"), "{}", run.stderr);
         assert_eq!(machines(&rehearsal), 0);
     }
 }
@@ -279,7 +279,7 @@ fn the_end_of_the_terminal_is_a_signal_unless_nohup_says_otherwise() {
     support::signal(child.id(), "HUP");
     // It goes on: what ends it is the signal after that.
     let run = end(child, "INT").expect(130);
-    assert!(run.stderr.contains("is given no machines any more"), "{}", run.stderr);
+    assert!(run.stderr.contains("scaled to zero"), "{}", run.stderr);
 }
 
 #[test]

@@ -411,13 +411,72 @@ fn words_are_those_that_a_reader_would_search_for() {
         // What the program prints is not said here: fences of `text` show it.
         let shown: String =
             page.fences().iter().filter(|fence| fence.language != "text").map(|f| &*f.text).collect();
-        let text = format!("{}\n{shown}", page.prose().join("\n")).to_lowercase();
-        let words = text.split(|character: char| !character.is_alphanumeric() && character != '-');
-        let text = format!(" {} ", words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" "));
+        let text = as_words(&format!("{}\n{shown}", page.prose().join("\n")));
         let found = BANNED.iter().filter(|banned| text.contains(&format!(" {banned} ")));
         offences.extend(found.map(|banned| format!("{}: \"{banned}\"", page.name)));
     }
     expect_none(offences);
+}
+
+/// `text` in lower case as words between single blanks.
+fn as_words(text: &str) -> String {
+    let text = text.to_lowercase();
+    let words = text.split(|character: char| !character.is_alphanumeric() && character != '-');
+    format!(" {} ", words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" "))
+}
+
+#[test]
+fn help_and_errors_do_without_them_too() {
+    let mut offences = Vec::new();
+    let mut check = |place: &str, text: &str| {
+        let words = as_words(text);
+        let found = BANNED.iter().filter(|banned| words.contains(&format!(" {banned} ")));
+        offences.extend(found.map(|banned| format!("{place}: \"{banned}\" in \"{text}\"")));
+    };
+    check(CLI, &std::fs::read_to_string(repository(CLI)).unwrap());
+    let mut texts = 0;
+    for root in ["src", "crates"] {
+        for file in walkdir::WalkDir::new(repository(root)).into_iter().map(Result::unwrap) {
+            let path = file.path().to_string_lossy().into_owned();
+            // The rehearsal speaks as the services do.
+            if !path.ends_with(".rs") || path.contains("rehearsal/") {
+                continue;
+            }
+            let code = std::fs::read_to_string(file.path()).unwrap();
+            let code = code.split("#[cfg(test)]").next().unwrap();
+            let is_code = |line: &&str| !line.trim_start().starts_with("//");
+            let code: String = code.lines().filter(is_code).map(|line| format!("{line}\n")).collect();
+            for text in literals(&code) {
+                texts += 1;
+                check(&path, &text);
+            }
+        }
+    }
+    assert!(texts > 2000, "the program has {texts} texts");
+    expect_none(offences);
+}
+
+/// The string literals of Rust code, as they are written.
+fn literals(code: &str) -> Vec<String> {
+    let (mut found, mut rest) = (Vec::new(), code);
+    while let Some(start) = rest.find('"') {
+        // A character that is a quotation mark begins no text.
+        if rest[..start].ends_with('\'') && rest[start..].starts_with("\"'") {
+            rest = &rest[start + 2..];
+            continue;
+        }
+        let text = &rest[start + 1..];
+        let mut is_escaped = false;
+        let end = text.find(|character| {
+            let is_end = character == '"' && !is_escaped;
+            is_escaped = character == '\\' && !is_escaped;
+            is_end
+        });
+        let end = end.unwrap_or(text.len());
+        found.push(text[..end].to_owned());
+        rest = text.get(end + 1..).unwrap_or_default();
+    }
+    found
 }
 
 #[test]

@@ -450,7 +450,7 @@ fn a_signal_ends_it_promptly_and_keeps_what_is_finished() {
     assert_eq!(rehearsal.dir.tree("gen").len(), 9, "the answers before");
     rehearsal.fail([]);
     let run = rehearsal.ctxtune(many).expect(0);
-    assert!(run.stderr.contains("20: 9 finished before, 11 to ask about"), "{}", run.stderr);
+    assert!(run.stderr.contains("20: 9 finished before, 11 to generate"), "{}", run.stderr);
 }
 
 #[test]
@@ -587,7 +587,7 @@ fn what_cannot_be_asked_about_is_named_and_the_rest_is_asked() {
     rehearsal.dir.write("corpus/x.json", json!({ "story": "['Eve left.'" }).to_string());
     rehearsal.dir.write("corpus/y.json", "{\"story\": NaN}");
     let run = ask(&rehearsal, &["more.jsonl", "corpus", "-o", "gen", "--yes", "-q"]).expect(3);
-    assert!(run.stderr.contains("4 stories could not be asked about"), "{}", run.stderr);
+    assert!(run.stderr.contains("4 stories could not be requested"), "{}", run.stderr);
     let names: Vec<String> = rehearsal.dir.tree("gen").into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["more.jsonl/#0.json", "more.jsonl/#3.json"]);
     assert_eq!(record(&rehearsal.dir, "gen/more.jsonl/#3.json")["generated"]["key"], "more.jsonl/#3");
@@ -855,7 +855,7 @@ fn a_server_that_is_gone_or_refuses_the_key_ends_the_run() {
     rehearsal.fail([rule(CHAT, When::Always, status(503))]);
     let before = asked(&rehearsal).len();
     let run = ask(&rehearsal, &many).expect(5);
-    assert!(run.stderr.contains("no finished story is asked about twice"), "{}", run.stderr);
+    assert!(run.stderr.contains("no finished story is requested twice"), "{}", run.stderr);
     let requests = asked(&rehearsal).len() - before;
     assert!((40..=60).contains(&requests), "{requests}: it does not go through all of them");
     rehearsal.fail([rule(CHAT, When::Always, status(400))]);
@@ -875,7 +875,7 @@ fn a_story_that_the_server_refuses_does_not_end_the_others() {
     let run = ask(&rehearsal, &many).expect(3);
     assert!(run.stderr.contains("4 stories ended without a context"), "{}", run.stderr);
     let run = ask(&rehearsal, &many).expect(0);
-    assert!(run.stderr.contains("12: 8 finished before, 4 to ask about"), "{}", run.stderr);
+    assert!(run.stderr.contains("12: 8 finished before, 4 to generate"), "{}", run.stderr);
 }
 
 #[test]

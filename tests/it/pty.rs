@@ -295,7 +295,7 @@ fn a_deployment_is_created_only_after_a_yes_to_its_price() {
     let interrupted =
         typing(&rehearsal, ("\\x03", "this process stops it"), &[&deploy[..3], &["--yes"]].concat());
     let interrupted = interrupted.unwrap().expect(130);
-    assert!(plain(&interrupted.stdout).contains("is given no machines any more"), "{}", interrupted.stdout);
+    assert!(plain(&interrupted.stdout).contains("scaled to zero"), "{}", interrupted.stdout);
 }
 
 #[test]

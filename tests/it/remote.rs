@@ -642,7 +642,7 @@ fn a_signal_keeps_what_was_downloaded() {
     support::wait_until(&mut child, || written() > 0);
     support::signal(child.id(), "INT");
     let run = support::Outcome::from(child.wait_with_output().unwrap()).expect(130);
-    assert!(run.stderr.contains("goes on where it stopped"), "{}", run.stderr);
+    assert!(run.stderr.contains("resumes where it stopped"), "{}", run.stderr);
     assert!(written() > 0 && !rehearsal.dir.exists("weights"));
     let kept = written();
     rehearsal.ctxtune(["download", &job, "-o", "weights"]).expect(0);

@@ -64,7 +64,7 @@ fn the_documented_lines_stop_what_they_deployed_however_they_end() {
         Outcome::of(command)
     };
     let stopped = |run: &Outcome| {
-        assert!(run.stderr.contains("is given no machines any more"), "{}", run.stderr);
+        assert!(run.stderr.contains("scaled to zero"), "{}", run.stderr);
         assert_eq!(rehearsal.ctxtune(["endpoints"]).expect(0).stdout, "");
     };
     let failed = run(&lines.replace("--min-score 0.3", "--min-score 1")).expect(3);

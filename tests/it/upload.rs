@@ -388,13 +388,13 @@ fn a_status_of_a_file_that_is_new_here_or_stays_long_is_said_off_a_terminal() {
         // Slow enough that a busy machine makes no minute of a moment.
         command.env(env::CTXTUNE_TIME_SCALE, if times > 3 { "0.02" } else { "0.2" });
         let run = Outcome::of(command).expect(0);
-        let said: Vec<&str> = run.stderr.lines().filter(|line| line.contains("looking at it")).collect();
+        let said: Vec<&str> = run.stderr.lines().filter(|line| line.contains("checking it")).collect();
         assert_eq!(said, expected, "{}", run.stderr);
     };
-    let unknown = "train.jsonl: the service is looking at it: SCANNING (a status that is new here)";
+    let unknown = "train.jsonl: the service is checking it: SCANNING (a status that is new here)";
     check("SCANNING", 3, &[unknown]);
     check("QUEUED", 3, &[]);
-    check("QUEUED", 14, &["train.jsonl: the service is looking at it: QUEUED"]);
+    check("QUEUED", 14, &["train.jsonl: the service is checking it: QUEUED"]);
 }
 
 #[test]

@@ -241,7 +241,7 @@ fn the_script_for_slurm_writes_a_context_for_every_story() {
     assert_eq!(rehearsal.dir.tree("generated").iter().filter(|name| generated(name)).count(), 10);
     let asked = server.server.seen().len();
     run();
-    assert_eq!(server.server.seen().len(), asked, "no finished story is asked about twice");
+    assert_eq!(server.server.seen().len(), asked, "no finished story is requested twice");
 }
 
 #[test]

@@ -730,7 +730,7 @@ fn the_key_is_handed_over_only_where_that_was_said() {
     let rehearsal = rehearsal(0.2);
     let flags = ["--wandb", "together", "--wandb-project", "theirs"];
     let run = Outcome::of(rehearsal.logged(FINETUNE.iter().chain(&flags))).expect(0);
-    assert!(run.stderr.contains("your key is handed to Together"), "{}", run.stderr);
+    assert!(run.stderr.contains("your key is sent to Together"), "{}", run.stderr);
     assert!(rehearsal.server.wandb_runs().is_empty(), "never both");
     let creation = &rehearsal.requests("POST /v1/fine-tunes$")[0];
     let body: Value = serde_json::from_slice(&creation.body).unwrap();

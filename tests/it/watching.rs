@@ -123,7 +123,7 @@ fn what_lasts_for_half_an_hour_ends_the_watching_and_not_the_job() {
     let run = Outcome::of(command).expect(5);
     assert!(run.stderr.lines().count() < 20, "half an hour of the same is one line: {}", run.stderr);
     assert!(run.stderr.contains("nothing was heard of it for 3"), "{}", run.stderr);
-    assert!(run.stderr.contains(&format!("the job runs on; to go on watching: ctxtune monitor {job}")));
+    assert!(run.stderr.contains(&format!("the job still runs; to resume watching: ctxtune monitor {job}")));
     assert!(rehearsal.requests("GET /v1/fine-tunes/ft-").len() > 50);
 }
 

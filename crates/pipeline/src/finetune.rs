@@ -1,7 +1,7 @@
 //! `finetune`: prepare, upload, submit, in the seed's steps, up to a job that exists.
 //!
 //! Each step finds what an earlier run has done: the data unchanged, the files there, the job
-//! running. So the same order goes on wherever it was stopped.
+//! running. So the same order resumes wherever it was stopped.
 
 use std::path::PathBuf;
 

@@ -58,7 +58,7 @@ fn cancel(args: &CancelArgs, signals: &Signals, terminal: &Terminal) -> Result<J
         return Err(Failure::new(
             Exit::Unspent,
             "no_consent",
-            format!("nobody is at a terminal to agree that {id} is cancelled"),
+            format!("this is not a terminal to ask at whether {id} is to be cancelled"),
             "agree with --yes",
         )
         .into());
@@ -75,7 +75,7 @@ fn cancel(args: &CancelArgs, signals: &Signals, terminal: &Terminal) -> Result<J
             Ok(true) => {}
             Ok(false) => return Err(Refusal { failure: declined(&job), job: Some(Box::new(job)) }),
             Err(stopped) => {
-                let hint = Some(format!("the job {} goes on", job.id));
+                let hint = Some(format!("the job {} still runs", job.id));
                 return Err(Refusal {
                     failure: Failure { hint, ..session.explain(stopped) },
                     job: Some(Box::new(job)),
@@ -133,7 +133,7 @@ fn refusal(job: &Job) -> Option<Failure> {
 }
 
 fn declined(job: &Job) -> Failure {
-    let message = format!("the job {} goes on: the answer was no", job.id);
+    let message = format!("the job {} still runs: the answer was no", job.id);
     Failure::new(Exit::Unspent, "declined", message, "run it again to be asked again")
 }
 

@@ -279,7 +279,7 @@ fn explain(session: &Session, error: together::Error, job: &Job) -> Failure {
         return Failure { exit: Exit::Usage, code: "no_checkpoint", hint: Some(hint), ..failure };
     }
     if matches!(failure.exit, Exit::Interrupted | Exit::Terminated) {
-        let hint = "run the same command again: it goes on where it stopped".to_owned();
+        let hint = "run the same command again: it resumes where it stopped".to_owned();
         return Failure { hint: Some(hint), ..failure };
     }
     failure

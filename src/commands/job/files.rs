@@ -154,7 +154,7 @@ fn try_delete(
 ) -> Result<Deletion, Failure> {
     let ids = ids.iter().map(|text| id(text)).collect::<Result<Vec<FileId>, Failure>>()?;
     if agreed == Agreed::IfAsked && !terminal.has_person() {
-        let message = "nobody is at a terminal to agree that files are deleted";
+        let message = "this is not a terminal to ask at whether files are to be deleted";
         return Err(Failure::new(Exit::Unspent, "no_consent", message, "agree with --yes"));
     }
     let session = session::open(&args.remote, signals, terminal)?;

@@ -245,7 +245,7 @@ fn end(
         None => "ctxtune submit OUT --new-job".to_owned(),
     };
     let hint = format!(
-        "mend what the service names, then `{again}`: it uses the files that are there, and pays for another job"
+        "fix what the service names, then `{again}`: it uses the files that are there, and pays for another job"
     );
     terminal.fail(shown.command, &Failure::new(exit, code, message, hint), document)
 }
@@ -308,7 +308,7 @@ fn last_words(progress: &Progress) -> Option<String> {
 
 /// The failure of a watch that is over while the job runs on.
 fn stopped(session: &Session, job: &JobId, error: &MonitorError) -> Failure {
-    let resume = format!("the job runs on; to go on watching: ctxtune monitor {job}");
+    let resume = format!("the job still runs; to resume watching: ctxtune monitor {job}");
     let message = error.to_string();
     match &error.cause {
         Cause::Refused { source, .. } => Failure { message, ..Failure::from(&**source) },

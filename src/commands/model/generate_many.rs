@@ -106,8 +106,8 @@ fn failure(batch: &Batch<'_>, dir: &Path, (ran, end): (&BatchResult, End)) -> Op
         return Some(Failure::new(Exit::Data, "invalid_answers", message, hint));
     }
     let rejected = batch.rejected().len();
-    let message = || format!("{} could not be asked about", counted_stories(rejected));
-    let hint = "mend the records named above, then run it again";
+    let message = || format!("{} could not be requested", counted_stories(rejected));
+    let hint = "fix the records named above, then run it again";
     (rejected > 0).then(|| Failure::new(Exit::Data, "rejects", message(), hint))
 }
 

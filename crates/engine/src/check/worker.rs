@@ -142,7 +142,7 @@ impl<'r> Worker<'r> {
             match line {
                 Line::At { start, end } => self.judge_line(start, end, &mut report)?,
                 Line::TooLong => {
-                    let reason = format!("longer than {MAX_LINE} bytes, and not looked at");
+                    let reason = format!("longer than {MAX_LINE} bytes, and not checked");
                     report.refuse(Fault { code: Code::LineTooLong, reason, at: MAX_LINE }, 0);
                 }
             }

@@ -65,7 +65,7 @@ pub fn manifest_of(path: &Path) -> Result<Option<Manifest>, PreparedError> {
 
 impl Validation {
     /// Lists the validation lines of `dir`, whose manifest is `manifest`; with a `limit` only so many
-    /// from the first on: the split puts them in an order that is as good as drawn by lot.
+    /// from the first on: the split puts them in an order that is as good as random.
     ///
     /// # Errors
     /// When there are none, they cannot be read, or are not those of the list of keys.

@@ -9,7 +9,7 @@ use crate::value::{dollars, ruled, whole};
 /// How answers are asked for, and what they may cost.
 #[derive(Debug, Args)]
 pub struct AskingArgs {
-    /// Stories that are asked about at a time
+    /// Requests at the same time
     #[arg(long, value_name = "N", default_value = "8", help_heading = "Many stories", value_parser = whole::<NonZeroUsize>)]
     pub concurrency: NonZeroUsize,
     /// Requests a minute at most, repeated ones included
@@ -25,14 +25,14 @@ pub struct AskingArgs {
     /// Do not send the context's JSON schema: for servers that know no response_format
     #[arg(long, help_heading = "Answers")]
     pub no_schema: bool,
-    /// Answers that are no contexts to bear for a story
+    /// Retry a story up to this many answers that are no contexts
     #[arg(long, value_name = "N", default_value = "3", help_heading = "Answers", value_parser = whole::<NonZeroU32>)]
     pub attempts: NonZeroU32,
 
-    /// Ask about many stories without a question
+    /// Generate for many stories without a confirmation
     #[arg(short, long, help_heading = "Money")]
     pub yes: bool,
-    /// Ask without a question, and send no request that could bring the cost above this; needs
+    /// Generate without a confirmation, and send no request that could take the cost above this; needs
     /// --price-per-million
     #[arg(long, value_name = "USD", value_parser = dollars, help_heading = "Money")]
     pub max_cost: Option<f64>,
@@ -40,7 +40,7 @@ pub struct AskingArgs {
     #[arg(long, value_name = "USD", value_parser = dollars, help_heading = "Money")]
     pub price_per_million: Option<f64>,
 
-    /// Any server that speaks as OpenAI's does, with or without /v1; it never gets the Together key, but
+    /// Any OpenAI-compatible server, with or without /v1; it never gets the Together key, but
     /// $OPENAI_API_KEY where that is set [default: $TOGETHER_BASE_URL, else
     /// that of Together AI]
     #[arg(long, value_name = "URL", help_heading = "Service")]

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 pub enum By {
     /// This program, while it watches the job
     Native,
-    /// The service that trains: the key is handed to it
+    /// The service that trains: the key is sent to it
     Together,
     /// Nobody
     Off,
@@ -17,7 +17,7 @@ pub enum By {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Weights & Biases")]
 pub struct WandbArgs {
-    /// Who logs the job; `together` hands the key over [default: native where there is a key]
+    /// Who logs the job; `together` sends your key to the service [default: native where there is a key]
     #[arg(long, value_name = "WHO")]
     pub wandb: Option<By>,
     /// Project of the run [default: $WANDB_PROJECT, else social-world-model-finetuning]

@@ -78,7 +78,7 @@ pub fn weights(session: &Session, model: &str) -> Option<String> {
 
 /// Says that a deployment was brought down.
 pub fn say_stopped(name: &str, ui: &dyn Ui) {
-    ui.label("stopped", &format!("{}: it is given no machines any more", one_line(name)));
+    ui.label("stopped", &format!("{}: scaled to zero", one_line(name)));
 }
 
 /// Says what runs, and how to stop it; nothing where nothing does.

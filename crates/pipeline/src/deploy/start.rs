@@ -316,8 +316,7 @@ impl<'s> DeployResult<'s> {
         match (self.order.spending, self.dollars()) {
             (Spending::Impossible, _) => refuse(
                 "no_consent",
-                "a deployment costs money by the minute, and nobody is at a terminal to agree to it"
-                    .to_owned(),
+                "a deployment costs money by the minute, and this is not a terminal to ask at".to_owned(),
                 "agree with --max-cost USD (a cap of what its time costs) or --yes",
             ),
             (Spending::Agreed { max_cost: Some(cap) }, Some(dollars)) if dollars > cap + ROUNDING => refuse(

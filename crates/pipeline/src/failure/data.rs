@@ -153,7 +153,7 @@ impl From<check::Error> for Failure {
             Error::Manifest(ManifestError::Missing(_)) => (
                 Exit::Usage,
                 "not_prepared",
-                "name the files in it, or make it with `ctxtune prepare`; an interrupted run is mended by running it again",
+                "name the files in it, or make it with `ctxtune prepare`; an interrupted run is completed by running it again",
             ),
             Error::Manifest(ManifestError::Foreign { .. }) => {
                 (Exit::Data, "foreign_manifest", "prepare the directory again, or name the files in it")
@@ -239,10 +239,10 @@ fn read_hint(error: &prepare::Error) -> String {
 }
 
 fn rejects_hint(failed: &prepare::FailedRejects) -> String {
-    let limit = "or bear more with --max-rejects";
+    let limit = "or allow more with --max-rejects";
     match &failed.report {
-        Some(report) => format!("every reason is in `{}`; mend those records, {limit}", report.display()),
+        Some(report) => format!("every reason is in `{}`; fix those records, {limit}", report.display()),
         None if failed.rejects.is_empty() => "leave out --only-correct, or add records".to_owned(),
-        None => format!("mend the records named above, {limit}"),
+        None => format!("fix the records named above, {limit}"),
     }
 }

@@ -50,7 +50,7 @@ impl From<&together::Error> for Failure {
                 Exit::Failed,
                 "write",
                 error,
-                "free some space or choose another place, then run it again: it goes on where it stopped",
+                "free some space or choose another place, then run it again: it resumes where it stopped",
             ),
             Error::Page { url, .. } => page_failure(error, url),
             Error::Unreadable { .. } => Failure::new(
@@ -81,7 +81,7 @@ fn http_failure(error: &http::Error) -> Failure {
         }
         Error::File { .. } => (Exit::Failed, "read", "run it again when nothing writes to the file"),
         Error::Sink { .. } => {
-            (Exit::Failed, "write", "free some space, then run it again: it goes on where it stopped")
+            (Exit::Failed, "write", "free some space, then run it again: it resumes where it stopped")
         }
         Error::Stopped => return Stopped.into(),
     };
@@ -125,9 +125,9 @@ impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Failure {
         let (code, hint) = match &error {
             LedgerError::Io { verb: "write", .. } => {
-                ("write", "free some space or mend the permissions, then run it again")
+                ("write", "free some space or fix the permissions, then run it again")
             }
-            LedgerError::Io { .. } => ("read", "mend the file's permissions, then run it again"),
+            LedgerError::Io { .. } => ("read", "fix the file's permissions, then run it again"),
             LedgerError::Foreign { .. } => (
                 "foreign_ledger",
                 "do not delete it while its job runs; move it away if it is not ours, then run it again",
@@ -153,7 +153,7 @@ impl From<ManifestError> for Failure {
             ManifestError::Missing(_) => (
                 Exit::Usage,
                 "not_prepared",
-                "make it with `ctxtune prepare`; an interrupted run is mended by running it again",
+                "make it with `ctxtune prepare`; an interrupted run is completed by running it again",
             ),
             ManifestError::Foreign { .. } => (Exit::Data, "foreign_manifest", "prepare the directory again"),
             ManifestError::Io { .. } => (Exit::Failed, "read", "check the file's permissions"),
@@ -196,10 +196,10 @@ impl From<UploadError> for Failure {
             UploadError::Invalid { .. } => (
                 Exit::Data,
                 "invalid_file",
-                "mend the record or the template, prepare again, and upload again",
+                "fix the record or the template, prepare again, and upload again",
             ),
             UploadError::Failed { .. } => {
-                (Exit::Network, "service", "run it again; the file is uploaded anew")
+                (Exit::Network, "service", "run it again: the file is uploaded once more")
             }
             UploadError::StillWaiting { .. } => (
                 Exit::Network,
@@ -245,7 +245,7 @@ impl From<CreateError> for Failure {
                 Exit::Network,
                 "unclear",
                 error,
-                "look at your jobs in the dashboard; if it is not there, --new-job submits without this look",
+                "check your jobs in the dashboard; if it is not there, --new-job submits without this check",
             ),
         }
     }
@@ -272,7 +272,7 @@ impl From<DeployError> for Failure {
                 "remove it with `ctxtune endpoints stop EP`, then deploy it again, perhaps with another --config",
             ),
             DeployError::Ended { .. } => {
-                (Exit::Failed, "stopped_elsewhere", "run it again to bring it up again")
+                (Exit::Failed, "stopped_elsewhere", "run it again to deploy it again")
             }
             DeployError::Late { .. } => {
                 (Exit::Network, "not_ready", "run it again later, perhaps with another --config")
@@ -324,13 +324,13 @@ impl From<BatchError> for Failure {
             BatchError::Source(prepare::Error::Interrupted) | BatchError::Stopped => Stopped.into(),
             BatchError::Source(error) => error.into(),
             BatchError::File { verb: "read", .. } => {
-                Failure::new(Exit::Failed, "read", &error, "mend the file's permissions, then run it again")
+                Failure::new(Exit::Failed, "read", &error, "fix the file's permissions, then run it again")
             }
             BatchError::File { .. } => Failure::new(
                 Exit::Failed,
                 "write",
                 &error,
-                "free some space or mend the permissions, then run it again: what is finished stays",
+                "free some space or fix the permissions, then run it again: what is finished stays",
             ),
             BatchError::Foreign(_) => Failure::new(
                 Exit::Failed,

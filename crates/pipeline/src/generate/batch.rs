@@ -39,7 +39,7 @@ const DRAW_EVERY: Duration = Duration::from_millis(100);
 const NAMED: usize = 5;
 
 /// What a failure that passes asks for.
-const AGAIN: &str = "run the same command again: no finished story is asked about twice";
+const AGAIN: &str = "run the same command again: no finished story is requested twice";
 
 /// A directory that answers go to, held by this run.
 pub struct AnswerDir {
@@ -137,7 +137,7 @@ impl<'b> Batch<'b> {
             (_, None) => format!(", at most {} tokens if each is answered once", grouped(scan.most_tokens)),
         };
         let text = format!(
-            "{}: {} finished before, {} to ask about{most}",
+            "{}: {} finished before, {} to generate{most}",
             grouped(self.questions.len() as u64),
             grouped(scan.there + scan.invalid.len() as u64),
             grouped(todo)
@@ -332,7 +332,7 @@ pub fn agree(batches: &[&Batch<'_>], asking: &AskingArgs) -> Result<(), Failure>
         Spending::Impossible => Err(Failure::new(
             Exit::Unspent,
             "no_consent",
-            "answers to many stories cost money, and nobody is at a terminal to agree to it",
+            "answers to many stories cost money, and this is not a terminal to ask at",
             "agree with --yes, or with --max-cost USD and --price-per-million USD",
         )),
         Spending::Asked => {

@@ -466,7 +466,7 @@ impl Target {
         }
         format!(
             "a tuned model answers only while an endpoint runs it, which is billed by the minute: \
-             `ctxtune deploy {job} --name EP` brings it up and prints the name to ask for with --model \
+             `ctxtune deploy {job} --name EP` deploys it and prints the name for --model \
              (a model whose base ends in {REFERENCE} cannot be deployed: \
              `ctxtune download {job} --adapter --extract DIR` ends with the commands that serve it)"
         )

@@ -86,7 +86,7 @@ pub fn unfit(report: &Report) -> Failure {
         (0, long) if long == errors => {
             "shorten these records; a larger limit, or --allow-truncation of `submit`, lets them pass"
         }
-        (0, _) => "mend the lines named above; `--json` and `--verbose` name all of them",
+        (0, _) => "fix the lines named above; `--json` and `--verbose` name all of them",
         _ => "prepare the directory again: it is not what its manifest says",
     };
     Failure::new(Exit::Data, "check_failed", message, hint)

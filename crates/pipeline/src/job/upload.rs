@@ -83,7 +83,7 @@ pub enum UploadError {
         place: String,
     },
     /// The service failed to look at the file.
-    #[error("the service could not look at `{name}` ({file_id}): {said}")]
+    #[error("the service could not check `{name}` ({file_id}): {said}")]
     Failed {
         /// The file's name.
         name: String,

@@ -141,7 +141,7 @@ impl Shown<'_> {
     fn show_status(&self, status: &str, waited: Duration) {
         let is_known = Processing::is_known(status);
         let unknown = if is_known { "" } else { " (a status that is new here)" };
-        let text = format!("the service is looking at it: {status}{unknown}");
+        let text = format!("the service is checking it: {status}{unknown}");
         self.progress.waiting(&text);
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.progress.is_drawn() && *said != status && (!is_known || waited >= LONG_WAIT) {

@@ -411,7 +411,7 @@ pub fn say_handover(chosen: &Chosen, ui: &dyn Ui) {
         ui.label(
             "W&B",
             &format!(
-                "your key is handed to Together, which keeps it and logs the job itself (project {project})"
+                "your key is sent to Together, which keeps it and logs the job itself (project {project})"
             ),
         );
     }

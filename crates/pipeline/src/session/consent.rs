@@ -33,7 +33,7 @@ impl Spending {
         Failure::new(
             Exit::Unspent,
             "no_consent",
-            "a job costs money, and nobody is at a terminal to agree to it",
+            "a job costs money, and this is not a terminal to ask at",
             "agree with --max-cost USD (a cap of the estimate) or --yes",
         )
     }

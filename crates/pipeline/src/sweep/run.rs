@@ -186,7 +186,7 @@ impl Shared<'_> {
     /// Asks W&B for the next values; nothing where it has no more.
     fn ask(&self, suggestions: &Suggestions, agent: &mut Option<String>) -> Result<Option<Trial>, Failure> {
         let trouble = |error: wandb::Error| {
-            let hint = "run it again when W&B answers: it goes on with the same sweep";
+            let hint = "run it again when W&B answers: it resumes the same sweep";
             Failure::new(Exit::Network, "wandb", format!("W&B suggests no values: {error}"), hint)
         };
         if agent.is_none() {
@@ -254,7 +254,7 @@ fn run_one(shared: &Shared<'_>, index: usize) -> Result<(), Failure> {
                 Cause::Refused { source, .. } => Failure::from(*source),
                 Cause::Stopped => ctxtune_service::clock::Stopped.into(),
                 other => {
-                    Failure::new(Exit::Network, "network", other, "run the same command again: it goes on")
+                    Failure::new(Exit::Network, "network", other, "run the same command again: it resumes")
                 }
             };
             Err(shared.session.explain(failure))

@@ -197,7 +197,7 @@ pub fn sweep(session: &Session, order: Order) -> Result<Ran, Failure> {
     };
     if book.wandb_sweep.is_some() && online == Chooser::Own {
         // Values of our own would be other jobs than those that W&B chose, and paid for again.
-        let hint = "go on with it at W&B, or take another --output-dir";
+        let hint = "resume it at W&B, or take another --output-dir";
         return Err(usage("W&B chose this sweep's values so far, and is off now".to_owned(), hint));
     }
     let has_begun = !book.trials.is_empty() && book.wandb_sweep.is_none();
