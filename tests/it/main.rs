@@ -68,3 +68,4 @@ mod upload;
 mod using;
 mod wandb;
 mod watching;
+mod workflow;
