@@ -1,8 +1,9 @@
 //! One record as the engine reads it, the quick path first, and by the general path alone.
 
-use ctxtune_engine::line::convert::{LineWriter, Parser, padded};
-use ctxtune_engine::record::{self, Record};
+use ctxtune_engine::line::convert::LineWriter;
 use ctxtune_engine::line::template::Template;
+use ctxtune_engine::record::parser::{Parser, padded};
+use ctxtune_engine::record::{self, Record};
 use ctxtune_engine::record::unused::{self, Reader};
 
 /// Asserts that both ways come to one verdict and one line, in a parser that is new and in one that has just

@@ -200,7 +200,7 @@ fn warnings(prepared: &Prepared) -> Option<String> {
     let mut warnings = prepared.counts.warnings;
     let said: Vec<String> = Warning::ALL
         .into_iter()
-        .map(|warning| (*warning.count_in(&mut warnings), oddity(warning)))
+        .map(|warning| (*warnings.count_mut(warning), oddity(warning)))
         .filter(|(count, _)| *count > 0)
         .map(|(count, what)| format!("{} {what}", counted(count, "record")))
         .collect();

@@ -9,10 +9,9 @@ use std::sync::Arc;
 use crate::output::lock::LockError;
 use crate::output::manifest::ManifestError;
 use crate::parallel::Stopped;
+use crate::ratio::Ratio;
 use crate::record::reject::{RejectCounts, RejectLimit};
 use crate::source::names::NameLog;
-use crate::source::unpack::Repack;
-use crate::split::Ratio;
 
 /// Why a run failed. Nothing is published then.
 #[derive(Debug, thiserror::Error)]
@@ -166,6 +165,27 @@ pub enum Error {
     /// Somebody asked the run to stop.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// A container that is whole, and packed in a way that is not unpacked here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repack {
+    /// Zstandard with a dictionary.
+    Dictionary,
+    /// Zstandard whose window is larger than the format's reference decoder takes by itself.
+    Window,
+}
+
+impl Repack {
+    /// What is unusual about it.
+    pub fn what(self) -> &'static str {
+        match self {
+            Repack::Dictionary => "was compressed with a zstd dictionary",
+            Repack::Window => {
+                "was compressed with `zstd --long`, for which more than 128 MiB of memory are needed"
+            }
+        }
+    }
 }
 
 /// The rejects of a run that published nothing.

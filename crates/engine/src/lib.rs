@@ -5,14 +5,14 @@
 //! - [`source`]: sources become keys in rank order, and bytes.
 //! - [`record`]: bytes become a `Record`, or the reason why not.
 //! - [`mod@line`]: a `Record` becomes one training line, by a template.
-//! - [`split`]: ranks, the exact ratio, groups, leakage.
+//! - [`split`]: ranks, groups, leakage.
 //! - [`output`]: shards, rejects, keys, the manifest, publication.
 //! - [`mod@prepare`] runs all of these: a corpus in, train and validation JSONL out.
 //!
 //! Beside it, on what it leaves: [`check`] says whether a JSONL file is fit for training; [`score`] compares
 //! contexts; [`answer_file`] names the files of answers.
 //! - [`json`] holds the escapes that all of them share; [`special_token`] the rule for `<|name|>`;
-//!   [`yaml`] the files that people write.
+//!   [`ratio`] exact parts of a whole; [`yaml`] the files that people write.
 //!
 //! No network, no clock, no environment, no terminal: what is needed is passed in.
 
@@ -25,6 +25,7 @@ mod mask;
 pub mod output;
 mod parallel;
 pub mod prepare;
+pub mod ratio;
 pub mod record;
 pub mod score;
 pub mod source;

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::record::warning::Warning;
+
 /// The manifest's file name in an output directory.
 pub const FILE_NAME: &str = "manifest.json";
 
@@ -123,6 +125,21 @@ pub struct Warnings {
     /// A text holds U+FFFD, which stands for what could not be decoded.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub replacement_characters: u64,
+}
+
+impl Warnings {
+    /// How many records of this kind there are.
+    pub fn count_mut(&mut self, warning: Warning) -> &mut u64 {
+        match warning {
+            Warning::AgentMissingFromStep => &mut self.agent_missing_from_step,
+            Warning::AgentNotInNames => &mut self.agent_not_in_names,
+            Warning::MixedTags => &mut self.mixed_tags,
+            Warning::SpecialTokens => &mut self.special_tokens,
+            Warning::BracketedProse => &mut self.bracketed_prose,
+            Warning::NulCharacters => &mut self.nul_characters,
+            Warning::ReplacementCharacters => &mut self.replacement_characters,
+        }
+    }
 }
 
 fn is_zero(count: &u64) -> bool {
@@ -298,6 +315,27 @@ mod tests {
         let shard =
             |sha256: &&str| Shard { file: String::new(), records: 1, bytes: 1, sha256: (*sha256).to_owned() };
         assert_eq!(side_digest(&digests.iter().map(shard).collect::<Vec<_>>()), expected);
+    }
+
+    #[test]
+    fn warnings_are_counted_under_their_names() {
+        let mut warnings = Warnings::default();
+        for (index, warning) in Warning::ALL.into_iter().enumerate() {
+            assert_eq!(warning as usize, index);
+            *warnings.count_mut(warning) = index as u64 + 1;
+        }
+        let json = serde_json::to_value(warnings).unwrap();
+        let found: Vec<(&str, u64)> = json
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, count)| (name.as_str(), count.as_u64().unwrap()))
+            .collect();
+        let expected: Vec<(&str, u64)> =
+            Warning::ALL.into_iter().map(|warning| (warning.as_str(), warning as u64 + 1)).collect();
+        assert_eq!(found, expected);
+        // What no old manifest has is not written where there is none.
+        assert_eq!(serde_json::to_value(Warnings::default()).unwrap().as_object().unwrap().len(), 4);
     }
 
     #[test]

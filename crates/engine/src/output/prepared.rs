@@ -7,9 +7,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::answer_file::AnswerNames;
+use crate::error::Error;
 use crate::output::key_lines::KEYS;
 use crate::output::manifest::{self, Manifest, ManifestError, Side};
-use crate::prepare;
 use crate::source::records::Records;
 use crate::source::{Compression, Source, SourceKind};
 use crate::watch::Watch;
@@ -19,7 +19,7 @@ use crate::watch::Watch;
 pub enum PreparedError {
     /// The lines cannot be listed.
     #[error(transparent)]
-    Records(#[from] prepare::Error),
+    Records(#[from] Error),
     /// A file cannot be read.
     #[error("cannot read `{path}`: {source}")]
     Read {

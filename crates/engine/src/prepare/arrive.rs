@@ -8,40 +8,38 @@
 use memchr::{memchr, memchr_iter, memrchr};
 use rayon::ThreadPool;
 
+use crate::error::Error;
 use crate::line::convert::LineWriter;
 use crate::parallel::{Next, run_in_order};
+use crate::prepare::options::Options;
 use crate::prepare::outcome::Outcome;
 use crate::prepare::worker::{Converter, Fingerprints, RecordBatch};
-use crate::prepare::{Error, Options, Watch};
 use crate::record::layout::Unit;
+use crate::record::parser::PADDING;
 use crate::record::reject::RejectReason;
 use crate::source::index::Extent;
-use crate::source::read::{Bytes, Effort, PADDING, too_large};
+use crate::source::list::FoundLine;
+use crate::source::read::{Bytes, Effort, too_large};
 use crate::source::section::Section;
 use crate::source::spool::{Store, UnpackLimit};
 use crate::source::unpack::{BLOCK_BYTES, Plain};
+use crate::watch::Watch;
 
 /// Where one huge line has left more room than this, it is given back.
 const KEPT_BYTES: usize = 4 << 20;
 
 /// How lines are converted.
-#[derive(Debug)]
 pub struct Arrival<'r> {
     options: &'r Options,
     pool: &'r ThreadPool,
+    watch: &'r dyn Watch,
     lines: LineWriter<'r>,
 }
 
 impl<'r> Arrival<'r> {
     /// Converts as `options` say, on the threads of `pool`.
-    pub fn new(options: &'r Options, pool: &'r ThreadPool) -> Self {
-        Arrival { options, pool, lines: LineWriter::new(&options.template) }
-    }
-
-    /// Whether files that could be read at random are converted as they arrive too: where the split is
-    /// grouped, that saves the first of two passes; else a line is read, and written, once more.
-    pub fn takes_plain_files(&self) -> bool {
-        self.options.group_by.is_some()
+    pub fn new(options: &'r Options, pool: &'r ThreadPool, watch: &'r dyn Watch) -> Self {
+        Arrival { options, pool, watch, lines: LineWriter::new(&options.template) }
     }
 
     /// Converts every non-blank line of `plain` and keeps what became of it in `store`. `found` gets the number of
@@ -55,8 +53,7 @@ impl<'r> Arrival<'r> {
         plain: Plain<'_>,
         limit: Option<&mut UnpackLimit>,
         store: &mut Store,
-        watch: &dyn Watch,
-        mut found: impl FnMut(u64, Extent) -> Result<(), Error> + Send,
+        found: FoundLine<'_>,
     ) -> Result<Section, Error> {
         let mut section = store.section()?;
         let mut feed = Feed::new(plain, limit, self.options.max_record_bytes);
@@ -71,7 +68,7 @@ impl<'r> Arrival<'r> {
             },
             RecordBatch::default,
             |lines, _| feed.next(&mut lines.block),
-            |lines, _, batch, part| lines.convert_block(batch, watch, part),
+            |lines, _, batch, part| lines.convert_block(batch, self.watch, part),
             |batch| {
                 let mut start = section.length;
                 store.append(&mut section, &batch.lines)?;

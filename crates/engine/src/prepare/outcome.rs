@@ -1,15 +1,16 @@
 //! What became of a record as bytes, kept until its turn comes by rank.
 //!
 //! An entry is the record's line, or the words of its reject, and behind it a trailer of a fixed length: so
-//! the line is written straight into the entry, and what is known of the record can be read alone. Entries
-//! live no longer than the process.
+//! the line is written straight into the entry. The last of the trailer is the offset of the record in its
+//! container, as `list` expects. Entries live no longer than the process.
 
-use crate::prepare::worker::{Marks, Verdict};
+use crate::prepare::tally::Marks;
+use crate::prepare::worker::Verdict;
 use crate::record::reject::{Code, RejectReason};
 use crate::record::warning::WarningSet;
 
 /// The bytes of a trailer.
-pub const TRAILER_BYTES: usize = 52;
+const TRAILER_BYTES: usize = 52;
 
 /// What an entry says beside its line.
 #[derive(Debug)]
@@ -41,34 +42,26 @@ impl Outcome {
             }
         };
         let is_correct = marks.is_correct.map_or(2, u8::from);
-        for number in [marks.story, marks.agents, self.start, self.bytes] {
-            entries.extend_from_slice(&number.to_le_bytes());
-        }
         entries.extend_from_slice(&marks.group);
         entries.extend_from_slice(&[kind, code, is_correct, marks.warnings.bits()]);
-    }
-
-    /// The offset of the record of an entry that ends with `trailer`.
-    pub fn start_in(trailer: &[u8; TRAILER_BYTES]) -> u64 {
-        u64::from_le_bytes(trailer[16..24].try_into().expect("eight bytes"))
+        for number in [marks.story, marks.agents, self.bytes, self.start] {
+            entries.extend_from_slice(&number.to_le_bytes());
+        }
     }
 
     /// Reads an entry; its first bytes, as many as are given too, are the line.
     pub fn read(entry: &[u8]) -> (Outcome, usize) {
         let (text, trailer) = entry.split_at(entry.len() - TRAILER_BYTES);
-        let number = |index: usize| {
-            let bytes = &trailer[index * 8..index * 8 + 8];
-            u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
-        };
-        let [story, agents, start, bytes] = [0, 1, 2, 3].map(number);
-        let [kind, code, is_correct, warnings] = [48, 49, 50, 51].map(|index| trailer[index]);
+        let number = |at: usize| u64::from_le_bytes(trailer[at..at + 8].try_into().expect("eight bytes"));
+        let [kind, code, is_correct, warnings] = [16, 17, 18, 19].map(|index| trailer[index]);
+        let [story, agents, bytes, start] = [20, 28, 36, 44].map(number);
         let (verdict, line) = match kind {
             ACCEPTED => {
                 let marks = Marks {
                     story,
                     agents,
                     content: 0,
-                    group: trailer[32..48].try_into().expect("sixteen bytes"),
+                    group: trailer[..16].try_into().expect("sixteen bytes"),
                     is_correct: (is_correct < 2).then_some(is_correct == 1),
                     warnings: WarningSet::from_bits(warnings),
                 };

@@ -16,25 +16,57 @@ use rayon::ThreadPool;
 use crate::error::{Error, FailedRejects};
 use crate::line::convert::LineWriter;
 use crate::output::key_lines::{KEYS, SideKeys, write_key_lines};
-use crate::output::manifest::{Counts, Grouping, Manifest, OptionsUsed, SCHEMA, TemplateUsed};
-use crate::output::publish::Output;
+use crate::output::manifest::{Counts, Grouping, Hex, Leakage, Manifest, OptionsUsed, SCHEMA, TemplateUsed};
+use crate::output::publish::{Output, Published};
 use crate::output::shard::{FileError, SideWriter, move_tail};
 use crate::parallel::{Next, run_in_order};
+use crate::prepare::options::Options;
+use crate::prepare::tally::{Order, Tally};
 use crate::prepare::visit::Visitor;
 use crate::prepare::worker::{RecordBatch, Verdict};
-use crate::prepare::{Options, Prepared, Watch};
 use crate::record::reject::RejectLog;
 use crate::source::ahead::{Visit, Visits, with_readers};
 use crate::source::list::Listing;
 use crate::source::names::NameLog;
 use crate::split::group::{GroupBy, GroupedSplit, split_groups};
-use crate::split::tally::{Order, Tally};
+use crate::watch::Watch;
 
 /// Records a chunk: their lines fill a write of some hundred KiB. Chunks of 64 take 3 % more processor time.
 const CHUNK_RECORDS: usize = 128;
 
 /// The file that names the rejects.
 pub const REJECTS: &str = "rejects.jsonl";
+
+/// What a run did.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// Counts of records.
+    pub counts: Counts,
+    /// Training examples.
+    pub train_records: u64,
+    /// Validation examples.
+    pub val_records: u64,
+    /// What validation shares with training.
+    pub leakage: Leakage,
+    /// The groups, where the split was made by groups.
+    pub grouping: Option<Grouping>,
+    /// Bytes of records read; with groups every record is read twice.
+    pub bytes_read: u64,
+    /// The rejects in rank order as JSON lines: as many as asked for.
+    pub rejects: Vec<String>,
+    /// What lies in the sources and was not read: its key, and what it is.
+    pub not_read: Arc<NameLog>,
+    /// The accepted records with something odd, by the names of [`crate::record::warning::Warning`].
+    pub warned: Arc<NameLog>,
+    /// The first training lines, as many as asked for.
+    pub shown: Vec<Vec<u8>>,
+    /// What was published; `None` in a dry run.
+    pub result: Option<(Manifest, Published)>,
+    /// Whether the output's file system has no locks, so that a mere file kept other runs out.
+    pub has_no_locks: bool,
+    /// Whether a README that is not ours was left where it is.
+    pub kept_readme: bool,
+}
 
 /// What all steps of one run share.
 pub struct Run<'r> {
@@ -435,7 +467,7 @@ impl Run<'_> {
                 name: options.template.name.clone(),
                 text: options.template.text.clone(),
             },
-            keys_sha256: self.listing.keys_sha256.clone(),
+            keys_sha256: Hex(&self.listing.keys_sha256).to_string(),
             train: sides.train.finish().map_err(write_error)?,
             val,
             files: BTreeMap::new(),

@@ -4,10 +4,11 @@
 //! The place where both kinds of sources meet: behind it a record is a verdict and perhaps a line. It writes
 //! no file.
 
+use crate::error::Error;
 use crate::line::convert::LineWriter;
+use crate::prepare::options::Options;
 use crate::prepare::outcome::Outcome;
 use crate::prepare::worker::{Converter, Fingerprints, RecordBatch, Verdict};
-use crate::prepare::{Error, Options};
 use crate::record::layout::Unit;
 use crate::record::reject::RejectReason;
 use crate::source::ahead::{Turns, Visit};

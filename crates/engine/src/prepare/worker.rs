@@ -5,19 +5,21 @@
 
 use memchr::{memchr, memchr3_iter};
 
+use crate::error::Error;
 use crate::json::Charset;
-use crate::line::convert::{LineWriter, ParseFailure, Parser};
+use crate::line::convert::LineWriter;
 use crate::parallel::Batch;
-use crate::prepare::{Error, Options};
+use crate::prepare::options::Options;
+use crate::prepare::tally::{ContentDigest, Marks, content_digest};
 use crate::record::Record;
+use crate::record::parser::{ParseFailure, Parser};
 use crate::record::reject::RejectReason;
 use crate::record::story::StoryForm;
 use crate::record::warning::{Warning, WarningSet};
 use crate::source::read::{Bytes, Effort, named};
 use crate::special_token;
 use crate::split::group::{GroupBy, write_agents_key, write_group_key};
-use crate::split::leakage::{Mark, mark};
-use crate::split::tally::{ContentDigest, content_digest};
+use crate::split::leakage::mark;
 use crate::split::{Rank, rank};
 
 /// A batch beyond this belongs to huge records and gives its room back.
@@ -32,23 +34,6 @@ pub enum Verdict {
     Skipped,
     /// It is not usable.
     Rejected(RejectReason),
-}
-
-/// What is remembered of an accepted record.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Marks {
-    /// Stands for the story's text.
-    pub story: Mark,
-    /// Stands for the set of agents.
-    pub agents: Mark,
-    /// Stands for the file's bytes; only where the split is grouped.
-    pub content: ContentDigest,
-    /// The rank of the record's group; only where the split is grouped.
-    pub group: Rank,
-    /// What the record says of its answer.
-    pub is_correct: Option<bool>,
-    /// What is odd in it.
-    pub warnings: WarningSet,
 }
 
 /// The outcome of consecutive records.

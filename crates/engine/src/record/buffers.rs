@@ -36,7 +36,7 @@ impl<'a> RecordBuffers<'a> {
             names: emptied(self.names),
             steps: emptied(self.steps),
             pairs: emptied(self.pairs),
-            shape: self.shape.emptied(),
+            shape: Shape { slots: emptied(self.shape.slots), ..Shape::default() },
         }
     }
 

@@ -9,6 +9,7 @@ pub mod buffers;
 pub mod context;
 pub mod diagnose;
 pub(crate) mod layout;
+pub mod parser;
 pub mod reject;
 pub mod scan;
 pub mod scanner;
@@ -24,7 +25,7 @@ use simd_json::{Node, StaticNode};
 pub use crate::record::context::{AgentText, Context, Step, Text, Timestep};
 use crate::record::reject::{Code, RejectReason};
 use crate::record::story::{StoryError, StoryForm, is_blank};
-use crate::record::tape::Cursor;
+use crate::record::tape::{Cursor, first_duplicate};
 
 /// One usable record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -312,16 +313,6 @@ fn required<'n, 'a>(value: Option<Cursor<'n, 'a>>, key: &str) -> Result<Cursor<'
     value.ok_or_else(|| RejectReason::new(Code::MissingKey, format!("the key `{key}` is missing"), key))
 }
 
-/// Some key that `keys` holds twice. Sorts a long list, since a hostile record may have a million keys.
-pub fn first_duplicate<'a>(keys: &mut [&'a str]) -> Option<&'a str> {
-    if keys.len() > 32 {
-        keys.sort_unstable();
-        return keys.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
-    }
-    let repeats = |(index, key): (usize, &&'a str)| keys[..index].contains(key).then_some(*key);
-    keys.iter().enumerate().find_map(repeats)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -471,20 +462,6 @@ mod tests {
         check_reject(r#"{"f":1}"#, Code::GroupField, "f");
         check_reject("{}", Code::GroupField, "f");
         check_reject(r#"{"f":""}"#, Code::MissingKey, "question");
-    }
-
-    #[test]
-    fn duplicates_are_found_among_many_keys() {
-        let mut keys: Vec<String> = (0..100).map(|n| n.to_string()).collect();
-        let find = |keys: &[String]| {
-            let mut keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-            first_duplicate(&mut keys).map(str::to_owned)
-        };
-        assert_eq!(find(&keys), None);
-        keys.push("42".to_owned());
-        assert_eq!(find(&keys), Some("42".to_owned()));
-        assert_eq!(find(&keys[42..]), Some("42".to_owned()));
-        assert_eq!(find(&keys[90..100]), None);
     }
 
     #[test]

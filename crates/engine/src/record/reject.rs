@@ -12,7 +12,7 @@ use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use serde::Serialize;
 
 use crate::json::KeyText;
-use crate::split::Ratio;
+use crate::ratio::Ratio;
 
 /// The stable name of a reason. New codes may be added; none changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

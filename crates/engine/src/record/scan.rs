@@ -10,9 +10,10 @@
 
 use crate::record::buffers::RecordBuffers;
 use crate::record::scanner::Scanner;
-use crate::record::shape::{Shape, TextOf};
+use crate::record::shape::{Shape, Slot, TextOf};
 use crate::record::story::{self, StoryForm};
-use crate::record::{Context, Record, Step, Text, Timestep, first_duplicate, split_item};
+use crate::record::tape::first_duplicate;
+use crate::record::{Context, Record, Step, Text, Timestep, split_item};
 
 /// Room for what the scanner cannot borrow from the text.
 #[derive(Debug)]
@@ -182,6 +183,44 @@ impl<'a> Scanner<'a> {
         })?;
         self.buffers.shape = shape;
         Some(steps)
+    }
+
+    /// Takes the step here, the one at `index`, if all that differs from the one with `shape` are its texts.
+    /// Where it declines, some pairs and bytes may be taken.
+    #[inline]
+    pub fn repeated_step(&mut self, shape: &Shape<'a>, index: usize) -> Option<Step<'a>> {
+        if shape.slots.is_empty() {
+            return None;
+        }
+        self.next_byte()?;
+        let first_pair = self.buffers.pairs.len();
+        let (mut timestep, mut state) = (Timestep::Place(index), None);
+        // The bytes from `at` on have to be those from `seen` on.
+        let (mut at, mut seen) = (self.position, shape.step.0);
+        for &Slot { text: (start, end), of } in &shape.slots {
+            at = self.same_bytes(at, seen, start)?;
+            let text = self.text_from(at)?;
+            at = self.position - 1;
+            match of {
+                TextOf::Timestep => timestep = Timestep::Text(text),
+                TextOf::State => state = Some(text),
+                TextOf::Agent(agent) => self.buffers.pairs.push((agent, text)),
+            }
+            seen = end;
+        }
+        self.position = self.same_bytes(at, seen, shape.step.1)?;
+        let all = |(start, end)| (first_pair + start, first_pair + end);
+        let mut step = Step::new(timestep, state?, all(shape.observations), all(shape.actions));
+        step.repeats_agents = true;
+        Some(step)
+    }
+
+    /// The place behind the bytes at `at`, if they are those from `start` to `end`.
+    #[inline]
+    fn same_bytes(&self, at: usize, start: usize, end: usize) -> Option<usize> {
+        let bytes = self.text.as_bytes();
+        let behind = at + (end - start);
+        (bytes.get(at..behind)? == bytes.get(start..end)?).then_some(behind)
     }
 
     /// Takes the step here with all its keys; others may be compared with its `shape`.

@@ -5,7 +5,6 @@
 
 use simd_json::{Node, StaticNode};
 
-use crate::record::first_duplicate;
 use crate::record::reject::{Code, RejectReason};
 
 /// A value on the parser's tape.
@@ -154,5 +153,34 @@ impl<'a> Fields<'_, 'a> {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// Some key that `keys` holds twice. Sorts a long list, since a hostile record may have a million keys.
+pub fn first_duplicate<'a>(keys: &mut [&'a str]) -> Option<&'a str> {
+    if keys.len() > 32 {
+        keys.sort_unstable();
+        return keys.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
+    }
+    let repeats = |(index, key): (usize, &&'a str)| keys[..index].contains(key).then_some(*key);
+    keys.iter().enumerate().find_map(repeats)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn duplicates_are_found_among_many_keys() {
+        let mut keys: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+        let find = |keys: &[String]| {
+            let mut keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            first_duplicate(&mut keys).map(str::to_owned)
+        };
+        assert_eq!(find(&keys), None);
+        keys.push("42".to_owned());
+        assert_eq!(find(&keys), Some("42".to_owned()));
+        assert_eq!(find(&keys[42..]), Some("42".to_owned()));
+        assert_eq!(find(&keys[90..100]), None);
     }
 }

@@ -3,8 +3,6 @@
 //! Each kind has a stable name, is counted in the manifest, and its records are named on request.
 //! Nothing here rejects.
 
-use crate::output::manifest::Warnings;
-
 /// A kind of oddity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Warning {
@@ -48,19 +46,6 @@ impl Warning {
             Warning::ReplacementCharacters => "replacement_characters",
         }
     }
-
-    /// How many records of this kind `warnings` counts.
-    pub fn count_in(self, warnings: &mut Warnings) -> &mut u64 {
-        match self {
-            Warning::AgentMissingFromStep => &mut warnings.agent_missing_from_step,
-            Warning::AgentNotInNames => &mut warnings.agent_not_in_names,
-            Warning::MixedTags => &mut warnings.mixed_tags,
-            Warning::SpecialTokens => &mut warnings.special_tokens,
-            Warning::BracketedProse => &mut warnings.bracketed_prose,
-            Warning::NulCharacters => &mut warnings.nul_characters,
-            Warning::ReplacementCharacters => &mut warnings.replacement_characters,
-        }
-    }
 }
 
 /// The oddities of one record.
@@ -93,27 +78,6 @@ impl WarningSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_names_are_those_of_the_manifest() {
-        let mut warnings = Warnings::default();
-        for (index, warning) in Warning::ALL.into_iter().enumerate() {
-            assert_eq!(warning as usize, index);
-            *warning.count_in(&mut warnings) = index as u64 + 1;
-        }
-        let json = serde_json::to_value(warnings).unwrap();
-        let found: Vec<(&str, u64)> = json
-            .as_object()
-            .unwrap()
-            .iter()
-            .map(|(name, count)| (name.as_str(), count.as_u64().unwrap()))
-            .collect();
-        let expected: Vec<(&str, u64)> =
-            Warning::ALL.into_iter().map(|warning| (warning.as_str(), warning as u64 + 1)).collect();
-        assert_eq!(found, expected);
-        // What no old manifest has is not written where there is none.
-        assert_eq!(serde_json::to_value(Warnings::default()).unwrap().as_object().unwrap().len(), 4);
-    }
 
     #[test]
     fn a_set_holds_what_was_put_in() {

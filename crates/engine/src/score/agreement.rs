@@ -134,7 +134,7 @@ fn each_agent<'t>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::line::convert::with_single_context;
+    use crate::record::parser::with_single_context;
 
     fn compare_json(gold: &str, generated: &str) -> ContextTally {
         with_single_context(gold.as_bytes(), |gold| {

@@ -189,7 +189,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::line::convert::with_single_context;
+    use crate::record::parser::with_single_context;
 
     /// What the context `generated` is worth against `gold`, and how far it agrees.
     fn answer(gold: &str, generated: &str) -> Answer {

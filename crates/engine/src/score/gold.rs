@@ -8,10 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::answer_file::AnswerNames;
-use crate::line::convert::{Parser, padded};
 use crate::line::example::Example;
 use crate::output::prepared::{Validation, manifest_of};
 use crate::record::context::Context;
+use crate::record::parser::{Parser, padded};
 use crate::record::reject::{Code, RejectReason};
 use crate::score::{Error, Options, Watched, source};
 use crate::source::names::NameLog;

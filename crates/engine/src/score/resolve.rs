@@ -211,7 +211,7 @@ fn tag_kind<'t>(text: &'t str, [state, action, before_index]: [&str; 3]) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::line::convert::with_single_context;
+    use crate::record::parser::with_single_context;
 
     /// What A observes in the last of two steps, and how many tags stay, where `actions` came before.
     fn check(actions: &str, observation: &str, expected: &str, unresolved: u64) {

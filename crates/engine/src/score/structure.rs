@@ -74,7 +74,7 @@ fn number(timestep: Timestep<'_>) -> Option<i128> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::line::convert::with_single_context;
+    use crate::record::parser::with_single_context;
 
     fn structure(steps: &str) -> Structure {
         let json = format!(r#"{{"agents_names":["B","A"],"socialized_context":[{steps}]}}"#);

@@ -15,9 +15,6 @@ use walkdir::WalkDir;
 
 use crate::error::Error;
 use crate::json::KeyText;
-use crate::output::manifest::Hex;
-use crate::prepare::arrive::Arrival;
-use crate::prepare::outcome::{Outcome, TRAILER_BYTES};
 use crate::record::layout::{Unit, is_lfs_pointer};
 use crate::source::index::{Extent, Member, Refusal, index_lines, index_tar};
 use crate::source::keys::{KeyArena, KeyRef, MAX_KEY_BYTES, MAX_SOURCES};
@@ -79,7 +76,7 @@ pub enum Place<'l> {
     Refused(Refusal),
 }
 
-/// Where an [`Outcome`] is kept.
+/// Where what became of a line is kept; it ends with the offset of the line in its container, eight bytes.
 #[derive(Debug)]
 pub struct Entry<'l> {
     /// The container that the record was in.
@@ -100,8 +97,8 @@ pub struct Listing {
     sources: Vec<OpenSource>,
     /// Whether any record was converted when it arrived.
     has_converted: bool,
-    /// SHA-256 of the keys sorted bytewise, each followed by NUL, in lower-case hex.
-    pub keys_sha256: String,
+    /// SHA-256 of the keys sorted bytewise, each followed by NUL.
+    pub keys_sha256: [u8; 32],
     /// What lies in the sources and is not read: its key, and what it is.
     pub not_read: Arc<NameLog>,
     /// How much of that is named `*.json`, but is no regular file.
@@ -200,8 +197,16 @@ impl Listing {
     }
 }
 
+/// Converts every non-blank line of what is unpacked, up to a limit, and keeps in the store what became of each:
+/// an [`Entry`] in the section that is returned.
+pub type ConvertLines<'c> = dyn Fn(Plain<'_>, Option<&mut UnpackLimit>, &mut Store, FoundLine<'_>) -> Result<Section, Error>
+    + Sync
+    + 'c;
+
+/// Gets the number of each line, from 0, and where its entry lies in the section, in the order of the lines.
+pub type FoundLine<'f> = &'f mut (dyn FnMut(u64, Extent) -> Result<(), Error> + Send);
+
 /// What to list.
-#[derive(Debug)]
 pub struct Corpus<'c> {
     /// The sources in the order in which they were given.
     pub sources: &'c [Source],
@@ -210,7 +215,9 @@ pub struct Corpus<'c> {
     /// The seed of the ranks.
     pub seed: u64,
     /// How lines are converted when they arrive; `None` for whoever reads records by rank.
-    pub arrival: Option<&'c Arrival<'c>>,
+    pub convert: Option<&'c ConvertLines<'c>>,
+    /// Whether files that could be read at random are converted as they arrive too.
+    pub converts_plain_files: bool,
 }
 
 /// Lists every record of `corpus` and sorts by rank.
@@ -229,12 +236,12 @@ pub fn list(corpus: &Corpus<'_>, spool: &mut Spool, watch: &dyn Watch) -> Result
         not_read: NameLog::new(spool.dir()),
         not_regular: 0,
         held: 0,
-        arrival: corpus.arrival,
+        corpus,
         held_directories: 0,
         watch,
     };
     for (source, prefix) in corpus.sources.iter().zip(prefixes(corpus.sources)) {
-        builder.add(source, &prefix, corpus.skip, spool)?;
+        builder.add(source, &prefix, spool)?;
     }
     let Builder { arena, sources, not_read, not_regular, watch, .. } = builder;
     watch.listed(arena.count as u64);
@@ -249,19 +256,13 @@ struct Builder<'w> {
     not_read: NameLog,
     not_regular: u64,
     held: usize,
-    arrival: Option<&'w Arrival<'w>>,
+    corpus: &'w Corpus<'w>,
     held_directories: usize,
     watch: &'w dyn Watch,
 }
 
 impl Builder<'_> {
-    fn add(
-        &mut self,
-        source: &Source,
-        prefix: &[u8],
-        skip: Option<&Path>,
-        spool: &mut Spool,
-    ) -> Result<(), Error> {
+    fn add(&mut self, source: &Source, prefix: &[u8], spool: &mut Spool) -> Result<(), Error> {
         match source.kind {
             SourceKind::Directory(containers) => {
                 let number = self.number()?;
@@ -271,7 +272,7 @@ impl Builder<'_> {
                 let root = source.path.clone();
                 self.sources.push(OpenSource::Files { root, prefix: prefix.len(), directory: open });
                 let directory = Directory { number, root: &source.path, prefix, containers };
-                self.walk(&directory, skip, spool)
+                self.walk(&directory, spool)
             }
             SourceKind::Record => {
                 // All records named by themselves are one source: there may be very many.
@@ -313,15 +314,19 @@ impl Builder<'_> {
         let path = source.path.clone();
         let is_lines = matches!(source.kind, SourceKind::Lines(_));
         let unit = if is_lines { Unit::Line } else { Unit::File };
-        let arrival = self.arrival.filter(|_| is_lines);
-        let opened = match (open(source, compression)?, arrival) {
-            (Opened::Stream(file), Some(arrival)) => {
-                let (plain, limit) = (Plain::open(source, file)?, Some(&mut spool.limit));
-                self.convert(number, prefix, arrival, plain, limit, &mut spool.store)?
+        let convert = self.corpus.convert.filter(|_| is_lines);
+        let opened = match (open(source, compression)?, convert) {
+            (Opened::Stream(file), Some(convert)) => {
+                let plain = Plain::open(source, file)?;
+                let found = &mut |line, extent| self.push(number, &line_key(prefix, line), Some(extent));
+                let section = convert(plain, Some(&mut spool.limit), &mut spool.store, found)?;
+                OpenSource::Converted { section, path }
             }
-            (Opened::AtRandom(file, _), Some(arrival)) if arrival.takes_plain_files() => {
+            (Opened::AtRandom(file, _), Some(convert)) if self.corpus.converts_plain_files => {
                 let plain = Plain::open(source, Some(file))?;
-                self.convert(number, prefix, arrival, plain, None, &mut spool.store)?
+                let found = &mut |line, extent| self.push(number, &line_key(prefix, line), Some(extent));
+                let section = convert(plain, None, &mut spool.store, found)?;
+                OpenSource::Converted { section, path }
             }
             (Opened::Stream(file), _) => {
                 let section = spool.unpack(source, file, self.watch)?;
@@ -340,23 +345,6 @@ impl Builder<'_> {
         };
         self.sources.push(opened);
         Ok(())
-    }
-
-    /// Converts the lines of `plain` as they arrive.
-    fn convert(
-        &mut self,
-        number: u16,
-        prefix: &[u8],
-        arrival: &Arrival<'_>,
-        plain: Plain<'_>,
-        limit: Option<&mut UnpackLimit>,
-        store: &mut Store,
-    ) -> Result<OpenSource, Error> {
-        let (path, watch) = (plain.source().path.clone(), self.watch);
-        let section = arrival.convert(plain, limit, store, watch, |line, extent| {
-            self.push(number, &line_key(prefix, line), Some(extent))
-        })?;
-        Ok(OpenSource::Converted { section, path })
     }
 
     fn push(&mut self, source: u16, key: &[u8], extent: Option<Extent>) -> Result<(), Error> {
@@ -405,14 +393,9 @@ impl Builder<'_> {
         }
     }
 
-    fn walk(
-        &mut self,
-        directory: &Directory<'_>,
-        skip: Option<&Path>,
-        spool: &mut Spool,
-    ) -> Result<(), Error> {
+    fn walk(&mut self, directory: &Directory<'_>, spool: &mut Spool) -> Result<(), Error> {
         let &Directory { number, root, prefix, containers } = directory;
-        let skip = skip.and_then(|skip| below(root, skip));
+        let skip = self.corpus.skip.and_then(|skip| below(root, skip));
         let mut walk = WalkDir::new(root).follow_root_links(true).into_iter();
         let mut key = prefix.to_vec();
         while let Some(entry) = walk.next() {
@@ -645,7 +628,7 @@ fn sorted(arena: KeyArena, sources: Vec<OpenSource>, seed: u64) -> Result<Listin
         digest.update(arena.get(entry.key));
         digest.update([0]);
     }
-    let keys_sha256 = Hex(&digest.finalize()).to_string();
+    let keys_sha256 = digest.finalize().into();
     let ranks = Ranks::new(seed);
     ranked.par_iter_mut().for_each(|entry| entry.rank = ranks.rank(arena.get(entry.key)));
     ranked.par_sort_unstable_by(by_rank_then_key);
@@ -693,10 +676,10 @@ fn equal_keys(arena: &KeyArena, sources: &[OpenSource], keys: [KeyRef; 2]) -> Er
 /// Where a record that was converted stood in its container, as far as that can be read again.
 fn converted_at(section: &Section, extent: Extent) -> String {
     let Extent::Bytes(start, length) = extent else { return String::new() };
-    let mut trailer = [0; TRAILER_BYTES];
+    let mut offset = [0; 8];
     let end = section.start + start + length;
-    match read_exact_at(&section.file, &mut trailer, end - TRAILER_BYTES as u64) {
-        Ok(()) => format!(" at byte {}", Outcome::start_in(&trailer)),
+    match read_exact_at(&section.file, &mut offset, end - 8) {
+        Ok(()) => format!(" at byte {}", u64::from_le_bytes(offset)),
         Err(_) => String::new(),
     }
 }

@@ -11,11 +11,9 @@ use std::path::Path;
 
 use crate::error::Error;
 use crate::record::layout::{self, Unit};
+use crate::record::parser::PADDING;
 use crate::record::reject::{Code, RejectReason};
 use crate::source::section::read_exact_at;
-
-/// Bytes that the parser may read, but not interpret, behind a record.
-pub const PADDING: usize = simd_json::INPUT_PADDING;
 
 /// What most records fit into.
 const INITIAL_BYTES: usize = 64 << 10;

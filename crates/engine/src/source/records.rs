@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::line::convert::{ParseFailure, Parser};
 use crate::record::Context;
 use crate::record::layout::Unit;
+use crate::record::parser::{ParseFailure, Parser};
 use crate::record::reject::{Code, RejectReason};
 use crate::source::list::{self, Corpus, Listing, Place};
 use crate::source::names::NameLog;
@@ -34,7 +34,7 @@ impl Records {
     /// # Errors
     /// When a source cannot be listed or unpacked, two records have one key, or somebody asked to stop.
     pub fn list(sources: &[Source], max_spool_bytes: u64, watch: &dyn Watch) -> Result<Records, Error> {
-        let corpus = Corpus { sources, skip: None, seed: 0, arrival: None };
+        let corpus = Corpus { sources, skip: None, seed: 0, convert: None, converts_plain_files: false };
         list::list(&corpus, &mut Spool::new(None, max_spool_bytes), watch).map(Records)
     }
 
@@ -56,7 +56,7 @@ impl Records {
                 return Err(Error::OutputIsCorpus(out.to_owned()));
             }
         }
-        let corpus = Corpus { sources, skip: Some(out), seed: 0, arrival: None };
+        let corpus = Corpus { sources, skip: Some(out), seed: 0, convert: None, converts_plain_files: false };
         list::list(&corpus, &mut Spool::new(Some(out), max_spool_bytes), watch).map(Records)
     }
 

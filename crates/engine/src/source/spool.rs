@@ -138,7 +138,7 @@ impl Spool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::unpack::Repack;
+    use crate::error::Repack;
     use crate::source::{Compression, SourceKind};
     use crate::watch::Unwatched;
 

@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::Error;
+use crate::error::{Error, Repack};
 use crate::source::gunzip::Gunzip;
 use crate::source::{Compression, Source, SourceKind};
 
@@ -110,38 +110,17 @@ fn reading_error(source: &Source, byte: u64, error: io::Error) -> Error {
         return Error::Read { path, source: error };
     }
     let reason = error.to_string();
-    match Repack::of(&reason) {
+    match repack_of(&reason) {
         Some(repack) => Error::Repack { path, repack },
         None => Error::Damaged { path, byte, reason },
     }
 }
 
-/// A container that is whole, and packed in a way that is not unpacked here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Repack {
-    /// Zstandard with a dictionary.
-    Dictionary,
-    /// Zstandard whose window is larger than the format's reference decoder takes by itself.
-    Window,
-}
-
-impl Repack {
-    /// By the words of the zstd library, which has no other way to say it.
-    fn of(reason: &str) -> Option<Repack> {
-        match reason {
-            _ if reason.contains("Dictionary mismatch") => Some(Repack::Dictionary),
-            _ if reason.contains("too much memory") => Some(Repack::Window),
-            _ => None,
-        }
-    }
-
-    /// What is unusual about it.
-    pub fn what(self) -> &'static str {
-        match self {
-            Repack::Dictionary => "was compressed with a zstd dictionary",
-            Repack::Window => {
-                "was compressed with `zstd --long`, for which more than 128 MiB of memory are needed"
-            }
-        }
+/// By the words of the zstd library, which has no other way to say it.
+fn repack_of(reason: &str) -> Option<Repack> {
+    match reason {
+        _ if reason.contains("Dictionary mismatch") => Some(Repack::Dictionary),
+        _ if reason.contains("too much memory") => Some(Repack::Window),
+        _ => None,
     }
 }

@@ -9,8 +9,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::json::escape_once;
+use crate::ratio::Ratio;
 use crate::record::Record;
-use crate::split::{Rank, Ratio};
+use crate::split::Rank;
 
 /// What makes a group.
 #[derive(Debug, Clone, PartialEq, Eq)]

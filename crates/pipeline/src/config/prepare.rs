@@ -12,11 +12,11 @@ use crate::config::{Bytes, ConfigError, ConfigFile};
 use crate::value::{parsed, whole};
 use ctxtune_engine::line::template::{Template, TemplateError};
 use ctxtune_engine::prepare::{Durability, Options, Purpose, Readers};
+use ctxtune_engine::ratio::Ratio;
 use ctxtune_engine::record::reject::RejectLimit;
 use ctxtune_engine::source::{
     Containers, DEFAULT_RECORD_BYTES, DEFAULT_SPOOL_BYTES, Source, SourceKind, is_url, unsupported,
 };
-use ctxtune_engine::split::Ratio;
 use ctxtune_engine::split::group::GroupBy;
 use ctxtune_engine::yaml;
 

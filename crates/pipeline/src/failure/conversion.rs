@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crate::shell;
+use ctxtune_engine::error::Repack;
 use ctxtune_engine::source::names::NameLog;
-use ctxtune_engine::source::unpack::Repack;
 use ctxtune_engine::source::{Compression, OTHER_ENDING, Unsupported, unsupported};
 
 /// What to do about `path`, which is no source.

@@ -222,7 +222,8 @@ fn filled<'a>(template: &'a Template, text: &dyn Fn(&'a Segment) -> &'a str) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ctxtune_engine::line::convert::{LineWriter, with_single_record};
+    use ctxtune_engine::line::convert::LineWriter;
+    use ctxtune_engine::record::parser::with_single_record;
 
     const RECORD: &[u8] = br#"{"story": "['Mia \"left\"\\n.', 'No\u00e9 ran.']", "question": "Q?", "answer": "A", "socialized_context":
         {"agents_names": ["Mia"], "socialized_context": [{"state": "s", "observations": {}, "actions": {}}]}}"#;

@@ -186,7 +186,8 @@ fn story_of(line: &[u8], (template, messages): (&Template, &[Message])) -> Story
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ctxtune_engine::line::convert::{LineWriter, with_single_record};
+    use ctxtune_engine::line::convert::LineWriter;
+    use ctxtune_engine::record::parser::with_single_record;
 
     /// The record beside an answer to the line that `message` makes of a record with this story.
     fn kept(message: &str, story: &str) -> (Value, bool) {

@@ -7,9 +7,10 @@
 use serde_json::value::RawValue;
 
 use ctxtune_engine::json::Charset;
-use ctxtune_engine::line::convert::{LineWriter, with_single_record};
+use ctxtune_engine::line::convert::LineWriter;
 use ctxtune_engine::line::example::Example;
 use ctxtune_engine::line::template::{ContextLayout, Form, Segment, Template};
+use ctxtune_engine::record::parser::with_single_record;
 use ctxtune_engine::record::{AgentText, Context, Record, Timestep};
 use ctxtune_service::together::chat::Completion;
 

@@ -7,7 +7,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::output::manifest::{Counts, IsCorrect, Leakage, Warnings};
-use crate::prepare::worker::Marks;
+use crate::record::warning::WarningSet;
 use crate::split::Rank;
 use crate::split::leakage::{Mark, count_shared};
 
@@ -19,6 +19,23 @@ pub type ContentDigest = u64;
 pub fn content_digest(bytes: &[u8]) -> ContentDigest {
     let digest = Sha256::digest(bytes);
     u64::from_be_bytes(digest[..8].try_into().expect("a SHA-256 has 32 bytes"))
+}
+
+/// What is remembered of an accepted record.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Marks {
+    /// Stands for the story's text.
+    pub story: Mark,
+    /// Stands for the set of agents.
+    pub agents: Mark,
+    /// Stands for the file's bytes; only where the split is grouped.
+    pub content: ContentDigest,
+    /// The rank of the record's group; only where the split is grouped.
+    pub group: Rank,
+    /// What the record says of its answer.
+    pub is_correct: Option<bool>,
+    /// What is odd in it.
+    pub warnings: WarningSet,
 }
 
 /// The records' marks by position in rank order.
@@ -71,7 +88,7 @@ impl Tally {
             None => self.is_correct.missing += 1,
         }
         for warning in marks.warnings.iter() {
-            *warning.count_in(&mut self.warnings) += 1;
+            *self.warnings.count_mut(warning) += 1;
         }
     }
 
