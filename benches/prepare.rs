@@ -1,6 +1,7 @@
-//! `prepare` end to end, on one thread and on two, in bytes of input a second.
+//! `prepare` end to end in bytes of input a second: both shapes on one thread and on two, and with the general
+//! reader alone.
 //!
-//! The corpus is made from a fixed seed in a temporary directory and is in the page cache;
+//! The corpora are made from a fixed seed in a temporary directory and are in the page cache;
 //! the result is made anew each time, without fsync. Comparisons with a floor and with
 //! other programs need whole processes: `scripts/bench.sh`.
 
@@ -26,33 +27,35 @@ criterion_group! {
     name = end_to_end;
     config = Criterion::default()
         .warm_up_time(Duration::from_secs(1))
-        .measurement_time(Duration::from_secs(8))
+        .measurement_time(Duration::from_secs(5))
         .sample_size(30);
-    targets = both_thread_counts
+    targets = whole_runs
 }
 criterion_main!(end_to_end);
 
-fn both_thread_counts(criterion: &mut Criterion) {
-    let dir = tempfile::tempdir().expect("there is room for a small corpus");
-    let records = dir.path().join("records");
-    let bytes =
-        corpus::write(&records, Shape::Lean, SEED, RECORDS).expect("there is room for a small corpus");
-    let mut group = criterion.benchmark_group("prepare");
-    group.throughput(Throughput::Bytes(bytes));
-    for threads in [1, 2] {
-        let options = options(&records, &dir.path().join("out"), threads);
-        group.bench_function(BenchmarkId::new("threads", threads), |bencher| {
-            bencher.iter_batched(
-                || remove(&options.output_dir),
-                |()| {
-                    let prepared = prepare(&options, &Unwatched).expect("a made-up corpus is usable");
-                    assert_complete(&prepared, bytes);
-                },
-                criterion::BatchSize::PerIteration,
-            );
-        });
+fn whole_runs(criterion: &mut Criterion) {
+    for (name, shape) in [("lean", Shape::Lean), ("real", Shape::Real)] {
+        let dir = tempfile::tempdir().expect("there is room for a small corpus");
+        let records = dir.path().join("records");
+        let bytes = corpus::write(&records, shape, SEED, RECORDS).expect("there is room for a small corpus");
+        let mut group = criterion.benchmark_group("prepare");
+        group.throughput(Throughput::Bytes(bytes));
+        for (threads, readers) in [(1, Readers::Both), (2, Readers::Both), (2, Readers::General)] {
+            let which = if readers == Readers::General { ", general" } else { "" };
+            let options = Options { readers, ..options(&records, &dir.path().join("out"), threads) };
+            group.bench_function(BenchmarkId::new(format!("{name}{which}"), threads), |bencher| {
+                bencher.iter_batched(
+                    || remove(&options.output_dir),
+                    |()| {
+                        let prepared = prepare(&options, &Unwatched).expect("a made-up corpus is usable");
+                        assert_complete(&prepared, bytes);
+                    },
+                    criterion::BatchSize::PerIteration,
+                );
+            });
+        }
+        group.finish();
     }
-    group.finish();
 }
 
 /// A result that stands there already would only be compared.
