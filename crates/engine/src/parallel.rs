@@ -65,7 +65,7 @@ where
         feed: Mutex::new(feed),
         sink: Mutex::new(sink),
         // Enough that a slow chunk does not stall the others, few enough to stay small.
-        depth: pool.current_num_threads() * 2 + 2,
+        depth: pool.current_num_threads() + 2,
     };
     pool.broadcast(|_| {
         let _end_all_on_panic = EndOnPanic(&window);
@@ -372,7 +372,7 @@ mod tests {
             },
         )
         .unwrap();
-        assert!(most.load(Ordering::SeqCst) <= 4 * 2 + 2, "{most:?} chunks at once");
+        assert!(most.load(Ordering::SeqCst) <= 4 + 2, "{most:?} chunks at once");
     }
 
     #[test]

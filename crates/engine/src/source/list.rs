@@ -632,7 +632,9 @@ fn sorted(arena: KeyArena, sources: Vec<OpenSource>, seed: u64) -> Result<Listin
     let ranks = Ranks::new(seed);
     ranked.par_iter_mut().for_each(|entry| entry.rank = ranks.rank(arena.get(entry.key)));
     ranked.par_sort_unstable_by(by_rank_then_key);
-    let by_rank = ranked.into_iter().map(|entry| entry.key).collect();
+    let mut by_rank: Vec<KeyRef> = ranked.into_iter().map(|entry| entry.key).collect();
+    // Collected in the memory of the ranks, it would keep all of it.
+    by_rank.shrink_to_fit();
     let has_converted = sources.iter().any(|source| matches!(source, OpenSource::Converted { .. }));
     Ok(Listing {
         arena,
