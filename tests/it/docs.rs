@@ -8,7 +8,7 @@ use clap::Command;
 use ctxtune::args;
 use ctxtune_engine::record::reject::Code;
 
-use crate::support::{Dir, Rehearsal, assert_listed, repository, repository_text};
+use crate::support::{Dir, Rehearsal, assert_listed, repository, repository_text, training_keys};
 
 #[path = "../../examples/reference.rs"]
 #[allow(dead_code, reason = "the example has a `main`")]
@@ -195,6 +195,13 @@ fn every_exit_code_and_reject_code_is_explained() {
     for code in Code::ALL {
         assert!(cells.contains(code.as_str()), "reject code {code}");
     }
+}
+
+#[test]
+fn every_parameter_of_a_job_is_explained() {
+    let spans: BTreeSet<String> = Page::read("docs/fine-tune.md").spans().into_iter().collect();
+    let missing = training_keys().into_iter().filter(|key| !spans.contains(key));
+    expect_none(missing.map(|key| format!("docs/fine-tune.md does not explain `{key}`")).collect());
 }
 
 #[test]

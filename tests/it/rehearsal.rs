@@ -8,12 +8,16 @@ use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 
 use ctxtune::session::clock::ServerClock;
+use ctxtune_pipeline::config::TuneChoices;
+use ctxtune_pipeline::job::limits::settle;
+use ctxtune_pipeline::job::parameters::Files;
 use ctxtune_rehearsal::faults::{Action, Faults, Rule, Side, When};
 use ctxtune_rehearsal::{Outcome, Script, Server, Stage};
+use ctxtune_service::together::jobs::Limits;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::support::FakeClock;
+use crate::support::{FakeClock, training_keys};
 
 /// When the server is started.
 const NOW: i64 = 1_785_836_945;
@@ -271,6 +275,26 @@ fn parts_become_a_file() {
     assert_eq!(stand.post("/v1/files/multipart/abort", &body).status(), 200);
     assert_eq!(stand.post("/v1/files/multipart/abort", &body).status(), 404);
     assert_eq!(stand.server.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn every_parameter_of_a_job_is_known_to_the_strict_body() {
+    let stand = Stand::new(Faults::default());
+    let limits = Limits::read("", &Value::Null);
+    let keys = training_keys();
+    assert!(keys.len() > 25, "{keys:?}");
+    for key in keys {
+        let choices = ["true", "1", "linear"]
+            .iter()
+            .find_map(|value| TuneChoices::of_values(&[(key.clone(), json!(value))]).ok())
+            .unwrap();
+        let parameters = choices.resolve(TuneChoices::default(), 42);
+        let body = settle(parameters, &limits, true).body(Files { train: "f", val: None }, "s");
+        let said = stand.post("/v1/fine-tunes", &body).json()["error"]["message"].to_string();
+        assert!(!said.contains("is not known"), "{key}: {said}");
+    }
+    let unknown = stand.post("/v1/fine-tunes", &json!({ "label": 1 })).json();
+    assert_eq!(unknown["error"]["message"], "`label` is not known");
 }
 
 #[test]

@@ -567,6 +567,14 @@ pub fn repository_text(name: &str) -> String {
     std::fs::read_to_string(repository(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
+/// The keys of a job's parameters, as the flags of `submit` have them.
+pub fn training_keys() -> Vec<String> {
+    let root = ctxtune::args::command();
+    let flags = root.find_subcommand("submit").unwrap().get_arguments();
+    let is_of_training = |flag: &&clap::Arg| flag.get_help_heading() == Some("Training");
+    flags.filter(is_of_training).map(|flag| flag.get_id().to_string()).collect()
+}
+
 /// A file or directory of the repository.
 pub fn repository(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
