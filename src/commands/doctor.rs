@@ -7,14 +7,13 @@
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use serde_json::Map;
 
 use crate::args::DoctorArgs;
 use crate::commands::job::finetune::find_config;
 use crate::commands::machine::{certificates, data, key, output, state, wandb};
 use crate::commands::model::endpoints;
 use crate::screen::finding::{Finding, Findings};
-use crate::screen::report::Terminal;
+use crate::screen::report::{Terminal, fields};
 use crate::session;
 use crate::session::environment;
 use crate::session::environment::config_file;
@@ -49,15 +48,13 @@ pub fn run(args: &DoctorArgs, signals: &Signals, terminal: &mut Terminal) -> Exi
     let voice = terminal.clone();
     let mut findings = Findings::new(&voice);
     let examined = examine(args, signals, &mut findings);
-    let mut fields = Map::new();
-    fields.insert("checks".to_owned(), findings.values().into());
     let failure = match examined {
         Ok(()) => findings.failure(),
         Err(stopped) => Some(Failure { exit: signals.exit(), ..Failure::from(stopped) }),
     };
     match failure {
-        Some(failure) => terminal.fail(COMMAND, &failure, fields),
-        None => terminal.succeed(COMMAND, None, fields),
+        Some(failure) => terminal.fail(COMMAND, &failure, fields(&findings)),
+        None => terminal.report(COMMAND, None, &findings),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Separate from the checks of `doctor`, which only judge.
 
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
 
 use crate::screen::report::{Style, Terminal};
 use ctxtune_pipeline::failure::{Exit, Failure};
@@ -24,21 +24,21 @@ pub enum Level {
     Off,
 }
 
-impl Level {
-    fn word(self) -> &'static str {
-        match self {
+impl Serialize for Level {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(match self {
             Level::Ok => "ok",
             Level::Warn => "warn",
             Level::Fail(_) => "fail",
             Level::Off => "off",
-        }
+        })
     }
 }
 
 /// What one check found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How well it is.
+    /// `ok`, `warn`, `fail` (a job would fail) or `off` (not needed, or not known).
     pub level: Level,
     /// What was found.
     pub said: String,
@@ -75,15 +75,27 @@ impl Finding {
 }
 
 /// What was found so far.
+#[derive(Serialize)]
 pub struct Findings<'t> {
+    #[serde(skip)]
     terminal: &'t Terminal,
-    all: Vec<(&'static str, Finding)>,
+    /// The checks, in their order.
+    checks: Vec<Check>,
+}
+
+/// A check.
+#[derive(Serialize)]
+struct Check {
+    /// Its name.
+    name: &'static str,
+    #[serde(flatten)]
+    finding: Finding,
 }
 
 impl<'t> Findings<'t> {
     /// None yet; they are said at `terminal`.
     pub fn new(terminal: &'t Terminal) -> Findings<'t> {
-        Findings { terminal, all: Vec::new() }
+        Findings { terminal, checks: Vec::new() }
     }
 
     /// Where they are said.
@@ -105,17 +117,7 @@ impl<'t> Findings<'t> {
         let text = one_line(&format!("{}{hint}", finding.said));
         self.terminal
             .say(&format!("{word}  {}  {text}", self.terminal.paint(Style::Label, &format!("{name:<12}"))));
-        self.all.push((name, finding));
-    }
-
-    /// As the JSON document has them.
-    pub fn values(&self) -> Vec<Value> {
-        let value = |(name, finding): &(&str, Finding)| {
-            json!({
-                "name": name, "level": finding.level.word(), "said": finding.said, "hint": finding.hint,
-            })
-        };
-        self.all.iter().map(value).collect()
+        self.checks.push(Check { name, finding });
     }
 
     /// The failure that the worst of them is, with what to do about that one.
@@ -124,13 +126,13 @@ impl<'t> Findings<'t> {
         let of_kind = |exit: &Exit| failed.iter().find(|(_, failed, _)| failed == exit);
         let (_, exit, worst) = ORDER.iter().find_map(of_kind)?;
         let names: Vec<&str> = failed.iter().map(|(name, ..)| *name).collect();
-        let of = counted(self.all.len() as u64, "check");
+        let of = counted(self.checks.len() as u64, "check");
         let message = format!("{} of {of} failed: {}", names.len(), names.join(", "));
         Some(Failure { exit: *exit, code: "checks_failed", message, hint: worst.hint.clone() })
     }
 
     fn failed(&self) -> impl Iterator<Item = (&'static str, Exit, &Finding)> {
-        self.all.iter().filter_map(|(name, finding)| match finding.level {
+        self.checks.iter().filter_map(|Check { name, finding }| match finding.level {
             Level::Fail(exit) => Some((*name, exit, finding)),
             _ => None,
         })

@@ -222,8 +222,7 @@ impl Terminal {
             self.say_always(&format!("{} {}", self.paint(Style::Notice, "hint:"), printable(hint)));
         }
         if self.voice.json {
-            let error = json!({ "code": failure.code, "message": failure.message, "hint": failure.hint });
-            let document = document(command, failure.exit, error, fields);
+            let document = document(command, failure.exit, json!(failure), fields);
             // The exit code already says that it failed.
             let _ = write_document(&document, lists);
         }

@@ -4,13 +4,15 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::args::PrepareArgs;
 use crate::screen::names::{Shown, counts_value, write_names};
 use crate::screen::prepared::{Bar, say_failed, show_examples, summarize, without_surrogates};
-use crate::screen::report::{LongList, Terminal};
+use crate::screen::report::{LongList, Terminal, fields};
 use crate::session::environment::config_file;
+use ctxtune_engine::output::manifest::{Counts, Grouping, Leakage, Side};
 use ctxtune_engine::prepare::{Error, Mode, Options, Prepared, Published, Purpose, prepare};
 use ctxtune_engine::source::names::NameLog;
 use ctxtune_pipeline::config::ConfigError;
@@ -37,11 +39,10 @@ pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Ex
             summarize(&options, &prepared, duration, terminal);
             let mismatch = Mismatch::of_prepared(&options, &prepared);
             mismatch.iter().for_each(|mismatch| mismatch.warn(terminal));
+            let report = fields(&Report::of(&options, &prepared, duration, mismatch));
             terminal.label("next", &next_command(&options, &prepared));
             let out = options.output_dir.as_os_str().as_encoded_bytes();
             let line = (options.purpose.mode == Mode::Publish).then_some(out);
-            let mut fields = document(&options, &prepared, duration);
-            Mismatch::add(mismatch.as_ref(), &mut fields);
             let shown = Shown::by(terminal);
             let (not_read, warned) =
                 (write_list(&prepared.not_read, shown), write_list(&prepared.warned, shown));
@@ -49,7 +50,7 @@ pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Ex
                 LongList { name: "not_read", write: &not_read },
                 LongList { name: "warned_records", write: &warned },
             ];
-            terminal.succeed_with(COMMAND, line, fields, &lists)
+            terminal.succeed_with(COMMAND, line, report, &lists)
         }
         Err(error) => {
             let not_read = match &error {
@@ -57,11 +58,11 @@ pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Ex
                 _ => None,
             };
             say_failed(&error, terminal);
-            let fields = failed_fields(&error);
+            let report = fields(&FailedReport::of(&error));
             let failure = not_prepared(error, signals);
             let write = not_read.as_deref().map(|log| write_list(log, Shown::by(terminal)));
             let list = write.as_ref().map(|write| LongList { name: "not_read", write });
-            terminal.fail_with(COMMAND, &failure, fields, list.as_slice())
+            terminal.fail_with(COMMAND, &failure, report, list.as_slice())
         }
     }
 }
@@ -92,52 +93,122 @@ fn next_command(options: &Options, prepared: &Prepared) -> String {
     }
 }
 
-/// The fields of the JSON document beside the common ones.
-fn document(options: &Options, prepared: &Prepared, duration: Duration) -> Map<String, Value> {
-    let mut fields = Map::new();
-    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
-    put("output_dir", json!(options.output_dir.to_string_lossy()));
-    put("dry_run", json!(options.purpose.mode == Mode::DryRun));
-    put(
-        "published",
-        json!(prepared.result.as_ref().map(|(_, published)| match published {
-            Published::New => "new",
-            Published::Unchanged => "unchanged",
-        })),
-    );
-    put("counts", json!(prepared.counts));
-    put("split", json!({ "train": prepared.train_records, "val": prepared.val_records }));
-    put("leakage", json!(prepared.leakage));
-    put("grouping", json!(prepared.grouping));
-    put("rejects", rejects_value(&prepared.rejects));
-    put("not_read_by_kind", counts_value(&prepared.not_read));
-    let manifest = prepared.result.as_ref().map(|(manifest, _)| manifest);
-    put("train", json!(manifest.map(|manifest| &manifest.train)));
-    put("val", json!(manifest.and_then(|manifest| manifest.val.as_ref())));
-    put("bytes_read", json!(prepared.bytes_read));
-    put("seconds", json!(duration.as_secs_f64()));
-    fields
+/// What a script is told of a corpus that was prepared. `not_read` and `warned_records` follow, since they may be long.
+#[derive(Serialize)]
+struct Report<'p> {
+    /// OUT.
+    output_dir: String,
+    /// Whether nothing was written.
+    dry_run: bool,
+    /// `new` or `unchanged`; `null` in a dry run.
+    published: Option<&'static str>,
+    /// Numbers of records.
+    counts: &'p Counts,
+    /// How many records are on each side.
+    split: Split,
+    /// What validation shares with training.
+    leakage: Leakage,
+    /// The groups of `--group-by`; `null` without it.
+    grouping: Option<Grouping>,
+    /// The first five rejects, in a dry run all: `key`, `code`, `reason`, `at`.
+    rejects: Vec<Value>,
+    /// How many files were not read, by kind.
+    not_read_by_kind: Value,
+    /// The training data; `null` in a dry run.
+    train: Option<&'p Side>,
+    /// The validation data; `null` in a dry run, or where there is none.
+    val: Option<&'p Side>,
+    /// Bytes of records that were read; with `--group-by` each is read twice.
+    bytes_read: u64,
+    /// How long it took.
+    seconds: f64,
+    /// Only where OUT was prepared again after a job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_mismatch: Option<Mismatch>,
 }
 
-fn rejects_value(rejects: &[String]) -> Value {
+/// The sides.
+#[derive(Serialize)]
+struct Split {
+    /// Training records.
+    train: u64,
+    /// Validation records.
+    val: u64,
+}
+
+impl Report<'_> {
+    fn of<'p>(
+        options: &Options,
+        prepared: &'p Prepared,
+        duration: Duration,
+        data_mismatch: Option<Mismatch>,
+    ) -> Report<'p> {
+        let manifest = prepared.result.as_ref().map(|(manifest, _)| manifest);
+        Report {
+            output_dir: options.output_dir.to_string_lossy().into_owned(),
+            dry_run: options.purpose.mode == Mode::DryRun,
+            published: prepared.result.as_ref().map(|(_, published)| match published {
+                Published::New => "new",
+                Published::Unchanged => "unchanged",
+            }),
+            counts: &prepared.counts,
+            split: Split { train: prepared.train_records, val: prepared.val_records },
+            leakage: prepared.leakage,
+            grouping: prepared.grouping,
+            rejects: rejects_value(&prepared.rejects),
+            not_read_by_kind: counts_value(&prepared.not_read),
+            train: manifest.map(|manifest| &manifest.train),
+            val: manifest.and_then(|manifest| manifest.val.as_ref()),
+            bytes_read: prepared.bytes_read,
+            seconds: duration.as_secs_f64(),
+            data_mismatch,
+        }
+    }
+}
+
+fn rejects_value(rejects: &[String]) -> Vec<Value> {
     rejects
         .iter()
         .map(|reject| serde_json::from_str::<Value>(&without_surrogates(reject)).unwrap_or(Value::Null))
         .collect()
 }
 
-fn failed_fields(error: &Error) -> Map<String, Value> {
-    let mut fields = Map::new();
-    if let Error::NothingListed { not_read, .. } = error {
-        fields.insert("not_read_by_kind".to_owned(), counts_value(not_read));
+/// What a script is told where no corpus was prepared.
+#[derive(Default, Serialize)]
+struct FailedReport {
+    /// How many files were not read, by kind; only where there is no record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_read_by_kind: Option<Value>,
+    #[serde(flatten)]
+    rejected: Option<RejectedReport>,
+}
+
+/// The rejects of a corpus with too many of them.
+#[derive(Serialize)]
+struct RejectedReport {
+    /// How many records were rejected, by code.
+    rejected_by_code: Map<String, Value>,
+    /// The first five rejects, in a dry run all: `key`, `code`, `reason`, `at`.
+    rejects: Vec<Value>,
+    /// The file with all of them; `null` in a dry run.
+    rejects_file: Option<String>,
+}
+
+impl FailedReport {
+    fn of(error: &Error) -> FailedReport {
+        let mut report = FailedReport::default();
+        match error {
+            Error::NothingListed { not_read, .. } => report.not_read_by_kind = Some(counts_value(not_read)),
+            Error::TooManyRejects { failed, .. } | Error::NothingAccepted { failed, .. } => {
+                let by_code = failed.counts.by_code();
+                report.rejected = Some(RejectedReport {
+                    rejected_by_code: by_code.map(|(code, count)| (code.to_owned(), json!(count))).collect(),
+                    rejects: rejects_value(&failed.rejects),
+                    rejects_file: failed.report.as_ref().map(|path| path.to_string_lossy().into_owned()),
+                });
+            }
+            _ => {}
+        }
+        report
     }
-    if let Error::TooManyRejects { failed, .. } | Error::NothingAccepted { failed, .. } = error {
-        let by_code: Map<String, Value> =
-            failed.counts.by_code().map(|(code, count)| (code.to_owned(), json!(count))).collect();
-        fields.insert("rejected_by_code".to_owned(), Value::Object(by_code));
-        fields.insert("rejects".to_owned(), rejects_value(&failed.rejects));
-        let report = failed.report.as_ref().map(|path| path.to_string_lossy());
-        fields.insert("rejects_file".to_owned(), json!(report));
-    }
-    fields
 }

@@ -60,7 +60,7 @@ pub fn run(args: &ScoreArgs, signals: &Signals, terminal: &mut Terminal) -> Exit
         Err(failure) => {
             let asked = answered.documents.into();
             let mut fields = Map::from_iter([("asked".to_owned(), asked)]);
-            Mismatch::add(answered.mismatch.as_ref(), &mut fields);
+            fields.extend(answered.mismatch.map(|mismatch| ("data_mismatch".to_owned(), json!(mismatch))));
             terminal.fail(COMMAND, &failure, fields)
         }
     }
@@ -141,7 +141,7 @@ fn end(
     let line = overall.iter().map(|score| format!("{score:.4}")).collect::<Vec<_>>().join("\t");
     let mut fields = document(&subject.options, report, duration);
     fields.insert("asked".to_owned(), subject.asked.clone());
-    Mismatch::add(subject.mismatch.as_ref(), &mut fields);
+    fields.extend(subject.mismatch.as_ref().map(|mismatch| ("data_mismatch".to_owned(), json!(mismatch))));
     fields.insert("min_score".to_owned(), json!(args.min_score));
     let write = |out: &mut dyn Write| write_records(report, out);
     let records = LongList { name: "records", write: &write };

@@ -5,10 +5,10 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde::Serialize;
 
 use crate::args::CancelArgs;
-use crate::screen::report::Terminal;
+use crate::screen::report::{Terminal, fields};
 use crate::session;
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::price::dollars_text;
@@ -37,6 +37,23 @@ impl From<Failure> for Refusal {
     }
 }
 
+/// What a script is told of the job, where it was seen.
+#[derive(Serialize)]
+struct Report {
+    /// The job.
+    job: JobId,
+    /// Its status, as the service calls it.
+    status: String,
+    /// What it is billed, in dollars; `null` where the service does not say.
+    price_dollars: Option<f64>,
+}
+
+impl Report {
+    fn of(job: &Job) -> Report {
+        Report { job: job.id.clone(), status: job.status.as_str().to_owned(), price_dollars: job.price() }
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &CancelArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
     match cancel(args, signals, terminal) {
@@ -46,9 +63,12 @@ pub fn run(args: &CancelArgs, signals: &Signals, terminal: &mut Terminal) -> Exi
             if job.status.ending().is_none() {
                 terminal.label("next", &format!("ctxtune monitor {} waits for its end", job.id));
             }
-            terminal.succeed(COMMAND, Some(status.as_bytes()), document(Some(&job)))
+            terminal.report(COMMAND, Some(status.as_bytes()), &Report::of(&job))
         }
-        Err(Refusal { failure, job }) => terminal.fail(COMMAND, &failure, document(job.as_deref())),
+        Err(Refusal { failure, job }) => {
+            let known = job.map(|job| fields(&Report::of(&job)));
+            terminal.fail(COMMAND, &failure, known.unwrap_or_default())
+        }
     }
 }
 
@@ -154,15 +174,4 @@ fn request(session: &Session, job: Job) -> Result<Job, Refusal> {
     }
     let failure = refusal(&now).unwrap_or_else(|| session.explain(error));
     Err(Refusal { failure, job: Some(Box::new(now)) })
-}
-
-/// The fields of the JSON document beside the common ones; none where the job was not seen.
-fn document(job: Option<&Job>) -> Map<String, Value> {
-    let mut fields = Map::new();
-    if let Some(job) = job {
-        fields.insert("job".to_owned(), job.id.as_str().into());
-        fields.insert("status".to_owned(), job.status.as_str().into());
-        fields.insert("price_dollars".to_owned(), job.price().into());
-    }
-    fields
 }

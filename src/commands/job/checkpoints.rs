@@ -2,7 +2,8 @@
 
 use std::cmp::Reverse;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::Map;
 
 use crate::args::CheckpointsArgs;
 use crate::screen::report::Terminal;
@@ -18,6 +19,32 @@ const COMMAND: &str = "checkpoints";
 const COLUMNS: [(&str, Align); 4] =
     [("step", Align::Right), ("created (UTC)", Align::Left), ("kind", Align::Left), ("path", Align::Left)];
 
+/// What a script is told of them.
+#[derive(Serialize)]
+struct Report<'c> {
+    /// The job.
+    job: JobId,
+    /// Its checkpoints, the last step first.
+    checkpoints: Vec<Saved<'c>>,
+}
+
+/// A saved state of the weights.
+#[derive(Serialize)]
+struct Saved<'c> {
+    /// The training step.
+    step: Option<u64>,
+    /// When, as the service writes it; empty where it does not say.
+    created_at: &'c str,
+    /// `model` or `adapter`; the label where the service says only that.
+    kind: &'c str,
+    /// What the service calls it.
+    label: &'c str,
+    /// Where the service keeps it.
+    path: &'c str,
+    /// Its object id; `null` where it has none.
+    object_id: Option<&'c str>,
+}
+
 /// Runs the command.
 pub fn run(args: &CheckpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
     let (job, saved) = match list(args, signals, terminal) {
@@ -27,11 +54,9 @@ pub fn run(args: &CheckpointsArgs, signals: &Signals, terminal: &mut Terminal) -
     if saved.is_empty() {
         terminal.say(&format!("the job {job} has kept no checkpoint so far"));
     }
-    let mut fields = Map::new();
-    fields.insert("job".to_owned(), job.as_str().into());
-    fields.insert("checkpoints".to_owned(), saved.iter().map(value).collect());
     let table = Table::new(&COLUMNS, saved.iter().map(row).collect()).for_stdout();
-    terminal.succeed(COMMAND, table.as_deref().map(str::as_bytes), fields)
+    let report = Report { job, checkpoints: saved.iter().map(Saved::of).collect() };
+    terminal.report(COMMAND, table.as_deref().map(str::as_bytes), &report)
 }
 
 fn list(
@@ -63,9 +88,16 @@ fn row(checkpoint: &Checkpoint) -> Vec<Cell> {
     ]
 }
 
-fn value(checkpoint: &Checkpoint) -> Value {
-    json!({
-        "step": checkpoint.step, "created_at": checkpoint.created_at, "kind": kind(checkpoint),
-        "label": checkpoint.label, "path": checkpoint.path, "object_id": checkpoint.object_id,
-    })
+impl Saved<'_> {
+    fn of(checkpoint: &Checkpoint) -> Saved<'_> {
+        let Checkpoint { step, created_at, label, path, object_id, .. } = checkpoint;
+        Saved {
+            step: *step,
+            created_at,
+            kind: kind(checkpoint),
+            label,
+            path,
+            object_id: object_id.as_deref(),
+        }
+    }
 }

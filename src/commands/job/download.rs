@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::args::DownloadArgs;
@@ -20,7 +21,7 @@ use ctxtune_pipeline::shell;
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{counted, one_line, printable, sized};
 use ctxtune_service::together::download::{Probe, Wanted, Which, fetch, probe};
-use ctxtune_service::together::job::{Ending, Job};
+use ctxtune_service::together::job::{Ending, Job, JobId};
 use ctxtune_service::together::unpack::{require_absent, unpack};
 use ctxtune_service::together::{self, jobs};
 
@@ -62,6 +63,34 @@ struct Extracted {
     is_archive_kept: bool,
 }
 
+/// What a script is told of it.
+#[derive(Serialize)]
+struct Report {
+    /// The job.
+    job: JobId,
+    /// `merged`, `adapter` or `full`: which weights.
+    checkpoint: &'static str,
+    /// The step of `--checkpoint`; `null`: the last one.
+    step: Option<u64>,
+    /// The archive; `null` where it was removed after `--extract`.
+    file: Option<String>,
+    /// Its length.
+    bytes: u64,
+    /// Whether it was there before.
+    already_there: bool,
+    /// The directory of `--extract`.
+    directory: Option<String>,
+    /// The base model of an extracted adapter.
+    base_model: Option<String>,
+    /// The rank of an extracted adapter.
+    lora_rank: Option<u64>,
+    /// Shell commands that unpack it, or serve it and ask it.
+    next_commands: Vec<String>,
+    /// Only where the directory of the job's data holds other data now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_mismatch: Option<Mismatch>,
+}
+
 /// Runs the command.
 pub fn run(args: &DownloadArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
     match download(args, signals, terminal) {
@@ -70,7 +99,7 @@ pub fn run(args: &DownloadArgs, signals: &Signals, terminal: &mut Terminal) -> E
             let extracted = fetched.extracted.as_ref();
             let path = extracted.map_or(&fetched.path, |extracted| &extracted.dir);
             let path = path.as_os_str().as_encoded_bytes().to_vec();
-            terminal.succeed(COMMAND, Some(&path), document(&fetched))
+            terminal.report(COMMAND, Some(&path), &fetched.report())
         }
         Err(failure) => terminal.fail(COMMAND, &failure, Map::new()),
     }
@@ -197,6 +226,27 @@ impl Fetched {
             say_commands(&self.next_commands(), terminal);
         } else {
             terminal.label("next", &unpacking(&self.path));
+        }
+    }
+
+    /// What a script is told of it.
+    fn report(&self) -> Report {
+        let extracted = self.extracted.as_ref();
+        let adapter = extracted.and_then(|extracted| extracted.adapter.as_ref());
+        let is_kept = extracted.is_none_or(|extracted| extracted.is_archive_kept);
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        Report {
+            job: self.job.id.clone(),
+            checkpoint: word(self.which),
+            step: self.step,
+            file: is_kept.then(|| text(&self.path)),
+            bytes: self.bytes,
+            already_there: self.was_there,
+            directory: extracted.map(|extracted| text(&extracted.dir)),
+            base_model: adapter.map(|(base, _)| public_base(base, &self.job)),
+            lora_rank: adapter.map(|(_, rank)| *rank),
+            next_commands: self.next_commands(),
+            data_mismatch: self.mismatch.clone(),
         }
     }
 
@@ -361,27 +411,6 @@ fn unpacking(path: &Path) -> String {
     let is_gzip = path.extension().is_some_and(|extension| extension.as_encoded_bytes().ends_with(b"gz"));
     let flags = if is_gzip { "-xzf" } else { "--zstd -xf" };
     format!("tar {flags} {}", shell::path(path))
-}
-
-/// The fields of the JSON document beside the common ones.
-fn document(fetched: &Fetched) -> Map<String, Value> {
-    let mut fields = Map::new();
-    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
-    let extracted = fetched.extracted.as_ref();
-    let adapter = extracted.and_then(|extracted| extracted.adapter.as_ref());
-    put("job", fetched.job.id.as_str().into());
-    put("checkpoint", word(fetched.which).into());
-    put("step", fetched.step.into());
-    let is_kept = extracted.is_none_or(|extracted| extracted.is_archive_kept);
-    put("file", is_kept.then(|| fetched.path.to_string_lossy()).into());
-    put("bytes", fetched.bytes.into());
-    put("already_there", fetched.was_there.into());
-    put("directory", extracted.map(|extracted| extracted.dir.to_string_lossy()).into());
-    put("base_model", adapter.map(|(base, _)| public_base(base, &fetched.job)).into());
-    put("lora_rank", adapter.map(|(_, rank)| *rank).into());
-    put("next_commands", fetched.next_commands().into());
-    Mismatch::add(fetched.mismatch.as_ref(), &mut fields);
-    fields
 }
 
 #[cfg(test)]

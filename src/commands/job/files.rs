@@ -5,10 +5,11 @@
 
 use std::cmp::Reverse;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::Map;
 
 use crate::args::{FilesArgs, FilesCommand};
-use crate::screen::report::Terminal;
+use crate::screen::report::{Terminal, fields};
 use crate::screen::table::{Align, Cell, Table, moment};
 use crate::session;
 use ctxtune_pipeline::failure::{Exit, Failure};
@@ -53,10 +54,9 @@ fn list(args: &FilesArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
     if listed.is_empty() {
         terminal.say("no files");
     }
-    let mut fields = Map::new();
-    fields.insert("files".to_owned(), listed.iter().map(value).collect());
     let table = Table::new(&COLUMNS, listed.iter().map(row).collect()).for_stdout();
-    terminal.succeed(COMMAND, table.as_deref().map(str::as_bytes), fields)
+    let report = Listing { files: listed.iter().map(Listed::of).collect() };
+    terminal.report(COMMAND, table.as_deref().map(str::as_bytes), &report)
 }
 
 /// How far the service is with a file, in a word, and its reason where it has one.
@@ -81,13 +81,45 @@ fn row(file: &FileObject) -> Vec<Cell> {
     ]
 }
 
-fn value(file: &FileObject) -> Value {
-    let (processing, reason) = processing(file);
-    json!({
-        "file_id": file.id.as_str(), "name": file.filename, "bytes": file.bytes,
-        "created_at": file.created_at.map(|at| at.to_string()), "purpose": file.purpose,
-        "processing": Some(processing).filter(|words| !words.is_empty()), "reason": reason,
-    })
+/// What a script is told of the files.
+#[derive(Serialize)]
+struct Listing<'f> {
+    /// The files of the project, the newest first.
+    files: Vec<Listed<'f>>,
+}
+
+/// A file at the service.
+#[derive(Serialize)]
+struct Listed<'f> {
+    /// Its id.
+    file_id: &'f FileId,
+    /// Its name.
+    name: &'f str,
+    /// Its length.
+    bytes: Option<u64>,
+    /// When it was uploaded, as RFC 3339.
+    created_at: Option<String>,
+    /// What it is for, as the service calls it.
+    purpose: &'f str,
+    /// How far the service has processed it: `completed`, `invalid`, `failed` or a status of the service.
+    processing: Option<String>,
+    /// Why it is invalid or failed.
+    reason: Option<&'f str>,
+}
+
+impl Listed<'_> {
+    fn of(file: &FileObject) -> Listed<'_> {
+        let (processing, reason) = processing(file);
+        Listed {
+            file_id: &file.id,
+            name: &file.filename,
+            bytes: file.bytes,
+            created_at: file.created_at.map(|at| at.to_string()),
+            purpose: &file.purpose,
+            processing: Some(processing).filter(|words| !words.is_empty()),
+            reason,
+        }
+    }
 }
 
 /// Whether somebody has agreed to a deletion.
@@ -98,10 +130,32 @@ enum Agreed {
 }
 
 /// What became of the files that were to be deleted.
-#[derive(Default)]
+#[derive(Default, Serialize)]
 struct Deletion {
+    /// The ids of the files that are gone.
     deleted: Vec<FileId>,
-    failed: Vec<(FileId, Failure)>,
+    /// The files that were not deleted.
+    failed: Vec<Undeleted>,
+}
+
+/// A file that was not deleted.
+#[derive(Serialize)]
+struct Undeleted {
+    /// Its id.
+    file_id: FileId,
+    /// The code of the failure.
+    code: &'static str,
+    /// What failed.
+    message: String,
+    #[serde(skip)]
+    failure: Failure,
+}
+
+impl Deletion {
+    fn failed(&mut self, file_id: FileId, failure: Failure) {
+        let (code, message) = (failure.code, failure.message.clone());
+        self.failed.push(Undeleted { file_id, code, message, failure });
+    }
 }
 
 fn delete(
@@ -115,13 +169,10 @@ fn delete(
         Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
     };
     let lines: Vec<&str> = deletion.deleted.iter().map(FileId::as_str).collect();
-    let mut fields = Map::new();
-    fields.insert("deleted".to_owned(), lines.clone().into());
-    let failed = |(id, failure): &(FileId, Failure)| json!({ "file_id": id.as_str(), "code": failure.code, "message": failure.message });
-    fields.insert("failed".to_owned(), deletion.failed.iter().map(failed).collect());
     let text = lines.join("\n");
-    let Some((_, worst)) = deletion.failed.iter().max_by_key(|(_, failure)| badness(failure)) else {
-        return terminal.succeed(COMMAND, Some(text.as_bytes()), fields);
+    let failures = deletion.failed.iter().map(|undeleted| &undeleted.failure);
+    let Some(worst) = failures.max_by_key(|failure| badness(failure)) else {
+        return terminal.report(COMMAND, Some(text.as_bytes()), &deletion);
     };
     if !terminal.voice().json && !text.is_empty() {
         terminal.deliver(COMMAND, format!("{text}\n").as_bytes());
@@ -132,7 +183,7 @@ fn delete(
             format!("{} were not deleted; the worst: {}", counted(all.len() as u64, "file"), worst.message)
         }
     };
-    terminal.fail(COMMAND, &Failure { message, ..worst.clone() }, fields)
+    terminal.fail(COMMAND, &Failure { message, ..worst.clone() }, fields(&deletion))
 }
 
 /// How much a failure says about the others that may follow.
@@ -176,7 +227,7 @@ fn try_delete(
     }
     for id in found {
         if signals.is_stopped() {
-            deletion.failed.push((id, session.explain(Stopped)));
+            deletion.failed(id, session.explain(Stopped));
             continue;
         }
         match files::delete(&session.together, &id) {
@@ -184,7 +235,7 @@ fn try_delete(
                 terminal.say(&format!("{id} deleted"));
                 deletion.deleted.push(id);
             }
-            Err(error) => deletion.failed.push((id, session.explain(error))),
+            Err(error) => deletion.failed(id, session.explain(error)),
         }
     }
     Ok(deletion)
@@ -217,7 +268,7 @@ fn find(
             }
             Err(error) if error.status() == Some(404) => {
                 terminal.warn(&format!("{id} is not there"));
-                deletion.failed.push((id, session.explain(error)));
+                deletion.failed(id, session.explain(error));
             }
             Err(error) => return Err(session.explain(error)),
         }

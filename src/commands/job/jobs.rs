@@ -3,10 +3,11 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::Map;
 
 use crate::args::JobsArgs;
-use crate::screen::report::{Terminal, fields};
+use crate::screen::report::Terminal;
 use crate::screen::table::{Align, Cell, Table, moment};
 use crate::session;
 use ctxtune_pipeline::failure::{Exit, Failure};
@@ -39,6 +40,30 @@ struct Listed {
     undated: usize,
 }
 
+/// What a script is told of them.
+#[derive(Serialize)]
+struct Report {
+    /// How many there are.
+    total: usize,
+    /// The newest of them, as many as `--limit` says.
+    jobs: Vec<PricedJob>,
+    /// The moment of `--since`, as RFC 3339.
+    since: Option<String>,
+    /// What all of them cost.
+    totals: Total,
+}
+
+/// A job, and what it costs.
+#[derive(Serialize)]
+struct PricedJob {
+    #[serde(flatten)]
+    job: JobSummary,
+    /// What it is billed, in dollars; `null` where the service does not say.
+    price_dollars: Option<f64>,
+    /// Its estimate before it was created; `null` where this machine does not know it.
+    estimated_dollars: Option<f64>,
+}
+
 /// Runs the command.
 pub fn run(args: &JobsArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
     let listed = match list(args, signals, terminal) {
@@ -48,19 +73,15 @@ pub fn run(args: &JobsArgs, signals: &Signals, terminal: &mut Terminal) -> Exit 
     let count = listed.jobs.len();
     let shown = if args.limit > 0 { &listed.jobs[..count.min(args.limit)] } else { &listed.jobs };
     let total = Total::of(listed.jobs.iter().map(|job| listed.cost(job)));
-    let mut fields = Map::new();
-    fields.insert("total".to_owned(), count.into());
-    fields.insert("jobs".to_owned(), shown.iter().map(|job| listed.value(job)).collect());
-    fields.insert("since".to_owned(), args.since.map(|since| since.to_string()).into());
-    fields.insert(
-        "totals".to_owned(),
-        json!({
-            "billed_dollars": total.billed, "estimated_dollars": total.estimated, "unpriced_jobs": total.unknown,
-        }),
-    );
+    let report = Report {
+        total: count,
+        jobs: shown.iter().map(|job| listed.priced(job)).collect(),
+        since: args.since.map(|since| since.to_string()),
+        totals: total,
+    };
     let rows = shown.iter().map(|job| row(job, listed.cost(job))).collect();
     let table = Table::new(&COLUMNS, rows).for_stdout();
-    let exit = terminal.succeed(COMMAND, table.as_deref().map(str::as_bytes), fields);
+    let exit = terminal.report(COMMAND, table.as_deref().map(str::as_bytes), &report);
     say(&listed, (shown.len(), &total), terminal);
     exit
 }
@@ -107,11 +128,12 @@ impl Listed {
         Cost::of(job, self.estimates.get(&job.id).copied())
     }
 
-    fn value(&self, job: &Job) -> Value {
-        let mut fields = fields(&JobSummary::of(job));
-        fields.insert("price_dollars".to_owned(), job.price().into());
-        fields.insert("estimated_dollars".to_owned(), self.estimates.get(&job.id).copied().into());
-        fields.into()
+    fn priced(&self, job: &Job) -> PricedJob {
+        PricedJob {
+            job: JobSummary::of(job),
+            price_dollars: job.price(),
+            estimated_dollars: self.estimates.get(&job.id).copied(),
+        }
     }
 }
 

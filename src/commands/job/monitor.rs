@@ -226,7 +226,7 @@ fn end(
             let out = session.directory_of(shown.out.as_deref(), &job.id);
             let using = Use::of(session, job, out.as_deref());
             using.say(terminal);
-            using.add(&mut document);
+            document.extend(fields(&using));
         }
         let line = (shown.events == Events::Silent).then(|| printable(&name));
         return terminal.succeed(shown.command, line.as_deref().map(str::as_bytes), document);

@@ -5,19 +5,21 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::Map;
 
 use crate::args::JobArgs;
-use crate::screen::report::{Terminal, fields};
+use crate::screen::report::Terminal;
 use crate::screen::watch::{epochs, eval_loss, steps, train_loss};
 use crate::session;
-use ctxtune_pipeline::deploy::running::{self, Running};
+use ctxtune_pipeline::deploy::running::{self, Running, RunningReport};
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::estimates;
 use ctxtune_pipeline::job::price::dollars_text;
-use ctxtune_pipeline::job::progress::Progress;
+use ctxtune_pipeline::job::progress::{EvalPoint, Progress};
 use ctxtune_pipeline::job::summary::JobSummary;
 use ctxtune_pipeline::job::wandb_run;
+use ctxtune_pipeline::job::watch::TrainedOn;
 use ctxtune_pipeline::session::Session;
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{one_line, printable};
@@ -36,14 +38,9 @@ pub fn run(args: &JobArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
             show(&session, job, (&progress, run_page.as_deref()), terminal);
             let running = running::glance(&session, None);
             running::say_running(running.as_deref().unwrap_or_default(), terminal);
-            let mut fields = document(&session, job, &progress);
-            let estimates = estimates::known(&session, None);
-            fields.insert("estimated_dollars".to_owned(), estimates.get(&job.id).copied().into());
-            fields.insert("wandb_url".to_owned(), run_page.into());
-            let running = running.map(|running| running.iter().map(Running::report).collect::<Vec<_>>());
-            fields.insert("endpoints".to_owned(), json!(running));
             let status = one_line(job.status.as_str());
-            terminal.succeed(COMMAND, Some(status.as_bytes()), fields)
+            let report = Report::of(&session, job, &progress, run_page, running.as_deref());
+            terminal.report(COMMAND, Some(status.as_bytes()), &report)
         }
         Err(failure) => terminal.fail(COMMAND, &failure, Map::new()),
     }
@@ -121,23 +118,69 @@ fn next(job: &Job) -> String {
     }
 }
 
-/// The fields of the JSON document beside the common ones.
-fn document(session: &Session, job: &Job, progress: &Progress) -> Map<String, Value> {
-    let mut fields = fields(&JobSummary::of(job));
-    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
-    put("url", session.dashboard(&job.id).into());
-    put("model_object", job.model_object_id().into());
-    put("queue_depth", job.queue_depth().into());
-    put("step", progress.step().into());
-    put("total_steps", progress.total_steps().into());
-    put("epoch", progress.epoch().into());
-    put("n_epochs", job.n_epochs().into());
-    put("train_loss", progress.train_loss().into());
-    let eval = progress.last_eval();
-    put("eval_loss", eval.map_or(Value::Null, |point| json!({ "step": point.step, "loss": point.loss })));
-    put("price_dollars", job.price().into());
-    put("early_stopped", job.is_early_stopped().into());
-    let (train, val) = job.file_ids();
-    put("files", json!({ "train": train, "val": val }));
-    fields
+/// What a script is told of the job.
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    job: JobSummary,
+    /// The job's page.
+    url: String,
+    /// The id of the model that it made.
+    model_object: Option<String>,
+    /// How many jobs are before it in the queue.
+    queue_depth: Option<u64>,
+    /// The step it has reached.
+    step: Option<u64>,
+    /// Of how many.
+    total_steps: Option<u64>,
+    /// The epoch it has reached.
+    epoch: Option<f64>,
+    /// Of how many.
+    n_epochs: Option<u64>,
+    /// The last training loss.
+    train_loss: Option<f64>,
+    /// The last validation loss.
+    eval_loss: Option<EvalPoint>,
+    /// What it has cost, in dollars; `null` where the service does not say.
+    price_dollars: Option<f64>,
+    /// Whether early stopping ended it.
+    early_stopped: bool,
+    /// The ids of what it is trained on.
+    files: TrainedOn,
+    /// Its estimate before it was created; `null` where this machine does not know it.
+    estimated_dollars: Option<f64>,
+    /// The page of its run at W&B.
+    wandb_url: Option<String>,
+    /// What runs and is billed per minute; `null` where the service does not say.
+    endpoints: Option<Vec<RunningReport>>,
+}
+
+impl Report {
+    fn of(
+        session: &Session,
+        job: &Job,
+        progress: &Progress,
+        wandb_url: Option<String>,
+        running: Option<&[Running]>,
+    ) -> Report {
+        let (train, val) = job.file_ids();
+        Report {
+            job: JobSummary::of(job),
+            url: session.dashboard(&job.id),
+            model_object: job.model_object_id(),
+            queue_depth: job.queue_depth(),
+            step: progress.step(),
+            total_steps: progress.total_steps(),
+            epoch: progress.epoch(),
+            n_epochs: job.n_epochs(),
+            train_loss: progress.train_loss(),
+            eval_loss: progress.last_eval(),
+            price_dollars: job.price(),
+            early_stopped: job.is_early_stopped(),
+            files: TrainedOn { train, val },
+            estimated_dollars: estimates::known(session, None).get(&job.id).copied(),
+            wandb_url,
+            endpoints: running.map(|running| running.iter().map(Running::report).collect()),
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::args::{SweepArgs, SweepCommand, SweepInitArgs, SweepRunArgs};
@@ -116,6 +117,46 @@ fn run_sweep(args: &SweepRunArgs, signals: &Signals, terminal: &mut Terminal) ->
     Ok(end(&session, &sweep(&session, order)?, args.svg.as_deref(), terminal))
 }
 
+/// What a script is told of a sweep whose values are drawn here, before it is run.
+#[derive(Serialize)]
+struct PlanReport<'s> {
+    /// `grid` or `random`.
+    method: String,
+    /// What runs would be ranked by.
+    metric: &'s str,
+    /// The runs, in their order.
+    runs: Vec<Planned>,
+}
+
+/// A run that is not started.
+#[derive(Serialize)]
+struct Planned {
+    /// The values that it would try.
+    parameters: Map<String, Value>,
+}
+
+/// What a script is told of a sweep whose values W&B chooses, before it is run.
+#[derive(Serialize)]
+struct SpaceReport<'s> {
+    /// `grid`, `random` or `bayes`.
+    method: String,
+    /// What runs would be ranked by.
+    metric: &'s str,
+    /// How many runs there are at most.
+    count: usize,
+    /// The parameters as the file has them.
+    space: Option<&'s Value>,
+    /// How many estimates would be requested; `null` where they are too many.
+    estimates: Option<usize>,
+}
+
+/// What a script is told by `sweep init`.
+#[derive(Serialize)]
+struct InitReport {
+    /// The file for `wandb sweep`.
+    sweep: Map<String, Value>,
+}
+
 fn show_plan(sweep: &Sweep, draws: usize, values: &[Assignment], terminal: &mut Terminal) -> Exit {
     let line = |(index, values): (usize, &Assignment)| {
         printable(&format!("{}\t{}", index + 1, shown_values(values).replace("  ", "\t")))
@@ -126,15 +167,13 @@ fn show_plan(sweep: &Sweep, draws: usize, values: &[Assignment], terminal: &mut 
         0 => terminal.say(&format!("{runs}; nothing was sent")),
         equal => terminal.say(&format!("{runs}, {equal} draws equal to another one; nothing was sent")),
     }
-    let mut fields = Map::new();
-    let object = |values: &Assignment| values.iter().cloned().collect::<Map<String, Value>>();
-    fields.insert("method".to_owned(), sweep.method.to_string().into());
-    fields.insert("metric".to_owned(), sweep.metric.name.clone().into());
-    fields.insert(
-        "runs".to_owned(),
-        values.iter().map(|values| json!({ "parameters": object(values) })).collect(),
-    );
-    terminal.succeed(COMMAND, Some(lines.join("\n").as_bytes()), fields)
+    let planned = |values: &Assignment| Planned { parameters: values.iter().cloned().collect() };
+    let report = PlanReport {
+        method: sweep.method.to_string(),
+        metric: &sweep.metric.name,
+        runs: values.iter().map(planned).collect(),
+    };
+    terminal.report(COMMAND, Some(lines.join("\n").as_bytes()), &report)
 }
 
 /// What a sweep is whose values W&B chooses, and what bounds its price.
@@ -167,13 +206,14 @@ fn show_space(
     );
     let line = |(name, domain): &(String, Domain)| printable(&format!("{name}\t{}", shown_domain(domain)));
     let lines: Vec<String> = sweep.parameters.iter().map(line).collect();
-    let mut fields = Map::new();
-    fields.insert("method".to_owned(), sweep.method.to_string().into());
-    fields.insert("metric".to_owned(), sweep.metric.name.clone().into());
-    fields.insert("count".to_owned(), count.into());
-    fields.insert("space".to_owned(), sweep.document.get("parameters").cloned().unwrap_or_default());
-    fields.insert("estimates".to_owned(), estimates.into());
-    Ok(terminal.succeed(COMMAND, Some(lines.join("\n").as_bytes()), fields))
+    let report = SpaceReport {
+        method: sweep.method.to_string(),
+        metric: &sweep.metric.name,
+        count,
+        space: sweep.document.get("parameters"),
+        estimates,
+    };
+    Ok(terminal.report(COMMAND, Some(lines.join("\n").as_bytes()), &report))
 }
 
 fn shown_domain(domain: &Domain) -> String {
@@ -209,9 +249,7 @@ fn init(args: &SweepInitArgs, terminal: &mut Terminal) -> Result<Exit, Failure> 
     // JSON is YAML, and its numbers are numbers in every version of it.
     let text = for_python(&serde_json::to_string_pretty(&document).unwrap_or_default());
     terminal.label("next", "wandb sweep FILE, then wandb agent with what it prints");
-    let mut fields = Map::new();
-    fields.insert("sweep".to_owned(), Value::Object(document));
-    Ok(terminal.succeed(COMMAND, Some(text.as_bytes()), fields))
+    Ok(terminal.report(COMMAND, Some(text.as_bytes()), &InitReport { sweep: document }))
 }
 
 /// Indented JSON with numbers as YAML 1.1 reads them too: `1e-6` is text to it, `0.000001` is not.

@@ -4,10 +4,11 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::screen::overlay::{Series, overlay, overlay_picture};
-use crate::screen::report::Terminal;
+use crate::screen::report::{Terminal, fields};
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::session::Session;
@@ -18,6 +19,7 @@ use ctxtune_pipeline::sweep::run::Ran;
 use ctxtune_pipeline::sweep::runs::Runs;
 use ctxtune_pipeline::sweep::shown::shown_values;
 use ctxtune_pipeline::text::{counted, loss, printable};
+use ctxtune_service::together::job::JobId;
 use ctxtune_service::wandb::sweep;
 
 /// The table, best first, the curves, and how it all ended; `svg` names the file for the curves.
@@ -26,9 +28,9 @@ pub fn end(session: &Session, ran: &Ran, svg: Option<&Path>, terminal: &mut Term
     let ranking = book.ranking(runs.metric.goal);
     table(runs, book, &ranking, terminal);
     curves(session, runs, book, svg, terminal);
-    let fields = document(runs, book, quote, &ranking);
+    let report = Report::of(runs, book, quote, &ranking);
     if let Some(failure) = failure {
-        return terminal.fail("sweep", failure, fields);
+        return terminal.fail("sweep", failure, fields(&report));
     }
     let wanted = runs.suggestions.as_ref().map_or(0, |suggestions| suggestions.count);
     let finished = book.trials.iter().filter(|trial| trial.has_ended()).count();
@@ -50,10 +52,10 @@ pub fn end(session: &Session, ran: &Ran, svg: Option<&Path>, terminal: &mut Term
             message,
             "`ctxtune status JOB` says why each run ended",
         );
-        return terminal.fail("sweep", &failure, fields);
+        return terminal.fail("sweep", &failure, fields(&report));
     }
     terminal.label("spent", &dollars_text(book.spent()));
-    terminal.succeed("sweep", best.as_deref().map(str::as_bytes), fields)
+    terminal.report("sweep", best.as_deref().map(str::as_bytes), &report)
 }
 
 /// Says at W&B that the sweep is over; that this fails is said and changes nothing.
@@ -119,25 +121,75 @@ fn write_picture(path: &Path, svg: &str, terminal: &Terminal) {
     }
 }
 
-/// The fields of the JSON document beside the common ones.
-fn document(runs: &Runs, book: &Book, quote: &Quote, ranking: &[(usize, Point)]) -> Map<String, Value> {
-    let trial = |(index, trial): (usize, &Trial)| {
-        let values: Map<String, Value> = trial.values.iter().cloned().collect();
-        let rank = ranking.iter().position(|(ranked, _)| *ranked == index).map(|rank| rank + 1);
-        json!({
-            "run": index + 1, "rank": rank, "parameters": values, "job": trial.job, "status": trial.status,
-            "value": trial.ranked_by().map(|point| point.value), "step": trial.ranked_by().map(|point| point.step),
-            "last": trial.last, "best": trial.best, "estimated_dollars": trial.estimate,
-            "price_dollars": trial.price, "model": trial.model,
-        })
-    };
-    let mut fields = Map::new();
-    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
-    put("sweep", book.id.clone().into());
-    put("name", runs.name.clone().into());
-    put("metric", runs.metric.name.clone().into());
-    put("quoted_dollars", quote.total.into());
-    put("spent_dollars", book.spent().into());
-    put("runs", book.trials.iter().enumerate().map(trial).collect());
-    fields
+/// What a script is told of the sweep.
+#[derive(Serialize)]
+struct Report<'s> {
+    /// Its id.
+    sweep: &'s str,
+    /// What its file calls it.
+    name: Option<&'s str>,
+    /// What runs are ranked by.
+    metric: &'s str,
+    /// What it was to cost before the start, in dollars; `null` where that was not known.
+    quoted_dollars: Option<f64>,
+    /// Final prices, and the estimates of what runs or may run, in dollars.
+    spent_dollars: f64,
+    /// The runs, in the order of their numbers.
+    runs: Vec<RunReport<'s>>,
+}
+
+/// A run of a sweep.
+#[derive(Serialize)]
+struct RunReport<'s> {
+    /// Its number, from 1.
+    run: usize,
+    /// Its place among the runs that are ranked, from 1; `null` where it has no value.
+    rank: Option<usize>,
+    /// The values that it tries.
+    parameters: Map<String, Value>,
+    /// Its job; `null` where it has none yet.
+    job: Option<&'s JobId>,
+    /// The status that was seen last; `null` where it was not started.
+    status: Option<&'s str>,
+    /// The value it is ranked by.
+    value: Option<f64>,
+    /// The step of that value.
+    step: Option<u64>,
+    /// The metric's last value.
+    last: Option<Point>,
+    /// The metric's best value.
+    best: Option<Point>,
+    /// What it is expected to cost, in dollars.
+    estimated_dollars: Option<f64>,
+    /// What it has cost, in dollars, when it has ended.
+    price_dollars: Option<f64>,
+    /// The tuned model's name.
+    model: Option<&'s str>,
+}
+
+impl<'s> Report<'s> {
+    fn of(runs: &'s Runs, book: &'s Book, quote: &Quote, ranking: &[(usize, Point)]) -> Report<'s> {
+        let run = |(index, trial): (usize, &'s Trial)| RunReport {
+            run: index + 1,
+            rank: ranking.iter().position(|(ranked, _)| *ranked == index).map(|rank| rank + 1),
+            parameters: trial.values.iter().cloned().collect(),
+            job: trial.job.as_ref(),
+            status: trial.status.as_deref(),
+            value: trial.ranked_by().map(|point| point.value),
+            step: trial.ranked_by().map(|point| point.step),
+            last: trial.last,
+            best: trial.best,
+            estimated_dollars: trial.estimate,
+            price_dollars: trial.price,
+            model: trial.model.as_deref(),
+        };
+        Report {
+            sweep: &book.id,
+            name: runs.name.as_deref(),
+            metric: &runs.metric.name,
+            quoted_dollars: quote.total,
+            spent_dollars: book.spent(),
+            runs: book.trials.iter().enumerate().map(run).collect(),
+        }
+    }
 }

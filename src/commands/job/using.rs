@@ -6,7 +6,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde::Serialize;
 
 use crate::screen::report::Terminal;
 use ctxtune_engine::line::template::Template;
@@ -47,12 +47,15 @@ const COLUMNS: usize = 79;
 const INDENT: &str = "            ";
 
 /// How a model is used.
+#[derive(Serialize)]
 pub struct Use {
     /// What it needs before.
+    #[serde(skip)]
     note: String,
     /// Commands of a shell, in their order.
+    #[serde(rename = "next_commands")]
     commands: Vec<String>,
-    /// Python that calls it, where it can be called by name at the service.
+    /// Python that calls the model; `null` where it cannot be deployed at the service.
     python: Option<String>,
 }
 
@@ -114,12 +117,6 @@ impl Use {
             terminal.label("Python", &format!("pip install together{when}:"));
             terminal.copyable(&format!("\n{python}"));
         }
-    }
-
-    /// Adds it to the fields of a document.
-    pub fn add(&self, fields: &mut Map<String, Value>) {
-        fields.insert("next_commands".to_owned(), self.commands.clone().into());
-        fields.insert("python".to_owned(), self.python.clone().into());
     }
 }
 
@@ -283,7 +280,7 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::args::WandbSyncArgs;
-use crate::screen::report::Terminal;
+use crate::screen::report::{Terminal, fields};
 use crate::session::clock::SystemClock;
 use crate::session::environment;
 use ctxtune_pipeline::config::wandb::WandbArgs;
@@ -43,51 +44,65 @@ const BACKOFF: Duration = Duration::from_secs(2);
 const LONGEST_HINT: Duration = Duration::from_secs(120);
 
 /// A run that was behind.
+#[derive(Serialize)]
 struct Synced {
+    /// Its id.
     run: String,
-    page: String,
+    /// How many rows were sent.
     rows: usize,
+    /// Its page at W&B.
+    page: String,
+}
+
+/// A run that W&B refused.
+#[derive(Serialize)]
+struct Refused {
+    /// Its id.
+    run: String,
+    #[serde(flatten)]
+    failure: Failure,
+}
+
+/// A run that was planned, and never made.
+#[derive(Serialize)]
+struct Unmade {
+    /// Its id.
+    run: String,
+    /// The job that it would log.
+    job: String,
 }
 
 /// What was done with the runs of this machine.
-#[derive(Default)]
+#[derive(Default, Serialize)]
 struct Outcome {
-    synced: Vec<Synced>,
-    /// Runs that W&B refused, with why.
-    refused: Vec<(String, Failure)>,
-    /// Runs that were planned, and never made, with their jobs.
-    unmade: Vec<(String, String)>,
+    /// Runs whose rows were sent.
+    runs: Vec<Synced>,
+    /// Runs that W&B refused, and why.
+    refused: Vec<Refused>,
+    /// Runs that do not exist at W&B yet.
+    not_made: Vec<Unmade>,
 }
 
 /// Runs the command.
 pub fn run(args: &WandbSyncArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
     let mut outcome = Outcome::default();
     let result = sync_all(args, signals, (&mut outcome, terminal));
-    let Outcome { synced, refused, unmade } = outcome;
     let line = |synced: &Synced| printable(&format!("{}\t{}\t{}", synced.run, synced.rows, synced.page));
-    let text: Vec<String> = synced.iter().map(line).collect();
-    let mut fields = Map::new();
-    let mut put = |key: &str, values: Vec<Value>| fields.insert(key.to_owned(), values.into());
-    let of_synced = |synced: &Synced| json!({ "run": synced.run, "rows": synced.rows, "page": synced.page });
-    put("runs", synced.iter().map(of_synced).collect());
-    let of_refused = |(run, failure): &(String, Failure)| json!({ "run": run, "code": failure.code, "message": failure.message, "hint": failure.hint });
-    put("refused", refused.iter().map(of_refused).collect());
-    put("not_made", unmade.iter().map(|(run, job)| json!({ "run": run, "job": job })).collect());
-    let result = result.and_then(|()| refused.into_iter().next().map_or(Ok(()), |(_, failure)| Err(failure)));
-    match result {
-        Ok(()) => {
-            if synced.is_empty() && unmade.is_empty() {
+    let text: Vec<String> = outcome.runs.iter().map(line).collect();
+    match result.err().or_else(|| outcome.refused.first().map(|refused| refused.failure.clone())) {
+        None => {
+            if outcome.runs.is_empty() && outcome.not_made.is_empty() {
                 terminal.say("W&B: nothing is behind");
             }
             let text = text.join("\n");
-            terminal.succeed(COMMAND, (!text.is_empty()).then_some(text.as_bytes()), fields)
+            terminal.report(COMMAND, (!text.is_empty()).then_some(text.as_bytes()), &outcome)
         }
-        Err(failure) => {
+        Some(failure) => {
             // The runs that were sent are printed although others failed.
             let text =
                 if text.is_empty() || terminal.voice().json { String::new() } else { text.join("\n") + "\n" };
             let _ = terminal.deliver(COMMAND, text.as_bytes());
-            terminal.fail(COMMAND, &failure, fields)
+            terminal.fail(COMMAND, &failure, fields(&outcome))
         }
     }
 }
@@ -112,7 +127,7 @@ fn sync_all(
         let text =
             format!("W&B: the run {run} was never made; `ctxtune monitor {job}` makes it and logs the job");
         terminal.say(&printable(&text));
-        outcome.unmade.push((run, job));
+        outcome.not_made.push(Unmade { run, job });
     }
     if behind.is_empty() {
         return Ok(());
@@ -126,12 +141,12 @@ fn sync_all(
         relocate(&mut state, &environment);
         let run = state.plan.run.clone();
         match sync(wandb, (&dir, state), (&clock, signals), terminal) {
-            Ok(synced) => outcome.synced.push(synced),
+            Ok(synced) => outcome.runs.push(synced),
             // The key, the network or a signal: the other runs would fail too.
             Err(failure) if failure.exit != Exit::Failed => return Err(failure),
             Err(failure) => {
                 terminal.warn(&printable(&format!("W&B: the run {run}: {}", failure.message)));
-                outcome.refused.push((run, failure));
+                outcome.refused.push(Refused { run, failure });
             }
         }
     }
@@ -179,7 +194,7 @@ fn sync(
     }
     let page = session.page().unwrap_or_default().to_owned();
     terminal.say(&printable(&format!("W&B: {page}: {}", counted(rows as u64, "row"))));
-    Ok(Synced { run, page, rows })
+    Ok(Synced { run, rows, page })
 }
 
 fn dir(args: &WandbSyncArgs, environment: &Environment) -> Result<PathBuf, Failure> {

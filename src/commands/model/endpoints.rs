@@ -3,14 +3,15 @@
 //! Stopping never asks: it saves money, and a deployment can be brought up again. What other
 //! programs deployed is shown too, since it costs as much, and is stopped only where that is typed.
 
-use serde_json::{Map, json};
+use serde::Serialize;
+use serde_json::Map;
 
 use crate::args::{EndpointsArgs, EndpointsCommand};
 use crate::screen::finding::Finding;
 use crate::screen::report::Terminal;
 use crate::screen::table::{Align, Cell, Table, moment};
 use crate::session;
-use ctxtune_pipeline::deploy::running::{Running, project, running, say_stopped};
+use ctxtune_pipeline::deploy::running::{Running, RunningReport, project, running, say_stopped};
 use ctxtune_pipeline::deploy::{Down, Reach, bring_down};
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::price::dollars_text;
@@ -30,6 +31,37 @@ const COLUMNS: [(&str, Align); 7] = [
     ("deployment", Align::Left),
     ("stop it with", Align::Left),
 ];
+
+/// What a script is told of what runs.
+#[derive(Serialize)]
+struct Report {
+    /// What is billed per minute.
+    endpoints: Vec<RunningReport>,
+    /// The sums.
+    totals: Totals,
+}
+
+/// The sums over what runs.
+#[derive(Serialize)]
+struct Totals {
+    /// What it has cost, in dollars, as far as prices are known.
+    dollars_so_far: f64,
+    /// What a minute costs, in dollars, as far as prices are known.
+    price_per_minute: f64,
+    /// How many have no known price.
+    unpriced_endpoints: usize,
+}
+
+/// What a script is told of an endpoint that was stopped.
+#[derive(Serialize)]
+struct Stopped<'e> {
+    /// The endpoint's name.
+    endpoint: &'e str,
+    /// Its id.
+    endpoint_id: &'e str,
+    #[serde(flatten)]
+    down: Down,
+}
 
 /// Runs the command.
 pub fn run(args: &EndpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
@@ -80,25 +112,24 @@ fn list(args: &EndpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Exi
         Ok(listed) => listed,
         Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
     };
-    let so_far: f64 = listed.iter().filter_map(|running| running.dollars_so_far).sum();
-    let a_minute: f64 = listed.iter().filter_map(|running| running.dollars_a_minute).sum();
-    let unpriced = listed.iter().filter(|running| running.dollars_so_far.is_none()).count();
+    let totals = Totals {
+        dollars_so_far: listed.iter().filter_map(|running| running.dollars_so_far).sum(),
+        price_per_minute: listed.iter().filter_map(|running| running.dollars_a_minute).sum(),
+        unpriced_endpoints: listed.iter().filter(|running| running.dollars_so_far.is_none()).count(),
+    };
     if listed.is_empty() {
         terminal.say("nothing runs");
     } else {
-        let without = (unpriced > 0).then(|| format!(", {unpriced} without a known price"));
+        let Totals { dollars_so_far, price_per_minute, unpriced_endpoints } = &totals;
+        let without =
+            (*unpriced_endpoints > 0).then(|| format!(", {unpriced_endpoints} without a known price"));
         let without = without.unwrap_or_default();
-        let text = format!("about {} so far, ${a_minute:.4} a minute{without}", dollars_text(so_far));
-        terminal.label("total", &text);
+        let so_far = dollars_text(*dollars_so_far);
+        terminal.label("total", &format!("about {so_far} so far, ${price_per_minute:.4} a minute{without}"));
     }
-    let mut fields = Map::new();
-    fields.insert("endpoints".to_owned(), listed.iter().map(|running| json!(running.report())).collect());
-    fields.insert(
-        "totals".to_owned(),
-        json!({ "dollars_so_far": so_far, "price_per_minute": a_minute, "unpriced_endpoints": unpriced }),
-    );
     let table = Table::new(&COLUMNS, listed.iter().map(row).collect()).for_stdout();
-    terminal.succeed(COMMAND, table.as_deref().map(str::as_bytes), fields)
+    let report = Report { endpoints: listed.iter().map(Running::report).collect(), totals };
+    terminal.report(COMMAND, table.as_deref().map(str::as_bytes), &report)
 }
 
 fn stop(args: &EndpointsArgs, what: (&str, Reach), signals: &Signals, terminal: &mut Terminal) -> Exit {
@@ -107,14 +138,9 @@ fn stop(args: &EndpointsArgs, what: (&str, Reach), signals: &Signals, terminal: 
         Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
     };
     show(&endpoint, &down, terminal);
-    let mut fields = Map::new();
-    fields.insert("endpoint".to_owned(), endpoint.bare_name().into());
-    fields.insert("endpoint_id".to_owned(), endpoint.id.clone().into());
-    fields.insert("stopped".to_owned(), down.stopped.clone().into());
-    fields.insert("removed".to_owned(), down.removed.clone().into());
-    fields.insert("left".to_owned(), down.left.clone().into());
     let lines = one_a_line(&down.removed);
-    terminal.succeed(COMMAND, lines.as_deref().map(str::as_bytes), fields)
+    let report = Stopped { endpoint: endpoint.bare_name(), endpoint_id: &endpoint.id, down };
+    terminal.report(COMMAND, lines.as_deref().map(str::as_bytes), &report)
 }
 
 fn one_a_line(names: &[String]) -> Option<String> {

@@ -6,11 +6,12 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::args::GenerateArgs;
 use crate::commands::model::generate_many;
-use crate::screen::report::Terminal;
+use crate::screen::report::{Terminal, fields};
 use crate::session::environment;
 use crate::session::runtime;
 use ctxtune_engine::source::{Containers, Source};
@@ -150,18 +151,18 @@ fn one(args: &GenerateArgs, story: &Story, setup: &Setup, terminal: &mut Termina
         Err(error) => {
             let body = setup.parameters.body(&messages, 1, Delivery::Whole);
             let failure = failure(setup, error, most_tokens(&body, setup.parameters.max_tokens));
-            return terminal.fail(COMMAND, &failure, document(setup, &effort, None));
+            return terminal.fail(COMMAND, &failure, fields(&Report::of(setup, &effort, None)));
         }
     };
     let context = outcome.context.as_ref().map_err(Clone::clone);
     let context = context.and_then(|context| reformed(context, args.form.into()));
-    let mut fields = document(setup, &effort, Some(&outcome));
+    let mut report = Report::of(setup, &effort, Some(&outcome));
     match context {
         Ok(context) => {
-            fields.insert("context".to_owned(), serde_json::from_str(&context).unwrap_or(Value::Null));
+            report.context = serde_json::from_str(&context).unwrap_or(Value::Null);
             terminal.label("took", &took(setup, &effort));
             setup.target.say_running(&setup.session);
-            terminal.succeed(COMMAND, Some(context.as_bytes()), fields)
+            terminal.report(COMMAND, Some(context.as_bytes()), &report)
         }
         Err(flaw) => {
             let raw = outcome.raw.trim();
@@ -180,7 +181,7 @@ fn one(args: &GenerateArgs, story: &Story, setup: &Setup, terminal: &mut Termina
             };
             let message = format!("no context in {}: {}", answers(effort.attempts), flaw.reason);
             let failure = Failure::new(Exit::Data, "invalid_answer", message, hint);
-            terminal.fail(COMMAND, &failure, fields)
+            terminal.fail(COMMAND, &failure, fields(&report))
         }
     }
 }
@@ -210,23 +211,54 @@ fn took(setup: &Setup, effort: &Effort) -> String {
     parts.join(", ")
 }
 
-fn document(setup: &Setup, effort: &Effort, outcome: Option<&Outcome>) -> Map<String, Value> {
-    let flaw = outcome.and_then(|outcome| outcome.context.as_ref().err());
-    let mut fields = Map::new();
-    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
-    put("model", setup.parameters.model.clone().into());
-    put("server", setup.target.chat.base().origin().into());
-    put("template", setup.template.name.clone().into());
-    put("attempts", effort.attempts.into());
-    put("requests", effort.requests.into());
-    put("repeated", effort.repeats.into());
-    put("finish_reason", outcome.and_then(|outcome| outcome.finish_reason.clone()).into());
-    put("usage", json!(effort.usage.map(UsageReport::of)));
-    put("dollars", effort.usage.and_then(|usage| setup.budget.dollars(usage.total())).into());
-    put("raw_answer", flaw.and(outcome).map(|outcome| outcome.raw.clone()).into());
-    put("context", Value::Null);
-    Mismatch::add(setup.mismatch.as_ref(), &mut fields);
-    fields
+/// What a script is told of one story's context.
+#[derive(Serialize)]
+struct Report {
+    /// The model.
+    model: String,
+    /// Where it was asked.
+    server: String,
+    /// The template of the prompt.
+    template: String,
+    /// Answers that were read.
+    attempts: u32,
+    /// Requests that were made.
+    requests: u64,
+    /// Those among them that repeated one without an answer.
+    repeated: u64,
+    /// Why the last answer ended, as the server says it.
+    finish_reason: Option<String>,
+    /// Tokens; `null` where the server does not say.
+    usage: Option<UsageReport>,
+    /// What they cost, at `--price-per-million`.
+    dollars: Option<f64>,
+    /// The last answer, where it is not a context.
+    raw_answer: Option<String>,
+    /// The context, in the form of `--form`.
+    context: Value,
+    /// Only where the directory of the model's data holds other data now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_mismatch: Option<Mismatch>,
+}
+
+impl Report {
+    fn of(setup: &Setup, effort: &Effort, outcome: Option<&Outcome>) -> Report {
+        let flaw = outcome.and_then(|outcome| outcome.context.as_ref().err());
+        Report {
+            model: setup.parameters.model.clone(),
+            server: setup.target.chat.base().origin(),
+            template: setup.template.name.clone(),
+            attempts: effort.attempts,
+            requests: effort.requests,
+            repeated: effort.repeats,
+            finish_reason: outcome.and_then(|outcome| outcome.finish_reason.clone()),
+            usage: effort.usage.map(UsageReport::of),
+            dollars: effort.usage.and_then(|usage| setup.budget.dollars(usage.total())),
+            raw_answer: flaw.and(outcome).map(|outcome| outcome.raw.clone()),
+            context: Value::Null,
+            data_mismatch: setup.mismatch.clone(),
+        }
+    }
 }
 
 /// Shows an answer as it comes.

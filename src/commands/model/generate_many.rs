@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::args::GenerateArgs;
@@ -16,7 +17,7 @@ use ctxtune_engine::source::Source;
 use ctxtune_engine::source::names::NameLog;
 use ctxtune_engine::source::records::Records;
 use ctxtune_pipeline::failure::{Exit, Failure};
-use ctxtune_pipeline::generate::batch::{AnswerDir, Batch, BatchResult, StopOnly, agree};
+use ctxtune_pipeline::generate::batch::{AnswerDir, Batch, BatchReport, BatchResult, StopOnly, agree};
 use ctxtune_pipeline::generate::many::{End, Error, Retry};
 use ctxtune_pipeline::generate::question::Questions;
 use ctxtune_pipeline::generate::setup::Setup;
@@ -26,36 +27,53 @@ use ctxtune_pipeline::value::at_home;
 
 const COMMAND: &str = "generate";
 
+/// What a script is told of many stories.
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    asked: Option<BatchReport>,
+    /// How many files of the sources were not read, by kind.
+    not_read_by_kind: Value,
+    /// The first of them by name: `key` and `kind`.
+    not_read: Value,
+    /// Only where the directory of the model's data holds other data now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_mismatch: Option<Mismatch>,
+}
+
 /// Runs the command.
 pub fn run(args: &GenerateArgs, setup: &Setup, dir: &Path, terminal: &mut Terminal) -> Exit {
     let Prepared { questions, answers, not_read } = match prepared(args, setup, dir, terminal) {
         Ok(prepared) => prepared,
         Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
     };
-    let mut listed = Map::new();
-    listed.insert("not_read_by_kind".to_owned(), counts_value(&not_read));
-    listed.insert("not_read".to_owned(), first_value(&not_read));
-    Mismatch::add(setup.mismatch.as_ref(), &mut listed);
-    match ask(args, setup, dir, &questions, answers) {
-        Ok((mut document, failure)) => {
-            document.extend(listed);
-            match failure {
-                Some(failure) => terminal.fail(COMMAND, &failure, document),
-                None => terminal.succeed(COMMAND, Some(dir.as_os_str().as_encoded_bytes()), document),
-            }
+    let mut report = Report {
+        asked: None,
+        not_read_by_kind: counts_value(&not_read),
+        not_read: first_value(&not_read),
+        data_mismatch: setup.mismatch.clone(),
+    };
+    let failure = match ask(args, setup, dir, &questions, answers) {
+        Ok((asked, failure)) => {
+            report.asked = Some(asked);
+            failure
         }
-        Err(failure) => terminal.fail(COMMAND, &failure, listed),
+        Err(failure) => Some(failure),
+    };
+    match failure {
+        Some(failure) => terminal.fail(COMMAND, &failure, fields(&report)),
+        None => terminal.report(COMMAND, Some(dir.as_os_str().as_encoded_bytes()), &report),
     }
 }
 
-/// Asks all questions that are open: the document about it, and why it is not all well.
+/// Asks all questions that are open: the report, and why it is not all well.
 fn ask(
     args: &GenerateArgs,
     setup: &Setup,
     dir: &Path,
     questions: &Questions,
     answers: AnswerDir,
-) -> Result<(Map<String, Value>, Option<Failure>), Failure> {
+) -> Result<(BatchReport, Option<Failure>), Failure> {
     let retry = if args.retry_invalid { Retry::Invalid } else { Retry::Nothing };
     let batch = Batch::open(setup, questions, answers, retry)?;
     agree(&[&batch], &args.asking)?;
@@ -65,7 +83,7 @@ fn ask(
     if ran.tally.effort.requests > 0 && matches!(end, End::Done | End::OverBudget) {
         setup.target.say_running(&setup.session);
     }
-    Ok((fields(&batch.report(&ran)), failure(&batch, dir, (&ran, end))))
+    Ok((batch.report(&ran), failure(&batch, dir, (&ran, end))))
 }
 
 /// What is asked about, before it is.

@@ -8,6 +8,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use ctxtune_service::clock::{Clock, Stopped};
 use ctxtune_service::http;
 use ctxtune_service::http::said::after_colon;
@@ -358,7 +360,7 @@ pub enum Reach {
 }
 
 /// What became of the deployments of an endpoint; names.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Down {
     /// Those that were asked to have no machines.
     pub stopped: Vec<String>,

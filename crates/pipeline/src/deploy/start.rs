@@ -11,7 +11,7 @@ use crate::deploy::hold::{Hold, Left};
 use crate::deploy::running::{a_minute, costs, project};
 use crate::deploy::{DeployError, Placed, name_of};
 use crate::failure::{Exit, Failure};
-use crate::job::mismatch::{Mismatch, MismatchReport};
+use crate::job::mismatch::Mismatch;
 use crate::job::model::{REFERENCE, gives_adapter_only};
 use crate::job::monitor::spoken;
 use crate::job::price::dollars_text;
@@ -93,7 +93,7 @@ pub struct Report {
     pub stopped: bool,
     /// Where the job's directory holds other data now.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub data_mismatch: Option<MismatchReport>,
+    pub data_mismatch: Option<Box<Mismatch>>,
 }
 
 /// Finds what is to be deployed, shows it, gets a yes, and deploys it until it answers.
@@ -255,7 +255,7 @@ impl<'s> DeployResult<'s> {
             stop_after_seconds: self.order.time.map(|time| time.as_secs_f64()),
             idle_minutes: deployment.and_then(|deployment| deployment.idle_minutes),
             stopped: self.is_stopped,
-            data_mismatch: self.mismatch.as_ref().map(Mismatch::report),
+            data_mismatch: self.mismatch.clone().map(Box::new),
         }
     }
 

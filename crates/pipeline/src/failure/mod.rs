@@ -8,6 +8,8 @@ mod conversion;
 mod data;
 mod service;
 
+use serde::Serialize;
+
 /// Flags of commands that no configuration file has, by the command that is named for them.
 pub const ONLY_FLAGS: [(&str, &[&str]); 2] = [
     (
@@ -68,9 +70,10 @@ pub enum Exit {
 }
 
 /// An error as the terminal shows it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Failure {
     /// How the program ends.
+    #[serde(skip)]
     pub exit: Exit,
     /// A stable name for scripts.
     pub code: &'static str,

@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use serde::Serialize;
+
 use crate::job::ledger::{Account, LedgerError, Run, Uploads};
 use ctxtune_service::together::job::{Ending, Job, JobId};
 
@@ -42,13 +44,16 @@ impl Cost {
 }
 
 /// What several jobs cost.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Total {
     /// Of jobs with a final price, in dollars.
+    #[serde(rename = "billed_dollars")]
     pub billed: f64,
     /// Of jobs without one, as far as there are estimates, in dollars.
+    #[serde(rename = "estimated_dollars")]
     pub estimated: f64,
-    /// Jobs of which nobody knows it.
+    /// Jobs of which neither is known.
+    #[serde(rename = "unpriced_jobs")]
     pub unknown: u64,
 }
 

@@ -6,7 +6,6 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use serde_json::{Map, Value, json};
 
 use crate::failure::{Exit, Failure};
 use crate::job::ledger::Run;
@@ -19,23 +18,16 @@ use ctxtune_service::together::job::JobId;
 const SHOWN: usize = 12;
 
 /// A job and a directory whose data differ.
-#[derive(Debug, Clone)]
-pub struct Mismatch {
-    out: PathBuf,
-    job: JobId,
-    trained: Digests,
-    prepared: Digests,
-}
-
-/// A job and a directory whose data differ, for scripts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct MismatchReport {
+pub struct Mismatch {
+    #[serde(skip)]
+    out: PathBuf,
     /// The job.
-    pub job: JobId,
+    job: JobId,
     /// The digests of what it was trained on.
-    pub trained: Digests,
+    trained: Digests,
     /// The digests of what the directory holds.
-    pub prepared: Digests,
+    prepared: Digests,
 }
 
 /// The digests of both sides.
@@ -108,19 +100,5 @@ impl Mismatch {
         let hint = "prepare the directory with the job's records and options, or name one that holds its data; \
                     --allow-mismatch scores anyway, on records that may be part of the training data";
         Failure::new(Exit::Data, "data_mismatch", self.message(), hint)
-    }
-
-    /// The same for scripts.
-    pub fn report(&self) -> MismatchReport {
-        MismatchReport {
-            job: self.job.clone(),
-            trained: self.trained.clone(),
-            prepared: self.prepared.clone(),
-        }
-    }
-
-    /// Adds it to the fields of a document, which have no such field where there is none.
-    pub fn add(mismatch: Option<&Mismatch>, fields: &mut Map<String, Value>) {
-        fields.extend(mismatch.map(|mismatch| ("data_mismatch".to_owned(), json!(mismatch.report()))));
     }
 }
