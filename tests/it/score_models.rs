@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use ctxtune_engine::record::TextField;
 use ctxtune_pipeline::env;
 use ctxtune_pipeline::generate::story::Story;
 use ctxtune_rehearsal::faults::{Action, When};
@@ -101,7 +102,10 @@ fn kept_answers_are_records_with_their_story_whatever_the_template() {
         );
         rehearsal.dir.write("template.yaml", template);
         rehearsal.dir.prepare(&["--val-ratio=0.2", "--template=template.yaml"]).expect(0);
-        let read = |bytes: &[u8]| Story::read(bytes).map(|story| (story.text, story.question)).unwrap();
+        let read = |bytes: &[u8]| {
+            let story = Story::read(bytes).unwrap();
+            (story.text.clone(), story.get(TextField::Question).map(str::to_owned))
+        };
         let keys = rehearsal.dir.keys("val");
         let sources: BTreeSet<(String, Option<String>)> =
             keys.iter().map(|key| read(rehearsal.dir.read(format!("corpus/{key}")).as_bytes())).collect();

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::screen::report::Terminal;
 use ctxtune_engine::line::template::Template;
 use ctxtune_engine::output::manifest::Manifest;
+use ctxtune_engine::record::TextField;
 use ctxtune_pipeline::deploy::running;
 use ctxtune_pipeline::generate::prompt;
 use ctxtune_pipeline::generate::story::Story;
@@ -199,12 +200,9 @@ impl Prompt {
 /// Python that asks the model `name` with `prompt`.
 fn python(name: &str, prompt: &Prompt) -> String {
     // Their tokens stand where the texts would: a template has none of them left.
-    let story = Story {
-        text: "{story}".to_owned(),
-        question: Some("{question}".to_owned()),
-        answer: Some("{answer}".to_owned()),
-        ..Story::default()
-    };
+    let token = |field: TextField| format!("{{{}}}", field.key());
+    let others = TextField::ALL.map(|field| (field, token(field))).into();
+    let story = Story { text: token(TextField::Story), others, ..Story::default() };
     let messages = prompt::messages(&prompt.template, &story).unwrap_or_default();
     let mut texts = String::new();
     for (token, example) in TEXTS {

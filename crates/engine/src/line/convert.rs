@@ -38,9 +38,9 @@ struct Punctuation {
 }
 
 impl Punctuation {
-    fn new(form: Form, indent: Option<u8>) -> Punctuation {
+    fn new(form: Form, indent: Option<u64>) -> Punctuation {
         let gap = |level: usize| match indent {
-            Some(indent) => format!("\n{}", " ".repeat(level * usize::from(indent))),
+            Some(indent) => format!("\n{}", " ".repeat(level * indent as usize)),
             None => String::new(),
         };
         let next = |level: usize| match indent {
@@ -99,9 +99,7 @@ impl<'t> LineWriter<'t> {
         for segment in &self.template.segments {
             match segment {
                 Segment::Fixed(bytes) => out.extend_from_slice(bytes),
-                Segment::Story => escape_once(out, record.story),
-                Segment::Question => escape_once(out, record.question),
-                Segment::Answer => escape_once(out, record.answer),
+                Segment::Text(field) => escape_once(out, field.of(record)),
                 Segment::Context => self.write_context(&record.context, out),
             }
         }
@@ -110,7 +108,7 @@ impl<'t> LineWriter<'t> {
 
     /// Appends `context` as JSON text, escaped for the inside of a JSON string.
     fn write_context(&self, context: &Context<'_>, out: &mut Vec<u8>) {
-        match self.template.context.charset {
+        match self.template.context.charset() {
             Charset::Utf8 => self.write_context_as::<Utf8>(context, out),
             Charset::Ascii => self.write_context_as::<Ascii>(context, out),
         }

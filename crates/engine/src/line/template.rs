@@ -8,30 +8,41 @@
 use serde::Deserialize;
 
 use crate::json::{Charset, escape_once};
+use crate::record::TextField;
 use crate::yaml;
 
 /// The built-in template: the documented chat format (system, user, assistant).
 pub const CHATML: &str = include_str!("chatml.yaml");
 
 /// How the keys of observations and actions are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Form {
     /// `{"Mia": "none"}`
+    #[default]
     Object,
     /// `["Mia: none"]`
     List,
 }
 
-/// The layout of the context inside the assistant's message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The layout of the context inside the assistant's message: `context` of a template. A field is a key, and
+/// what is left out is the default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct ContextLayout {
     /// How observations and actions are written.
     pub form: Form,
-    /// Spaces a level, or `None` for one line.
-    pub indent: Option<u8>,
+    /// Spaces a level, at most 16, or `None` for one line.
+    pub indent: Option<u64>,
     /// Whether other characters than ASCII are escaped.
-    pub charset: Charset,
+    pub ascii: bool,
+}
+
+impl ContextLayout {
+    /// The characters that it is written in.
+    pub fn charset(&self) -> Charset {
+        if self.ascii { Charset::Ascii } else { Charset::Utf8 }
+    }
 }
 
 /// A piece of a training line.
@@ -39,12 +50,8 @@ pub struct ContextLayout {
 pub enum Segment {
     /// Bytes that are the same in every line, escaped.
     Fixed(Vec<u8>),
-    /// The story's text.
-    Story,
-    /// The question.
-    Question,
-    /// The answer.
-    Answer,
+    /// A text of the record.
+    Text(TextField),
     /// The context as JSON text.
     Context,
 }
@@ -97,7 +104,7 @@ struct TemplateFile {
     name: Option<String>,
     messages: Vec<MessageFile>,
     #[serde(default)]
-    context: ContextFile,
+    context: ContextLayout,
 }
 
 #[derive(Deserialize)]
@@ -105,20 +112,6 @@ struct TemplateFile {
 struct MessageFile {
     role: String,
     content: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct ContextFile {
-    form: Form,
-    indent: Option<u64>,
-    ascii: bool,
-}
-
-impl Default for ContextFile {
-    fn default() -> Self {
-        ContextFile { form: Form::Object, indent: None, ascii: false }
-    }
 }
 
 impl Template {
@@ -137,16 +130,14 @@ impl Template {
     pub fn parse(text: &str, name: &str) -> Result<Template, TemplateError> {
         let file: TemplateFile = yaml::parse(text).map_err(TemplateError::Yaml)?;
         check_roles(&file.messages)?;
-        let indent = match file.context.indent {
-            Some(indent) if indent > 16 => return Err(TemplateError::Indent(indent)),
-            indent => indent.map(|indent| indent as u8),
-        };
-        let charset = if file.context.ascii { Charset::Ascii } else { Charset::Utf8 };
+        if let Some(indent) = file.context.indent.filter(|&indent| indent > 16) {
+            return Err(TemplateError::Indent(indent));
+        }
         Ok(Template {
             name: file.name.unwrap_or_else(|| name.to_owned()),
             text: text.to_owned(),
             segments: compile(&file.messages),
-            context: ContextLayout { form: file.context.form, indent, charset },
+            context: file.context,
         })
     }
 }
@@ -207,15 +198,14 @@ fn compile(messages: &[MessageFile]) -> Vec<Segment> {
 
 /// The text before the first token, the token, and the text behind it.
 fn next_token(text: &str) -> Option<(&str, Segment, &str)> {
-    let tokens = [
-        ("{story}", Segment::Story),
-        ("{question}", Segment::Question),
-        ("{answer}", Segment::Answer),
-        ("{context}", Segment::Context),
-    ];
-    let found = tokens.into_iter().filter_map(|(name, token)| Some((text.find(name)?, name, token)));
-    let (start, name, token) = found.min_by_key(|(start, ..)| *start)?;
-    Some((&text[..start], token, &text[start + name.len()..]))
+    let texts = TextField::ALL.map(|field| (field.key(), Segment::Text(field)));
+    let tokens = texts.into_iter().chain([("context", Segment::Context)]);
+    let found = tokens.filter_map(|(key, token)| {
+        let braced = format!("{{{key}}}");
+        Some((text.find(&braced)?, braced.len(), token))
+    });
+    let (start, length, token) = found.min_by_key(|(start, ..)| *start)?;
+    Some((&text[..start], token, &text[start + length..]))
 }
 
 #[cfg(test)]
@@ -225,7 +215,8 @@ mod tests {
     fn line(segments: &[Segment]) -> String {
         let text = |segment: &Segment| match segment {
             Segment::Fixed(bytes) => String::from_utf8(bytes.clone()).unwrap(),
-            other => format!("<{other:?}>"),
+            Segment::Text(field) => format!("<{field:?}>"),
+            Segment::Context => "<Context>".to_owned(),
         };
         segments.iter().map(text).collect()
     }
@@ -234,10 +225,8 @@ mod tests {
     fn the_built_in_template_is_valid() {
         let template = Template::chatml();
         assert_eq!(template.name, "chatml");
-        assert_eq!(
-            template.context,
-            ContextLayout { form: Form::Object, indent: None, charset: Charset::Utf8 }
-        );
+        let ContextLayout { form, indent, ascii, .. } = template.context;
+        assert_eq!((form, indent, ascii), (Form::Object, None, false));
         let line = line(&template.segments);
         assert!(
             line.starts_with(
@@ -288,7 +277,14 @@ messages:
 
     #[test]
     fn an_unknown_key_is_refused() {
-        let error = Template::parse("mesages: []", "t").unwrap_err().to_string();
-        assert!(error.contains("mesages"), "{error}");
+        let messages =
+            "messages: [{role: user, content: u}, {role: assistant, content: '{context}'}]\ncontext:";
+        assert!(Template::parse(&format!("{messages} {{indent: 16}}"), "t").is_ok());
+        for (yaml, key) in [("mesages: []", "mesages"), (&format!("{messages} {{indnt: 2}}"), "indnt")] {
+            let error = Template::parse(yaml, "t").unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
+        let error = Template::parse(&format!("{messages} {{indent: 17}}"), "t").unwrap_err();
+        assert_eq!(error, TemplateError::Indent(17));
     }
 }

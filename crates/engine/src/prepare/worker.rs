@@ -11,11 +11,11 @@ use crate::line::convert::LineWriter;
 use crate::parallel::Batch;
 use crate::prepare::options::Options;
 use crate::prepare::tally::{ContentDigest, Marks, content_digest};
-use crate::record::Record;
 use crate::record::parser::{ParseFailure, Parser};
 use crate::record::reject::RejectReason;
 use crate::record::story::StoryForm;
 use crate::record::warning::{Warning, WarningSet};
+use crate::record::{Record, TextField};
 use crate::source::read::{Bytes, Effort, named};
 use crate::special_token;
 use crate::split::group::{GroupBy, write_agents_key, write_group_key};
@@ -162,7 +162,7 @@ impl<'r> Judge<'r> {
         self.lines.write_line(record, &mut batch.lines);
         let line = &batch.lines[start..];
         batch.lengths.push(line.len() as u64);
-        let suspicions = Suspicions::of(line, self.options.template.context.charset);
+        let suspicions = Suspicions::of(line, self.options.template.context.charset());
         let mut marks = marks(record, &suspicions, &mut self.key);
         marks.content = content;
         if let Some(by) = &self.options.group_by {
@@ -189,7 +189,7 @@ fn marks(record: &Record<'_>, line: &Suspicions, key: &mut Vec<u8>) -> Marks {
 /// What is odd in `record`, which is only looked through for what its line is suspected of.
 fn warnings(record: &Record<'_>, line: &Suspicions) -> WarningSet {
     let context = &record.context;
-    let prompts = [record.story, record.question, record.answer];
+    let prompts = TextField::ALL.map(|field| field.of(record));
     let any_of_context = |is_odd: fn(&str) -> bool| context.texts().any(|text| is_odd(&text));
     let any = |is_odd: fn(&str) -> bool| prompts.into_iter().any(is_odd) || any_of_context(is_odd);
     WarningSet::of(|warning| match warning {

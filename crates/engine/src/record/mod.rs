@@ -48,6 +48,40 @@ pub struct Record<'a> {
     pub may_hold_nul: bool,
 }
 
+/// A text of a record that a template may ask for: its key in braces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextField {
+    /// `{story}`
+    Story,
+    /// `{question}`
+    Question,
+    /// `{answer}`
+    Answer,
+}
+
+impl TextField {
+    /// All of them.
+    pub const ALL: [TextField; 3] = [TextField::Story, TextField::Question, TextField::Answer];
+
+    /// Its key.
+    pub fn key(self) -> &'static str {
+        match self {
+            TextField::Story => "story",
+            TextField::Question => "question",
+            TextField::Answer => "answer",
+        }
+    }
+
+    /// What `record` has there.
+    pub fn of<'a>(self, record: &Record<'a>) -> &'a str {
+        match self {
+            TextField::Story => record.story,
+            TextField::Question => record.question,
+            TextField::Answer => record.answer,
+        }
+    }
+}
+
 /// Reads the record whose parsed nodes are `nodes`.
 ///
 /// `group_field` names a further top-level string to borrow. `story_text` is room for the

@@ -366,7 +366,7 @@ mod tests {
     use crate::line::convert::LineWriter;
     use crate::line::template::Template;
     use crate::record::unused::{self, Reader};
-    use crate::record::{self, AgentText};
+    use crate::record::{self, AgentText, TextField};
 
     /// What the general path makes of `text`; `None` where it refuses.
     fn general(text: &str) -> Option<String> {
@@ -568,6 +568,26 @@ mod tests {
         let deep = COMMON.replace(r#""extra": 0"#, &bombs);
         assert_eq!(quick(&deep), None);
         assert!(general(&deep).is_some());
+    }
+
+    #[test]
+    fn a_value_that_only_python_reads_rejects_the_record_where_it_is_used() {
+        let plain = unused::overwritten(COMMON, Reader::Record(Some("group"))).unwrap();
+        let record: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&plain).unwrap();
+        let expected = general(COMMON);
+        for key in record.keys() {
+            let mut spoiled = record.clone();
+            spoiled[key] = "@".into();
+            let spoiled = serde_json::to_string(&spoiled).unwrap().replace("\"@\"", "NaN");
+            let read = general(&spoiled);
+            assert!(
+                read.is_none() || read == expected,
+                "{key} is used, and `unused` does not know: {read:?}"
+            );
+            assert_eq!(quick(&spoiled), read, "{key}");
+        }
+        let missing = TextField::ALL.iter().find(|field| !record.contains_key(field.key()));
+        assert_eq!(missing, None, "the record of these tests has every text");
     }
 
     #[test]

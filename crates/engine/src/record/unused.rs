@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 
+use crate::record::TextField;
 use crate::record::diagnose::MAX_DEPTH;
 use crate::record::reject::{Code, RejectReason};
 use ctxtune_python_json::{Escape, Kind, Token, Tokens, half_of_a_character, non_finite};
@@ -19,7 +20,7 @@ pub enum Reader<'r> {
     Record(Option<&'r str>),
     /// `score`: the context alone, in its record or bare.
     Context,
-    /// `generate`: story, question and answer.
+    /// `generate`: the texts that a template may ask for.
     Story,
     /// Nobody.
     Nobody,
@@ -43,8 +44,9 @@ impl Reader<'_> {
 
     /// What the member `key` of the root holds.
     fn member(self, key: &str) -> Place {
+        let is_text = TextField::ALL.iter().any(|field| field.key() == key);
         match (self, key) {
-            (Reader::Record(_) | Reader::Story, "story" | "question" | "answer") => Place::Used,
+            (Reader::Record(_) | Reader::Story, _) if is_text => Place::Used,
             (Reader::Record(_), "is_correct") => Place::Used,
             (Reader::Record(_) | Reader::Context, "socialized_context") => Place::Context,
             (Reader::Record(Some(field)), key) if key == field => Place::Used,

@@ -8,6 +8,7 @@ use crate::generate::story::Story;
 use ctxtune_engine::json::escape_once;
 use ctxtune_engine::line::example::{Example, Message};
 use ctxtune_engine::line::template::{Segment, Template};
+use ctxtune_engine::record::TextField;
 
 /// Why a template asks nothing about a story.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -37,16 +38,14 @@ pub fn check(template: &Template) -> Result<(), PromptError> {
 /// When the template asks for something that the story does not have.
 pub fn messages(template: &Template, story: &Story) -> Result<Vec<Message>, PromptError> {
     for segment in before_last(template) {
-        match segment {
-            Segment::Question if story.question.is_none() => return Err(PromptError::Missing("question")),
-            Segment::Answer if story.answer.is_none() => return Err(PromptError::Missing("answer")),
-            _ => {}
+        if let Segment::Text(field) = segment
+            && story.get(*field).is_none()
+        {
+            return Err(PromptError::Missing(field.key()));
         }
     }
     let line = filled(template, &|segment| match segment {
-        Segment::Story => &story.text,
-        Segment::Question => story.question.as_deref().unwrap_or_default(),
-        Segment::Answer => story.answer.as_deref().unwrap_or_default(),
+        Segment::Text(field) => story.get(*field).unwrap_or_default(),
         Segment::Context | Segment::Fixed(_) => "",
     });
     let example = Example::from_line(&line);
@@ -112,7 +111,8 @@ impl Run {
         let [first, last] = [self.leftmost(texts)?, self.rightmost(texts)?];
         filled.is_unique &= first == last;
         // As little as possible before the story and behind it.
-        let story = self.names.iter().position(|name| *name == STORY).unwrap_or(self.names.len());
+        let story =
+            self.names.iter().position(|name| *name == TextField::Story.key()).unwrap_or(self.names.len());
         let starts = first[..story.min(first.len())].iter().chain(&last[story.min(last.len())..]);
         let mut from = 0;
         let ends = starts.copied().zip(self.between.iter().map(Vec::len)).chain([(texts.len(), 0)]);
@@ -172,13 +172,9 @@ fn boundaries(escaped: &[u8]) -> Vec<usize> {
     boundaries
 }
 
-const STORY: &str = "story";
-
 fn name(segment: &Segment) -> Option<&'static str> {
     match segment {
-        Segment::Story => Some(STORY),
-        Segment::Question => Some("question"),
-        Segment::Answer => Some("answer"),
+        Segment::Text(field) => Some(field.key()),
         Segment::Context | Segment::Fixed(_) => None,
     }
 }
@@ -299,12 +295,9 @@ mod tests {
                 let field = filled.fields.iter().find(|(known, _)| *known == name);
                 field.map(|(_, text)| text.clone())
             };
-            let story = Story {
-                text: text("story").unwrap(),
-                question: text("question"),
-                answer: text("answer"),
-                ..Story::default()
-            };
+            let others = [TextField::Question, TextField::Answer].into_iter();
+            let others = others.filter_map(|field| Some((field, text(field.key())?))).collect();
+            let story = Story { text: text("story").unwrap(), others, ..Story::default() };
             let mut trained = Example::from_line(&line).unwrap().messages;
             trained.pop();
             assert_eq!(messages(&template, &story).unwrap(), trained, "{message}");

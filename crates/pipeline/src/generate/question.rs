@@ -17,6 +17,7 @@ use ctxtune_engine::line::example::{Example, Message};
 use ctxtune_engine::line::template::Template;
 use ctxtune_engine::output::prepared::Validation;
 use ctxtune_engine::prepare;
+use ctxtune_engine::record::TextField;
 use ctxtune_engine::record::reject::Code;
 use ctxtune_engine::record::story::{is_blank, is_prose};
 use ctxtune_engine::source::DEFAULT_RECORD_BYTES;
@@ -168,19 +169,16 @@ fn story_of(line: &[u8], (template, messages): (&Template, &[Message])) -> Story
     let story = told.unwrap_or_else(prompt);
     // What would be read as a literal is written as a list of one text, which is read as that text.
     let json = if is_prose(&story) { json!(story) } else { json!([story]) };
-    let others = ["question", "answer"].map(|name| text(name).map(|text| (name, json!(text))));
-    let fields = std::iter::once(("story", json)).chain(others.into_iter().flatten());
+    let others = TextField::ALL.into_iter().filter(|field| *field != TextField::Story);
+    let others: Vec<(TextField, String)> =
+        others.filter_map(|field| Some((field, text(field.key())?))).collect();
     let raw = |(name, value): (&str, Value)| {
         let value = serde_json::value::to_raw_value(&value).expect("a text or a list of texts");
         Field::new(name, value)
     };
-    Story {
-        text: story,
-        question: text("question"),
-        answer: text("answer"),
-        fields: fields.map(raw).collect(),
-        is_guessed,
-    }
+    let written = others.iter().map(|(field, text)| (field.key(), json!(text)));
+    let fields = std::iter::once(("story", json)).chain(written).map(raw).collect();
+    Story { text: story, others, fields, is_guessed }
 }
 
 #[cfg(test)]

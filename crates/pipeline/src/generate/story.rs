@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::{self, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use ctxtune_engine::record::TextField;
 use ctxtune_engine::record::reject::{Code, RejectReason};
 use ctxtune_engine::record::story::{self, is_blank};
 use ctxtune_engine::record::story_reason;
@@ -23,10 +24,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub struct Story {
     /// Its text.
     pub text: String,
-    /// The question about it, if there is one.
-    pub question: Option<String>,
-    /// The answer to that, if there is one.
-    pub answer: Option<String>,
+    /// The other texts of its record that a template may ask for, as far as there are any.
+    pub others: Vec<(TextField, String)>,
     /// All fields of the record in their order.
     pub fields: Vec<Field>,
     /// Whether another story could be meant: it was taken from a prompt whose template does not tell.
@@ -70,6 +69,14 @@ impl Field {
 }
 
 impl Story {
+    /// What a template that asks for `field` gets, if there is anything.
+    pub fn get(&self, field: TextField) -> Option<&str> {
+        match field {
+            TextField::Story => Some(&self.text),
+            _ => self.others.iter().find(|(known, _)| *known == field).map(|(_, text)| text.as_str()),
+        }
+    }
+
     /// The story that `text` is: prose, or a list of strings as Python or JSON writes it.
     ///
     /// # Errors
@@ -96,18 +103,17 @@ impl Story {
         let Fields(fields) = serde_json::from_slice(&fit).map_err(|error| refusal(&error))?;
         let find = |name: &str| fields.iter().find(|(known, _)| known == name).map(|(_, raw)| *raw);
         let missing = || RejectReason::new(Code::MissingKey, "the key `story` is missing", "story");
-        let story = Story {
-            text: text_of(find("story").ok_or_else(missing)?)?,
-            question: find("question").map(|raw| string(raw, "question")).transpose()?,
-            answer: find("answer").map(|raw| string(raw, "answer")).transpose()?,
-            ..Story::default()
-        };
+        let story = text_of(find("story").ok_or_else(missing)?)?;
+        let others = TextField::ALL.into_iter().filter(|field| *field != TextField::Story);
+        let others = others
+            .filter_map(|field| Some(string(find(field.key())?, field.key()).map(|text| (field, text))));
+        let others = others.collect::<Result<_, _>>()?;
         let fields = fields.into_iter().map(|(name, raw)| {
             // Nothing was moved when the record was made fit to parse.
             let start = raw.get().as_ptr().addr() - fit.as_ptr().addr();
             Field::carried(name, &text[start..start + raw.get().len()])
         });
-        Ok(Story { fields: fields.collect::<Result<_, _>>()?, ..story })
+        Ok(Story { text: story, others, fields: fields.collect::<Result<_, _>>()?, is_guessed: false })
     }
 }
 
@@ -203,7 +209,7 @@ mod tests {
             story.fields.iter().map(|field| (field.name.as_str(), field.json.get())).collect();
         assert_eq!(fields[1..3], [("n", "1.50"), ("big", "123456789012345678901")]);
         assert_eq!(fields[4], ("o", "{ \"a\" : [ ] }"));
-        assert_eq!((story.question.as_deref(), story.answer), (Some("q"), None));
+        assert_eq!((story.get(TextField::Question), story.get(TextField::Answer)), (Some("q"), None));
     }
 
     #[test]

@@ -6,7 +6,6 @@
 
 use serde_json::value::RawValue;
 
-use ctxtune_engine::json::Charset;
 use ctxtune_engine::line::convert::LineWriter;
 use ctxtune_engine::line::example::Example;
 use ctxtune_engine::line::template::{ContextLayout, Form, Segment, Template};
@@ -196,7 +195,7 @@ fn written(record: &Record<'_>, form: Form) -> String {
             Segment::Context,
             fixed(br#""}]}"#),
         ],
-        context: ContextLayout { form, indent: None, charset: Charset::Utf8 },
+        context: ContextLayout { form, ..ContextLayout::default() },
     };
     let mut line = Vec::new();
     LineWriter::new(&template).write_line(record, &mut line);
