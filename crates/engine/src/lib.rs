@@ -27,6 +27,7 @@ mod parallel;
 pub mod prepare;
 pub mod ratio;
 pub mod record;
+mod room;
 pub mod score;
 pub mod source;
 pub mod special_token;

@@ -17,6 +17,7 @@ use crate::prepare::worker::{Converter, Fingerprints, RecordBatch};
 use crate::record::layout::Unit;
 use crate::record::parser::PADDING;
 use crate::record::reject::RejectReason;
+use crate::room::Room;
 use crate::source::index::Extent;
 use crate::source::list::FoundLine;
 use crate::source::read::{Bytes, Effort, too_large};
@@ -170,7 +171,7 @@ impl Bytes for Line<'_> {
 /// Bytes that are unpacked behind each other into room that is reused.
 #[derive(Default)]
 struct Unpacked {
-    room: Vec<u8>,
+    room: Room,
     length: usize,
 }
 
@@ -179,11 +180,11 @@ impl Unpacked {
         &self.room[..self.length]
     }
 
-    /// UnpackLimit behind them for so many more.
+    /// Room behind them for so many more.
     fn room_for(&mut self, bytes: usize) -> &mut [u8] {
         let needed = self.length + bytes;
         if self.room.len() < needed {
-            self.room.resize(needed.next_multiple_of(BLOCK_BYTES), 0);
+            self.room.grow(needed.next_multiple_of(BLOCK_BYTES));
         }
         &mut self.room[self.length..needed]
     }
@@ -191,7 +192,7 @@ impl Unpacked {
     /// Keeps nothing but `bytes`.
     fn replace(&mut self, bytes: &[u8]) {
         if self.room.len() > KEPT_BYTES {
-            self.room = Vec::new();
+            self.room = Room::default();
         }
         self.length = 0;
         self.room_for(bytes.len()).copy_from_slice(bytes);

@@ -5,17 +5,17 @@
 //! key, and one that could lead elsewhere is refused by name.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use memchr::memchr_iter;
-use rayon::prelude::*;
 
 use crate::error::Error;
+use crate::room::Room;
 use crate::source::section::{Section, read_exact_at};
 use crate::source::{HIDDEN, OTHER_ENDING, is_hidden};
 
-/// What one thread looks through at once.
+/// Small enough to stay in a core's cache from the read to the search.
 const BLOCK_BYTES: usize = 256 << 10;
 
 /// The block in which an archive counts.
@@ -83,7 +83,6 @@ impl Refusal {
 }
 
 /// Calls `found` with the number (among non-blank lines, from 0) and place of every non-blank line of `section`.
-/// The bytes are looked through on all threads of the current rayon pool.
 ///
 /// # Errors
 /// The system's, unchanged, and those of `found`.
@@ -92,69 +91,28 @@ pub fn index_lines(
     path: &Path,
     mut found: impl FnMut(u64, Extent) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut blocks: Vec<Block> = Vec::new();
-    blocks.resize_with(2 * rayon::current_num_threads(), Block::default);
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    let mut file = section.reader();
+    let mut block = Room::new(BLOCK_BYTES);
     let mut line = Line { number: 0, start: 0, is_blank: true };
     let mut offset = 0;
-    while offset < section.length {
-        let looked = blocks.par_iter_mut().enumerate().try_for_each(|(index, block)| {
-            block.look_through(section, offset + (index * BLOCK_BYTES) as u64)
-        });
-        looked.map_err(|source| Error::Read { path: path.to_owned(), source })?;
-        for block in &blocks {
-            for &(newline, is_blank) in &block.ends {
-                line.is_blank &= is_blank;
-                line.end(offset + u64::from(newline), &mut found)?;
-            }
-            line.is_blank &= block.is_rest_blank;
-            offset += block.length as u64;
+    loop {
+        let length = match file.read(&mut block) {
+            Ok(0) => break,
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        let mut from = 0;
+        for newline in memchr_iter(b'\n', &block[..length]) {
+            line.look_at(&block[from..newline]);
+            line.end(offset + newline as u64, &mut found)?;
+            from = newline + 1;
         }
-        // The file has become shorter.
-        if blocks[0].length == 0 {
-            break;
-        }
+        line.look_at(&block[from..length]);
+        offset += length as u64;
     }
     line.end(offset, &mut found)
-}
-
-/// Some bytes of a file of lines.
-#[derive(Default)]
-struct Block {
-    bytes: Vec<u8>,
-    length: usize,
-    /// The place of each newline, and whether there are only blanks before it, back to the one before.
-    ends: Vec<(u32, bool)>,
-    /// Whether there are only blanks behind the last one.
-    is_rest_blank: bool,
-}
-
-impl Block {
-    /// Finds the lines of the block that begins at `offset`.
-    fn look_through(&mut self, section: &Section, offset: u64) -> io::Result<()> {
-        self.bytes.resize(BLOCK_BYTES, 0);
-        self.length = 0;
-        while self.length < BLOCK_BYTES {
-            match section.read_at(&mut self.bytes[self.length..], offset + self.length as u64) {
-                Ok(0) => break,
-                Ok(read) => self.length += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let bytes = &self.bytes[..self.length];
-        self.ends.clear();
-        let mut start = 0;
-        for newline in memchr_iter(b'\n', bytes) {
-            self.ends.push((newline as u32, is_blank(&bytes[start..newline])));
-            start = newline + 1;
-        }
-        self.is_rest_blank = is_blank(&bytes[start..]);
-        Ok(())
-    }
-}
-
-fn is_blank(bytes: &[u8]) -> bool {
-    bytes.iter().all(u8::is_ascii_whitespace)
 }
 
 struct Line {
@@ -164,6 +122,10 @@ struct Line {
 }
 
 impl Line {
+    fn look_at(&mut self, part: &[u8]) {
+        self.is_blank = self.is_blank && part.iter().all(u8::is_ascii_whitespace);
+    }
+
     /// The line ends before `end`; the next one begins behind it.
     fn end(
         &mut self,
@@ -415,8 +377,7 @@ mod tests {
     #[test]
     fn lines_are_found_wherever_blocks_end() {
         for length in [0, 1, 4095, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1] {
-            // More than are looked through at once.
-            let count = 4 * rayon::current_num_threads() * BLOCK_BYTES / (length + 1).max(1000) + 3;
+            let count = 3 * BLOCK_BYTES / (length + 1).max(1000) + 3;
             let line = [b"x".repeat(length), b"\n".to_vec()].concat();
             let found = lines(&line.repeat(count));
             let expected = if length == 0 { 0 } else { count };

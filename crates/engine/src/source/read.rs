@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::record::layout::{self, Unit};
 use crate::record::parser::PADDING;
 use crate::record::reject::{Code, RejectReason};
+use crate::room::Room;
 use crate::source::section::read_exact_at;
 
 /// What most records fit into.
@@ -80,14 +81,14 @@ pub fn too_large(max_record_bytes: usize) -> RejectReason {
 /// A reusable buffer with room for the parser's padding.
 #[derive(Debug)]
 pub struct Reader {
-    buffer: Vec<u8>,
+    buffer: Room,
     max_record_bytes: usize,
 }
 
 impl Reader {
     /// A reader that takes records of up to `max_record_bytes`, inclusive.
     pub fn new(max_record_bytes: usize) -> Self {
-        Reader { buffer: vec![0; INITIAL_BYTES + PADDING], max_record_bytes }
+        Reader { buffer: Room::new(INITIAL_BYTES + PADDING), max_record_bytes }
     }
 
     /// The buffer: the record, then at least [`PADDING`] bytes.
@@ -98,8 +99,7 @@ impl Reader {
     /// Gives back what one huge record has taken.
     fn give_back(&mut self) {
         if self.buffer.len() > KEPT_BYTES {
-            self.buffer.truncate(INITIAL_BYTES + PADDING);
-            self.buffer.shrink_to_fit();
+            self.buffer = Room::new(INITIAL_BYTES + PADDING);
         }
     }
 
@@ -113,9 +113,7 @@ impl Reader {
             _ => return Ok(Length::TooLarge),
         };
         self.give_back();
-        if self.buffer.len() < length + PADDING {
-            self.buffer.resize(length + PADDING, 0);
-        }
+        self.buffer.grow(length + PADDING);
         read_exact_at(file, &mut self.buffer[..length], start)?;
         Ok(Length::Bytes(length))
     }
@@ -173,7 +171,7 @@ impl Reader {
             }
             if length == end {
                 let doubled = (self.buffer.len() * 2).min(self.max_record_bytes + 1 + PADDING);
-                self.buffer.resize(doubled.max(end + 1 + PADDING), 0);
+                self.buffer.grow(doubled.max(end + 1 + PADDING));
             }
         }
     }

@@ -11,8 +11,11 @@ use crate::error::{Error, Repack};
 use crate::source::gunzip::Gunzip;
 use crate::source::{Compression, Source, SourceKind};
 
-/// What is read, and handed on, in one go.
+/// What is unpacked, and handed on, in one go.
 pub const BLOCK_BYTES: usize = 256 << 10;
+
+/// What is read of a container in one go. Larger vectors begin where the kernel copies to slowly, see `room`.
+const PACKED_BYTES: usize = 64 << 10;
 
 /// Counts what a decompressor has taken, for the place of an error.
 struct Counted {
@@ -68,7 +71,7 @@ impl<'s> Plain<'s> {
             SourceKind::Directory(_) | SourceKind::Record => Compression::None,
         };
         let packed =
-            Counted { inner: BufReader::with_capacity(BLOCK_BYTES, file), bytes: Arc::clone(&taken) };
+            Counted { inner: BufReader::with_capacity(PACKED_BYTES, file), bytes: Arc::clone(&taken) };
         let reader: Box<dyn Read + Send> = match compression {
             Compression::None => Box::new(packed),
             Compression::Gzip => Box::new(Gunzip::new(packed)),
