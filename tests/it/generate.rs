@@ -278,7 +278,7 @@ fn as_generated(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let context = judge_completion(&said).map_err(|flaw| flaw.reason)?;
     let outcome = Asked { context: Ok(context), raw: answer, finish_reason: None };
     let origin = Origin { key: b"k", model: "m", weights: None, template: "t", digest: "d" };
-    Ok(text(&origin, &story, (&Effort::default(), &outcome)).unwrap())
+    Ok(text(&origin, &story, &Effort::default(), &outcome).unwrap())
 }
 
 #[test]

@@ -164,7 +164,7 @@ fn try_stop(
         Failure::new(Exit::Usage, "no_endpoint", message, "`ctxtune endpoints` lists what runs")
     })?;
     let mut tell = |name: &str| say_stopped(name, terminal);
-    let down = bring_down(&session.together, &project, (&endpoint, reach), &mut tell);
+    let down = bring_down(&session.together, &project, &endpoint, reach, &mut tell);
     Ok((endpoint, down.map_err(|error| session.explain(error))?))
 }
 

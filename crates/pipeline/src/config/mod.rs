@@ -28,80 +28,46 @@ mod prepare;
 mod tune;
 pub mod wandb;
 
-pub use prepare::{DEFAULT_OUTPUT_DIR, MAX_RECORD_BYTES, PrepareChoices, read_template};
+pub(crate) use prepare::read_template;
+pub use prepare::{DEFAULT_OUTPUT_DIR, PrepareChoices};
 pub use tune::TuneChoices;
 
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum ConfigError {
-    /// A file that was named cannot be read.
     #[error("cannot read `{path}`: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The configuration file is not a YAML mapping.
+    Read { path: PathBuf, source: std::io::Error },
     #[error("`{path}`: {reason}")]
-    Yaml {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, with its line.
-        reason: String,
-    },
-    /// A key nobody knows.
+    Yaml { path: PathBuf, reason: String },
     #[error("`{path}` has the unknown key `{key}`")]
     UnknownKey {
-        /// The file.
         path: PathBuf,
-        /// The key.
         key: String,
         /// A known key that looks like it.
         suggestion: Option<String>,
     },
-    /// A value that the key cannot have.
     #[error("`{key}`{place}: {reason}")]
     Value {
-        /// The key.
         key: String,
         /// ` in <file>`, or nothing for a flag.
         place: String,
-        /// What is wrong.
         reason: String,
     },
-    /// A list of files names what cannot be read.
     #[error("`{list}:{number}` names `{path}`: {what}")]
     Listed {
-        /// The list.
         list: PathBuf,
         /// Its line, or its entry between NULs, from 1.
         number: usize,
-        /// What stands there.
         path: PathBuf,
-        /// What is wrong with it.
         what: String,
     },
-    /// The template file cannot be used.
     #[error("template `{path}`: {source}")]
-    Template {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        source: TemplateError,
-    },
-    /// A file that is neither a record nor a known container.
+    Template { path: PathBuf, source: TemplateError },
     #[error("unsupported source `{0}`: not a directory, and its name has no known ending")]
     UnknownSource(PathBuf),
-    /// A URL, or a file of a known format that is not read.
     #[error("`{path}` {}", unsupported.what())]
-    Unsupported {
-        /// What was named.
-        path: PathBuf,
-        /// What it is.
-        unsupported: Unsupported,
-    },
-    /// Nobody said which corpus.
+    Unsupported { path: PathBuf, unsupported: Unsupported },
     #[error("no corpus was named")]
     NoCorpus,
 }
@@ -464,7 +430,7 @@ mod tests {
 
     #[test]
     fn a_record_limit_out_of_bounds_is_refused() {
-        for bytes in [0, MAX_RECORD_BYTES + 1] {
+        for bytes in [0, prepare::MAX_RECORD_BYTES + 1] {
             let choices = PrepareChoices {
                 sources: vec!["c".into()],
                 max_record_bytes: Some(Bytes(bytes)),

@@ -24,7 +24,7 @@ use ctxtune_engine::yaml;
 pub const DEFAULT_OUTPUT_DIR: &str = "training/output";
 
 /// The largest record that `--max-record-bytes` can allow: the parser counts in 32 bits.
-pub const MAX_RECORD_BYTES: u64 = 1 << 30;
+pub(crate) const MAX_RECORD_BYTES: u64 = 1 << 30;
 
 /// What somebody chose about preparing: the flags, and the keys of a configuration file. `None` where nothing
 /// was said.
@@ -296,7 +296,7 @@ fn path_of_bytes(bytes: &[u8]) -> std::io::Result<PathBuf> {
 ///
 /// # Errors
 /// When the file cannot be read, or is no template.
-pub fn read_template(name: &Path) -> Result<Template, ConfigError> {
+pub(crate) fn read_template(name: &Path) -> Result<Template, ConfigError> {
     if name == Path::new("chatml") {
         return Ok(Template::chatml());
     }

@@ -82,7 +82,7 @@ impl TuneChoices {
     ///
     /// # Errors
     /// That, and which key may have been meant.
-    pub fn check_key(key: &str) -> Result<(), String> {
+    pub(crate) fn check_key(key: &str) -> Result<(), String> {
         if Parameters::keys().iter().any(|known| known == key) {
             return Ok(());
         }

@@ -27,7 +27,7 @@ const TRIES: u32 = 40;
 const PAUSE: Duration = Duration::from_secs(15);
 
 /// What is held, and how.
-pub struct Hold<'h> {
+pub(crate) struct Hold<'h> {
     /// The service.
     pub session: &'h Session,
     /// Whose endpoints.
@@ -51,7 +51,7 @@ pub enum Left {
 
 impl Hold<'_> {
     /// What is brought up and down.
-    pub fn deploying(&self) -> Deploying<'_> {
+    pub(crate) fn deploying(&self) -> Deploying<'_> {
         Deploying {
             together: &self.session.together,
             project: self.project,
@@ -68,7 +68,7 @@ impl Hold<'_> {
 
     /// Stops what may run although something failed or a signal came, says so, and gives the failure with
     /// what to do then.
-    pub fn abandon(&self, known: Option<&Placed>, failure: Failure) -> (Failure, Left) {
+    pub(crate) fn abandon(&self, known: Option<&Placed>, failure: Failure) -> (Failure, Left) {
         self.session.ui.say(&format!("stopping {} (a second signal leaves it as it is)", self.name));
         let error = match self.last_words(known) {
             Ok(true) => {
@@ -145,8 +145,7 @@ impl Hold<'_> {
         let together = &self.session.together;
         let mut left = TRIES;
         loop {
-            let what = (&placed.endpoint, Reach::Ours);
-            let error = match bring_down(together, self.project, what, &mut tell) {
+            let error = match bring_down(together, self.project, &placed.endpoint, Reach::Ours, &mut tell) {
                 Ok(_) => return Ok(()),
                 Err(error) if error.is_stopped() => return Err(self.interrupted(placed, Stopped)),
                 Err(error) => error,

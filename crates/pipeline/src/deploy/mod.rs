@@ -18,12 +18,12 @@ use ctxtune_service::together::job::JobId;
 use ctxtune_service::together::project::Project;
 use ctxtune_service::together::{self, Certainty, Together};
 
-pub mod hold;
+pub(crate) mod hold;
 pub mod running;
 pub mod start;
 
 /// What the names of our deployments begin with.
-pub const PREFIX: &str = "ctxtune-";
+pub(crate) const PREFIX: &str = "ctxtune-";
 
 /// How long a deployment may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
@@ -45,50 +45,25 @@ const BACKOFF: Duration = Duration::from_secs(1);
 
 /// Why no model answers, or why it still does.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum DeployError {
     /// The API refused or cannot be reached.
     #[error(transparent)]
     Api(#[from] together::Error),
-    /// The request may or may not have been carried out.
     #[error("whether the deployment {name} was created is not known: {reason}")]
-    Unknown {
-        /// The deployment's name.
-        name: String,
-        /// What happened.
-        reason: String,
-    },
-    /// Something else already answers under that name.
+    Unknown { name: String, reason: String },
     #[error("the endpoint {endpoint} already runs {other}, and one name is one model")]
-    Shared {
-        /// The endpoint's name.
-        endpoint: String,
-        /// The other deployment's name.
-        other: String,
-    },
-    /// The deployment broke.
+    Shared { endpoint: String, other: String },
     #[error("the deployment {name} failed{}", after_colon(.message))]
     Failed {
-        /// The deployment's name.
         name: String,
         /// The service's words; may be empty.
         message: String,
     },
-    /// Somebody else brought it down.
     #[error("the deployment {name} was stopped from elsewhere")]
-    Ended {
-        /// The deployment's name.
-        name: String,
-    },
-    /// It took too long.
+    Ended { name: String },
     #[error("the deployment {name} was {state} after {} min", .waited.as_secs() / 60)]
-    Late {
-        /// The deployment's name.
-        name: String,
-        /// What it was doing at last.
-        state: State,
-        /// How long it was waited for.
-        waited: Duration,
-    },
+    Late { name: String, state: State, waited: Duration },
     /// Somebody asked the program to stop.
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -105,7 +80,7 @@ impl DeployError {
 }
 
 /// The name of the deployment of a job's model.
-pub fn name_of(job: &JobId) -> String {
+pub(crate) fn name_of(job: &JobId) -> String {
     let letters = job.as_str().trim_start_matches("ft-").chars().filter(char::is_ascii_alphanumeric);
     let short: String = letters.take(8).collect();
     format!("{PREFIX}{}", short.to_ascii_lowercase())
@@ -117,7 +92,7 @@ pub fn is_ours(deployment: &Deployment) -> bool {
 }
 
 /// What is to be brought up, and where.
-pub struct Deploying<'d> {
+pub(crate) struct Deploying<'d> {
     /// The API.
     pub together: &'d Together,
     /// Whose endpoints.
@@ -132,7 +107,7 @@ pub struct Deploying<'d> {
 
 /// A deployment and its endpoint.
 #[derive(Debug, Clone)]
-pub struct Placed {
+pub(crate) struct Placed {
     /// Where.
     pub endpoint: Endpoint,
     /// What.
@@ -177,7 +152,7 @@ impl Deploying<'_> {
     ///
     /// # Errors
     /// When it is not, or nobody can tell.
-    pub fn bring_up(&self, new: &NewDeployment<'_>) -> Result<Placed, DeployError> {
+    pub(crate) fn bring_up(&self, new: &NewDeployment<'_>) -> Result<Placed, DeployError> {
         let endpoint = self.have_endpoint()?;
         let (deployment, is_new) = match self.look(&endpoint)? {
             Some(deployment) => (deployment, false),
@@ -333,7 +308,7 @@ impl Deploying<'_> {
 ///
 /// # Errors
 /// When the service cannot be reached; then it may run on.
-pub fn abandon(deploying: &Deploying<'_>, known: Option<&Placed>) -> Result<bool, together::Error> {
+pub(crate) fn abandon(deploying: &Deploying<'_>, known: Option<&Placed>) -> Result<bool, together::Error> {
     let Deploying { together, project, .. } = deploying;
     if let Some(Placed { endpoint, deployment, .. }) = known {
         endpoints::scale(together, project, (&endpoint.id, &deployment.id), 0)?;
@@ -378,7 +353,8 @@ pub struct Down {
 pub fn bring_down(
     together: &Together,
     project: &Project,
-    (endpoint, reach): (&Endpoint, Reach),
+    endpoint: &Endpoint,
+    reach: Reach,
     tell: &mut dyn FnMut(&str),
 ) -> Result<Down, DeployError> {
     let all = endpoints::deployments(together, project, &endpoint.id)?;

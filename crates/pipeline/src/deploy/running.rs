@@ -155,7 +155,7 @@ impl Running {
 }
 
 /// A price by the minute, and by the hour since that is easier to feel.
-pub fn a_minute(dollars: Option<f64>) -> String {
+pub(crate) fn a_minute(dollars: Option<f64>) -> String {
     match dollars {
         Some(dollars) => format!("${dollars:.4} a minute ({} an hour)", dollars_text(dollars * 60.0)),
         None => "a price that is not known".to_owned(),

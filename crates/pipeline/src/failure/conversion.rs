@@ -56,7 +56,7 @@ fn pandas(read: &str, path: &Path) -> String {
 }
 
 /// What to do about the first of what was not read below `root`, where something is known of it.
-pub fn remedy_for_first(root: Option<&Path>, not_read: &NameLog) -> Option<String> {
+pub(crate) fn remedy_for_first(root: Option<&Path>, not_read: &NameLog) -> Option<String> {
     let mut found = None;
     let read = not_read.first(|kind, key| {
         let key = str::from_utf8(key).ok().filter(|_| kind == OTHER_ENDING && found.is_none());
@@ -69,7 +69,7 @@ pub fn remedy_for_first(root: Option<&Path>, not_read: &NameLog) -> Option<Strin
 }
 
 /// What to do about the container at `path`, which is whole.
-pub fn repacked(path: &Path, repack: Repack) -> String {
+pub(crate) fn repacked(path: &Path, repack: Repack) -> String {
     let option = match repack {
         Repack::Dictionary => "-D DICTIONARY",
         Repack::Window => "--long=31",

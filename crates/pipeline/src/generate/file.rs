@@ -187,7 +187,8 @@ pub fn nulls(story: &Story) -> u64 {
 pub fn text(
     origin: &Origin<'_>,
     story: &Story,
-    (effort, outcome): (&Effort, &Outcome),
+    effort: &Effort,
+    outcome: &Outcome,
 ) -> serde_json::Result<Vec<u8>> {
     let context: Option<Value> =
         outcome.context.as_ref().ok().map(|context| serde_json::from_str(context)).transpose()?;
@@ -309,7 +310,7 @@ impl Output {
     ///
     /// # Errors
     /// When it cannot be written; what was there is still there then.
-    pub fn put(&self, number: usize, place: &Place, (fault, text): (Option<Fault>, &[u8])) -> io::Result<()> {
+    pub fn put(&self, number: usize, place: &Place, fault: Option<Fault>, text: &[u8]) -> io::Result<()> {
         let (path, other) = match fault {
             None => (&place.valid, &place.invalid),
             Some(_) => (&place.invalid, &place.valid),
@@ -385,7 +386,7 @@ mod tests {
                 .unwrap();
         let weights = Some("projects/p/models/ml_1");
         let origin = Origin { key: b"sub/\xff.json", model: "m", weights, template: "t", digest };
-        text(&origin, &story, (&Effort::default(), &outcome(context))).unwrap()
+        text(&origin, &story, &Effort::default(), &outcome(context)).unwrap()
     }
 
     #[test]
@@ -401,7 +402,7 @@ mod tests {
             (Some(Fault::Agents), Standing::Invalid(flaw(Fault::Agents))),
         ] {
             let context = fault.map_or(Ok("{}".to_owned()), |fault| Err(flaw(fault)));
-            output.put(0, &place, (fault, &text_of("d", context))).unwrap();
+            output.put(0, &place, fault, &text_of("d", context)).unwrap();
             assert_eq!(standing(&place, "d", None).unwrap(), known);
             assert_eq!(standing(&place, "e", None).unwrap(), Standing::Open, "another request");
             assert_eq!(standing(&place, "d", Some("projects/p/models/ml_1")).unwrap(), known);

@@ -31,27 +31,22 @@ const REFUSED_AT_FIRST: u64 = 3;
 
 /// Why a run cannot be.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum Error {
     /// A source cannot be read.
     #[error(transparent)]
     Source(#[from] prepare::Error),
-    /// A file of the output directory cannot be read or written.
     #[error("cannot {verb} `{path}`: {source}")]
     File {
         /// `read` or `write`.
         verb: &'static str,
-        /// The file.
         path: PathBuf,
-        /// What the system said.
         source: io::Error,
     },
-    /// A file is in the way.
     #[error("`{0}` is in the way: this tool did not make it, and does not overwrite it")]
     Foreign(PathBuf),
-    /// There is no story.
     #[error("no record in the sources")]
     Nothing,
-    /// Somebody asked the program to stop.
     #[error("interrupted")]
     Stopped,
 }
@@ -336,7 +331,7 @@ impl Run<'_> {
                     state.unanswered_in_a_row = 0;
                 }
                 Ended::Refused(named, error) => self.refused(&mut state, named, error),
-                Ended::Unanswered(error) => self.unanswered(&mut state, (position, round), error),
+                Ended::Unanswered(error) => self.unanswered(&mut state, position, round, error),
             }
             (self.tell)(&state.tally);
         }
@@ -350,7 +345,7 @@ impl Run<'_> {
         }
     }
 
-    fn unanswered(&self, state: &mut State, (position, round): (u32, u32), error: together::Error) {
+    fn unanswered(&self, state: &mut State, position: u32, round: u32, error: together::Error) {
         let is_stop = matches!(error, together::Error::Http(http::Error::Stopped));
         if is_stop && self.asker.budget.is_over() {
             return self.end(state, End::OverBudget);
@@ -394,7 +389,7 @@ impl Run<'_> {
             }
             Err(error) => return Ok(Answered { effort, end: Ended::Unanswered(error), nulls: 0 }),
         };
-        self.write(number, key, (&asked, &effort, &outcome))?;
+        self.write(number, key, &asked, &effort, &outcome)?;
         let end = match (outcome.context, refusal) {
             (Ok(_), _) => Ended::Valid,
             (Err(flaw), None) => Ended::Invalid(Named::new(key, flaw.fault.as_str(), flaw.reason)),
@@ -409,7 +404,9 @@ impl Run<'_> {
         &self,
         number: usize,
         key: &[u8],
-        (asked, effort, outcome): (&Asked, &Effort, &Outcome),
+        asked: &Asked,
+        effort: &Effort,
+        outcome: &Outcome,
     ) -> Result<(), Error> {
         let origin = Origin {
             key,
@@ -420,8 +417,8 @@ impl Run<'_> {
         };
         let fault = outcome.context.as_ref().err().map(|flaw| flaw.fault);
         let put = || {
-            let text = text(&origin, &asked.question.story, (effort, outcome)).map_err(io::Error::other)?;
-            self.output.put(number, &asked.place, (fault, &text))
+            let text = text(&origin, &asked.question.story, effort, outcome).map_err(io::Error::other)?;
+            self.output.put(number, &asked.place, fault, &text)
         };
         put().map_err(|source| Error::File { verb: "write", path: asked.place.valid.clone(), source })
     }
@@ -453,7 +450,7 @@ fn is_about_one_story(error: &together::Error) -> bool {
 }
 
 /// Whether the server says that nobody can ask the model as it is.
-pub fn is_about_the_model(error: &together::Error) -> bool {
+pub(crate) fn is_about_the_model(error: &together::Error) -> bool {
     let together::Error::Refused { status: 400..=404, said, .. } = error else { return false };
     let said = said.to_ascii_lowercase();
     ["model_not_available", "non-serverless", "dedicated_endpoint_not_running", "model_not_found"]

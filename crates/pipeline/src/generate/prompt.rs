@@ -56,7 +56,7 @@ pub fn messages(template: &Template, story: &Story) -> Result<Vec<Message>, Prom
 
 /// The fields that a training line was filled with before its last message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Filled {
+pub(crate) struct Filled {
     /// Names and texts, in the order in which they first stand in the line.
     pub fields: Vec<(&'static str, String)>,
     /// Whether these can be the only texts. Where two fields share a message, the words between them can be
@@ -66,7 +66,7 @@ pub struct Filled {
 
 /// The fields that `template` was filled with in `line`, before its last message; nothing where the line was not
 /// made with it.
-pub fn filled_in(template: &Template, line: &[u8]) -> Option<Filled> {
+pub(crate) fn filled_in(template: &Template, line: &[u8]) -> Option<Filled> {
     // One more than those before the last message: what follows the last text.
     let mut segments = template.segments[..=before_last(template).len()].iter().peekable();
     let mut filled = Filled { fields: Vec::new(), is_unique: true };

@@ -148,12 +148,12 @@ fn of_line(line: &[u8], template: &Template) -> Result<Question, NoQuestion> {
     if messages.pop().is_none_or(|last| last.role != "assistant") {
         return Err(NoQuestion::new(Code::JsonSyntax, "the line does not end with the assistant"));
     }
-    let story = story_of(line, (template, &messages));
+    let story = story_of(line, template, &messages);
     Ok(Question { story, messages })
 }
 
 /// The record that a training line was made of, as far as its prompt, `messages`, tells. It always has a story.
-fn story_of(line: &[u8], (template, messages): (&Template, &[Message])) -> Story {
+fn story_of(line: &[u8], template: &Template, messages: &[Message]) -> Story {
     let filled = filled_in(template, line).unwrap_or(Filled { fields: Vec::new(), is_unique: false });
     let text = |name: &str| {
         filled

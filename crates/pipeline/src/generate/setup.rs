@@ -383,7 +383,7 @@ fn foreign_key(session: &Session, base: &BaseUrl) -> Result<Option<secrecy::Secr
 
 impl Target {
     /// Whether answers are paid for: only a server on this machine that somebody named is free.
-    pub fn is_paid(&self) -> bool {
+    pub(crate) fn is_paid(&self) -> bool {
         !(self.is_foreign && self.chat.base().is_loopback())
     }
 

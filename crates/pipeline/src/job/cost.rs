@@ -88,10 +88,11 @@ pub struct Beside {
 ///
 /// # Errors
 /// When a ledger cannot be read.
-pub fn running_beside(
+pub(crate) fn running_beside(
     jobs: &[Job],
     out: &Path,
-    (account, train_sha256): (&Account, &str),
+    account: &Account,
+    train_sha256: &str,
 ) -> Result<Vec<Beside>, LedgerError> {
     let runs: Vec<Run> = Run::read_all(out)?.into_iter().filter(|run| run.account == *account).collect();
     let uploads = Uploads::read(out)?;
@@ -117,7 +118,7 @@ pub fn running_beside(
 ///
 /// # Errors
 /// When the ledger cannot be read or written.
-pub fn note_estimate(out: &Path, job: &JobId, dollars: Option<f64>) -> Result<(), LedgerError> {
+pub(crate) fn note_estimate(out: &Path, job: &JobId, dollars: Option<f64>) -> Result<(), LedgerError> {
     let run = Run::read_all(out)?.into_iter().find(|run| run.job.as_ref() == Some(job));
     match run {
         Some(mut run) if dollars.is_some() && run.estimated_dollars != dollars => {

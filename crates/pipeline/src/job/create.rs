@@ -34,36 +34,26 @@ const MOST_ATTEMPTS: u32 = 1_000;
 
 /// Why no job can be named.
 #[derive(Debug, thiserror::Error)]
-pub enum CreateError {
+pub(crate) enum CreateError {
     /// The API refused or cannot be reached; no job was created.
     #[error(transparent)]
     Api(#[from] together::Error),
     /// A ledger cannot be read or written; nothing was asked for.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The request may or may not have been carried out.
     #[error("whether the job with the tag {tag} was created is not known: {reason}")]
-    Unknown {
-        /// The tag.
-        tag: String,
-        /// What happened.
-        reason: String,
-    },
-    /// The list of jobs shows no suffixes, so that nobody can tell whether the job is there.
+    Unknown { tag: String, reason: String },
     #[error(
         "the service's list of jobs shows no suffixes: whether a job with the tag {tag} is there cannot be told"
     )]
-    Unclear {
-        /// The tag.
-        tag: String,
-    },
+    Unclear { tag: String },
     /// Somebody asked the program to stop.
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }
 
 /// Everything that decides which job is meant.
-pub struct Submission<'s> {
+pub(crate) struct Submission<'s> {
     /// The API.
     pub together: &'s Together,
     /// The output directory, for the ledgers.
@@ -142,7 +132,7 @@ impl Submission<'_> {
     ///
     /// # Errors
     /// As [`Submission::find`].
-    pub fn find_among(&self, jobs: &[Job]) -> Result<Known, CreateError> {
+    pub(crate) fn find_among(&self, jobs: &[Job]) -> Result<Known, CreateError> {
         // A convenience for later commands: a ledger that is not this job's is no reason to stop.
         let _ = Run::note_all(self.out, &self.account.api, jobs);
         let mut latest: Option<Adopted> = None;
@@ -352,6 +342,6 @@ fn sight(jobs: &[Job], tag: &str) -> Sight {
 }
 
 /// What a re-run does about a job that it found.
-pub fn is_to_be_watched(job: &Job) -> bool {
+pub(crate) fn is_to_be_watched(job: &Job) -> bool {
     matches!(job.status.ending(), None | Some(Ending::Completed))
 }

@@ -26,7 +26,7 @@ pub fn threads() -> NonZeroUsize {
 ///
 /// # Errors
 /// When the choices cannot be resolved, or nothing is published.
-pub fn prepare_corpus(choices: PrepareChoices, session: &Session) -> Result<Options, Failure> {
+pub(crate) fn prepare_corpus(choices: PrepareChoices, session: &Session) -> Result<Options, Failure> {
     let purpose = Purpose { mode: Mode::Publish, show: 0, name_rejects: NAMED };
     let options = choices.resolve(purpose, threads())?;
     let start = session.clock.elapsed();

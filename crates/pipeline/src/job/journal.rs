@@ -13,7 +13,7 @@ use ctxtune_service::together::job::JobId;
 
 /// A job that was started here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Started {
+pub(crate) struct Started {
     /// The job.
     pub job: JobId,
     /// The API's origin.

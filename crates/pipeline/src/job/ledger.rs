@@ -19,35 +19,27 @@ use ctxtune_engine::output::manifest::Hex;
 use ctxtune_service::together::job::{Ending, Job, JobId, Status};
 
 /// The file ids of an output directory.
-pub const UPLOADS_FILE: &str = "uploads.json";
+pub(crate) const UPLOADS_FILE: &str = "uploads.json";
 
 /// The directory of the jobs' ledgers.
-pub const RUNS_DIR: &str = "runs";
+pub(crate) const RUNS_DIR: &str = "runs";
 
 const UPLOADS_SCHEMA: &str = "ctxtune.uploads/1";
 const RUN_SCHEMA: &str = "ctxtune.run/1";
 
 /// A ledger that cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum LedgerError {
-    /// The system refused.
     #[error("cannot {verb} `{path}`: {source}")]
     Io {
         /// `read` or `write`.
         verb: &'static str,
-        /// The ledger.
         path: PathBuf,
-        /// What the system said.
         source: io::Error,
     },
-    /// What stands there is not one.
     #[error("`{path}` is no ledger this version knows: {reason}")]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
+    Foreign { path: PathBuf, reason: String },
 }
 
 /// Whose files and jobs they are.
@@ -287,7 +279,7 @@ impl Run {
     ///
     /// # Errors
     /// When a ledger cannot be read or written.
-    pub fn note_all(out: &Path, api: &str, jobs: &[Job]) -> Result<(), LedgerError> {
+    pub(crate) fn note_all(out: &Path, api: &str, jobs: &[Job]) -> Result<(), LedgerError> {
         for known in Run::read_all(out)?.into_iter().filter(|run| run.account.api == api) {
             let job = jobs.iter().find(|job| known.job.as_ref() == Some(&job.id));
             let mut run = known.clone();
@@ -341,7 +333,7 @@ fn foreign(path: &Path, schema: &str) -> LedgerError {
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn read_ledger<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, LedgerError> {
+pub(crate) fn read_ledger<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, LedgerError> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -356,7 +348,7 @@ pub fn read_ledger<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Ledger
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn write_ledger<T: Serialize>(path: &Path, value: &T) -> Result<(), LedgerError> {
+pub(crate) fn write_ledger<T: Serialize>(path: &Path, value: &T) -> Result<(), LedgerError> {
     let attempt = || {
         let dir = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(dir)?;

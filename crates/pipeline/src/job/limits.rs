@@ -274,7 +274,7 @@ pub fn nearest(model: &str, supported: &[String]) -> Vec<String> {
 }
 
 /// The longest sequence that is trained on, in tokens, if anybody knows.
-pub fn sequence_length(settled: &Settled, limits: &Limits) -> Option<u64> {
+pub(crate) fn sequence_length(settled: &Settled, limits: &Limits) -> Option<u64> {
     settled.parameters.max_seq_length.or(limits.max_seq_length)
 }
 

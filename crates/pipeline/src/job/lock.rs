@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// When it cannot be had at all, or a signal comes.
-pub fn wait_for_lock(out: &Path, session: &Session) -> Result<OutputLock, Failure> {
+pub(crate) fn wait_for_lock(out: &Path, session: &Session) -> Result<OutputLock, Failure> {
     patiently(session, || Ok(OutputLock::acquire(out)?))
 }
 
@@ -22,7 +22,10 @@ pub fn wait_for_lock(out: &Path, session: &Session) -> Result<OutputLock, Failur
 ///
 /// # Errors
 /// Those of `act` but that one; and when a signal comes.
-pub fn patiently<T>(session: &Session, mut act: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+pub(crate) fn patiently<T>(
+    session: &Session,
+    mut act: impl FnMut() -> Result<T, Failure>,
+) -> Result<T, Failure> {
     loop {
         match act() {
             Err(failure) if failure.code == "locked" => {

@@ -25,7 +25,7 @@ use ctxtune_service::wandb::session::Goal;
 use ctxtune_service::wandb::worker::{Beginning, Closed, Said, Tell, Worker};
 
 /// The metrics that are drawn over the first of them.
-pub const METRICS: [&str; 7] = [
+pub(crate) const METRICS: [&str; 7] = [
     "train/step",
     "train/loss",
     "train/learning_rate",
@@ -36,7 +36,7 @@ pub const METRICS: [&str; 7] = [
 ];
 
 /// Everything that logging a job needs.
-pub struct Logging {
+pub(crate) struct Logging {
     /// Where lines go.
     pub goal: Goal,
     /// Where they are kept; nothing: in memory.
@@ -56,7 +56,7 @@ pub struct Logging {
 }
 
 /// Logs a job while it is watched.
-pub struct Logger {
+pub(crate) struct Logger {
     stage: Stage,
     exit_code: fn(Ending) -> i32,
     job_page: String,
@@ -91,12 +91,12 @@ impl Logger {
     }
 
     /// Sets the job's checkpoints.
-    pub fn note_checkpoints(&mut self, checkpoints: Vec<Checkpoint>) {
+    pub(crate) fn note_checkpoints(&mut self, checkpoints: Vec<Checkpoint>) {
         self.checkpoints = checkpoints;
     }
 
     /// Whether the job is logged.
-    pub fn is_logging(&self) -> bool {
+    pub(crate) fn is_logging(&self) -> bool {
         matches!(self.stage, Stage::Logging(_))
     }
 

@@ -61,7 +61,7 @@ impl Mismatch {
 
     /// How the data of the newest job of `out` differs from that of `manifest`. Ledgers that
     /// cannot be read are ignored: this is a warning only.
-    pub fn of_newest(out: &Path, manifest: &Manifest) -> Option<Mismatch> {
+    pub(crate) fn of_newest(out: &Path, manifest: &Manifest) -> Option<Mismatch> {
         let runs = Run::read_all(out).unwrap_or_default();
         let newest = runs.iter().rev().find(|run| run.job.is_some())?;
         Mismatch::of(out, newest, manifest)

@@ -87,37 +87,25 @@ pub struct MonitorError {
 
 /// Why watching stopped.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum Cause {
-    /// The service refused in a way that no waiting mends.
     #[error("cannot watch job `{job}`: {source}")]
-    Refused {
-        /// The job.
-        job: JobId,
-        /// What was said.
-        source: Box<Error>,
-    },
-    /// Polling failed for longer than the budget.
+    Refused { job: JobId, source: Box<Error> },
     #[error("cannot watch job `{job}`: nothing was heard of it for {}: {source}", spoken(.lasted))]
     Lost {
-        /// The job.
         job: JobId,
         /// How long it failed, sleep of the machine not counted.
         lasted: Duration,
-        /// What was said last.
         source: Box<Error>,
     },
-    /// The timeout has passed.
     #[error("stopped waiting for job `{job}` after {}", spoken(.after))]
     TimedOut {
-        /// The job.
         job: JobId,
         /// The time since watching began.
         after: Duration,
     },
-    /// A signal.
     #[error("interrupted")]
     Stopped,
-    /// The screen's reader has gone.
     #[error("nobody reads the output")]
     Closed,
 }

@@ -40,7 +40,7 @@ impl Pace {
     }
 
     /// Begins again with the shortest wait.
-    pub fn hurry(&mut self) {
+    pub(crate) fn hurry(&mut self) {
         self.grown = SHORTEST;
     }
 
@@ -61,7 +61,7 @@ impl Pace {
 
 /// Since when polling has failed without a break.
 #[derive(Debug, Default)]
-pub struct Failing {
+pub(crate) struct Failing {
     /// Since when.
     pub since: Option<Duration>,
 }
@@ -73,7 +73,7 @@ impl Failing {
     }
 
     /// Does not count `duration`, which is over `now`.
-    pub fn forgive(&mut self, duration: Duration, now: Duration) {
+    pub(crate) fn forgive(&mut self, duration: Duration, now: Duration) {
         self.since = self.since.map(|since| since.saturating_add(duration).min(now));
     }
 

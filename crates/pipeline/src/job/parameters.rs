@@ -125,13 +125,13 @@ impl Serialize for TrainOnInputs {
 }
 
 /// The model the seed names; today only its `-Reference` twin can be tuned.
-pub const SEED_MODEL: &str = "meta-llama/Meta-Llama-3.1-8B-Instruct";
+pub(crate) const SEED_MODEL: &str = "meta-llama/Meta-Llama-3.1-8B-Instruct";
 
 /// What a job's model is called at its end, unless somebody says otherwise.
-pub const SEED_SUFFIX: &str = "socialized-context-generator";
+pub(crate) const SEED_SUFFIX: &str = "socialized-context-generator";
 
 /// The most characters of a suffix that leave room for the tag: the service takes 40.
-pub const SUFFIX_CHARACTERS: usize = 31;
+pub(crate) const SUFFIX_CHARACTERS: usize = 31;
 
 /// Everything that is chosen about a job. What is `None` was not said.
 #[derive(Debug, Clone, Args, Serialize)]
@@ -298,7 +298,7 @@ impl Parameters {
 
     /// Whether the job's training type is that of the job it continues from: nobody set a key of LoRA.
     /// Any that was sent would be another one than the parent's.
-    pub fn inherits_training_type(&self) -> bool {
+    pub(crate) fn inherits_training_type(&self) -> bool {
         let is_of_lora = |key: &str| key == "lora" || key.starts_with("lora_");
         self.from_checkpoint.is_some() && !self.origins.keys().any(|key| is_of_lora(key))
     }
@@ -368,7 +368,7 @@ impl Settled {
     }
 
     /// The body of `POST /v1/fine-tunes/estimate-price`.
-    pub fn estimate_body(&self, files: Files<'_>) -> Value {
+    pub(crate) fn estimate_body(&self, files: Files<'_>) -> Value {
         let body = self.body(files, "");
         let is_sent = |field: &&str| *field != "validation_file" || files.val.is_some();
         let fields = ESTIMATED.into_iter().filter(is_sent);

@@ -45,19 +45,12 @@ pub struct Extent {
 
 /// Why a price is not within the cap.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum NotWithin {
-    /// It is above.
     #[error("the estimate is {}, and --max-cost is {}", dollars_text(*dollars), dollars_text(*cap))]
-    Above {
-        /// The price.
-        dollars: f64,
-        /// The cap.
-        cap: f64,
-    },
-    /// Nobody knows.
+    Above { dollars: f64, cap: f64 },
     #[error("there is no estimate to hold against --max-cost: {0}")]
     NoEstimate(String),
-    /// The service would not let it proceed.
     #[error("the service says that this account may not start the job{0}")]
     NotAllowed(String),
 }
@@ -68,7 +61,7 @@ pub fn dollars_text(amount: f64) -> String {
 }
 
 /// Whether a number can be a price: finite and not negative.
-pub fn is_amount(dollars: f64) -> bool {
+pub(crate) fn is_amount(dollars: f64) -> bool {
     dollars.is_finite() && dollars >= 0.0
 }
 

@@ -249,7 +249,7 @@ impl Progress {
     }
 
     /// Where to go on reading metrics; nothing for all of them.
-    pub fn next_step_from(&self) -> Option<u64> {
+    pub(crate) fn next_step_from(&self) -> Option<u64> {
         let next = self.train.keys().next_back()? + 1;
         Some(next.saturating_sub(OVERLAP)).filter(|from| *from > 0)
     }

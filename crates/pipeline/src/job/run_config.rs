@@ -17,7 +17,7 @@ use ctxtune_service::wandb::run::{JOB_KEY, Metadata, RESOLVED_KEY};
 const JOB_TYPE: &str = "fine-tune";
 
 /// The parameters that a job may inherit from the checkpoint it starts from.
-pub const INHERITED: [&str; 6] =
+pub(crate) const INHERITED: [&str; 6] =
     ["base_model", "lora", "lora_rank", "lora_alpha", "lora_dropout", "lora_trainable_modules"];
 
 /// The most characters of a tag at W&B.
@@ -37,14 +37,14 @@ pub fn parameters(body: &Value) -> Map<String, Value> {
 }
 
 /// A suffix without the tag at its end, and the tag where it has one.
-pub fn split_tag(suffix: &str) -> (&str, Option<&str>) {
+pub(crate) fn split_tag(suffix: &str) -> (&str, Option<&str>) {
     let (own, last) = suffix.rsplit_once('-').unwrap_or(("", suffix));
     let is_tag = last.len() == TAG_DIGITS && last.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_tag { (own, Some(last)) } else { (suffix, None) }
 }
 
 /// The job's id and its file ids.
-pub fn job_keys(job: &Job) -> Map<String, Value> {
+pub(crate) fn job_keys(job: &Job) -> Map<String, Value> {
     let (train, val) = job.file_ids();
     let keys =
         [(JOB_KEY, json!(job.id.as_str())), ("train_file_id", json!(train)), ("val_file_id", json!(val))];
@@ -75,7 +75,7 @@ pub fn resolved(progress: &Progress) -> Map<String, Value> {
 }
 
 /// The known ones of `values`, under the key of derived values; empty where none is known.
-pub fn under_resolved<const N: usize>(values: [(&str, Option<u64>); N]) -> Map<String, Value> {
+pub(crate) fn under_resolved<const N: usize>(values: [(&str, Option<u64>); N]) -> Map<String, Value> {
     let known = values.into_iter().filter_map(|(key, value)| Some((key.to_owned(), json!(value?))));
     let known: Map<String, Value> = known.collect();
     let is_empty = known.is_empty();

@@ -189,7 +189,7 @@ impl Submitted {
 ///
 /// # Errors
 /// That refusal; nothing has left the machine.
-pub fn refuse_without_consent(spending: Spending, out: &Path) -> Result<(), Failure> {
+pub(crate) fn refuse_without_consent(spending: Spending, out: &Path) -> Result<(), Failure> {
     if spending == Spending::Impossible && Run::read_all(out)?.is_empty() {
         return Err(Spending::refusal());
     }
@@ -246,7 +246,7 @@ pub fn submit(session: &Session, mut order: Order) -> Result<Submitted, Failure>
         return Err(Spending::refusal());
     }
     warn_of_open_intents(&order.out, &account, &identity.tag(attempt), &*session.ui)?;
-    let running = running_beside(&jobs, &order.out, (&account, &manifest.train.sha256))?;
+    let running = running_beside(&jobs, &order.out, &account, &manifest.train.sha256)?;
     let plan = Plan {
         out: &order.out,
         manifest: &manifest,

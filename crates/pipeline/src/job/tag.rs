@@ -15,7 +15,7 @@ use crate::job::parameters::{SEED_MODEL, Settled};
 use ctxtune_engine::output::manifest::Hex;
 
 /// Hexadecimal digits of a tag.
-pub const TAG_DIGITS: usize = 8;
+pub(crate) const TAG_DIGITS: usize = 8;
 
 /// The first line of what is hashed.
 const VERSION: &str = "ctxtune.tag/2";

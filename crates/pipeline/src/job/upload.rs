@@ -22,7 +22,7 @@ use ctxtune_service::together::parts::{abort_parts, hand_over_in_parts};
 use ctxtune_service::together::{self, Certainty, Together};
 
 /// Above this size a file goes in parts: the service's limit for a single request, 5 GiB.
-pub const MULTIPART_THRESHOLD: u64 = 5 << 30;
+pub(crate) const MULTIPART_THRESHOLD: u64 = 5 << 30;
 
 /// The largest file the service takes: 50.1 GiB.
 pub const MOST_BYTES: u64 = 53_794_465_382;
@@ -38,70 +38,30 @@ const LONGEST_VERDICT: Duration = Duration::from_secs(30 * 60);
 
 /// Why a file is not at the service, or is not fit.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum UploadError {
-    /// The API refused or cannot be reached.
     #[error("cannot upload `{name}`: {source}")]
-    Api {
-        /// The file's name.
-        name: String,
-        /// What happened.
-        source: together::Error,
-    },
+    Api { name: String, source: together::Error },
     /// The ledger cannot be read or written.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// A file cannot be read.
     #[error("cannot read `{path}`: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A shard is not the one that the manifest names.
+    Read { path: PathBuf, source: io::Error },
     #[error("`{path}` is not what the manifest says: it has changed since it was checked")]
-    Changed {
-        /// The shard.
-        path: PathBuf,
-    },
-    /// More than the service takes.
+    Changed { path: PathBuf },
     #[error("`{name}` has {bytes} bytes, and the service takes {MOST_BYTES}")]
-    TooLarge {
-        /// The file's name.
-        name: String,
-        /// Its size.
-        bytes: u64,
-    },
-    /// The service found the file unfit.
+    TooLarge { name: String, bytes: u64 },
     #[error("the service found `{name}` unfit for training: {report}{place}")]
     Invalid {
-        /// The file's name.
         name: String,
-        /// The service's words.
         report: String,
         /// The source record of the line it names, or nothing.
         place: String,
     },
-    /// The service failed to look at the file.
     #[error("the service could not check `{name}` ({file_id}): {said}")]
-    Failed {
-        /// The file's name.
-        name: String,
-        /// Its id.
-        file_id: String,
-        /// The service's words.
-        said: String,
-    },
-    /// The service is still looking.
+    Failed { name: String, file_id: String, said: String },
     #[error("the service has not judged `{name}` ({file_id}) after {} minutes: it is {status}", LONGEST_VERDICT.as_secs() / 60)]
-    StillWaiting {
-        /// The file's name.
-        name: String,
-        /// Its id.
-        file_id: String,
-        /// The status it shows.
-        status: String,
-    },
+    StillWaiting { name: String, file_id: String, status: String },
     /// Somebody asked the program to stop.
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -178,7 +138,7 @@ pub fn sides(out: &Path, manifest: &Manifest) -> Vec<SideFile> {
 ///
 /// # Errors
 /// When it cannot be read, or somebody asked to stop.
-pub fn loose_file(path: &Path, clock: &dyn Clock) -> Result<SideFile, UploadError> {
+pub(crate) fn loose_file(path: &Path, clock: &dyn Clock) -> Result<SideFile, UploadError> {
     let mut hasher = Sha256::new();
     let mut bytes = 0;
     read_blocks(path, clock, |block| {
@@ -242,7 +202,7 @@ pub enum Step<'s> {
 }
 
 /// What uploads share.
-pub struct Uploader<'u> {
+pub(crate) struct Uploader<'u> {
     /// The API.
     pub together: &'u Together,
     /// Whose files they are.

@@ -72,7 +72,7 @@ pub fn upload(session: &Session, paths: &[PathBuf]) -> Result<Report, Failure> {
 ///
 /// # Errors
 /// When one of them cannot be uploaded, or is found unfit.
-pub fn upload_sides(
+pub(crate) fn upload_sides(
     session: &Session,
     account: &Account,
     out: &Path,

@@ -308,7 +308,7 @@ impl Chosen {
     }
 
     /// The fields that hand the logging over to the service that trains; `key` says how the key is written.
-    pub fn handed_over(&self, key: impl Fn(&SecretString) -> String) -> Map<String, Value> {
+    pub(crate) fn handed_over(&self, key: impl Fn(&SecretString) -> String) -> Map<String, Value> {
         let Way::Together { settings } = &self.way else { return Map::new() };
         let project = Some(self.plan.project.as_str()).filter(|project| !project.is_empty());
         let base = Some(settings.base.as_str()).filter(|base| !is_hosted(base));
@@ -323,7 +323,7 @@ impl Chosen {
     }
 
     /// The same as it leaves this machine.
-    pub fn secret_fields(&self) -> Map<String, Value> {
+    pub(crate) fn secret_fields(&self) -> Map<String, Value> {
         self.handed_over(|key| key.expose_secret().to_owned())
     }
 }

@@ -404,7 +404,7 @@ fn tell(ui: Arc<dyn Ui>, from: Option<String>, job: JobId, on_stop: OnStop) -> T
 }
 
 /// Says, before anything is agreed to, that the key is handed over.
-pub fn say_handover(chosen: &Chosen, ui: &dyn Ui) {
+pub(crate) fn say_handover(chosen: &Chosen, ui: &dyn Ui) {
     if let Way::Together { .. } = &chosen.way {
         let project = chosen.handed_over(|_| String::new());
         let project = project.get("wandb_project_name").and_then(Value::as_str).unwrap_or_default();

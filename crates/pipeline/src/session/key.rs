@@ -10,7 +10,7 @@ use crate::failure::{Exit, Failure};
 use crate::text::printable;
 
 /// What scripts know a missing Together key by.
-pub const NO_KEY: &str = "no_key";
+pub(crate) const NO_KEY: &str = "no_key";
 
 /// The key that `text` is, without the white space around it; `what` says whose it is and where it stands.
 ///

@@ -23,8 +23,8 @@ use ctxtune_service::together::{BaseUrl, BaseUrlError, DEFAULT_BASE_URL, Togethe
 
 pub mod consent;
 pub mod environment;
-pub mod key;
-pub mod netrc;
+pub(crate) mod key;
+pub(crate) mod netrc;
 pub mod no_key;
 
 /// How a base URL is written.
@@ -132,7 +132,7 @@ impl Session {
     }
 
     /// The headers that go to the service with every call.
-    pub fn custom_headers(&self) -> Vec<(String, String)> {
+    pub(crate) fn custom_headers(&self) -> Vec<(String, String)> {
         custom_headers(&self.environment)
     }
 
@@ -163,7 +163,7 @@ impl Session {
     }
 
     /// Above how many bytes a file goes in parts.
-    pub fn multipart_threshold(&self) -> u64 {
+    pub(crate) fn multipart_threshold(&self) -> u64 {
         let bytes = self.environment.number(env::CTXTUNE_MULTIPART_THRESHOLD);
         bytes.map_or(MULTIPART_THRESHOLD, |bytes| bytes as u64)
     }

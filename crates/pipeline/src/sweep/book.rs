@@ -20,10 +20,10 @@ use ctxtune_service::wandb::sweep::SweepIdentity;
 const SCHEMA: &str = "ctxtune.sweep/1";
 
 /// What the sum of prices may be off by for the sake of floating point, in dollars.
-pub const ROUNDING: f64 = 1e-9;
+pub(crate) const ROUNDING: f64 = 1e-9;
 
 /// The directory of sweeps in an output directory.
-pub const SWEEPS_DIR: &str = "sweeps";
+pub(crate) const SWEEPS_DIR: &str = "sweeps";
 
 /// One run of a sweep.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,7 +63,7 @@ pub struct Point {
 
 impl Trial {
     /// The status of a run whose job is about to be asked for.
-    pub const INTENDED: &str = "intended";
+    pub(crate) const INTENDED: &str = "intended";
 
     /// A run that has not begun.
     pub fn new(values: Assignment) -> Trial {
@@ -95,7 +95,7 @@ impl Trial {
 
     /// What it counts for under a cap: its final price or, while it may still be billed, what it is expected
     /// to cost. Nothing where that is not known.
-    pub fn counted_cost(&self) -> Option<f64> {
+    pub(crate) fn counted_cost(&self) -> Option<f64> {
         let price = self.price.filter(|price| is_amount(*price));
         let estimate = self.estimate.filter(|estimate| is_amount(*estimate));
         match estimate {
@@ -164,7 +164,7 @@ impl Book {
     }
 
     /// Whether it is known of every run what it counts for.
-    pub fn is_spent_known(&self) -> bool {
+    pub(crate) fn is_spent_known(&self) -> bool {
         self.billed().all(|trial| trial.counted_cost().is_some())
     }
 
@@ -182,7 +182,7 @@ impl Book {
 
     /// Whether one more run at this estimate keeps the cap. Without an estimate, or where it is not known
     /// what was spent, none does.
-    pub fn has_room_for(&self, estimate: Option<f64>, cap: Option<f64>) -> bool {
+    pub(crate) fn has_room_for(&self, estimate: Option<f64>, cap: Option<f64>) -> bool {
         match (cap, estimate.filter(|estimate| is_amount(*estimate))) {
             (None, _) => true,
             (Some(cap), Some(estimate)) => self.is_spent_known() && self.spent() + estimate <= cap + ROUNDING,

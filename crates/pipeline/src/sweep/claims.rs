@@ -176,7 +176,7 @@ impl Claims {
     }
 
     /// Gives back what was set aside for a suggestion that did not come.
-    pub fn not_suggested(&self) {
+    pub(crate) fn not_suggested(&self) {
         let mut state = self.state();
         state.asked = state.asked.saturating_sub(1);
     }

@@ -30,23 +30,12 @@ const MOST_COMBINATIONS: usize = 10_000;
 
 /// Why a file is no sweep.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum SweepError {
-    /// It cannot be read.
     #[error("cannot read `{path}`: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// It is not what it must be.
+    Read { path: PathBuf, source: std::io::Error },
     #[error("`{path}` is no sweep: {reason}")]
-    Unfit {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, and where.
-        reason: String,
-    },
+    Unfit { path: PathBuf, reason: String },
 }
 
 /// Who runs the sweep, which decides what its file may say.
@@ -266,7 +255,7 @@ impl Sweep {
     /// What is held against a model's limits where W&B chooses the values: every combination of the listed
     /// values and of both ends of every range. Where those are too many, combinations that hold each of them
     /// at least once.
-    pub fn probes(&self) -> Vec<Assignment> {
+    pub(crate) fn probes(&self) -> Vec<Assignment> {
         let lists: Vec<(&String, Vec<Value>)> =
             self.parameters.iter().map(|(name, domain)| (name, domain.extremes())).collect();
         product(&lists).unwrap_or_else(|| {
@@ -305,7 +294,7 @@ impl Sweep {
 
 impl Domain {
     /// Every listed value, or both ends of a range.
-    pub fn extremes(&self) -> Vec<Value> {
+    pub(crate) fn extremes(&self) -> Vec<Value> {
         match self {
             Domain::Values(values) => distinct(values),
             Domain::IntUniform(least, most) => vec![Value::from(*least), Value::from(*most)],

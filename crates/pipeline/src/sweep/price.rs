@@ -108,7 +108,7 @@ impl Quote {
 ///
 /// # Errors
 /// When the service would not let one proceed, or a signal comes.
-pub fn price_book(session: &Session, runs: &Runs, book: &mut Book) -> Result<Option<String>, Failure> {
+pub(crate) fn price_book(session: &Session, runs: &Runs, book: &mut Book) -> Result<Option<String>, Failure> {
     let has_val = runs.manifest.val.is_some();
     let mut made = Vec::new();
     for (index, trial) in book.trials.iter().enumerate() {
@@ -135,7 +135,11 @@ pub fn price_book(session: &Session, runs: &Runs, book: &mut Book) -> Result<Opt
 ///
 /// # Errors
 /// When the service would not let one of the combinations proceed, or a signal comes.
-pub fn price_space(session: &Session, runs: &Runs, sweep: &Sweep) -> Result<Result<Space, String>, Failure> {
+pub(crate) fn price_space(
+    session: &Session,
+    runs: &Runs,
+    sweep: &Sweep,
+) -> Result<Result<Space, String>, Failure> {
     let too_many =
         || Ok(Err(format!("what W&B could choose has more than {MOST_ESTIMATES} different estimates")));
     let Some(combinations) = sweep.combinations_of(&PRICED) else { return too_many() };
@@ -204,7 +208,7 @@ pub fn agree(
         return Ok(());
     }
     let listed = jobs::list(&session.together).map_err(|error| session.explain(error))?;
-    let mut running = running_beside(&listed, &runs.out, (&runs.account, &runs.manifest.train.sha256))?;
+    let mut running = running_beside(&listed, &runs.out, &runs.account, &runs.manifest.train.sha256)?;
     running.retain(|beside| book.trials.iter().all(|trial| trial.job.as_ref() != Some(&beside.job.id)));
     let first = book.trials.first().map(|trial| trial.values.clone()).unwrap_or_default();
     let model = runs.template.make(session, &first, runs.manifest.val.is_some())?.limits.model_name;

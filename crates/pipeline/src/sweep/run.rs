@@ -94,7 +94,7 @@ pub struct Ran {
 }
 
 /// Runs everything that is open.
-pub fn run_all(session: &Session, runs: Runs, book: Book, quote: Quote) -> Ran {
+pub(crate) fn run_all(session: &Session, runs: Runs, book: Book, quote: Quote) -> Ran {
     let suggestions = runs.suggestions.as_ref().map(|suggestions| claims::Suggestions {
         count: suggestions.count,
         dearest: quote.space.as_ref().map(|space| space.dearest),
