@@ -13,13 +13,15 @@ const GENERATE_HELP: &str = "\
 Examples:
   ctxtune generate --model my-project/contexts \"Mia entered. Noah left.\"
   ctxtune generate --out out --story-file story.txt --stream
+  ctxtune generate --out out --show-prompt \"Mia entered. Noah left.\"
   ctxtune generate --base-url http://gpu7:8000 --model contexts - < story.txt
   ctxtune generate stories.jsonl -o gen --model Qwen/Qwen3-8B --yes
   ctxtune generate in -o gen --out out --yes && ctxtune prepare gen -o out2
 
-stdout: the context as JSON; with --output-dir that directory. Run again, it requests no finished story twice. \
-One story needs no confirmation. Many need --yes, --max-cost or an answer at the terminal, but for a server on this machine \
-that --base-url names. A request without an answer is repeated, and the lost answer may be billed too.
+stdout: the context as JSON; with --show-prompt the messages; with --output-dir that directory. Run again, it \
+requests no finished story twice. One story needs no confirmation. Many need --yes, --max-cost or an answer at the \
+terminal, but for a server on this machine that --base-url names. A request without an answer is repeated, and the \
+lost answer may be billed too.
 Exit codes: 0 all valid, 1 failed, 2 usage, or a model that cannot be asked, 3 stories without a context, \
 4 key, 5 network (run it again), 9 refused to spend, 130 SIGINT, 143 SIGTERM.";
 
@@ -63,6 +65,9 @@ pub struct GenerateArgs {
     /// Another layout of the prompt: the built-in `chatml`, or a YAML file [default: OUT's, else chatml]
     #[arg(long, value_name = "chatml|FILE")]
     pub template: Option<PathBuf>,
+    /// Print the messages for the story as one line of JSON, and send nothing
+    #[arg(long, conflicts_with = "output_dir")]
+    pub show_prompt: bool,
     /// How the context on stdout is written
     #[arg(long, value_name = "FORM", default_value = "object", conflicts_with = "output_dir")]
     pub form: WrittenForm,

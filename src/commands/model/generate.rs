@@ -7,19 +7,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::args::GenerateArgs;
 use crate::commands::model::generate_many;
 use crate::screen::report::{Terminal, fields};
 use crate::session::environment;
 use crate::session::runtime;
+use ctxtune_engine::line::example::Message;
 use ctxtune_engine::source::{Containers, Source};
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::generate::ask::{Asker, Effort, Outcome, Show, most_tokens};
 use ctxtune_pipeline::generate::budget::Budget;
 use ctxtune_pipeline::generate::pace::Pace;
-use ctxtune_pipeline::generate::prompt;
+use ctxtune_pipeline::generate::prompt::{self, PromptError};
 use ctxtune_pipeline::generate::request::Delivery;
 use ctxtune_pipeline::generate::setup::{Choice, Sampling, Setup, UsageReport, budget, over_budget, server};
 use ctxtune_pipeline::generate::story::Story;
@@ -36,6 +37,15 @@ const MOST_BYTES: u64 = 64 << 20;
 
 /// Runs the command.
 pub fn run(args: &GenerateArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+    if args.show_prompt {
+        return match shown_prompt(args, terminal) {
+            Ok(shown) => {
+                let line = json!(shown.messages).to_string();
+                terminal.report(COMMAND, Some(line.as_bytes()), &shown)
+            }
+            Err(failure) => terminal.fail(COMMAND, &failure, Map::new()),
+        };
+    }
     let prepared = budget(&args.asking).and_then(|budget| {
         let story = if args.output_dir.is_none() { Some(story(args)?) } else { None };
         Ok((story, setup(args, &budget, signals, terminal)?))
@@ -48,6 +58,35 @@ pub fn run(args: &GenerateArgs, signals: &Signals, terminal: &mut Terminal) -> E
     }
 }
 
+/// What `--show-prompt` shows.
+#[derive(Serialize)]
+struct ShownPrompt {
+    template: String,
+    messages: Vec<Message>,
+}
+
+/// The prompt for the one story that the arguments name: without a key, a model or the network.
+fn shown_prompt(args: &GenerateArgs, terminal: &Terminal) -> Result<ShownPrompt, Failure> {
+    let story = story(args)?;
+    let (template, _) = choice(args).template(terminal)?;
+    let messages = prompt::messages(&template, &story).map_err(prompt_failure)?;
+    Ok(ShownPrompt { template: template.name, messages })
+}
+
+fn prompt_failure(error: PromptError) -> Failure {
+    let hint = "ask with --output-dir about a record that has it, or with another --template";
+    Failure::new(Exit::Usage, "prompt", error, hint)
+}
+
+fn choice(args: &GenerateArgs) -> Choice<'_> {
+    Choice {
+        model: args.model.as_deref(),
+        out: args.out.as_deref(),
+        template: args.template.as_deref(),
+        base_url: args.asking.base_url.as_deref(),
+    }
+}
+
 fn setup(
     args: &GenerateArgs,
     budget: &Arc<Budget>,
@@ -55,16 +94,9 @@ fn setup(
     terminal: &Terminal,
 ) -> Result<Setup, Failure> {
     let environment = environment::read(None, terminal)?;
-    let base_url = &args.asking.base_url;
     let session = server(&args.asking, runtime(environment, signals, terminal))?;
-    let choice = Choice {
-        model: args.model.as_deref(),
-        out: args.out.as_deref(),
-        template: args.template.as_deref(),
-        base_url: base_url.as_deref(),
-    };
     let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
-    let setup = Setup::new(session, &choice, &args.asking, sampling, budget)?;
+    let setup = Setup::new(session, &choice(args), &args.asking, sampling, budget)?;
     setup.say();
     if let Some(mismatch) = &setup.mismatch {
         mismatch.warn(terminal);
@@ -129,11 +161,7 @@ fn read(path: &Path) -> Result<String, Failure> {
 fn one(args: &GenerateArgs, story: &Story, setup: &Setup, terminal: &mut Terminal) -> Exit {
     let messages = match prompt::messages(&setup.template, story) {
         Ok(messages) => messages,
-        Err(error) => {
-            let hint = "ask with --output-dir about a record that has it, or with another --template";
-            let failure = Failure::new(Exit::Usage, "prompt", error, hint);
-            return terminal.fail(COMMAND, &failure, Map::new());
-        }
+        Err(error) => return terminal.fail(COMMAND, &prompt_failure(error), Map::new()),
     };
     let asker = Asker {
         chat: &setup.target.chat,
