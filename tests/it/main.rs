@@ -42,6 +42,7 @@ mod provenance;
 #[cfg(target_os = "linux")]
 mod pty;
 mod publish;
+mod python;
 mod readers;
 mod real_data;
 mod rehearsal;
