@@ -14,6 +14,10 @@ use crate::support::{Dir, Rehearsal, assert_listed, repository, repository_text,
 #[allow(dead_code, reason = "the example has a `main`")]
 mod reference;
 
+#[path = "../../examples/manuals.rs"]
+#[allow(dead_code, reason = "the example has a `main`")]
+mod manuals;
+
 /// Before a fence whose commands no test can run: they speak to a service with the reader's own key.
 const NEEDS_ACCOUNT: &str = "<!-- needs an account -->";
 
@@ -205,6 +209,78 @@ fn every_parameter_of_a_job_is_explained() {
 }
 
 #[test]
+fn every_command_has_a_manual_page_and_every_shell_a_completion_script() {
+    let dir = Dir::new();
+    manuals::write(&dir.path("")).unwrap();
+    let files = |folder: &str| -> BTreeSet<String> {
+        let files = std::fs::read_dir(dir.path(folder)).unwrap().map(Result::unwrap);
+        files.map(|file| file.file_name().into_string().unwrap()).collect()
+    };
+    let pages: BTreeSet<String> = manual_pages(&args::command(), "ctxtune").into_iter().collect();
+    assert_eq!(files("man"), pages);
+    let scripts = ["_ctxtune", "_ctxtune.ps1", "ctxtune.bash", "ctxtune.elv", "ctxtune.fish"];
+    let scripts: BTreeSet<String> = scripts.map(str::to_owned).into();
+    assert_eq!(files("completions"), scripts);
+    assert!(dir.read("man/ctxtune-sweep-run.1").contains(r"\-\-max\-cost"));
+}
+
+/// The names of the pages of `command`, which is called `name`, and of the commands below it.
+fn manual_pages(command: &Command, name: &str) -> Vec<String> {
+    let below = command.get_subcommands().filter(|below| !below.is_hide_set() && below.get_name() != "help");
+    let below = below.flat_map(|below| manual_pages(below, &format!("{name}-{}", below.get_name())));
+    below.chain([format!("{name}.1")]).collect()
+}
+
+/// What installs a program or runs it once, from a registry where it is given no file.
+const INSTALLERS: [&str; 8] = [
+    "pip install",
+    "uv add",
+    "uv tool install",
+    "uv tool run",
+    "uvx",
+    "pipx install",
+    "pipx run",
+    "cargo install",
+];
+
+/// The part of `text` that installs our program by its name alone, if there is one.
+fn by_bare_name(text: &str) -> Option<String> {
+    let is_bare = |word: &str| {
+        let rest = word.trim_matches(['"', '\'']).strip_prefix("ctxtune");
+        rest.is_some_and(|rest| {
+            rest.is_empty() || rest.starts_with(['=', '<', '>', '~', '!', '@', '[', '.', ','])
+        })
+    };
+    let commands = text.split(['\n', '`', ';', '|', '&', '#']);
+    let mut commands = commands.map(|command| command.split_whitespace().collect::<Vec<_>>().join(" "));
+    commands.find(|command| {
+        let mut given = INSTALLERS.iter().filter_map(|name| Some(command.split_once(*name)?.1));
+        !command.contains("--from ") && given.any(|given| given.split(' ').any(is_bare))
+    })
+}
+
+/// Nobody has published it: what a registry has under this name is somebody else's.
+#[test]
+fn no_page_installs_by_bare_name() {
+    for bare in [
+        "pip install -U ctxtune",
+        "uv pip install 'ctxtune==0.1'",
+        "try `uvx ctxtune rehearse`",
+        "x && uvx ctxtune",
+    ] {
+        assert!(by_bare_name(bare).is_some(), "{bare}");
+    }
+    let files = "pip install ./ctxtune-0.1.0-py3-none-any.whl\nuvx --from dist/ctxtune.whl ctxtune rehearse\ncargo install --path .";
+    assert_eq!(by_bare_name(files), None);
+    let others =
+        ["CONTRIBUTING.md", "CHANGELOG.md", "python/ctxtune/__init__.py", "scripts/wheel.sh"].map(Page::read);
+    let found = pages().into_iter().chain(others);
+    expect_none(
+        found.filter_map(|page| Some(format!("{}: {}", page.name, by_bare_name(&page.text)?))).collect(),
+    );
+}
+
+#[test]
 fn every_field_of_the_documents_of_a_job_is_listed() {
     let (rehearsal, _) = Rehearsal::tuned(0.1);
     let base = "--base-model=Qwen/Qwen3-8B";
@@ -216,6 +292,7 @@ fn every_field_of_the_documents_of_a_job_is_listed() {
         &["monitor", "out"],
         &["wandb-sync", "out"],
         &["generate", "--model=Qwen/Qwen3-8B", "Mia left. Noah ran."],
+        &["generate", "--show-prompt", "Mia left. Noah ran."],
         &["generate", "corpus", "-o", "gen", "--model=Qwen/Qwen3-8B", "--yes"],
         &["score", "out", "gen"],
     ] {
