@@ -73,46 +73,46 @@ pub struct Report {
     pub job: JobId,
     /// The endpoint's name.
     pub endpoint: String,
-    /// Its id, where it is there.
+    /// Its id; `null` until it exists.
     pub endpoint_id: Option<String>,
     /// The deployment's name.
     pub deployment: String,
-    /// Its id, where it is there.
+    /// Its id; `null` until it exists.
     pub deployment_id: Option<String>,
-    /// The name that requests give, once it answers.
+    /// What requests name as their model; `null` until it answers.
     pub model: Option<String>,
-    /// Whether this run created it.
+    /// Whether this run created the deployment.
     pub created: bool,
-    /// What a minute costs, in dollars.
+    /// What a minute costs, in dollars; `null` where that is not known.
     pub price_per_minute: Option<f64>,
-    /// After how long this process stops it.
+    /// After how long this process stops it; `null`: never.
     pub stop_after_seconds: Option<f64>,
-    /// After how many minutes without a request the service stops it.
+    /// After how many minutes without a request the service stops it; `null` where it does not say.
     pub idle_minutes: Option<u64>,
-    /// Whether it was stopped.
+    /// Whether this run stopped it.
     pub stopped: bool,
-    /// Where the job's directory holds other data now.
+    /// Only where the job's directory holds other data now.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub data_mismatch: Option<Box<Mismatch>>,
+    pub data_mismatch: Option<Mismatch>,
 }
 
 /// Finds what is to be deployed, shows it, gets a yes, and deploys it until it answers.
 ///
 /// # Errors
 /// Why it is not deployed, and how far it came, where anything is known about it.
-pub fn deploy(session: &Session, order: Order) -> Result<DeployResult<'_>, (Failure, Option<Report>)> {
+pub fn deploy(session: &Session, order: Order) -> Result<DeployResult<'_>, (Failure, Option<Box<Report>>)> {
     let mut result = plan(session, order).map_err(|failure| (failure, None))?;
     result.show();
     if let Err(failure) = result.agree() {
         let report = result.report();
-        return Err((failure, Some(report)));
+        return Err((failure, Some(Box::new(report))));
     }
     if let Err(error) = result.start() {
         let failure = session.explain(error);
         let (failure, left) = result.hold().abandon(result.placed.as_ref(), failure);
         result.is_stopped = left == Left::Stopped;
         let report = result.report();
-        return Err((failure, Some(report)));
+        return Err((failure, Some(Box::new(report))));
     }
     result.say_up();
     Ok(result)
@@ -255,7 +255,7 @@ impl<'s> DeployResult<'s> {
             stop_after_seconds: self.order.time.map(|time| time.as_secs_f64()),
             idle_minutes: deployment.and_then(|deployment| deployment.idle_minutes),
             stopped: self.is_stopped,
-            data_mismatch: self.mismatch.clone().map(Box::new),
+            data_mismatch: self.mismatch.clone(),
         }
     }
 
