@@ -5,6 +5,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::screen::report::Terminal;
@@ -81,19 +82,34 @@ pub fn say_names(log: &NameLog, terminal: &Terminal) {
     }
 }
 
-/// The kinds with their numbers, for the document.
-pub fn counts_value(log: &NameLog) -> Value {
-    log.by_kind().map(|(kind, count)| (kind.to_owned(), json!(count))).collect::<Map<_, _>>().into()
+/// A name, for the document.
+#[derive(Serialize)]
+pub struct Named {
+    /// The key of the file or record.
+    key: String,
+    /// What it is.
+    kind: &'static str,
 }
 
-/// The first names, for the document: objects with `key` and `kind`.
-pub fn first_value(log: &NameLog) -> Value {
+impl Named {
+    fn of(kind: &'static str, key: &[u8]) -> Named {
+        Named { key: key_text(key), kind }
+    }
+}
+
+/// The kinds with their numbers, for the document.
+pub fn counts_value(log: &NameLog) -> Map<String, Value> {
+    log.by_kind().map(|(kind, count)| (kind.to_owned(), json!(count))).collect()
+}
+
+/// The first names, for the document; nothing where they cannot be read.
+pub fn first_names(log: &NameLog) -> Option<Vec<Named>> {
     let mut names = Vec::new();
     let read = log.first(|kind, key| {
-        names.push(json!({ "key": key_text(key), "kind": kind }));
+        names.push(Named::of(kind, key));
         Ok(())
     });
-    read.map_or(Value::Null, |()| names.into())
+    read.ok().map(|()| names)
 }
 
 /// Writes the names as objects with `key` and `kind`, commas between them.
@@ -103,7 +119,7 @@ pub fn first_value(log: &NameLog) -> Value {
 pub fn write_names(log: &NameLog, shown: Shown, out: &mut dyn Write) -> io::Result<()> {
     let mut separator = "";
     each(log, shown, |kind, key| {
-        write!(out, "{separator}{}", json!({ "key": key_text(key), "kind": kind }))?;
+        write!(out, "{separator}{}", json!(Named::of(kind, key)))?;
         separator = ",";
         Ok(())
     })

@@ -1,21 +1,23 @@
 //! `ctxtune check`: what was found, line by line, and what the data looks like.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::args::CheckArgs;
 use crate::screen::checked::{Bar, say_findings, summarize};
 use crate::screen::prepared::without_surrogates;
-use crate::screen::report::{LongList, Terminal};
+use crate::screen::report::{LongList, Terminal, fields};
 use ctxtune_engine::check::code::{Code, Level};
 use ctxtune_engine::check::conversation::Format;
 use ctxtune_engine::check::finding::{Finding, Keep};
 use ctxtune_engine::check::judge::Role;
-use ctxtune_engine::check::stats::{Histogram, tokens};
-use ctxtune_engine::check::structure::{MAX_FILE_BYTES, SINGLE_UPLOAD_BYTES};
-use ctxtune_engine::check::{FileReport, Options, Report, check};
+use ctxtune_engine::check::stats::{self, Histogram, tokens};
+use ctxtune_engine::check::structure::{MAX_FILE_BYTES, SINGLE_UPLOAD_BYTES, Structure};
+use ctxtune_engine::check::{FileReport, Long, Options, Report, check};
 use ctxtune_pipeline::failure::Exit;
 use ctxtune_pipeline::job::data::{NAMED, not_checked, threads, unfit};
 use ctxtune_pipeline::signals::Signals;
@@ -24,9 +26,6 @@ const COMMAND: &str = "check";
 
 /// Bars of the histogram.
 const BARS: usize = 8;
-
-/// What quantiles are reported, in per cent.
-const QUANTILES: [u64; 5] = [10, 50, 90, 95, 99];
 
 /// Runs the command.
 pub fn run(args: &CheckArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
@@ -45,133 +44,244 @@ pub fn run(args: &CheckArgs, signals: &Signals, terminal: &mut Terminal) -> Exit
     let duration = start.elapsed();
     summarize(&report, duration, terminal);
     say_findings(&report, terminal);
-    let fields = document(&options, &report, duration);
+    let document = fields(&CheckReport::of(&options, &report, duration));
     let write = |out: &mut dyn Write| write_findings(&report, out);
     let findings = LongList { name: "findings", write: &write };
     if !report.is_passed() {
-        return terminal.fail_with(COMMAND, &unfit(&report), fields, &[findings]);
+        return terminal.fail_with(COMMAND, &unfit(&report), document, &[findings]);
     }
     let lines: Vec<&[u8]> = options.paths.iter().map(|path| path.as_os_str().as_encoded_bytes()).collect();
-    terminal.succeed_with(COMMAND, Some(&lines.join(&b'\n')), fields, &[findings])
+    terminal.succeed_with(COMMAND, Some(&lines.join(&b'\n')), document, &[findings])
 }
 
-/// The fields of the JSON document beside the common ones.
-fn document(options: &Options, report: &Report, duration: Duration) -> Map<String, Value> {
-    let mut fields = Map::new();
-    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
-    let paths: Vec<_> = options.paths.iter().map(|path| path.to_string_lossy()).collect();
-    put("paths", json!(paths));
-    put("files", report.files.iter().map(|file| file_value(report, file)).collect());
-    put("samples", json!(report.files.iter().map(|file| file.samples).sum::<u64>()));
-    put("errors", json!(report.findings.total(Level::Error)));
-    put("warnings", json!(report.findings.total(Level::Warning)));
-    put("counts", counts_value(report));
-    put("length_bytes", lengths_value(&report.lengths, |bytes| json!(bytes)));
-    put("estimated_tokens", lengths_value(&report.weights, tokens_value));
-    let bars = report.lengths.bars(BARS);
-    let bars = bars.iter().map(|bar| json!({ "from": bar.from, "to": bar.to, "samples": bar.samples }));
-    put("histogram", bars.collect());
-    put("longest", longest_value(report));
-    put(
-        "limits",
-        json!({
-            "single_upload_bytes": SINGLE_UPLOAD_BYTES,
-            "file_bytes": MAX_FILE_BYTES,
-            "max_tokens": options.max_tokens,
-        }),
-    );
-    put("seconds", json!(duration.as_secs_f64()));
-    fields
+/// What a script is told of the data. `findings` follow, since there may be many.
+#[derive(Serialize)]
+struct CheckReport<'r> {
+    /// The paths as given.
+    paths: Vec<Cow<'r, str>>,
+    /// The JSONL files, in the order in which they were checked.
+    files: Vec<CheckedFile<'r>>,
+    /// Samples of all files.
+    samples: u64,
+    /// How many errors were found.
+    errors: u64,
+    /// How many warnings were found.
+    warnings: u64,
+    /// What was found, by code: `stage`, `level` and `count`.
+    counts: Map<String, Value>,
+    /// The lengths of all samples, in bytes.
+    length_bytes: Lengths<u64>,
+    /// Their estimated tokens, each the lowest and the highest.
+    estimated_tokens: Lengths<[u64; 2]>,
+    /// The lengths in at most eight bars.
+    histogram: Vec<stats::Bar>,
+    /// The longest samples, the longest first.
+    longest: Vec<LongSample<'r>>,
+    /// The limits that were applied.
+    limits: UploadLimits,
+    /// How long it took, in seconds.
+    seconds: f64,
 }
 
-fn file_value(report: &Report, file: &FileReport) -> Value {
-    let named = |names: &[&str], counts: &[u64]| -> Map<String, Value> {
-        names.iter().zip(counts).map(|(name, count)| ((*name).to_owned(), json!(count))).collect()
-    };
-    let structure = &file.structure;
-    json!({
-        "file": report.path(file.path).to_string_lossy(),
-        "bytes": file.bytes,
-        "lines": file.lines,
-        "blank_lines": file.blank_lines,
-        "samples": file.samples,
-        "structure": {
-            "is_check_passed": structure.is_check_passed,
-            "file_size": structure.file_size,
-            "utf8": structure.utf8,
-            "load_json": structure.load_json,
-            "line_type": structure.line_type,
-            "has_min_samples": structure.has_min_samples,
-            "num_samples": structure.num_samples,
-            "first_bad_line": structure.first_bad_line,
-        },
-        "conversation": { "is_check_passed": file.is_conversation_passed },
-        "formats": named(&Format::ALL.map(Format::as_str), &file.formats),
-        "roles": named(&Role::ALL.map(Role::as_str), &file.roles),
-    })
+/// A file that was checked.
+#[derive(Serialize)]
+struct CheckedFile<'r> {
+    /// Its path.
+    file: Cow<'r, str>,
+    /// Its length in bytes.
+    bytes: u64,
+    /// Its lines, blank ones included.
+    lines: u64,
+    /// Its blank lines.
+    blank_lines: u64,
+    /// Its lines that are objects.
+    samples: u64,
+    /// What the check of the service's Python client says; `null` where it does not come to it.
+    structure: Structure,
+    /// What the service would say.
+    conversation: Conversation,
+    /// Samples by format.
+    formats: Map<String, Value>,
+    /// Messages by role.
+    roles: Map<String, Value>,
+}
+
+/// What the service would say of a file.
+#[derive(Serialize)]
+struct Conversation {
+    /// Whether it would take every sample; `null` of a file that was not opened.
+    is_check_passed: Option<bool>,
+}
+
+/// How long samples are. Quantiles are exact to within 1.6 %.
+#[derive(Serialize)]
+struct Lengths<T> {
+    /// The shortest.
+    min: T,
+    /// A tenth is no longer.
+    p10: T,
+    /// Half is no longer.
+    p50: T,
+    /// 90 % are no longer.
+    p90: T,
+    /// 95 % are no longer.
+    p95: T,
+    /// 99 % are no longer.
+    p99: T,
+    /// The longest.
+    max: T,
+    /// The mean.
+    mean: T,
+}
+
+/// A long sample.
+#[derive(Serialize)]
+struct LongSample<'r> {
+    /// The file that it is in.
+    file: Cow<'r, str>,
+    /// Its line, from 1.
+    line: u64,
+    /// Its source record's key; `null` where it is not known.
+    key: Value,
+    /// Its length in bytes.
+    bytes: u64,
+    /// Its estimated tokens: the lowest and the highest.
+    estimated_tokens: [u64; 2],
+}
+
+/// The limits of an upload and of samples.
+#[derive(Serialize)]
+struct UploadLimits {
+    /// The largest file that one request uploads, in bytes.
+    single_upload_bytes: u64,
+    /// The largest file that can be uploaded, in bytes.
+    file_bytes: u64,
+    /// The most tokens of a sample, as `--max-tokens` says; `null` without it.
+    max_tokens: Option<u64>,
+}
+
+impl<'r> CheckReport<'r> {
+    fn of(options: &'r Options, report: &'r Report, duration: Duration) -> CheckReport<'r> {
+        let long_sample = |(long, key): &'r (Long, Option<String>)| LongSample {
+            file: report.path(long.path).to_string_lossy(),
+            line: long.line,
+            key: key_value(key.as_deref()),
+            bytes: long.bytes,
+            estimated_tokens: token_range(long.weight),
+        };
+        CheckReport {
+            paths: options.paths.iter().map(|path| path.to_string_lossy()).collect(),
+            files: report.files.iter().map(|file| CheckedFile::of(report, file)).collect(),
+            samples: report.files.iter().map(|file| file.samples).sum(),
+            errors: report.findings.total(Level::Error),
+            warnings: report.findings.total(Level::Warning),
+            counts: counts_value(report),
+            length_bytes: Lengths::of(&report.lengths, |bytes| bytes),
+            estimated_tokens: Lengths::of(&report.weights, token_range),
+            histogram: report.lengths.bars(BARS),
+            longest: report.longest.iter().map(long_sample).collect(),
+            limits: UploadLimits {
+                single_upload_bytes: SINGLE_UPLOAD_BYTES,
+                file_bytes: MAX_FILE_BYTES,
+                max_tokens: options.max_tokens,
+            },
+            seconds: duration.as_secs_f64(),
+        }
+    }
+}
+
+impl<'r> CheckedFile<'r> {
+    fn of(report: &'r Report, file: &FileReport) -> CheckedFile<'r> {
+        let named = |names: &[&str], counts: &[u64]| -> Map<String, Value> {
+            names.iter().zip(counts).map(|(name, count)| ((*name).to_owned(), json!(count))).collect()
+        };
+        CheckedFile {
+            file: report.path(file.path).to_string_lossy(),
+            bytes: file.bytes,
+            lines: file.lines,
+            blank_lines: file.blank_lines,
+            samples: file.samples,
+            structure: file.structure,
+            conversation: Conversation { is_check_passed: file.is_conversation_passed },
+            formats: named(&Format::ALL.map(Format::as_str), &file.formats),
+            roles: named(&Role::ALL.map(Role::as_str), &file.roles),
+        }
+    }
+}
+
+impl<T> Lengths<T> {
+    fn of(lengths: &Histogram, value: impl Fn(u64) -> T) -> Lengths<T> {
+        let quantile = |percent| value(lengths.quantile(percent));
+        Lengths {
+            min: value(lengths.least()),
+            p10: quantile(10),
+            p50: quantile(50),
+            p90: quantile(90),
+            p95: quantile(95),
+            p99: quantile(99),
+            max: value(lengths.most()),
+            mean: value(lengths.mean()),
+        }
+    }
 }
 
 /// Every code that occurred, with its stage, its level and its number.
-fn counts_value(report: &Report) -> Value {
+fn counts_value(report: &Report) -> Map<String, Value> {
     let occurred =
         Code::all().map(|code| (code, report.findings.count(code))).filter(|(_, count)| *count > 0);
     let value = |(code, count): (Code, u64)| {
         let value = json!({ "stage": code.stage().as_str(), "level": code.level().as_str(), "count": count });
         (code.as_str().to_owned(), value)
     };
-    Value::Object(occurred.map(value).collect())
+    occurred.map(value).collect()
 }
 
 /// A line each, since there may be millions of them.
 fn write_findings(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     for (index, finding) in report.findings.kept().iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
-        write!(out, "{comma}\n{}", finding_value(report, finding))?;
+        write!(out, "{comma}\n{}", json!(FindingReport::of(report, finding)))?;
     }
     Ok(())
 }
 
-fn finding_value(report: &Report, finding: &Finding) -> Value {
-    json!({
-        "file": report.path(finding.path).to_string_lossy(),
-        "line": finding.line,
-        "key": key_value(finding.key.as_deref()),
-        "code": finding.code.as_str(),
-        "stage": finding.code.stage().as_str(),
-        "level": finding.code.level().as_str(),
-        "message": finding.message,
-    })
+/// Something that was found.
+#[derive(Serialize)]
+struct FindingReport<'r> {
+    /// The file.
+    file: Cow<'r, str>,
+    /// The line, from 1; `null`: the whole file.
+    line: Option<u64>,
+    /// The source record's key; `null` where it is not known.
+    key: Value,
+    /// The code of what is wrong.
+    code: &'static str,
+    /// Which check says it: `structure`, `conversation`, `length` or `prepared`.
+    stage: &'static str,
+    /// `error` or `warning`.
+    level: &'static str,
+    /// What is wrong.
+    message: &'r str,
+}
+
+impl<'r> FindingReport<'r> {
+    fn of(report: &'r Report, finding: &'r Finding) -> FindingReport<'r> {
+        FindingReport {
+            file: report.path(finding.path).to_string_lossy(),
+            line: finding.line,
+            key: key_value(finding.key.as_deref()),
+            code: finding.code.as_str(),
+            stage: finding.code.stage().as_str(),
+            level: finding.code.level().as_str(),
+            message: &finding.message,
+        }
+    }
 }
 
 fn key_value(key: Option<&str>) -> Value {
     key.and_then(|key| serde_json::from_str(&without_surrogates(key)).ok()).unwrap_or(Value::Null)
 }
 
-fn tokens_value(weight: u64) -> Value {
-    json!([tokens(weight).low, tokens(weight).high])
-}
-
-fn lengths_value(lengths: &Histogram, value: impl Fn(u64) -> Value) -> Value {
-    let mut fields = Map::new();
-    let mut put = |key: String, length: u64| fields.insert(key, value(length));
-    put("min".to_owned(), lengths.least());
-    for percent in QUANTILES {
-        put(format!("p{percent}"), lengths.quantile(percent));
-    }
-    put("max".to_owned(), lengths.most());
-    put("mean".to_owned(), lengths.mean());
-    Value::Object(fields)
-}
-
-fn longest_value(report: &Report) -> Value {
-    let value = |(long, key): &(ctxtune_engine::check::Long, Option<String>)| {
-        json!({
-            "file": report.path(long.path).to_string_lossy(),
-            "line": long.line,
-            "key": key_value(key.as_deref()),
-            "bytes": long.bytes,
-            "estimated_tokens": tokens_value(long.weight),
-        })
-    };
-    report.longest.iter().map(value).collect()
+fn token_range(weight: u64) -> [u64; 2] {
+    [tokens(weight).low, tokens(weight).high]
 }

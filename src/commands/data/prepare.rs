@@ -113,14 +113,14 @@ struct Report<'p> {
     /// The first five rejects, in a dry run all: `key`, `code`, `reason`, `at`.
     rejects: Vec<Value>,
     /// How many files were not read, by kind.
-    not_read_by_kind: Value,
+    not_read_by_kind: Map<String, Value>,
     /// The training data; `null` in a dry run.
     train: Option<&'p Side>,
     /// The validation data; `null` in a dry run, or where there is none.
     val: Option<&'p Side>,
     /// Bytes of records that were read; with `--group-by` each is read twice.
     bytes_read: u64,
-    /// How long it took.
+    /// How long it took, in seconds.
     seconds: f64,
     /// Only where OUT was prepared again after a job.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -178,7 +178,7 @@ fn rejects_value(rejects: &[String]) -> Vec<Value> {
 struct FailedReport {
     /// How many files were not read, by kind; only where there is no record.
     #[serde(skip_serializing_if = "Option::is_none")]
-    not_read_by_kind: Option<Value>,
+    not_read_by_kind: Option<Map<String, Value>>,
     #[serde(flatten)]
     rejected: Option<RejectedReport>,
 }

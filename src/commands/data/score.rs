@@ -1,33 +1,37 @@
 //! `ctxtune score`: how far generated contexts agree with reference ones.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::args::ScoreArgs;
 use crate::commands::data::score_models::{self, Answered};
 use crate::screen::chart::Charset;
-use crate::screen::names::{counts_value, first_value, say_not_read_in};
+use crate::screen::names::{Named, counts_value, first_names, say_not_read_in};
 use crate::screen::prepared::without_surrogates;
-use crate::screen::report::{LongList, Terminal};
+use crate::screen::report::{LongList, Terminal, fields};
 use crate::screen::scoreboard::{coverage, notes, references, table};
 use crate::session::environment;
 use ctxtune_engine::json::KeyText;
-use ctxtune_engine::score::agreement::Tally;
+use ctxtune_engine::record::reject::RejectReason;
 use ctxtune_engine::score::answer::{Answer, Status};
 use ctxtune_engine::score::gold::Form;
-use ctxtune_engine::score::measure::{Measure, Scores};
+use ctxtune_engine::score::measure::Measure;
 use ctxtune_engine::score::report::{Pairs, RecordReport, Report, SetReport, Total};
 use ctxtune_engine::score::{Options, Watch, score};
 use ctxtune_engine::source::names::NameLog;
 use ctxtune_engine::source::{Containers, DEFAULT_RECORD_BYTES, DEFAULT_SPOOL_BYTES};
 use ctxtune_pipeline::failure::{Exit, Failure};
+use ctxtune_pipeline::generate::batch::BatchReport;
 use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::signals::Signals;
@@ -58,10 +62,9 @@ pub fn run(args: &ScoreArgs, signals: &Signals, terminal: &mut Terminal) -> Exit
         Ok((subject, report, duration)) => end(args, &subject, (&report, duration), terminal),
         Err(failure) if args.models.is_empty() => terminal.fail(COMMAND, &failure, Map::new()),
         Err(failure) => {
-            let asked = answered.documents.into();
-            let mut fields = Map::from_iter([("asked".to_owned(), asked)]);
-            fields.extend(answered.mismatch.map(|mismatch| ("data_mismatch".to_owned(), json!(mismatch))));
-            terminal.fail(COMMAND, &failure, fields)
+            let Answered { asked, mismatch, .. } = &answered;
+            let asked = Asked { asked: Some(asked), data_mismatch: mismatch.as_ref() };
+            terminal.fail(COMMAND, &failure, fields(&asked))
         }
     }
 }
@@ -71,8 +74,8 @@ pub struct Subject {
     options: Options,
     /// What each set of answers is called.
     names: Vec<String>,
-    /// How models were asked; null where none was.
-    asked: Value,
+    /// How models were asked, where any was.
+    asked: Option<Vec<BatchReport>>,
     /// Where a model was trained on other data than it is scored by.
     mismatch: Option<Mismatch>,
 }
@@ -125,7 +128,7 @@ fn subject(args: &ScoreArgs, answered: &Answered) -> Subject {
             max_spool_bytes: DEFAULT_SPOOL_BYTES,
         },
         names,
-        asked: if has_asked { answered.documents.clone().into() } else { Value::Null },
+        asked: has_asked.then(|| answered.asked.clone()),
         mismatch: answered.mismatch.clone(),
     }
 }
@@ -139,15 +142,12 @@ fn end(
 ) -> Exit {
     let overall: Vec<f64> = report.sets.iter().map(|set| set.total(Measure::Overall).mean).collect();
     let line = overall.iter().map(|score| format!("{score:.4}")).collect::<Vec<_>>().join("\t");
-    let mut fields = document(&subject.options, report, duration);
-    fields.insert("asked".to_owned(), subject.asked.clone());
-    fields.extend(subject.mismatch.as_ref().map(|mismatch| ("data_mismatch".to_owned(), json!(mismatch))));
-    fields.insert("min_score".to_owned(), json!(args.min_score));
+    let document = fields(&ScoreReport::of(subject, report, duration, args.min_score));
     let write = |out: &mut dyn Write| write_records(report, out);
     let records = LongList { name: "records", write: &write };
     let least = args.min_score.zip(overall.last().copied()).filter(|(least, score)| score < least);
     let Some((least, score)) = least else {
-        return terminal.succeed_with(COMMAND, Some(line.as_bytes()), fields, &[records]);
+        return terminal.succeed_with(COMMAND, Some(line.as_bytes()), document, &[records]);
     };
     if !args.voice.json {
         terminal.deliver(COMMAND, format!("{line}\n").as_bytes());
@@ -155,7 +155,7 @@ fn end(
     let message = format!("the overall score is {score:.4}, below {least}");
     let hint = "the table and `--per-record` say where it falls short";
     let failure = Failure::new(Exit::Data, "below_min_score", message, hint);
-    terminal.fail_with(COMMAND, &failure, fields, &[records])
+    terminal.fail_with(COMMAND, &failure, document, &[records])
 }
 
 fn scored(options: &Options, signals: &Signals, terminal: &Terminal) -> Result<Report, Failure> {
@@ -254,129 +254,284 @@ fn write_rows(path: &Path, subject: &Subject, report: &Report) -> io::Result<()>
     out.flush()
 }
 
-/// The fields of the JSON document beside the common ones.
-fn document(options: &Options, report: &Report, duration: Duration) -> Map<String, Value> {
-    let mut fields = Map::new();
-    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
-    let rejected: Vec<Value> = report
-        .gold
-        .rejected
-        .iter()
-        .map(|(key, reason)| {
-            let at = (!reason.at.is_empty()).then_some(&reason.at);
-            json!({ "key": key_value(key), "code": reason.code.as_str(), "reason": reason.reason, "at": at })
-        })
-        .collect();
-    put(
-        "gold",
-        json!({
-            "path": options.gold.to_string_lossy(),
-            "form": if report.gold.form == Form::Prepared { "prepared" } else { "records" },
-            "references": report.records.len(),
-            "rejected": rejected,
-            "unresolved_tags": report.gold.unresolved,
-        }),
-    );
-    let sets = options.generated.iter().zip(&report.sets).enumerate();
-    put("sets", sets.map(|(index, (path, set))| set_value(report, index, (path, set))).collect());
-    let difference = report.difference.as_ref().map(
-        |difference| json!({ "references": difference.records, "scores": totals_value(&difference.totals) }),
-    );
-    put("difference", json!(difference));
-    if !report.not_read.is_empty() {
-        let value = |(path, log): &(PathBuf, Arc<NameLog>)| json!({ "path": path.to_string_lossy(), "by_kind": counts_value(log), "names": first_value(log) });
-        put("not_read", report.not_read.iter().map(value).collect());
+/// What a script is told of a scoring. `records` follow, since there may be many.
+#[derive(Serialize)]
+struct ScoreReport<'r> {
+    /// The references.
+    gold: GoldReport<'r>,
+    /// The sets of answers, as they were named.
+    sets: Vec<SetScores<'r>>,
+    /// The second set less the first, where both answer a reference; `null` for one set.
+    difference: Option<DifferenceReport>,
+    /// Only where something in a source was not read: which sources.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_read: Vec<NotRead<'r>>,
+    /// The seed of the resamples.
+    seed: u64,
+    /// How many resamples the intervals are made of.
+    resamples: NonZeroU32,
+    /// How long scoring took, in seconds.
+    seconds: f64,
+    #[serde(flatten)]
+    asked: Asked<'r>,
+    /// The lowest score that passes, as `--min-score` says; `null` without it.
+    min_score: Option<f64>,
+}
+
+/// How models were asked, also where nothing was scored.
+#[derive(Serialize)]
+struct Asked<'r> {
+    /// For each of `--models` what became of its stories; `null` without it.
+    asked: Option<&'r [BatchReport]>,
+    /// Only where a model was trained on other data than it is scored by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_mismatch: Option<&'r Mismatch>,
+}
+
+/// The references.
+#[derive(Serialize)]
+struct GoldReport<'r> {
+    /// Where they are.
+    path: Cow<'r, str>,
+    /// `records` or `prepared`.
+    form: &'static str,
+    /// How many there are.
+    references: usize,
+    /// Records that are no reference.
+    rejected: Vec<RejectedGold<'r>>,
+    /// Tags that stand for nothing.
+    unresolved_tags: u64,
+}
+
+/// A record that is no reference.
+#[derive(Serialize)]
+struct RejectedGold<'r> {
+    /// Its key.
+    key: Value,
+    /// The code of the reason.
+    code: &'static str,
+    /// The reason.
+    reason: &'r str,
+    /// Where in the record; `null` where that is not known.
+    at: Option<&'r str>,
+}
+
+/// The scores of a set of answers.
+#[derive(Serialize)]
+struct SetScores<'r> {
+    /// Where they are.
+    path: Cow<'r, str>,
+    /// References by what became of their answers.
+    coverage: Coverage,
+    /// Keys of answers without a reference.
+    extra: Vec<Value>,
+    /// The mean over all references and its 95 % interval, by measure: `mean`, `low`, `high`.
+    scores: Map<String, Value>,
+    /// Texts of the valid answers that were compared.
+    pairs: Pairs,
+    /// Tags that stand for nothing.
+    unresolved_tags: u64,
+    /// The worst five answers, the worst first.
+    worst: Vec<WorstAnswer<'r>>,
+}
+
+/// What became of answers.
+#[derive(Serialize)]
+struct Coverage {
+    /// Answers that are a usable context.
+    valid: u64,
+    /// Answers that are not.
+    invalid: u64,
+    /// Answers that cannot be read.
+    unreadable: u64,
+    /// References without an answer.
+    missing: u64,
+}
+
+/// An answer with a low score.
+#[derive(Serialize)]
+struct WorstAnswer<'r> {
+    /// The reference's key.
+    key: Value,
+    /// The overall score.
+    overall: f64,
+    /// `valid`, `invalid` or `unreadable`.
+    status: &'static str,
+    /// Why it is not valid; `null` where it is.
+    reason: Option<&'r str>,
+}
+
+/// The second set less the first.
+#[derive(Serialize)]
+struct DifferenceReport {
+    /// References that both answer.
+    references: u64,
+    /// The mean difference and its 95 % interval, by measure: `mean`, `low`, `high`.
+    scores: Map<String, Value>,
+}
+
+/// What was not read of a source.
+#[derive(Serialize)]
+struct NotRead<'r> {
+    /// The source.
+    path: Cow<'r, str>,
+    /// How many files, by kind.
+    by_kind: Map<String, Value>,
+    /// The first five by name; `null` where they cannot be read.
+    names: Option<Vec<Named>>,
+}
+
+impl<'r> ScoreReport<'r> {
+    fn of(
+        subject: &'r Subject,
+        report: &'r Report,
+        duration: Duration,
+        min_score: Option<f64>,
+    ) -> ScoreReport<'r> {
+        let options = &subject.options;
+        let rejected = |(key, reason): &'r (Vec<u8>, RejectReason)| RejectedGold {
+            key: key_value(key),
+            code: reason.code.as_str(),
+            reason: &reason.reason,
+            at: Some(&*reason.at).filter(|at| !at.is_empty()),
+        };
+        let sets = options.generated.iter().zip(&report.sets).enumerate();
+        let difference = report.difference.as_ref().map(|difference| DifferenceReport {
+            references: difference.records,
+            scores: totals_value(&difference.totals),
+        });
+        let not_read = |(path, log): &'r (PathBuf, Arc<NameLog>)| NotRead {
+            path: path.to_string_lossy(),
+            by_kind: counts_value(log),
+            names: first_names(log),
+        };
+        ScoreReport {
+            gold: GoldReport {
+                path: options.gold.to_string_lossy(),
+                form: if report.gold.form == Form::Prepared { "prepared" } else { "records" },
+                references: report.records.len(),
+                rejected: report.gold.rejected.iter().map(rejected).collect(),
+                unresolved_tags: report.gold.unresolved,
+            },
+            sets: sets.map(|(index, (path, set))| SetScores::of(report, index, (path, set))).collect(),
+            difference,
+            not_read: report.not_read.iter().map(not_read).collect(),
+            seed: options.seed,
+            resamples: options.resamples,
+            seconds: duration.as_secs_f64(),
+            asked: Asked { asked: subject.asked.as_deref(), data_mismatch: subject.mismatch.as_ref() },
+            min_score,
+        }
     }
-    put("seed", json!(options.seed));
-    put("resamples", json!(options.resamples));
-    put("seconds", json!(duration.as_secs_f64()));
-    fields
 }
 
-fn set_value(report: &Report, index: usize, (path, set): (&Path, &SetReport)) -> Value {
-    let coverage: Map<String, Value> =
-        Status::ALL.iter().map(|status| (status.as_str().to_owned(), json!(set.count(*status)))).collect();
-    let worst = report.worst(index, NAMED).into_iter().map(|record| {
-        let answer = &record.answers[index];
-        json!({
-            "key": key_value(&record.key),
-            "overall": answer.scores[Measure::Overall.index()],
-            "status": answer.status.as_str(),
-            "reason": answer.reason,
-        })
-    });
-    let extra = set.extra.iter().map(|key| key_value(key));
-    json!({
-        "path": path.to_string_lossy(),
-        "coverage": coverage,
-        "extra": extra.collect::<Vec<_>>(),
-        "scores": totals_value(&set.totals),
-        "pairs": pairs_value(&set.pairs),
-        "unresolved_tags": set.unresolved,
-        "worst": worst.collect::<Vec<_>>(),
-    })
+impl<'r> SetScores<'r> {
+    fn of(report: &'r Report, index: usize, (path, set): (&'r Path, &SetReport)) -> SetScores<'r> {
+        let worst = |record: &'r RecordReport| WorstAnswer {
+            key: key_value(&record.key),
+            overall: record.answers[index].scores[Measure::Overall.index()],
+            status: record.answers[index].status.as_str(),
+            reason: record.answers[index].reason.as_deref(),
+        };
+        SetScores {
+            path: path.to_string_lossy(),
+            coverage: Coverage {
+                valid: set.count(Status::Valid),
+                invalid: set.count(Status::Invalid),
+                unreadable: set.count(Status::Unreadable),
+                missing: set.count(Status::Missing),
+            },
+            extra: set.extra.iter().map(|key| key_value(key)).collect(),
+            scores: totals_value(&set.totals),
+            pairs: set.pairs,
+            unresolved_tags: set.unresolved,
+            worst: report.worst(index, NAMED).into_iter().map(worst).collect(),
+        }
+    }
 }
 
-fn totals_value(totals: &[Total; Measure::ALL.len()]) -> Value {
+fn totals_value(totals: &[Total; Measure::ALL.len()]) -> Map<String, Value> {
     let value = |(measure, total): (Measure, &Total)| {
         let value = json!({ "mean": total.mean, "low": total.interval.low, "high": total.interval.high });
         (measure.as_str().to_owned(), value)
     };
-    Value::Object(Measure::ALL.into_iter().zip(totals).map(value).collect())
-}
-
-fn pairs_value(pairs: &Pairs) -> Value {
-    let value = |tally: &Tally| json!({ "pairs": tally.pairs, "none": tally.none });
-    json!({
-        "state": value(&pairs.state),
-        "observations": value(&pairs.observations),
-        "actions": value(&pairs.actions),
-    })
+    Measure::ALL.into_iter().zip(totals).map(value).collect()
 }
 
 /// A line each, since there may be millions of them.
 fn write_records(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     for (index, record) in report.records.iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
-        write!(out, "{comma}\n{}", record_value(record))?;
+        write!(out, "{comma}\n{}", json!(RecordScores::of(record)))?;
     }
     Ok(())
 }
 
-fn record_value(record: &RecordReport) -> Value {
-    let answers: Vec<Value> = record.answers.iter().map(answer_value).collect();
-    json!({ "key": key_value(&record.key), "unresolved_tags": record.unresolved, "answers": answers })
+/// A reference and its answers.
+#[derive(Serialize)]
+struct RecordScores<'r> {
+    /// Its key.
+    key: Value,
+    /// Its own tags that stand for nothing.
+    unresolved_tags: u64,
+    /// The answer of each set.
+    answers: Vec<AnswerScores<'r>>,
 }
 
-fn answer_value(answer: &Answer) -> Value {
-    let tally = &answer.tally;
-    let pairs = Pairs { state: tally.state, observations: tally.observations, actions: tally.actions };
-    let agents: Map<String, Value> = tally
-        .agents
-        .iter()
-        .map(|(agent, tally)| {
-            let value = json!({
-                "observations_exact": tally.observations.exact(),
-                "observations_f1": tally.observations.f1(),
-                "actions_exact": tally.actions.exact(),
-                "actions_f1": tally.actions.f1(),
-            });
-            (agent.clone(), value)
-        })
-        .collect();
-    json!({
-        "status": answer.status.as_str(),
-        "reason": answer.reason,
-        "scores": scores_value(&answer.scores),
-        "agents": agents,
-        "pairs": pairs_value(&pairs),
-        "unresolved_tags": answer.unresolved,
-    })
+/// An answer.
+#[derive(Serialize)]
+struct AnswerScores<'r> {
+    /// `valid`, `invalid`, `unreadable` or `missing`.
+    status: &'static str,
+    /// Why it is not valid; `null` where it is.
+    reason: Option<&'r str>,
+    /// By measure, from 0 to 1.
+    scores: Map<String, Value>,
+    /// By agent `observations_exact`, `observations_f1`, `actions_exact` and `actions_f1`.
+    agents: BTreeMap<&'r str, AgentScores>,
+    /// Texts that were compared.
+    pairs: Pairs,
+    /// Its tags that stand for nothing.
+    unresolved_tags: u64,
 }
 
-fn scores_value(scores: &Scores) -> Value {
-    let named = Measure::ALL.into_iter().zip(scores);
-    Value::Object(named.map(|(measure, score)| (measure.as_str().to_owned(), json!(score))).collect())
+#[derive(Serialize)]
+struct AgentScores {
+    observations_exact: f64,
+    observations_f1: f64,
+    actions_exact: f64,
+    actions_f1: f64,
+}
+
+impl RecordScores<'_> {
+    fn of(record: &RecordReport) -> RecordScores<'_> {
+        let answers = record.answers.iter().map(AnswerScores::of).collect();
+        RecordScores { key: key_value(&record.key), unresolved_tags: record.unresolved, answers }
+    }
+}
+
+impl AnswerScores<'_> {
+    fn of(answer: &Answer) -> AnswerScores<'_> {
+        let tally = &answer.tally;
+        let scores = Measure::ALL.into_iter().zip(&answer.scores);
+        let agents = tally.agents.iter().map(|(agent, tally)| {
+            let scores = AgentScores {
+                observations_exact: tally.observations.exact(),
+                observations_f1: tally.observations.f1(),
+                actions_exact: tally.actions.exact(),
+                actions_f1: tally.actions.f1(),
+            };
+            (&**agent, scores)
+        });
+        AnswerScores {
+            status: answer.status.as_str(),
+            reason: answer.reason.as_deref(),
+            scores: scores.map(|(measure, score)| (measure.as_str().to_owned(), json!(score))).collect(),
+            agents: agents.collect(),
+            pairs: Pairs { state: tally.state, observations: tally.observations, actions: tally.actions },
+            unresolved_tags: answer.unresolved,
+        }
+    }
 }
 
 fn key_value(key: &[u8]) -> Value {

@@ -7,8 +7,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::{Value, json};
-
 use crate::args::ScoreArgs;
 use crate::screen::report::Terminal;
 use crate::session::runtime;
@@ -16,7 +14,7 @@ use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_engine::output::prepared::{PreparedError, Validation};
 use ctxtune_engine::source::DEFAULT_SPOOL_BYTES;
 use ctxtune_pipeline::failure::{Exit, Failure};
-use ctxtune_pipeline::generate::batch::{AnswerDir, Batch, StopOnly, agree};
+use ctxtune_pipeline::generate::batch::{AnswerDir, Batch, BatchReport, StopOnly, agree};
 use ctxtune_pipeline::generate::budget::Budget;
 use ctxtune_pipeline::generate::many::{End, Retry};
 use ctxtune_pipeline::generate::question::Questions;
@@ -39,8 +37,8 @@ pub struct Answered {
     pub models: Vec<String>,
     /// A directory each.
     pub directories: Vec<PathBuf>,
-    /// A document each.
-    pub documents: Vec<Value>,
+    /// What became of the stories of each that was asked.
+    pub asked: Vec<BatchReport>,
     /// Where the last one's context of the first record is, if it has one.
     pub example: Option<PathBuf>,
     /// Where a model was trained on other data than it is scored by.
@@ -89,7 +87,7 @@ pub fn ask(
         }
         let (ran, end) = batch.run(&args.asking);
         batch.sum_up(&ran);
-        answered.documents.push(json!(batch.report(&ran)));
+        answered.asked.push(batch.report(&ran));
         has_asked |= ran.tally.effort.requests > 0 && matches!(end, End::Done | End::OverBudget);
         failure = batch.cut_short(&ran, end);
         if failure.is_some() {

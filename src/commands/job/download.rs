@@ -74,15 +74,15 @@ struct Report {
     step: Option<u64>,
     /// The archive; `null` where it was removed after `--extract`.
     file: Option<String>,
-    /// Its length.
+    /// Its length in bytes.
     bytes: u64,
     /// Whether it was there before.
     already_there: bool,
-    /// The directory of `--extract`.
+    /// The directory of `--extract`; `null` without it.
     directory: Option<String>,
-    /// The base model of an extracted adapter.
+    /// The base model of an extracted adapter, else `null`.
     base_model: Option<String>,
-    /// The rank of an extracted adapter.
+    /// The rank of an extracted adapter, else `null`.
     lora_rank: Option<u64>,
     /// Shell commands that unpack it, or serve it and ask it.
     next_commands: Vec<String>,

@@ -95,7 +95,7 @@ struct Listed<'f> {
     file_id: &'f FileId,
     /// Its name.
     name: &'f str,
-    /// Its length.
+    /// Its length in bytes; `null` where the service does not say.
     bytes: Option<u64>,
     /// When it was uploaded, as RFC 3339.
     created_at: Option<String>,
@@ -103,7 +103,7 @@ struct Listed<'f> {
     purpose: &'f str,
     /// How far the service has processed it: `completed`, `invalid`, `failed` or a status of the service.
     processing: Option<String>,
-    /// Why it is invalid or failed.
+    /// Why it is invalid or failed; `null` where it is not.
     reason: Option<&'f str>,
 }
 

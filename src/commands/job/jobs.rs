@@ -47,7 +47,7 @@ struct Report {
     total: usize,
     /// The newest of them, as many as `--limit` says.
     jobs: Vec<PricedJob>,
-    /// The moment of `--since`, as RFC 3339.
+    /// The moment of `--since`, as RFC 3339; `null` without it.
     since: Option<String>,
     /// What all of them cost.
     totals: Total,
@@ -60,7 +60,7 @@ struct PricedJob {
     job: JobSummary,
     /// What it is billed, in dollars; `null` where the service does not say.
     price_dollars: Option<f64>,
-    /// Its estimate before it was created; `null` where this machine does not know it.
+    /// Its estimate before it was created, in dollars; `null` where this machine does not know it.
     estimated_dollars: Option<f64>,
 }
 

@@ -125,17 +125,17 @@ struct Report {
     job: JobSummary,
     /// The job's page.
     url: String,
-    /// The id of the model that it made.
+    /// The id of the tuned model.
     model_object: Option<String>,
-    /// How many jobs are before it in the queue.
+    /// How many jobs are before it in the queue; `null` where the service does not say.
     queue_depth: Option<u64>,
     /// The step it has reached.
     step: Option<u64>,
-    /// Of how many.
+    /// The steps of the whole job.
     total_steps: Option<u64>,
     /// The epoch it has reached.
     epoch: Option<f64>,
-    /// Of how many.
+    /// The epochs of the whole job.
     n_epochs: Option<u64>,
     /// The last training loss.
     train_loss: Option<f64>,
@@ -147,7 +147,7 @@ struct Report {
     early_stopped: bool,
     /// The ids of what it is trained on.
     files: TrainedOn,
-    /// Its estimate before it was created; `null` where this machine does not know it.
+    /// Its estimate before it was created, in dollars; `null` where this machine does not know it.
     estimated_dollars: Option<f64>,
     /// The page of its run at W&B.
     wandb_url: Option<String>,

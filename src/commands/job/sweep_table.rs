@@ -126,7 +126,7 @@ fn write_picture(path: &Path, svg: &str, terminal: &Terminal) {
 struct Report<'s> {
     /// Its id.
     sweep: &'s str,
-    /// What its file calls it.
+    /// The name in its file; `null` where it has none.
     name: Option<&'s str>,
     /// What runs are ranked by.
     metric: &'s str,
@@ -151,7 +151,7 @@ struct RunReport<'s> {
     job: Option<&'s JobId>,
     /// The status that was seen last; `null` where it was not started.
     status: Option<&'s str>,
-    /// The value it is ranked by.
+    /// The value that it is ranked by; `null` where it has none.
     value: Option<f64>,
     /// The step of that value.
     step: Option<u64>,
@@ -159,11 +159,11 @@ struct RunReport<'s> {
     last: Option<Point>,
     /// The metric's best value.
     best: Option<Point>,
-    /// What it is expected to cost, in dollars.
+    /// Its estimate, in dollars; `null` where there is none.
     estimated_dollars: Option<f64>,
-    /// What it has cost, in dollars, when it has ended.
+    /// What it has cost, in dollars; `null` until it has ended.
     price_dollars: Option<f64>,
-    /// The tuned model's name.
+    /// The tuned model's name; `null` where there is none yet.
     model: Option<&'s str>,
 }
 

@@ -258,11 +258,11 @@ struct Report {
     finish_reason: Option<String>,
     /// Tokens; `null` where the server does not say.
     usage: Option<UsageReport>,
-    /// What they cost, at `--price-per-million`.
+    /// What they cost, in dollars, at `--price-per-million`; `null` without it.
     dollars: Option<f64>,
-    /// The last answer, where it is not a context.
+    /// The last answer where it is not a context, else `null`.
     raw_answer: Option<String>,
-    /// The context, in the form of `--form`.
+    /// The context, in the form of `--form`; `null` where there is none.
     context: Value,
     /// Only where the directory of the model's data holds other data now.
     #[serde(skip_serializing_if = "Option::is_none")]

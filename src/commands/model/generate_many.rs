@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::args::GenerateArgs;
 use crate::args::home;
-use crate::screen::names::{counts_value, first_value, say_not_read};
+use crate::screen::names::{Named, counts_value, first_names, say_not_read};
 use crate::screen::report::{Terminal, fields};
 use ctxtune_engine::source::DEFAULT_SPOOL_BYTES;
 use ctxtune_engine::source::Source;
@@ -33,9 +33,9 @@ struct Report {
     #[serde(flatten)]
     asked: Option<BatchReport>,
     /// How many files of the sources were not read, by kind.
-    not_read_by_kind: Value,
-    /// The first of them by name: `key` and `kind`.
-    not_read: Value,
+    not_read_by_kind: Map<String, Value>,
+    /// The first five of them by name; `null` where they cannot be read.
+    not_read: Option<Vec<Named>>,
     /// Only where the directory of the model's data holds other data now.
     #[serde(skip_serializing_if = "Option::is_none")]
     data_mismatch: Option<Mismatch>,
@@ -50,7 +50,7 @@ pub fn run(args: &GenerateArgs, setup: &Setup, dir: &Path, terminal: &mut Termin
     let mut report = Report {
         asked: None,
         not_read_by_kind: counts_value(&not_read),
-        not_read: first_value(&not_read),
+        not_read: first_names(&not_read),
         data_mismatch: setup.mismatch.clone(),
     };
     let failure = match ask(args, setup, dir, &questions, answers) {

@@ -4,6 +4,8 @@
 //! counts are estimates from lengths and are always given as a range: no tokenizer is
 //! here, and each model has its own.
 
+use serde::Serialize;
+
 /// Steps to each doubling.
 const STEPS: u64 = 64;
 
@@ -21,11 +23,11 @@ pub struct Histogram {
 }
 
 /// One bar of a drawn histogram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Bar {
-    /// The least length in it.
+    /// The least length in it, in bytes.
     pub from: u64,
-    /// The greatest length in it.
+    /// The greatest length in it, in bytes.
     pub to: u64,
     /// How many samples.
     pub samples: u64,

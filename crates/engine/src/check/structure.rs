@@ -7,6 +7,8 @@
 use std::ops::Range;
 use std::path::Path;
 
+use serde::Serialize;
+
 use crate::check::code::Code;
 
 /// The largest file that one request uploads, in bytes: 5 GiB.
@@ -16,7 +18,7 @@ pub const SINGLE_UPLOAD_BYTES: u64 = 5 << 30;
 pub const MAX_FILE_BYTES: u64 = 53_794_465_382;
 
 /// What the client's check says of a file. `None` is what it never came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Structure {
     /// Whether the client would upload the file.
     pub is_check_passed: bool,

@@ -90,7 +90,7 @@ pub struct Counts {
     pub rejected_by_code: BTreeMap<String, u64>,
     /// What the usable records (accepted or skipped) say of their answers.
     pub is_correct: IsCorrect,
-    /// Accepted all the same.
+    /// Accepted records with something odd; one can count in several.
     pub warnings: Warnings,
 }
 
@@ -182,7 +182,7 @@ pub struct Side {
     pub records: u64,
     /// Bytes of all shards.
     pub bytes: u64,
-    /// What [`side_digest`] makes of the shards.
+    /// SHA-256 of the file; of several shards that of their digests, each followed by a newline.
     pub sha256: String,
     /// The shards in order.
     pub shards: Vec<Shard>,

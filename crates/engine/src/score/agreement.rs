@@ -7,19 +7,23 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use crate::score::resolve::{Resolved, Told};
 use crate::score::words::{Agreement, Comparer};
 
 /// Sums over pairs of texts.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Tally {
     /// Pairs compared.
     pub pairs: u64,
     /// Pairs that are `none` on both sides.
     pub none: u64,
     /// Pairs that are the same, those of `none` included.
+    #[serde(skip)]
     pub exact: u64,
     /// The sum of their F1.
+    #[serde(skip)]
     pub f1: f64,
 }
 

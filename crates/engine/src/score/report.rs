@@ -6,6 +6,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::record::reject::RejectReason;
 use crate::score::agreement::Tally;
 use crate::score::answer::{Answer, Status};
@@ -68,7 +70,7 @@ impl SetReport {
 }
 
 /// Sums over pairs of texts.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Pairs {
     /// States.
     pub state: Tally,

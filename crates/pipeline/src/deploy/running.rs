@@ -106,9 +106,9 @@ pub struct RunningReport {
     pub state: String,
     /// How many machines it has.
     pub replicas: u64,
-    /// What a minute costs, in dollars.
+    /// What a minute costs, in dollars; `null` where that is not known.
     pub price_per_minute: Option<f64>,
-    /// What it has cost, in dollars.
+    /// What a minute costs, times the minutes since `created_at`: more than the bill if it did not run all the time.
     pub dollars_so_far: Option<f64>,
     /// When it was created, as RFC 3339.
     pub created_at: Option<String>,

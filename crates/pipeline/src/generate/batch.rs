@@ -275,29 +275,29 @@ pub struct BatchReport {
     pub valid: u64,
     /// Stories that ended without one.
     pub invalid: usize,
-    /// Records that cannot be asked about.
+    /// Records that no prompt can be made of.
     pub rejected: usize,
-    /// Stories that were not asked about.
+    /// Stories that are still open.
     pub left: u64,
     /// Stories that were finished before this run.
     pub finished_before: u64,
-    /// Values of carried fields that are no JSON, written as null.
+    /// Values of carried fields that are no JSON, written as `null`.
     pub nulls: u64,
     /// Requests of this run.
     pub requests: u64,
     /// Those among them that repeated one without an answer.
     pub repeated: u64,
-    /// Tokens of this run.
+    /// Tokens of this run; `null` where the server does not say.
     pub usage: Option<UsageReport>,
-    /// What they cost, at --price-per-million.
+    /// What they cost, in dollars, at `--price-per-million`; `null` without it.
     pub dollars: Option<f64>,
-    /// What answers that were lost cost at most.
+    /// What answers that were lost cost at most, in dollars, likewise.
     pub dollars_of_lost_answers: Option<f64>,
-    /// How long it took.
+    /// How long it took, in seconds.
     pub seconds: f64,
     /// Stories without a context, and why.
     pub invalid_stories: Vec<NamedReport>,
-    /// Records that cannot be asked about, and why.
+    /// Records that no prompt can be made of, and why.
     pub rejected_records: Vec<NamedReport>,
 }
 
@@ -306,7 +306,7 @@ pub struct BatchReport {
 pub struct NamedReport {
     /// Its key, a text or what a carried key is.
     pub key: Value,
-    /// A stable name of the reason.
+    /// The code of the reason.
     pub code: String,
     /// The reason.
     pub reason: String,

@@ -37,7 +37,7 @@ pub struct Unsent {
     pub url: String,
     /// The headers.
     pub headers: Map<String, Value>,
-    /// The body: JSON, a text that says what it is, or null.
+    /// The body: JSON, a text that says what it is, or `null`.
     pub body: Value,
 }
 

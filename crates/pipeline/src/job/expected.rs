@@ -77,7 +77,7 @@ pub struct ExpectedReport {
     pub training_seconds: [u64; 2],
     /// `job`: what another job took; `published`: the service's own figures.
     pub from: &'static str,
-    /// That job.
+    /// That job; `null` for the service's own figures.
     pub job: Option<JobId>,
     /// The day of the figures.
     pub as_of: String,

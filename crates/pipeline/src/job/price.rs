@@ -12,13 +12,13 @@ use ctxtune_service::together::jobs::{Availability, Estimate};
 /// The price that is held against a cap, in dollars.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Price {
-    /// The number; `None` where nobody can say.
+    /// The estimate in dollars; `null` where nobody can say.
     #[serde(rename = "estimated_dollars")]
     pub dollars: Option<f64>,
-    /// Why there is no number.
+    /// Why there is no estimate.
     #[serde(rename = "unknown_because")]
     pub reason: Option<String>,
-    /// How the number came about, where it is not simply the service's.
+    /// How the estimate came about, where it is not simply the service's.
     pub basis: Option<String>,
     /// Tokens to train on, by the service's estimate.
     pub train_tokens: Option<u64>,

@@ -120,27 +120,27 @@ pub struct Report {
     pub job: JobId,
     /// Its status, as the service calls it.
     pub status: String,
-    /// Whether this run created it.
+    /// Whether this run created it; `false`: it was found.
     pub created: bool,
     /// Which attempt it is.
     pub attempt: u32,
-    /// What its suffix ends in.
+    /// The tag of data and parameters, in which its suffix ends.
     pub tag: String,
     /// Younger jobs with the same tag.
     pub other_jobs: Vec<JobId>,
-    /// The service.
+    /// The address of the service.
     pub api: String,
     /// The project whose job it is.
     pub project: String,
-    /// The page of its run at W&B, if this program has made it.
+    /// The page of its run at W&B; `null` where this program has not made it.
     pub wandb_url: Option<String>,
-    /// `monitor` or `together`; absent where nothing logs it.
+    /// `monitor` or `together`; `null` where nothing logs it.
     pub logged_by: Option<&'static str>,
     /// Other jobs of the output directory that ran when it was created.
     pub running_jobs: Vec<RunningJob>,
-    /// How long it was expected to take; absent where it was there before, like the price.
+    /// How long it is expected to take; `null` where it was found.
     pub expected_time: Option<ExpectedReport>,
-    /// What it was estimated at.
+    /// Its estimate; `null` where it was found.
     pub price: Option<Price>,
 }
 
@@ -151,9 +151,9 @@ pub struct RunningJob {
     pub job: JobId,
     /// Its status.
     pub status: String,
-    /// What it has cost so far, if the service says so.
+    /// What it has cost so far, in dollars; `null` where the service does not say.
     pub price_dollars: Option<f64>,
-    /// What it was estimated at.
+    /// Its estimate, in dollars; `null` where this machine does not know it.
     pub estimated_dollars: Option<f64>,
 }
 

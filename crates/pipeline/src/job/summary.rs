@@ -17,7 +17,7 @@ pub struct JobSummary {
     pub started_at: Option<String>,
     /// The model that it tunes.
     pub base_model: Option<String>,
-    /// The model that it made.
+    /// The tuned model's name; `null` until there is one.
     pub model: Option<String>,
 }
 

@@ -30,7 +30,7 @@ pub struct Uploaded {
     pub name: String,
     /// Its id there.
     pub file_id: FileId,
-    /// Its length.
+    /// Its length in bytes.
     pub bytes: u64,
     /// Its SHA-256 in hexadecimal.
     pub sha256: String,
@@ -39,7 +39,7 @@ pub struct Uploaded {
 /// What `upload` did.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// The service.
+    /// The address of the service.
     pub api: String,
     /// The project whose files these are.
     pub project: String,

@@ -29,17 +29,17 @@ pub struct Watched {
 /// What a script is told of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// The page of its run at W&B.
+    /// The page of its run at W&B; `null` where it has none.
     pub wandb_url: Option<String>,
-    /// Rows that W&B has not got yet.
+    /// Rows that could not be sent to W&B yet.
     pub wandb_unsent_rows: u64,
-    /// What the job was estimated at.
+    /// Its estimate before the start, in dollars; `null` where this machine does not know it.
     pub estimated_dollars: Option<f64>,
-    /// The job, where the service has shown it.
+    /// The job; `null` where the service was not reached.
     pub job: Option<JobId>,
     /// Its status, as the service calls it.
     pub status: Option<String>,
-    /// The tuned model's name.
+    /// The tuned model's name; `null` until there is one.
     pub model: Option<String>,
     /// The tuned model's id.
     pub model_object: Option<String>,
@@ -47,17 +47,17 @@ pub struct Report {
     pub url: Option<String>,
     /// The step it has reached.
     pub step: Option<u64>,
-    /// Of how many.
+    /// The steps of the whole job.
     pub total_steps: Option<u64>,
     /// The last training loss.
     pub train_loss: Option<f64>,
     /// The last validation loss.
     pub eval_loss: Option<EvalPoint>,
-    /// The lowest one.
+    /// The lowest validation loss.
     pub best_eval_loss: Option<EvalPoint>,
-    /// What it cost, as far as the service says.
+    /// What it has cost, in dollars; `null` where the service does not say.
     pub price_dollars: Option<f64>,
-    /// The ids of what it was trained on.
+    /// The ids of the files it is trained on.
     pub files: TrainedOn,
     /// The newest events, the oldest of them first.
     pub last_events: Vec<LastEvent>,
