@@ -18,6 +18,10 @@ mod reference;
 #[allow(dead_code, reason = "the example has a `main`")]
 mod manuals;
 
+#[path = "../../examples/reference_json.rs"]
+#[allow(dead_code, reason = "the example has a `main`")]
+mod reference_json;
+
 /// Before a fence whose commands no test can run: they speak to a service with the reader's own key.
 const NEEDS_ACCOUNT: &str = "<!-- needs an account -->";
 
@@ -26,6 +30,9 @@ const NOT_RUN: &str = "<!-- not run: ";
 
 /// The page that is generated from the help, whose words are those of the help.
 const CLI: &str = "docs/reference/cli.md";
+
+/// The page that is generated from the types that are printed.
+const JSON: &str = "docs/reference/json.md";
 
 struct Page {
     /// Its path in the repository, with `/`.
@@ -179,6 +186,14 @@ fn the_examples_of_readme_are_there_and_work() {
 #[test]
 fn the_reference_of_the_command_line_is_the_one_of_today() {
     assert!(reference::page() == repository_text(CLI), "{CLI} is out of date: run scripts/reference.sh");
+}
+
+#[test]
+fn the_reference_of_the_json_documents_is_the_one_of_today() {
+    assert!(
+        reference_json::page() == repository_text(JSON),
+        "{JSON} is out of date: run scripts/reference.sh"
+    );
 }
 
 #[test]

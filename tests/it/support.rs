@@ -294,7 +294,7 @@ impl Outcome {
     }
 }
 
-/// Fails unless `docs/reference/json.md` lists every field of the document of `command`.
+/// Fails unless `docs/reference/json.md` lists every field of the document of `command`, and those within.
 #[track_caller]
 pub fn assert_listed(document: &Value, command: &str) {
     let reference = repository_text("docs/reference/json.md");
@@ -303,8 +303,27 @@ pub fn assert_listed(document: &Value, command: &str) {
         reference.split("\n## ").find(is_it).unwrap_or_else(|| panic!("json.md lacks {heading}")).to_owned()
     };
     let listed = section("Common fields") + &section(command);
-    for field in document.as_object().unwrap().keys() {
-        assert!(listed.contains(&format!("`{field}`")), "json.md does not list `{field}` of {command}");
+    let missing = unlisted("", document, &listed);
+    assert!(missing.is_empty(), "json.md does not list {missing:?} of {command}");
+}
+
+/// The fields below `prefix` that are not `listed`. An object of which no field is listed has names of its data.
+fn unlisted(prefix: &str, value: &Value, listed: &str) -> Vec<String> {
+    match value {
+        Value::Array(items) => {
+            items.iter().flat_map(|item| unlisted(&format!("{prefix}[]"), item, listed)).collect()
+        }
+        Value::Object(fields) if prefix.is_empty() || listed.contains(&format!("`{prefix}.")) => {
+            let below = |(name, value): (&String, &Value)| {
+                let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                if !listed.contains(&format!("| `{path}` |")) {
+                    return vec![path];
+                }
+                unlisted(&path, value, listed)
+            };
+            fields.iter().flat_map(below).collect()
+        }
+        _ => Vec::new(),
     }
 }
 

@@ -61,7 +61,9 @@ pub fn run(args: &GenerateArgs, signals: &Signals, terminal: &mut Terminal) -> E
 /// What `--show-prompt` shows.
 #[derive(Serialize)]
 struct ShownPrompt {
+    /// The template of the prompt.
     template: String,
+    /// The messages, in their order.
     messages: Vec<Message>,
 }
 
