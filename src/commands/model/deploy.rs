@@ -25,7 +25,7 @@ pub fn run(args: &DeployArgs, signals: &Signals, terminal: &mut Terminal) -> Exi
     let mut result = match deploy(&session, order) {
         Ok(result) => result,
         Err((failure, report)) => {
-            return terminal.fail(COMMAND, &failure, report.as_ref().map(fields).unwrap_or_default());
+            return terminal.fail(COMMAND, &failure, report.as_deref().map(fields).unwrap_or_default());
         }
     };
     let model = one_line(result.callable.as_deref().unwrap_or_default());
