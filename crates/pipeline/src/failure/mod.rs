@@ -1,7 +1,7 @@
 //! How a command ends where it fails: exit code, a stable name, what was said, and what to do. The numbers and names are
 //! a contract with scripts.
 //!
-//! Every error of the engine ([`data`]) and of the service ([`service`]) gets its exit code and its hint here, so that a
+//! Every error of the engine (`data.rs`) and of the service (`service.rs`) gets its exit code and its hint here, so that a
 //! workflow fails with the same words whoever calls it.
 
 mod conversion;

@@ -235,7 +235,7 @@ impl Session {
         Some(PathBuf::from(started.output_dir))
     }
 
-    /// Writes the status of `job` to the ledger of its [`Service::directory_of`]. Later commands read it there;
+    /// Writes the status of `job` to the ledger of its [`Session::directory_of`]. Later commands read it there;
     /// no spending depends on it, so that a failure is a warning.
     pub fn note_status(&self, target: Option<&Path>, job: &Job) {
         if let Some(out) = self.directory_of(target, &job.id) {
