@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::args::Voice;
 use ctxtune_pipeline::config::PrepareChoices;
 use ctxtune_pipeline::value::whole;
 
@@ -43,10 +42,6 @@ pub struct PrepareArgs {
     /// Show the first N training examples on stderr
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = "Run", value_parser = whole::<usize>)]
     pub show: usize,
-
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
 }
 
 const CHECK_HELP: &str = "\
@@ -70,8 +65,4 @@ pub struct CheckArgs {
     /// Threads that check [default: the cores available]
     #[arg(long, value_name = "N", value_parser = whole::<NonZeroUsize>)]
     pub threads: Option<NonZeroUsize>,
-
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
 }

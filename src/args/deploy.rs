@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use crate::args::job::duration;
-use crate::args::{RemoteArgs, Voice, target};
+use crate::args::{RemoteArgs, target};
 use ctxtune_pipeline::value::dollars;
 
 const DEPLOY_HELP: &str = "\
@@ -50,9 +50,6 @@ pub struct DeployArgs {
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
 }
 
 /// When a deployment is stopped.
@@ -100,9 +97,6 @@ pub struct EndpointsArgs {
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
 }
 
 /// What to do with endpoints.

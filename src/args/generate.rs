@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::args::Voice;
 use ctxtune_engine::line::template::Form;
 use ctxtune_pipeline::config::asking::AskingArgs;
 use ctxtune_pipeline::value::{ruled, whole};
@@ -98,10 +97,6 @@ pub struct GenerateArgs {
     /// How answers are asked for.
     #[command(flatten)]
     pub asking: AskingArgs,
-
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
 }
 
 fn temperature(text: &str) -> Result<f64, String> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use crate::args::{RemoteArgs, Voice, target};
+use crate::args::{RemoteArgs, target};
 use ctxtune_pipeline::config::wandb::WandbArgs;
 use ctxtune_pipeline::value::whole;
 
@@ -75,9 +75,6 @@ pub struct MonitorArgs {
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
 }
 
 const STATUS_HELP: &str = "\
@@ -102,9 +99,6 @@ pub struct JobArgs {
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
 }
 
 const CANCEL_HELP: &str = "\
@@ -129,9 +123,6 @@ pub struct CancelArgs {
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
 }
 
 const JOBS_HELP: &str = "\
@@ -158,9 +149,6 @@ pub struct JobsArgs {
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
 }
 
 /// A date, which begins at midnight UTC, or a moment.
@@ -188,9 +176,6 @@ pub struct FilesArgs {
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
 }
 
 /// What to do with files.
@@ -227,9 +212,6 @@ pub struct CheckpointsArgs {
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
 }
 
 const DOWNLOAD_HELP: &str = "\
@@ -266,9 +248,6 @@ pub struct DownloadArgs {
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -38,6 +39,9 @@ pub use wandb::WandbSyncArgs;
 #[derive(Debug, Parser)]
 #[command(name = "ctxtune", version, about, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
+    /// How much to say, before the command or behind it.
+    #[command(flatten)]
+    pub output: OutputFlags,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -130,7 +134,26 @@ pub fn command() -> clap::Command {
 /// What clap has to say: a usage error, or help and version that were asked for.
 pub fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     let matches = command().try_get_matches_from(arguments)?;
-    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))?;
+    match cli.conflict() {
+        None => Ok(cli),
+        Some((one, other)) => {
+            let message = format!("the argument '{one}' cannot be used with '{other}'");
+            Err(command().error(ErrorKind::ArgumentConflict, message))
+        }
+    }
+}
+
+impl Cli {
+    /// Two arguments that exclude each other: clap does not see it where one stands before the command.
+    fn conflict(&self) -> Option<(&'static str, &'static str)> {
+        match &self.command {
+            _ if self.output.quiet && self.output.verbose => Some(("--quiet", "--verbose")),
+            Command::Monitor(args) if self.output.json && args.events => Some(("--events", "--json")),
+            Command::Completions { .. } if self.output.json => Some(("--json", "completions")),
+            _ => None,
+        }
+    }
 }
 
 impl Command {
@@ -160,38 +183,11 @@ impl Command {
             Command::Completions { .. } => "completions",
         }
     }
-
-    /// How much it says, and in which form.
-    pub fn voice(&self) -> Voice {
-        match self {
-            Command::Prepare(args) => args.voice,
-            Command::Check(args) => args.voice,
-            Command::Upload(args) => args.voice,
-            Command::Submit(args) => args.voice,
-            Command::Monitor(args) => args.voice,
-            Command::Finetune(args) => args.voice,
-            Command::Status(args) => args.voice,
-            Command::Cancel(args) => args.voice,
-            Command::Jobs(args) => args.voice,
-            Command::Files(args) => args.voice,
-            Command::Checkpoints(args) => args.voice,
-            Command::Download(args) => args.voice,
-            Command::Deploy(args) => args.voice,
-            Command::Endpoints(args) => args.voice,
-            Command::Doctor(args) => args.voice,
-            Command::Sweep(args) => args.voice(),
-            Command::Score(args) => args.voice,
-            Command::WandbSync(args) => args.voice,
-            Command::Generate(args) => args.voice,
-            Command::Rehearse(args) => args.voice,
-            Command::Completions { .. } => Voice::default(),
-        }
-    }
 }
 
 /// How much a command says, and in which form.
 #[derive(Debug, Clone, Copy, Default, Args)]
-pub struct Voice {
+pub struct OutputFlags {
     /// Print one JSON document on stdout, also on failure
     #[arg(long, help_heading = "Output", global = true)]
     pub json: bool,
@@ -251,11 +247,12 @@ mod tests {
 
     #[test]
     fn a_flag_that_is_no_key_of_the_file_is_known_as_a_flag() {
-        let cli = Cli::command();
+        let mut cli = Cli::command();
+        cli.build();
         for (name, flags) in ctxtune_pipeline::failure::ONLY_FLAGS {
             let command = cli.find_subcommand(name).unwrap();
             let keys = ctxtune_pipeline::config::keys();
-            let longs = command.get_arguments().filter(|flag| !flag.is_hide_set());
+            let longs = command.get_arguments().filter(|flag| !flag.is_hide_set() && flag.get_id() != "help");
             let longs = longs.filter_map(|flag| flag.get_long().map(str::to_owned));
             let only: Vec<String> = longs.filter(|flag| !keys.contains(&flag.replace('-', "_"))).collect();
             for flag in flags {
@@ -284,6 +281,24 @@ mod tests {
         for (heading, names) in GROUPS {
             let start = help.find(&format!("\n{heading}:\n")).unwrap();
             assert!(help[start..].contains(&format!("\n  {:<12} ", names[0])), "{help}");
+        }
+    }
+
+    #[test]
+    fn output_flags_stand_before_the_command_or_behind_it_and_exclude_what_they_did() {
+        let read = |line: &str| parse(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        for line in ["x --json -q check a", "x check a --json -q", "x --json files list -q"] {
+            let output = read(line).unwrap().output;
+            assert!(output.json && output.quiet && !output.verbose, "{line}");
+        }
+        for line in [
+            "x -q check a -v",
+            "x check a -q -v",
+            "x --json monitor a --events",
+            "x monitor a --events --json",
+            "x --json completions zsh",
+        ] {
+            assert_eq!(read(line).unwrap_err().kind(), ErrorKind::ArgumentConflict, "{line}");
         }
     }
 

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::args::Voice;
 use ctxtune_pipeline::value::whole;
 
 const REHEARSE_HELP: &str = "\
@@ -49,10 +48,6 @@ pub struct RehearseArgs {
     /// The key that is accepted; not a real one
     #[arg(long, value_name = "KEY", default_value = ctxtune_rehearsal::KEY)]
     pub key: String,
-
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
 }
 
 /// A number of seconds, not negative.

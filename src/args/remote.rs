@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::args::{CorpusArgs, Voice, WatchArgs};
+use crate::args::{CorpusArgs, WatchArgs};
 use ctxtune_pipeline::config::wandb::WandbArgs;
 use ctxtune_pipeline::config::{PrepareChoices, TuneChoices};
 use ctxtune_pipeline::value::dollars;
@@ -51,9 +51,6 @@ pub struct UploadArgs {
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
 }
 
 const SUBMIT_HELP: &str = "\
@@ -95,9 +92,6 @@ pub struct SubmitArgs {
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
 }
 
 const FINETUNE_HELP: &str = "\
@@ -140,14 +134,11 @@ pub struct FinetuneArgs {
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
 }
 
 impl FinetuneArgs {
     /// From one source to `out`, with consent and defaults for the rest.
-    pub fn of(source: PathBuf, out: PathBuf, voice: Voice) -> FinetuneArgs {
+    pub fn of(source: PathBuf, out: PathBuf) -> FinetuneArgs {
         FinetuneArgs {
             corpus: CorpusArgs {
                 choices: PrepareChoices {
@@ -165,7 +156,6 @@ impl FinetuneArgs {
             watch: WatchArgs { poll: None, timeout: None, svg: None, cancel_on_stop: false },
             wandb: WandbArgs::default(),
             remote: RemoteArgs { base_url: None },
-            voice,
         }
     }
 }
@@ -195,7 +185,4 @@ pub struct DoctorArgs {
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
 }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::args::Voice;
 use ctxtune_pipeline::config::asking::AskingArgs;
 use ctxtune_pipeline::value::ruled;
 use ctxtune_pipeline::value::whole;
@@ -86,15 +85,11 @@ pub struct ScoreArgs {
     /// Threads that score; they do not change a digit [default: the cores available]
     #[arg(long, value_name = "N", value_parser = whole::<NonZeroUsize>)]
     pub threads: Option<NonZeroUsize>,
-
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
 }
 
 impl ScoreArgs {
     /// Two models, with consent, for at most `limit` validation records of `val`.
-    pub fn of_models(models: Vec<String>, val: PathBuf, limit: NonZeroUsize, voice: Voice) -> ScoreArgs {
+    pub fn of_models(models: Vec<String>, val: PathBuf, limit: NonZeroUsize) -> ScoreArgs {
         let asking = AskingArgs {
             concurrency: NonZeroUsize::MIN.saturating_add(3),
             rpm: None,
@@ -123,7 +118,6 @@ impl ScoreArgs {
             seed: 42,
             resamples: NonZeroU32::MIN.saturating_add(999),
             threads: None,
-            voice,
         }
     }
 }

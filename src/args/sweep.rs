@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::args::{CorpusArgs, RemoteArgs, SpendingArgs, Voice};
+use crate::args::{CorpusArgs, RemoteArgs, SpendingArgs};
 use ctxtune_pipeline::config::TuneChoices;
 use ctxtune_pipeline::config::wandb::WandbArgs;
 use ctxtune_pipeline::value::{dollars, positive, whole};
@@ -21,16 +21,6 @@ pub struct SweepArgs {
     /// What to do
     #[command(subcommand)]
     pub command: SweepCommand,
-}
-
-impl SweepArgs {
-    /// How much it says, and in which form.
-    pub fn voice(&self) -> Voice {
-        match &self.command {
-            SweepCommand::Run(args) => args.voice,
-            SweepCommand::Init(args) => args.voice,
-        }
-    }
 }
 
 /// What to do with a sweep.
@@ -88,9 +78,6 @@ pub struct SweepRunArgs {
     /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
 }
 
 const INIT_HELP: &str = "\
@@ -123,7 +110,4 @@ pub struct SweepInitArgs {
     /// What the whole sweep may cost, by estimate: an agent's runs have nobody to ask
     #[arg(long, value_name = "USD", required = true, value_parser = dollars)]
     pub max_cost: f64,
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
 }

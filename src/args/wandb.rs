@@ -4,8 +4,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::args::Voice;
-
 const SYNC_HELP: &str = "\
 Examples:
   ctxtune wandb-sync out
@@ -24,7 +22,4 @@ pub struct WandbSyncArgs {
     /// A directory of `prepare` [default: where jobs without one are kept on this machine]
     #[arg(value_name = "OUT")]
     pub output_dir: Option<PathBuf>,
-    /// How much to say.
-    #[command(flatten)]
-    pub voice: Voice,
 }

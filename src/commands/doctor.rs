@@ -45,8 +45,8 @@ const SEED: u64 = 42;
 
 /// Runs the command.
 pub fn run(args: &DoctorArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let voice = terminal.clone();
-    let mut findings = Findings::new(&voice);
+    let screen = terminal.clone();
+    let mut findings = Findings::new(&screen);
     let examined = examine(args, signals, &mut findings);
     let failure = match examined {
         Ok(()) => findings.failure(),

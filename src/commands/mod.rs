@@ -32,7 +32,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(explain_usage(&error, &arguments) as u8),
     };
-    let mut terminal = Terminal::new(cli.command.voice());
+    let mut terminal = Terminal::new(cli.output);
     let name = cli.command.name();
     let signals = match signals::catch() {
         Ok(signals) => signals,
@@ -84,11 +84,11 @@ fn explain_usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
         let mut lines = message.lines().filter(|line| !line.trim().is_empty());
         let first = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
         let failure = Failure::new(Exit::Usage, "usage", first, "see `ctxtune --help`");
-        let voice = args::Voice { json: true, quiet: true, verbose: false };
+        let flags = args::OutputFlags { json: true, quiet: true, verbose: false };
         let known = Cli::command();
         let command = arguments.iter().filter_map(|argument| argument.to_str());
         let command = command.skip(1).find(|name| known.find_subcommand(name).is_some());
-        return Terminal::new(voice).fail(command.unwrap_or_default(), &failure, serde_json::Map::new());
+        return Terminal::new(flags).fail(command.unwrap_or_default(), &failure, serde_json::Map::new());
     }
     // A closed pipe is no reason to complain: `ctxtune --help | head -1`.
     let _ = error.print();

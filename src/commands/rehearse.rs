@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Map;
 
-use crate::args::{FinetuneArgs, RehearseArgs, Voice};
+use crate::args::{FinetuneArgs, RehearseArgs};
 use crate::commands::job::finetune;
 use crate::commands::rehearse_use::use_model;
 use crate::screen::report::{Style, Terminal};
@@ -79,7 +79,7 @@ fn rehearse(args: &RehearseArgs, signals: &Signals, terminal: &mut Terminal) -> 
         (env::WANDB_PROJECT, DEFAULT_PROJECT.to_owned()),
         (env::WANDB_MODE, "online".to_owned()),
     ]);
-    let mut finetune_args = FinetuneArgs::of(corpus, out.clone(), args.voice);
+    let mut finetune_args = FinetuneArgs::of(corpus, out.clone());
     finetune_args.corpus.choices.containers = args.containers;
     finetune_args.watch.poll = Some(POLL);
     finetune_args.watch.svg.clone_from(&args.svg);
@@ -87,7 +87,7 @@ fn rehearse(args: &RehearseArgs, signals: &Signals, terminal: &mut Terminal) -> 
     let run = finetune::Run { command: COMMAND, config_path, environment: environment.clone(), signals };
     let exit = finetune::finetune(&finetune_args, run, terminal);
     let exit = match exit {
-        Exit::Done => use_it((&server, &out), (&environment, signals), args.voice, terminal),
+        Exit::Done => use_it((&server, &out), (&environment, signals), terminal),
         exit => exit,
     };
     if args.output_dir.is_none() {
@@ -98,8 +98,8 @@ fn rehearse(args: &RehearseArgs, signals: &Signals, terminal: &mut Terminal) -> 
 }
 
 /// Uses the model, after the one document of the run: what fails here is only said.
-fn use_it(place: (&Server, &Path), run: (&Environment, &Signals), voice: Voice, terminal: &Terminal) -> Exit {
-    match use_model(place, run, voice, terminal) {
+fn use_it(place: (&Server, &Path), run: (&Environment, &Signals), terminal: &Terminal) -> Exit {
+    match use_model(place, run, terminal) {
         Ok(()) => Exit::Done,
         // A split without validation is a choice, and the rehearsal of it went well.
         Err(failure) if failure.code == "no_validation" => {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::args::{ScoreArgs, Voice};
+use crate::args::ScoreArgs;
 use crate::commands::data::score::report;
 use crate::commands::data::score_models::{self, Answered};
 use crate::screen::report::Terminal;
@@ -31,7 +31,6 @@ const MOST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(19);
 pub fn use_model(
     (server, out): (&Server, &Path),
     (environment, signals): (&Environment, &Signals),
-    voice: Voice,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
     terminal.step(5, "Using the tuned model");
@@ -50,7 +49,7 @@ pub fn use_model(
     };
     terminal.say(&format!("it answers here at once; for real {for_real}"));
     server.set_script(|script| script.deployed_models = vec![tuned.clone()]);
-    let args = ScoreArgs::of_models(vec![base, tuned], out.to_owned(), MOST, voice);
+    let args = ScoreArgs::of_models(vec![base, tuned], out.to_owned(), MOST);
     let mut answered = Answered::default();
     score_models::ask((&args, out), (environment, signals), &mut answered, terminal)?;
     show_one(&answered, terminal);

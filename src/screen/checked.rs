@@ -173,7 +173,7 @@ pub fn say_findings(report: &Report, terminal: &Terminal) {
             let style = if level == Level::Error { Style::Error } else { Style::Notice };
             let heading = terminal.paint(style, &format!("{} {code}", level.as_str()));
             terminal.say(&format!("{heading} ({}): {}", code.stage().as_str(), grouped(count)));
-            let limit = if terminal.voice().verbose { usize::MAX } else { NAMED };
+            let limit = if terminal.flags().verbose { usize::MAX } else { NAMED };
             let mut shown = 0;
             for finding in report.findings.kept().iter().filter(|kept| kept.code == code).take(limit) {
                 terminal.say(&printable(&line_of(report, finding)));

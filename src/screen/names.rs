@@ -25,7 +25,7 @@ pub enum Shown {
 impl Shown {
     /// All with `--verbose`.
     pub fn by(terminal: &Terminal) -> Shown {
-        if terminal.voice().verbose { Shown::All } else { Shown::First }
+        if terminal.flags().verbose { Shown::All } else { Shown::First }
     }
 }
 
@@ -66,7 +66,7 @@ pub fn say_not_read_in(source: &Path, log: &NameLog, terminal: &Terminal) {
 
 /// Says the names, a line each, and how many more there are.
 pub fn say_names(log: &NameLog, terminal: &Terminal) {
-    if terminal.voice().quiet {
+    if terminal.flags().quiet {
         return;
     }
     let mut said = 0;

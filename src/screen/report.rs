@@ -10,7 +10,7 @@ use console::Term;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::args::Voice;
+use crate::args::OutputFlags;
 use crate::screen::canvas::Notices;
 use crate::screen::fold::folded;
 use ctxtune_pipeline::env;
@@ -24,7 +24,7 @@ pub const SCHEMA: &str = "ctxtune.cli/1";
 #[derive(Clone)]
 pub struct Terminal {
     pub(crate) notices: Arc<Mutex<Notices>>,
-    voice: Voice,
+    flags: OutputFlags,
     stderr_is_terminal: bool,
     /// Whether lines can be redrawn on stderr: a terminal, and not a `TERM=dumb` one.
     can_move_cursor: bool,
@@ -54,7 +54,7 @@ pub enum Style {
 
 impl Terminal {
     /// Checks the streams, `NO_COLOR` and `TERM`.
-    pub fn new(voice: Voice) -> Terminal {
+    pub fn new(flags: OutputFlags) -> Terminal {
         #[expect(clippy::disallowed_methods, reason = "the terminal is where the environment is read")]
         let variable = |name: &str| std::env::var_os(name).unwrap_or_default();
         let stderr_is_terminal = io::stderr().is_terminal();
@@ -66,7 +66,7 @@ impl Terminal {
         let has_unicode = can_move_cursor && (locale.contains("utf-8") || locale.contains("utf8"));
         Terminal {
             notices: Arc::default(),
-            voice,
+            flags,
             stderr_is_terminal,
             can_move_cursor,
             has_colour,
@@ -87,13 +87,13 @@ impl Terminal {
     }
 
     /// How much to say.
-    pub fn voice(&self) -> Voice {
-        self.voice
+    pub fn flags(&self) -> OutputFlags {
+        self.flags
     }
 
     /// Whether a progress bar may be drawn.
     pub fn may_draw(&self) -> bool {
-        self.can_move_cursor && !self.voice.quiet
+        self.can_move_cursor && !self.flags.quiet
     }
 
     /// Says that a step is done, behind a check mark where the terminal can show one.
@@ -114,7 +114,7 @@ impl Terminal {
 
     /// Says something to people, unless `--quiet`.
     pub fn say(&self, text: &str) {
-        if self.voice.quiet {
+        if self.flags.quiet {
             return;
         }
         match self.columns() {
@@ -128,7 +128,7 @@ impl Terminal {
 
     /// Says lines that are to be copied, unless `--quiet`: code or commands, of which none is folded.
     pub fn copyable(&self, text: &str) {
-        if !self.voice.quiet {
+        if !self.flags.quiet {
             self.say_always(text);
         }
     }
@@ -154,7 +154,7 @@ impl Terminal {
     /// Shows a piece of a streamed answer, unless `--quiet`: unchanged, but a terminal gets control characters
     /// escaped.
     pub fn piece(&self, text: &str) {
-        if !self.voice.quiet {
+        if !self.flags.quiet {
             let text = if self.stderr_is_terminal { printable(text) } else { text.to_owned() };
             let mut stderr = io::stderr().lock();
             // Nobody reads: nothing to be done.
@@ -190,7 +190,7 @@ impl Terminal {
         fields: Map<String, Value>,
         lists: &[LongList<'_>],
     ) -> Exit {
-        if self.voice.json {
+        if self.flags.json {
             let document = document(command, Exit::Done, Value::Null, fields);
             return self.delivered(command, write_document(&document, lists));
         }
@@ -221,7 +221,7 @@ impl Terminal {
         if let Some(hint) = &failure.hint {
             self.say_always(&format!("{} {}", self.paint(Style::Notice, "hint:"), printable(hint)));
         }
-        if self.voice.json {
+        if self.flags.json {
             let document = document(command, failure.exit, json!(failure), fields);
             // The exit code already says that it failed.
             let _ = write_document(&document, lists);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::args::Voice;
+use crate::args::OutputFlags;
 use crate::screen::canvas::{Canvas, Notices};
 use crate::screen::report::{Style, Terminal};
 use crate::screen::{checked, plan, prepared};
@@ -134,9 +134,9 @@ impl Ui for Terminal {
     }
 
     fn detail(&self) -> Detail {
-        match self.voice() {
-            Voice { quiet: true, .. } => Detail::Quiet,
-            Voice { verbose: true, .. } => Detail::Verbose,
+        match self.flags() {
+            OutputFlags { quiet: true, .. } => Detail::Quiet,
+            OutputFlags { verbose: true, .. } => Detail::Verbose,
             _ => Detail::Normal,
         }
     }
@@ -145,7 +145,7 @@ impl Ui for Terminal {
         let canvas = self.may_draw().then(Canvas::on_stderr);
         // Single tries are counted; with many at a time each would be a line.
         match &canvas {
-            _ if !self.voice().verbose => self.send_notices(Notices::WithoutRetries(None)),
+            _ if !self.flags().verbose => self.send_notices(Notices::WithoutRetries(None)),
             Some(canvas) => self.send_notices(Notices::Above(canvas.clone())),
             None => {}
         }

@@ -29,7 +29,7 @@ const BARS: usize = 8;
 
 /// Runs the command.
 pub fn run(args: &CheckArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let is_all = args.voice.json || args.voice.verbose;
+    let is_all = terminal.flags().json || terminal.flags().verbose;
     let options = Options {
         paths: args.paths.clone(),
         threads: args.threads.unwrap_or_else(threads),

@@ -26,7 +26,7 @@ const COMMAND: &str = "prepare";
 
 /// Runs the command.
 pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let options = match resolve(args) {
+    let options = match resolve(args, terminal.flags().verbose) {
         Ok(options) => options,
         Err(error) => return terminal.fail(COMMAND, &error.into(), Map::new()),
     };
@@ -67,12 +67,12 @@ pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Ex
     }
 }
 
-fn resolve(args: &PrepareArgs) -> Result<Options, ConfigError> {
+fn resolve(args: &PrepareArgs, is_verbose: bool) -> Result<Options, ConfigError> {
     let mut choices = args.corpus.choices.clone();
     if let Some(file) = config_file(args.corpus.config_path.as_deref())? {
         choices = choices.over(file.prepare_choices()?);
     }
-    let names_all = args.dry_run || args.voice.verbose;
+    let names_all = args.dry_run || is_verbose;
     let purpose = Purpose {
         mode: if args.dry_run { Mode::DryRun } else { Mode::Publish },
         show: args.show,

@@ -149,7 +149,7 @@ fn end(
     let Some((least, score)) = least else {
         return terminal.succeed_with(COMMAND, Some(line.as_bytes()), document, &[records]);
     };
-    if !args.voice.json {
+    if !terminal.flags().json {
         terminal.deliver(COMMAND, format!("{line}\n").as_bytes());
     }
     let message = format!("the overall score is {score:.4}, below {least}");
@@ -206,7 +206,7 @@ impl Watch for Bar<'_> {
 }
 
 fn summarize(subject: &Subject, report: &Report, is_utf8: bool, terminal: &Terminal) {
-    if terminal.voice().quiet {
+    if terminal.flags().quiet {
         return;
     }
     let charset = if is_utf8 { Charset::Unicode } else { Charset::Ascii };
@@ -226,7 +226,7 @@ fn summarize(subject: &Subject, report: &Report, is_utf8: bool, terminal: &Termi
     for line in table(report, charset) {
         terminal.say(&line);
     }
-    let limit = if terminal.voice().verbose { usize::MAX } else { NAMED };
+    let limit = if terminal.flags().verbose { usize::MAX } else { NAMED };
     for line in notes(report, &names, limit) {
         // A reason may quote what a model wrote.
         terminal.say(&printable(&line).replace('\n', "\\n"));

@@ -174,7 +174,7 @@ fn delete(
     let Some(worst) = failures.max_by_key(|failure| badness(failure)) else {
         return terminal.report(COMMAND, Some(text.as_bytes()), &deletion);
     };
-    if !terminal.voice().json && !text.is_empty() {
+    if !terminal.flags().json && !text.is_empty() {
         terminal.deliver(COMMAND, format!("{text}\n").as_bytes());
     }
     let message = match deletion.failed.as_slice() {

@@ -152,7 +152,7 @@ impl<'s> Screens<'s> {
         let clock = session.clock.as_ref();
         let mut screens = Screens::default();
         let canvas = terminal.may_draw().then(Canvas::on_stderr);
-        terminal.send_notices(match (&canvas, terminal.voice().verbose) {
+        terminal.send_notices(match (&canvas, terminal.flags().verbose) {
             (Some(canvas), true) => Notices::Above(canvas.clone()),
             (None, true) => Notices::Said,
             (canvas, false) => Notices::WithoutRetries(canvas.clone()),
@@ -160,7 +160,7 @@ impl<'s> Screens<'s> {
         if let Some(canvas) = canvas {
             let charset = if session.environment.is_utf8() { Charset::Unicode } else { Charset::Ascii };
             screens.block = Some(Block::new(canvas, clock, charset).with_banner(terminal.banner()));
-        } else if !terminal.voice().quiet {
+        } else if !terminal.flags().quiet {
             screens.lines = Some(Lines::new(Box::new(io::stderr()), clock, terminal.columns()));
         }
         if events == Events::Streamed {

@@ -100,7 +100,7 @@ pub fn run(args: &WandbSyncArgs, signals: &Signals, terminal: &mut Terminal) -> 
         Some(failure) => {
             // The runs that were sent are printed although others failed.
             let text =
-                if text.is_empty() || terminal.voice().json { String::new() } else { text.join("\n") + "\n" };
+                if text.is_empty() || terminal.flags().json { String::new() } else { text.join("\n") + "\n" };
             let _ = terminal.deliver(COMMAND, text.as_bytes());
             terminal.fail(COMMAND, &failure, fields(&outcome))
         }

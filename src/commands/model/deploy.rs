@@ -32,7 +32,7 @@ pub fn run(args: &DeployArgs, signals: &Signals, terminal: &mut Terminal) -> Exi
     if !is_held {
         return terminal.report(COMMAND, Some(model.as_bytes()), &result.report());
     }
-    if !terminal.voice().json {
+    if !terminal.flags().json {
         terminal.deliver(COMMAND, format!("{model}\n").as_bytes());
     }
     match result.stay() {
