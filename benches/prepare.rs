@@ -80,6 +80,7 @@ fn options(corpus: &Path, output_dir: &Path, threads: usize) -> Options {
         seed: SEED,
         template: Template::chatml(),
         shard_records: None,
+        limit: None,
         group_by: None,
         max_rejects: RejectLimit::Count(0),
         only_correct: false,

@@ -155,6 +155,7 @@ def parse_arguments():
         help="part of the records that validate, a decimal number (default: 0.1)")
     add("--group-by", metavar="story|agents|FIELD",
         help="keep records with the same story, the same agents, or the same top-level string FIELD on one side")
+    add("--limit", type=int, metavar="N", help="print only the first N training records")
     add("--rejects", metavar="FILE", help="leave out the keys in this rejects.jsonl")
     add("--exclude", metavar="OUT", help="an output directory inside DIR, which is not read")
     add("--only-correct", action="store_true", help="leave out records whose is_correct is false")
@@ -182,6 +183,7 @@ def print_split(arguments):
         train, val = split(keys, arguments.seed, arguments.val_ratio)
     if not train or (arguments.val_ratio and not val):
         raise Unusable(f"of {len(keys)} records {len(train)} would train, {len(val)} validate")
+    train = train[: arguments.limit]
     lines = [f"train\t{key_text(key)}\n" for key in train]
     lines += [f"val\t{key_text(key)}\n" for key in reversed(val)]
     sys.stdout.buffer.write("".join(lines).encode())

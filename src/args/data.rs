@@ -13,6 +13,7 @@ Examples:
   ctxtune prepare contexts --output-dir out
   ctxtune prepare contexts -o out --group-by agents --val-ratio 0.2
   ctxtune prepare contexts --dry-run --show 2
+  ctxtune prepare contexts -o pilot --limit 100
   ctxtune prepare more.jsonl.zst contexts.tar -o out
   ctxtune prepare downloads --containers -o out
 

@@ -160,9 +160,15 @@ fn accepted(options: &Options, prepared: &Prepared) -> String {
 }
 
 fn split(options: &Options, prepared: &Prepared) -> String {
+    let beyond = prepared.counts.beyond_limit;
     let mut text = format!(
-        "{} train + {} validation, seed {}, ratio {}",
+        "{} train{} + {} validation, seed {}, ratio {}",
         grouped(prepared.train_records),
+        if beyond > 0 {
+            format!(" (the first of {}: --limit)", grouped(prepared.train_records + beyond))
+        } else {
+            String::new()
+        },
         grouped(prepared.val_records),
         options.seed,
         options.val_ratio

@@ -144,6 +144,7 @@ fn the_split_follows_from_its_definition_alone() {
         &["--group-by", "agents", "--val-ratio", "0.4"],
         &["--group-by", "story", "--only-correct"],
         &["--group-by", "answer", "--val-ratio", "0"],
+        &["--group-by", "agents", "--val-ratio", "0.4", "--limit", "11"],
     ] {
         let Some(mut python) = python() else { return };
         result(&dir, options, &[]);

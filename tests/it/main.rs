@@ -36,6 +36,7 @@ mod masking;
 mod monitor;
 mod never_twice;
 mod packed;
+mod pilot;
 #[cfg(unix)]
 mod process;
 mod provenance;

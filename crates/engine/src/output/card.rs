@@ -33,6 +33,14 @@ pub fn card(manifest: &Manifest) -> String {
         ),
         _ => String::new(),
     };
+    let limit = match manifest.counts.beyond_limit {
+        0 => String::new(),
+        beyond => format!(
+            "Of {} training records the first {} by rank are here.\n",
+            manifest.train.records + beyond,
+            manifest.train.records
+        ),
+    };
     format!(
         "---\n{configs}---\n\n\
          # Socialized contexts as training data\n\n\
@@ -41,7 +49,7 @@ pub fn card(manifest: &Manifest) -> String {
          Each line is one chat example, `{{\"messages\": [{{\"role\": …, \"content\": …}}, …]}}`, in the layout of the \
          template `{template}`. [keys.tsv](keys.tsv) names the source record of each line, \
          [rejects.jsonl](rejects.jsonl) what was refused and why.\n\n\
-         The split is a function of the seed ({seed}), the ratio ({ratio}) and the records' keys. {grouping}\
+         The split is a function of the seed ({seed}), the ratio ({ratio}) and the records' keys. {grouping}{limit}\
          Of the validation records {story} share their story and {agents} their set of agents with a training record.\n",
         template = manifest.template.name,
         seed = manifest.options.seed,

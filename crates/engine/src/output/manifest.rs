@@ -67,6 +67,9 @@ pub struct OptionsUsed {
     pub group_by: Option<String>,
     /// Records a shard; `null` for one file a side.
     pub shard_records: Option<u64>,
+    /// The most training records; only where there is such a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
     /// Whether records with `is_correct: false` were left out.
     pub only_correct: bool,
     /// The largest record taken, in bytes.
@@ -84,6 +87,9 @@ pub struct Counts {
     pub rejected: u64,
     /// Left out by `--only-correct`.
     pub skipped: u64,
+    /// Accepted training records beyond `--limit`, which have no line; only where there are any.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub beyond_limit: u64,
     /// Named like records, but no regular files.
     pub not_regular: u64,
     /// Refused, by code.

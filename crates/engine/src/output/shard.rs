@@ -6,7 +6,7 @@
 //! those tails. A dry run counts and writes nothing.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -73,6 +73,9 @@ impl RewindableDigest {
     }
 }
 
+/// Lines are copied in blocks of about this size.
+const COPY_BYTES: usize = 1 << 20;
+
 /// One shard while it is staged.
 #[derive(Debug)]
 struct StagedShard {
@@ -88,6 +91,8 @@ pub type FileError = (PathBuf, io::Error);
 #[derive(Debug)]
 pub struct SideWriter {
     name: &'static str,
+    /// What its staged shards are called.
+    stem: &'static str,
     /// Where the shards are staged; `None` in a dry run.
     staging: Option<PathBuf>,
     shard_records: u64,
@@ -102,11 +107,17 @@ pub struct SideWriter {
 }
 
 impl SideWriter {
-    /// A side called `name` (`train` or `val`), staged in `staging`, with at most
+    /// A side called `name` (`train` or `val`), staged in `staging` as `stem`, with at most
     /// `shard_records` lines a file.
-    pub fn new(name: &'static str, staging: Option<&Path>, shard_records: Option<u64>) -> Self {
+    pub fn new(
+        name: &'static str,
+        stem: &'static str,
+        staging: Option<&Path>,
+        shard_records: Option<u64>,
+    ) -> Self {
         SideWriter {
             name,
+            stem,
             staging: staging.map(Path::to_owned),
             shard_records: shard_records.unwrap_or(u64::MAX),
             shards: Vec::new(),
@@ -173,7 +184,7 @@ impl SideWriter {
     fn start_shard(&mut self) -> Result<(), FileError> {
         self.give_back()?;
         let staging = self.staging.as_ref().expect("only a staged side has shards");
-        let path = staging.join(format!("{}-{:05}.jsonl", self.name, self.shards.len()));
+        let path = staging.join(format!("{}-{:05}.jsonl", self.stem, self.shards.len()));
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
         self.file = Some(file.map_err(|error| (path.clone(), error))?);
         self.shards.push(StagedShard { path, records: 0, digest: RewindableDigest::new() });
@@ -272,6 +283,89 @@ impl SideWriter {
     }
 }
 
+/// The lines of a side from the first on, while it is still staged.
+#[derive(Debug)]
+pub struct StagedLines {
+    /// The shards that are not read yet.
+    shards: std::vec::IntoIter<StagedShard>,
+    open: Option<(PathBuf, BufReader<File>)>,
+    /// Lines of a dry run, which are only counted.
+    counted: u64,
+    is_dry: bool,
+}
+
+impl SideWriter {
+    /// Its lines, to be read from the first on.
+    ///
+    /// # Errors
+    /// When a shard cannot be cut to its length.
+    pub fn into_lines(mut self) -> Result<StagedLines, FileError> {
+        self.end_reserve()?;
+        let (counted, is_dry) = (self.records, self.staging.is_none());
+        Ok(StagedLines { shards: self.shards.into_iter(), open: None, counted, is_dry })
+    }
+}
+
+impl StagedLines {
+    /// Appends the next `count` lines to `side`, or as many as there are.
+    ///
+    /// # Errors
+    /// When a shard cannot be read or written.
+    pub fn copy(&mut self, count: u64, side: &mut SideWriter) -> Result<(), FileError> {
+        if self.is_dry {
+            let copied = count.min(self.counted);
+            self.counted -= copied;
+            side.records += copied;
+            return Ok(());
+        }
+        let (mut lines, mut lengths) = (Vec::new(), Vec::new());
+        for left in (0..count).rev() {
+            let length = self.read(&mut lines)?;
+            lengths.extend((length > 0).then_some(length));
+            if length == 0 || left == 0 || lines.len() >= COPY_BYTES {
+                side.append(&mut &lines[..], &mut &lengths[..])?;
+                lines.clear();
+                lengths.clear();
+            }
+            if length == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the next line to `lines`, and gives its bytes; 0 where there is none.
+    fn read(&mut self, lines: &mut Vec<u8>) -> Result<u64, FileError> {
+        loop {
+            if let Some((path, file)) = &mut self.open {
+                let read = file.read_until(b'\n', lines).map_err(|error| (path.clone(), error))?;
+                if read > 0 {
+                    return Ok(read as u64);
+                }
+                std::fs::remove_file(&*path).map_err(|error| (path.clone(), error))?;
+            }
+            let Some(shard) = self.shards.next() else {
+                self.open = None;
+                return Ok(0);
+            };
+            let file = File::open(&shard.path).map_err(|error| (shard.path.clone(), error))?;
+            self.open = Some((shard.path, BufReader::with_capacity(COPY_BYTES, file)));
+        }
+    }
+
+    /// Deletes what was not read.
+    ///
+    /// # Errors
+    /// When a shard cannot be deleted.
+    pub fn delete(self) -> Result<(), FileError> {
+        let open = self.open.map(|(path, _)| path);
+        for path in open.into_iter().chain(self.shards.map(|shard| shard.path)) {
+            std::fs::remove_file(&path).map_err(|error| (path, error))?;
+        }
+        Ok(())
+    }
+}
+
 /// Moves `count` lines from the end of `from` to the end of `to`, one by one, the last one first.
 ///
 /// # Errors
@@ -357,8 +451,8 @@ mod tests {
     /// Writes 0.. to `from` and `to`, moves, and gives what a single pass would have written.
     fn check(from_lines: usize, to_lines: usize, moved: usize, shard_records: Option<u64>) {
         let directory = tempfile::tempdir().unwrap();
-        let mut from = SideWriter::new("train", Some(directory.path()), shard_records);
-        let mut to = SideWriter::new("val", Some(directory.path()), shard_records);
+        let mut from = SideWriter::new("train", "train", Some(directory.path()), shard_records);
+        let mut to = SideWriter::new("val", "val", Some(directory.path()), shard_records);
         let write = |side: &mut SideWriter, lines: &[String]| {
             for batch in lines.chunks(5) {
                 let lengths: Vec<u64> = batch.iter().map(|line| line.len() as u64).collect();

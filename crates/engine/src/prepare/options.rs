@@ -28,6 +28,8 @@ pub struct Options {
     pub template: Template,
     /// Records a shard; `None` for one file a side.
     pub shard_records: Option<NonZeroU64>,
+    /// The most training records, the first by rank; the others are left out behind the split.
+    pub limit: Option<NonZeroU64>,
     /// What must not be torn apart by the split.
     pub group_by: Option<GroupBy>,
     /// How many rejects the run bears.

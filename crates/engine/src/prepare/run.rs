@@ -195,9 +195,16 @@ impl Run<'_> {
             Some(_) => self.convert_by_group()?,
         };
         self.judge(&mut converted)?;
-        let order = match &converted.grouped {
-            Some(split) => Order::Grouped(&split.order, split.train),
-            None => Order::ByRank(converted.sides.train.records()),
+        let train = converted.sides.train.records();
+        let kept = self.options.limit.map_or(train, |limit| train.min(limit.get()));
+        if kept < train {
+            converted.sides.train = self.first_lines(converted.sides.train, kept)?;
+            converted.shown.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
+        }
+        let order = Order {
+            grouped: converted.grouped.as_ref().map(|split| &split.order[..]),
+            train: train as usize,
+            kept: kept as usize,
         };
         let tally = &converted.tally;
         let leakage = self.pool.install(|| tally.leakage(&order));
@@ -208,7 +215,7 @@ impl Run<'_> {
         });
         let shown_rejects = self.shown_rejects(&mut converted.rejects)?;
         let mut prepared = Prepared {
-            counts: self.counts(&converted),
+            counts: Counts { beyond_limit: train - kept, ..self.counts(&converted) },
             train_records: converted.sides.train.records(),
             val_records: converted.sides.val.records(),
             leakage,
@@ -288,17 +295,31 @@ impl Run<'_> {
         Ok(converted)
     }
 
+    /// A side of which the first `count` lines of `train` are left. The split has to be known before: which
+    /// records validate depends on all of them.
+    fn first_lines(&self, train: SideWriter, count: u64) -> Result<SideWriter, Error> {
+        let mut kept = self.side("train", "train-kept");
+        let mut lines = train.into_lines().map_err(write_error)?;
+        lines.copy(count, &mut kept).map_err(write_error)?;
+        lines.delete().map_err(write_error)?;
+        Ok(kept)
+    }
+
+    /// An empty side `name`, whose shards are staged under the name `stem`.
+    fn side(&self, name: &'static str, stem: &'static str) -> SideWriter {
+        let staging = self.output.map(Output::staging);
+        SideWriter::new(name, stem, staging.as_deref(), self.options.shard_records.map(NonZeroU64::get))
+    }
+
     fn start(&self) -> Result<Converted, Error> {
         let staging = self.output.map(Output::staging);
-        let side =
-            |name| SideWriter::new(name, staging.as_deref(), self.options.shard_records.map(NonZeroU64::get));
         Ok(Converted {
             tally: Tally::new(self.listing.len(), self.options.group_by.is_some()),
             rejects: RejectLog::create(staging.as_deref()).map_err(|source| self.reject_error(source))?,
             warned: NameLog::new(staging.as_deref()),
             bytes_read: 0,
             shown: Vec::new(),
-            sides: Sides { train: side("train"), val: side("val") },
+            sides: Sides { train: self.side("train", "train"), val: self.side("val", "val") },
             grouped: None,
         })
     }
@@ -457,6 +478,7 @@ impl Run<'_> {
                 val_ratio: options.val_ratio.to_string(),
                 group_by: options.group_by.as_ref().map(GroupBy::to_string),
                 shard_records: options.shard_records.map(NonZeroU64::get),
+                limit: options.limit.map(NonZeroU64::get),
                 only_correct: options.only_correct,
                 max_record_bytes: options.max_record_bytes as u64,
             },

@@ -139,30 +139,30 @@ impl Tally {
 
 /// The final order of the examples.
 #[derive(Debug)]
-pub enum Order<'o> {
-    /// The first so many accepted records train, the rest validates from the last one downward.
-    ByRank(u64),
-    /// These positions; the first so many train.
-    Grouped(&'o [u32], usize),
+pub struct Order<'o> {
+    /// These positions, training ones first; `None`: the accepted records by rank, the validation side from the
+    /// last one downward.
+    pub grouped: Option<&'o [u32]>,
+    /// How many are on the train side of the split.
+    pub train: usize,
+    /// How many of those have a line: the first ones.
+    pub kept: usize,
 }
 
 impl Order<'_> {
     /// The positions of the training records in the order of their lines.
     pub fn train<'t>(&'t self, tally: &'t Tally) -> Box<dyn Iterator<Item = u32> + 't> {
-        match self {
-            Order::ByRank(train) => Box::new(tally.accepted_positions().take(*train as usize)),
-            Order::Grouped(order, train) => Box::new(order[..*train].iter().copied()),
+        match self.grouped {
+            None => Box::new(tally.accepted_positions().take(self.kept)),
+            Some(order) => Box::new(order[..self.kept].iter().copied()),
         }
     }
 
     /// The positions of the validation records in the order of their lines.
     pub fn validation<'t>(&'t self, tally: &'t Tally) -> Box<dyn Iterator<Item = u32> + 't> {
-        match self {
-            Order::ByRank(train) => {
-                let count = tally.accepted - train;
-                Box::new(tally.accepted_positions().rev().take(count as usize))
-            }
-            Order::Grouped(order, train) => Box::new(order[*train..].iter().copied()),
+        match self.grouped {
+            None => Box::new(tally.accepted_positions().rev().take(tally.accepted as usize - self.train)),
+            Some(order) => Box::new(order[self.train..].iter().copied()),
         }
     }
 }

@@ -56,6 +56,9 @@ pub struct PrepareChoices {
     /// Keep records together that share their story, their set of agents, or a top-level FIELD
     #[arg(long, value_name = "story|agents|FIELD", help_heading = "Split")]
     pub group_by: Option<GroupBy>,
+    /// Train on the first N training records only; the validation records stay the same
+    #[arg(long, value_name = "N", help_heading = "Split", value_parser = whole::<NonZeroU64>)]
+    pub limit: Option<NonZeroU64>,
     /// Records per shard; without it one file per split
     #[arg(long, value_name = "N", help_heading = "Split", value_parser = whole::<NonZeroU64>)]
     pub shard_records: Option<NonZeroU64>,
@@ -143,6 +146,7 @@ impl PrepareChoices {
             val_ratio: self.val_ratio.or(lower.val_ratio),
             seed: self.seed.or(lower.seed),
             group_by: self.group_by.or(lower.group_by),
+            limit: self.limit.or(lower.limit),
             shard_records: self.shard_records.or(lower.shard_records),
             template: self.template.or(lower.template),
             only_correct: self.only_correct || lower.only_correct,
@@ -182,6 +186,7 @@ impl PrepareChoices {
                 Some(name) => read_template(&name)?,
                 None => Template::chatml(),
             },
+            limit: self.limit,
             shard_records: self.shard_records,
             group_by: self.group_by,
             max_rejects: max_rejects.unwrap_or_else(|| "5%".parse().expect("a percentage")),
