@@ -22,7 +22,6 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 data (too many rejects, an empty side),
 /// Where the records are and how they become examples: of `prepare` and of `finetune`.
 #[derive(Debug, Default, Args)]
 pub struct CorpusArgs {
-    /// The same without the file that says more of it.
     #[command(flatten)]
     pub choices: PrepareChoices,
     /// YAML file with settings; flags win over it
@@ -30,11 +29,9 @@ pub struct CorpusArgs {
     pub config_path: Option<PathBuf>,
 }
 
-/// The arguments of `prepare`.
 #[derive(Debug, Args)]
 #[command(after_help = PREPARE_HELP)]
 pub struct PrepareArgs {
-    /// Where the records are and how they become examples.
     #[command(flatten)]
     pub corpus: CorpusArgs,
     /// Count, split, measure and list rejects; write nothing
@@ -53,7 +50,6 @@ Examples:
 
 Exit codes: 0 fit for training, 1 a file cannot be read, 2 usage, 3 not fit, 130 SIGINT, 143 SIGTERM.";
 
-/// The arguments of `check`.
 #[derive(Debug, Args)]
 #[command(after_help = CHECK_HELP)]
 pub struct CheckArgs {

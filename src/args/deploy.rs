@@ -19,7 +19,6 @@ stays, and stops the deployment when the time is over or at a signal. Run again,
 Exit codes: 0 done, 1 failed, 2 usage or a model that cannot be deployed, 4 key, 5 network or not ready in \
 time, 6 the job failed, 7 it was cancelled, 8 it still runs, 9 refused to spend, 130 SIGINT, 143 SIGTERM.";
 
-/// The arguments of `deploy`.
 #[derive(Debug, Args)]
 #[command(after_help = DEPLOY_HELP)]
 pub struct DeployArgs {
@@ -47,7 +46,6 @@ pub struct DeployArgs {
     /// Deploy without asking if the time until it is stopped costs at most this; not for what never stops
     #[arg(long, value_name = "USD", value_parser = dollars, conflicts_with = "detach", help_heading = "Money")]
     pub max_cost: Option<f64>,
-    /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
 }
@@ -87,14 +85,12 @@ stdout: a line a running deployment, `model<TAB>state<TAB>dollars a minute<TAB>d
 deployment<TAB>stop command`; a table on a terminal. `stop` never asks; it prints the deployments that it removed.
 Exit codes: 0 done, 1 failed, 2 no such endpoint, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
 
-/// The arguments of `endpoints`.
 #[derive(Debug, Args)]
 #[command(after_help = ENDPOINTS_HELP)]
 pub struct EndpointsArgs {
     /// What to do; without it the running ones are listed.
     #[command(subcommand)]
     pub command: Option<EndpointsCommand>,
-    /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
 }

@@ -42,7 +42,6 @@ impl From<WrittenForm> for Form {
     }
 }
 
-/// The arguments of `generate`.
 #[derive(Debug, Args)]
 #[command(after_help = GENERATE_HELP)]
 pub struct GenerateArgs {
@@ -94,7 +93,6 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "N", help_heading = "Answers", value_parser = whole::<u64>)]
     pub seed: Option<u64>,
 
-    /// How answers are asked for.
     #[command(flatten)]
     pub asking: AskingArgs,
 }

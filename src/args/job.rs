@@ -53,7 +53,6 @@ there; trouble with that changes nothing else.
 Exit codes: 0 completed, 2 no such job, 4 key, 5 network, 6 the job failed, 7 it was cancelled, \
 8 stopped waiting while it runs, 130 SIGINT, 143 SIGTERM.";
 
-/// The arguments of `monitor`.
 #[derive(Debug, Args)]
 #[command(after_help = MONITOR_HELP)]
 pub struct MonitorArgs {
@@ -66,13 +65,10 @@ pub struct MonitorArgs {
     /// Print everything that happens on stdout, one JSON object a line, instead of the model's name
     #[arg(long, conflicts_with = "json")]
     pub events: bool,
-    /// How to watch.
     #[command(flatten)]
     pub watch: WatchArgs,
-    /// Where its curves are logged.
     #[command(flatten)]
     pub wandb: WandbArgs,
-    /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
 }
@@ -86,7 +82,6 @@ Examples:
 stdout: the status, one word. It does not wait: `ctxtune monitor` waits.
 Exit codes: 0 whatever the status, 2 no such job, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
 
-/// The arguments of a command about one job.
 #[derive(Debug, Args)]
 #[command(after_help = STATUS_HELP)]
 pub struct JobArgs {
@@ -96,7 +91,6 @@ pub struct JobArgs {
     /// The newest job that this machine started
     #[arg(long, conflicts_with = "target")]
     pub last: bool,
-    /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
 }
@@ -110,7 +104,6 @@ What was trained until then is billed. stdout: the status afterwards.
 Exit codes: 0 done, 1 it has ended or is being cancelled, 2 no such job, 4 key, 5 network, \
 9 not confirmed, 130 SIGINT, 143 SIGTERM.";
 
-/// The arguments of `cancel`.
 #[derive(Debug, Args)]
 #[command(after_help = CANCEL_HELP)]
 pub struct CancelArgs {
@@ -120,7 +113,6 @@ pub struct CancelArgs {
     /// Cancel without asking
     #[arg(short, long)]
     pub yes: bool,
-    /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
 }
@@ -136,7 +128,6 @@ A `~` marks a price that is not final: the estimate of a job that this machine s
 so far. stderr: the total.
 Exit codes: 0 done, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
 
-/// The arguments of `jobs`.
 #[derive(Debug, Args)]
 #[command(after_help = JOBS_HELP)]
 pub struct JobsArgs {
@@ -146,7 +137,6 @@ pub struct JobsArgs {
     /// List and add up only jobs created since then: a date (UTC) or a moment, 2026-11-01T12:00:00Z
     #[arg(long, value_name = "DATE", value_parser = since)]
     pub since: Option<Timestamp>,
-    /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
 }
@@ -166,14 +156,12 @@ stdout: a line a file, `id<TAB>bytes<TAB>created<TAB>purpose<TAB>processing<TAB>
 `delete` prints the ids that it deleted. A file that is needed again is uploaded again.
 Exit codes: 0 done, 1 failed, 2 no such file, 4 key, 5 network, 9 not confirmed, 130 SIGINT, 143 SIGTERM.";
 
-/// The arguments of `files`.
 #[derive(Debug, Args)]
 #[command(after_help = FILES_HELP)]
 pub struct FilesArgs {
     /// What to do; without it the files are listed.
     #[command(subcommand)]
     pub command: Option<FilesCommand>,
-    /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
 }
@@ -202,14 +190,12 @@ Examples:
 stdout: a line a checkpoint, the last step first: `step<TAB>created<TAB>kind<TAB>path`; a table on a terminal.
 Exit codes: 0 done, 2 no such job, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
 
-/// The arguments of `checkpoints`.
 #[derive(Debug, Args)]
 #[command(after_help = CHECKPOINTS_HELP)]
 pub struct CheckpointsArgs {
     /// A job's id, or a directory of `prepare`
     #[arg(value_name = "JOB|OUT", value_parser = target)]
     pub target: String,
-    /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
 }
@@ -223,7 +209,6 @@ A download that was cut resumes where it stopped. stdout: the file, or with --ex
 Exit codes: 0 done, 1 another file or DIR is in the way, 2 no such job or checkpoint, 4 key, 5 network, \
 6 the job failed, 7 it was cancelled, 8 it still runs, 130 SIGINT, 143 SIGTERM.";
 
-/// The arguments of `download`.
 #[derive(Debug, Args)]
 #[command(after_help = DOWNLOAD_HELP)]
 pub struct DownloadArgs {
@@ -245,7 +230,6 @@ pub struct DownloadArgs {
     /// Unpack the archive to this new directory, and keep it only with --output
     #[arg(long, value_name = "DIR")]
     pub extract: Option<PathBuf>,
-    /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
 }

@@ -12,44 +12,41 @@ use clap_complete::Shell;
 
 use ctxtune_pipeline::value::at_home;
 
-pub mod data;
-pub mod deploy;
-pub mod generate;
-pub mod job;
-pub mod rehearse;
-pub mod remote;
-pub mod score;
-pub mod sweep;
-pub mod wandb;
+mod data;
+mod deploy;
+mod generate;
+mod job;
+mod rehearse;
+mod remote;
+mod score;
+mod sweep;
+mod wandb;
 
-pub use data::{CheckArgs, CorpusArgs, PrepareArgs};
-pub use deploy::{DeployArgs, EndpointsArgs, EndpointsCommand, StopAfter};
-pub use generate::{GenerateArgs, WrittenForm};
-pub use job::{
+pub(crate) use data::{CheckArgs, CorpusArgs, PrepareArgs};
+pub(crate) use deploy::{DeployArgs, EndpointsArgs, EndpointsCommand, StopAfter};
+pub(crate) use generate::GenerateArgs;
+pub(crate) use job::{
     CancelArgs, CheckpointsArgs, DownloadArgs, FilesArgs, FilesCommand, JobArgs, JobsArgs, MonitorArgs,
     WatchArgs,
 };
-pub use rehearse::RehearseArgs;
-pub use remote::{DoctorArgs, FinetuneArgs, RemoteArgs, SpendingArgs, SubmitArgs, UploadArgs};
-pub use score::ScoreArgs;
-pub use sweep::{SweepArgs, SweepCommand, SweepInitArgs, SweepRunArgs};
-pub use wandb::WandbSyncArgs;
+pub(crate) use rehearse::RehearseArgs;
+pub(crate) use remote::{DoctorArgs, FinetuneArgs, RemoteArgs, SpendingArgs, SubmitArgs, UploadArgs};
+pub(crate) use score::ScoreArgs;
+pub(crate) use sweep::{SweepArgs, SweepCommand, SweepInitArgs, SweepRunArgs};
+pub(crate) use wandb::WandbSyncArgs;
 
 /// Turns a corpus of socialized-context JSONs into a fine-tuned model.
 #[derive(Debug, Parser)]
 #[command(name = "ctxtune", version, about, max_term_width = 100, arg_required_else_help = true)]
-pub struct Cli {
-    /// How much to say, before the command or behind it.
+pub(crate) struct Cli {
     #[command(flatten)]
-    pub output: OutputFlags,
-    /// What to do.
+    pub(crate) output: OutputFlags,
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
-/// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Convert a corpus to train and validation JSONL (offline)
     Prepare(Box<PrepareArgs>),
     /// Check JSONL files before training (offline)
@@ -128,11 +125,8 @@ pub fn command() -> clap::Command {
     command.help_template(template)
 }
 
-/// Reads a command line.
-///
-/// # Errors
-/// What clap has to say: a usage error, or help and version that were asked for.
-pub fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+/// Reads a command line, or gives what clap has to say: a usage error, or help and version that were asked for.
+pub(crate) fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     let matches = command().try_get_matches_from(arguments)?;
     let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))?;
     match cli.conflict() {
@@ -157,8 +151,7 @@ impl Cli {
 }
 
 impl Command {
-    /// Its name on the command line.
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Command::Prepare(_) => "prepare",
             Command::Check(_) => "check",
@@ -187,16 +180,16 @@ impl Command {
 
 /// How much a command says, and in which form.
 #[derive(Debug, Clone, Copy, Default, Args)]
-pub struct OutputFlags {
+pub(crate) struct OutputFlags {
     /// Print one JSON document on stdout, also on failure
     #[arg(long, help_heading = "Output", global = true)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Say nothing but errors on stderr
     #[arg(short, long, help_heading = "Output", conflicts_with = "verbose", global = true)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// Name everything a summary would only count
     #[arg(short, long, help_heading = "Output", global = true)]
-    pub verbose: bool,
+    pub(crate) verbose: bool,
 }
 
 /// Makes `~/` the home directory in every argument that is a path: no shell replaces it in `--flag=~/x`.
@@ -237,7 +230,7 @@ pub fn with_dashes(arguments: Vec<OsString>) -> Vec<OsString> {
 }
 
 /// The home directory, which `~/` stands for.
-pub fn home() -> Option<PathBuf> {
+pub(crate) fn home() -> Option<PathBuf> {
     std::env::home_dir().filter(|home| home.is_absolute())
 }
 

@@ -14,7 +14,6 @@ Examples:
 
 Exit codes: those of finetune, and at the end those of score.";
 
-/// The arguments of `rehearse`.
 #[derive(Debug, Args)]
 #[command(after_help = REHEARSE_HELP)]
 pub struct RehearseArgs {

@@ -41,14 +41,12 @@ Examples:
 stdout: a line a file, `train<TAB>id` and `val<TAB>id`.
 Exit codes: 0 done, 1 failed, 2 usage, 3 unfit data, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
 
-/// The arguments of `upload`.
 #[derive(Debug, Args)]
 #[command(after_help = UPLOAD_HELP)]
 pub struct UploadArgs {
     /// A directory of `prepare`, or JSONL files
     #[arg(value_name = "OUT|FILE", required = true)]
     pub paths: Vec<PathBuf>,
-    /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
 }
@@ -64,7 +62,6 @@ stdout: the job's id. Run again, it finds the same job and starts no other.
 Exit codes: 0 done, 1 failed, 2 usage or a value over a limit, 3 unfit data, 4 key, 5 network (run it again), \
 6 the job has failed, 7 it was cancelled, 9 refused to spend, 130 SIGINT, 143 SIGTERM.";
 
-/// The arguments of `submit`.
 #[derive(Debug, Args)]
 #[command(after_help = SUBMIT_HELP)]
 pub struct SubmitArgs {
@@ -80,16 +77,12 @@ pub struct SubmitArgs {
     /// Submit although samples may be longer than the model's sequences, and are then cut
     #[arg(long)]
     pub allow_truncation: bool,
-    /// What may be spent.
     #[command(flatten)]
     pub spending: SpendingArgs,
-    /// What the job is asked to do.
     #[command(flatten)]
     pub choices: TuneChoices,
-    /// Where its curves are logged.
     #[command(flatten)]
     pub wandb: WandbArgs,
-    /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
 }
@@ -103,11 +96,9 @@ Examples:
 stdout: the tuned model's name (with --detach the job's id).
 Exit codes: those of prepare, submit and monitor.";
 
-/// The arguments of `finetune`.
 #[derive(Debug, Args)]
 #[command(after_help = FINETUNE_HELP)]
 pub struct FinetuneArgs {
-    /// Where the records are and how they become examples.
     #[command(flatten)]
     pub corpus: CorpusArgs,
     /// End after the submission, with the job's id on stdout
@@ -119,19 +110,14 @@ pub struct FinetuneArgs {
     /// Submit although samples may be longer than the model's sequences, and are then cut
     #[arg(long)]
     pub allow_truncation: bool,
-    /// What may be spent.
     #[command(flatten)]
     pub spending: SpendingArgs,
-    /// What the job is asked to do.
     #[command(flatten)]
     pub choices: TuneChoices,
-    /// How to watch the job.
     #[command(flatten)]
     pub watch: WatchArgs,
-    /// Where its curves are logged.
     #[command(flatten)]
     pub wandb: WandbArgs,
-    /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
 }
@@ -169,7 +155,6 @@ Takes the flags and the file of `submit`, asks the session, and creates nothing 
 Exit codes: 0 all well, warnings among it, 1 OUT cannot be written, 2 a value over a limit or an unknown \
 model, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
 
-/// The arguments of `doctor`.
 #[derive(Debug, Args)]
 #[command(after_help = DOCTOR_HELP)]
 pub struct DoctorArgs {
@@ -179,10 +164,8 @@ pub struct DoctorArgs {
     /// YAML file with settings; flags win over it
     #[arg(long, alias = "config", value_name = "FILE")]
     pub config_path: Option<PathBuf>,
-    /// What a job would be asked to do.
     #[command(flatten)]
     pub choices: TuneChoices,
-    /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
 }

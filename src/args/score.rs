@@ -27,7 +27,6 @@ a server on this machine.
 Exit codes: 0 done, 1 a file cannot be read, 2 usage, 3 nothing matches, the score is below \
 --min-score, or OUT was prepared again since the model's job, 4 key, 5 network (run it again), 9 refused to spend, 130 SIGINT, 143 SIGTERM.";
 
-/// The arguments of `score`.
 #[derive(Debug, Args)]
 #[command(after_help = SCORE_HELP)]
 pub struct ScoreArgs {
@@ -66,7 +65,6 @@ pub struct ScoreArgs {
     /// part of the model's training data
     #[arg(long, help_heading = "Models")]
     pub allow_mismatch: bool,
-    /// How answers are asked for.
     #[command(flatten)]
     pub asking: AskingArgs,
 

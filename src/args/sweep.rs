@@ -14,7 +14,6 @@ Examples:
   ctxtune sweep run sweep.yaml contexts -o out --max-cost 60
   ctxtune sweep run sweep.yaml contexts -o out --dry-run";
 
-/// The arguments of `sweep`.
 #[derive(Debug, Args)]
 #[command(after_help = SWEEP_HELP)]
 pub struct SweepArgs {
@@ -41,7 +40,6 @@ stdout: the best run's tuned model, where there is one. Run again, it resumes: n
 Exit codes: 0 at least one run completed, 2 usage or a combination over a limit, 3 unfit data, 4 key, 5 network, \
 6 every run failed, 9 the plan costs more than --max-cost, or it was not confirmed, 130 SIGINT, 143 SIGTERM.";
 
-/// The arguments of `sweep run`.
 #[derive(Debug, Args)]
 #[command(after_help = RUN_HELP)]
 pub struct SweepRunArgs {
@@ -66,7 +64,6 @@ pub struct SweepRunArgs {
     /// Write the validation curves of all runs to this file as SVG
     #[arg(long, value_name = "FILE", help_heading = "Sweep")]
     pub svg: Option<PathBuf>,
-    /// What may be spent on the whole sweep.
     #[command(flatten)]
     pub spending: SpendingArgs,
     /// What the jobs are asked to do, where the sweep does not say.
@@ -75,7 +72,6 @@ pub struct SweepRunArgs {
     /// Who logs, and suggests values.
     #[command(flatten)]
     pub wandb: WandbArgs,
-    /// Which service to speak to.
     #[command(flatten)]
     pub remote: RemoteArgs,
 }
@@ -88,7 +84,6 @@ Examples:
 stdout: the sweep, for `wandb sweep a.yml`, then `wandb agent ENTITY/PROJECT/SWEEP_ID`. Its agents' runs share \
 one budget, and the uploads of one OUT.";
 
-/// The arguments of `sweep init`.
 #[derive(Debug, Args)]
 #[command(after_help = INIT_HELP)]
 pub struct SweepInitArgs {

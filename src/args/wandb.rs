@@ -15,7 +15,6 @@ and the others are sent.
 stdout: a line a run that was behind, `run<TAB>rows<TAB>page`.
 Exit codes: 0 all is there, 1 a run was refused, or failed, 2 usage, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
 
-/// The arguments of `wandb-sync`.
 #[derive(Debug, Args)]
 #[command(after_help = SYNC_HELP)]
 pub struct WandbSyncArgs {

@@ -390,7 +390,7 @@ fn every_command_in_a_fence_is_one_that_the_program_takes() {
     for page in pages() {
         for call in page.commands().iter().flat_map(|fence| calls(&fence.text)) {
             let arguments: Vec<_> = call.iter().map(Into::into).collect();
-            if let Err(error) = args::parse(&args::with_dashes(arguments)) {
+            if let Err(error) = args::command().try_get_matches_from(args::with_dashes(arguments)) {
                 offences.push(format!("{}: {}: {error}", page.name, call.join(" ")));
             }
         }
