@@ -74,36 +74,20 @@ pub trait Watch: Sync {
 
 /// Why a check came to no verdict.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum Error {
     /// There is no such file, or it is a device, a pipe or the like.
     #[error("`{path}` is no regular file and no directory: {reason}")]
-    NotFile {
-        /// What was named.
-        path: PathBuf,
-        /// What it is instead.
-        reason: String,
-    },
+    NotFile { path: PathBuf, reason: String },
     /// A directory without a manifest to believe.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    /// A file cannot be read; that says nothing about what is in it.
     #[error("cannot read `{path}`: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A file became shorter while it was read.
+    Read { path: PathBuf, source: io::Error },
     #[error("`{path}` changed while it was being checked")]
-    Changed {
-        /// The file.
-        path: PathBuf,
-    },
-    /// No thread could be started.
+    Changed { path: PathBuf },
     #[error("cannot start threads: {0}")]
     Threads(io::Error),
-    /// Somebody asked the check to stop.
     #[error("interrupted")]
     Interrupted,
 }

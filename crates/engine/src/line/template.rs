@@ -71,27 +71,21 @@ pub struct Template {
 
 /// Why a template cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum TemplateError {
-    /// Not the YAML a template is made of.
     #[error("not a template: {0}")]
     Yaml(String),
-    /// No message asks for the context to be learnt.
     #[error("no assistant message contains {{context}}")]
     NoContext,
-    /// The answer would stand in the prompt.
     #[error("message {0} contains {{context}}, but only the assistant may say it")]
     ContextInPrompt(usize),
-    /// The training service refuses such an order.
     #[error("message {index} has the role `{role}`: {rule}")]
     Role {
         /// Counted from 1.
         index: usize,
-        /// As written.
         role: String,
-        /// What it should be.
         rule: &'static str,
     },
-    /// More spaces than anyone wants.
     #[error("context.indent is {0}; it is at most 16")]
     Indent(u64),
 }

@@ -26,23 +26,16 @@ pub struct OutputLock {
 
 /// Why the directory is not ours.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum LockError {
-    /// Another run is at work.
     #[error("another run is at work in `{dir}`: {holder}")]
     Held {
-        /// The output directory.
         dir: PathBuf,
         /// Who holds it, as it said itself.
         holder: String,
     },
-    /// The system refused.
     #[error("cannot lock `{path}`: {source}")]
-    Io {
-        /// The lock's file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
 }
 
 impl OutputLock {

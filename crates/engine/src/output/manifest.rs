@@ -234,26 +234,14 @@ pub struct FileDigest {
 
 /// Why there is no manifest to believe.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum ManifestError {
-    /// No preparation has finished there.
     #[error("`{0}` holds no prepared data: it has no {FILE_NAME}")]
     Missing(PathBuf),
-    /// The system refused.
     #[error("cannot read `{path}`: {source}")]
-    Io {
-        /// The manifest.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// Something else of that name, or one from another version.
+    Io { path: PathBuf, source: std::io::Error },
     #[error("`{path}` is not a manifest this version knows ({SCHEMA}): {reason}")]
-    Foreign {
-        /// The manifest.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
+    Foreign { path: PathBuf, reason: String },
 }
 
 /// Whether `name` names a file of the directory itself: a manifest must not reach elsewhere.

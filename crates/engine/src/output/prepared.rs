@@ -16,22 +16,15 @@ use crate::watch::Watch;
 
 /// Why validation lines cannot be had.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum PreparedError {
     /// The lines cannot be listed.
     #[error(transparent)]
     Records(#[from] Error),
-    /// A file cannot be read.
     #[error("cannot read `{path}`: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// There is only a train side.
+    Read { path: PathBuf, source: io::Error },
     #[error("`{0}` was prepared without validation records")]
     NoValidation(PathBuf),
-    /// The lines are not those of the list of keys.
     #[error("`{0}` is not as it was prepared: its validation lines and `keys.tsv` do not agree")]
     NotAsPrepared(PathBuf),
 }

@@ -87,19 +87,13 @@ impl prepare::Watch for Watched<'_> {
 
 /// Why there are no scores.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum Error {
-    /// There is nothing.
     #[error("`{0}` does not exist")]
     Absent(PathBuf),
     /// A URL, or a file of a known format that is not read.
     #[error("`{path}` {}", unsupported.what())]
-    Unsupported {
-        /// What was named.
-        path: PathBuf,
-        /// What it is.
-        unsupported: Unsupported,
-    },
-    /// Nobody knows what is there.
+    Unsupported { path: PathBuf, unsupported: Unsupported },
     #[error("unsupported source `{0}`: not a directory, and its name has no known ending")]
     UnknownSource(PathBuf),
     /// A source cannot be listed, or a reference not be read.
@@ -108,28 +102,16 @@ pub enum Error {
     /// The validation side of a prepared directory cannot be had.
     #[error(transparent)]
     Prepared(PreparedError),
-    /// No reference can be used.
     #[error("no record of `{path}` can be a reference: {why}")]
     NoReference {
-        /// Where they should be.
         path: PathBuf,
         /// Why the first record cannot, if there is one at all.
         why: String,
     },
-    /// No reference has an answer.
     #[error("nothing in `{generated}` answers any of {references} records of `{gold}`")]
-    NothingMatches {
-        /// The references.
-        gold: PathBuf,
-        /// How many they are.
-        references: u64,
-        /// The answers.
-        generated: PathBuf,
-    },
-    /// No thread could be started.
+    NothingMatches { gold: PathBuf, references: u64, generated: PathBuf },
     #[error("cannot start threads: {0}")]
     Threads(io::Error),
-    /// Somebody asked to stop.
     #[error("interrupted")]
     Interrupted,
 }

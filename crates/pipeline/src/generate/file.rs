@@ -63,11 +63,10 @@ pub struct Place {
 
 /// Why an answer has no place in the output directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum NoPlace {
-    /// The key leads out of it.
     #[error("its key leads out of the output directory: name its directory as the source")]
     Outside,
-    /// No file can have the name.
     #[error(
         "its name is too long for `NAME{INVALID}`: at most {most} bytes before that, and {MOST_NAME_BYTES} \
          for a directory", most = MOST_NAME_BYTES - INVALID.len()

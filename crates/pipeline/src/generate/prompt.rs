@@ -12,11 +12,10 @@ use ctxtune_engine::record::TextField;
 
 /// Why a template asks nothing about a story.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum PromptError {
-    /// The context would have to be known before it is asked for.
     #[error("the template has {{context}} in a message before the last one")]
     ContextBefore,
-    /// The story came without it.
     #[error("the template asks for {{{0}}}, and the story has none")]
     Missing(&'static str),
 }

@@ -11,14 +11,13 @@ pub const REFERENCE: &str = "-Reference";
 
 /// Why there is no model to tune.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum ModelError {
     /// The API refused or cannot be reached.
     #[error(transparent)]
     Api(#[from] together::Error),
-    /// The service tunes no such model.
     #[error("the service does not tune `{model}`")]
     Unknown {
-        /// What was asked for.
         model: String,
         /// Names that look like it and can be tuned, nearest first.
         nearest: Vec<String>,

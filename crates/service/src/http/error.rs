@@ -14,64 +14,27 @@ use crate::http::body::Unreadable;
 use crate::http::call::{Timeouts, without_query};
 use crate::http::retry::Outcome;
 
-/// Why there is no whole answer.
+/// Why there is no whole answer. URLs are without their query.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum Error {
-    /// The request cannot be made: its URL or a header is not valid.
     #[error("cannot make a request to {url}: {reason}")]
-    Invalid {
-        /// Where to, without its query.
-        url: String,
-        /// What is wrong with it.
-        reason: String,
-    },
+    Invalid { url: String, reason: String },
     /// The request certainly did not arrive.
     #[error("cannot reach {url}: {reason}")]
-    NotSent {
-        /// Where to, without its query.
-        url: String,
-        /// What the system said.
-        reason: String,
-    },
-    /// The server cannot be trusted, or does not speak TLS.
+    NotSent { url: String, reason: String },
     #[error("no secure connection to {url}: {reason}")]
-    Tls {
-        /// Where to, without its query.
-        url: String,
-        /// What the system said.
-        reason: String,
-    },
+    Tls { url: String, reason: String },
     /// The request was sent at least in part, and no whole answer came.
     #[error("no answer from {url}: {reason}")]
-    Lost {
-        /// Where to, without its query.
-        url: String,
-        /// What the system said.
-        reason: String,
-    },
-    /// The answer is larger than any that is expected.
+    Lost { url: String, reason: String },
     #[error("the answer from {url} is larger than {limit} bytes")]
-    TooLarge {
-        /// Where to, without its query.
-        url: String,
-        /// The limit in bytes.
-        limit: u64,
-    },
+    TooLarge { url: String, limit: u64 },
     /// A file that should be sent cannot be read, or is shorter than it was.
     #[error("cannot read `{path}`: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The receiver of a download failed.
+    File { path: PathBuf, source: io::Error },
     #[error("cannot take what was downloaded: {source}")]
-    Sink {
-        /// What it said.
-        source: io::Error,
-    },
-    /// Somebody asked the program to stop.
+    Sink { source: io::Error },
     #[error("interrupted")]
     Stopped,
 }

@@ -9,11 +9,11 @@ pub use ureq::Proxy;
 
 /// Why a text names no proxy that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum ProxyError {
     /// It is no URL of a proxy. The text is not repeated: it may hold a password.
     #[error("the proxy is no URL such as http://host:port")]
     Unreadable,
-    /// Only proxies that know CONNECT can be used.
     #[error("a {0} proxy is not supported, only http and https")]
     Unsupported(String),
 }

@@ -20,17 +20,14 @@ pub struct BaseUrl(String);
 
 /// Why a text is no base URL. What may be a password is not repeated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum BaseUrlError {
-    /// It is no URL of a server.
     #[error("`{0}` is no URL such as {DEFAULT_BASE_URL}")]
     Unreadable(String),
-    /// It names a user.
     #[error("a base URL may hold no user name or password")]
     UserInfo,
-    /// It has a query or a fragment.
     #[error("the base URL {0} may have no query and no fragment")]
     Query(String),
-    /// The key would travel in the clear.
     #[error("the base URL {0} must begin with https://: a key is sent over plain http to this machine only")]
     Insecure(String),
 }

@@ -15,23 +15,19 @@ use crate::http;
 use crate::http::retry;
 use crate::http::said::{after_colon, page_title, redact, said};
 
-/// Why a call of the API failed.
+/// Why a call of the API failed. URLs are without their query.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum Error {
-    /// There is no key.
     #[error("no API key")]
     NoKey,
     /// No answer.
     #[error(transparent)]
     Http(http::Error),
-    /// An answer that says no.
     #[error("{method} {url}: {status} from server{}", after_colon(.said))]
     Refused {
-        /// What was tried.
         method: &'static str,
-        /// Where, without its query.
         url: String,
-        /// The status.
         status: u16,
         /// When the server said to come back.
         retry_after: Option<Duration>,
@@ -41,11 +37,8 @@ pub enum Error {
     /// An answer that does not say what it must: whether it was done is unknown.
     #[error("{method} {url}: the answer cannot be understood: {reason}{}", after_colon(.said))]
     Unreadable {
-        /// What was tried.
         method: &'static str,
-        /// Where, without its query.
         url: String,
-        /// What is wrong with the answer.
         reason: String,
         /// The server's words, fit to print; may be empty.
         said: String,
@@ -55,21 +48,13 @@ pub enum Error {
         "{method} {url}: the answer is a web page and not the API: a proxy or a login page{}", after_colon(.title)
     )]
     Page {
-        /// What was tried.
         method: &'static str,
-        /// Where, without its query.
         url: String,
         /// The page's title, fit to print; may be empty.
         title: String,
     },
-    /// A download cannot be kept.
     #[error("cannot write `{path}`: {source}")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Write { path: PathBuf, source: io::Error },
 }
 
 impl From<http::Error> for Error {

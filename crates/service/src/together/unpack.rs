@@ -18,40 +18,18 @@ const USTAR: std::ops::Range<usize> = 257..262;
 
 /// Why an archive is not unpacked.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum UnpackError {
-    /// Something is there.
     #[error("`{0}` exists, and nothing is unpacked into it")]
     Exists(PathBuf),
-    /// Not one of the containers that the service sends.
     #[error("`{0}` is of an unsupported file type: expected .tar.zst or .tar.gz")]
     Type(PathBuf),
-    /// It is cut or broken.
     #[error("cannot read the archive `{path}`: {source}")]
-    Read {
-        /// The archive.
-        path: PathBuf,
-        /// What its reader said.
-        source: io::Error,
-    },
-    /// A member that would reach out of the directory, or is no file.
+    Read { path: PathBuf, source: io::Error },
     #[error("the archive `{path}` has a member `{member}` that {reason}")]
-    Member {
-        /// The archive.
-        path: PathBuf,
-        /// The member's name.
-        member: String,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// The system refused.
+    Member { path: PathBuf, member: String, reason: &'static str },
     #[error("cannot write `{path}`: {source}")]
-    Write {
-        /// The file or directory.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Somebody asked the program to stop.
+    Write { path: PathBuf, source: io::Error },
     #[error("interrupted")]
     Stopped,
 }

@@ -88,16 +88,14 @@ pub struct Heard {
 
 /// Why W&B did not do what was asked.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name them")]
 pub enum Error {
     /// No answer.
     #[error(transparent)]
     Http(#[from] http::Error),
-    /// An answer that says no.
     #[error("{what}: {status} from {host}{}", after_colon(.said))]
     Refused {
-        /// What was asked.
         what: &'static str,
-        /// Whom.
         host: String,
         /// The status; 200 where GraphQL says no in an answer of that status.
         status: u16,
@@ -106,44 +104,19 @@ pub enum Error {
         /// The server's words, fit to print; may be empty.
         said: String,
     },
-    /// An answer that does not say what it must.
     #[error("{what}: the answer of {host} cannot be understood: {reason}")]
-    Unreadable {
-        /// What was asked.
-        what: &'static str,
-        /// Whom.
-        host: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// What was created a moment ago is not shown yet.
+    Unreadable { what: &'static str, host: String, reason: String },
     #[error("{what}: {host} does not show yet what it has created: 404")]
-    NotYet {
-        /// What was asked.
-        what: &'static str,
-        /// Whom.
-        host: String,
-    },
-    /// A web page in place of an answer.
+    NotYet { what: &'static str, host: String },
     #[error(
         "{what}: {url} answers with a web page and is not the API: a proxy or a login page; log in to the network, \
          or check WANDB_BASE_URL and the proxy"
     )]
-    Page {
-        /// What was asked.
-        what: &'static str,
-        /// Whom.
-        url: String,
-    },
-    /// What is known of the run cannot be kept here.
+    Page { what: &'static str, url: String },
     #[error("cannot write down what was logged: {0}")]
     Disk(#[from] io::Error),
-    /// The key belongs to nobody.
     #[error("{host} does not accept the key")]
-    Key {
-        /// Who says so.
-        host: String,
-    },
+    Key { host: String },
 }
 
 impl Error {
