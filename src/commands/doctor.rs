@@ -50,7 +50,7 @@ pub fn run(args: &DoctorArgs, signals: &Signals, terminal: &mut Terminal) -> Exi
     let examined = examine(args, signals, &mut findings);
     let failure = match examined {
         Ok(()) => findings.failure(),
-        Err(stopped) => Some(Failure { exit: signals.exit(), ..Failure::from(stopped) }),
+        Err(stopped) => Some(signals.explain(stopped)),
     };
     match failure {
         Some(failure) => terminal.fail(COMMAND, &failure, fields(&findings)),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::failure::Exit;
+use crate::failure::{Exit, Failure};
 
 /// The signals that ask a run to stop; clones share them.
 #[derive(Debug, Clone, Default)]
@@ -24,5 +24,12 @@ impl Signals {
     /// The exit code of the one that was caught.
     pub fn exit(&self) -> Exit {
         if self.terminate.load(Ordering::Relaxed) { Exit::Terminated } else { Exit::Interrupted }
+    }
+
+    /// An error as a failure; what a signal ended ends as the signal says.
+    pub fn explain(&self, error: impl Into<Failure>) -> Failure {
+        let failure = error.into();
+        let exit = if failure.exit == Exit::Interrupted { self.exit() } else { failure.exit };
+        Failure { exit, ..failure }
     }
 }

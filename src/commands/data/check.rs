@@ -19,7 +19,7 @@ use ctxtune_engine::check::stats::{self, Histogram, tokens};
 use ctxtune_engine::check::structure::{MAX_FILE_BYTES, SINGLE_UPLOAD_BYTES, Structure};
 use ctxtune_engine::check::{FileReport, Long, Options, Report, check};
 use ctxtune_pipeline::failure::Exit;
-use ctxtune_pipeline::job::data::{NAMED, not_checked, threads, unfit};
+use ctxtune_pipeline::job::data::{NAMED, threads, unfit};
 use ctxtune_pipeline::signals::Signals;
 
 const COMMAND: &str = "check";
@@ -39,7 +39,7 @@ pub fn run(args: &CheckArgs, signals: &Signals, terminal: &mut Terminal) -> Exit
     let start = Instant::now();
     let report = match check(&options, &Bar::new(signals, terminal.may_draw())) {
         Ok(report) => report,
-        Err(error) => return terminal.fail(COMMAND, &not_checked(error, signals), Map::new()),
+        Err(error) => return terminal.fail(COMMAND, &signals.explain(error), Map::new()),
     };
     let duration = start.elapsed();
     summarize(&report, duration, terminal);

@@ -17,7 +17,7 @@ use ctxtune_engine::prepare::{Error, Mode, Options, Prepared, Published, Purpose
 use ctxtune_engine::source::names::NameLog;
 use ctxtune_pipeline::config::ConfigError;
 use ctxtune_pipeline::failure::Exit;
-use ctxtune_pipeline::job::data::{NAMED, not_prepared, threads};
+use ctxtune_pipeline::job::data::{NAMED, threads};
 use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::shell;
 use ctxtune_pipeline::signals::Signals;
@@ -59,7 +59,7 @@ pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Ex
             };
             say_failed(&error, terminal);
             let report = fields(&FailedReport::of(&error));
-            let failure = not_prepared(error, signals);
+            let failure = signals.explain(error);
             let write = not_read.as_deref().map(|log| write_list(log, Shown::by(terminal)));
             let list = write.as_ref().map(|write| LongList { name: "not_read", write });
             terminal.fail_with(COMMAND, &failure, report, list.as_slice())

@@ -162,13 +162,7 @@ fn scored(options: &Options, signals: &Signals, terminal: &Terminal) -> Result<R
     let bar = Bar::new(signals, terminal.may_draw());
     let result = score(options, &bar);
     bar.drawn.finish_and_clear();
-    result.map_err(|error| {
-        let mut failure = Failure::from(error);
-        if failure.exit == Exit::Interrupted {
-            failure.exit = signals.exit();
-        }
-        failure
-    })
+    result.map_err(|error| signals.explain(error))
 }
 
 /// Draws progress on a terminal and passes signals on.

@@ -7,12 +7,11 @@ use crate::config::PrepareChoices;
 use crate::failure::{Exit, Failure};
 use crate::job::mismatch::Mismatch;
 use crate::session::Session;
-use crate::signals::Signals;
 use crate::text::{counted, grouped};
 use ctxtune_engine::check::code::{Level, Stage};
 use ctxtune_engine::check::finding::Keep;
 use ctxtune_engine::check::{self, Report, check};
-use ctxtune_engine::prepare::{self, Mode, Options, Purpose, prepare};
+use ctxtune_engine::prepare::{Mode, Options, Purpose, prepare};
 
 /// How many findings of each code, or rejects, are named unless all are asked for.
 pub const NAMED: usize = 5;
@@ -33,20 +32,13 @@ pub(crate) fn prepare_corpus(choices: PrepareChoices, session: &Session) -> Resu
     let prepared = prepare(&options, &*session.ui.watch_prepare(&session.signals));
     let prepared = prepared.map_err(|error| {
         session.ui.not_prepared(&error);
-        not_prepared(error, &session.signals)
+        session.explain(error)
     })?;
     session.ui.prepared(&options, &prepared, session.clock.elapsed().saturating_sub(start));
     if let Some(mismatch) = Mismatch::of_prepared(&options, &prepared) {
         mismatch.warn(&*session.ui);
     }
     Ok(options)
-}
-
-/// A failed preparation; what a signal ended ends as the signal says.
-pub fn not_prepared(error: prepare::Error, signals: &Signals) -> Failure {
-    let is_interrupted = matches!(error, prepare::Error::Interrupted);
-    let failure = Failure::from(error);
-    Failure { exit: if is_interrupted { signals.exit() } else { failure.exit }, ..failure }
 }
 
 /// Whether `paths` are fit for training, as an upload wants to know it: findings are named, and errors
@@ -59,16 +51,9 @@ pub fn verify(paths: &[PathBuf], max_tokens: Option<u64>, session: &Session) -> 
     let keep = Keep::First(NAMED);
     let options = check::Options { paths: paths.to_vec(), threads: threads(), keep, max_tokens };
     let report = check(&options, &*session.ui.watch_check(&session.signals));
-    let report = report.map_err(|error| not_checked(error, &session.signals))?;
+    let report = report.map_err(|error| session.explain(error))?;
     session.ui.findings(&report);
     if report.is_passed() { Ok(()) } else { Err(unfit(&report)) }
-}
-
-/// A check without a verdict; what a signal ended ends as the signal says.
-pub fn not_checked(error: check::Error, signals: &Signals) -> Failure {
-    let is_interrupted = matches!(error, check::Error::Interrupted);
-    let failure = Failure::from(error);
-    Failure { exit: if is_interrupted { signals.exit() } else { failure.exit }, ..failure }
 }
 
 /// The failure of a check that found errors.

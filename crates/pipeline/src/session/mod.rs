@@ -170,14 +170,8 @@ impl Session {
 
     /// An error as the terminal shows it; what a signal ended ends as the signal says.
     pub fn explain(&self, error: impl Into<Failure>) -> Failure {
-        let mut failure = error.into();
-        if failure.code == key::NO_KEY {
-            return no_key::missing(&self.environment);
-        }
-        if failure.exit == Exit::Interrupted {
-            failure.exit = self.signals.exit();
-        }
-        failure
+        let failure = self.signals.explain(error);
+        if failure.code == key::NO_KEY { no_key::missing(&self.environment) } else { failure }
     }
 
     /// The job that `target` names: an output directory's newest job, or an id. Without a target the
