@@ -4,7 +4,6 @@
 //! sends nothing more: what must still be sent goes through a second one, with a time limit
 //! instead of the signals.
 
-use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::deploy::running::{a_minute, say_stopped};
@@ -97,19 +96,16 @@ impl Hold<'_> {
 
     /// Asks for no machines through a client that no signal stops, only the time.
     fn last_words(&self, known: Option<&Placed>) -> Result<bool, Failure> {
-        let session = self.session.unstopped()?;
-        let (project, endpoint, known) = (self.project.clone(), self.endpoint.to_owned(), known.cloned());
-        let (name, grace) = (self.name.to_owned(), self.session.grace());
-        let (send, receive) = mpsc::channel();
-        std::thread::spawn(move || {
-            let (together, endpoint) = (&session.together, endpoint.as_str());
+        let (project, endpoint) = (self.project.clone(), self.endpoint.to_owned());
+        let (name, known) = (self.name.to_owned(), known.cloned());
+        let stopped = self.session.after_signal(LAST_WORDS, move |session| {
+            let (together, endpoint, grace) = (&session.together, endpoint.as_str(), session.grace());
             let deploying = Deploying { together, project: &project, endpoint, name, grace };
-            // Nobody listens any more when the time is over.
-            let _ = send.send(abandon(&deploying, known.as_ref()).map_err(DeployError::from));
-        });
-        match receive.recv_timeout(LAST_WORDS) {
-            Ok(stopped) => stopped.map_err(Failure::from),
-            Err(_) => {
+            abandon(&deploying, known.as_ref()).map_err(DeployError::from)
+        })?;
+        match stopped {
+            Some(stopped) => stopped.map_err(Failure::from),
+            None => {
                 let message = format!("no answer within {}", spoken(&LAST_WORDS));
                 Err(Failure::new(Exit::Network, "network", message, self.stop_command()))
             }

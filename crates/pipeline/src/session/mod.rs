@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -107,11 +107,16 @@ impl Session {
         Ok(Session { together, environment, signals, clock, unstopped, ui })
     }
 
-    /// The same session for what is still sent after a signal.
+    /// What `act` makes of a session that no signal stops, for what is still sent after one; nothing where it is not
+    /// done within `limit`.
     ///
     /// # Errors
     /// When a proxy cannot be used, or the key is none.
-    pub fn unstopped(&self) -> Result<Session, Failure> {
+    pub(crate) fn after_signal<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        act: impl FnOnce(&Session) -> T + Send + 'static,
+    ) -> Result<Option<T>, Failure> {
         let runtime = Runtime {
             environment: self.environment.clone(),
             signals: Signals::default(),
@@ -120,7 +125,13 @@ impl Session {
             ui: Arc::clone(&self.ui),
         };
         let key = self.environment.key(env::TOGETHER_API_KEY)?;
-        Session::at(self.together.base().clone(), key, self.custom_headers(), runtime)
+        let session = Session::at(self.together.base().clone(), key, self.custom_headers(), runtime)?;
+        let (send, receive) = mpsc::channel();
+        std::thread::spawn(move || {
+            // Nobody listens any more when the time is over.
+            let _ = send.send(act(&session));
+        });
+        Ok(receive.recv_timeout(limit).ok())
     }
 
     /// A client like that of the API, for a server whose answers take longer.

@@ -5,7 +5,6 @@
 //! `OUT/sweeps/<sweep>.json`, changed under OUT's lock only.
 
 use std::path::Path;
-use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::env;
@@ -121,19 +120,15 @@ pub fn cancel_unwanted(session: &Session, exit: Exit, job: &JobId) {
     if exit != Exit::Terminated || session.environment.get(env::WANDB_SWEEP_ID).is_none() {
         return;
     }
-    let Ok(unstopped) = session.unstopped() else { return };
-    let (send, receive) = mpsc::channel();
     let id = job.clone();
-    std::thread::spawn(move || {
-        // Nobody listens any more after the farewell.
-        let _ = send.send(jobs::cancel(&unstopped.together, &id));
-    });
-    let said = match receive.recv_timeout(FAREWELL) {
-        Ok(Ok(cancelled)) => format!("the agent ended this run: the job {job} is {}", cancelled.status),
-        Ok(Err(error)) => format!(
+    let cancelled = session.after_signal(FAREWELL, move |session| jobs::cancel(&session.together, &id));
+    let said = match cancelled {
+        Err(_) => return,
+        Ok(Some(Ok(cancelled))) => format!("the agent ended this run: the job {job} is {}", cancelled.status),
+        Ok(Some(Err(error))) => format!(
             "the agent ended this run, and the job {job} could not be cancelled: {error}; ctxtune cancel {job}"
         ),
-        Err(_) => format!(
+        Ok(None) => format!(
             "the agent ended this run, and cancelling the job {job} was not answered in time: ctxtune cancel {job}"
         ),
     };
