@@ -15,10 +15,8 @@ use crate::commands::model::endpoints;
 use crate::screen::finding::{Finding, Findings};
 use crate::screen::report::{Terminal, fields};
 use crate::session;
-use crate::session::environment;
-use crate::session::environment::config_file;
+use crate::session::environment::{self, Configured, configured};
 use ctxtune_engine::output::manifest::Manifest;
-use ctxtune_pipeline::config::{ConfigFile, DEFAULT_OUTPUT_DIR, TuneChoices};
 use ctxtune_pipeline::deploy::running;
 use ctxtune_pipeline::env;
 use ctxtune_pipeline::failure::{Exit, Failure};
@@ -195,10 +193,8 @@ struct Settings {
 }
 
 fn settings(args: &DoctorArgs) -> Result<Settings, Failure> {
-    let file = config_file(args.config_path.as_deref())?;
-    let tune = file.as_ref().map_or_else(|| Ok(TuneChoices::default()), ConfigFile::tune_choices)?;
-    let data = file.as_ref().map(ConfigFile::prepare_choices).transpose()?.unwrap_or_default();
-    let out = args.output_dir.clone().or(data.output_dir).unwrap_or_else(|| DEFAULT_OUTPUT_DIR.into());
+    let Configured { data, tune, .. } = configured(args.config_path.as_deref())?;
+    let out = args.output_dir.clone().unwrap_or_else(|| data.out());
     let manifest = Manifest::read(&out).ok();
     let seed = manifest.as_ref().map(|manifest| manifest.options.seed).or(data.seed).unwrap_or(SEED);
     Ok(Settings {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::args::home;
 use crate::screen::report::Terminal;
 use crate::session::dotenv;
-use ctxtune_pipeline::config::{ConfigError, ConfigFile};
+use ctxtune_pipeline::config::{ConfigError, ConfigFile, PrepareChoices, TuneChoices};
 use ctxtune_pipeline::env;
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::session::environment::Environment;
@@ -43,6 +43,26 @@ pub fn with_locale(variables: impl IntoIterator<Item = (&'static str, String)>) 
 
 fn arguments() -> Vec<String> {
     std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect()
+}
+
+/// What a configuration file says; nothing where there is none.
+#[derive(Default)]
+pub struct Configured {
+    /// The file, for what else it says.
+    pub file: Option<ConfigFile>,
+    /// Its keys about preparing.
+    pub data: PrepareChoices,
+    /// Its keys about a job.
+    pub tune: TuneChoices,
+}
+
+/// All that the configuration file at `path` says, if one is named.
+///
+/// # Errors
+/// When it cannot be used.
+pub fn configured(path: Option<&Path>) -> Result<Configured, ConfigError> {
+    let Some(file) = config_file(path)? else { return Ok(Configured::default()) };
+    Ok(Configured { data: file.prepare_choices()?, tune: file.tune_choices()?, file: Some(file) })
 }
 
 /// The configuration file at `path`, if one is named.

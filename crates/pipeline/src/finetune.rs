@@ -3,9 +3,7 @@
 //! Each step finds what an earlier run has done: the data unchanged, the files there, the job
 //! running. So the same order resumes wherever it was stopped.
 
-use std::path::PathBuf;
-
-use crate::config::{DEFAULT_OUTPUT_DIR, PrepareChoices, TuneChoices};
+use crate::config::{PrepareChoices, TuneChoices};
 use crate::failure::Failure;
 use crate::job::create::Renewal;
 use crate::job::data::prepare_corpus;
@@ -36,19 +34,12 @@ pub struct Order {
     pub agency: Option<Agency>,
 }
 
-impl Order {
-    /// The prepared directory.
-    pub fn out(&self) -> PathBuf {
-        self.data.output_dir.clone().unwrap_or_else(|| DEFAULT_OUTPUT_DIR.into())
-    }
-}
-
 /// Takes `order` to a job that exists.
 ///
 /// # Errors
 /// Those of preparation and submission.
 pub fn finetune(session: &Session, order: Order) -> Result<Submitted, Failure> {
-    refuse_without_consent(order.spending, &order.out())?;
+    refuse_without_consent(order.spending, &order.data.out())?;
     session.require_key()?;
     session.ui.step(1, "Preparing data");
     let prepare = || prepare_corpus(order.data.clone(), session);

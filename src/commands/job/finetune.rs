@@ -9,8 +9,7 @@ use crate::commands::job::monitor::{self, Shown};
 use crate::commands::job::submit::end_submitted;
 use crate::screen::report::{Style, Terminal};
 use crate::session;
-use crate::session::environment::{self, config_file};
-use ctxtune_pipeline::config::{PrepareChoices, TuneChoices};
+use crate::session::environment::{self, configured};
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::finetune::{self, Order};
 use ctxtune_pipeline::job::create::Renewal;
@@ -105,21 +104,17 @@ fn steps_to_job(
     terminal: &Terminal,
 ) -> Result<(Session, Submitted, Place), Failure> {
     monitor::try_picture(args.watch.svg.as_deref())?;
-    let config = config_file(config_path)?;
-    let (data, file) = match &config {
-        Some(config) => (config.prepare_choices()?, config.tune_choices()?),
-        None => (PrepareChoices::default(), TuneChoices::default()),
-    };
-    let wandb = wandb::resolve(&args.wandb, config.as_ref(), &environment, terminal)?;
+    let config = configured(config_path)?;
+    let wandb = wandb::resolve(&args.wandb, config.file.as_ref(), &environment, terminal)?;
     if args.wandb.wandb.is_none() && matches!(wandb.way, Way::Off(Why::NoKey)) {
         terminal.say(&format!("W&B: there is no key, so nothing is logged; to log the job: {HOW_TO_LOG}"));
     }
     let agency = Agency::of(args.sweep_max_cost, &environment)?;
     let session = session::start(&args.remote, environment, signals, terminal)?;
     let order = Order {
-        data: args.corpus.choices.clone().over(data),
+        data: args.corpus.choices.clone().over(config.data),
         flags: args.choices.clone(),
-        file,
+        file: config.tune,
         spending: match &agency {
             Some(agency) => Spending::Agreed { max_cost: Some(agency.cap()) },
             None => Spending::of(args.spending.yes, args.spending.max_cost, terminal),
@@ -129,7 +124,7 @@ fn steps_to_job(
         wandb: wandb.clone(),
         agency: agency.clone(),
     };
-    let out = order.out();
+    let out = order.data.out();
     let submitted = finetune::finetune(&session, order)?;
     Ok((session, submitted, Place { out, wandb, agency }))
 }

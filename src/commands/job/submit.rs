@@ -4,9 +4,8 @@ use crate::args::SubmitArgs;
 use crate::screen::plan::show_expected;
 use crate::screen::report::Terminal;
 use crate::session;
-use crate::session::environment::{self, config_file};
+use crate::session::environment::{self, Configured, configured};
 use ctxtune_engine::output::manifest::Manifest;
-use ctxtune_pipeline::config::{ConfigFile, DEFAULT_OUTPUT_DIR, TuneChoices};
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::create::Renewal;
 use ctxtune_pipeline::job::dry_run::{self, Unsent};
@@ -44,17 +43,12 @@ pub fn end_submitted(command: &str, submitted: &Submitted, terminal: &mut Termin
 }
 
 fn order(args: &SubmitArgs, environment: &Environment, terminal: &Terminal) -> Result<Order, Failure> {
-    let file = config_file(args.config_path.as_deref())?;
-    let chosen = match &file {
-        Some(file) => file.tune_choices()?,
-        None => TuneChoices::default(),
-    };
-    let data = file.as_ref().map(ConfigFile::prepare_choices).transpose()?.unwrap_or_default();
-    let out = args.output_dir.clone().or(data.output_dir).unwrap_or_else(|| DEFAULT_OUTPUT_DIR.into());
+    let Configured { file, data, tune } = configured(args.config_path.as_deref())?;
+    let out = args.output_dir.clone().unwrap_or_else(|| data.out());
     let seed = Manifest::read(&out)?.options.seed;
     Ok(Order {
         out,
-        parameters: args.choices.clone().resolve(chosen, seed),
+        parameters: args.choices.clone().resolve(tune, seed),
         spending: Spending::of(args.spending.yes, args.spending.max_cost, terminal),
         renewal: if args.spending.new_job { Renewal::New } else { Renewal::Keep },
         truncation: if args.allow_truncation { Truncation::Allowed } else { Truncation::Refused },

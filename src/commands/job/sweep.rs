@@ -1,6 +1,6 @@
 //! `ctxtune sweep`: the order of flags and files, what a sweep would try, and `sweep init` for W&B's own agent.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -9,9 +9,8 @@ use crate::args::{SweepArgs, SweepCommand, SweepInitArgs, SweepRunArgs};
 use crate::commands::job::sweep_table::end;
 use crate::screen::report::Terminal;
 use crate::session;
-use crate::session::environment::{self, config_file};
+use crate::session::environment::{self, configured};
 use ctxtune_pipeline::config::wandb::WandbArgs;
-use ctxtune_pipeline::config::{ConfigFile, DEFAULT_OUTPUT_DIR, PrepareChoices, TuneChoices};
 use ctxtune_pipeline::env;
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::parameters::PRICED;
@@ -52,28 +51,6 @@ fn wandb_args(args: &WandbArgs, sweep: &Sweep, environment: &Environment) -> Wan
     }
 }
 
-/// What the command line and the file say, and the data it is about.
-struct Setting {
-    config: Option<ConfigFile>,
-    file: TuneChoices,
-    out: PathBuf,
-    has_source: bool,
-    data: PrepareChoices,
-}
-
-fn setting(args: &SweepRunArgs) -> Result<Setting, Failure> {
-    let config = config_file(args.corpus.config_path.as_deref())?;
-    let (data, file) = match &config {
-        Some(config) => (config.prepare_choices()?, config.tune_choices()?),
-        None => Default::default(),
-    };
-    let flags = args.corpus.choices.clone();
-    let has_source = flags.names_sources();
-    let data = flags.over(data);
-    let out = data.output_dir.clone().unwrap_or_else(|| DEFAULT_OUTPUT_DIR.into());
-    Ok(Setting { config, file, out, has_source, data })
-}
-
 fn run_sweep(args: &SweepRunArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     if args.spending.new_job {
         let hint = "a failed run is run again with `ctxtune finetune --new-job`";
@@ -82,13 +59,13 @@ fn run_sweep(args: &SweepRunArgs, signals: &Signals, terminal: &mut Terminal) ->
     let file = Sweep::read(&args.file, Runner::Native)?;
     check_metric(&file, terminal)?;
     refuse_varied_flags(&file, &args.choices)?;
-    let setting = setting(args)?;
+    let config = configured(args.corpus.config_path.as_deref())?;
     let environment = environment::read(args.corpus.config_path.as_deref(), terminal)?;
     let wandb = wandb_args(&args.wandb, &file, &environment);
-    let wandb = wandb::resolve(&wandb, setting.config.as_ref(), &environment, terminal)?;
+    let wandb = wandb::resolve(&wandb, config.file.as_ref(), &environment, terminal)?;
     let wanted = Wanted::of(&file, args.count, args.sweep_seed, chooser(&wandb))?;
     if args.dry_run {
-        let template = JobTemplate::new(args.choices.clone(), setting.file.clone(), 42);
+        let template = JobTemplate::new(args.choices.clone(), config.tune.clone(), 42);
         return match chooser(&wandb) {
             Chooser::Own => {
                 let draws = wanted.values.len();
@@ -102,12 +79,13 @@ fn run_sweep(args: &SweepRunArgs, signals: &Signals, terminal: &mut Terminal) ->
         return Err(Spending::refusal());
     }
     let session = session::start(&args.remote, environment, signals, terminal)?;
+    let data = args.corpus.choices.clone().over(config.data);
     let order = Order {
         sweep: file,
-        out: setting.out,
-        data: setting.has_source.then_some(setting.data),
+        out: data.out(),
+        data: args.corpus.choices.names_sources().then_some(data),
         flags: args.choices.clone(),
-        file: setting.file,
+        file: config.tune,
         count: args.count,
         seed: args.sweep_seed,
         parallel: args.parallel,

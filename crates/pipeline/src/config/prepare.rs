@@ -123,6 +123,11 @@ impl PrepareChoices {
         !self.sources.is_empty() || self.data_dir.is_some() || self.files_from.is_some()
     }
 
+    /// The directory for the result.
+    pub fn out(&self) -> PathBuf {
+        self.output_dir.clone().unwrap_or_else(|| DEFAULT_OUTPUT_DIR.into())
+    }
+
     fn reject_limit(&self) -> Option<RejectLimit> {
         if self.strict { Some(RejectLimit::Count(0)) } else { self.max_rejects }
     }
@@ -174,12 +179,12 @@ impl PrepareChoices {
         }
         let Bytes(max_spool_bytes) = self.max_spool_bytes.unwrap_or(Bytes(DEFAULT_SPOOL_BYTES));
         let containers = if self.containers { Containers::Read } else { Containers::Skip };
-        let max_rejects = self.reject_limit();
+        let (output_dir, max_rejects) = (self.out(), self.reject_limit());
         let paths = self.sources.into_iter().chain(self.data_dir).collect();
         Ok(Options {
             sources: sources(paths, self.files_from.as_deref(), containers)?,
             max_spool_bytes,
-            output_dir: self.output_dir.unwrap_or_else(|| DEFAULT_OUTPUT_DIR.into()),
+            output_dir,
             val_ratio: self.val_ratio.unwrap_or_else(|| "0.1".parse().expect("a decimal below 1")),
             seed: self.seed.unwrap_or(42),
             template: match self.template {
