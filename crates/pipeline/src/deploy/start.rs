@@ -47,8 +47,8 @@ pub struct Order {
     pub spending: Spending,
 }
 
-/// What is deployed, how, at what price, and how far it came.
-pub struct DeployResult<'s> {
+/// What is deployed, how, and at what price.
+struct Plan<'s> {
     session: &'s Session,
     order: Order,
     project: Project,
@@ -56,10 +56,15 @@ pub struct DeployResult<'s> {
     model: String,
     config: Config,
     dollars_a_minute: Option<f64>,
-    found: Option<Placed>,
     name: String,
     /// Where the job's directory holds other data now.
     mismatch: Option<Mismatch>,
+}
+
+/// How far a plan came.
+pub struct DeployResult<'s> {
+    plan: Plan<'s>,
+    /// What is at the service: before the start what was found there.
     placed: Option<Placed>,
     /// The name that requests give.
     pub callable: Option<String>,
@@ -101,15 +106,18 @@ pub struct Report {
 /// # Errors
 /// Why it is not deployed, and how far it came, where anything is known about it.
 pub fn deploy(session: &Session, order: Order) -> Result<DeployResult<'_>, (Failure, Option<Box<Report>>)> {
-    let mut result = plan(session, order).map_err(|failure| (failure, None))?;
-    result.show();
-    if let Err(failure) = result.agree() {
+    let plan = plan(session, order).map_err(|failure| (failure, None))?;
+    let placed = plan.hold().deploying().find().map_err(|error| (session.explain(error), None))?;
+    plan.show();
+    let mut result = DeployResult { plan, placed, callable: None, is_stopped: false };
+    let agreed = if result.is_running() { Ok(()) } else { result.plan.agree() };
+    if let Err(failure) = agreed {
         let report = result.report();
         return Err((failure, Some(Box::new(report))));
     }
     if let Err(error) = result.start() {
         let failure = session.explain(error);
-        let (failure, left) = result.hold().abandon(result.placed.as_ref(), failure);
+        let (failure, left) = result.plan.hold().abandon(result.placed.as_ref(), failure);
         result.is_stopped = left == Left::Stopped;
         let report = result.report();
         return Err((failure, Some(Box::new(report))));
@@ -119,7 +127,7 @@ pub fn deploy(session: &Session, order: Order) -> Result<DeployResult<'_>, (Fail
 }
 
 /// Asks all that costs nothing.
-fn plan(session: &Session, order: Order) -> Result<DeployResult<'_>, Failure> {
+fn plan(session: &Session, order: Order) -> Result<Plan<'_>, Failure> {
     let id = session.job(order.target.as_deref())?;
     let job = jobs::retrieve(&session.together, &id).map_err(|error| session.explain(error))?;
     let target = order.target.as_deref().map(Path::new);
@@ -131,24 +139,8 @@ fn plan(session: &Session, order: Order) -> Result<DeployResult<'_>, Failure> {
     let catalogue = Catalogue::look_up(&session.together);
     let config = choose(fitting, &catalogue, &job, order.config.as_deref())?;
     let dollars_a_minute = config.hardware.as_ref().and_then(|hardware| catalogue.dollars_a_minute(hardware));
-    let mut result = DeployResult {
-        session,
-        order,
-        project,
-        name: name_of(&job.id),
-        job,
-        model,
-        config,
-        dollars_a_minute,
-        found: None,
-        mismatch,
-        placed: None,
-        callable: None,
-        is_stopped: false,
-    };
-    result.found = result.hold().deploying().find().map_err(|error| session.explain(error))?;
-    result.placed.clone_from(&result.found);
-    Ok(result)
+    let name = name_of(&job.id);
+    Ok(Plan { session, order, project, name, job, model, config, dollars_a_minute, mismatch })
 }
 
 /// The object of the job's model, where there is one that can be deployed.
@@ -229,7 +221,7 @@ fn choose(
     Ok(left.swap_remove(cheapest.unwrap_or(0)))
 }
 
-impl<'s> DeployResult<'s> {
+impl Plan<'_> {
     fn hold(&self) -> Hold<'_> {
         Hold {
             session: self.session,
@@ -238,36 +230,6 @@ impl<'s> DeployResult<'s> {
             name: &self.name,
             dollars_a_minute: self.dollars_a_minute,
         }
-    }
-
-    /// What a script is told of it.
-    pub fn report(&self) -> Report {
-        let deployment = self.placed.as_ref().map(|placed| &placed.deployment);
-        Report {
-            job: self.job.id.clone(),
-            endpoint: self.order.endpoint.clone(),
-            endpoint_id: self.placed.as_ref().map(|placed| placed.endpoint.id.clone()),
-            deployment: self.name.clone(),
-            deployment_id: deployment.map(|deployment| deployment.id.clone()),
-            model: self.callable.clone(),
-            created: self.placed.as_ref().is_some_and(|placed| placed.is_new),
-            price_per_minute: self.dollars_a_minute,
-            stop_after_seconds: self.order.time.map(|time| time.as_secs_f64()),
-            idle_minutes: deployment.and_then(|deployment| deployment.idle_minutes),
-            stopped: self.is_stopped,
-            data_mismatch: self.mismatch.clone(),
-        }
-    }
-
-    /// Stays for its time, then stops it; at once where it has none.
-    ///
-    /// # Errors
-    /// When a signal ended it, or it cannot be stopped: what is left is said.
-    pub fn stay(&mut self) -> Result<(), Failure> {
-        let (Some(placed), Some(time)) = (self.placed.clone(), self.order.time) else { return Ok(()) };
-        let stayed = self.hold().stay(&placed, time);
-        self.is_stopped = !matches!(&stayed, Err((_, Left::Alone)));
-        stayed.map_err(|(failure, _)| failure)
     }
 
     /// What it costs until it is stopped.
@@ -279,12 +241,6 @@ impl<'s> DeployResult<'s> {
     fn idle_minutes(&self) -> Option<u64> {
         let minutes = self.order.time?.as_secs().div_ceil(60);
         (IDLE_MINUTES[0]..=IDLE_MINUTES[1]).contains(&minutes).then_some(minutes)
-    }
-
-    /// Whether it costs money already, so that going on spends nothing new.
-    fn is_running(&self) -> bool {
-        let found = self.found.as_ref().map(|placed| &placed.deployment);
-        found.is_some_and(|deployment| deployment.is_up())
     }
 
     fn show(&self) {
@@ -308,9 +264,6 @@ impl<'s> DeployResult<'s> {
 
     /// A yes to the price: from flags, or from whoever is at the terminal.
     fn agree(&self) -> Result<(), Failure> {
-        if self.is_running() {
-            return Ok(());
-        }
         let refuse =
             |code, message: String, hint: &str| Err(Failure::new(Exit::Unspent, code, message, hint));
         match (self.order.spending, self.dollars()) {
@@ -354,38 +307,64 @@ impl<'s> DeployResult<'s> {
             }
         }
     }
+}
+
+impl DeployResult<'_> {
+    /// What a script is told of it.
+    pub fn report(&self) -> Report {
+        let deployment = self.placed.as_ref().map(|placed| &placed.deployment);
+        Report {
+            job: self.plan.job.id.clone(),
+            endpoint: self.plan.order.endpoint.clone(),
+            endpoint_id: self.placed.as_ref().map(|placed| placed.endpoint.id.clone()),
+            deployment: self.plan.name.clone(),
+            deployment_id: deployment.map(|deployment| deployment.id.clone()),
+            model: self.callable.clone(),
+            created: self.placed.as_ref().is_some_and(|placed| placed.is_new),
+            price_per_minute: self.plan.dollars_a_minute,
+            stop_after_seconds: self.plan.order.time.map(|time| time.as_secs_f64()),
+            idle_minutes: deployment.and_then(|deployment| deployment.idle_minutes),
+            stopped: self.is_stopped,
+            data_mismatch: self.plan.mismatch.clone(),
+        }
+    }
+
+    /// Stays for its time, then stops it; at once where it has none.
+    ///
+    /// # Errors
+    /// When a signal ended it, or it cannot be stopped: what is left is said.
+    pub fn stay(&mut self) -> Result<(), Failure> {
+        let (Some(placed), Some(time)) = (self.placed.clone(), self.plan.order.time) else { return Ok(()) };
+        let stayed = self.plan.hold().stay(&placed, time);
+        self.is_stopped = !matches!(&stayed, Err((_, Left::Alone)));
+        stayed.map_err(|(failure, _)| failure)
+    }
+
+    /// Whether it costs money already, so that going on spends nothing new.
+    fn is_running(&self) -> bool {
+        self.placed.as_ref().is_some_and(|placed| placed.deployment.is_up())
+    }
 
     /// Deploys it until it answers.
     fn start(&mut self) -> Result<(), DeployError> {
-        let session = self.session;
-        let hold = Hold {
-            session,
-            project: &self.project,
-            endpoint: &self.order.endpoint,
-            name: &self.name,
-            dollars_a_minute: self.dollars_a_minute,
-        };
+        let Plan { session, name, model, config, .. } = &self.plan;
+        let hold = self.plan.hold();
         let deploying = hold.deploying();
-        let new = NewDeployment {
-            name: &self.name,
-            model: &self.model,
-            config: &self.config,
-            idle_minutes: self.idle_minutes(),
-        };
-        let mut placed = match self.found.clone().filter(|_| self.is_running()) {
+        let new = NewDeployment { name, model, config, idle_minutes: self.plan.idle_minutes() };
+        let mut placed = match self.placed.clone().filter(|_| self.is_running()) {
             // Nobody was asked: whatever becomes of it meanwhile, nothing new is paid for.
             Some(found) => found,
             None => deploying.bring_up(&new)?,
         };
         self.placed = Some(placed.clone());
         let how = if placed.is_new { "created" } else { "found, and reused" };
-        session.ui.label("deployed", &format!("{} {how}", self.name));
+        session.ui.label("deployed", &format!("{name} {how}"));
         let mut states = States::new(session);
         placed.deployment = deploying.wait(&placed, &mut |deployment| states.tell(deployment))?;
         self.placed = Some(placed.clone());
         placed.endpoint = deploying.route(&placed)?;
         let name = &placed.endpoint.name;
-        self.callable = Some(match &self.project.slug {
+        self.callable = Some(match &self.plan.project.slug {
             Some(slug) if !name.contains('/') => format!("{slug}/{name}"),
             _ => name.clone(),
         });
@@ -396,15 +375,15 @@ impl<'s> DeployResult<'s> {
     /// How it is called, what it costs, and what stops it.
     fn say_up(&self) {
         let Some(placed) = &self.placed else { return };
-        let (hold, ui) = (self.hold(), &self.session.ui);
-        let price = a_minute(self.dollars_a_minute);
+        let (hold, ui) = (self.plan.hold(), &self.plan.session.ui);
+        let price = a_minute(self.plan.dollars_a_minute);
         ui.label("ready", &format!("{} answers, and costs {price}", one_line(&placed.endpoint.name)));
         ui.label("stop", &hold.stop_command());
         let idle = placed
             .deployment
             .idle_minutes
             .map(|minutes| format!("after {minutes} min without a request the service stops it itself"));
-        let Some(time) = self.order.time else {
+        let Some(time) = self.plan.order.time else {
             ui.warn(&format!(
                 "nothing stops it: it costs {price} until `{}`{}",
                 hold.stop_command(),
@@ -412,7 +391,7 @@ impl<'s> DeployResult<'s> {
             ));
             return;
         };
-        let at = self.session.clock.now().checked_add(time).map(|at| at.strftime("%F %RZ").to_string());
+        let at = self.plan.session.clock.now().checked_add(time).map(|at| at.strftime("%F %RZ").to_string());
         let at = at.map(|at| format!(", at {at}")).unwrap_or_default();
         ui.label("until", &format!("in {}{at}, or a signal, this process stops it", spoken(&time)));
         let net = idle.map_or("nothing else does".to_owned(), |idle| format!("only {idle}"));
