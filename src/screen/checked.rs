@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use crate::screen::report::{Style, Terminal};
 use ctxtune_engine::check::code::{Code, Level, Stage};
@@ -26,11 +26,9 @@ pub struct Bar<'s> {
 }
 
 impl<'s> Bar<'s> {
-    pub fn new(signals: &'s Signals, may_draw: bool) -> Self {
-        let drawn = if may_draw { ProgressBar::new(0) } else { ProgressBar::hidden() };
-        let style =
-            ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left");
-        drawn.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    pub fn new(signals: &'s Signals, terminal: &Terminal) -> Self {
+        let drawn = terminal.bar("{bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left");
+        drawn.set_length(0);
         drawn.enable_steady_tick(Duration::from_millis(100));
         Bar { signals, drawn }
     }

@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex};
 
 use console::Term;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -94,6 +95,13 @@ impl Terminal {
     /// Whether a progress bar may be drawn.
     pub fn may_draw(&self) -> bool {
         self.can_move_cursor && !self.flags.quiet
+    }
+
+    /// A bar on stderr whose length is not known yet; hidden where none may be drawn.
+    pub fn bar(&self, template: &str) -> ProgressBar {
+        let bar = if self.may_draw() { ProgressBar::no_length() } else { ProgressBar::hidden() };
+        let style = ProgressStyle::with_template(template);
+        bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
     }
 
     /// Says that a step is done, behind a check mark where the terminal can show one.

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, IsTerminal};
 use std::sync::{Arc, PoisonError, mpsc};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use crate::args::OutputFlags;
 use crate::screen::canvas::{Canvas, Notices};
@@ -126,7 +126,7 @@ impl Ui for Terminal {
     }
 
     fn watch_check<'u>(&'u self, signals: &'u Signals) -> Box<dyn check::Watch + 'u> {
-        Box::new(checked::Bar::new(signals, self.may_draw()))
+        Box::new(checked::Bar::new(signals, self))
     }
 
     fn findings(&self, report: &check::Report) {
@@ -153,11 +153,8 @@ impl Ui for Terminal {
     }
 
     fn progress(&self, name: &str, total: u64) -> Box<dyn Progress> {
-        let drawn = if self.may_draw() { ProgressBar::new(total) } else { ProgressBar::hidden() };
-        let style = ProgressStyle::with_template(
-            "{prefix} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left {msg}",
-        );
-        drawn.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let drawn = self.bar("{prefix} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left {msg}");
+        drawn.set_length(total);
         drawn.set_prefix(name.to_owned());
         Box::new(Bar { drawn, terminal: self.clone() })
     }

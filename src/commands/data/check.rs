@@ -37,7 +37,7 @@ pub fn run(args: &CheckArgs, signals: &Signals, terminal: &mut Terminal) -> Exit
         max_tokens: args.max_tokens,
     };
     let start = Instant::now();
-    let report = match check(&options, &Bar::new(signals, terminal.may_draw())) {
+    let report = match check(&options, &Bar::new(signals, terminal)) {
         Ok(report) => report,
         Err(error) => return terminal.fail(COMMAND, &signals.explain(error), Map::new()),
     };

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -159,7 +159,7 @@ fn end(
 }
 
 fn scored(options: &Options, signals: &Signals, terminal: &Terminal) -> Result<Report, Failure> {
-    let bar = Bar::new(signals, terminal.may_draw());
+    let bar = Bar::new(signals, terminal);
     let result = score(options, &bar);
     bar.drawn.finish_and_clear();
     result.map_err(|error| signals.explain(error))
@@ -172,13 +172,10 @@ struct Bar<'s> {
 }
 
 impl<'s> Bar<'s> {
-    fn new(signals: &'s Signals, may_draw: bool) -> Self {
-        let drawn = if may_draw { ProgressBar::new(0) } else { ProgressBar::hidden() };
-        let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} {per_sec}  {eta} left");
-        drawn.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        if may_draw {
-            drawn.enable_steady_tick(Duration::from_millis(100));
-        }
+    fn new(signals: &'s Signals, terminal: &Terminal) -> Self {
+        let drawn = terminal.bar("{bar:30} {human_pos}/{human_len} {per_sec}  {eta} left");
+        drawn.set_length(0);
+        drawn.enable_steady_tick(Duration::from_millis(100));
         Bar { signals, drawn }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -398,10 +398,7 @@ fn there(path: &Path, known: &Probe) -> Result<Option<u64>, Failure> {
 }
 
 fn bar(path: &Path, terminal: &Terminal) -> ProgressBar {
-    let bar = if terminal.may_draw() { ProgressBar::no_length() } else { ProgressBar::hidden() };
-    let template = "{prefix} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
-    let style = ProgressStyle::with_template(template);
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let bar = terminal.bar("{prefix} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left");
     bar.set_prefix(one_line(&path.file_name().unwrap_or_default().to_string_lossy()));
     bar
 }
