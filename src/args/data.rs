@@ -14,6 +14,8 @@ Examples:
   ctxtune prepare contexts -o out --group-by agents --val-ratio 0.2
   ctxtune prepare contexts --dry-run --show 2
   ctxtune prepare contexts -o pilot --limit 100
+  ctxtune prepare contexts -o out --mix general.jsonl=5%
+  ctxtune prepare chat.jsonl --chat -o out
   ctxtune prepare more.jsonl.zst contexts.tar -o out
   ctxtune prepare downloads --containers -o out
 

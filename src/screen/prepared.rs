@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::screen::names::{say_names, say_not_read};
 use crate::screen::report::{Style, Terminal};
 use ctxtune_engine::line::example::Example;
+use ctxtune_engine::output::manifest::Mixed;
 use ctxtune_engine::prepare::{Error, Options, Prepared, Published, Watch};
 use ctxtune_engine::record::warning::Warning;
 use ctxtune_pipeline::signals::Signals;
@@ -119,6 +120,9 @@ pub fn summarize(options: &Options, prepared: &Prepared, duration: Duration, ter
         terminal,
     );
     say("split", split(options, prepared));
+    for mixed in &prepared.mix {
+        say("mix", mixed_in(mixed));
+    }
     say("leakage", leakage(options, prepared));
     if let Some(text) = warnings(prepared) {
         say("warnings", text);
@@ -161,14 +165,16 @@ fn accepted(options: &Options, prepared: &Prepared) -> String {
 
 fn split(options: &Options, prepared: &Prepared) -> String {
     let beyond = prepared.counts.beyond_limit;
+    let mixed: u64 = prepared.mix.iter().map(|mixed| mixed.records).sum();
+    let records = prepared.train_records - mixed;
+    let first = match beyond {
+        0 => String::new(),
+        beyond => format!(" (the first of {}: --limit)", grouped(records + beyond)),
+    };
+    let mixed = if mixed > 0 { format!(" + {} mixed in", grouped(mixed)) } else { String::new() };
     let mut text = format!(
-        "{} train{} + {} validation, seed {}, ratio {}",
-        grouped(prepared.train_records),
-        if beyond > 0 {
-            format!(" (the first of {}: --limit)", grouped(prepared.train_records + beyond))
-        } else {
-            String::new()
-        },
+        "{} train{first}{mixed} + {} validation, seed {}, ratio {}",
+        grouped(records),
         grouped(prepared.val_records),
         options.seed,
         options.val_ratio
@@ -184,22 +190,33 @@ fn split(options: &Options, prepared: &Prepared) -> String {
     printable(&text)
 }
 
+fn mixed_in(mixed: &Mixed) -> String {
+    let lines = counted(mixed.records, "line");
+    let mut text =
+        format!("{lines} of {} ({} of {}) in train", mixed.file, mixed.asked, grouped(mixed.listed));
+    if mixed.rejected > 0 {
+        text.push_str(&format!(", {} rejected", grouped(mixed.rejected)));
+    }
+    printable(&text)
+}
+
 fn leakage(options: &Options, prepared: &Prepared) -> String {
     let val = prepared.val_records;
     let of = |shared: u64| format!("{} of {} ({})", grouped(shared), grouped(val), percent(shared, val));
     let shared = prepared.leakage;
-    let remedy = match (shared.val_sharing_story, shared.val_sharing_agents) {
+    if let Some(text) = shared.val_sharing_text {
+        return format!("validation shares with train: user messages {}", of(text));
+    }
+    let [story, agents] =
+        [shared.val_sharing_story, shared.val_sharing_agents].map(Option::unwrap_or_default);
+    let remedy = match (story, agents) {
         (0, 0) => "",
         (0, _) => " (--group-by agents removes it)",
         (_, 0) => " (--group-by story removes it)",
         _ => " (--group-by story or agents removes the one or the other)",
     };
     let remedy = if options.group_by.is_some() { "" } else { remedy };
-    format!(
-        "validation shares with train: story {}, set of agents {}{remedy}",
-        of(shared.val_sharing_story),
-        of(shared.val_sharing_agents)
-    )
+    format!("validation shares with train: story {}, set of agents {}{remedy}", of(story), of(agents))
 }
 
 fn warnings(prepared: &Prepared) -> Option<String> {
@@ -225,6 +242,10 @@ fn oddity(warning: Warning) -> &'static str {
         Warning::ReplacementCharacters => {
             "with replacement characters (U+FFFD) in their text, left where it was decoded wrongly"
         }
+        Warning::RoleOrder => "with a system message that is not the first one, or begun by the assistant",
+        Warning::EmptyAssistant => "with an assistant message without text",
+        Warning::RepeatedKeys => "with a key twice in a message: the last one counts",
+        Warning::OtherColumns => "with columns other than messages, tools and weight, which are left out",
     }
 }
 

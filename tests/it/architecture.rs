@@ -163,6 +163,7 @@ fn may_know(part: &str) -> &'static [&'static str] {
         "check" => &["output", "room", "source", "special_token"],
         "score" => &["answer_file", "error", "line", "output", "prepare", "record", "source", "watch"],
         "prepare" => &[
+            "check",
             "error",
             "json",
             "line",

@@ -632,6 +632,7 @@ exec "$CTXTUNE" "$@"
             let dir = &rehearsal.dir;
             symlink(repository("fixtures"), dir.path("fixtures")).unwrap();
             symlink(repository("fixtures/contexts"), dir.path("contexts")).unwrap();
+            dir.chat_lines("chat.jsonl", 20).chat_lines("general.jsonl", 200);
             let ctxtune = dir.write("bin/ctxtune", CTXTUNE);
             std::fs::set_permissions(ctxtune, PermissionsExt::from_mode(0o755)).unwrap();
             for fence in fences {

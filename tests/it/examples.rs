@@ -63,6 +63,7 @@ fn scene() -> Rehearsal {
     let rehearsal = Rehearsal::with(script);
     let dir = &rehearsal.dir;
     dir.corpus(20);
+    dir.chat_lines("chat.jsonl", 20).chat_lines("general.jsonl", 200);
     let records = dir.tree("corpus");
     for copy in ["contexts", "in", "generated", "base", "tuned"] {
         dir.plant(copy, &records);

@@ -11,6 +11,7 @@
 
 mod agent;
 mod architecture;
+mod chat;
 mod check;
 mod check_prepared;
 mod check_sdk;
@@ -33,6 +34,7 @@ mod generate;
 mod http;
 mod input;
 mod masking;
+mod mix;
 mod monitor;
 mod never_twice;
 mod packed;

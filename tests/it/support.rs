@@ -56,6 +56,18 @@ impl Dir {
         self
     }
 
+    /// Writes `count` chat lines to the file `name`, each with its number and one of four topics.
+    pub fn chat_lines(&self, name: &str, count: usize) -> &Dir {
+        let line = |number: usize| {
+            let message =
+                |role: &str, mark: char| json!({ "role": role, "content": format!("{name} {number}{mark}") });
+            let messages = [message("user", '?'), message("assistant", '.')];
+            json!({ "messages": messages, "topic": format!("t{}", number % 4) }).to_string()
+        };
+        self.write(name, (0..count).map(line).collect::<Vec<_>>().join("\n"));
+        self
+    }
+
     /// The program with `arguments`, run in this directory.
     pub fn ctxtune<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Outcome {
         Outcome::of(self.command(arguments))

@@ -75,6 +75,8 @@ pub enum Error {
     TooManyRejects { listed: u64, limit: RejectLimit, failed: FailedRejects },
     #[error("none of {listed} records is left to train on: {} rejected, {skipped} skipped", failed.counts.total())]
     NothingAccepted { listed: u64, skipped: u64, failed: FailedRejects },
+    #[error("--mix `{path}`: {reason}")]
+    Mix { path: PathBuf, reason: String },
     #[error("the {side} side is empty: {accepted} records, ratio {ratio}{groups}")]
     EmptySide {
         /// `train` or `validation`.

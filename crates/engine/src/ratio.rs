@@ -36,6 +36,22 @@ impl Ratio {
         u64::try_from(count).expect("a part is not larger than the whole")
     }
 
+    /// What the part is of `whole`, rounded down.
+    pub fn of(self, whole: u64) -> u64 {
+        let part = u128::from(whole) * u128::from(self.numerator) / u128::from(self.denominator);
+        u64::try_from(part).expect("a part is not larger than the whole")
+    }
+
+    /// The largest whole of which `rest` and these `parts` are not less; `None` where the parts leave nothing over.
+    pub fn whole(rest: u64, parts: &[Ratio]) -> Option<u64> {
+        // Powers of ten: each divides the largest.
+        let common = parts.iter().map(|part| part.denominator).max().unwrap_or(1);
+        let of_common = |part: &Ratio| u128::from(part.numerator) * u128::from(common / part.denominator);
+        let left =
+            u128::from(common).checked_sub(parts.iter().map(of_common).sum()).filter(|left| *left > 0)?;
+        u64::try_from(u128::from(rest) * u128::from(common) / left).ok()
+    }
+
     /// Whether `count` of `whole` is more than this part.
     pub fn is_exceeded_by(self, count: u64, whole: u64) -> bool {
         let (count, whole) = (u128::from(count), u128::from(whole));

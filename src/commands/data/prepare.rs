@@ -12,7 +12,7 @@ use crate::screen::names::{Shown, counts_value, write_names};
 use crate::screen::prepared::{Bar, say_failed, show_examples, summarize, without_surrogates};
 use crate::screen::report::{LongList, Terminal, fields};
 use crate::session::environment::config_file;
-use ctxtune_engine::output::manifest::{Counts, Grouping, Leakage, Side};
+use ctxtune_engine::output::manifest::{Counts, Grouping, Leakage, Mixed, Side};
 use ctxtune_engine::prepare::{Error, Mode, Options, Prepared, Published, Purpose, prepare};
 use ctxtune_engine::source::names::NameLog;
 use ctxtune_pipeline::config::ConfigError;
@@ -110,6 +110,9 @@ struct Report<'p> {
     leakage: Leakage,
     /// The groups of `--group-by`; `null` without it.
     grouping: Option<Grouping>,
+    /// What `--mix` added, by file: `file`, `asked`, `listed`, `rejected`, `records`, `keys_sha256`; only with it.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    mix: &'p [Mixed],
     /// The first five rejects, in a dry run all: `key`, `code`, `reason`, `at`.
     rejects: Vec<Value>,
     /// How many files were not read, by kind.
@@ -155,6 +158,7 @@ impl Report<'_> {
             split: Split { train: prepared.train_records, val: prepared.val_records },
             leakage: prepared.leakage,
             grouping: prepared.grouping,
+            mix: &prepared.mix,
             rejects: rejects_value(&prepared.rejects),
             not_read_by_kind: counts_value(&prepared.not_read),
             train: manifest.map(|manifest| &manifest.train),

@@ -179,7 +179,12 @@ impl Prompt {
     fn of(out: Option<&Path>, job: &Job) -> Prompt {
         let read = |out: &Path| {
             let manifest = Manifest::read(out).ok()?;
-            let template = Template::parse(&manifest.template.text, &manifest.template.name).ok()?;
+            let Some(trained) = manifest.template else {
+                let place =
+                    "the built-in prompt: put one like those of your chat lines in its place".to_owned();
+                return Some(Prompt { template: Template::chatml(), place });
+            };
+            let template = Template::parse(&trained.text, &trained.name).ok()?;
             prompt::check(&template).ok()?;
             let place = out.display();
             let place = match Mismatch::of_job(out, &job.id) {

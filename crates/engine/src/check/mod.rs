@@ -28,6 +28,7 @@ mod longest;
 mod messages;
 mod ordered;
 mod prepared;
+pub mod single;
 pub mod stats;
 pub mod structure;
 mod tape;

@@ -232,7 +232,7 @@ fn check_tokens(weight: u64, limit: u64, judge: &mut Judge<'_>) {
 }
 
 /// The fast parser with its buffers, to be reused for every line of a thread.
-struct Parser {
+pub struct Parser {
     buffers: Buffers,
     tape: Tape<'static>,
 }
@@ -246,7 +246,7 @@ impl Default for Parser {
 impl Parser {
     /// Parses the first `length` bytes, behind which are [`PADDING`] more, and hands the nodes to
     /// `look`; or refuses them. The bytes are changed: strings are unescaped in place.
-    fn with_tape(&mut self, bytes: &mut [u8], length: usize, look: impl FnOnce(&[Node<'_>])) -> bool {
+    pub fn with_tape(&mut self, bytes: &mut [u8], length: usize, look: impl FnOnce(&[Node<'_>])) -> bool {
         let mut tape = std::mem::replace(&mut self.tape, Tape::null()).reset();
         let parsed = simd_json::fill_tape_padded(bytes, length, &mut self.buffers, &mut tape);
         let is_parsed = parsed.is_ok();

@@ -33,29 +33,48 @@ pub fn card(manifest: &Manifest) -> String {
         ),
         _ => String::new(),
     };
+    let mixed: String = manifest
+        .mix
+        .iter()
+        .map(|mixed| {
+            format!("{} of the training lines are general chat lines of `{}`.\n", mixed.records, mixed.file)
+        })
+        .collect();
+    let mixed_records: u64 = manifest.mix.iter().map(|mixed| mixed.records).sum();
     let limit = match manifest.counts.beyond_limit {
         0 => String::new(),
         beyond => format!(
             "Of {} training records the first {} by rank are here.\n",
-            manifest.train.records + beyond,
-            manifest.train.records
+            manifest.train.records - mixed_records + beyond,
+            manifest.train.records - mixed_records
+        ),
+    };
+    let (title, layout) = match &manifest.template {
+        Some(template) => {
+            ("Socialized contexts", format!("in the layout of the template `{}`", template.name))
+        }
+        None => ("Chat lines", "as it was in its source".to_owned()),
+    };
+    let shared = manifest.leakage;
+    let leakage = match shared.val_sharing_text {
+        Some(text) => format!("{text} share their user messages"),
+        None => format!(
+            "{} share their story and {} their set of agents",
+            shared.val_sharing_story.unwrap_or_default(),
+            shared.val_sharing_agents.unwrap_or_default()
         ),
     };
     format!(
         "---\n{configs}---\n\n\
-         # Socialized contexts as training data\n\n\
+         # {title} as training data\n\n\
          Made by `ctxtune prepare`; [manifest.json](manifest.json) holds every option, count and digest.\n\n\
          | split | records | bytes | {digest} |\n|---|---|---|---|\n{rows}\n\
-         Each line is one chat example, `{{\"messages\": [{{\"role\": …, \"content\": …}}, …]}}`, in the layout of the \
-         template `{template}`. [keys.tsv](keys.tsv) names the source record of each line, \
+         Each line is one chat example, `{{\"messages\": [{{\"role\": …, \"content\": …}}, …]}}`, {layout}. [keys.tsv](keys.tsv) names the source record of each line, \
          [rejects.jsonl](rejects.jsonl) what was refused and why.\n\n\
-         The split is a function of the seed ({seed}), the ratio ({ratio}) and the records' keys. {grouping}{limit}\
-         Of the validation records {story} share their story and {agents} their set of agents with a training record.\n",
-        template = manifest.template.name,
+         The split is a function of the seed ({seed}), the ratio ({ratio}) and the records' keys. {grouping}{limit}{mixed}\
+         Of the validation records {leakage} with a training record.\n",
         seed = manifest.options.seed,
         ratio = manifest.options.val_ratio,
-        story = manifest.leakage.val_sharing_story,
-        agents = manifest.leakage.val_sharing_agents,
     )
 }
 

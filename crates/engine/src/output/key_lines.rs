@@ -26,7 +26,7 @@ pub struct SideKeys<'s> {
     pub name: &'s str,
     /// What its manifest says.
     pub side: &'s Side,
-    /// By rank, as in `listing`.
+    /// By rank, as in `listing`; behind those of the listing begin those of the mixed lines.
     pub positions: Vec<u32>,
 }
 
@@ -39,13 +39,14 @@ struct Chunk<'s> {
     positions: &'s [u32],
 }
 
-/// Writes the lines of `sides` to `out`.
+/// Writes the lines of `sides` to `out`; `mixed` are the keys of the mixed lines.
 ///
 /// # Errors
 /// Those of `out`.
 pub fn write_key_lines(
     sides: &[SideKeys<'_>],
     listing: &Listing,
+    mixed: &[&[u8]],
     pool: &ThreadPool,
     out: &mut (dyn Write + Send),
 ) -> io::Result<()> {
@@ -70,7 +71,7 @@ pub fn write_key_lines(
         Text::default,
         |(), index| Ok(Next::of(index, chunks.len())),
         |(), index, text, _| {
-            chunks[index].write_to(listing, &mut text.0);
+            chunks[index].write_to(listing, mixed, &mut text.0);
             Ok(())
         },
         |text| out.write_all(&text.0),
@@ -78,7 +79,7 @@ pub fn write_key_lines(
 }
 
 impl Chunk<'_> {
-    fn write_to(&self, listing: &Listing, out: &mut Vec<u8>) {
+    fn write_to(&self, listing: &Listing, mixed: &[&[u8]], out: &mut Vec<u8>) {
         let mut line = Counter::new(self.lines_before);
         for &position in self.positions {
             out.extend_from_slice(self.split.as_bytes());
@@ -87,7 +88,12 @@ impl Chunk<'_> {
             out.push(b'\t');
             out.extend_from_slice(self.shard.as_bytes());
             out.push(b'\t');
-            KeyText(listing.key(position as usize)).write_json(out);
+            let position = position as usize;
+            let key = match position.checked_sub(listing.len()) {
+                None => listing.key(position),
+                Some(position) => mixed[position],
+            };
+            KeyText(key).write_json(out);
             out.push(b'\n');
         }
     }

@@ -44,8 +44,11 @@ pub struct Manifest {
     pub leakage: Leakage,
     /// The groups, where the split was made by groups.
     pub grouping: Option<Grouping>,
-    /// The template, whole.
-    pub template: TemplateUsed,
+    /// What was mixed into the training lines, by file; only where something was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mix: Vec<Mixed>,
+    /// The template, whole; `null` where lines were taken as they are.
+    pub template: Option<TemplateUsed>,
     /// SHA-256 of all listed keys, sorted bytewise, each followed by NUL.
     pub keys_sha256: String,
     /// The training examples.
@@ -56,9 +59,29 @@ pub struct Manifest {
     pub files: BTreeMap<String, FileDigest>,
 }
 
+/// What became the lines of a result.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DataKind {
+    /// Contexts, through a template.
+    #[default]
+    Contexts,
+    /// Chat lines, as they are.
+    Chat,
+}
+
+impl DataKind {
+    fn is_contexts(&self) -> bool {
+        *self == DataKind::Contexts
+    }
+}
+
 /// The options that decide what is in the output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OptionsUsed {
+    /// What became lines: `chat`, chat lines as they are; absent for contexts.
+    #[serde(default, skip_serializing_if = "DataKind::is_contexts")]
+    pub kind: DataKind,
     /// The seed of the order.
     pub seed: u64,
     /// The part that validates, as a decimal.
@@ -131,6 +154,18 @@ pub struct Warnings {
     /// A text holds U+FFFD, which stands for what could not be decoded.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub replacement_characters: u64,
+    /// In a chat line: a system message that is not the first one, or a conversation that the assistant begins.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub role_order: u64,
+    /// In a chat line: an assistant message without text.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub empty_assistant: u64,
+    /// In a chat line: a key twice in a message, of which the last one counts.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub repeated_keys: u64,
+    /// Chat lines with columns other than `messages`, `tools` and `weight`, which are left out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub other_columns: u64,
 }
 
 impl Warnings {
@@ -144,6 +179,10 @@ impl Warnings {
             Warning::BracketedProse => &mut self.bracketed_prose,
             Warning::NulCharacters => &mut self.nul_characters,
             Warning::ReplacementCharacters => &mut self.replacement_characters,
+            Warning::RoleOrder => &mut self.role_order,
+            Warning::EmptyAssistant => &mut self.empty_assistant,
+            Warning::RepeatedKeys => &mut self.repeated_keys,
+            Warning::OtherColumns => &mut self.other_columns,
         }
     }
 }
@@ -155,10 +194,15 @@ fn is_zero(count: &u64) -> bool {
 /// Validation records that share something with a training record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leakage {
-    /// Validation records whose story text is also a training record's.
-    pub val_sharing_story: u64,
-    /// Validation records whose set of agents is also a training record's.
-    pub val_sharing_agents: u64,
+    /// Validation records whose story text is also a training record's; only of contexts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_sharing_story: Option<u64>,
+    /// Validation records whose set of agents is also a training record's; only of contexts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_sharing_agents: Option<u64>,
+    /// Validation lines whose user messages are also those of a training line; only of chat lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_sharing_text: Option<u64>,
 }
 
 /// A split by groups.
@@ -170,6 +214,23 @@ pub struct Grouping {
     pub train_groups: u64,
     /// Training records more (or fewer, negative) than the ratio asks for.
     pub deviation: i64,
+}
+
+/// The lines of one file of `--mix`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mixed {
+    /// The file, as it stands in the keys of its lines.
+    pub file: String,
+    /// How many were asked for: a number, or a share of all training lines (`5%`).
+    pub asked: String,
+    /// Lines in the file.
+    pub listed: u64,
+    /// Lines that were rejected before enough were found; `rejects.jsonl` names them last.
+    pub rejected: u64,
+    /// Lines that were mixed in.
+    pub records: u64,
+    /// SHA-256 of all keys of the file, sorted bytewise, each followed by NUL.
+    pub keys_sha256: String,
 }
 
 /// The template.

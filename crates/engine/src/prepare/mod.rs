@@ -12,6 +12,9 @@ use std::sync::Arc;
 use rayon::ThreadPoolBuilder;
 
 mod arrive;
+mod batch;
+mod chat;
+mod mix;
 mod options;
 mod outcome;
 mod run;
@@ -25,6 +28,7 @@ use crate::output::key_lines::KEYS;
 use crate::output::publish::Output;
 pub use crate::output::publish::{Durability, Published};
 use crate::prepare::arrive::Arrival;
+pub use crate::prepare::mix::{Amount, Mix, counts as mix_counts};
 pub use crate::prepare::options::{Mode, Options, Purpose};
 pub use crate::prepare::run::Prepared;
 use crate::prepare::run::{REJECTS, Run};
@@ -59,6 +63,7 @@ pub fn prepare(options: &Options, watch: &dyn Watch) -> Result<Prepared, Error> 
     let corpus = Corpus {
         sources: &options.sources,
         skip: Some(&options.output_dir),
+        within: b"",
         seed: options.seed,
         convert: Some(&|plain, limit, store, found| arrival.convert(plain, limit, store, found)),
         // Where the split is grouped, that saves the first of two passes; else a line is read, and written, once more.

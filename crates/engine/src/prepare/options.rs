@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::line::template::Template;
 use crate::output::publish::Durability;
+use crate::prepare::mix::Mix;
 use crate::ratio::Ratio;
 use crate::record::parser::Readers;
 use crate::record::reject::RejectLimit;
@@ -24,12 +25,16 @@ pub struct Options {
     pub val_ratio: Ratio,
     /// The seed of the order.
     pub seed: u64,
-    /// How a record becomes messages.
+    /// Whether the records are chat lines, which are taken as they are.
+    pub chat: bool,
+    /// How a record becomes messages, unless it is a chat line.
     pub template: Template,
     /// Records a shard; `None` for one file a side.
     pub shard_records: Option<NonZeroU64>,
     /// The most training records, the first by rank; the others are left out behind the split.
     pub limit: Option<NonZeroU64>,
+    /// What is mixed into the training lines.
+    pub mix: Vec<Mix>,
     /// What must not be torn apart by the split.
     pub group_by: Option<GroupBy>,
     /// How many rejects the run bears.

@@ -4,13 +4,13 @@
 //! the line is written straight into the entry. The last of the trailer is the offset of the record in its
 //! container, as `list` expects. Entries live no longer than the process.
 
+use crate::prepare::batch::Verdict;
 use crate::prepare::tally::Marks;
-use crate::prepare::worker::Verdict;
 use crate::record::reject::{Code, RejectReason};
 use crate::record::warning::WarningSet;
 
 /// The bytes of a trailer.
-const TRAILER_BYTES: usize = 52;
+const TRAILER_BYTES: usize = 53;
 
 /// What an entry says beside its line.
 #[derive(Debug)]
@@ -43,7 +43,8 @@ impl Outcome {
         };
         let is_correct = marks.is_correct.map_or(2, u8::from);
         entries.extend_from_slice(&marks.group);
-        entries.extend_from_slice(&[kind, code, is_correct, marks.warnings.bits()]);
+        entries.extend_from_slice(&[kind, code, is_correct]);
+        entries.extend_from_slice(&marks.warnings.bits().to_le_bytes());
         for number in [marks.story, marks.agents, self.bytes, self.start] {
             entries.extend_from_slice(&number.to_le_bytes());
         }
@@ -53,8 +54,9 @@ impl Outcome {
     pub fn read(entry: &[u8]) -> (Outcome, usize) {
         let (text, trailer) = entry.split_at(entry.len() - TRAILER_BYTES);
         let number = |at: usize| u64::from_le_bytes(trailer[at..at + 8].try_into().expect("eight bytes"));
-        let [kind, code, is_correct, warnings] = [16, 17, 18, 19].map(|index| trailer[index]);
-        let [story, agents, bytes, start] = [20, 28, 36, 44].map(number);
+        let [kind, code, is_correct] = [16, 17, 18].map(|index| trailer[index]);
+        let warnings = u16::from_le_bytes([trailer[19], trailer[20]]);
+        let [story, agents, bytes, start] = [21, 29, 37, 45].map(number);
         let (verdict, line) = match kind {
             ACCEPTED => {
                 let marks = Marks {
@@ -95,7 +97,7 @@ mod tests {
     #[test]
     fn an_entry_keeps_all_that_is_known_of_a_record() {
         for is_correct in [None, Some(false), Some(true)] {
-            let warnings = WarningSet::of(|warning| warning == Warning::ReplacementCharacters);
+            let warnings = WarningSet::of(|warning| warning == Warning::OtherColumns);
             let marks =
                 Marks { story: u64::MAX, agents: 3, content: 0, group: [9; 16], is_correct, warnings };
             check(Verdict::Accepted(marks), "{\"messages\":[]}\n");

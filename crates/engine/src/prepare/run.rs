@@ -14,20 +14,26 @@ use std::sync::Arc;
 use rayon::ThreadPool;
 
 use crate::error::{Error, FailedRejects};
+use crate::json::KeyText;
 use crate::line::convert::LineWriter;
 use crate::output::key_lines::{KEYS, SideKeys, write_key_lines};
-use crate::output::manifest::{Counts, Grouping, Hex, Leakage, Manifest, OptionsUsed, SCHEMA, TemplateUsed};
+use crate::output::manifest::{
+    Counts, DataKind, Grouping, Hex, Leakage, Manifest, Mixed, OptionsUsed, SCHEMA, TemplateUsed,
+};
 use crate::output::publish::{Output, Published};
 use crate::output::shard::{FileError, SideWriter, move_tail};
 use crate::parallel::{Next, run_in_order};
+use crate::prepare::batch::{RecordBatch, Verdict};
+use crate::prepare::mix::{self, Amount, Mix, MixedLines};
 use crate::prepare::options::Options;
 use crate::prepare::tally::{Order, Tally};
 use crate::prepare::visit::Visitor;
-use crate::prepare::worker::{RecordBatch, Verdict};
 use crate::record::reject::RejectLog;
 use crate::source::ahead::{Visit, Visits, with_readers};
-use crate::source::list::Listing;
+use crate::source::list::{self, Corpus, Listing};
 use crate::source::names::NameLog;
+use crate::source::spool::Spool;
+use crate::split::Ranks;
 use crate::split::group::{GroupBy, GroupedSplit, split_groups};
 use crate::watch::Watch;
 
@@ -50,6 +56,8 @@ pub struct Prepared {
     pub leakage: Leakage,
     /// The groups, where the split was made by groups.
     pub grouping: Option<Grouping>,
+    /// What was mixed into the training lines, by file.
+    pub mix: Vec<Mixed>,
     /// Bytes of records read; with groups every record is read twice.
     pub bytes_read: u64,
     /// The rejects in rank order as JSON lines: as many as asked for.
@@ -69,6 +77,7 @@ pub struct Prepared {
 }
 
 /// What all steps of one run share.
+#[derive(Clone, Copy)]
 pub struct Run<'r> {
     /// What to prepare, and how.
     pub options: &'r Options,
@@ -116,6 +125,18 @@ impl Sides {
             result => result.map_err(write_error),
         }
     }
+}
+
+/// `others` at `places` among `items`: the first of them, where there are not that many.
+fn interleaved<T>(items: Vec<T>, others: impl IntoIterator<Item = T>, places: &[u64]) -> Vec<T> {
+    let mut all = Vec::new();
+    let mut items = items.into_iter();
+    for (other, &place) in others.into_iter().zip(places) {
+        all.extend(items.by_ref().take(place as usize - all.len()));
+        all.push(other);
+    }
+    all.extend(items);
+    all
 }
 
 /// Whether there was no space left to write to.
@@ -201,13 +222,15 @@ impl Run<'_> {
             converted.sides.train = self.first_lines(converted.sides.train, kept)?;
             converted.shown.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
         }
+        let mut mixed = self.choose_mixed(kept, &mut converted.rejects)?;
+        let places = self.place_mixed(&mut mixed, &mut converted)?;
         let order = Order {
             grouped: converted.grouped.as_ref().map(|split| &split.order[..]),
             train: train as usize,
             kept: kept as usize,
         };
         let tally = &converted.tally;
-        let leakage = self.pool.install(|| tally.leakage(&order));
+        let leakage = self.pool.install(|| tally.leakage(&order, self.kind(), mixed.lines()));
         let grouping = converted.grouped.as_ref().map(|split| Grouping {
             groups: split.groups,
             train_groups: split.train_groups,
@@ -220,6 +243,7 @@ impl Run<'_> {
             val_records: converted.sides.val.records(),
             leakage,
             grouping,
+            mix: std::mem::take(&mut mixed.chosen),
             bytes_read: converted.bytes_read,
             rejects: shown_rejects,
             not_read: Arc::clone(&self.listing.not_read),
@@ -233,7 +257,7 @@ impl Run<'_> {
             let sides = converted.sides;
             let mut manifest = self.manifest(&prepared, sides)?;
             self.stage_rejects(output, &mut converted.rejects, &mut manifest)?;
-            self.stage_keys(output, &order, &converted.tally, &mut manifest)?;
+            self.stage_keys(output, &order, &converted.tally, (&mixed, &places), &mut manifest)?;
             self.watch.check_stop()?;
             prepared.kept_readme = !output.may_write_card()?;
             let published = output.publish(&mut manifest, self.watch)?;
@@ -293,6 +317,136 @@ impl Run<'_> {
         })?;
         *grouped = Some(split);
         Ok(converted)
+    }
+
+    /// The lines that are mixed into `records` training records.
+    fn choose_mixed(&self, records: u64, rejects: &mut RejectLog) -> Result<MixedLines, Error> {
+        let mixes = &self.options.mix;
+        let staging = self.output.map(Output::staging);
+        let mut mixed = MixedLines::new(staging.as_deref()).map_err(|source| self.reject_error(source))?;
+        if mixes.is_empty() {
+            return Ok(mixed);
+        }
+        if let Some(key) =
+            (0..self.listing.len()).map(|at| self.listing.key(at)).find(|key| key.starts_with(b"mix/"))
+        {
+            let place = |what: &str| format!("{what} whose keys begin with `mix/`");
+            let (first, second) = (place("in the corpus,"), place("in --mix,"));
+            return Err(Error::EqualKeys { key: KeyText(key).to_json(), first, second });
+        }
+        let amounts: Vec<Amount> = mixes.iter().map(|mix| mix.amount).collect();
+        let counts = mix::counts(&amounts, records).expect("the options leave room for records");
+        let options = Options { chat: true, group_by: None, ..self.options.clone() };
+        let mut spool = Spool::new(staging.as_deref(), self.options.max_spool_bytes);
+        for ((mix, within), count) in mixes.iter().zip(mix::key_prefixes(mixes)).zip(counts) {
+            let corpus = Corpus {
+                sources: std::slice::from_ref(&mix.source),
+                skip: None,
+                within: &within,
+                seed: self.options.seed,
+                convert: None,
+                converts_plain_files: false,
+            };
+            let listing = self.pool.install(|| list::list(&corpus, &mut spool, self.watch))?;
+            let run = Run { options: &options, listing: &listing, ..*self };
+            run.choose(mix, &within, count, rejects, &mut mixed)?;
+        }
+        Ok(mixed)
+    }
+
+    /// Adds to `mixed` the first `count` usable lines of the listing, which is that of `mix`.
+    fn choose(
+        &self,
+        mix: &Mix,
+        within: &[u8],
+        count: u64,
+        rejects: &mut RejectLog,
+        mixed: &mut MixedLines,
+    ) -> Result<(), Error> {
+        let failed = |reason: String| Error::Mix { path: mix.source.path.clone(), reason };
+        let listed = self.listing.len();
+        let ranks = Ranks::new(self.options.seed);
+        let (mut visited, mut chosen, mut rejected) = (0, 0, 0);
+        while chosen < count {
+            // Exactly as many as are missing: which lines are looked at must not depend on chunks.
+            let end = listed.min(visited + usize::try_from(count - chosen).unwrap_or(usize::MAX));
+            if visited == end {
+                let of = format!("{chosen} of its {listed} lines are usable, and {count} are asked for");
+                return Err(failed(of));
+            }
+            let positions: Vec<u32> = (visited as u32..end as u32).collect();
+            self.pass(&Selection::Chosen(&positions, positions.len()), |batch| {
+                let mut line = 0;
+                let mut lengths = batch.lengths.iter();
+                for (position, verdict) in &batch.verdicts {
+                    let key = self.listing.key(*position as usize);
+                    let kept = match verdict {
+                        Verdict::Accepted(marks) => {
+                            let start = line;
+                            line += *lengths.next().expect("each accepted record has a line") as usize;
+                            chosen += 1;
+                            mixed.push(&ranks, key, marks.story, &batch.lines[start..line])
+                        }
+                        Verdict::Rejected(reason) => {
+                            rejected += 1;
+                            rejects.push_mixed(key, reason)
+                        }
+                        Verdict::Skipped => Ok(()),
+                    };
+                    kept.map_err(|source| self.reject_error(source))?;
+                }
+                Ok(())
+            })?;
+            visited = end;
+            if self.options.max_rejects.is_exceeded(rejected, listed as u64) {
+                let limit = self.options.max_rejects;
+                let first = rejects.first_mixed().unwrap_or_default();
+                return Err(failed(format!(
+                    "{rejected} of its {listed} lines are rejected, and the limit is {limit}: {first}"
+                )));
+            }
+        }
+        mixed.chosen.push(Mixed {
+            file: String::from_utf8_lossy(&within[b"mix/".len()..within.len() - 1]).into_owned(),
+            asked: mix.amount.to_string(),
+            listed: listed as u64,
+            rejected,
+            records: chosen,
+            keys_sha256: Hex(&self.listing.keys_sha256).to_string(),
+        });
+        Ok(())
+    }
+
+    /// Puts the lines of `mixed` among the training lines; gives their places.
+    fn place_mixed(&self, mixed: &mut MixedLines, converted: &mut Converted) -> Result<Vec<u64>, Error> {
+        let failed = |source| self.reject_error(source);
+        if mixed.by_rank().map_err(failed)?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let train = std::mem::replace(&mut converted.sides.train, self.side("train", "train-mixed"));
+        let places = mixed.places(self.options.seed, train.records());
+        let into = &mut converted.sides.train;
+        let mut lines = train.into_lines().map_err(write_error)?;
+        let mut text = Vec::new();
+        let mut shown = Vec::new();
+        for (line, &place) in mixed.lines().iter().zip(&places) {
+            lines.copy(place - into.records(), into).map_err(write_error)?;
+            mixed.read(line, &mut text).map_err(failed)?;
+            let mut line = &text[..];
+            let lengths = [line.len() as u64];
+            into.append(&mut line, &mut &lengths[..]).map_err(write_error)?;
+            if place < self.options.purpose.show as u64 {
+                shown.push(text.clone());
+            }
+        }
+        lines.copy(u64::MAX, into).map_err(write_error)?;
+        converted.shown = interleaved(std::mem::take(&mut converted.shown), shown, &places);
+        converted.shown.truncate(self.options.purpose.show);
+        Ok(places)
+    }
+
+    fn kind(&self) -> DataKind {
+        if self.options.chat { DataKind::Chat } else { DataKind::Contexts }
     }
 
     /// A side of which the first `count` lines of `train` are left. The split has to be known before: which
@@ -474,6 +628,7 @@ impl Run<'_> {
             schema: SCHEMA.to_owned(),
             tool: concat!("ctxtune ", env!("CARGO_PKG_VERSION")).to_owned(),
             options: OptionsUsed {
+                kind: self.kind(),
                 seed: options.seed,
                 val_ratio: options.val_ratio.to_string(),
                 group_by: options.group_by.as_ref().map(GroupBy::to_string),
@@ -485,10 +640,11 @@ impl Run<'_> {
             counts: prepared.counts.clone(),
             leakage: prepared.leakage,
             grouping: prepared.grouping,
-            template: TemplateUsed {
+            mix: prepared.mix.clone(),
+            template: (!options.chat).then(|| TemplateUsed {
                 name: options.template.name.clone(),
                 text: options.template.text.clone(),
-            },
+            }),
             keys_sha256: Hex(&self.listing.keys_sha256).to_string(),
             train: sides.train.finish().map_err(write_error)?,
             val,
@@ -512,6 +668,7 @@ impl Run<'_> {
         output: &Output,
         order: &Order<'_>,
         tally: &Tally,
+        (mixed, places): (&MixedLines, &[u64]),
         manifest: &mut Manifest,
     ) -> Result<(), Error> {
         let sides: Vec<SideKeys<'_>> = manifest
@@ -519,10 +676,17 @@ impl Run<'_> {
             .map(|(name, side)| {
                 let is_train = name == "train";
                 let positions = if is_train { order.train(tally) } else { order.validation(tally) };
-                SideKeys { name, side, positions: positions.collect() }
+                let mut positions: Vec<u32> = positions.collect();
+                if is_train && !places.is_empty() {
+                    let first = self.listing.len() as u32;
+                    positions = interleaved(positions, (first..).take(places.len()), places);
+                }
+                SideKeys { name, side, positions }
             })
             .collect();
-        let digest = output.stage(KEYS, |out| write_key_lines(&sides, self.listing, self.pool, out))?;
+        let keys: Vec<&[u8]> = mixed.lines().iter().map(|line| line.key.as_slice()).collect();
+        let digest =
+            output.stage(KEYS, |out| write_key_lines(&sides, self.listing, &keys, self.pool, out))?;
         manifest.files.insert(KEYS.to_owned(), digest);
         Ok(())
     }

@@ -6,7 +6,8 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::output::manifest::{Counts, IsCorrect, Leakage, Warnings};
+use crate::output::manifest::{Counts, DataKind, IsCorrect, Leakage, Warnings};
+use crate::prepare::mix::MixedLine;
 use crate::record::warning::WarningSet;
 use crate::split::Rank;
 use crate::split::leakage::{Mark, count_shared};
@@ -24,7 +25,7 @@ pub fn content_digest(bytes: &[u8]) -> ContentDigest {
 /// What is remembered of an accepted record.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Marks {
-    /// Stands for the story's text.
+    /// Stands for the story's text, or for the user's of a chat line.
     pub story: Mark,
     /// Stands for the set of agents.
     pub agents: Mark,
@@ -115,14 +116,20 @@ impl Tally {
     }
 
     /// What the validation records share with the training records. The two counts run in the current rayon pool.
-    pub fn leakage<'o>(&self, order: &'o Order<'o>) -> Leakage {
+    /// Of chat lines the texts stand where the stories of contexts do; `mixed` are those of lines that train too.
+    pub fn leakage<'o>(&self, order: &'o Order<'o>, kind: DataKind, mixed: &[MixedLine]) -> Leakage {
         let shared = |of: &[Mark]| {
             let pick = |position: u32| of[position as usize];
             count_shared(order.train(self).map(pick), order.validation(self).map(pick))
         };
-        let (val_sharing_story, val_sharing_agents) =
-            rayon::join(|| shared(&self.stories), || shared(&self.agents));
-        Leakage { val_sharing_story, val_sharing_agents }
+        if kind == DataKind::Chat {
+            let text = |position: u32| self.stories[position as usize];
+            let train = order.train(self).map(text).chain(mixed.iter().map(|line| line.text));
+            let shared = count_shared(train, order.validation(self).map(text));
+            return Leakage { val_sharing_text: Some(shared), ..Leakage::default() };
+        }
+        let (story, agents) = rayon::join(|| shared(&self.stories), || shared(&self.agents));
+        Leakage { val_sharing_story: Some(story), val_sharing_agents: Some(agents), ..Leakage::default() }
     }
 
     /// The counts, to which the caller adds what it knows of rejects and of the listing.

@@ -6,9 +6,10 @@
 
 use crate::error::Error;
 use crate::line::convert::LineWriter;
+use crate::prepare::batch::{Fingerprints, RecordBatch, Verdict};
 use crate::prepare::options::Options;
 use crate::prepare::outcome::Outcome;
-use crate::prepare::worker::{Converter, Fingerprints, RecordBatch, Verdict};
+use crate::prepare::worker::Converter;
 use crate::record::layout::Unit;
 use crate::record::reject::RejectReason;
 use crate::source::ahead::{Turns, Visit};

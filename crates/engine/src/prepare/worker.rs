@@ -8,11 +8,11 @@ use memchr::{memchr, memchr3_iter};
 use crate::error::Error;
 use crate::json::Charset;
 use crate::line::convert::LineWriter;
-use crate::parallel::Batch;
+use crate::prepare::batch::{Fingerprints, RecordBatch, Verdict};
+use crate::prepare::chat::ChatConverter;
 use crate::prepare::options::Options;
 use crate::prepare::tally::{ContentDigest, Marks, content_digest};
 use crate::record::parser::{ParseFailure, Parser};
-use crate::record::reject::RejectReason;
 use crate::record::story::StoryForm;
 use crate::record::warning::{Warning, WarningSet};
 use crate::record::{Record, TextField};
@@ -22,49 +22,6 @@ use crate::split::group::{GroupBy, write_agents_key, write_group_key};
 use crate::split::leakage::mark;
 use crate::split::{Rank, rank};
 
-/// A batch beyond this belongs to huge records and gives its room back.
-const KEPT_BYTES: usize = 2 << 20;
-
-/// What became of one record.
-#[derive(Debug)]
-pub enum Verdict {
-    /// It has a line.
-    Accepted(Marks),
-    /// It is usable, but its answer is wrong and `--only-correct` was given.
-    Skipped,
-    /// It is not usable.
-    Rejected(RejectReason),
-}
-
-/// The outcome of consecutive records.
-#[derive(Debug, Default)]
-pub struct RecordBatch {
-    /// The accepted records' lines.
-    pub lines: Vec<u8>,
-    /// The bytes of each line.
-    pub lengths: Vec<u64>,
-    /// Each record's position in rank order and its fate.
-    pub verdicts: Vec<(u32, Verdict)>,
-    /// Bytes read for them.
-    pub bytes_read: u64,
-    /// Whether the records stand on the side that trains.
-    pub trains: bool,
-}
-
-impl Batch for RecordBatch {
-    fn bytes(&self) -> usize {
-        self.lines.len()
-    }
-
-    fn clear(&mut self) {
-        self.lines.clear();
-        self.lines.shrink_to(KEPT_BYTES);
-        self.lengths.clear();
-        self.verdicts.clear();
-        self.bytes_read = 0;
-    }
-}
-
 /// Turns parsed records into lines and verdicts.
 struct Judge<'r> {
     options: &'r Options,
@@ -73,19 +30,12 @@ struct Judge<'r> {
     key: Vec<u8>,
 }
 
-/// Whether a record will be read again, and must then be the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fingerprints {
-    /// It will not.
-    None,
-    /// Where the split is grouped, it will.
-    Grouped,
-}
-
 /// One thread's tools.
 pub struct Converter<'r> {
     judge: Judge<'r>,
     parser: Parser,
+    /// In their place where the records are chat lines.
+    chat: Option<ChatConverter<'r>>,
 }
 
 impl<'r> Converter<'r> {
@@ -94,6 +44,7 @@ impl<'r> Converter<'r> {
         Converter {
             judge: Judge { options, lines, fingerprints, key: Vec::new() },
             parser: Parser::new(options.readers),
+            chat: options.chat.then(|| ChatConverter::new(options, fingerprints)),
         }
     }
 
@@ -102,11 +53,14 @@ impl<'r> Converter<'r> {
     /// # Errors
     /// When it cannot be read.
     pub fn convert(&mut self, record: &mut impl Bytes, batch: &mut RecordBatch) -> Result<Verdict, Error> {
+        if let Some(chat) = &mut self.chat {
+            return chat.convert(record, batch);
+        }
         let verdict = match record.read(Effort::OneRead)? {
             Err(reason) => Verdict::Rejected(reason),
             Ok(length) => {
                 batch.bytes_read += length as u64;
-                let Converter { judge, parser } = self;
+                let Converter { judge, parser, .. } = self;
                 let (buffer, field) = (record.buffer(), judge.group_field());
                 let content = judge.content(&buffer[..length]);
                 let look = |record: &Record<'_>| judge.verdict(record, content, batch);
@@ -130,7 +84,7 @@ impl<'r> Converter<'r> {
             Ok(length) => length,
             Err(reason) => return Ok(Verdict::Rejected(reason)),
         };
-        let Converter { judge, parser } = self;
+        let Converter { judge, parser, .. } = self;
         let (buffer, field) = (record.buffer(), judge.group_field());
         // Of the bytes as they are: the parser overwrites some.
         let content = judge.content(&buffer[..length]);
@@ -203,6 +157,7 @@ fn warnings(record: &Record<'_>, line: &Suspicions) -> WarningSet {
             let has_nul = |text: &str| memchr(0, text.as_bytes()).is_some();
             has_nul(record.story) || (record.may_hold_nul && any(has_nul))
         }
+        Warning::RoleOrder | Warning::EmptyAssistant | Warning::RepeatedKeys | Warning::OtherColumns => false,
         // A template need not ask for all of them.
         Warning::ReplacementCharacters => {
             prompts.into_iter().any(has_replacement)

@@ -18,7 +18,8 @@ pub fn diagnose(bytes: &[u8], error: &simd_json::Error) -> RejectReason {
     encoding(bytes).or_else(|| depth(bytes)).or_else(|| syntax(bytes)).unwrap_or_else(|| unexplained(error))
 }
 
-fn encoding(bytes: &[u8]) -> Option<RejectReason> {
+/// Why `bytes` are no text, or none to speak of, if that is so.
+pub fn encoding(bytes: &[u8]) -> Option<RejectReason> {
     let reason = |code, text: String, at: String| Some(RejectReason::new(code, text, at));
     let named = |name: &str| reason(Code::Encoding, format!("{name}, not UTF-8 text"), String::new());
     match bytes {

@@ -20,6 +20,9 @@ pub enum Unit {
 /// The keys that a record's root needs.
 const ROOT: [&str; 4] = ["story", "question", "answer", "socialized_context"];
 
+/// The key that a chat line needs.
+const MESSAGES: &str = "messages";
+
 /// Writes values over several lines, or all of them in one list, as one a line.
 const ONE_A_LINE: &str = r#"jq -c 'if type == "array" then .[] else . end' FILE > NEW.jsonl"#;
 
@@ -37,7 +40,9 @@ pub fn name(bytes: &[u8], unit: Unit, reason: RejectReason) -> RejectReason {
     let named = match reason.code {
         Code::JsonSyntax => of_broken(text, unit),
         Code::WrongType => of_root(text, unit).or_else(|| of_text(text, &reason.at)),
-        Code::MissingKey => of_wrapped(text, &reason.at).or_else(|| of_misspelt(text, &reason.at)),
+        Code::MissingKey => of_other_kind(text, &reason.at)
+            .or_else(|| of_wrapped(text, &reason.at))
+            .or_else(|| of_misspelt(text, &reason.at)),
         _ => None,
     };
     match named {
@@ -106,6 +111,17 @@ fn of_text(text: &[u8], at: &str) -> Option<String> {
         return Some(format!("JSON text in a Markdown code fence: `{}`", fits(&format!("({INNER_JSON})"))));
     }
     begins_json(inside).then(|| format!("JSON text inside a JSON string: `{}`", fits("fromjson")))
+}
+
+/// A chat line among contexts, or a context among chat lines.
+fn of_other_kind(text: &[u8], at: &str) -> Option<String> {
+    let has = |name: &[u8]| fields(text).any(|(key, _)| key == name);
+    if at == MESSAGES {
+        return has(b"socialized_context")
+            .then(|| "a context, not a chat line: prepare it without --chat".to_owned());
+    }
+    (ROOT.contains(&at) && has(MESSAGES.as_bytes()))
+        .then(|| "a chat line, not a context: --chat takes it as it is".to_owned())
 }
 
 /// Records that lie deeper in the object that should be one.

@@ -55,11 +55,35 @@ pub enum Code {
     GroupField,
     /// A member of an archive that is no plain file below it.
     HostileMember,
+    /// In a chat line: `messages` is not a list of at least one object.
+    Messages,
+    /// In a chat line: a role is missing, no string, or unknown.
+    Role,
+    /// In a chat line: two messages of one role in a row.
+    Alternation,
+    /// In a chat line: no message is the assistant's.
+    NoAssistant,
+    /// In a chat line: a content is missing or neither text nor a list of parts.
+    Content,
+    /// In a chat line: texts and lists of parts.
+    MixedContent,
+    /// In a chat line: an image that no model takes.
+    Image,
+    /// In a chat line: too many images.
+    ImageCount,
+    /// In a chat line: a weight that is none.
+    Weight,
+    /// In a chat line: `tool_calls` where they cannot be, or malformed.
+    ToolCalls,
+    /// In a chat line: `tools` is not a list of objects.
+    Tools,
+    /// In a chat line: a reasoning that is not the assistant's, or no text.
+    Reasoning,
 }
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Code; 19] = [
+    pub const ALL: [Code; 31] = [
         Code::TooLarge,
         Code::Empty,
         Code::Encoding,
@@ -79,6 +103,18 @@ impl Code {
         Code::RepeatedAgent,
         Code::GroupField,
         Code::HostileMember,
+        Code::Messages,
+        Code::Role,
+        Code::Alternation,
+        Code::NoAssistant,
+        Code::Content,
+        Code::MixedContent,
+        Code::Image,
+        Code::ImageCount,
+        Code::Weight,
+        Code::ToolCalls,
+        Code::Tools,
+        Code::Reasoning,
     ];
 
     /// The code as it stands in `rejects.jsonl` and in the manifest.
@@ -103,6 +139,18 @@ impl Code {
             Code::RepeatedAgent => "repeated_agent",
             Code::GroupField => "group_field",
             Code::HostileMember => "hostile_member",
+            Code::Messages => "messages",
+            Code::Role => "role",
+            Code::Alternation => "alternation",
+            Code::NoAssistant => "no_assistant",
+            Code::Content => "content",
+            Code::MixedContent => "mixed_content",
+            Code::Image => "image",
+            Code::ImageCount => "image_count",
+            Code::Weight => "weight",
+            Code::ToolCalls => "tool_calls",
+            Code::Tools => "tools",
+            Code::Reasoning => "reasoning",
         }
     }
 }
@@ -224,6 +272,9 @@ pub struct RejectLog {
     ascending: BufWriter<File>,
     descending: BufWriter<File>,
     descending_lengths: Vec<u32>,
+    /// Of lines that are mixed in: behind the others, and counted by whoever mixes.
+    mixed: BufWriter<File>,
+    first_mixed: Option<String>,
     counts: RejectCounts,
 }
 
@@ -241,6 +292,8 @@ impl RejectLog {
             ascending: BufWriter::new(unlinked()?),
             descending: BufWriter::new(unlinked()?),
             descending_lengths: Vec::new(),
+            mixed: BufWriter::new(unlinked()?),
+            first_mixed: None,
             counts: RejectCounts::default(),
         })
     }
@@ -255,8 +308,25 @@ impl RejectLog {
     /// # Errors
     /// When the temporary file cannot be written.
     pub fn push_ascending(&mut self, key: &[u8], reason: &RejectReason) -> io::Result<()> {
-        let line = self.line(key, reason)?;
-        self.ascending.write_all(&line)
+        self.count(reason);
+        self.ascending.write_all(&line(key, reason)?)
+    }
+
+    /// Adds a reject of a line that was to be mixed in. It is named behind all others, and not counted.
+    ///
+    /// # Errors
+    /// When the temporary file cannot be written.
+    pub fn push_mixed(&mut self, key: &[u8], reason: &RejectReason) -> io::Result<()> {
+        if self.first_mixed.is_none() {
+            self.first_mixed =
+                Some(format!("{}: {}: {}", String::from_utf8_lossy(key), reason.code, reason.reason));
+        }
+        self.mixed.write_all(&line(key, reason)?)
+    }
+
+    /// The first of those, as people read it.
+    pub fn first_mixed(&self) -> Option<&str> {
+        self.first_mixed.as_deref()
     }
 
     /// Adds a reject of lower rank than all added by this function before.
@@ -264,19 +334,15 @@ impl RejectLog {
     /// # Errors
     /// When the temporary file cannot be written.
     pub fn push_descending(&mut self, key: &[u8], reason: &RejectReason) -> io::Result<()> {
-        let line = self.line(key, reason)?;
+        self.count(reason);
+        let line = line(key, reason)?;
         let length = u32::try_from(line.len()).expect("a key and a reason are far below 4 GiB");
         self.descending_lengths.push(length);
         self.descending.write_all(&line)
     }
 
-    fn line(&mut self, key: &[u8], reason: &RejectReason) -> io::Result<Vec<u8>> {
+    fn count(&mut self, reason: &RejectReason) {
         *self.counts.0.entry(reason.code.as_str()).or_default() += 1;
-        let at = Some(reason.at.as_str()).filter(|at| !at.is_empty());
-        let reject = Reject { key: KeyText(key), code: reason.code.as_str(), reason: &reason.reason, at };
-        let mut line = serde_json::to_vec(&reject).map_err(io::Error::other)?;
-        line.push(b'\n');
-        Ok(line)
     }
 
     /// Writes every reject to `out` as JSON lines, from the lowest rank to the highest.
@@ -286,6 +352,7 @@ impl RejectLog {
     pub fn write_to(&mut self, out: &mut dyn Write) -> io::Result<()> {
         self.ascending.flush()?;
         self.descending.flush()?;
+        self.mixed.flush()?;
         let ascending = self.ascending.get_mut();
         ascending.seek(SeekFrom::Start(0))?;
         io::copy(ascending, out)?;
@@ -300,6 +367,8 @@ impl RejectLog {
             descending.read_exact(&mut line)?;
             out.write_all(&line)?;
         }
+        self.mixed.get_mut().seek(SeekFrom::Start(0))?;
+        io::copy(self.mixed.get_mut(), out)?;
         self.ascending.get_mut().seek(SeekFrom::End(0))?;
         self.descending.get_mut().seek(SeekFrom::End(0))?;
         Ok(())
@@ -319,6 +388,15 @@ impl RejectLog {
         let complete = lines.lines.into_iter().filter(|line| !line.is_empty());
         complete.map(|line| String::from_utf8(line).map_err(io::Error::other)).collect()
     }
+}
+
+/// A reject as a line.
+fn line(key: &[u8], reason: &RejectReason) -> io::Result<Vec<u8>> {
+    let at = Some(reason.at.as_str()).filter(|at| !at.is_empty());
+    let reject = Reject { key: KeyText(key), code: reason.code.as_str(), reason: &reason.reason, at };
+    let mut line = serde_json::to_vec(&reject).map_err(io::Error::other)?;
+    line.push(b'\n');
+    Ok(line)
 }
 
 /// Takes lines until it has enough, then refuses more.

@@ -20,11 +20,19 @@ pub enum Warning {
     NulCharacters,
     /// A text holds U+FFFD, which stands for what could not be decoded.
     ReplacementCharacters,
+    /// In a chat line: a system message that is not the first one, or a conversation that the assistant begins.
+    RoleOrder,
+    /// In a chat line: an assistant message without text.
+    EmptyAssistant,
+    /// In a chat line: a key twice in a message, of which the last one counts.
+    RepeatedKeys,
+    /// A chat line with columns that no training line has, and that are left out.
+    OtherColumns,
 }
 
 impl Warning {
     /// Every kind, in the order of the manifest.
-    pub const ALL: [Warning; 7] = [
+    pub const ALL: [Warning; 11] = [
         Warning::AgentMissingFromStep,
         Warning::AgentNotInNames,
         Warning::MixedTags,
@@ -32,6 +40,10 @@ impl Warning {
         Warning::BracketedProse,
         Warning::NulCharacters,
         Warning::ReplacementCharacters,
+        Warning::RoleOrder,
+        Warning::EmptyAssistant,
+        Warning::RepeatedKeys,
+        Warning::OtherColumns,
     ];
 
     /// Its name in the manifest and in `--json`.
@@ -44,13 +56,17 @@ impl Warning {
             Warning::BracketedProse => "bracketed_prose",
             Warning::NulCharacters => "nul_characters",
             Warning::ReplacementCharacters => "replacement_characters",
+            Warning::RoleOrder => "role_order",
+            Warning::EmptyAssistant => "empty_assistant",
+            Warning::RepeatedKeys => "repeated_keys",
+            Warning::OtherColumns => "other_columns",
         }
     }
 }
 
 /// The oddities of one record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct WarningSet(u8);
+pub struct WarningSet(u16);
 
 impl WarningSet {
     /// Those kinds for which `has` holds.
@@ -60,12 +76,12 @@ impl WarningSet {
     }
 
     /// A bit for each kind.
-    pub fn bits(self) -> u8 {
+    pub fn bits(self) -> u16 {
         self.0
     }
 
     /// The set of which these are the bits.
-    pub fn from_bits(bits: u8) -> Self {
+    pub fn from_bits(bits: u16) -> Self {
         WarningSet(bits)
     }
 
@@ -82,8 +98,12 @@ mod tests {
     #[test]
     fn a_set_holds_what_was_put_in() {
         let set = WarningSet::of(|warning| (warning as u8).is_multiple_of(3));
-        let expected =
-            [Warning::AgentMissingFromStep, Warning::SpecialTokens, Warning::ReplacementCharacters];
+        let expected = [
+            Warning::AgentMissingFromStep,
+            Warning::SpecialTokens,
+            Warning::ReplacementCharacters,
+            Warning::RepeatedKeys,
+        ];
         assert_eq!(set.iter().collect::<Vec<_>>(), expected);
     }
 }

@@ -114,27 +114,18 @@ impl Answer {
 
 /// Whether a record refused for this was a JSON document.
 fn is_json(code: Code) -> bool {
-    match code {
-        Code::DuplicateKey
-        | Code::MissingKey
-        | Code::WrongType
-        | Code::NoAgents
-        | Code::NoSteps
-        | Code::StoryLiteral
-        | Code::EmptyStory
-        | Code::AgentItem
-        | Code::RepeatedAgent
-        | Code::GroupField => true,
+    !matches!(
+        code,
         Code::TooLarge
-        | Code::Empty
-        | Code::Encoding
-        | Code::JsonSyntax
-        | Code::TooDeep
-        | Code::LoneSurrogate
-        | Code::NonFinite
-        | Code::NumberRange
-        | Code::HostileMember => false,
-    }
+            | Code::Empty
+            | Code::Encoding
+            | Code::JsonSyntax
+            | Code::TooDeep
+            | Code::LoneSurrogate
+            | Code::NonFinite
+            | Code::NumberRange
+            | Code::HostileMember
+    )
 }
 
 /// Reads and judges the answers of one set: one thread's tools.

@@ -437,8 +437,14 @@ mod tests {
         }
         let watch = Clock { step, looks: AtomicU64::new(0) };
         let sources = [Source::of(dir.path(), Containers::Skip).unwrap()];
-        let corpus =
-            Corpus { sources: &sources, skip: None, seed: 7, convert: None, converts_plain_files: false };
+        let corpus = Corpus {
+            sources: &sources,
+            skip: None,
+            within: b"",
+            seed: 7,
+            convert: None,
+            converts_plain_files: false,
+        };
         let listing = list(&corpus, &mut Spool::new(None, 0), &watch).unwrap();
         std::fs::remove_file(dir.path().join("123.json")).unwrap();
         let visits = InOrder(listing.len());

@@ -212,6 +212,8 @@ pub struct Corpus<'c> {
     pub sources: &'c [Source],
     /// The output directory, if it exists: it is not entered where it lies inside a source.
     pub skip: Option<&'c Path>,
+    /// What stands before all keys.
+    pub within: &'c [u8],
     /// The seed of the ranks.
     pub seed: u64,
     /// How lines are converted when they arrive; `None` for whoever reads records by rank.
@@ -241,7 +243,7 @@ pub fn list(corpus: &Corpus<'_>, spool: &mut Spool, watch: &dyn Watch) -> Result
         watch,
     };
     for (source, prefix) in corpus.sources.iter().zip(prefixes(corpus.sources)) {
-        builder.add(source, &prefix, spool)?;
+        builder.add(source, &[corpus.within, &prefix].concat(), spool)?;
     }
     let Builder { arena, sources, not_read, not_regular, watch, .. } = builder;
     watch.listed(arena.count as u64);

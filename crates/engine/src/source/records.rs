@@ -34,7 +34,8 @@ impl Records {
     /// # Errors
     /// When a source cannot be listed or unpacked, two records have one key, or somebody asked to stop.
     pub fn list(sources: &[Source], max_spool_bytes: u64, watch: &dyn Watch) -> Result<Records, Error> {
-        let corpus = Corpus { sources, skip: None, seed: 0, convert: None, converts_plain_files: false };
+        let corpus =
+            Corpus { sources, skip: None, within: b"", seed: 0, convert: None, converts_plain_files: false };
         list::list(&corpus, &mut Spool::new(None, max_spool_bytes), watch).map(Records)
     }
 
@@ -56,7 +57,14 @@ impl Records {
                 return Err(Error::OutputIsCorpus(out.to_owned()));
             }
         }
-        let corpus = Corpus { sources, skip: Some(out), seed: 0, convert: None, converts_plain_files: false };
+        let corpus = Corpus {
+            sources,
+            skip: Some(out),
+            within: b"",
+            seed: 0,
+            convert: None,
+            converts_plain_files: false,
+        };
         list::list(&corpus, &mut Spool::new(Some(out), max_spool_bytes), watch).map(Records)
     }
 

@@ -62,8 +62,14 @@ pub fn write_group_key(by: &GroupBy, record: &Record<'_>, key: &mut Vec<u8>) {
     match by {
         GroupBy::Story => write_string(record.story, key),
         GroupBy::Agents => write_agents_key(&record.context.agents_names, key),
-        GroupBy::Field(_) => write_string(record.group_field.unwrap_or_default(), key),
+        GroupBy::Field(_) => write_field_key(record.group_field.unwrap_or_default(), key),
     }
+}
+
+/// Writes the key of the group of the records with `text` in their field to `key`.
+pub fn write_field_key(text: &str, key: &mut Vec<u8>) {
+    key.clear();
+    write_string(text, key);
 }
 
 /// Writes the distinct names in the order of their code points as a JSON array, `["Chloe","Mia"]`, to `key`.

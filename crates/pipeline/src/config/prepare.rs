@@ -5,13 +5,14 @@
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::{Arg, Args, Command, FromArgMatches};
 
 use crate::config::{Bytes, ConfigError, ConfigFile};
-use crate::value::{parsed, whole};
+use crate::value::{at_home, parsed, whole};
 use ctxtune_engine::line::template::{Template, TemplateError};
-use ctxtune_engine::prepare::{Durability, Options, Purpose, Readers};
+use ctxtune_engine::prepare::{Amount, Durability, Mix, Options, Purpose, Readers, mix_counts};
 use ctxtune_engine::ratio::Ratio;
 use ctxtune_engine::record::reject::RejectLimit;
 use ctxtune_engine::source::{
@@ -59,10 +60,17 @@ pub struct PrepareChoices {
     /// Train on the first N training records only; the validation records stay the same
     #[arg(long, value_name = "N", help_heading = "Split", value_parser = whole::<NonZeroU64>)]
     pub limit: Option<NonZeroU64>,
+    /// Add general chat lines of FILE to the training lines: so many, or a share of all training lines; may be
+    /// given several times
+    #[arg(long, value_name = "FILE=COUNT|FILE=SHARE%", help_heading = "Split", value_parser = parsed::<MixChoice>)]
+    pub mix: Vec<MixChoice>,
     /// Records per shard; without it one file per split
     #[arg(long, value_name = "N", help_heading = "Split", value_parser = whole::<NonZeroU64>)]
     pub shard_records: Option<NonZeroU64>,
 
+    /// The records are chat lines, with `messages`: take them as they are
+    #[arg(long, help_heading = "Records")]
+    pub chat: bool,
     /// Layout of the messages: the built-in `chatml`, or a YAML file [default: chatml]
     #[arg(long, value_name = "chatml|FILE", help_heading = "Records")]
     pub template: Option<PathBuf>,
@@ -90,6 +98,42 @@ pub struct PrepareChoices {
     pub no_sync: bool,
 }
 
+/// A file to mix in, and how much of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MixChoice {
+    path: PathBuf,
+    amount: Amount,
+}
+
+impl FromStr for MixChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (path, amount) = text
+            .rsplit_once('=')
+            .filter(|(path, _)| !path.is_empty())
+            .ok_or("expected FILE=COUNT or FILE=SHARE%, such as general.jsonl=5%")?;
+        Ok(MixChoice { path: path.into(), amount: amount.parse()? })
+    }
+}
+
+impl MixChoice {
+    fn resolve(self) -> Result<Mix, ConfigError> {
+        let source = Source::of(&self.path, Containers::Skip);
+        let source =
+            source.filter(|source| matches!(source.kind, SourceKind::Lines(_)) && !source.is_stdin());
+        let source = source.filter(|_| self.path.is_file()).ok_or_else(|| {
+            let path = self.path.display();
+            value_error("mix", "", &format!("expected a .jsonl file (also .gz or .zst), got `{path}`"))
+        })?;
+        Ok(Mix { source, amount: self.amount })
+    }
+}
+
+fn value_error(key: &str, place: &str, reason: &str) -> ConfigError {
+    ConfigError::Value { key: key.to_owned(), place: place.to_owned(), reason: reason.to_owned() }
+}
+
 fn command() -> Command {
     let command = Command::new("prepare").no_binary_name(true).disable_help_flag(true);
     PrepareChoices::augment_args(command)
@@ -113,7 +157,11 @@ impl ConfigFile {
         }
         let matches = command().try_get_matches_from(arguments.into_values());
         let choices = matches.and_then(|matches| PrepareChoices::from_arg_matches(&matches));
-        Ok(choices.expect("every argument was read, and no two of them conflict"))
+        let mut choices = choices.expect("every argument was read, and no two of them conflict");
+        for mix in &mut choices.mix {
+            mix.path = at_home(&mix.path, self.home.as_deref());
+        }
+        Ok(choices)
     }
 }
 
@@ -152,7 +200,9 @@ impl PrepareChoices {
             seed: self.seed.or(lower.seed),
             group_by: self.group_by.or(lower.group_by),
             limit: self.limit.or(lower.limit),
+            mix: if self.mix.is_empty() { lower.mix } else { self.mix },
             shard_records: self.shard_records.or(lower.shard_records),
+            chat: self.chat || lower.chat,
             template: self.template.or(lower.template),
             only_correct: self.only_correct || lower.only_correct,
             max_record_bytes: self.max_record_bytes.or(lower.max_record_bytes),
@@ -160,6 +210,21 @@ impl PrepareChoices {
             threads: self.threads.or(lower.threads),
             no_sync: self.no_sync || lower.no_sync,
         }
+    }
+
+    /// What was chosen for contexts only, where the records are chat lines.
+    fn unfit_for_chat(&self) -> Option<ConfigError> {
+        let (key, reason) = match &self.group_by {
+            Some(GroupBy::Story | GroupBy::Agents) => {
+                ("group_by", "chat lines have no story and no agents: name a FIELD of theirs")
+            }
+            _ if self.template.is_some() => {
+                ("template", "chat lines are taken as they are, without a template")
+            }
+            _ if self.only_correct => ("only_correct", "chat lines have no `is_correct`"),
+            _ => return None,
+        };
+        self.chat.then(|| value_error(key, " with `chat`", reason))
     }
 
     /// Puts defaults where nothing was chosen and checks the rest; `cores` is the number of threads by
@@ -171,15 +236,19 @@ impl PrepareChoices {
         let Bytes(max_record_bytes) = self.max_record_bytes.unwrap_or(Bytes(DEFAULT_RECORD_BYTES as u64));
         if max_record_bytes == 0 || max_record_bytes > MAX_RECORD_BYTES {
             let reason = format!("must be between 1 byte and 1GiB, got {max_record_bytes} bytes");
-            return Err(ConfigError::Value {
-                key: "max_record_bytes".to_owned(),
-                place: String::new(),
-                reason,
-            });
+            return Err(value_error("max_record_bytes", "", &reason));
+        }
+        if let Some(error) = self.unfit_for_chat() {
+            return Err(error);
         }
         let Bytes(max_spool_bytes) = self.max_spool_bytes.unwrap_or(Bytes(DEFAULT_SPOOL_BYTES));
         let containers = if self.containers { Containers::Read } else { Containers::Skip };
         let (output_dir, max_rejects) = (self.out(), self.reject_limit());
+        let mix: Vec<Mix> = self.mix.into_iter().map(MixChoice::resolve).collect::<Result<_, _>>()?;
+        let amounts: Vec<Amount> = mix.iter().map(|mix| mix.amount).collect();
+        if mix_counts(&amounts, 1).is_none() {
+            return Err(value_error("mix", "", "the shares must be less than 100 % together"));
+        }
         let paths = self.sources.into_iter().chain(self.data_dir).collect();
         Ok(Options {
             sources: sources(paths, self.files_from.as_deref(), containers)?,
@@ -187,11 +256,13 @@ impl PrepareChoices {
             output_dir,
             val_ratio: self.val_ratio.unwrap_or_else(|| "0.1".parse().expect("a decimal below 1")),
             seed: self.seed.unwrap_or(42),
+            chat: self.chat,
             template: match self.template {
                 Some(name) => read_template(&name)?,
                 None => Template::chatml(),
             },
             limit: self.limit,
+            mix,
             shard_records: self.shard_records,
             group_by: self.group_by,
             max_rejects: max_rejects.unwrap_or_else(|| "5%".parse().expect("a percentage")),

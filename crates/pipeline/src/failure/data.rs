@@ -85,6 +85,7 @@ fn classify(error: &prepare::Error) -> (Exit, &'static str) {
         Error::Changed { .. } => (Exit::Failed, "changed"),
         Error::NothingListed { .. } => (Exit::Data, "nothing_listed"),
         Error::TooManyRejects { .. } | Error::NothingAccepted { .. } => (Exit::Data, "rejects"),
+        Error::Mix { .. } => (Exit::Data, "mix"),
         Error::EmptySide { .. } => (Exit::Data, "empty_side"),
         Error::EqualKeys { .. } => (Exit::Data, "equal_keys"),
         Error::Damaged { .. } => (Exit::Data, "damaged"),
@@ -133,6 +134,7 @@ fn hint(error: &prepare::Error) -> String {
                 "records are files whose names end in `.json`, lines of JSON, or such files in an archive"
             }
         }
+        Error::Mix { .. } => "ask for fewer lines, fix those that are rejected, or name another file",
         Error::EmptySide { .. } => "add records, or change --val-ratio or --group-by",
         Error::EqualKeys { first, second, .. } if first == second => "it is named twice: name it once",
         Error::EqualKeys { .. } => "rename one of them, or leave one source out",

@@ -169,7 +169,7 @@ impl Choice<'_> {
             Some(out) => Some(Manifest::read(out)?),
             None => Manifest::read_file(&out.join(manifest::FILE_NAME))?,
         };
-        let trained = manifest.map(|manifest| manifest.template);
+        let trained = manifest.and_then(|manifest| manifest.template);
         let (template, place) = match (self.template, &trained) {
             (Some(name), trained) => {
                 let template = read_template(name)?;

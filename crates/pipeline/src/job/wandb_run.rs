@@ -117,11 +117,8 @@ pub fn config(known: &Known<'_>, job: &Job) -> Map<String, Value> {
     let data = json!({
         "data": { "train": side(&manifest.train), "val": manifest.val.as_ref().map(side), "keys_sha256": manifest.keys_sha256 },
         "split": { "seed": options.seed, "val_ratio": options.val_ratio, "group_by": options.group_by },
-        "leakage": {
-            "val_sharing_story": manifest.leakage.val_sharing_story,
-            "val_sharing_agents": manifest.leakage.val_sharing_agents,
-        },
-        "template": manifest.template.name,
+        "leakage": manifest.leakage,
+        "template": manifest.template.as_ref().map(|template| &template.name),
     });
     config.extend(data.as_object().cloned().unwrap_or_default());
     config
