@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use memchr::memchr2;
 
 use crate::check::Error;
-use crate::room::Room;
+use crate::read_buffer::ReadBuffer;
 use crate::source::section::read_exact_at;
 
 /// Bytes of a block. It stays in a core's cache from the read to the parse.
@@ -88,7 +88,7 @@ pub enum Line {
 pub struct Window {
     /// The longest line that is looked at, in bytes.
     max_line: usize,
-    buffer: Room,
+    buffer: ReadBuffer,
     /// Where in the file the buffer begins.
     offset: u64,
     /// Bytes of the file in the buffer; [`PADDING`] more follow them.
@@ -102,7 +102,7 @@ pub struct Window {
 impl Window {
     /// A window that looks at lines of up to `max_line` bytes, inclusive.
     pub fn new(max_line: usize) -> Window {
-        Window { max_line, buffer: Room::default(), offset: 0, length: 0, next: 0, block_end: 0 }
+        Window { max_line, buffer: ReadBuffer::default(), offset: 0, length: 0, next: 0, block_end: 0 }
     }
 
     /// Reads the block `index` of `source` and stands before its first line.
@@ -111,7 +111,7 @@ impl Window {
     /// When the file cannot be read.
     pub fn fill(&mut self, source: &Source, index: usize) -> Result<(), Error> {
         if self.buffer.len() > KEPT_BYTES {
-            self.buffer = Room::default();
+            self.buffer = ReadBuffer::default();
         }
         let start = index as u64 * BLOCK as u64;
         // The byte before the block tells whether a line begins with the block.

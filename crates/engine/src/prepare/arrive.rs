@@ -15,10 +15,10 @@ use crate::prepare::batch::{Fingerprints, RecordBatch};
 use crate::prepare::options::Options;
 use crate::prepare::outcome::Outcome;
 use crate::prepare::worker::Converter;
+use crate::read_buffer::ReadBuffer;
 use crate::record::layout::Unit;
 use crate::record::parser::PADDING;
 use crate::record::reject::RejectReason;
-use crate::room::Room;
 use crate::source::index::Extent;
 use crate::source::list::FoundLine;
 use crate::source::read::{Bytes, Effort, too_large};
@@ -172,28 +172,28 @@ impl Bytes for Line<'_> {
 /// Bytes that are unpacked behind each other into room that is reused.
 #[derive(Default)]
 struct Unpacked {
-    room: Room,
+    buffer: ReadBuffer,
     length: usize,
 }
 
 impl Unpacked {
     fn bytes(&self) -> &[u8] {
-        &self.room[..self.length]
+        &self.buffer[..self.length]
     }
 
     /// Room behind them for so many more.
     fn room_for(&mut self, bytes: usize) -> &mut [u8] {
         let needed = self.length + bytes;
-        if self.room.len() < needed {
-            self.room.grow(needed.next_multiple_of(BLOCK_BYTES));
+        if self.buffer.len() < needed {
+            self.buffer.grow(needed.next_multiple_of(BLOCK_BYTES));
         }
-        &mut self.room[self.length..needed]
+        &mut self.buffer[self.length..needed]
     }
 
     /// Keeps nothing but `bytes`.
     fn replace(&mut self, bytes: &[u8]) {
-        if self.room.len() > KEPT_BYTES {
-            self.room = Room::default();
+        if self.buffer.len() > KEPT_BYTES {
+            self.buffer = ReadBuffer::default();
         }
         self.length = 0;
         self.room_for(bytes.len()).copy_from_slice(bytes);

@@ -221,37 +221,37 @@ fn context_of<'a>(value: Cursor<'_, 'a>, keys: &mut Vec<&'a str>) -> Result<Cont
         return Err(RejectReason::new(Code::NoAgents, "there is no agent", "agents_names"));
     }
 
-    let mut room = Room { names: colon_names(&agents_names), pairs: Vec::new(), keys };
+    let mut buffers = StepBuffers { names: colon_names(&agents_names), pairs: Vec::new(), keys };
     let list = required(steps, "socialized_context")?.list("socialized_context")?;
     if list.len() == 0 {
         return Err(RejectReason::new(Code::NoSteps, "there is no timestep", "socialized_context"));
     }
-    room.pairs.reserve(list.len() * agents_names.len() * 2);
+    buffers.pairs.reserve(list.len() * agents_names.len() * 2);
     let mut steps = Vec::with_capacity(list.len());
     for (index, step) in list.enumerate() {
-        let step = step_of(step, index, &mut room)
+        let step = step_of(step, index, &mut buffers)
             .map_err(|reason| reason.within(&format!("socialized_context[{index}]")))?;
         steps.push(step);
     }
-    let pairs = room.pairs;
+    let pairs = buffers.pairs;
     Ok(Context::new(agents_names, steps, pairs, false).expect("there are agents and steps"))
 }
 
 /// What the steps of a context share.
-struct Room<'k, 'a> {
+struct StepBuffers<'k, 'a> {
     /// See [`split_item`].
     names: Vec<&'a str>,
     pairs: Vec<AgentText<'a>>,
-    /// Room to compare keys in.
+    /// What is used to compare keys in.
     keys: &'k mut Vec<&'a str>,
 }
 
 fn step_of<'a>(
     value: Cursor<'_, 'a>,
     index: usize,
-    room: &mut Room<'_, 'a>,
+    buffers: &mut StepBuffers<'_, 'a>,
 ) -> Result<Step<'a>, RejectReason> {
-    value.object("")?.check_duplicates(room.keys)?;
+    value.object("")?.check_duplicates(buffers.keys)?;
     let mut timestep = Timestep::Place(index);
     let (mut state, mut observations, mut actions) = (None, None, None);
     for (key, value) in value.object("")? {
@@ -264,12 +264,12 @@ fn step_of<'a>(
         }
     }
     let state = required(state, "state")?.string("state").map(Text::Real)?;
-    let start = room.pairs.len();
-    pairs_of(required(observations, "observations")?, room)
+    let start = buffers.pairs.len();
+    pairs_of(required(observations, "observations")?, buffers)
         .map_err(|reason| reason.within("observations"))?;
-    let middle = room.pairs.len();
-    pairs_of(required(actions, "actions")?, room).map_err(|reason| reason.within("actions"))?;
-    Ok(Step::new(timestep, state, (start, middle), (middle, room.pairs.len())))
+    let middle = buffers.pairs.len();
+    pairs_of(required(actions, "actions")?, buffers).map_err(|reason| reason.within("actions"))?;
+    Ok(Step::new(timestep, state, (start, middle), (middle, buffers.pairs.len())))
 }
 
 fn timestep_of<'a>(value: Cursor<'_, 'a>, place: Timestep<'a>) -> Result<Timestep<'a>, RejectReason> {
@@ -283,8 +283,8 @@ fn timestep_of<'a>(value: Cursor<'_, 'a>, place: Timestep<'a>) -> Result<Timeste
 }
 
 /// Appends the pairs of one observations or actions value, in either form.
-fn pairs_of<'a>(value: Cursor<'_, 'a>, room: &mut Room<'_, 'a>) -> Result<(), RejectReason> {
-    let Room { names, pairs, keys } = room;
+fn pairs_of<'a>(value: Cursor<'_, 'a>, buffers: &mut StepBuffers<'_, 'a>) -> Result<(), RejectReason> {
+    let StepBuffers { names, pairs, keys } = buffers;
     match value.node() {
         Node::Object { .. } => {
             value.object("")?.check_duplicates(keys)?;

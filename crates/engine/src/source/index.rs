@@ -11,7 +11,7 @@ use std::path::Path;
 use memchr::memchr_iter;
 
 use crate::error::Error;
-use crate::room::Room;
+use crate::read_buffer::ReadBuffer;
 use crate::source::section::{Section, read_exact_at};
 use crate::source::{HIDDEN, OTHER_ENDING, is_hidden};
 
@@ -93,7 +93,7 @@ pub fn index_lines(
 ) -> Result<(), Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
     let mut file = section.reader();
-    let mut block = Room::new(BLOCK_BYTES);
+    let mut block = ReadBuffer::new(BLOCK_BYTES);
     let mut line = Line { number: 0, start: 0, is_blank: true };
     let mut offset = 0;
     loop {

@@ -10,10 +10,10 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use crate::error::Error;
+use crate::read_buffer::ReadBuffer;
 use crate::record::layout::{self, Unit};
 use crate::record::parser::PADDING;
 use crate::record::reject::{Code, RejectReason};
-use crate::room::Room;
 use crate::source::section::read_exact_at;
 
 /// What most records fit into.
@@ -81,14 +81,14 @@ pub fn too_large(max_record_bytes: usize) -> RejectReason {
 /// A reusable buffer with room for the parser's padding.
 #[derive(Debug)]
 pub struct Reader {
-    buffer: Room,
+    buffer: ReadBuffer,
     max_record_bytes: usize,
 }
 
 impl Reader {
     /// A reader that takes records of up to `max_record_bytes`, inclusive.
     pub fn new(max_record_bytes: usize) -> Self {
-        Reader { buffer: Room::new(INITIAL_BYTES + PADDING), max_record_bytes }
+        Reader { buffer: ReadBuffer::new(INITIAL_BYTES + PADDING), max_record_bytes }
     }
 
     /// The buffer: the record, then at least [`PADDING`] bytes.
@@ -99,7 +99,7 @@ impl Reader {
     /// Gives back what one huge record has taken.
     fn give_back(&mut self) {
         if self.buffer.len() > KEPT_BYTES {
-            self.buffer = Room::new(INITIAL_BYTES + PADDING);
+            self.buffer = ReadBuffer::new(INITIAL_BYTES + PADDING);
         }
     }
 

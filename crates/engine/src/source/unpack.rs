@@ -14,7 +14,7 @@ use crate::source::{Compression, Source, SourceKind};
 /// What is unpacked, and handed on, in one go.
 pub const BLOCK_BYTES: usize = 256 << 10;
 
-/// What is read of a container in one go. Larger vectors begin where the kernel copies to slowly, see `room`.
+/// What is read of a container in one go. Larger vectors begin where the kernel copies to slowly, see `read_buffer`.
 const PACKED_BYTES: usize = 64 << 10;
 
 /// Counts what a decompressor has taken, for the place of an error.

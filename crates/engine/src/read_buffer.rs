@@ -1,4 +1,4 @@
-//! Room for what is read, which begins where the kernel copies to quickly.
+//! A buffer for what is read, which begins where the kernel copies to quickly.
 //!
 //! What is read of a file mostly begins with a page, and a large vector begins 16 bytes behind the start of one. To a
 //! place 1 to 31 bytes behind the start of a page some processors (AMD's Zen 3) copy a whole page four times slower
@@ -11,12 +11,12 @@ const HEAD_BYTES: usize = 48;
 
 /// Bytes that are all initialized.
 #[derive(Debug, Default)]
-pub struct Room(Vec<u8>);
+pub struct ReadBuffer(Vec<u8>);
 
-impl Room {
-    /// Room for `length` bytes.
-    pub fn new(length: usize) -> Room {
-        Room(vec![0; HEAD_BYTES + length])
+impl ReadBuffer {
+    /// A buffer of `length` bytes.
+    pub fn new(length: usize) -> ReadBuffer {
+        ReadBuffer(vec![0; HEAD_BYTES + length])
     }
 
     /// Makes room for at least `length` bytes; those that are there stay.
@@ -27,7 +27,7 @@ impl Room {
     }
 }
 
-impl Deref for Room {
+impl Deref for ReadBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -35,7 +35,7 @@ impl Deref for Room {
     }
 }
 
-impl DerefMut for Room {
+impl DerefMut for ReadBuffer {
     fn deref_mut(&mut self) -> &mut [u8] {
         self.0.get_mut(HEAD_BYTES..).unwrap_or_default()
     }
@@ -47,13 +47,13 @@ mod tests {
 
     #[test]
     fn what_is_there_stays() {
-        let mut room = Room::default();
-        assert!(room.is_empty());
-        room.grow(3);
-        room.copy_from_slice(b"abc");
-        room.grow(2);
-        room.grow(5);
-        assert_eq!(*room, *b"abc\0\0");
-        assert_eq!(Room::new(7).len(), 7);
+        let mut buffer = ReadBuffer::default();
+        assert!(buffer.is_empty());
+        buffer.grow(3);
+        buffer.copy_from_slice(b"abc");
+        buffer.grow(2);
+        buffer.grow(5);
+        assert_eq!(*buffer, *b"abc\0\0");
+        assert_eq!(ReadBuffer::new(7).len(), 7);
     }
 }
