@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use crate::reply::Reply;
-use crate::state::Request;
+use crate::request::Request;
 
 pub fn json(request: &Request) -> Result<Value, Reply> {
     let content_type = request.head.header("content-type").unwrap_or_default();

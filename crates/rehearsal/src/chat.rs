@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::imitation::{AnswerStyle, Completion, Question, Speaker, answer};
 use crate::reply::{Content, Handled, Reply};
-use crate::state::{Now, State};
+use crate::request::Now;
+use crate::state::State;
 use crate::{endpoints, models};
 
 /// Characters of the answer in a frame of the stream.

@@ -11,7 +11,8 @@ use crate::course;
 use crate::faults::chance;
 use crate::jobs::job;
 use crate::reply::{Handled, Reply};
-use crate::state::{Job, Now, Request, State};
+use crate::request::{Now, Request};
+use crate::state::{Job, State};
 
 /// Bytes of the one tensor in the archive: enough for a download to be cut in the middle.
 const TENSOR_BYTES: u32 = 192 << 10;

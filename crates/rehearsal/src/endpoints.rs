@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use crate::body::only;
 use crate::jobs::{object_id, output_name};
 use crate::reply::{Handled, Reply};
-use crate::state::{Job, Now, Request, State};
+use crate::request::{Now, Request};
+use crate::state::endpoints::{Deployment, Endpoint};
+use crate::state::{Job, State};
 use crate::{body, course, models};
 
 /// The project of the one key.
@@ -20,29 +22,6 @@ const PUBLIC: &str = "proj-public";
 /// The hardware of every configuration, how many of what; $0.06 a minute.
 const HARDWARE: &str = "1xnvidia-h100-80gb";
 const CENTS_AN_HOUR: u64 = 360;
-
-#[derive(Debug)]
-pub struct Endpoint {
-    id: String,
-    name: String,
-    created: Now,
-    version: u64,
-    split: Vec<(String, f64)>,
-    deployments: Vec<Deployment>,
-}
-
-#[derive(Debug)]
-struct Deployment {
-    id: String,
-    name: String,
-    model: String,
-    config: String,
-    idle_minutes: u64,
-    created: Now,
-    /// How many replicas it was last asked to have, and when.
-    replicas: u64,
-    scaled: Now,
-}
 
 /// Whether requests may name this model: an endpoint with or without one of its deployments.
 pub fn is_callable(state: &State, model: &str, now: Now) -> bool {

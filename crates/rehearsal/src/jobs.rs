@@ -11,7 +11,8 @@ use crate::course::{self, Moment, Outcome, Plan};
 use crate::faults::chance;
 use crate::order::{Order, Parent, order};
 use crate::reply::{Handled, Reply};
-use crate::state::{Job, Now, Request, State};
+use crate::request::{Now, Request};
+use crate::state::{Job, State};
 use crate::{Prices, models};
 
 const NANO_DOLLARS_PER_TOKEN: u64 = 480;

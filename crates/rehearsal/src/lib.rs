@@ -24,7 +24,8 @@ use crate::state::State;
 
 pub use crate::course::Outcome;
 pub use crate::imitation::AnswerStyle;
-pub use crate::wandb::{ENTITY, WandbAlert, WandbRun, WandbSweep};
+pub use crate::state::wandb::{WandbAlert, WandbRun, WandbSweep};
+pub use crate::wandb::ids::ENTITY;
 
 mod body;
 mod chat;
@@ -43,6 +44,7 @@ mod multipart;
 mod order;
 mod progress;
 mod reply;
+mod request;
 mod route;
 mod serve;
 mod state;

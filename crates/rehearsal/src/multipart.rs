@@ -7,22 +7,14 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::body::{number, only, text};
-use crate::files::{Announced, begin, check_put, denied, stored, verdict_at};
+use crate::files::{begin, check_put, denied, stored, verdict_at};
 use crate::reply::{Handled, Reply};
-use crate::state::{Now, Request, State};
+use crate::request::{Now, Request};
+use crate::state::State;
+use crate::state::files::{Announced, Multipart};
 use crate::wire::{Body, KEPT_BYTES, hex};
 
 const MAX_PARTS: u64 = 250;
-
-#[derive(Debug)]
-pub struct Multipart {
-    id: String,
-    file_id: String,
-    /// As announced.
-    bytes: u64,
-    /// What arrived, by number.
-    parts: Vec<Option<Body>>,
-}
 
 pub fn initiate(state: &mut State, body: &Value, now: Now) -> Handled {
     only(body, &["file_name", "file_size", "num_parts", "purpose", "file_type", "checksum"])?;

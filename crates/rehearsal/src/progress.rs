@@ -10,7 +10,8 @@ use crate::course::{self, Event, Row, Values};
 use crate::faults::{Faults, chance};
 use crate::jobs::{job, object_id, output_name, time_of};
 use crate::reply::{Handled, Reply};
-use crate::state::{Job, Now, Request, State};
+use crate::request::{Now, Request};
+use crate::state::{Job, State};
 
 pub fn events(state: &State, id: &str, now: Now) -> Handled {
     let job = job(state, id)?;

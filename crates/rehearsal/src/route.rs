@@ -7,7 +7,8 @@ use serde_json::json;
 
 use crate::endpoints::{PROJECT, SLUG};
 use crate::reply::{Handled, Reply};
-use crate::state::{Now, Request, State};
+use crate::request::{Now, Request};
+use crate::state::State;
 use crate::{WANDB_KEY, body, chat, download, endpoints, files, jobs, models, multipart, progress, wandb};
 
 pub fn api(state: &mut State, request: &Request, now: Now) -> Reply {

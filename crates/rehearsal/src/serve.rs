@@ -13,7 +13,8 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::faults::Action;
 use crate::reply::Reply;
-use crate::state::{Now, Request, State};
+use crate::request::{Now, Request};
+use crate::state::State;
 use crate::wire::{Framing, Head, read_body, read_head, wired};
 use crate::{Seen, Stage, Watch, form, route};
 

@@ -6,9 +6,13 @@
 use serde_json::{Map, Value, json};
 
 use crate::reply::Reply;
-use crate::state::{Now, Request, State};
+use crate::request::{Now, Request};
+use crate::state::State;
+use crate::state::wandb::Sweep;
 use crate::wandb::document::{Field, Operation, operation};
-use crate::wandb::{ENTITY, PROJECT, Refusal, is_ours, runs, sweeps};
+use crate::wandb::ids::{ENTITY, PROJECT, is_ours};
+use crate::wandb::refusal::Refusal;
+use crate::wandb::{runs, sweeps};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -130,7 +134,7 @@ fn member(state: &State, parent: &Value, field: &Field, now: Now) -> Result<Valu
             }
         }
         ("Project", "sweep") => {
-            let is_it = |sweep: &&sweeps::Sweep| {
+            let is_it = |sweep: &&Sweep| {
                 parent["name"] == sweep.shown.project && arguments["sweepName"] == sweep.shown.name
             };
             let sweep = state.wandb.sweeps.iter().find(is_it);

@@ -4,102 +4,27 @@
 //! GraphQL, `graphql` answers it, `stream` takes lines. What arrived can be read by tests ([`WandbRun`])
 //! and, from outside, below `/rehearsal/wandb/`, which is no part of the API.
 
-use std::collections::BTreeMap;
-
 use base64::prelude::{BASE64_STANDARD, Engine};
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::reply::Reply;
-use crate::state::{Now, Request, State};
+use crate::request::{Now, Request};
+use crate::state::State;
+use crate::state::wandb::{Run, WandbRun, WandbSweep};
 use crate::wandb::graphql::Access;
-use crate::wandb::runs::Run;
-use crate::wandb::sweeps::Sweep;
+use crate::wandb::ids::ENTITY;
+use crate::wandb::runs::UPLOAD_HEADER;
 use crate::{WANDB_KEY, form};
 
 mod document;
 mod graphql;
+pub mod ids;
+mod json;
+mod refusal;
 mod runs;
-mod space;
+pub mod space;
 mod stream;
 mod sweeps;
-
-/// The one user and entity, which has every project.
-pub const ENTITY: &str = "rehearsal";
-
-/// The project of whoever names none.
-const PROJECT: &str = "rehearsal";
-
-#[derive(Debug, Default)]
-pub struct Wandb {
-    runs: Vec<Run>,
-    sweeps: Vec<Sweep>,
-    /// The storage id of each agent's sweep, by the agent's id.
-    agents: BTreeMap<String, String>,
-    /// Projects and names of deleted runs: their names are never free again.
-    deleted: Vec<(String, String)>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct WandbAlert {
-    pub title: String,
-    pub text: String,
-    pub severity: String,
-}
-
-/// A run as it arrived.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct WandbRun {
-    pub entity: String,
-    pub project: String,
-    pub name: String,
-    pub display_name: String,
-    pub group: Option<String>,
-    pub job_type: Option<String>,
-    pub tags: Vec<String>,
-    pub notes: Option<String>,
-    /// As sent: every key holds an object with `value`.
-    pub config: Value,
-    pub summary: Value,
-    /// Rows by offset; `NaN` and the infinities are strings.
-    pub history: Vec<Value>,
-    pub log: Vec<String>,
-    pub files: Vec<String>,
-    pub digests: BTreeMap<String, String>,
-    pub alerts: Vec<WandbAlert>,
-    pub state: String,
-    pub exit_code: Option<i64>,
-    pub sweep: Option<String>,
-    pub requests: usize,
-}
-
-/// A sweep as it arrived.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct WandbSweep {
-    pub entity: String,
-    pub project: String,
-    pub name: String,
-    /// As read from the YAML that was sent.
-    pub config: Value,
-    pub state: String,
-    /// Names of its runs, in the order of the suggestions.
-    pub runs: Vec<String>,
-    pub agents: usize,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Refusal {
-    status: u16,
-    message: String,
-    /// Whether only a client that is wrong asks for it.
-    is_violation: bool,
-}
-
-impl Refusal {
-    fn new(status: u16, message: impl Into<String>) -> Refusal {
-        Refusal { status, message: message.into(), is_violation: false }
-    }
-}
 
 /// Carries out a request to the origin of the API; nothing when its path is not W&B's.
 pub fn api(state: &mut State, request: &Request, now: Now) -> Option<Reply> {
@@ -128,9 +53,6 @@ pub fn api(state: &mut State, request: &Request, now: Now) -> Option<Reply> {
         _ => return None,
     })
 }
-
-/// The header that goes with every file to the storage.
-const UPLOAD_HEADER: (&str, &str) = ("x-ms-blob-type", "BlockBlob");
 
 /// Takes the bytes of a run's file, at the storage; nothing when the path is no such file's.
 pub fn store(state: &mut State, request: &Request) -> Option<Reply> {
@@ -166,15 +88,6 @@ fn access(request: &Request) -> Access {
     }
 }
 
-/// Whether an argument names no entity, or the one that there is.
-fn is_ours(entity: &Value) -> bool {
-    entity.as_str().is_none_or(|entity| entity.is_empty() || entity == ENTITY)
-}
-
-fn storage_id(kind: &str, parts: &[&str]) -> String {
-    BASE64_STANDARD.encode(format!("{kind}:v1:{}", parts.join(":")))
-}
-
 fn page(run: &WandbRun) -> Reply {
     let (lines, state, summary) = (run.history.len(), &run.state, &run.summary);
     let text = format!("REHEARSAL: run {} is {state}, {lines} rows\n{summary:#}\n", run.name);
@@ -195,42 +108,4 @@ pub fn delete_run(state: &mut State, name: &str) -> bool {
     let run = state.wandb.runs.remove(index).shown;
     state.wandb.deleted.push((run.project, run.name));
     true
-}
-
-/// JSON as Python writes it: `NaN` and the infinities become strings.
-fn read_json(text: &str) -> Result<Value, serde_json::Error> {
-    let mut json = String::with_capacity(text.len());
-    let mut is_string = false;
-    for part in text.split_inclusive('"') {
-        if is_string {
-            json.push_str(part);
-            let inside = part.strip_suffix('"').unwrap_or(part);
-            let backslashes = inside.len() - inside.trim_end_matches('\\').len();
-            is_string = backslashes % 2 == 1;
-        } else {
-            let words = part.replace("NaN", "\"NaN\"").replace("Infinity", "\"Infinity\"");
-            json.push_str(&words.replace("-\"Infinity\"", "\"-Infinity\""));
-            is_string = true;
-        }
-    }
-    serde_json::from_str(&json)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_that_json_lacks_become_strings() {
-        let check = |text: &str, expected: Value| assert_eq!(read_json(text).unwrap(), expected);
-        check(
-            r#"{"a": NaN, "b": [-Infinity, Infinity, 1]}"#,
-            json!({ "a": "NaN", "b": ["-Infinity", "Infinity", 1] }),
-        );
-        check(
-            r#"{"NaN": "is NaN \" NaN \\", "é": NaN, "": ""}"#,
-            json!({ "NaN": "is NaN \" NaN \\", "é": "NaN", "": "" }),
-        );
-        assert!(read_json("{\"a\": nan}").is_err());
-    }
 }

@@ -3,53 +3,23 @@
 //! Separate from the stream that fills them. Nothing is merged: what an update says replaces what
 //! was there, as the service does it, and what it leaves out stays.
 
-use std::collections::BTreeSet;
-
-use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::form;
-use crate::state::{Now, State};
-use crate::wandb::{
-    ENTITY, PROJECT, Refusal, UPLOAD_HEADER, WandbAlert, WandbRun, is_ours, read_json, space, storage_id,
-};
+use crate::request::Now;
+use crate::state::State;
+use crate::state::wandb::{Run, Sweep, WandbAlert};
+use crate::wandb::ids::{ENTITY, PROJECT, is_ours, storage_id};
+use crate::wandb::json::read_json;
+use crate::wandb::refusal::Refusal;
 
+/// The header that goes with every file to the storage.
+pub const UPLOAD_HEADER: (&str, &str) = ("x-ms-blob-type", "BlockBlob");
 /// The most characters of a tag, and of a display name.
 const MOST_TAG: usize = 64;
 const MOST_DISPLAY_NAME: usize = 128;
 /// The first length that the title of an alert may not have.
 const ALERT_TITLE: usize = 64;
-
-#[derive(Debug, Clone, Default)]
-pub struct Run {
-    pub shown: WandbRun,
-    /// Opaque to clients.
-    pub storage_id: String,
-    pub description: Option<String>,
-    /// System metrics by offset.
-    pub events: Vec<Value>,
-    /// Names of files that an upload address was given for.
-    pub issued: BTreeSet<String>,
-    pub is_stopped: bool,
-    pub created: Timestamp,
-    pub heartbeat: Timestamp,
-}
-
-impl Run {
-    pub fn new(project: &str, name: &str, now: Now) -> Run {
-        let shown = WandbRun {
-            entity: ENTITY.to_owned(),
-            project: project.to_owned(),
-            name: name.to_owned(),
-            config: json!({}),
-            summary: json!({}),
-            state: "running".to_owned(),
-            ..WandbRun::default()
-        };
-        let storage_id = storage_id("Run", &[name, project, ENTITY]);
-        Run { shown, storage_id, created: now.time, heartbeat: now.time, ..Run::default() }
-    }
-}
 
 pub fn find<'s>(state: &'s State, project: &str, name: &str) -> Option<&'s Run> {
     state.wandb.runs.iter().find(|run| run.shown.project == project && run.shown.name == name)
@@ -73,7 +43,7 @@ pub fn upsert(state: &mut State, input: &Value, now: Now) -> Result<Value, Refus
     let config = object(input, "config")?;
     let sweep = input["sweep"].as_str().or_else(|| old?.sweep.as_deref());
     if let (Some(sweep), Some(config)) = (sweep, &config) {
-        space::check_config(state, old.map_or(project, |run| &run.project), sweep, config)?;
+        check_config(state, old.map_or(project, |run| &run.project), sweep, config)?;
     }
     let summary = object(input, "summaryMetrics")?;
     let inserted = index.is_none();
@@ -114,6 +84,18 @@ pub fn upsert(state: &mut State, input: &Value, now: Now) -> Result<Value, Refus
         shown.display_name = format!("rehearsal-run-{}", index + 1);
     }
     Ok(json!({ "bucket": value(run), "inserted": inserted }))
+}
+
+/// Refuses the config of a run that has a value its sweep did not offer.
+fn check_config(state: &State, project: &str, sweep: &str, config: &Value) -> Result<(), Refusal> {
+    let is_it = |known: &&Sweep| known.shown.project == project && known.shown.name == sweep;
+    let found = state.wandb.sweeps.iter().find(is_it);
+    let found = found.ok_or_else(|| Refusal::new(404, format!("sweep {sweep} not found")))?;
+    let Some((name, value)) = found.space.not_offered(config) else { return Ok(()) };
+    let message = format!(
+        "Invalid value {value} for parameter {name}: {value} is not a permitted value of the categorical hyperparameter {name} in the current sweep"
+    );
+    Err(Refusal::new(400, message))
 }
 
 /// Which run is meant: by its storage id, else by its name; nothing when it is a new one.
@@ -288,6 +270,8 @@ fn named<'s>(state: &'s mut State, input: &Value) -> Result<&'s mut Run, Refusal
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
     use crate::wandb::sweeps;
 

@@ -6,9 +6,6 @@
 use serde_json::{Map, Value, json};
 
 use crate::faults::chance;
-use crate::state::State;
-use crate::wandb::Refusal;
-use crate::wandb::sweeps::Sweep;
 
 /// All parameters, nested ones by their path.
 #[derive(Debug, Default)]
@@ -140,7 +137,7 @@ impl Space {
     }
 
     /// The first value of `config` (every key holds an object with `value`) that was not offered.
-    fn not_offered(&self, config: &Value) -> Option<(String, Value)> {
+    pub fn not_offered(&self, config: &Value) -> Option<(String, Value)> {
         self.leaves.iter().find_map(|(path, domain)| {
             let Domain::Values(offered) = domain else { return None };
             let top = config.get(&path[0])?.get("value")?;
@@ -169,18 +166,6 @@ fn is_equal(left: &Value, right: &Value) -> bool {
         (Some(left), Some(right)) => left == right,
         _ => left == right,
     }
-}
-
-/// Refuses the config of a run that has a value its sweep did not offer.
-pub fn check_config(state: &State, project: &str, sweep: &str, config: &Value) -> Result<(), Refusal> {
-    let is_it = |known: &&Sweep| known.shown.project == project && known.shown.name == sweep;
-    let found = state.wandb.sweeps.iter().find(is_it);
-    let found = found.ok_or_else(|| Refusal::new(404, format!("sweep {sweep} not found")))?;
-    let Some((name, value)) = found.space.not_offered(config) else { return Ok(()) };
-    let message = format!(
-        "Invalid value {value} for parameter {name}: {value} is not a permitted value of the categorical hyperparameter {name} in the current sweep"
-    );
-    Err(Refusal::new(400, message))
 }
 
 #[cfg(test)]

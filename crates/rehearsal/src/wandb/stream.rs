@@ -6,9 +6,11 @@
 use serde_json::{Map, Value, json};
 
 use crate::reply::Reply;
-use crate::state::{Now, Request, State};
-use crate::wandb::runs::Run;
-use crate::wandb::{ENTITY, read_json};
+use crate::request::{Now, Request};
+use crate::state::State;
+use crate::state::wandb::Run;
+use crate::wandb::ids::ENTITY;
+use crate::wandb::json::read_json;
 
 const HISTORY: &str = "wandb-history.jsonl";
 const SUMMARY: &str = "wandb-summary.json";

@@ -3,25 +3,18 @@
 //! Separate from the parameters, which are pure. A grid is exhaustive, everything else is drawn by the
 //! seed of the script; no model is fitted and nothing is ended early, and the sweep's warnings say so.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use crate::state::{Now, State};
-use crate::wandb::runs::{self, Run};
+use crate::request::Now;
+use crate::state::State;
+use crate::state::wandb::{Run, Sweep, WandbSweep};
+use crate::wandb::ids::{ENTITY, PROJECT, storage_id};
+use crate::wandb::json::read_json;
+use crate::wandb::refusal::Refusal;
+use crate::wandb::runs;
 use crate::wandb::space::{Space, space};
-use crate::wandb::{ENTITY, PROJECT, Refusal, WandbSweep, read_json, storage_id};
 
 const STATES: [&str; 4] = ["RUNNING", "PAUSED", "FINISHED", "CANCELED"];
-
-#[derive(Debug, Default)]
-pub struct Sweep {
-    pub shown: WandbSweep,
-    /// Opaque to clients.
-    pub storage_id: String,
-    yaml: String,
-    pub space: Space,
-    /// What was last said of it, by the name in the mutation.
-    said: Map<String, Value>,
-}
 
 pub fn upsert(state: &mut State, input: &Value, now: Now) -> Result<Value, Refusal> {
     runs::check_entity(input, "upsertSweep")?;
@@ -217,6 +210,8 @@ fn suggest(state: &mut State, index: usize, now: Now) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Map;
+
     use super::*;
 
     const NOW: Now = Now { elapsed: std::time::Duration::ZERO, time: jiff::Timestamp::UNIX_EPOCH };

@@ -4,48 +4,22 @@
 //! not hold a socket or a clock.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use crate::course::Plan;
-use crate::endpoints::Endpoint;
 use crate::faults::Count;
-use crate::files::File;
-use crate::multipart::Multipart;
 use crate::order::Order;
-use crate::wandb::Wandb;
-use crate::wire::{Body, Head, hex};
+use crate::request::Now;
+use crate::state::endpoints::Endpoint;
+use crate::state::files::{File, Multipart};
+use crate::state::wandb::Wandb;
+use crate::wire::hex;
 use crate::{Script, Seen};
 
-#[derive(Debug, Clone, Copy)]
-pub struct Now {
-    /// Of the clock that never goes back.
-    pub elapsed: Duration,
-    /// Of the day.
-    pub time: Timestamp,
-}
-
-impl Now {
-    pub fn seconds_since(&self, then: Duration) -> f64 {
-        self.elapsed.saturating_sub(then).as_secs_f64()
-    }
-}
-
-#[derive(Debug)]
-pub struct Request {
-    pub head: Head,
-    pub path: String,
-    pub query: Vec<(String, String)>,
-    pub body: Body,
-}
-
-impl Request {
-    pub fn query(&self, name: &str) -> Option<&str> {
-        self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-}
+pub mod endpoints;
+pub mod files;
+pub mod wandb;
 
 #[derive(Debug)]
 pub struct Job {
