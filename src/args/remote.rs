@@ -57,6 +57,7 @@ Examples:
   ctxtune submit out --max-cost 5 --n-epochs 2
   JOB=$(ctxtune submit out --yes) && ctxtune monitor \"$JOB\"
   ctxtune submit out --dry-run
+  ctxtune submit train.jsonl --val val.jsonl -o job --max-cost 5
 
 stdout: the job's id. Run again, it finds the same job and starts no other.
 Exit codes: 0 done, 1 failed, 2 usage or a value over a limit, 3 unfit data, 4 key, 5 network (run it again), \
@@ -65,8 +66,15 @@ Exit codes: 0 done, 1 failed, 2 usage or a value over a limit, 3 unfit data, 4 k
 #[derive(Debug, Args)]
 #[command(after_help = SUBMIT_HELP)]
 pub struct SubmitArgs {
-    /// A directory of `prepare` [default: output_dir of the configuration, else training/output]
-    #[arg(value_name = "OUT")]
+    /// A directory of `prepare` [default: output_dir of the configuration, else training/output]; or a JSONL file of
+    /// chat lines, which is trained on as it is
+    #[arg(value_name = "OUT|TRAIN.jsonl")]
+    pub data: Option<PathBuf>,
+    /// JSONL file to validate with, as it is; only beside TRAIN.jsonl
+    #[arg(long, value_name = "FILE", requires = "data")]
+    pub val: Option<PathBuf>,
+    /// Directory for TRAIN.jsonl and its job [default: as for OUT]
+    #[arg(short, long, value_name = "OUT")]
     pub output_dir: Option<PathBuf>,
     /// YAML file with settings; flags win over it
     #[arg(long, alias = "config", value_name = "FILE")]
@@ -92,6 +100,7 @@ Examples:
   ctxtune finetune --config-path=training/finetune_config.yaml
   ctxtune finetune --data-dir=contexts --output-dir=out --max-cost 10
   JOB=$(ctxtune finetune contexts -o out --yes --detach)
+  ctxtune finetune train.jsonl --val val.jsonl -o job --max-cost 5
 
 stdout: the tuned model's name (with --detach the job's id).
 Exit codes: those of prepare, submit and monitor.";
@@ -101,6 +110,12 @@ Exit codes: those of prepare, submit and monitor.";
 pub struct FinetuneArgs {
     #[command(flatten)]
     pub corpus: CorpusArgs,
+    /// JSONL file to validate with, as it is: SOURCE is then the training file, as it is too
+    #[arg(long, value_name = "FILE")]
+    pub val: Option<PathBuf>,
+    /// Train on SOURCE, one JSONL file of chat lines, as it is, without a validation file
+    #[arg(long, conflicts_with = "val")]
+    pub as_is: bool,
     /// End after the submission, with the job's id on stdout
     #[arg(long)]
     pub detach: bool,
@@ -134,6 +149,8 @@ impl FinetuneArgs {
                 },
                 config_path: None,
             },
+            val: None,
+            as_is: false,
             detach: false,
             sweep_max_cost: None,
             allow_truncation: false,

@@ -31,6 +31,7 @@ mod every_request;
 mod examples;
 mod faults;
 mod generate;
+mod given;
 mod http;
 mod input;
 mod masking;

@@ -198,6 +198,7 @@ impl Scene {
     fn finetune(&self, ui: &Arc<Scripted>) -> Result<Submitted, Failure> {
         let session = self.session(ui);
         let order = finetune::Order {
+            given: None,
             data: self.data(),
             flags: TuneChoices::default(),
             file: TuneChoices::default(),

@@ -6,18 +6,21 @@
 use crate::config::{PrepareChoices, TuneChoices};
 use crate::failure::Failure;
 use crate::job::create::Renewal;
-use crate::job::data::prepare_corpus;
+use crate::job::data::{prepare_corpus, take_files};
 use crate::job::lock::patiently;
 use crate::job::submit::{self, Budget, Steps, Submitted, Truncation, refuse_without_consent, submit};
 use crate::job::wandb::Chosen;
 use crate::session::Session;
 use crate::session::consent::Spending;
 use crate::sweep::agent::Agency;
+use ctxtune_engine::prepare::GivenFiles;
 
 /// What is to be prepared and submitted.
 pub struct Order {
     /// The records and how they become data.
     pub data: PrepareChoices,
+    /// Files that are data already, in their place.
+    pub given: Option<GivenFiles>,
     /// What the job is asked to do, as flags say.
     pub flags: TuneChoices,
     /// What the configuration file says.
@@ -42,13 +45,18 @@ pub fn finetune(session: &Session, order: Order) -> Result<Submitted, Failure> {
     refuse_without_consent(order.spending, &order.data.out())?;
     session.require_key()?;
     session.ui.step(1, "Preparing data");
-    let prepare = || prepare_corpus(order.data.clone(), session);
-    let options = if order.agency.is_some() { patiently(session, prepare)? } else { prepare()? };
+    let prepare = || match &order.given {
+        Some(given) => {
+            take_files(given, &*session.ui, &session.signals).map(|()| (given.output_dir.clone(), given.seed))
+        }
+        None => prepare_corpus(order.data.clone(), session).map(|options| (options.output_dir, options.seed)),
+    };
+    let (out, seed) = if order.agency.is_some() { patiently(session, prepare)? } else { prepare()? };
     session.ui.done("Data preparation complete");
     let budget = order.agency.map(|agency| Box::new(agency) as Box<dyn Budget>);
     let order = submit::Order {
-        out: options.output_dir,
-        parameters: order.flags.resolve(order.file, options.seed),
+        out,
+        parameters: order.flags.resolve(order.file, seed),
         spending: order.spending,
         renewal: order.renewal,
         truncation: order.truncation,

@@ -111,8 +111,14 @@ fn steps_to_job(
     }
     let agency = Agency::of(args.sweep_max_cost, &environment)?;
     let session = session::start(&args.remote, environment, signals, terminal)?;
+    let flags = args.corpus.choices.clone();
+    let given = match args.as_is || args.val.is_some() {
+        true => Some(flags.clone().given(args.val.clone(), config.data.clone())?),
+        false => None,
+    };
     let order = Order {
-        data: args.corpus.choices.clone().over(config.data),
+        given,
+        data: flags.over(config.data),
         flags: args.choices.clone(),
         file: config.tune,
         spending: match &agency {

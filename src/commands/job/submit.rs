@@ -6,8 +6,10 @@ use crate::screen::report::Terminal;
 use crate::session;
 use crate::session::environment::{self, Configured, configured};
 use ctxtune_engine::output::manifest::Manifest;
+use ctxtune_pipeline::config::{ConfigError, PrepareChoices};
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::create::Renewal;
+use ctxtune_pipeline::job::data::take_files;
 use ctxtune_pipeline::job::dry_run::{self, Unsent};
 use ctxtune_pipeline::job::expected::Expected;
 use ctxtune_pipeline::job::submit::{Order, Steps, Submitted, Truncation, submit};
@@ -27,7 +29,7 @@ pub fn run(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Exi
 
 fn to_job(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let environment = environment::read(args.config_path.as_deref(), terminal)?;
-    let order = order(args, &environment, terminal)?;
+    let order = order(args, &environment, signals, terminal)?;
     let session = session::start(&args.remote, environment, signals, terminal)?;
     let (wandb, out) = (order.wandb.clone(), order.out.clone());
     let mut submitted = submit(&session, order)?;
@@ -42,9 +44,36 @@ pub fn end_submitted(command: &str, submitted: &Submitted, terminal: &mut Termin
     terminal.report(command, Some(job.as_str().as_bytes()), &submitted.report())
 }
 
-fn order(args: &SubmitArgs, environment: &Environment, terminal: &Terminal) -> Result<Order, Failure> {
+fn order(
+    args: &SubmitArgs,
+    environment: &Environment,
+    signals: &Signals,
+    terminal: &Terminal,
+) -> Result<Order, Failure> {
     let Configured { file, data, tune } = configured(args.config_path.as_deref())?;
-    let out = args.output_dir.clone().unwrap_or_else(|| data.out());
+    let out = match args.data.as_deref().filter(|data| args.val.is_some() || data.is_file()) {
+        Some(train) => {
+            let choices = PrepareChoices {
+                sources: vec![train.to_owned()],
+                output_dir: args.output_dir.clone(),
+                ..PrepareChoices::default()
+            };
+            let given = choices.given(args.val.clone(), data)?;
+            take_files(&given, terminal, signals)?;
+            given.output_dir
+        }
+        None if args.data.is_some() && args.output_dir.is_some() => {
+            let reason =
+                "OUT is named twice: it is prepared already, and is its own output directory".to_owned();
+            return Err(
+                ConfigError::Value { key: "output_dir".to_owned(), place: String::new(), reason }.into()
+            );
+        }
+        None => {
+            let named = args.data.clone().or_else(|| args.output_dir.clone());
+            named.unwrap_or_else(|| data.out())
+        }
+    };
     let seed = Manifest::read(&out)?.options.seed;
     Ok(Order {
         out,
@@ -61,7 +90,7 @@ fn order(args: &SubmitArgs, environment: &Environment, terminal: &Terminal) -> R
 /// The requests as they would be sent, on stdout or in the JSON document.
 fn dry_run(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let environment = environment::read(args.config_path.as_deref(), terminal)?;
-    let order = order(args, &environment, terminal)?;
+    let order = order(args, &environment, signals, terminal)?;
     let clock = session::clock::SystemClock::new(signals.clone(), 1.0);
     let report = dry_run::requests(&order, args.remote.base_url.as_deref(), &clock, &environment)?;
     let text: Vec<String> = report.requests.iter().map(text).collect();

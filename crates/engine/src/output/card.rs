@@ -3,7 +3,7 @@
 //! A pure function of the manifest, so that it changes only when the data does. It names
 //! the exact files, since a pattern would also match what a user puts beside them.
 
-use crate::output::manifest::{Manifest, Side};
+use crate::output::manifest::{DataKind, Manifest, Side};
 
 /// The card's file name.
 pub const FILE_NAME: &str = "README.md";
@@ -64,6 +64,14 @@ pub fn card(manifest: &Manifest) -> String {
             shared.val_sharing_agents.unwrap_or_default()
         ),
     };
+    if manifest.options.kind == DataKind::Files {
+        return format!(
+            "---\n{configs}---\n\n\
+             # Chat lines as training data\n\n\
+             Taken by `ctxtune` as they are, split by whoever made them; [manifest.json](manifest.json) holds every \
+             count and digest.\n\n| split | records | bytes | {digest} |\n|---|---|---|---|\n{rows}"
+        );
+    }
     format!(
         "---\n{configs}---\n\n\
          # {title} as training data\n\n\

@@ -68,6 +68,8 @@ pub enum DataKind {
     Contexts,
     /// Chat lines, as they are.
     Chat,
+    /// The lines of files that were split already, as they are.
+    Files,
 }
 
 impl DataKind {
@@ -79,12 +81,12 @@ impl DataKind {
 /// The options that decide what is in the output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OptionsUsed {
-    /// What became lines: `chat`, chat lines as they are; absent for contexts.
+    /// What became lines: `chat`, chat lines as they are, or `files`, whole files; absent for contexts.
     #[serde(default, skip_serializing_if = "DataKind::is_contexts")]
     pub kind: DataKind,
     /// The seed of the order.
     pub seed: u64,
-    /// The part that validates, as a decimal.
+    /// The part that validates, as a decimal; `given` of files.
     pub val_ratio: String,
     /// `story`, `agents` or a field's name; `null` for none.
     pub group_by: Option<String>,

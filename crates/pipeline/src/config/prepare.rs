@@ -12,7 +12,7 @@ use clap::{Arg, Args, Command, FromArgMatches};
 use crate::config::{Bytes, ConfigError, ConfigFile};
 use crate::value::{at_home, parsed, whole};
 use ctxtune_engine::line::template::{Template, TemplateError};
-use ctxtune_engine::prepare::{Amount, Durability, Mix, Options, Purpose, Readers, mix_counts};
+use ctxtune_engine::prepare::{Amount, Durability, GivenFiles, Mix, Options, Purpose, Readers, mix_counts};
 use ctxtune_engine::ratio::Ratio;
 use ctxtune_engine::record::reject::RejectLimit;
 use ctxtune_engine::source::{
@@ -23,6 +23,9 @@ use ctxtune_engine::yaml;
 
 /// Where data goes unless somebody says otherwise.
 pub const DEFAULT_OUTPUT_DIR: &str = "training/output";
+
+/// The seed of the order unless somebody says otherwise.
+const DEFAULT_SEED: u64 = 42;
 
 /// The largest record that `--max-record-bytes` can allow: the parser counts in 32 bits.
 pub(crate) const MAX_RECORD_BYTES: u64 = 1 << 30;
@@ -176,6 +179,43 @@ impl PrepareChoices {
         self.output_dir.clone().unwrap_or_else(|| DEFAULT_OUTPUT_DIR.into())
     }
 
+    /// The file that these choices name as a source, and `val`, as they are: none of the choices that shape data
+    /// apply. `file` is what a configuration file says.
+    ///
+    /// # Errors
+    /// When it is not one file, or a flag says how to shape it.
+    pub fn given(self, val: Option<PathBuf>, file: PrepareChoices) -> Result<GivenFiles, ConfigError> {
+        let key = if val.is_some() { "val" } else { "as_is" };
+        let shaping = [
+            ("val_ratio", self.val_ratio.is_some()),
+            ("group_by", self.group_by.is_some()),
+            ("limit", self.limit.is_some()),
+            ("mix", !self.mix.is_empty()),
+            ("shard_records", self.shard_records.is_some()),
+            ("chat", self.chat),
+            ("template", self.template.is_some()),
+            ("max_rejects", self.reject_limit().is_some()),
+            ("only_correct", self.only_correct),
+        ];
+        if let Some((shaping, _)) = shaping.into_iter().find(|(_, is_said)| *is_said) {
+            let reason = "the file is taken as it is: leave this flag out, or prepare the file first";
+            return Err(value_error(shaping, &format!(" with `{key}`"), reason));
+        }
+        let all = self.over(file);
+        let output_dir = all.out();
+        let mut sources = all.sources.into_iter().chain(all.data_dir);
+        match (sources.next(), sources.next(), all.files_from) {
+            (Some(train), None, None) if train.is_file() => Ok(GivenFiles {
+                train,
+                val,
+                output_dir,
+                seed: all.seed.unwrap_or(DEFAULT_SEED),
+                durability: if all.no_sync { Durability::NoSync } else { Durability::Sync },
+            }),
+            _ => Err(value_error(key, "", "name one training file, TRAIN.jsonl, as the source")),
+        }
+    }
+
     fn reject_limit(&self) -> Option<RejectLimit> {
         if self.strict { Some(RejectLimit::Count(0)) } else { self.max_rejects }
     }
@@ -255,7 +295,7 @@ impl PrepareChoices {
             max_spool_bytes,
             output_dir,
             val_ratio: self.val_ratio.unwrap_or_else(|| "0.1".parse().expect("a decimal below 1")),
-            seed: self.seed.unwrap_or(42),
+            seed: self.seed.unwrap_or(DEFAULT_SEED),
             chat: self.chat,
             template: match self.template {
                 Some(name) => read_template(&name)?,

@@ -1,17 +1,22 @@
 //! Preparing and checking data as steps of something larger.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::PrepareChoices;
 use crate::failure::{Exit, Failure};
 use crate::job::mismatch::Mismatch;
 use crate::session::Session;
+use crate::shell;
+use crate::signals::Signals;
 use crate::text::{counted, grouped};
+use crate::ui::Ui;
 use ctxtune_engine::check::code::{Level, Stage};
+use ctxtune_engine::check::conversation::Format;
 use ctxtune_engine::check::finding::Keep;
-use ctxtune_engine::check::{self, Report, check};
-use ctxtune_engine::prepare::{Mode, Options, Purpose, prepare};
+use ctxtune_engine::check::{self, FileReport, Report, check};
+use ctxtune_engine::output::manifest::{self, Side};
+use ctxtune_engine::prepare::{GivenFiles, Mode, Options, Published, Purpose, prepare};
 
 /// How many findings of each code, or rejects, are named unless all are asked for.
 pub const NAMED: usize = 5;
@@ -41,6 +46,52 @@ pub(crate) fn prepare_corpus(choices: PrepareChoices, session: &Session) -> Resu
     Ok(options)
 }
 
+/// Checks `files` and takes them as they are, in the place of a preparation.
+///
+/// # Errors
+/// When they are not fit for training, not chat lines, or cannot be taken.
+pub fn take_files(files: &GivenFiles, ui: &dyn Ui, signals: &Signals) -> Result<(), Failure> {
+    refuse_own(files)?;
+    let paths: Vec<PathBuf> = std::iter::once(&files.train).chain(&files.val).cloned().collect();
+    let report = verified(&paths, None, ui, signals)?;
+    let is_chat = |file: &FileReport| file.formats[Format::Messages as usize] == file.samples;
+    if let Some(file) = report.files.iter().find(|file| !is_chat(file)) {
+        let message = format!("`{}` does not hold chat lines", report.path(file.path).display());
+        let hint = "each line needs `messages`; other formats are not converted";
+        return Err(Failure::new(Exit::Data, "not_chat", message, hint));
+    }
+    let taken = files.take(&*ui.watch_prepare(signals));
+    let (manifest, published) = taken.map_err(|error| signals.explain(error))?;
+    let lines = |side: &Side| counted(side.records, "line");
+    let val = manifest.val.as_ref().map(|val| format!(" + {} to validate", lines(val)));
+    let verb = if published == Published::New { "taken" } else { "unchanged" };
+    let out = files.output_dir.display();
+    ui.label(
+        verb,
+        &format!("{out}: {} to train{}, as they are", lines(&manifest.train), val.unwrap_or_default()),
+    );
+    if let Some(mismatch) = Mismatch::of_newest(&files.output_dir, &manifest) {
+        mismatch.warn(ui);
+    }
+    Ok(())
+}
+
+/// A file of the directory to which it would be taken: its other side would be lost.
+fn refuse_own(files: &GivenFiles) -> Result<(), Failure> {
+    let out = files.output_dir.canonicalize().ok();
+    let is_own = |path: &&PathBuf| {
+        out.is_some() && path.canonicalize().ok().and_then(|path| path.parent().map(Path::to_owned)) == out
+    };
+    let Some(own) = std::iter::once(&files.train).chain(&files.val).find(is_own) else { return Ok(()) };
+    let out = &files.output_dir;
+    let message = format!("`{}` lies in the output directory `{}` itself", own.display(), out.display());
+    let hint = match out.join(manifest::FILE_NAME).exists() {
+        true => format!("what is prepared is submitted with: ctxtune submit {}", shell::path(out)),
+        false => "choose another --output-dir".to_owned(),
+    };
+    Err(Failure::new(Exit::Usage, "output_is_source", message, &hint))
+}
+
 /// Whether `paths` are fit for training, as an upload wants to know it: findings are named, and errors
 /// fail. Of samples longer than `max_tokens`, if that is known, only those that are longer by every
 /// estimate are errors.
@@ -48,12 +99,21 @@ pub(crate) fn prepare_corpus(choices: PrepareChoices, session: &Session) -> Resu
 /// # Errors
 /// When they are not fit, or there is no verdict.
 pub fn verify(paths: &[PathBuf], max_tokens: Option<u64>, session: &Session) -> Result<(), Failure> {
+    verified(paths, max_tokens, &*session.ui, &session.signals).map(drop)
+}
+
+fn verified(
+    paths: &[PathBuf],
+    max_tokens: Option<u64>,
+    ui: &dyn Ui,
+    signals: &Signals,
+) -> Result<Report, Failure> {
     let keep = Keep::First(NAMED);
     let options = check::Options { paths: paths.to_vec(), threads: threads(), keep, max_tokens };
-    let report = check(&options, &*session.ui.watch_check(&session.signals));
-    let report = report.map_err(|error| session.explain(error))?;
-    session.ui.findings(&report);
-    if report.is_passed() { Ok(()) } else { Err(unfit(&report)) }
+    let report = check(&options, &*ui.watch_check(signals));
+    let report = report.map_err(|error| signals.explain(error))?;
+    ui.findings(&report);
+    if report.is_passed() { Ok(report) } else { Err(unfit(&report)) }
 }
 
 /// The failure of a check that found errors.
