@@ -54,6 +54,14 @@ has `not_read_by_kind` and `not_read`; after too many [rejects](../rejects.md):
 | `findings` | array of object | What was found, one per line; at most 100 of one [code](../check.md#findings) in one line of the data, all counted |
 {src/commands/data/check.rs FindingReport findings[].}
 
+## models
+
+{src/commands/model/models.rs Report}
+
+## init
+
+{src/commands/init.rs Report}
+
 ## upload
 
 {crates/pipeline/src/job/uploads.rs Report}

@@ -15,6 +15,7 @@ use ctxtune_pipeline::value::at_home;
 mod data;
 mod deploy;
 mod generate;
+mod inspect;
 mod job;
 mod rehearse;
 mod remote;
@@ -25,6 +26,7 @@ mod wandb;
 pub(crate) use data::{CheckArgs, CorpusArgs, PrepareArgs};
 pub(crate) use deploy::{DeployArgs, EndpointsArgs, EndpointsCommand, StopAfter};
 pub(crate) use generate::GenerateArgs;
+pub(crate) use inspect::{InitArgs, ModelsArgs};
 pub(crate) use job::{
     CancelArgs, CheckpointsArgs, DownloadArgs, FilesArgs, FilesCommand, JobArgs, JobsArgs, MonitorArgs,
     WatchArgs,
@@ -77,6 +79,10 @@ pub(crate) enum Command {
     Endpoints(EndpointsArgs),
     /// Check keys, network, clock and settings; creates nothing
     Doctor(Box<DoctorArgs>),
+    /// List the models that can be tuned, and whether they can be deployed
+    Models(ModelsArgs),
+    /// Write a configuration file with every key and its default
+    Init(InitArgs),
     /// Run a hyperparameter sweep within one budget (asks first)
     Sweep(Box<SweepArgs>),
     /// Score generated contexts against reference contexts
@@ -102,10 +108,10 @@ Examples:
 
 /// The commands by what a user wants to do, in the order of the work.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Data", &["prepare", "check"]),
+    ("Data", &["init", "prepare", "check"]),
     ("Train", &["finetune", "upload", "submit", "monitor", "cancel", "sweep", "wandb-sync", "rehearse"]),
     ("Use", &["generate", "score", "deploy", "endpoints", "download"]),
-    ("Inspect", &["status", "jobs", "files", "checkpoints", "doctor", "completions"]),
+    ("Inspect", &["models", "status", "jobs", "files", "checkpoints", "doctor", "completions"]),
 ];
 
 /// The command line, its commands grouped in the help, and `~/` the home directory wherever a path is taken.
@@ -168,6 +174,8 @@ impl Command {
             Command::Deploy(_) => "deploy",
             Command::Endpoints(_) => "endpoints",
             Command::Doctor(_) => "doctor",
+            Command::Models(_) => "models",
+            Command::Init(_) => "init",
             Command::Sweep(_) => "sweep",
             Command::Score(_) => "score",
             Command::WandbSync(_) => "wandb-sync",

@@ -281,7 +281,7 @@ fn deployment(chosen: &Chosen, parameters: &Parameters) -> Finding {
     if gives_adapter_only(parameters, &chosen.limits) {
         return Finding::warn(
             "LoRA is not merged into this model: a job gives an adapter only, which cannot be deployed at Together",
-            "to deploy it there, tune another --base-model",
+            "to deploy it there, tune another --base-model: ctxtune models lists them",
         );
     }
     if parameters.from_checkpoint.is_some() {
@@ -290,7 +290,7 @@ fn deployment(chosen: &Chosen, parameters: &Parameters) -> Finding {
     if chosen.is_download_only(parameters) {
         return Finding::warn(
             "what is tuned from a -Reference model cannot be deployed at Together, only downloaded",
-            "to deploy it there, tune another --base-model",
+            "to deploy it there, tune another --base-model: ctxtune models lists them",
         );
     }
     Finding::ok("nothing in the model's name speaks against it")

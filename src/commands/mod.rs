@@ -12,13 +12,14 @@ use crate::commands::data::{check, prepare, score};
 use crate::commands::job::{
     cancel, checkpoints, download, files, finetune, jobs, monitor, status, submit, sweep, upload, wandb_sync,
 };
-use crate::commands::model::{deploy, endpoints, generate};
+use crate::commands::model::{deploy, endpoints, generate, models};
 use crate::screen::report::Terminal;
 use crate::signals;
 use ctxtune_pipeline::failure::{Exit, Failure};
 
 pub(crate) mod data;
 pub(crate) mod doctor;
+pub(crate) mod init;
 pub(crate) mod job;
 pub(crate) mod machine;
 pub(crate) mod model;
@@ -62,6 +63,8 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Deploy(args) => deploy::run(args, &signals, &mut terminal),
         Command::Endpoints(args) => endpoints::run(args, &signals, &mut terminal),
         Command::Doctor(args) => doctor::run(args, &signals, &mut terminal),
+        Command::Models(args) => models::run(args, &signals, &mut terminal),
+        Command::Init(args) => init::run(args, &mut terminal),
         Command::Sweep(args) => sweep::run(args, &signals, &mut terminal),
         Command::Score(args) => score::run(args, &signals, &mut terminal),
         Command::WandbSync(args) => wandb_sync::run(args, &signals, &mut terminal),

@@ -13,7 +13,8 @@ use crate::pty::PERSON;
 use crate::support::{Dir, Outcome, Rehearsal, program, python, record, signal};
 
 /// Commands about a job that is complete, in an order that leaves the next one what it needs.
-const OF_A_JOB: [&str; 15] = [
+const OF_A_JOB: [&str; 16] = [
+    "models",
     "status",
     "monitor",
     "jobs",
@@ -32,8 +33,8 @@ const OF_A_JOB: [&str; 15] = [
 ];
 
 /// Commands that begin with data.
-const OF_DATA: [&str; 7] =
-    ["prepare", "submit", "finetune", "sweep", "sweep run", "sweep init", "completions"];
+const OF_DATA: [&str; 8] =
+    ["init", "prepare", "submit", "finetune", "sweep", "sweep run", "sweep init", "completions"];
 
 /// What costs money or cannot be undone, and is asked about where no flag agrees to it.
 const ASKED: [&str; 5] = ["submit out", "finetune", "cancel", "files delete", "deploy"];

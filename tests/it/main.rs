@@ -36,6 +36,7 @@ mod http;
 mod input;
 mod masking;
 mod mix;
+mod models;
 mod monitor;
 mod never_twice;
 mod packed;

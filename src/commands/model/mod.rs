@@ -4,3 +4,4 @@ pub(crate) mod deploy;
 pub(crate) mod endpoints;
 pub(crate) mod generate;
 pub(crate) mod generate_many;
+pub(crate) mod models;

@@ -25,6 +25,7 @@ use ctxtune_engine::yaml;
 
 pub mod asking;
 mod prepare;
+pub mod template;
 mod tune;
 pub mod wandb;
 

@@ -38,7 +38,7 @@ pub struct PrepareChoices {
     /// .zst; .tgz, .tzst), or - for JSONL on standard input
     #[arg(value_name = "SOURCE", conflicts_with = "data_dir")]
     pub sources: Vec<PathBuf>,
-    /// The same as one SOURCE
+    /// The same as one SOURCE: a directory of *.json records, a .jsonl file, a .tar archive
     #[arg(long, value_name = "SOURCE")]
     pub data_dir: Option<PathBuf>,
     /// File (or -) with further sources or record files, one a line or separated by NUL
@@ -63,8 +63,8 @@ pub struct PrepareChoices {
     /// Train on the first N training records only; the validation records stay the same
     #[arg(long, value_name = "N", help_heading = "Split", value_parser = whole::<NonZeroU64>)]
     pub limit: Option<NonZeroU64>,
-    /// Add general chat lines of FILE to the training lines: so many, or a share of all training lines; may be
-    /// given several times
+    /// Add general chat lines of FILE to the training lines: so many, or a share of all training lines; the flag
+    /// may be given several times
     #[arg(long, value_name = "FILE=COUNT|FILE=SHARE%", help_heading = "Split", value_parser = parsed::<MixChoice>)]
     pub mix: Vec<MixChoice>,
     /// Records per shard; without it one file per split
@@ -137,7 +137,7 @@ fn value_error(key: &str, place: &str, reason: &str) -> ConfigError {
     ConfigError::Value { key: key.to_owned(), place: place.to_owned(), reason: reason.to_owned() }
 }
 
-fn command() -> Command {
+pub(crate) fn command() -> Command {
     let command = Command::new("prepare").no_binary_name(true).disable_help_flag(true);
     PrepareChoices::augment_args(command)
 }

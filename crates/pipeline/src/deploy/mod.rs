@@ -18,6 +18,7 @@ use ctxtune_service::together::job::JobId;
 use ctxtune_service::together::project::Project;
 use ctxtune_service::together::{self, Certainty, Together};
 
+pub mod cost;
 pub(crate) mod hold;
 pub mod running;
 pub mod start;

@@ -151,7 +151,7 @@ fn deployable(session: &Session, job: &Job) -> Result<String, Failure> {
             "the job {id} tuned {base}, and what is tuned from a -Reference model cannot be deployed at Together"
         );
         let hint = format!(
-            "`ctxtune download {id} --adapter --extract DIR` and serve it yourself; to deploy there, tune another --base-model"
+            "`ctxtune download {id} --adapter --extract DIR` and serve it yourself; to deploy there, tune another --base-model (`ctxtune models`)"
         );
         return Err(Failure::new(Exit::Usage, "not_deployable", message, hint));
     }

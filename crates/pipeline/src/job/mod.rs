@@ -18,6 +18,7 @@ pub(crate) mod lock;
 pub mod logging;
 pub mod mismatch;
 pub mod model;
+pub mod models;
 pub mod monitor;
 pub mod pace;
 pub mod parameters;

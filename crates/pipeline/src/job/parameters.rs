@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use clap::{ArgAction, Args, Command};
+use clap::{ArgAction, Args, Command, FromArgMatches};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
@@ -284,6 +284,12 @@ impl Parameters {
     /// The command line that knows the parameters and nothing else: it reads every value, wherever it was said.
     pub(crate) fn command() -> Command {
         Parameters::augment_args(Command::new("parameters").no_binary_name(true).disable_help_flag(true))
+    }
+
+    /// The parameters of which nobody said anything.
+    pub(crate) fn of_defaults() -> Parameters {
+        let matches = Parameters::command().try_get_matches_from(Vec::<String>::new());
+        matches.and_then(|matches| Parameters::from_arg_matches(&matches)).expect("every default can be read")
     }
 
     /// The keys, in the order of the fields.

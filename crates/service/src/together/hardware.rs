@@ -97,6 +97,12 @@ impl Catalogue {
         Catalogue(list.into_iter().flatten().filter_map(machine).collect())
     }
 
+    /// The cheapest machine, and its dollars an hour.
+    pub fn cheapest(&self) -> Option<(&str, f64)> {
+        let machine = self.0.iter().min_by(|one, other| one.cents_an_hour.total_cmp(&other.cents_an_hour))?;
+        Some((machine.names.first()?, machine.cents_an_hour / 100.0))
+    }
+
     /// Dollars a minute of one of `hardware`.
     pub fn dollars_a_minute(&self, hardware: &str) -> Option<f64> {
         let wanted = plain(hardware);

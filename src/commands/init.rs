@@ -1,0 +1,60 @@
+//! `ctxtune init`: a configuration file with every key, to begin with.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::Map;
+
+use crate::args::InitArgs;
+use crate::screen::report::Terminal;
+use ctxtune_pipeline::config::keys;
+use ctxtune_pipeline::config::template::template;
+use ctxtune_pipeline::failure::{Exit, Failure};
+use ctxtune_pipeline::shell;
+
+const COMMAND: &str = "init";
+
+/// What a script is told of it.
+#[derive(Serialize)]
+struct Report {
+    /// The file.
+    path: String,
+    /// The keys in it.
+    keys: Vec<String>,
+}
+
+/// Runs the command.
+pub fn run(args: &InitArgs, terminal: &mut Terminal) -> Exit {
+    if let Err(error) = write(args) {
+        let path = args.output.display();
+        let failure = match error.kind() {
+            io::ErrorKind::AlreadyExists => {
+                let hint = "name another file with -o, or move this one away";
+                Failure::new(
+                    Exit::Failed,
+                    "foreign_file",
+                    format!("`{path}` exists, and is not overwritten"),
+                    hint,
+                )
+            }
+            _ => {
+                let hint = "check the directory, its permissions and its free space";
+                Failure::new(Exit::Failed, "write", format!("cannot write `{path}`: {error}"), hint)
+            }
+        };
+        return terminal.fail(COMMAND, &failure, Map::new());
+    }
+    let next = format!("ctxtune prepare SOURCE --config-path={}", shell::path(&args.output));
+    terminal.label("next", &format!("set what you need in it, then {next}"));
+    let report = Report { path: args.output.to_string_lossy().into_owned(), keys: keys() };
+    terminal.report(COMMAND, Some(args.output.as_os_str().as_encoded_bytes()), &report)
+}
+
+fn write(args: &InitArgs) -> io::Result<()> {
+    // A file that was not written whole is removed: it is this run's own.
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&args.output)?;
+    file.write_all(template().as_bytes()).inspect_err(|_| {
+        let _ = std::fs::remove_file(&args.output);
+    })
+}

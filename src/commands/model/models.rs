@@ -1,0 +1,109 @@
+//! `ctxtune models`: what can be tuned, whether it can be deployed, and its limits.
+
+use serde::Serialize;
+use serde_json::Map;
+
+use crate::args::ModelsArgs;
+use crate::screen::report::Terminal;
+use crate::screen::table::{Align, Cell, Table};
+use crate::session;
+use ctxtune_pipeline::deploy::cost::{EndpointCost, endpoint_cost};
+use ctxtune_pipeline::failure::{Exit, Failure};
+use ctxtune_pipeline::job::models::{TunableModel, models};
+use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::text::{grouped, printable};
+
+const COMMAND: &str = "models";
+
+const COLUMNS: [(&str, Align); 6] = [
+    ("model", Align::Left),
+    ("deploy", Align::Left),
+    ("training", Align::Left),
+    ("rank", Align::Right),
+    ("batch", Align::Right),
+    ("tokens", Align::Right),
+];
+
+/// What a script is told of them.
+#[derive(Serialize)]
+struct Report {
+    /// The models, those first that can be deployed.
+    models: Vec<TunableModel>,
+    /// What an endpoint costs; `null` without `--for`, and where the service tells no price.
+    endpoint: Option<EndpointCost>,
+}
+
+/// Runs the command.
+pub fn run(args: &ModelsArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+    let report = match look_up(args, signals, terminal) {
+        Ok(report) => report,
+        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
+    };
+    let table = Table::new(&COLUMNS, report.models.iter().map(row).collect()).for_stdout();
+    if let ([only], Some(_)) = (report.models.as_slice(), &args.name) {
+        show(only, terminal);
+    }
+    if args.out.is_some() {
+        terminal.label("endpoint", &endpoint(report.endpoint.as_ref()));
+    }
+    terminal.report(COMMAND, table.as_deref().map(str::as_bytes), &report)
+}
+
+fn look_up(args: &ModelsArgs, signals: &Signals, terminal: &Terminal) -> Result<Report, Failure> {
+    let session = session::open(&args.remote, signals, terminal)?;
+    let models = models(&session, args.name.as_deref())?;
+    let endpoint = args.out.as_deref().and_then(|out| endpoint_cost(&session, out));
+    Ok(Report { models, endpoint })
+}
+
+fn row(model: &TunableModel) -> Vec<Cell> {
+    let number = |number: Option<u64>| {
+        let exact = number.map(|number| number.to_string()).unwrap_or_default();
+        Cell::of(&exact, &number.map(grouped).unwrap_or_default())
+    };
+    vec![
+        Cell::new(&model.name),
+        Cell::new(model.deploy),
+        Cell::new(training(model)),
+        number(model.max_lora_rank),
+        Cell::new(&range(model.min_batch_size, model.max_batch_size)),
+        number(model.max_seq_length),
+    ]
+}
+
+fn training(model: &TunableModel) -> &'static str {
+    match (model.lora, model.full) {
+        (true, true) => "LoRA, full",
+        (true, false) => "LoRA",
+        (false, true) => "full",
+        (false, false) => "",
+    }
+}
+
+/// `8-64`; what is not known is left out.
+fn range(least: Option<u64>, most: Option<u64>) -> String {
+    let text = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
+    if least.is_none() && most.is_none() { String::new() } else { format!("{}-{}", text(least), text(most)) }
+}
+
+/// All limits of one model, a line each.
+fn show(model: &TunableModel, terminal: &Terminal) {
+    let Some(limits) = model.limits.as_object() else { return };
+    for (key, value) in limits.iter().filter(|(key, _)| *key != "model_name") {
+        terminal.say(&printable(&format!("  {key}: {value}")));
+    }
+}
+
+fn endpoint(cost: Option<&EndpointCost>) -> String {
+    match cost {
+        Some(EndpointCost { hardware, dollars_an_hour, model: Some(model) }) => {
+            format!("${dollars_an_hour:.2} an hour for {model} on {hardware}, billed by the minute")
+        }
+        Some(EndpointCost { hardware, dollars_an_hour, model: None }) => {
+            format!(
+                "from ${dollars_an_hour:.2} an hour, on {hardware}, the cheapest machine; billed by the minute"
+            )
+        }
+        None => "what it costs is not known: the service tells no price".to_owned(),
+    }
+}
