@@ -13,7 +13,7 @@ Examples:
   ctxtune models llama --for out
 
 stdout: a line a model, those first that can be tuned and then deployed: \
-`name<TAB>deploy<TAB>training<TAB>rank<TAB>batch<TAB>tokens`; a table on a terminal.
+`name<TAB>deploy<TAB>training<TAB>tokens` (training: `LoRA` with its highest rank, `full`); a table on a terminal.
 Exit codes: 0 done, 2 no such model, 4 key, 5 network, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of `models`.

@@ -191,9 +191,8 @@ fn split(options: &Options, prepared: &Prepared) -> String {
 }
 
 fn mixed_in(mixed: &Mixed) -> String {
-    let lines = counted(mixed.records, "line");
-    let mut text =
-        format!("{lines} of {} ({} of {}) in train", mixed.file, mixed.asked, grouped(mixed.listed));
+    let (records, listed) = (grouped(mixed.records), counted(mixed.listed, "line"));
+    let mut text = format!("{records} of {listed} of {} in train ({} asked for)", mixed.file, mixed.asked);
     if mixed.rejected > 0 {
         text.push_str(&format!(", {} rejected", grouped(mixed.rejected)));
     }

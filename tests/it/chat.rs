@@ -150,6 +150,22 @@ fn a_line_that_is_not_fit_is_rejected_by_the_name_that_check_gives_it() {
 }
 
 #[test]
+fn files_of_a_directory_are_lines_whatever_their_layout() {
+    let dir = Dir::new();
+    let lines = lines(12);
+    for (number, line) in lines.iter().enumerate() {
+        let indented = line.replace(", ", ",\r\n  ");
+        dir.write(format!("chats/{number}.json"), format!("\u{feff}{indented}\n"));
+    }
+    dir.ctxtune(["prepare", "chats", "--chat", "-o", "out", "--no-sync", "--val-ratio", "0.25"]).expect(0);
+    dir.ctxtune(["check", "out"]).expect(0);
+    let row = dir.key_rows().into_iter().find(|row| row.key == "3.json").unwrap();
+    let out = dir.read(format!("out/{}", row.shard));
+    let line = out.lines().nth(row.line - 1).unwrap();
+    assert_eq!(line, expected(&lines[3].replace(", ", ",    ")));
+}
+
+#[test]
 fn chat_lines_and_contexts_are_never_mixed() {
     let dir = with_lines(&lines(3));
     let run = dir.ctxtune(["prepare", "chat.jsonl", "-o", "out"]).expect(3);

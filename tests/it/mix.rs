@@ -109,6 +109,17 @@ fn threads_change_no_byte_and_rejects_are_passed_over_and_named() {
 }
 
 #[test]
+fn a_compressed_file_is_mixed_in_as_its_plain_lines_are() {
+    let dir = with_general(60, 60);
+    dir.prepare(&["--mix", "general.jsonl=20"]).expect(0);
+    let plain = dir.tree("out");
+    let packed = zstd::encode_all(dir.read("general.jsonl").as_bytes(), 1).unwrap();
+    dir.write("general.jsonl.zst", packed);
+    dir.prepare(&["--mix", "general.jsonl.zst=20"]).expect(0);
+    assert_same_tree(&dir.tree("out"), &plain, "packed");
+}
+
+#[test]
 fn several_files_are_mixed_in_and_too_few_lines_are_an_error() {
     let dir = with_general(60, 30);
     dir.write("b/general.jsonl", (0..30).map(|number| general("b", number)).collect::<Vec<_>>().join("\n"));

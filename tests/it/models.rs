@@ -15,11 +15,16 @@ fn models_that_can_be_deployed_come_first() {
     let expected = [
         "Qwen/Qwen3-0.6B yes",
         "Qwen/Qwen3-8B yes",
-        "openai/gpt-oss-20b adapter only",
+        "openai/gpt-oss-20b adapter",
         "meta-llama/Meta-Llama-3.1-8B-Instruct-Reference no",
     ];
     assert_eq!(names(&run.stdout), expected);
-    assert!(run.stdout.starts_with("Qwen/Qwen3-0.6B\tyes\tLoRA\t64\t8-64\t4096\n"), "{}", run.stdout);
+    assert!(
+        run.stdout
+            .starts_with("Qwen/Qwen3-0.6B\tyes\tLoRA 64\t4096\nQwen/Qwen3-8B\tyes\tLoRA 64, full\t32768\n"),
+        "{}",
+        run.stdout
+    );
     assert_eq!(names(&rehearsal.ctxtune(["models", "qwen"]).expect(0).stdout), expected[..2]);
     let one = rehearsal.ctxtune(["models", "qwen/qwen3-8b"]).expect(0);
     assert_eq!(names(&one.stdout), expected[1..2]);

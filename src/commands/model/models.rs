@@ -15,14 +15,9 @@ use ctxtune_pipeline::text::{grouped, printable};
 
 const COMMAND: &str = "models";
 
-const COLUMNS: [(&str, Align); 6] = [
-    ("model", Align::Left),
-    ("deploy", Align::Left),
-    ("training", Align::Left),
-    ("rank", Align::Right),
-    ("batch", Align::Right),
-    ("tokens", Align::Right),
-];
+/// The longest names leave room for no more on a terminal of 80 columns; `--json` has all limits.
+const COLUMNS: [(&str, Align); 4] =
+    [("model", Align::Left), ("deploy", Align::Left), ("training", Align::Left), ("tokens", Align::Right)];
 
 /// What a script is told of them.
 #[derive(Serialize)]
@@ -57,33 +52,24 @@ fn look_up(args: &ModelsArgs, signals: &Signals, terminal: &Terminal) -> Result<
 }
 
 fn row(model: &TunableModel) -> Vec<Cell> {
-    let number = |number: Option<u64>| {
-        let exact = number.map(|number| number.to_string()).unwrap_or_default();
-        Cell::of(&exact, &number.map(grouped).unwrap_or_default())
-    };
+    let tokens = model.max_seq_length;
     vec![
         Cell::new(&model.name),
         Cell::new(model.deploy),
-        Cell::new(training(model)),
-        number(model.max_lora_rank),
-        Cell::new(&range(model.min_batch_size, model.max_batch_size)),
-        number(model.max_seq_length),
+        Cell::new(&training(model)),
+        Cell::of(
+            &tokens.map(|tokens| tokens.to_string()).unwrap_or_default(),
+            &tokens.map(grouped).unwrap_or_default(),
+        ),
     ]
 }
 
-fn training(model: &TunableModel) -> &'static str {
-    match (model.lora, model.full) {
-        (true, true) => "LoRA, full",
-        (true, false) => "LoRA",
-        (false, true) => "full",
-        (false, false) => "",
-    }
-}
-
-/// `8-64`; what is not known is left out.
-fn range(least: Option<u64>, most: Option<u64>) -> String {
-    let text = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
-    if least.is_none() && most.is_none() { String::new() } else { format!("{}-{}", text(least), text(most)) }
+/// What can be trained: adapters up to a rank, all weights.
+fn training(model: &TunableModel) -> String {
+    let rank = model.max_lora_rank.map(|rank| format!(" {rank}")).unwrap_or_default();
+    let ways = [(model.lora, format!("LoRA{rank}")), (model.full, "full".to_owned())];
+    let ways: Vec<String> = ways.into_iter().filter_map(|(has, way)| has.then_some(way)).collect();
+    ways.join(", ")
 }
 
 /// All limits of one model, a line each.

@@ -11,6 +11,9 @@ use crate::check::lines::PADDING;
 use crate::check::tape::{Kind, Value};
 use crate::check::worker::Parser;
 
+/// A buffer grown by one huge line is given back beyond this size.
+const KEPT_BYTES: usize = 4 << 20;
+
 /// One thread's tools, to be reused for every line.
 #[derive(Default)]
 pub struct LineJudge {
@@ -37,6 +40,8 @@ impl LineJudge {
             parser.with_tape(bytes, length, |nodes| judged = judge(nodes, special_tokens, asked))
         };
         bytes.clear();
+        // One huge line must not leave its room behind.
+        bytes.shrink_to(KEPT_BYTES);
         bytes.extend_from_slice(line.as_bytes());
         if !look(bytes) {
             let mut accepted = lenient::judge(line.as_bytes()).map_err(|fault| (fault.code, fault.reason))?;
@@ -65,6 +70,7 @@ fn judge(
         return Err((error.code, error.message.clone()));
     }
     asked.clear();
+    asked.shrink_to(KEPT_BYTES);
     if let Some(Kind::List(messages)) = sample.get("messages").map(Value::kind) {
         for message in messages {
             let Kind::Object(message) = message.kind() else { continue };

@@ -42,7 +42,7 @@ impl Deployment {
     pub fn as_str(self) -> &'static str {
         match self {
             Deployment::Yes => "yes",
-            Deployment::Adapter => "adapter only",
+            Deployment::Adapter => "adapter",
             Deployment::No => "no",
         }
     }
@@ -53,7 +53,7 @@ impl Deployment {
 pub struct TunableModel {
     /// Its name, for `--base-model`.
     pub name: String,
-    /// Whether what is tuned can be deployed: `yes`, `adapter only` or `no`.
+    /// Whether what is tuned can be deployed: `yes`, `adapter` (a job gives an adapter only) or `no`.
     pub deploy: &'static str,
     /// Whether adapters can be trained.
     pub lora: bool,

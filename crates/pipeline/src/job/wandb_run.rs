@@ -114,12 +114,15 @@ pub fn config(known: &Known<'_>, job: &Job) -> Map<String, Value> {
         ("train_tokens", tokens(|price| price.train_tokens)),
         ("eval_tokens", tokens(|price| price.eval_tokens)),
     ]));
-    let data = json!({
+    let mut data = json!({
         "data": { "train": side(&manifest.train), "val": manifest.val.as_ref().map(side), "keys_sha256": manifest.keys_sha256 },
         "split": { "seed": options.seed, "val_ratio": options.val_ratio, "group_by": options.group_by },
         "leakage": manifest.leakage,
         "template": manifest.template.as_ref().map(|template| &template.name),
     });
+    if let Some(limit) = options.limit {
+        data["split"]["limit"] = limit.into();
+    }
     config.extend(data.as_object().cloned().unwrap_or_default());
     config
 }
