@@ -96,8 +96,12 @@ impl Watch for Bar<'_> {
 /// Shows the examples that were asked for.
 pub fn show_examples(prepared: &Prepared, terminal: &Terminal) {
     for (index, line) in prepared.shown.iter().enumerate() {
-        let Ok(example) = Example::from_line(line) else { continue };
         terminal.say(&terminal.paint(Style::Label, &format!("example {} of train", index + 1)));
+        let Ok(example) = Example::from_line(line) else {
+            // A chat line may hold parts or calls of functions.
+            terminal.say(&printable(&String::from_utf8_lossy(line)));
+            continue;
+        };
         for message in &example.messages {
             terminal.say(&terminal.paint(Style::Notice, &format!("[{}]", message.role)));
             terminal.say(&printable(&message.content));

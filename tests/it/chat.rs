@@ -61,6 +61,8 @@ fn lines_are_carried_as_they_are_into_the_same_split() {
     ranked.sort_by_key(|key| ctxtune_engine::split::rank(42, key.as_bytes()));
     assert_eq!(dir.keys("train"), ranked[..40]);
     assert!(dir.read("out/README.md").contains("# Chat lines as training data"));
+    let asked = dir.ctxtune(["generate", "--out", "out", "--show-prompt", "Mia left."]).expect(0);
+    assert!(asked.stderr.contains("has not seen the built-in prompt"), "{}", asked.stderr);
 }
 
 #[test]
@@ -163,6 +165,16 @@ fn files_of_a_directory_are_lines_whatever_their_layout() {
     let out = dir.read(format!("out/{}", row.shard));
     let line = out.lines().nth(row.line - 1).unwrap();
     assert_eq!(line, expected(&lines[3].replace(", ", ",    ")));
+}
+
+#[test]
+fn a_line_with_parts_and_calls_is_carried_and_shown_too() {
+    let dir = Dir::new();
+    let line = r#"{"messages":[{"role":"user","content":[{"type":"text","text":"weather?"}]},{"role":"assistant","content":[],"tool_calls":[{"function":{"name":"look","arguments":"{}"}}]}],"tools":[{"type":"function"}]}"#;
+    dir.write("chat.jsonl", format!("{line}\n{}", lines(9).join("\n")));
+    let run = prepare(&dir, &["--val-ratio", "0", "--show", "10"]).expect(0);
+    assert!(dir.read("out/train.jsonl").lines().any(|found| found == line));
+    assert!(run.stderr.contains(line), "{}", run.stderr);
 }
 
 #[test]

@@ -21,11 +21,11 @@ fn repository_tree(name: &str) -> Tree {
     files
 }
 
-/// Prepares the example records with `options` and holds the result against `fixtures/golden/{name}`.
+/// Prepares the example records in `fixtures/{corpus}` with `options` and holds the result against `fixtures/golden/{name}`.
 #[expect(clippy::disallowed_methods, reason = "whoever blesses says so in the environment")]
-fn check_golden(name: &str, options: &[&str]) {
+fn check_golden(name: &str, corpus: &str, options: &[&str]) {
     let dir = Dir::new();
-    dir.plant("corpus", &repository_tree("fixtures/contexts"));
+    dir.plant("corpus", &repository_tree(&format!("fixtures/{corpus}")));
     dir.prepare(options).expect(0);
     let golden = repository("fixtures/golden").join(name);
     if std::env::var_os("BLESS").is_some_and(|value| value == "1") {
@@ -38,7 +38,7 @@ fn check_golden(name: &str, options: &[&str]) {
 
 #[test]
 fn the_default_result_is_the_golden_one() {
-    check_golden("default", &[]);
+    check_golden("default", "contexts", &[]);
 }
 
 #[test]
@@ -47,8 +47,23 @@ fn the_grouped_and_sharded_result_is_the_golden_one() {
     let template = template.to_str().unwrap();
     check_golden(
         "grouped-sharded",
+        "contexts",
         &["--group-by", "agents", "--shard-records", "5", "--template", template],
     );
+}
+
+#[test]
+fn a_pilot_with_general_lines_is_the_golden_one() {
+    let general = repository("fixtures/chat/general.jsonl");
+    let mix = format!("{}=25%", general.display());
+    check_golden("pilot-mixed", "contexts", &["--limit", "8", "--mix", &mix, "--max-rejects", "1"]);
+}
+
+#[test]
+fn chat_lines_in_groups_are_the_golden_ones() {
+    let options =
+        ["--chat", "--containers", "--group-by", "topic", "--val-ratio", "0.3", "--max-rejects", "1"];
+    check_golden("chat-grouped", "chat", &options);
 }
 
 /// Some hundred records, every seventh of them bad, written in the order of `numbers`.

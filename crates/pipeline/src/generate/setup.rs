@@ -169,6 +169,7 @@ impl Choice<'_> {
             Some(out) => Some(Manifest::read(out)?),
             None => Manifest::read_file(&out.join(manifest::FILE_NAME))?,
         };
+        let is_without = manifest.as_ref().is_some_and(|manifest| manifest.template.is_none());
         let trained = manifest.and_then(|manifest| manifest.template);
         let (template, place) = match (self.template, &trained) {
             (Some(name), trained) => {
@@ -189,7 +190,16 @@ impl Choice<'_> {
                 })?;
                 (template, out.display().to_string())
             }
-            (None, None) => (Template::chatml(), "built in".to_owned()),
+            (None, None) => {
+                if is_without {
+                    ui.warn(&format!(
+                        "`{}` holds chat lines of your own: a model tuned with them has not seen the built-in prompt; \
+                         --template names another",
+                        out.display()
+                    ));
+                }
+                (Template::chatml(), "built in".to_owned())
+            }
         };
         prompt::check(&template).map_err(|error| {
             let hint = "name a template with --template whose context stands in its last message only";
