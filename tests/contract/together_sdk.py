@@ -200,6 +200,11 @@ def endpoints(server, client, train):
     project = {"project_id": client.whoami().project.id}
     assert [endpoint.id for endpoint in client.endpoints.list(**project)] == []
 
+    hosted = {model.name: model for model in client.models.list_supported(product="PRODUCT_DEDICATED")}
+    assert hosted[MODEL].deployment_profiles[-1].gpu_count == 1, hosted
+    rows = [line.split("\t") for line in ours("models").splitlines()]
+    assert {row[0] for row in rows if row[1] != "no"} == set(hosted), rows
+
     theirs = client.endpoints.create(**project, name="theirs")
     model = client.models.retrieve(done.api_model_object_id, **project)
     config = client.models.configs.list(**project, reference_model_id=model.base_model_id).data[-1]

@@ -3,7 +3,7 @@
 use ctxtune_rehearsal::Script;
 use serde_json::json;
 
-use crate::support::{Dir, Rehearsal};
+use crate::support::{Dir, Rehearsal, faults as faults_of};
 
 #[test]
 fn models_that_can_be_deployed_come_first() {
@@ -100,4 +100,15 @@ fn init_writes_a_file_that_changes_nothing_and_overwrites_none() {
     let document = dir.ctxtune(["init", "-o", "new.yaml", "--json"]).expect(0).json();
     crate::support::assert_listed(&document, "init");
     dir.ctxtune(["init", "-o", "no/such/place.yaml"]).expect(1);
+}
+
+#[test]
+fn a_catalogue_that_cannot_be_read_leaves_names_and_limits_to_decide() {
+    let rehearsal = Rehearsal::new();
+    let faults = r#"{"rules": [{"path": "/v2/supported-models", "do": {"status": 404}}]}"#;
+    rehearsal.server.set_script(|script| script.faults = faults_of(faults));
+    let run = rehearsal.ctxtune(["models"]).expect(0);
+    assert!(run.stderr.contains("the models that can be deployed are not known"), "{}", run.stderr);
+    assert!(run.stdout.contains("Qwen/Qwen3-8B\tyes\t"), "{}", run.stdout);
+    assert!(run.stdout.contains("-Reference\tno\t"), "{}", run.stdout);
 }

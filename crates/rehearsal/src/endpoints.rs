@@ -128,6 +128,35 @@ pub fn instance_types() -> Reply {
     })])
 }
 
+/// The base models that can be deployed, as the service's catalogue lists them.
+pub fn hosted() -> Reply {
+    let (count, kind) = HARDWARE.split_once('x').unwrap_or_default();
+    let count: u64 = count.parse().unwrap_or_default();
+    let entry = |model: &models::Model| {
+        let (name, id) = (model.name, base_id(model.name));
+        let path = format!("projects/{PUBLIC}/models/{id}");
+        let profile = |config: &str, mode: &str| {
+            json!({
+                "profileId": config, "certifiedConfigRevisionId": config, "certifiedModelRevisionId": id, "model": path,
+                "config": format!("projects/{PUBLIC}/configs/{config}"), "modelName": name, "gpuType": kind,
+                "gpuCount": count, "parallelism": "TP1", "quantization": "", "adapterMode": mode,
+                "performanceBenchmarks": {},
+            })
+        };
+        json!({
+            "id": id, "name": name, "displayName": name, "displayType": "chat", "publisher": "rehearsal",
+            "status": "SUPPORTED_MODEL_STATUS_SUPPORTED", "baseModel": path, "baseModelId": id,
+            "products": ["PRODUCT_DEDICATED", "PRODUCT_FINE_TUNING"], "capabilities": ["CAPABILITY_CHAT"],
+            "inputModalities": ["MODALITY_TEXT"], "outputModalities": ["MODALITY_TEXT"],
+            "createdAt": "2026-01-01T00:00:00Z", "updatedAt": "2026-01-01T00:00:00Z",
+            "deploymentProfiles": [
+                profile("cr_adapters", "ADAPTER_MODE_DYNAMIC"), profile("cr_whole", "ADAPTER_MODE_DISABLED"),
+            ],
+        })
+    };
+    listed(models::MODELS.iter().filter(|model| is_deployable(model.name)).map(entry).collect())
+}
+
 fn base_id(name: &str) -> String {
     let letters = name.chars().filter(char::is_ascii_alphanumeric);
     format!("ml_base{}", letters.collect::<String>().to_ascii_lowercase())

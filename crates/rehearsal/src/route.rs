@@ -47,6 +47,7 @@ fn of_files_and_models(state: &mut State, request: &Request, path: &[&str], now:
         ("DELETE", ["v1", "files", id]) => files::delete(state, id),
         ("GET", ["v1", "finetune", "download"]) => download::download(state, request, now),
         ("GET", ["v2", "public", "inference-instance-types"]) => Ok(endpoints::instance_types()),
+        ("GET", ["v2", "supported-models"]) => Ok(endpoints::hosted()),
         ("POST", ["v1", "chat", "completions"]) => chat::completions(state, &body()?, now),
         _ => Err(nowhere(request)),
     }

@@ -1,7 +1,7 @@
 //! What the service tunes, what of that it can also deploy, and what both allow.
 //!
-//! Whether a base can be deployed is told by no list: its name says that it cannot (`-Reference`), its limits that
-//! a job gives an adapter alone. What neither speaks against is deployed by `deploy`, which asks the service.
+//! Whether a base can be deployed is told by its name (`-Reference` cannot), its limits (a job may give an adapter alone)
+//! and the service's list of models for dedicated endpoints. Where that list cannot be had, the first two decide.
 
 use std::sync::Mutex;
 
@@ -13,6 +13,7 @@ use crate::job::limits::nearest;
 use crate::job::model::{ModelError, REFERENCE};
 use crate::session::Session;
 use ctxtune_service::together;
+use ctxtune_service::together::hardware::hosted;
 use ctxtune_service::together::jobs::{self, BatchLimits, Limits};
 
 /// Models asked about at the same time.
@@ -21,7 +22,7 @@ const REQUESTS: usize = 4;
 /// What becomes of a tuned model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Deployment {
-    /// Nothing speaks against deploying it at the service.
+    /// The service deploys it.
     Yes,
     /// A job gives an adapter and no merged weights: it is downloaded and served elsewhere.
     Adapter,
@@ -30,9 +31,12 @@ pub enum Deployment {
 }
 
 impl Deployment {
-    fn of(limits: &Limits) -> Deployment {
+    /// `hosted` are the names of the models that the service deploys, where they are known.
+    fn of(limits: &Limits, hosted: Option<&[String]>) -> Deployment {
+        let name = &limits.model_name;
+        let is_unlisted = hosted.is_some_and(|hosted| !hosted.contains(name));
         match limits.merges_lora {
-            _ if limits.model_name.ends_with(REFERENCE) => Deployment::No,
+            _ if name.ends_with(REFERENCE) || is_unlisted => Deployment::No,
             Some(false) => Deployment::Adapter,
             _ => Deployment::Yes,
         }
@@ -78,11 +82,11 @@ pub struct TunableModel {
 }
 
 impl TunableModel {
-    fn of(limits: Limits) -> TunableModel {
+    fn of(limits: Limits, hosted: Option<&[String]>) -> TunableModel {
         let batch = limits.lora.as_ref().or(limits.full.as_ref());
         let of_batch = |of: fn(&BatchLimits) -> Option<u64>| batch.and_then(of);
         TunableModel {
-            deploy: Deployment::of(&limits).as_str(),
+            deploy: Deployment::of(&limits, hosted).as_str(),
             lora: limits.lora.is_some(),
             full: limits.full.is_some() || limits.supports_full_training == Some(true),
             max_epochs: limits.max_num_epochs,
@@ -117,9 +121,16 @@ pub fn models(session: &Session, name: Option<&str>) -> Result<Vec<TunableModel>
         return Err(session.explain(error));
     }
     let mut limits = limits_of(session, &chosen).map_err(explain)?;
-    let order = |limits: &Limits| (Deployment::of(limits), limits.model_name.clone());
+    let hosted = hosted(&session.together);
+    if let Err(error) = &hosted {
+        session
+            .ui
+            .warn(&format!("the models that can be deployed are not known, only those that cannot: {error}"));
+    }
+    let hosted = hosted.ok();
+    let order = |limits: &Limits| (Deployment::of(limits, hosted.as_deref()), limits.model_name.clone());
     limits.sort_by_cached_key(order);
-    Ok(limits.into_iter().map(TunableModel::of).collect())
+    Ok(limits.into_iter().map(|limits| TunableModel::of(limits, hosted.as_deref())).collect())
 }
 
 /// The limits of `models`, several asked for at the same time. One that is listed and cannot be tuned is left out.

@@ -67,6 +67,22 @@ pub fn configs(together: &Together, project: &Project, model: &str) -> Result<Ve
     Ok(pages(together, &path, Tries::Many)?.iter().filter_map(Config::read).collect())
 }
 
+/// The names of the base models that can be deployed as whole models: a tuned one runs where its base does.
+///
+/// # Errors
+/// When there is no answer, or it is no list.
+pub fn hosted(together: &Together) -> Result<Vec<String>, Error> {
+    Ok(pages(together, "/v2/supported-models", Tries::Many)?.iter().filter_map(hosted_name).collect())
+}
+
+/// The name of a model that has a profile of a deployment other than for adapters.
+fn hosted_name(object: &Value) -> Option<String> {
+    let profiles = object.get("deploymentProfiles")?.as_array()?;
+    let is_whole =
+        |profile: &Value| text(profile, &["adapterMode"]).is_none_or(|mode| mode == "ADAPTER_MODE_DISABLED");
+    profiles.iter().any(is_whole).then(|| text(object, &["name"]))?
+}
+
 /// What machines cost: the catalogue of the service.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Catalogue(Vec<Machine>);
@@ -139,6 +155,19 @@ mod tests {
         check("it_3", None);
         check("", None);
         assert_eq!(Catalogue::read(&Value::Null), Catalogue::default());
+    }
+
+    #[test]
+    fn a_model_is_hosted_that_has_a_profile_other_than_for_adapters() {
+        let check = |modes: &[Option<&str>], expected: Option<&str>| {
+            let profiles: Vec<Value> = modes.iter().map(|mode| json!({ "adapterMode": mode })).collect();
+            let object = json!({ "name": "a/b", "deploymentProfiles": profiles });
+            assert_eq!(hosted_name(&object).as_deref(), expected, "{modes:?}");
+        };
+        check(&[], None);
+        check(&[Some("ADAPTER_MODE_DYNAMIC"), Some("ADAPTER_MODE_FIXED")], None);
+        check(&[Some("ADAPTER_MODE_DYNAMIC"), Some("ADAPTER_MODE_DISABLED")], Some("a/b"));
+        check(&[None], Some("a/b"));
     }
 
     #[test]
