@@ -36,7 +36,9 @@ seed() {
         story) python3 - "$seeds" <<'PYTHON' ;;
 import json, pathlib, sys
 for path in pathlib.Path("fixtures/contexts").glob("*.json"):
-    (pathlib.Path(sys.argv[1]) / path.stem).write_text(json.loads(path.read_text())["story"])
+    story = json.loads(path.read_text())["story"]
+    if isinstance(story, str):  # others are lists
+        (pathlib.Path(sys.argv[1]) / path.stem).write_text(story)
 PYTHON
         archive) python3 - "$seeds" <<'PYTHON' ;;
 import gzip, io, pathlib, sys, tarfile
