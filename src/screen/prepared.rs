@@ -130,8 +130,8 @@ pub fn summarize(options: &Options, prepared: &Prepared, duration: Duration, ter
     say("leakage", leakage(options, prepared));
     if let Some(text) = warnings(prepared) {
         say("warnings", text);
-        say_names(&prepared.warned, terminal);
     }
+    say_names(&prepared.warned, terminal);
     if let Some((manifest, published)) = &prepared.result {
         let shards = |side: &ctxtune_engine::output::manifest::Side, name: &str| match side.shards.as_slice()
         {
@@ -197,8 +197,11 @@ fn split(options: &Options, prepared: &Prepared) -> String {
 fn mixed_in(mixed: &Mixed) -> String {
     let (records, listed) = (grouped(mixed.records), counted(mixed.listed, "line"));
     let mut text = format!("{records} of {listed} of {} in train ({} asked for)", mixed.file, mixed.asked);
-    if mixed.rejected > 0 {
-        text.push_str(&format!(", {} rejected", grouped(mixed.rejected)));
+    let warned = mixed.warnings.iter().map(|(warning, count)| (*count, warning.as_str()));
+    for (count, what) in
+        std::iter::once((mixed.rejected, "rejected")).chain(warned).filter(|(count, _)| *count > 0)
+    {
+        text.push_str(&format!(", {} {what}", grouped(count)));
     }
     printable(&text)
 }

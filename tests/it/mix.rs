@@ -166,11 +166,20 @@ fn a_chat_corpus_is_mixed_with_others_and_what_they_ask_is_leakage_too() {
     let lines: Vec<String> = (0..40).map(|number| general("own", number)).collect();
     dir.write("own.jsonl", lines.join("\n"));
     dir.write("same.jsonl", lines.join("\n"));
+    dir.chat_lines("other.jsonl", 10);
     dir.write(
         "c.yaml",
-        "data_dir: own.jsonl\nchat: true\noutput_dir: out\nmix: same.jsonl=40\nval_ratio: 0.25\n",
+        "data_dir: own.jsonl\nchat: true\noutput_dir: out\nmix: same.jsonl=40,other.jsonl=3\nval_ratio: 0.25\n",
     );
-    dir.ctxtune(["prepare", "--config-path", "c.yaml"]).expect(0);
+    let run = dir.ctxtune(["prepare", "--config-path", "c.yaml"]).expect(0);
     assert_eq!(dir.manifest()["leakage"]["val_sharing_text"], 10);
-    assert_eq!(dir.manifest()["train"]["records"], 70);
+    assert_eq!(dir.manifest()["train"]["records"], 73);
+    // What is left out of a mixed line is said as of a record.
+    assert_eq!(dir.manifest()["mix"][1]["warnings"], json!({ "other_columns": 3 }));
+    assert!(
+        run.stderr.contains("3 of 10 lines of other.jsonl in train (3 asked for), 3 other_columns"),
+        "{}",
+        run.stderr
+    );
+    assert!(run.stderr.contains("  mix/other.jsonl/#"), "{}", run.stderr);
 }

@@ -110,7 +110,7 @@ struct Report<'p> {
     leakage: Leakage,
     /// The groups of `--group-by`; `null` without it.
     grouping: Option<Grouping>,
-    /// What `--mix` added, by file: `file`, `asked`, `listed`, `rejected`, `records`, `keys_sha256`; only with it.
+    /// What `--mix` added, by file; only with it.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     mix: &'p [Mixed],
     /// The first five rejects, in a dry run all: `key`, `code`, `reason`, `at`.

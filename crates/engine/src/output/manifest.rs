@@ -231,6 +231,9 @@ pub struct Mixed {
     pub rejected: u64,
     /// Lines that were mixed in.
     pub records: u64,
+    /// Those of them with something odd, by the names of the warnings; only where there are any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub warnings: BTreeMap<String, u64>,
     /// SHA-256 of all keys of the file, sorted bytewise, each followed by NUL.
     pub keys_sha256: String,
 }

@@ -222,7 +222,7 @@ impl Run<'_> {
             converted.sides.train = self.first_lines(converted.sides.train, kept)?;
             converted.shown.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
         }
-        let mut mixed = self.choose_mixed(kept, &mut converted.rejects)?;
+        let mut mixed = self.choose_mixed(kept, &mut converted)?;
         let places = self.place_mixed(&mut mixed, &mut converted)?;
         let order = Order {
             grouped: converted.grouped.as_ref().map(|split| &split.order[..]),
@@ -320,7 +320,7 @@ impl Run<'_> {
     }
 
     /// The lines that are mixed into `records` training records.
-    fn choose_mixed(&self, records: u64, rejects: &mut RejectLog) -> Result<MixedLines, Error> {
+    fn choose_mixed(&self, records: u64, converted: &mut Converted) -> Result<MixedLines, Error> {
         let mixes = &self.options.mix;
         let staging = self.output.map(Output::staging);
         let mut mixed = MixedLines::new(staging.as_deref()).map_err(|source| self.reject_error(source))?;
@@ -349,7 +349,7 @@ impl Run<'_> {
             };
             let listing = self.pool.install(|| list::list(&corpus, &mut spool, self.watch))?;
             let run = Run { options: &options, listing: &listing, ..*self };
-            run.choose(mix, &within, count, rejects, &mut mixed)?;
+            run.choose(mix, &within, count, converted, &mut mixed)?;
         }
         Ok(mixed)
     }
@@ -360,12 +360,14 @@ impl Run<'_> {
         mix: &Mix,
         within: &[u8],
         count: u64,
-        rejects: &mut RejectLog,
+        converted: &mut Converted,
         mixed: &mut MixedLines,
     ) -> Result<(), Error> {
         let failed = |reason: String| Error::Mix { path: mix.source.path.clone(), reason };
         let listed = self.listing.len();
         let ranks = Ranks::new(self.options.seed);
+        let Converted { rejects, warned, .. } = converted;
+        let mut warnings: BTreeMap<String, u64> = BTreeMap::new();
         let (mut visited, mut chosen, mut rejected) = (0, 0, 0);
         while chosen < count {
             // Exactly as many as are missing: which lines are looked at must not depend on chunks.
@@ -385,6 +387,10 @@ impl Run<'_> {
                             let start = line;
                             line += *lengths.next().expect("each accepted record has a line") as usize;
                             chosen += 1;
+                            for warning in marks.warnings.iter() {
+                                *warnings.entry(warning.as_str().to_owned()).or_default() += 1;
+                                warned.push(warning.as_str(), key).map_err(Error::NameLog)?;
+                            }
                             mixed.push(&ranks, key, marks.story, &batch.lines[start..line])
                         }
                         Verdict::Rejected(reason) => {
@@ -412,6 +418,7 @@ impl Run<'_> {
             listed: listed as u64,
             rejected,
             records: chosen,
+            warnings,
             keys_sha256: Hex(&self.listing.keys_sha256).to_string(),
         });
         Ok(())

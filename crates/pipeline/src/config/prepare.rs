@@ -63,9 +63,9 @@ pub struct PrepareChoices {
     /// Train on the first N training records only; the validation records stay the same
     #[arg(long, value_name = "N", help_heading = "Split", value_parser = whole::<NonZeroU64>)]
     pub limit: Option<NonZeroU64>,
-    /// Add general chat lines of FILE to the training lines: so many, or a share of all training lines; the flag
-    /// may be given several times
-    #[arg(long, value_name = "FILE=COUNT|FILE=SHARE%", help_heading = "Split", value_parser = parsed::<MixChoice>)]
+    /// Add general chat lines of FILE to the training lines: so many, or a share of all training lines; several
+    /// FILEs are separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "FILE=COUNT|FILE=SHARE%", help_heading = "Split", value_parser = parsed::<MixChoice>)]
     pub mix: Vec<MixChoice>,
     /// Records per shard; without it one file per split
     #[arg(long, value_name = "N", help_heading = "Split", value_parser = whole::<NonZeroU64>)]
