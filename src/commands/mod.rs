@@ -24,7 +24,6 @@ pub(crate) mod job;
 pub(crate) mod machine;
 pub(crate) mod model;
 pub(crate) mod rehearse;
-pub(crate) mod rehearse_use;
 
 /// Runs the program with `arguments`, the program's name first.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
