@@ -7,9 +7,6 @@ use ctxtune_pipeline::failure::Exit;
 use ctxtune_pipeline::signals::Signals;
 
 /// Begins to catch SIGINT and SIGTERM, and makes a file over the size limit an error, not a death.
-///
-/// # Errors
-/// When they cannot be caught.
 pub fn catch() -> std::io::Result<Signals> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let signals = Signals::default();
@@ -22,9 +19,6 @@ pub fn catch() -> std::io::Result<Signals> {
 
 /// Begins to take the end of the terminal for SIGTERM, for a command whose end costs money to miss. Not where
 /// whoever started it has said that it outlives the terminal (`nohup`), nor where that cannot be known.
-///
-/// # Errors
-/// When it cannot be caught.
 pub fn catch_hang_up(signals: &Signals) -> std::io::Result<()> {
     #[cfg(target_os = "linux")]
     if !ignores_hang_up() {

@@ -113,9 +113,6 @@ pub fn first_names(log: &NameLog) -> Option<Vec<Named>> {
 }
 
 /// Writes the names as objects with `key` and `kind`, commas between them.
-///
-/// # Errors
-/// When `out` cannot be written.
 pub fn write_names(log: &NameLog, shown: Shown, out: &mut dyn Write) -> io::Result<()> {
     let mut separator = "";
     each(log, shown, |kind, key| {

@@ -57,18 +57,12 @@ pub struct Configured {
 }
 
 /// All that the configuration file at `path` says, if one is named.
-///
-/// # Errors
-/// When it cannot be used.
 pub fn configured(path: Option<&Path>) -> Result<Configured, ConfigError> {
     let Some(file) = config_file(path)? else { return Ok(Configured::default()) };
     Ok(Configured { data: file.prepare_choices()?, tune: file.tune_choices()?, file: Some(file) })
 }
 
 /// The configuration file at `path`, if one is named.
-///
-/// # Errors
-/// When it cannot be used.
 pub fn config_file(path: Option<&Path>) -> Result<Option<ConfigFile>, ConfigError> {
     path.map(|path| ConfigFile::read(path, home().as_deref())).transpose()
 }

@@ -273,9 +273,6 @@ impl Deploying<'_> {
     }
 
     /// Sends all requests to `placed`, and to nothing else.
-    ///
-    /// # Errors
-    /// When the service refuses or cannot be reached.
     pub fn route(&self, placed: &Placed) -> Result<Endpoint, DeployError> {
         change_split(self.together, self.project, &placed.endpoint.id, &|_| {
             vec![(placed.deployment.id.clone(), 1.0)]

@@ -124,9 +124,6 @@ pub fn judge_completion(completion: &Completion) -> Result<String, Flaw> {
 
 /// Reads the context in `answer`, which ended for `finish_reason`, and gives it as JSON on one line in
 /// the form `object`.
-///
-/// # Errors
-/// Why it is none.
 fn judge(answer: &str, finish_reason: Option<&str>) -> Result<String, Flaw> {
     let text = json_in(answer);
     let is_cut = finish_reason == Some("length");
@@ -142,9 +139,6 @@ fn judge(answer: &str, finish_reason: Option<&str>) -> Result<String, Flaw> {
 }
 
 /// A valid context, as JSON in either form, in the form `form`, on one line.
-///
-/// # Errors
-/// Why it is none.
 pub fn reformed(context: &str, form: Form) -> Result<String, Flaw> {
     in_form(context, form, |_| Ok(()))
 }

@@ -28,9 +28,6 @@ pub(crate) struct Started {
 }
 
 /// Adds `started` to the journal at `path`, making the directories above it.
-///
-/// # Errors
-/// When it cannot be written.
 pub fn add(path: &Path, started: &Started) -> io::Result<()> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir)?;

@@ -123,9 +123,6 @@ impl Uploads {
     }
 
     /// Takes `record` in place of what was known of the same bytes, and writes it down.
-    ///
-    /// # Errors
-    /// When it cannot be written.
     pub fn put(&mut self, record: UploadRecord) -> Result<(), LedgerError> {
         self.drop_record(&record.account, &record.sha256);
         self.records.push(record);
@@ -304,9 +301,6 @@ impl Run {
     }
 
     /// Writes it down.
-    ///
-    /// # Errors
-    /// When it cannot be written.
     pub fn write(&self, out: &Path) -> Result<(), LedgerError> {
         write_ledger(&run_path(out, &self.account, &self.tag)?, self)
     }
@@ -330,9 +324,6 @@ fn foreign(path: &Path, schema: &str) -> LedgerError {
 }
 
 /// Reads a ledger; nothing where there is none.
-///
-/// # Errors
-/// When it cannot be read.
 pub(crate) fn read_ledger<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, LedgerError> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
@@ -345,9 +336,6 @@ pub(crate) fn read_ledger<T: DeserializeOwned>(path: &Path) -> Result<Option<T>,
 }
 
 /// Writes `value` to `path`, whole or not at all, also through a power loss.
-///
-/// # Errors
-/// When it cannot be written.
 pub(crate) fn write_ledger<T: Serialize>(path: &Path, value: &T) -> Result<(), LedgerError> {
     let attempt = || {
         let dir = path.parent().unwrap_or(Path::new("."));

@@ -42,9 +42,6 @@ impl Plan<'_> {
 }
 
 /// Refuses what is over a limit.
-///
-/// # Errors
-/// That refusal, which names every such value.
 pub fn refuse(rows: &[Row], limits: &Limits) -> Result<(), Failure> {
     let refused =
         rows.iter().filter_map(|row| Some(format!("{} (chosen by {})", row.refused()?, row.origin)));

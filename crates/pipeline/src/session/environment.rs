@@ -79,9 +79,6 @@ impl Environment {
     }
 
     /// Refuses a variable that is for tests, where requests go to the service at `url` on another machine.
-    ///
-    /// # Errors
-    /// That refusal, by name.
     pub fn refuse_test_settings(&self, url: &BaseUrl) -> Result<(), Failure> {
         let set = env::FOR_TESTS.into_iter().find(|name| self.get(name).is_some());
         match set.filter(|_| !url.is_loopback()) {

@@ -157,9 +157,6 @@ impl Session {
     }
 
     /// Refuses where there is no key, before anything else is done.
-    ///
-    /// # Errors
-    /// That refusal, which says what to export.
     pub fn require_key(&self) -> Result<(), Failure> {
         match self.environment.get(env::TOGETHER_API_KEY) {
             Some(_) => Ok(()),
@@ -187,9 +184,6 @@ impl Session {
 
     /// The job that `target` names: an output directory's newest job, or an id. Without a target the
     /// newest job that this machine started.
-    ///
-    /// # Errors
-    /// When there is no such job.
     pub fn job(&self, target: Option<&str>) -> Result<JobId, Failure> {
         let job = self.named_job(target)?;
         let started =
@@ -320,9 +314,6 @@ fn stretched(timeouts: http::Timeouts, scale: f64) -> http::Timeouts {
 }
 
 /// Where the API is: `flag`, else the variable, else Together's.
-///
-/// # Errors
-/// When it cannot be used.
 pub fn base_url_of(flag: Option<&str>, environment: &Environment) -> Result<BaseUrl, Failure> {
     let variable = environment.get(env::TOGETHER_BASE_URL);
     let (url, place) = match (flag, variable) {
@@ -356,9 +347,6 @@ fn refuse_strange_url(environment: &Environment, base: &BaseUrl) -> Result<(), F
 }
 
 /// The proxy that the service is reached through, and the variable that names it.
-///
-/// # Errors
-/// When it cannot be used.
 pub fn proxy(environment: &Environment) -> Result<Option<(&'static str, Proxy)>, Failure> {
     let either = |name: &str| environment.get(name).or_else(|| environment.get(&name.to_lowercase()));
     let Some((name, url)) = env::PROXIES.iter().find_map(|name| Some((*name, either(name)?))) else {

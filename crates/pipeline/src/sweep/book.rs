@@ -150,9 +150,6 @@ impl Book {
     }
 
     /// Writes it down.
-    ///
-    /// # Errors
-    /// When it cannot be written.
     pub fn write(&self, out: &Path) -> Result<(), LedgerError> {
         write_ledger(&path(out, &self.id), self)
     }

@@ -159,9 +159,6 @@ impl Claims {
 
     /// Takes the run that was asked for into the book, and claims it if the cap has room for it: it is kept
     /// in any case, since it is not suggested again.
-    ///
-    /// # Errors
-    /// When the book cannot be written.
     pub fn suggested(&self, trial: Trial) -> Result<Next, LedgerError> {
         let mut state = self.state();
         state.asked = state.asked.saturating_sub(1);
@@ -182,9 +179,6 @@ impl Claims {
     }
 
     /// Writes down the job of a run.
-    ///
-    /// # Errors
-    /// When the book cannot be written.
     pub fn bind(&self, index: usize, job: &Job) -> Result<(), LedgerError> {
         self.state().reserved.remove(&index);
         self.change(index, |trial| {
@@ -196,9 +190,6 @@ impl Claims {
 
     /// Gives back what was set aside for a run whose job was certainly not created by this claim. An earlier
     /// claim that left its outcome open stays counted.
-    ///
-    /// # Errors
-    /// When the book cannot be written.
     pub fn release(&self, index: usize) -> Result<(), LedgerError> {
         let mut state = self.state();
         if !state.reserved.remove(&index) {
@@ -209,9 +200,6 @@ impl Claims {
     }
 
     /// Changes a run and writes the book.
-    ///
-    /// # Errors
-    /// When the book cannot be written.
     pub fn change(&self, index: usize, change: impl FnOnce(&mut Trial)) -> Result<(), LedgerError> {
         let mut state = self.state();
         change(&mut state.book.trials[index]);

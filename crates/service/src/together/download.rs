@@ -47,9 +47,6 @@ pub struct Probe {
 }
 
 /// Asks what the archive is like, by its first two bytes.
-///
-/// # Errors
-/// When there is no answer, or the server refuses.
 pub fn probe(together: &Together, wanted: Wanted<'_>) -> Result<Probe, Error> {
     let url = url(together, wanted);
     let mut tries = 0;

@@ -368,9 +368,6 @@ pub fn scale(
 }
 
 /// Removes a deployment, which must have stopped. One that is not there is removed.
-///
-/// # Errors
-/// When there is no answer, or the server refuses.
 pub fn delete_deployment(
     together: &Together,
     project: &Project,

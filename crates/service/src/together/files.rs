@@ -130,9 +130,6 @@ pub fn retrieve(together: &Together, id: &FileId) -> Result<FileObject, Error> {
 }
 
 /// Removes a file. One that is not there is removed.
-///
-/// # Errors
-/// When there is no answer, or the server refuses.
 pub fn delete(together: &Together, id: &FileId) -> Result<(), Error> {
     match together.ask(Method::Delete, &format!("/v1/files/{id}"), Body::Empty, Tries::Many) {
         Err(Error::Refused { status: 404, .. }) | Ok(_) => Ok(()),

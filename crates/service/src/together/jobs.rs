@@ -267,9 +267,6 @@ pub fn checkpoints(together: &Together, id: &JobId) -> Result<Vec<Checkpoint>, E
 }
 
 /// [`checkpoints`] with a single try, where nobody should wait for them.
-///
-/// # Errors
-/// As there.
 pub fn checkpoints_once(together: &Together, id: &JobId) -> Result<Vec<Checkpoint>, Error> {
     list_checkpoints(together, id, Tries::One)
 }

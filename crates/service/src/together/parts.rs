@@ -38,9 +38,6 @@ pub fn hand_over_in_parts(
 }
 
 /// [`hand_over_in_parts`] with parts of at least `part_bytes`, for tests with small files.
-///
-/// # Errors
-/// As there.
 pub fn hand_over_in_parts_of(
     together: &Together,
     upload: &Upload<'_>,
@@ -84,9 +81,6 @@ pub fn hand_over_in_parts_of(
 }
 
 /// Takes back what was sent of an upload in parts. One that is not there is taken back.
-///
-/// # Errors
-/// When there is no answer, or the server refuses.
 pub fn abort_parts(together: &Together, upload_id: &str, file_id: &FileId) -> Result<(), Error> {
     let body = json!({ "upload_id": upload_id, "file_id": file_id.as_str() });
     let url = together.url("/v1/files/multipart/abort");

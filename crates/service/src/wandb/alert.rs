@@ -45,9 +45,6 @@ pub struct Alert {
 }
 
 /// Sends `alert` about the run of this entity, project and id.
-///
-/// # Errors
-/// When W&B refuses or cannot be asked.
 pub fn send(wandb: &Wandb, [entity, project, run]: [&str; 3], alert: &Alert) -> Result<(), Error> {
     let title: String = alert.title.chars().take(MOST_TITLE).collect();
     let input = json!({

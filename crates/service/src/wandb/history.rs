@@ -134,9 +134,6 @@ pub fn known(dir: &Path) -> io::Result<Vec<State>> {
 
 /// Writes down what a run is to be, or what is new of its configuration where `dir` knows of it, with the
 /// manifest of its data; nothing is sent and nobody disturbed.
-///
-/// # Errors
-/// When it cannot be written.
 pub fn remember(dir: &Path, plan: Plan, began: f64, manifest: Option<&[u8]>) -> io::Result<State> {
     let path = state_path(dir, &plan.run);
     let known = read_state(&path);
@@ -164,9 +161,6 @@ fn manifest_copy(run: &str) -> PathBuf {
 }
 
 /// Writes down that the run exists.
-///
-/// # Errors
-/// When it cannot be written.
 pub fn note_identity(dir: &Path, run: &str, identity: &RunIdentity) -> io::Result<()> {
     let path = state_path(dir, run);
     let Some(mut state) = read_state(&path) else { return Ok(()) };
@@ -206,9 +200,6 @@ fn replace(path: &Path, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>)
 impl Spool {
     /// Opens the run of `plan` in `dir`, or one that only this process knows where `dir` is nothing,
     /// and takes its files over for `owner`. What is known of the run wins over `plan`.
-    ///
-    /// # Errors
-    /// When the files cannot be written.
     pub fn open(dir: Option<PathBuf>, plan: Plan, owner: &str) -> io::Result<Spool> {
         let path = dir.as_ref().map(|dir| state_path(dir, &plan.run));
         let known = path.as_deref().and_then(read_state);
@@ -370,9 +361,6 @@ impl Spool {
     }
 
     /// Adds what is new of `entries`, to the memory in any case; whether there was any.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
     pub fn append(&mut self, entries: Vec<Entry>) -> io::Result<bool> {
         let (mut text, mut has_new) = (Vec::new(), false);
         for entry in entries {
@@ -409,9 +397,6 @@ impl Spool {
     }
 
     /// Puts what is here, and not at the service, behind what is there.
-    ///
-    /// # Errors
-    /// When the files cannot be written.
     pub fn rebase(&mut self, found: &Found) -> io::Result<()> {
         let mut logged = Logged::of(&found.summary);
         self.state.before = logged.text();
@@ -429,9 +414,6 @@ impl Spool {
     }
 
     /// Writes down how far it has come, as long as the files are ours.
-    ///
-    /// # Errors
-    /// When it cannot be written.
     pub fn save(&self) -> io::Result<()> {
         match self.path("json").filter(|_| self.is_ours()) {
             Some(path) => write_state(&path, &self.state),

@@ -39,9 +39,6 @@ pub struct Offline<'o> {
 }
 
 /// Writes `run` to `out`.
-///
-/// # Errors
-/// When `out` cannot be written.
 pub fn write(run: Offline<'_>, out: &mut dyn Write) -> io::Result<()> {
     let mut log = Log { out, place: HEAD };
     log.out.write_all(&START)?;

@@ -148,9 +148,6 @@ pub fn viewer(wandb: &Wandb) -> Result<String, Error> {
 }
 
 /// The run of `plan` in this entity, if it is there.
-///
-/// # Errors
-/// When W&B cannot be asked.
 pub fn find(wandb: &Wandb, entity: &str, plan: &Plan) -> Result<Option<Found>, Error> {
     let data = wandb.graphql(RESUME, &place(entity, &plan.project, &plan.run))?;
     let Some(bucket) = data.pointer("/model/bucket").filter(|bucket| bucket.is_object()) else {
@@ -171,9 +168,6 @@ pub fn find(wandb: &Wandb, entity: &str, plan: &Plan) -> Result<Option<Found>, E
 }
 
 /// The summary of a run as it is now; nothing where the run is gone.
-///
-/// # Errors
-/// When W&B cannot be asked.
 pub fn summary(wandb: &Wandb, run: &RunIdentity) -> Result<Option<Map<String, Value>>, Error> {
     let data = wandb.graphql(SUMMARY, &place(&run.entity, &run.project, &run.name))?;
     let bucket = data.pointer("/model/bucket").filter(|bucket| bucket.is_object());
@@ -185,9 +179,6 @@ fn place(entity: &str, project: &str, name: &str) -> Value {
 }
 
 /// Makes the run of `plan`, or changes what is said of it. Without a `config` the one that is there stays.
-///
-/// # Errors
-/// When W&B refuses or cannot be asked.
 pub fn upsert(
     wandb: &Wandb,
     entity: &str,
@@ -216,9 +207,6 @@ pub fn upsert(
 }
 
 /// Makes the run of `plan` unless it is there; what was said of it there stays.
-///
-/// # Errors
-/// When W&B refuses or cannot be asked.
 pub fn make(wandb: &Wandb, plan: &Plan) -> Result<RunIdentity, Error> {
     let own = viewer(wandb)?;
     let entity = plan.entity.clone().unwrap_or(own);

@@ -72,9 +72,6 @@ pub enum Command {
 }
 
 /// Makes a sweep of `document` in `project`; `entity` empty: the key's own.
-///
-/// # Errors
-/// When W&B refuses or cannot be asked.
 pub fn create(
     wandb: &Wandb,
     (entity, project): (&str, &str),
@@ -101,18 +98,12 @@ pub fn page(wandb: &Wandb, [entity, project, name]: [&str; 3]) -> String {
 }
 
 /// Says that a sweep has ended; its running runs are left alone.
-///
-/// # Errors
-/// When W&B refuses or cannot be asked.
 pub fn finish(wandb: &Wandb, sweep: &SweepIdentity) -> Result<(), Error> {
     let input = json!({ "id": sweep.storage_id, "state": "FINISHED" });
     wandb.graphql(UPSERT_SWEEP, &json!({ "input": input })).map(|_| ())
 }
 
 /// Registers an agent of the sweep; its id.
-///
-/// # Errors
-/// When W&B refuses or cannot be asked.
 pub fn register(wandb: &Wandb, sweep: &SweepIdentity) -> Result<String, Error> {
     let input = json!({
         "host": "ctxtune", "projectName": sweep.project, "entityName": sweep.entity, "sweep": sweep.name,
