@@ -23,7 +23,8 @@ pub struct ModelsArgs {
     /// Only models whose name contains this; a whole name shows all limits of the model
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
-    /// Also show what an endpoint costs an hour; of OUT's tuned model where it has one
+    /// Also show what tokens cost, by the last estimates on this machine, and an endpoint an hour; that of
+    /// OUT's tuned model where it has one
     #[arg(long = "for", value_name = "OUT")]
     pub out: Option<PathBuf>,
     /// Which service to speak to.

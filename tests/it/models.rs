@@ -66,6 +66,13 @@ fn an_endpoint_is_priced_for_the_tuned_model_of_a_directory_or_by_the_cheapest_m
     let run = rehearsal.ctxtune(["models", "--for", "out"]).expect(0);
     let said = format!("${cheapest:.2} an hour for {}", tuned.trim());
     assert!(run.stderr.contains(&said), "{said} is not in {}", run.stderr);
+    assert!(run.stderr.contains("Qwen/Qwen3-8B $"), "{}", run.stderr);
+    let kept = rehearsal.dir.json_lines("state/ctxtune/rates.jsonl");
+    assert_eq!((kept.len(), &kept[0]["model"], &kept[0]["lora"]), (1, &json!("Qwen/Qwen3-8B"), &json!(true)));
+    let rate = kept[0]["dollars_per_million_tokens"].as_f64().unwrap();
+    let models = rehearsal.ctxtune(["models", "--json"]).expect(0).json()["models"].clone();
+    let rated = models.as_array().unwrap().iter().filter(|model| model["dollars_per_million_tokens"] == rate);
+    assert_eq!(rated.map(|model| &model["name"]).collect::<Vec<_>>(), ["Qwen/Qwen3-8B"]);
     // Without a directory nothing but the models is asked for.
     assert_eq!(rehearsal.ctxtune(["models", "--json"]).expect(0).json()["endpoint"], json!(null));
 }

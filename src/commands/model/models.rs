@@ -10,6 +10,7 @@ use crate::session;
 use ctxtune_pipeline::deploy::cost::{EndpointCost, endpoint_cost};
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::models::{TunableModel, models};
+use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{grouped, printable};
 
@@ -39,6 +40,10 @@ pub fn run(args: &ModelsArgs, signals: &Signals, terminal: &mut Terminal) -> Exi
         show(only, terminal);
     }
     if args.out.is_some() {
+        let rated: Vec<String> = report.models.iter().filter_map(rate).collect();
+        let unknown =
+            || "no model was estimated on this machine yet: what a token costs is not known".to_owned();
+        terminal.label("rate", &if rated.is_empty() { unknown() } else { rated.join("; ") });
         terminal.label("endpoint", &endpoint(report.endpoint.as_ref()));
     }
     terminal.report(COMMAND, table.as_deref().map(str::as_bytes), &report)
@@ -64,6 +69,13 @@ fn row(model: &TunableModel) -> Vec<Cell> {
     ]
 }
 
+/// What tokens of the model cost, where that is known.
+fn rate(model: &TunableModel) -> Option<String> {
+    let dollars = dollars_text(model.dollars_per_million_tokens?);
+    let day = model.rate_seen_at.as_deref()?.split('T').next()?;
+    Some(format!("{} {dollars} per million tokens, as estimated on {day}", model.name))
+}
+
 /// What can be trained: adapters up to a rank, all weights.
 fn training(model: &TunableModel) -> String {
     let rank = model.max_lora_rank.map(|rank| format!(" {rank}")).unwrap_or_default();
@@ -81,15 +93,12 @@ fn show(model: &TunableModel, terminal: &Terminal) {
 }
 
 fn endpoint(cost: Option<&EndpointCost>) -> String {
-    match cost {
-        Some(EndpointCost { hardware, dollars_an_hour, model: Some(model) }) => {
-            format!("${dollars_an_hour:.2} an hour for {model} on {hardware}, billed by the minute")
-        }
-        Some(EndpointCost { hardware, dollars_an_hour, model: None }) => {
-            format!(
-                "from ${dollars_an_hour:.2} an hour, on {hardware}, the cheapest machine; billed by the minute"
-            )
-        }
-        None => "what it costs is not known: the service tells no price".to_owned(),
+    let Some(EndpointCost { hardware, dollars_an_hour, model }) = cost else {
+        return "what it costs is not known: the service tells no price".to_owned();
+    };
+    let price = dollars_text(*dollars_an_hour);
+    match model {
+        Some(model) => format!("{price} an hour for {model} on {hardware}, billed by the minute"),
+        None => format!("from {price} an hour, on {hardware}, the cheapest machine; billed by the minute"),
     }
 }

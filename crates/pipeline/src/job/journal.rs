@@ -7,6 +7,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use ctxtune_service::together::job::JobId;
@@ -27,8 +28,8 @@ pub(crate) struct Started {
     pub estimated_dollars: Option<f64>,
 }
 
-/// Adds `started` to the journal at `path`, making the directories above it.
-pub fn add(path: &Path, started: &Started) -> io::Result<()> {
+/// Adds `entry` as a line to the file at `path`, making the directories above it.
+pub fn add(path: &Path, entry: &impl Serialize) -> io::Result<()> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir)?;
     }
@@ -36,7 +37,7 @@ pub fn add(path: &Path, started: &Started) -> io::Result<()> {
     options.create(true).append(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut line = serde_json::to_vec(started).map_err(io::Error::other)?;
+    let mut line = serde_json::to_vec(entry).map_err(io::Error::other)?;
     line.push(b'\n');
     // One write: two processes that add at the same time do not mix their lines.
     options.open(path)?.write_all(&line)
@@ -63,6 +64,14 @@ pub fn started(path: &Path, job: &JobId) -> io::Result<Option<Started>> {
 /// # Errors
 /// When the journal is there and cannot be read.
 pub fn all(path: &Path) -> io::Result<Vec<Started>> {
+    lines(path)
+}
+
+/// The lines of the file at `path` that can be read, the newest last.
+///
+/// # Errors
+/// When the file is there and cannot be read.
+pub fn lines<T: DeserializeOwned>(path: &Path) -> io::Result<Vec<T>> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -25,6 +25,7 @@ pub mod parameters;
 pub mod plan;
 pub mod price;
 pub mod progress;
+pub mod rates;
 pub(crate) mod run_config;
 pub mod submit;
 pub mod summary;

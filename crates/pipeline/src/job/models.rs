@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::failure::Failure;
 use crate::job::limits::nearest;
 use crate::job::model::{ModelError, REFERENCE};
+use crate::job::rates::{self, Rate};
 use crate::session::Session;
 use ctxtune_service::together;
 use ctxtune_service::together::hardware::hosted;
@@ -77,12 +78,16 @@ pub struct TunableModel {
     pub min_learning_rate: Option<f64>,
     /// The highest learning rate.
     pub max_learning_rate: Option<f64>,
+    /// Dollars for a million tokens by the last estimate on this machine.
+    pub dollars_per_million_tokens: Option<f64>,
+    /// When that was estimated (RFC 3339).
+    pub rate_seen_at: Option<String>,
     /// All that the service says.
     pub limits: Value,
 }
 
 impl TunableModel {
-    fn of(limits: Limits, hosted: Option<&[String]>) -> TunableModel {
+    fn of(limits: Limits, hosted: Option<&[String]>, rate: Option<Rate>) -> TunableModel {
         let batch = limits.lora.as_ref().or(limits.full.as_ref());
         let of_batch = |of: fn(&BatchLimits) -> Option<u64>| batch.and_then(of);
         TunableModel {
@@ -96,6 +101,8 @@ impl TunableModel {
             max_seq_length: limits.max_seq_length,
             min_learning_rate: limits.min_learning_rate,
             max_learning_rate: limits.max_learning_rate,
+            dollars_per_million_tokens: rate.as_ref().map(|rate| rate.dollars_per_million_tokens),
+            rate_seen_at: rate.map(|rate| rate.seen_at),
             name: limits.model_name,
             limits: limits.object,
         }
@@ -130,7 +137,11 @@ pub fn models(session: &Session, name: Option<&str>) -> Result<Vec<TunableModel>
     let hosted = hosted.ok();
     let order = |limits: &Limits| (Deployment::of(limits, hosted.as_deref()), limits.model_name.clone());
     limits.sort_by_cached_key(order);
-    Ok(limits.into_iter().map(|limits| TunableModel::of(limits, hosted.as_deref())).collect())
+    let of = |limits: Limits| {
+        let rate = rates::last(session, &limits.model_name);
+        TunableModel::of(limits, hosted.as_deref(), rate)
+    };
+    Ok(limits.into_iter().map(of).collect())
 }
 
 /// The limits of `models`, several asked for at the same time. One that is listed and cannot be tuned is left out.

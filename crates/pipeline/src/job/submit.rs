@@ -23,6 +23,7 @@ use crate::job::model;
 use crate::job::parameters::{Files, Parameters, Settled};
 use crate::job::plan::{Plan, refuse};
 use crate::job::price::{Extent, Price, dollars_text};
+use crate::job::rates;
 use crate::job::tag::Identity;
 use crate::job::uploads::{Uploaded, upload_sides};
 use crate::job::wandb::Chosen;
@@ -385,7 +386,12 @@ pub fn price(
 pub fn estimate(session: &Session, body: &Value) -> Result<Result<Estimate, String>, Failure> {
     match jobs::estimate(&session.together, body) {
         Err(error @ together::Error::Http(http::Error::Stopped)) => Err(session.explain(error)),
-        asked => Ok(asked.map_err(|error| error.to_string())),
+        asked => {
+            if let Ok(estimate) = &asked {
+                rates::note(session, body, estimate);
+            }
+            Ok(asked.map_err(|error| error.to_string()))
+        }
     }
 }
 

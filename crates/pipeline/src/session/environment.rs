@@ -105,6 +105,11 @@ impl Environment {
         locale.contains("utf-8") || locale.contains("utf8")
     }
 
+    /// The file with what tokens cost; nowhere to be kept without a home.
+    pub fn rates(&self) -> Option<PathBuf> {
+        self.journal().map(|jobs| jobs.with_file_name("rates.jsonl"))
+    }
+
     /// The file that lists the jobs this machine started; nowhere to be kept without a home.
     pub fn journal(&self) -> Option<PathBuf> {
         let state = match self.get(env::XDG_STATE_HOME).map(PathBuf::from).filter(|path| path.is_absolute()) {
