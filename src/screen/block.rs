@@ -116,7 +116,7 @@ impl Screen for Block<'_> {
         let frame =
             Frame { width: size.columns.saturating_sub(1), height: HIGHEST_CURVE, charset: self.charset };
         let curve = Curve::of(progress);
-        let mut lines = if curve.steps().is_some() { chart(&curve, &frame) } else { Vec::new() };
+        let mut lines = if curve.ranges().is_some() { chart(&curve, &frame) } else { Vec::new() };
         let price = progress.price().map(|price| format!("price {}", dollars_text(price)));
         lines.extend(self.banner.map(str::to_owned));
         lines.extend(fitted([Some(how(ending).to_owned()), steps(progress), price], size.columns));
@@ -131,7 +131,7 @@ fn block(progress: &Progress, moment: &Moment<'_>) -> Vec<String> {
     head.truncate(moment.size.rows.saturating_sub(1).max(MOST_HEAD));
     let room = moment.size.rows.saturating_sub(1 + head.len());
     let curve = Curve::of(progress);
-    let has_curve = curve.steps().is_some() && room >= LOWEST_CURVE;
+    let has_curve = curve.ranges().is_some() && room >= LOWEST_CURVE;
     // Three of what happened, more where the curve leaves room.
     let height = if has_curve { room.saturating_sub(4).clamp(LOWEST_CURVE, HIGHEST_CURVE) } else { 0 };
     let frame = Frame { width: moment.size.columns.saturating_sub(1), height, charset: moment.charset };

@@ -1,20 +1,85 @@
-//! A job's loss as points and axes: what the chart on a terminal and the picture in a file share.
+//! Curves as points and axes: what the chart on a terminal, the picture in a file and the report share.
 //!
-//! Pure. Separate from both so that they show the same numbers at the same ticks. It draws
-//! nothing. What is not finite is no point; a range is never empty, so nobody divides by zero.
+//! Pure. Separate from what draws so that all show the same numbers at the same ticks. What is not finite
+//! is no point; a range is never empty, so nobody divides by zero.
 
 use ctxtune_pipeline::job::progress::Progress;
+use ctxtune_pipeline::sweep::book::Trial;
+use ctxtune_pipeline::sweep::shown::shown_values;
 
-/// Beyond this a loss is drawn at the edge: differences of larger ones would overflow.
+/// Beyond this a value is drawn at the edge: differences of larger ones would overflow.
 const LARGEST: f64 = 1e30;
 
-/// The points of a loss curve: step and loss, in the order of steps.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// Curves over one axis.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Curve {
-    /// Training.
-    pub train: Vec<(u64, f64)>,
-    /// Evaluations.
-    pub eval: Vec<(u64, f64)>,
+    /// What runs from left to right.
+    pub across: Across,
+    /// What is measured.
+    pub up: String,
+    /// The curves that have a point.
+    pub series: Vec<Series>,
+    /// Places across that a picture points out.
+    pub marks: Vec<Mark>,
+}
+
+/// The axis from left to right.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Across {
+    /// What it counts.
+    pub name: String,
+    /// Where its ticks are.
+    pub scale: Scale,
+}
+
+/// Where the ticks of an axis are.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scale {
+    /// At whole numbers.
+    Whole,
+    /// At round numbers.
+    Real,
+    /// At powers of ten; points are logarithms to that base.
+    Log,
+    /// At 0, 1, 2 …, which stand for these.
+    Names(Vec<String>),
+}
+
+/// One curve.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// What it is.
+    pub name: String,
+    /// How it is drawn.
+    pub drawn: Drawn,
+    /// Its points, from left to right.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// How a curve is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drawn {
+    /// As a line.
+    Line,
+    /// As dots, which a picture joins.
+    Dots,
+    /// As dots, which are this character where there are characters only.
+    Letter(char),
+    /// As dots that have no order.
+    Scatter,
+    /// As one of them that is pointed out.
+    Ringed,
+}
+
+/// A place across that is pointed out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mark {
+    /// Where.
+    pub at: f64,
+    /// What is there; empty where the legend of the page says it.
+    pub label: String,
+    /// Whether it is what matters most of all marks.
+    pub is_best: bool,
 }
 
 /// A range of numbers, from `low` to `high`, which differ.
@@ -35,38 +100,79 @@ pub struct Tick {
     pub label: String,
 }
 
-impl Curve {
+impl Series {
     /// The curve through points in any order; those that are not finite are left out.
-    pub fn new(train: &[(u64, f64)], eval: &[(u64, f64)]) -> Curve {
-        let drawable = |points: &[(u64, f64)]| {
-            let finite = points.iter().filter(|(_, loss)| loss.is_finite());
-            let mut points: Vec<_> =
-                finite.map(|(step, loss)| (*step, loss.clamp(-LARGEST, LARGEST))).collect();
-            points.sort_by_key(|(step, _)| *step);
-            points
-        };
-        Curve { train: drawable(train), eval: drawable(eval) }
+    pub fn new(name: &str, drawn: Drawn, points: impl IntoIterator<Item = (f64, f64)>) -> Series {
+        let finite = points.into_iter().filter(|(x, y)| x.is_finite() && y.is_finite());
+        let mut points: Vec<_> = finite.map(|(x, y)| (x, y.clamp(-LARGEST, LARGEST))).collect();
+        points.sort_by(|one, other| one.0.total_cmp(&other.0));
+        Series { name: name.to_owned(), drawn, points }
+    }
+}
+
+impl Across {
+    /// Steps of training.
+    pub fn steps() -> Across {
+        Across { name: "step".to_owned(), scale: Scale::Whole }
     }
 
-    /// The curve of a job as far as it is known.
+    /// About `count` ticks within `range`.
+    pub fn ticks(&self, range: &Range, count: usize) -> Vec<Tick> {
+        match &self.scale {
+            Scale::Whole => range.ticks_apart(range.round_distance(count).max(1.0)),
+            Scale::Real => range.ticks(count),
+            Scale::Log => range.powers(),
+            Scale::Names(names) => {
+                let tick = |(at, name): (usize, &String)| Tick { value: at as f64, label: name.clone() };
+                names.iter().enumerate().map(tick).collect()
+            }
+        }
+    }
+}
+
+impl Curve {
+    /// Curves without those that have no point.
+    pub fn new(across: Across, up: &str, series: Vec<Series>) -> Curve {
+        let series = series.into_iter().filter(|series| !series.points.is_empty()).collect();
+        Curve { across, up: up.to_owned(), series, marks: Vec::new() }
+    }
+
+    /// The losses of a job as far as they are known.
     pub fn of(progress: &Progress) -> Curve {
-        let train: Vec<_> = progress.train().filter_map(|point| Some((point.step, point.loss?))).collect();
-        let eval: Vec<_> = progress.eval().map(|point| (point.step, point.loss)).collect();
-        Curve::new(&train, &eval)
+        let train = progress.train().filter_map(|point| Some((point.step, point.loss?)));
+        Curve::losses(train, progress.eval().map(|point| (point.step, point.loss)))
     }
 
-    fn points(&self) -> impl Iterator<Item = &(u64, f64)> {
-        self.train.iter().chain(&self.eval)
+    /// The losses of a training and of its evaluations, by step.
+    pub fn losses(
+        train: impl IntoIterator<Item = (u64, f64)>,
+        eval: impl IntoIterator<Item = (u64, f64)>,
+    ) -> Curve {
+        let at = |(step, loss): (u64, f64)| (step as f64, loss);
+        let train = Series::new("train", Drawn::Line, train.into_iter().map(at));
+        let eval = Series::new("validation", Drawn::Dots, eval.into_iter().map(at));
+        Curve::new(Across::steps(), "loss", vec![train, eval])
     }
 
-    /// The steps it covers; nothing where there is no point.
-    pub fn steps(&self) -> Option<Range> {
-        Range::of(self.points().map(|(step, _)| *step as f64))
+    /// The metric `name` of the runs of a sweep, by step. A run's letter is its number, from the tenth on `a`, `b` …
+    pub fn of_sweep(trials: &[Trial], name: &str) -> Curve {
+        let series = |(index, trial): (usize, &Trial)| {
+            let letter = char::from_digit(index as u32 + 1, 36).unwrap_or('*');
+            let points = trial.curve.iter().map(|point| (point.step as f64, point.value));
+            let name = format!("{} {}", index + 1, shown_values(&trial.values));
+            Series::new(name.trim_end(), Drawn::Letter(letter), points)
+        };
+        Curve::new(Across::steps(), name, trials.iter().enumerate().map(series).collect())
     }
 
-    /// The losses it covers; nothing where there is no point.
-    pub fn losses(&self) -> Option<Range> {
-        Range::of(self.points().map(|(_, loss)| *loss))
+    fn points(&self) -> impl Iterator<Item = &(f64, f64)> {
+        self.series.iter().flat_map(|series| &series.points)
+    }
+
+    /// What it covers across and up; nothing where there is no point.
+    pub fn ranges(&self) -> Option<(Range, Range)> {
+        let (across, up) = (self.points().map(|point| point.0), self.points().map(|point| point.1));
+        Some((Range::of(across)?, Range::of(up)?))
     }
 }
 
@@ -93,9 +199,26 @@ impl Range {
         self.ticks_apart(self.round_distance(count))
     }
 
-    /// The same, whole numbers only.
-    pub fn whole_ticks(&self, count: usize) -> Vec<Tick> {
-        self.ticks_apart(self.round_distance(count).max(1.0))
+    /// The same range with a margin of `part` of it on both sides.
+    pub fn padded(&self, part: f64) -> Range {
+        let margin = (self.high - self.low) * part;
+        Range { low: self.low - margin, high: self.high + margin }
+    }
+
+    /// Powers of ten, and what lies between them where these are few.
+    fn powers(&self) -> Vec<Tick> {
+        let factors: &[f64] = if self.high - self.low < 2.5 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+        let powers = self.low.floor() as i32..=self.high.ceil() as i32;
+        let values = powers.flat_map(|power| factors.iter().map(move |factor| (power, factor)));
+        let ticks = values.map(|(power, factor)| Tick {
+            value: f64::from(power) + factor.log10(),
+            label: if (-2..6).contains(&power) {
+                format!("{}", factor * 10_f64.powi(power))
+            } else {
+                format!("{factor}e{power}")
+            },
+        });
+        ticks.filter(|tick| (self.low - 1e-9..=self.high + 1e-9).contains(&tick.value)).collect()
     }
 
     /// 1, 2 or 5 times a power of ten.
@@ -121,7 +244,10 @@ fn label(value: f64, distance: f64, largest: f64) -> String {
     let decimals = (-(distance * 1.000_001).log10().floor()).max(0.0) as usize;
     // Adding zero makes -0 positive.
     let value = if value.abs() < distance / 2.0 { 0.0 } else { value + 0.0 };
-    if largest >= 1e7 || decimals > 6 { format!("{value:.1e}") } else { format!("{value:.decimals$}") }
+    if value != 0.0 && (!(1e-3..1e7).contains(&largest) || decimals > 6) {
+        return format!("{value:.1e}").replace(".0e", "e");
+    }
+    if largest < 1e-3 { "0".to_owned() } else { format!("{value:.decimals$}") }
 }
 
 #[cfg(test)]
@@ -140,13 +266,14 @@ mod tests {
         check(0.1, 0.3, 2, &["0.1", "0.2", "0.3"]);
         check(-0.25, 0.25, 3, &["-0.2", "0.0", "0.2"]);
         check(1.000_01, 1.000_04, 3, &["1.00001", "1.00002", "1.00003", "1.00004"]);
-        check(1e9, 3e9, 2, &["1.0e9", "2.0e9", "3.0e9"]);
+        check(0.0, 1e-5, 2, &["0", "5e-6", "1e-5"]);
+        check(1e9, 3e9, 2, &["1e9", "2e9", "3e9"]);
     }
 
     #[test]
     fn steps_are_whole_numbers() {
         let labels = |low: f64, high: f64| -> Vec<String> {
-            Range { low, high }.whole_ticks(4).into_iter().map(|tick| tick.label).collect()
+            Across::steps().ticks(&Range { low, high }, 4).into_iter().map(|tick| tick.label).collect()
         };
         assert_eq!(labels(1.0, 3.0), ["1", "2", "3"]);
         assert_eq!(labels(1.0, 390.0), ["100", "200", "300"]);
@@ -154,10 +281,20 @@ mod tests {
     }
 
     #[test]
+    fn a_logarithmic_axis_has_powers_of_ten() {
+        let labels = |low: f64, high: f64| -> Vec<String> {
+            let across = Across { name: String::new(), scale: Scale::Log };
+            across.ticks(&Range { low, high }, 4).into_iter().map(|tick| tick.label).collect()
+        };
+        assert_eq!(labels(-5.0, -4.0), ["1e-5", "2e-5", "5e-5", "1e-4"]);
+        assert_eq!(labels(-5.2, 1.0), ["1e-5", "1e-4", "1e-3", "0.01", "0.1", "1", "10"]);
+    }
+
+    #[test]
     fn no_range_is_empty_and_no_number_is_too_large() {
         let check = |losses: &[f64]| {
-            let points: Vec<_> = losses.iter().enumerate().map(|(step, loss)| (step as u64, *loss)).collect();
-            let range = Curve::new(&points, &[]).losses().unwrap();
+            let points = losses.iter().enumerate().map(|(step, loss)| (step as u64, *loss));
+            let (_, range) = Curve::losses(points, []).ranges().unwrap();
             let ticks = range.ticks(5);
             assert!(range.low < range.high && range.low.is_finite() && range.high.is_finite(), "{range:?}");
             assert!(ticks.len() < 12 && ticks.iter().all(|tick| tick.value.is_finite()), "{ticks:?}");
@@ -170,13 +307,25 @@ mod tests {
         check(&[1e-300, 2e-300]);
         check(&[1e15, 1e15 + 1.0]);
         check(&[2.0, f64::NAN, f64::INFINITY]);
-        assert_eq!(Curve::new(&[(1, f64::NAN)], &[]).losses(), None);
-        assert_eq!(Curve::default().steps(), None);
+        assert_eq!(Curve::losses([(1, f64::NAN)], []).ranges(), None);
+        assert_eq!(Curve::losses([], []).series, []);
     }
 
     #[test]
     fn points_are_in_the_order_of_steps() {
-        let curve = Curve::new(&[(3, 1.0), (1, 2.0), (2, f64::NAN)], &[(9, 0.5), (4, 0.25)]);
-        assert_eq!((curve.train, curve.eval), (vec![(1, 2.0), (3, 1.0)], vec![(4, 0.25), (9, 0.5)]));
+        let curve = Curve::losses([(3, 1.0), (1, 2.0), (2, f64::NAN)], [(9, 0.5), (4, 0.25)]);
+        assert_eq!(curve.series[0].points, [(1.0, 2.0), (3.0, 1.0)]);
+        assert_eq!(curve.series[1].points, [(4.0, 0.25), (9.0, 0.5)]);
+    }
+
+    #[test]
+    fn a_sweep_has_a_letter_a_run() {
+        let mut trials = vec![Trial::new(vec![("lora_rank".to_owned(), 8.into())]); 11];
+        for index in [1, 10] {
+            trials[index].curve.push(ctxtune_pipeline::sweep::book::Point { step: 4, value: 0.5 });
+        }
+        let curve = Curve::of_sweep(&trials, "val/loss");
+        let drawn: Vec<_> = curve.series.iter().map(|series| (series.name.as_str(), series.drawn)).collect();
+        assert_eq!(drawn, [("2 lora_rank=8", Drawn::Letter('2')), ("11 lora_rank=8", Drawn::Letter('b'))]);
     }
 }

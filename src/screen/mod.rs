@@ -9,7 +9,6 @@ pub(crate) mod finding;
 pub(crate) mod fold;
 pub(crate) mod names;
 pub(crate) mod ndjson;
-pub(crate) mod overlay;
 pub(crate) mod plan;
 pub(crate) mod prepared;
 pub(crate) mod report;

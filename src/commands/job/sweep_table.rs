@@ -7,8 +7,10 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::screen::overlay::{Series, overlay, overlay_picture};
+use crate::screen::chart::{Charset, Frame, chart};
+use crate::screen::curve::Curve;
 use crate::screen::report::{Terminal, fields};
+use crate::screen::svg::picture;
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::session::Session;
@@ -21,6 +23,10 @@ use ctxtune_pipeline::sweep::shown::shown_values;
 use ctxtune_pipeline::text::{counted, loss, printable};
 use ctxtune_service::together::job::JobId;
 use ctxtune_service::wandb::sweep;
+
+/// The lines of the curves, and their columns where no terminal says how many there are.
+const CURVE_LINES: usize = 17;
+const WIDEST: usize = 80;
 
 /// The table, best first, the curves, and how it all ended; `svg` names the file for the curves.
 pub fn end(session: &Session, ran: &Ran, svg: Option<&Path>, terminal: &mut Terminal) -> Exit {
@@ -100,18 +106,15 @@ fn table(runs: &Runs, book: &Book, ranking: &[(usize, Point)], terminal: &Termin
 }
 
 fn curves(session: &Session, runs: &Runs, book: &Book, svg: Option<&Path>, terminal: &Terminal) {
-    let series = |(index, trial): (usize, &Trial)| Series {
-        name: (index + 1).to_string(),
-        label: shown_values(&trial.values),
-        points: trial.curve.iter().map(|point| (point.step, point.value)).collect(),
-    };
-    let series: Vec<Series> =
-        book.trials.iter().enumerate().filter(|(_, trial)| !trial.curve.is_empty()).map(series).collect();
-    for line in overlay(&series, session.environment.is_utf8()) {
-        terminal.say(&line);
+    let curve = Curve::of_sweep(&book.trials, &runs.metric.name);
+    let charset = if session.environment.is_utf8() { Charset::Unicode } else { Charset::Ascii };
+    let width = terminal.columns().map_or(WIDEST, |columns| columns.saturating_sub(1));
+    if curve.ranges().is_some() {
+        let frame = Frame { width, height: CURVE_LINES, charset };
+        chart(&curve, &frame).iter().for_each(|line| terminal.say(&printable(line)));
     }
     if let Some(path) = svg {
-        write_picture(path, &overlay_picture(&series, &runs.metric.name), terminal);
+        write_picture(path, &picture(&curve, &runs.metric.name), terminal);
     }
 }
 
