@@ -5,6 +5,7 @@
 //! matches. They hold no key and no signed URL. Each write is a file of its own, for the owner's
 //! eyes, flushed and renamed into place, so that a ledger is whole or not there.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::job::seen::Seen;
 use crate::job::tag::Identity;
 use ctxtune_engine::output::manifest::Hex;
 use ctxtune_service::together::job::{Ending, Job, JobId, Status};
@@ -180,6 +182,13 @@ pub struct Run {
     pub val_sha256: Option<String>,
     /// The body of the creation, as it was sent.
     pub body: Value,
+    /// Who chose the values of the body that are no defaults, by parameter: `flag`, `file`, `parent`. Nothing in a
+    /// ledger that was written before that was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origins: Option<BTreeMap<String, String>>,
+    /// What was seen of its training when it was last watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
     /// What the job was estimated at, in dollars, if that was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimated_dollars: Option<f64>,
@@ -201,6 +210,8 @@ pub struct Run {
 impl Run {
     /// A job that is about to be asked for.
     pub fn intent(account: &Account, identity: &Identity, attempt: u32, body: Value) -> Run {
+        let origins = &identity.settled.parameters.origins;
+        let origins = origins.iter().map(|(key, origin)| (key.clone(), origin.to_string()));
         Run {
             schema: RUN_SCHEMA.to_owned(),
             tag: identity.tag(attempt),
@@ -211,6 +222,8 @@ impl Run {
             train_sha256: identity.train_sha256.clone(),
             val_sha256: identity.val_sha256.clone(),
             body,
+            origins: Some(origins.collect()),
+            seen: None,
             estimated_dollars: None,
             job: None,
             created_at: None,
@@ -284,6 +297,19 @@ impl Run {
             if run != known {
                 run.write(out)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Writes down in `out` what was seen of the training of `job`, where it knows the job.
+    ///
+    /// # Errors
+    /// When a ledger cannot be read or written.
+    pub(crate) fn note_seen(out: &Path, api: &str, job: &JobId, seen: &Seen) -> Result<(), LedgerError> {
+        let is_of_job = |run: &Run| run.account.api == api && run.job.as_ref() == Some(job);
+        for mut run in Run::read_all(out)?.into_iter().filter(is_of_job) {
+            run.seen = Some(seen.clone());
+            run.write(out)?;
         }
         Ok(())
     }

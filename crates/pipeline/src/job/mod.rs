@@ -27,6 +27,7 @@ pub mod price;
 pub mod progress;
 pub mod rates;
 pub(crate) mod run_config;
+pub mod seen;
 pub mod submit;
 pub mod summary;
 pub(crate) mod tag;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use ctxtune_service::together::job::{Ending, Event, Job, MetricRow, Status, whole};
 
@@ -47,7 +47,7 @@ pub struct TrainPoint {
 }
 
 /// What an evaluation showed.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct EvalPoint {
     /// The step it was made at.
     pub step: u64,

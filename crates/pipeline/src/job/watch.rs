@@ -101,9 +101,7 @@ pub fn settle(
         unsent_rows: closed.unsent,
         estimated: estimates::known(session, out).get(job).copied(),
     };
-    if let Some(seen) = watched.progress().job() {
-        session.note_status(out, seen);
-    }
+    session.note_seen(out, watched.progress());
     watched
 }
 

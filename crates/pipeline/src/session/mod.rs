@@ -12,6 +12,8 @@ use crate::env;
 use crate::failure::{Exit, Failure};
 use crate::job::journal;
 use crate::job::ledger::{Account, Run};
+use crate::job::progress::Progress;
+use crate::job::seen::Seen;
 use crate::job::upload::MULTIPART_THRESHOLD;
 use crate::session::environment::Environment;
 use crate::signals::Signals;
@@ -250,6 +252,17 @@ impl Session {
         let directories: BTreeSet<PathBuf> = known.map(|started| PathBuf::from(started.output_dir)).collect();
         for out in directories {
             self.note_in(&out, jobs);
+        }
+    }
+
+    /// The same of what was seen of its training.
+    pub(crate) fn note_seen(&self, target: Option<&Path>, progress: &Progress) {
+        let Some(job) = progress.job() else { return };
+        self.note_status(target, job);
+        let Some(out) = self.directory_of(target, &job.id) else { return };
+        let seen = Seen::of(progress, self.clock.now());
+        if let Err(error) = Run::note_seen(&out, &self.together.base().origin(), &job.id, &seen) {
+            self.ui.warn(&error.to_string());
         }
     }
 

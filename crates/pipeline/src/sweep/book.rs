@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::job::ledger::{LedgerError, read_ledger, write_ledger};
 use crate::job::price::is_amount;
-use crate::sweep::{Assignment, Goal};
+use crate::sweep::{Assignment, Goal, Metric};
 use ctxtune_engine::output::manifest::Hex;
 use ctxtune_service::together::job::JobId;
 use ctxtune_service::wandb::sweep::SweepIdentity;
@@ -122,6 +122,12 @@ pub struct Book {
     schema: String,
     /// What makes it the same sweep.
     pub id: String,
+    /// What its file calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What its runs are ranked by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<Metric>,
     /// The sweep at W&B, if there is one.
     pub wandb_sweep: Option<SweepIdentity>,
     /// The runs, in the order in which they are started.
@@ -146,7 +152,7 @@ impl Book {
     /// A sweep that begins with these runs.
     pub fn new(id: String, values: Vec<Assignment>) -> Book {
         let trials = values.into_iter().map(Trial::new).collect();
-        Book { schema: SCHEMA.to_owned(), id, wandb_sweep: None, trials }
+        Book { schema: SCHEMA.to_owned(), id, name: None, metric: None, wandb_sweep: None, trials }
     }
 
     /// Writes it down.

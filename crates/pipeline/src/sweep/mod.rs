@@ -20,6 +20,7 @@ pub mod start;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 use sha2::{Digest, Sha256};
 
@@ -69,7 +70,8 @@ impl fmt::Display for Method {
 }
 
 /// Whether less is better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Goal {
     /// Less is better.
     Minimize,
@@ -78,7 +80,7 @@ pub enum Goal {
 }
 
 /// What runs are ranked by.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metric {
     /// Its name: `val/loss`, `eval/loss`, `train/loss`.
     pub name: String,

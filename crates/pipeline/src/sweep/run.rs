@@ -350,7 +350,7 @@ fn find_or_create(shared: &Shared<'_>, trial: &Trial) -> Result<Job, NoJob> {
 /// Takes over what is known of a run that has ended.
 fn record(shared: &Shared<'_>, index: usize, progress: &Progress) -> Result<(), Failure> {
     let Some(job) = progress.job() else { return Ok(()) };
-    shared.session.note_status(Some(&shared.runs.out), job);
+    shared.session.note_seen(Some(&shared.runs.out), progress);
     let curve = points(progress, &shared.runs.metric);
     let better = |one: &&Point, other: &&Point| match shared.runs.metric.goal {
         Goal::Minimize => one.value.total_cmp(&other.value),

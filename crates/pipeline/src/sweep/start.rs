@@ -219,6 +219,8 @@ pub fn sweep(session: &Session, order: Order) -> Result<Ran, Failure> {
     if chooser == Chooser::Wandb {
         begin_suggestions(session, &mut runs, &mut book, &order, wanted.count)?;
     }
+    book.name.clone_from(&runs.name);
+    book.metric = Some(runs.metric.clone());
     book.write(&runs.out)?;
     Ok(run_all(session, runs, book, quote))
 }
