@@ -3,6 +3,7 @@
 //! - [`config`] resolves what the user wants: defaults, then the file, then flags.
 //! - [`job`] takes a prepared directory to a finished job, once; [`sweep`] many of them within one cap.
 //! - [`deploy`] runs a tuned model on an endpoint.
+//! - [`report`] gathers what is known of prepared data, its jobs and its sweeps.
 //! - [`generate`] turns stories into contexts with a tuned model, asked as it was trained.
 
 pub mod config;
@@ -12,6 +13,7 @@ pub mod failure;
 pub mod finetune;
 pub mod generate;
 pub mod job;
+pub mod report;
 pub mod session;
 pub mod shell;
 pub mod signals;

@@ -67,6 +67,31 @@ pub fn percent(part: u64, whole: u64) -> String {
     format!("{percent:.1} %")
 }
 
+/// JSON that serde_json reads: a key's undecodable bytes are `\udcXX` escapes, shown as `\xXX`.
+pub fn without_surrogates(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(start) = rest.find('\\') {
+        text.push_str(&rest[..start]);
+        let escape = &rest[start..];
+        // An escaped backslash is passed over whole: what follows it is text.
+        let (shown, after) = match escape.strip_prefix("\\udc") {
+            Some(digits) => ("\\\\x", digits),
+            None => escape.split_at(2),
+        };
+        text.push_str(shown);
+        rest = after;
+    }
+    text.push_str(rest);
+    text
+}
+
+/// A key that stands as a JSON string in a file, for people.
+pub fn key_text(json: &str) -> String {
+    let key = serde_json::from_str(&without_surrogates(json));
+    printable(&key.unwrap_or_else(|_| json.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

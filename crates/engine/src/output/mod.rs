@@ -9,3 +9,5 @@ pub mod prepared;
 pub(crate) mod publish;
 pub(crate) mod reserve;
 pub(crate) mod shard;
+
+pub use key_lines::KEYS;

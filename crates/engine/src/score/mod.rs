@@ -21,6 +21,7 @@ use crate::source::names::NameLog;
 use crate::source::{Containers, Source, Unsupported, is_url, unsupported};
 
 pub mod agreement;
+pub mod aligned;
 pub mod answer;
 pub mod bootstrap;
 mod generated;

@@ -25,6 +25,7 @@ pub const ONLY_FLAGS: [(&str, &[&str]); 2] = [
             "max-cost",
             "new-job",
             "no-alert",
+            "no-report",
             "poll",
             "quiet",
             "svg",

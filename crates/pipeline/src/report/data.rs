@@ -1,0 +1,378 @@
+//! What is known of prepared data: the manifest, what a check finds, and what samples look like.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::failure::Failure;
+use crate::job::data::threads;
+use crate::report::without_path;
+use crate::signals::Signals;
+use crate::text::{key_text, without_surrogates};
+use ctxtune_engine::check::code::{Code, Level};
+use ctxtune_engine::check::finding::Keep;
+use ctxtune_engine::check::stats::{Bar, Histogram, tokens};
+use ctxtune_engine::check::{self, check};
+use ctxtune_engine::line::example::{Example, Message};
+use ctxtune_engine::output::KEYS;
+use ctxtune_engine::output::manifest::{Manifest, Side};
+use ctxtune_engine::prepare::REJECTS;
+
+/// Examples of rejects, and of findings, by code.
+const EXAMPLES: usize = 3;
+
+/// Bars of a histogram.
+const BARS: usize = 40;
+
+/// Samples that are shown whole, of training and of validation.
+const SHOWN: [usize; 2] = [7, 3];
+
+/// Samples of a side whose agents and steps are counted: the first of an order that is as good as random.
+const COUNTED: usize = 20_000;
+
+/// Prepared data.
+#[derive(Debug, Serialize)]
+pub struct DataReport {
+    /// What was prepared, and how.
+    pub manifest: Manifest,
+    /// Refused records by code, the most frequent first.
+    pub rejects: Vec<Rejects>,
+    /// What a check finds, by code.
+    pub findings: Vec<Findings>,
+    /// How many errors a check finds; data with any is not fit for training.
+    pub errors: u64,
+    /// How long samples are.
+    pub lengths: Lengths,
+    /// The longest samples, the longest first.
+    pub longest: Vec<LongSample>,
+    /// How many agents and steps contexts have.
+    pub shapes: Shapes,
+    /// Some samples whole.
+    pub samples: Vec<Sample>,
+}
+
+/// Refused records of one code.
+#[derive(Debug, Serialize)]
+pub struct Rejects {
+    /// The code.
+    pub code: String,
+    /// How many.
+    pub count: u64,
+    /// The first of them.
+    pub examples: Vec<Reject>,
+}
+
+/// A refused record.
+#[derive(Debug, Serialize)]
+pub struct Reject {
+    /// Its key.
+    pub key: String,
+    /// Why.
+    pub reason: String,
+    /// Where in it; empty where that is not known.
+    pub at: String,
+}
+
+/// What a check finds of one code.
+#[derive(Debug, Serialize)]
+pub struct Findings {
+    /// The code.
+    pub code: &'static str,
+    /// Whether it is an error.
+    pub is_error: bool,
+    /// How many.
+    pub count: u64,
+    /// The first of them: where, and what.
+    pub examples: Vec<String>,
+}
+
+/// How long samples are, in tokens.
+#[derive(Debug, Serialize)]
+pub struct Lengths {
+    /// What is known of the numbers: `estimated` tokens are at most so many.
+    pub how: &'static str,
+    /// How many samples there are.
+    pub samples: u64,
+    /// The shortest, the median, what 90 % and 99 % do not exceed, and the longest.
+    pub quantiles: [u64; 5],
+    /// How many samples have how many tokens.
+    pub bars: Vec<Bar>,
+}
+
+/// A long sample.
+#[derive(Debug, Serialize)]
+pub struct LongSample {
+    /// Its file and line.
+    pub place: String,
+    /// Its record; empty where that is not known.
+    pub key: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Its tokens, as [`Lengths`] counts them.
+    pub tokens: u64,
+}
+
+/// How many agents and steps contexts have.
+#[derive(Debug, Default, Serialize)]
+pub struct Shapes {
+    /// Samples by the number of agents.
+    pub agents: BTreeMap<u64, u64>,
+    /// Samples by the number of steps.
+    pub steps: BTreeMap<u64, u64>,
+    /// Samples that were counted: all, or the first of each side.
+    pub counted: u64,
+    /// Samples whose answer holds no context.
+    pub without_context: u64,
+}
+
+/// A sample.
+#[derive(Debug, Serialize)]
+pub struct Sample {
+    /// `train` or `val`.
+    pub split: &'static str,
+    /// Its line in the split, from 1.
+    pub line: u64,
+    /// Its record; empty where that is not known.
+    pub key: String,
+    /// Its tokens, as [`Lengths`] counts them.
+    pub tokens: u64,
+    /// Its messages.
+    pub messages: Vec<Message>,
+}
+
+impl DataReport {
+    /// What is known of the data in `out`.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub(crate) fn of(
+        out: &Path,
+        signals: &Signals,
+        watch: &dyn check::Watch,
+        troubles: &mut Vec<String>,
+    ) -> Result<DataReport, Failure> {
+        let manifest = Manifest::read(out)?;
+        let options = check::Options {
+            paths: vec![out.to_owned()],
+            threads: threads(),
+            keep: Keep::First(EXAMPLES),
+            max_tokens: None,
+        };
+        let report = check(&options, watch).map_err(|error| signals.explain(error))?;
+        let mut trouble = |what: &str, error: io::Error| {
+            let error = without_path(&error.to_string(), out);
+            troubles.push(format!("{what} cannot be read: {error}"));
+        };
+        let rejects = rejects(out, &manifest).unwrap_or_else(|error| {
+            trouble(REJECTS, error);
+            Vec::new()
+        });
+        let (mut shapes, mut samples) = (Shapes::default(), Vec::new());
+        for ((split, side), shown) in manifest.sides().zip(SHOWN) {
+            let mut reader = SideReader { out, split, shown, shapes: &mut shapes, samples: &mut samples };
+            if let Err(error) = reader.read(side, signals) {
+                if signals.is_stopped() {
+                    return Err(Failure::new(signals.exit(), "interrupted", "interrupted", "run it again"));
+                }
+                trouble(split, error);
+            }
+        }
+        if let Err(error) = name_samples(out, &mut samples) {
+            trouble(KEYS, error);
+        }
+        Ok(DataReport {
+            rejects,
+            findings: findings(&report),
+            errors: report.findings.total(Level::Error),
+            lengths: Lengths::of(&report.weights),
+            longest: longest(&report),
+            shapes,
+            samples,
+            manifest,
+        })
+    }
+
+    /// How many samples have the same bytes as an earlier one.
+    pub fn duplicates(&self) -> u64 {
+        let duplicates = self.findings.iter().find(|found| found.code == Code::Duplicate.as_str());
+        duplicates.map_or(0, |found| found.count)
+    }
+}
+
+/// The tokens of a sample, of whose texts only the weight is known: at most so many.
+fn most_tokens(weight: u64) -> u64 {
+    tokens(weight).high
+}
+
+impl Lengths {
+    fn of(weights: &Histogram) -> Lengths {
+        let quantile = |percent| most_tokens(weights.quantile(percent));
+        let bar = |bar: Bar| Bar { from: most_tokens(bar.from), to: most_tokens(bar.to), ..bar };
+        Lengths {
+            how: "estimated",
+            samples: weights.count(),
+            quantiles: [
+                most_tokens(weights.least()),
+                quantile(50),
+                quantile(90),
+                quantile(99),
+                most_tokens(weights.most()),
+            ],
+            bars: weights.bars(BARS).into_iter().map(bar).collect(),
+        }
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn findings(report: &check::Report) -> Vec<Findings> {
+    let found = |code: Code| {
+        let kept = report.findings.kept().iter().filter(|finding| finding.code == code);
+        let example = |finding: &check::finding::Finding| {
+            let line = finding.line.map(|line| format!(":{line}")).unwrap_or_default();
+            let key = finding.key.as_deref().map(|key| format!(" (record {})", key_text(key)));
+            let place = file_name(report.path(finding.path));
+            format!("{place}{line}: {}{}", finding.message, key.unwrap_or_default())
+        };
+        Findings {
+            code: code.as_str(),
+            is_error: code.level() == Level::Error,
+            count: report.findings.count(code),
+            examples: kept.take(EXAMPLES).map(example).collect(),
+        }
+    };
+    Code::all().map(found).filter(|found| found.count > 0).collect()
+}
+
+fn longest(report: &check::Report) -> Vec<LongSample> {
+    let long = |(long, key): &(check::Long, Option<String>)| LongSample {
+        place: format!("{}:{}", file_name(report.path(long.path)), long.line),
+        key: key.as_deref().map(key_text).unwrap_or_default(),
+        bytes: long.bytes,
+        tokens: most_tokens(long.weight),
+    };
+    report.longest.iter().map(long).collect()
+}
+
+/// A line of `rejects.jsonl`, whose key may hold bytes that are no text.
+#[derive(Deserialize)]
+struct RejectLine {
+    key: String,
+    code: String,
+    reason: String,
+    at: Option<String>,
+}
+
+/// The refused records by code, with the first of each.
+fn rejects(out: &Path, manifest: &Manifest) -> io::Result<Vec<Rejects>> {
+    let by_code = manifest.counts.rejected_by_code.iter();
+    let mut rejects: Vec<Rejects> = by_code
+        .map(|(code, count)| Rejects { code: code.clone(), count: *count, examples: Vec::new() })
+        .collect();
+    rejects.sort_by_key(|rejects| std::cmp::Reverse(rejects.count));
+    if rejects.is_empty() {
+        return Ok(rejects);
+    }
+    for line in BufReader::new(File::open(out.join(REJECTS))?).lines() {
+        let Ok(line) = serde_json::from_str::<RejectLine>(&without_surrogates(&line?)) else { continue };
+        let of_code = rejects.iter_mut().find(|rejects| rejects.code == line.code);
+        if let Some(rejects) = of_code.filter(|rejects| rejects.examples.len() < EXAMPLES) {
+            let at = line.at.unwrap_or_default();
+            rejects.examples.push(Reject { key: line.key, reason: line.reason, at });
+        }
+        if rejects.iter().all(|rejects| rejects.examples.len() as u64 == rejects.count.min(EXAMPLES as u64)) {
+            break;
+        }
+    }
+    Ok(rejects)
+}
+
+/// Reads the first lines of a side.
+struct SideReader<'r> {
+    out: &'r Path,
+    split: &'static str,
+    shown: usize,
+    shapes: &'r mut Shapes,
+    samples: &'r mut Vec<Sample>,
+}
+
+impl SideReader<'_> {
+    fn read(&mut self, side: &Side, signals: &Signals) -> io::Result<()> {
+        let mut number = 0;
+        for shard in &side.shards {
+            for line in BufReader::new(File::open(self.out.join(&shard.file))?).split(b'\n') {
+                let line = line?;
+                if number == COUNTED || signals.is_stopped() {
+                    return if signals.is_stopped() {
+                        Err(io::ErrorKind::Interrupted.into())
+                    } else {
+                        Ok(())
+                    };
+                }
+                // Blank lines are no samples; what is no example is a finding of the check.
+                let Ok(example) = Example::from_line(&line) else { continue };
+                number += 1;
+                self.shapes.count(&example);
+                if number <= self.shown {
+                    self.samples.push(Sample {
+                        split: self.split,
+                        line: number as u64,
+                        key: String::new(),
+                        tokens: most_tokens(weight(&example)),
+                        messages: example.messages,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn weight(example: &Example) -> u64 {
+    let texts = example.messages.iter().map(|message| message.content.len() as u64);
+    texts.sum::<u64>() + check::stats::MESSAGE_WEIGHT * example.messages.len() as u64
+}
+
+impl Shapes {
+    /// Counts the agents and steps of the context in the last answer of `example`; a template may set words around it.
+    fn count(&mut self, example: &Example) {
+        self.counted += 1;
+        let answer = example.messages.iter().rfind(|message| message.role == "assistant");
+        let content = answer.map(|answer| answer.content.as_str()).unwrap_or_default();
+        let braces = content.find('{').zip(content.rfind('}')).filter(|(start, end)| start < end);
+        let context: Option<Value> =
+            braces.and_then(|(start, end)| serde_json::from_str(&content[start..=end]).ok());
+        let length = |field: &str| Some(context.as_ref()?.get(field)?.as_array()?.len() as u64);
+        match (length("agents_names"), length("socialized_context")) {
+            (Some(agents), Some(steps)) => {
+                *self.agents.entry(agents).or_default() += 1;
+                *self.steps.entry(steps).or_default() += 1;
+            }
+            _ => self.without_context += 1,
+        }
+    }
+}
+
+/// Gives samples the keys of their records.
+fn name_samples(out: &Path, samples: &mut [Sample]) -> io::Result<()> {
+    let mut numbers: BTreeMap<String, u64> = BTreeMap::new();
+    for row in BufReader::new(File::open(out.join(KEYS))?).lines().skip(1) {
+        let row = row?;
+        let mut columns = row.splitn(4, '\t');
+        let (Some(split), Some(key)) = (columns.next(), columns.nth(2)) else { continue };
+        // Lines of a split are numbered through all of its shards.
+        let number = numbers.entry(split.to_owned()).or_default();
+        *number += 1;
+        let sample = samples.iter_mut().find(|sample| sample.split == split && sample.line == *number);
+        if let Some(sample) = sample {
+            sample.key = key_text(key);
+        }
+    }
+    Ok(())
+}
