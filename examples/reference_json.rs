@@ -122,6 +122,11 @@ the step that failed.
 
 {src/commands/job/files.rs Deletion}
 
+## report
+
+{src/commands/report.rs Report}
+{src/commands/report.rs ReportedOut outs[].}
+
 ## checkpoints
 
 {src/commands/job/checkpoints.rs Report}

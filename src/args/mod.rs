@@ -19,6 +19,7 @@ mod inspect;
 mod job;
 mod rehearse;
 mod remote;
+mod report;
 mod score;
 mod sweep;
 mod wandb;
@@ -33,6 +34,7 @@ pub(crate) use job::{
 };
 pub(crate) use rehearse::RehearseArgs;
 pub(crate) use remote::{DoctorArgs, FinetuneArgs, RemoteArgs, SpendingArgs, SubmitArgs, UploadArgs};
+pub(crate) use report::ReportArgs;
 pub(crate) use score::ScoreArgs;
 pub(crate) use sweep::{SweepArgs, SweepCommand, SweepInitArgs, SweepRunArgs};
 pub(crate) use wandb::WandbSyncArgs;
@@ -93,6 +95,8 @@ pub(crate) enum Command {
     Generate(Box<GenerateArgs>),
     /// Try the whole pipeline on this machine; nothing is trained
     Rehearse(Box<RehearseArgs>),
+    /// Write a page about data, jobs and sweeps, with curves and samples
+    Report(Box<ReportArgs>),
     /// Print the completion script of a shell
     #[command(after_help = COMPLETIONS_HELP)]
     Completions {
@@ -111,7 +115,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Data", &["init", "prepare", "check"]),
     ("Train", &["finetune", "upload", "submit", "monitor", "cancel", "sweep", "wandb-sync", "rehearse"]),
     ("Use", &["generate", "score", "deploy", "endpoints", "download"]),
-    ("Inspect", &["models", "status", "jobs", "files", "checkpoints", "doctor", "completions"]),
+    ("Inspect", &["models", "report", "status", "jobs", "files", "checkpoints", "doctor", "completions"]),
 ];
 
 /// The command line, its commands grouped in the help, and `~/` the home directory wherever a path is taken.
@@ -181,6 +185,7 @@ impl Command {
             Command::WandbSync(_) => "wandb-sync",
             Command::Generate(_) => "generate",
             Command::Rehearse(_) => "rehearse",
+            Command::Report(_) => "report",
             Command::Completions { .. } => "completions",
         }
     }

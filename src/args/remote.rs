@@ -119,6 +119,9 @@ pub struct FinetuneArgs {
     /// End after the submission, with the job's id on stdout
     #[arg(long)]
     pub detach: bool,
+    /// Write no OUT/report.html at the end
+    #[arg(long)]
+    pub no_report: bool,
     /// For `ctxtune sweep init`: what all runs of W&B's sweep may cost together, by estimate
     #[arg(long, value_name = "USD", hide = true, value_parser = dollars, conflicts_with_all = ["yes", "max_cost"])]
     pub sweep_max_cost: Option<f64>,
@@ -152,6 +155,7 @@ impl FinetuneArgs {
             val: None,
             as_is: false,
             detach: false,
+            no_report: false,
             sweep_max_cost: None,
             allow_truncation: false,
             spending: SpendingArgs { yes: true, max_cost: None, new_job: false },

@@ -13,7 +13,7 @@ const SCORE_HELP: &str = "\
 Examples:
   ctxtune score contexts generated
   ctxtune score out generated --min-score 0.8
-  ctxtune score out base tuned --per-record scores.tsv
+  ctxtune score out base tuned --per-record scores.tsv --report scores.html
   ctxtune score --models Qwen/Qwen3-8B,my-project/contexts --val out --yes
 
 GOLD and GEN are matched by their keys. What GEN lacks, and what is no usable context, counts 0. \
@@ -74,6 +74,9 @@ pub struct ScoreArgs {
     /// Write a row for every record and GEN to FILE, separated by tabs
     #[arg(long, value_name = "FILE")]
     pub per_record: Option<PathBuf>,
+    /// Write a page with the scores and the worst answers beside their references to FILE
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
     /// Seed of the intervals
     #[arg(long, value_name = "N", default_value_t = 42, help_heading = "Intervals", value_parser = whole::<u64>)]
     pub seed: u64,
@@ -113,6 +116,7 @@ impl ScoreArgs {
             asking,
             min_score: None,
             per_record: None,
+            report: None,
             seed: 42,
             resamples: NonZeroU32::MIN.saturating_add(999),
             threads: None,

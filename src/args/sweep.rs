@@ -64,6 +64,9 @@ pub struct SweepRunArgs {
     /// Write the validation curves of all runs to this file as SVG
     #[arg(long, value_name = "FILE", help_heading = "Sweep")]
     pub svg: Option<PathBuf>,
+    /// Write no OUT/report.html at the end
+    #[arg(long, help_heading = "Sweep")]
+    pub no_report: bool,
     #[command(flatten)]
     pub spending: SpendingArgs,
     /// What the jobs are asked to do, where the sweep does not say.

@@ -24,6 +24,7 @@ pub(crate) mod job;
 pub(crate) mod machine;
 pub(crate) mod model;
 pub(crate) mod rehearse;
+pub(crate) mod report;
 
 /// Runs the program with `arguments`, the program's name first.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
@@ -65,6 +66,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Models(args) => models::run(args, &signals, &mut terminal),
         Command::Init(args) => init::run(args, &mut terminal),
         Command::Sweep(args) => sweep::run(args, &signals, &mut terminal),
+        Command::Report(args) => report::run(args, &signals, &mut terminal),
         Command::Score(args) => score::run(args, &signals, &mut terminal),
         Command::WandbSync(args) => wandb_sync::run(args, &signals, &mut terminal),
         Command::Generate(args) => generate::run(args, &signals, &mut terminal),

@@ -7,6 +7,7 @@ pub(crate) mod checked;
 pub(crate) mod curve;
 pub(crate) mod finding;
 pub(crate) mod fold;
+pub(crate) mod html;
 pub(crate) mod names;
 pub(crate) mod ndjson;
 pub(crate) mod plan;

@@ -14,7 +14,7 @@ use ctxtune_engine::output::manifest::Mixed;
 use ctxtune_engine::prepare::{Error, Options, Prepared, Published, Watch};
 use ctxtune_engine::record::warning::Warning;
 use ctxtune_pipeline::signals::Signals;
-use ctxtune_pipeline::text::{counted, grouped, percent, printable, sized};
+use ctxtune_pipeline::text::{counted, grouped, percent, printable, sized, without_surrogates};
 
 /// Draws progress on a terminal and passes signals on.
 pub struct Bar<'s> {
@@ -237,7 +237,7 @@ fn warnings(prepared: &Prepared) -> Option<String> {
 }
 
 /// What is odd in records of this kind.
-fn oddity(warning: Warning) -> &'static str {
+pub fn oddity(warning: Warning) -> &'static str {
     match warning {
         Warning::AgentMissingFromStep => "with an agent missing from a step",
         Warning::AgentNotInNames => "with an agent not in agents_names",
@@ -291,25 +291,6 @@ fn say_rejects<'c>(rejects: &[String], by_code: impl Iterator<Item = (&'c str, u
     if !more.is_empty() {
         terminal.say(&format!("  and more: {}", more.join(", ")));
     }
-}
-
-/// JSON that serde_json reads: a key's undecodable bytes are `\udcXX` escapes, shown as `\xXX`.
-pub fn without_surrogates(json: &str) -> String {
-    let mut text = String::with_capacity(json.len());
-    let mut rest = json;
-    while let Some(start) = rest.find('\\') {
-        text.push_str(&rest[..start]);
-        let escape = &rest[start..];
-        // An escaped backslash is passed over whole: what follows it is text.
-        let (shown, after) = match escape.strip_prefix("\\udc") {
-            Some(digits) => ("\\\\x", digits),
-            None => escape.split_at(2),
-        };
-        text.push_str(shown);
-        rest = after;
-    }
-    text.push_str(rest);
-    text
 }
 
 fn shown_path(path: &Path) -> String {

@@ -16,7 +16,7 @@ const BAR: usize = 24;
 const NARROW_BAR: usize = 5;
 
 /// The rows of the table, by their words.
-const ROWS: [(&str, Measure); 14] = [
+pub const ROWS: [(&str, Measure); 14] = [
     ("overall", Measure::Overall),
     ("structural", Measure::Structural),
     ("  JSON", Measure::Json),
@@ -65,7 +65,7 @@ pub fn table(report: &Report, charset: Charset) -> Vec<String> {
 }
 
 /// A difference with its interval, marked where that does not hold 0.
-fn difference(total: Total) -> String {
+pub fn difference(total: Total) -> String {
     let Total { mean, interval } = total;
     let is_clear = interval.low > 0.0 || interval.high < 0.0;
     // What rounds to nothing has no sign.

@@ -153,6 +153,7 @@ fn may_know(part: &str) -> &'static [&'static str] {
         "sweep" => &["config", "env", "failure", "job", "session", "text", "ui"],
         "deploy" => &["failure", "job", "session", "shell", "text", "ui"],
         "generate" => &["config", "deploy", "env", "failure", "job", "session", "text", "ui"],
+        "report" => &["failure", "job", "session", "signals", "sweep", "text"],
         "finetune" => &["config", "failure", "job", "session", "sweep"],
         "config" => &["job", "value"],
         "wandb" | "together" => &["clock", "http"],

@@ -13,9 +13,10 @@ use crate::pty::PERSON;
 use crate::support::{Dir, Outcome, Rehearsal, program, python, record, signal};
 
 /// Commands about a job that is complete, in an order that leaves the next one what it needs.
-const OF_A_JOB: [&str; 16] = [
+const OF_A_JOB: [&str; 17] = [
     "models",
     "status",
+    "report",
     "monitor",
     "jobs",
     "checkpoints",

@@ -53,6 +53,7 @@ mod real_data;
 mod rehearsal;
 mod rehearse;
 mod remote;
+mod report;
 mod score;
 mod score_models;
 #[cfg(unix)]

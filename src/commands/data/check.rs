@@ -9,7 +9,6 @@ use serde_json::{Map, Value, json};
 
 use crate::args::CheckArgs;
 use crate::screen::checked::{Bar, say_findings, summarize};
-use crate::screen::prepared::without_surrogates;
 use crate::screen::report::{LongList, Terminal, fields};
 use ctxtune_engine::check::code::{Code, Level};
 use ctxtune_engine::check::conversation::Format;
@@ -21,6 +20,7 @@ use ctxtune_engine::check::{FileReport, Long, Options, Report, check};
 use ctxtune_pipeline::failure::Exit;
 use ctxtune_pipeline::job::data::{NAMED, threads, unfit};
 use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::text::without_surrogates;
 
 const COMMAND: &str = "check";
 

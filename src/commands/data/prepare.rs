@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::args::PrepareArgs;
 use crate::screen::names::{Shown, counts_value, write_names};
-use crate::screen::prepared::{Bar, say_failed, show_examples, summarize, without_surrogates};
+use crate::screen::prepared::{Bar, say_failed, show_examples, summarize};
 use crate::screen::report::{LongList, Terminal, fields};
 use crate::session::environment::config_file;
 use ctxtune_engine::output::manifest::{Counts, Grouping, Leakage, Mixed, Side};
@@ -21,6 +21,7 @@ use ctxtune_pipeline::job::data::{NAMED, threads};
 use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::shell;
 use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::text::without_surrogates;
 
 const COMMAND: &str = "prepare";
 

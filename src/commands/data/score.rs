@@ -15,14 +15,18 @@ use serde_json::{Map, Value, json};
 
 use crate::args::ScoreArgs;
 use crate::commands::data::score_models::{self, Answered};
+use crate::commands::report::{check_is_ours, write};
 use crate::screen::chart::Charset;
+use crate::screen::html::score::ScoreSection;
+use crate::screen::html::{Page, page};
 use crate::screen::names::{Named, counts_value, first_names, say_not_read_in};
-use crate::screen::prepared::without_surrogates;
 use crate::screen::report::{LongList, Terminal, fields};
 use crate::screen::scoreboard::{coverage, notes, references, table};
+use crate::session::clock::SystemClock;
 use crate::session::environment;
 use ctxtune_engine::json::KeyText;
 use ctxtune_engine::record::reject::RejectReason;
+use ctxtune_engine::score::aligned::align;
 use ctxtune_engine::score::answer::{Answer, Status};
 use ctxtune_engine::score::gold::Form;
 use ctxtune_engine::score::measure::Measure;
@@ -36,6 +40,8 @@ use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::printable;
+use ctxtune_pipeline::text::without_surrogates;
+use ctxtune_service::clock::Clock;
 
 const COMMAND: &str = "score";
 
@@ -101,6 +107,9 @@ pub fn report(
             let hint = "free some space, or name another file with --per-record";
             Failure::new(Exit::Failed, "write", message, hint)
         })?;
+    }
+    if let Some(path) = &args.report {
+        write_page(path, &subject, (&report, signals), terminal);
     }
     Ok((subject, report, duration))
 }
@@ -221,6 +230,42 @@ fn summarize(subject: &Subject, report: &Report, is_utf8: bool, terminal: &Termi
     for line in notes(report, &names, limit) {
         // A reason may quote what a model wrote.
         terminal.say(&printable(&line).replace('\n', "\\n"));
+    }
+}
+
+/// Writes the page; trouble with it is one warning.
+fn write_page(path: &Path, subject: &Subject, (report, signals): (&Report, &Signals), terminal: &Terminal) {
+    let options = &subject.options;
+    let own = |path: &Path| printable(&path.file_name().unwrap_or(path.as_os_str()).to_string_lossy());
+    let names: Vec<String> = match &subject.asked {
+        Some(_) => subject.names.clone(),
+        None => options.generated.iter().map(|path| own(path)).collect(),
+    };
+    let clock = SystemClock::new(signals.clone(), 1.0);
+    let written = check_is_ours(path).map_err(|error| error.to_string()).and_then(|()| {
+        let bar = Bar::new(signals, terminal);
+        bar.drawn.finish_and_clear();
+        let worst = (0..report.sets.len()).map(|index| {
+            let keys = report.worst(index, NAMED).into_iter().map(|record| record.key.clone());
+            align(options, index, &keys.collect::<Vec<_>>(), &bar)
+        });
+        let worst: Result<Vec<_>, _> = worst.collect();
+        let score = ScoreSection {
+            gold: references(report, &own(&options.gold)),
+            names: &names,
+            report,
+            worst: worst.map_err(|error| error.to_string())?,
+            sources: options.generated.iter().chain([&options.gold]).map(PathBuf::as_path).collect(),
+        };
+        let title = format!("Scores against {}", own(&options.gold));
+        let written = clock.now().strftime("%F %TZ").to_string();
+        let banner = terminal.banner();
+        let page = page(&Page { title: &title, written: &written, banner, outs: &[], score: Some(&score) });
+        write(path, &page).map_err(|error| error.to_string())
+    });
+    match written {
+        Ok(()) => terminal.label("report", &path.display().to_string()),
+        Err(error) => terminal.warn(&printable(&format!("cannot write `{}`: {error}", path.display()))),
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::Map;
 use crate::args::FinetuneArgs;
 use crate::commands::job::monitor::{self, Shown};
 use crate::commands::job::submit::end_submitted;
+use crate::commands::report::write_beside;
 use crate::screen::report::{Style, Terminal};
 use crate::session;
 use crate::session::environment::{self, configured};
@@ -84,6 +85,9 @@ pub fn finetune(args: &FinetuneArgs, run: Run<'_>, terminal: &mut Terminal) -> E
     };
     let exit = monitor::watch(&session, &job, &args.watch, shown, terminal);
     cancel_unwanted(&session, exit, &job);
+    if !args.no_report && !session.signals.is_stopped() {
+        write_beside(&session, &out, terminal);
+    }
     if let Some(agency) = agency.filter(|_| !session.signals.is_stopped()) {
         agency.settle(&session, &out, &job);
     }

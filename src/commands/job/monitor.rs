@@ -224,7 +224,7 @@ fn end(
         // The server of a rehearsal is gone in a moment, and its model never was.
         if terminal.banner().is_none() {
             let out = session.directory_of(shown.out.as_deref(), &job.id);
-            let using = Use::of(session, job, out.as_deref());
+            let using = Use::of(Some(session), job, out.as_deref());
             using.say(terminal);
             document.extend(fields(&using));
         }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::args::{SweepArgs, SweepCommand, SweepInitArgs, SweepRunArgs};
 use crate::commands::job::sweep_table::end;
+use crate::commands::report::write_beside;
 use crate::screen::report::Terminal;
 use crate::session;
 use crate::session::environment::{self, configured};
@@ -92,7 +93,11 @@ fn run_sweep(args: &SweepRunArgs, signals: &Signals, terminal: &mut Terminal) ->
         spending,
         wandb,
     };
-    Ok(end(&session, &sweep(&session, order)?, args.svg.as_deref(), terminal))
+    let ran = sweep(&session, order)?;
+    if !args.no_report && !session.signals.is_stopped() {
+        write_beside(&session, &ran.runs.out, terminal);
+    }
+    Ok(end(&session, &ran, args.svg.as_deref(), terminal))
 }
 
 /// What a script is told of a sweep whose values are drawn here, before it is run.

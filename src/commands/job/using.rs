@@ -52,17 +52,18 @@ const INDENT: &str = "            ";
 pub struct Use {
     /// What it needs before.
     #[serde(skip)]
-    note: String,
+    pub note: String,
     /// Commands of a shell, in their order.
     #[serde(rename = "next_commands")]
-    commands: Vec<String>,
+    pub commands: Vec<String>,
     /// Python that calls the model; `null` where it cannot be deployed at the service.
-    python: Option<String>,
+    pub python: Option<String>,
 }
 
 impl Use {
-    /// How the model of `job`, which is complete, is used; `out` is the directory of its data, if it is here.
-    pub fn of(session: &Session, job: &Job, out: Option<&Path>) -> Use {
+    /// How the model of `job`, which is complete, is used; `out` is the directory of its data, if it is here. Without a
+    /// session nobody is asked whether it is deployed already.
+    pub fn of(session: Option<&Session>, job: &Job, out: Option<&Path>) -> Use {
         let base = job.model().unwrap_or_default();
         if base.ends_with(REFERENCE) || job.has_adapter_only() {
             let reason = if base.ends_with(REFERENCE) {
@@ -72,9 +73,10 @@ impl Use {
             };
             return Use::download(&reason, job, out);
         }
-        let project = own_project(&session.together);
-        let running =
-            project.clone().and_then(|project| running::callable_name(session, &job.id, Some(project)));
+        let project = session.and_then(|session| own_project(&session.together));
+        let running = session
+            .zip(project.clone())
+            .and_then(|(session, project)| running::callable_name(session, &job.id, Some(project)));
         let slug = project.and_then(|project| project.slug);
         let name = running.clone().unwrap_or_else(|| match &slug {
             Some(slug) => format!("{slug}/{NAME}"),
