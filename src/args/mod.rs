@@ -95,7 +95,7 @@ pub(crate) enum Command {
     Generate(Box<GenerateArgs>),
     /// Try the whole pipeline on this machine; nothing is trained
     Rehearse(Box<RehearseArgs>),
-    /// Write a page about data, jobs and sweeps, with curves and samples
+    /// Write a page about data, jobs and sweeps
     Report(Box<ReportArgs>),
     /// Print the completion script of a shell
     #[command(after_help = COMPLETIONS_HELP)]
