@@ -81,7 +81,7 @@ pub(crate) enum Command {
     Endpoints(EndpointsArgs),
     /// Check keys, network, clock and settings; creates nothing
     Doctor(Box<DoctorArgs>),
-    /// List the models that can be tuned, and whether they can be deployed
+    /// List the models that can be tuned, and which can be deployed
     Models(ModelsArgs),
     /// Write a configuration file with every key and its default
     Init(InitArgs),

@@ -16,6 +16,7 @@ pub const ONLY_FLAGS: [(&str, &[&str]); 2] = [
         "finetune",
         &[
             "allow-truncation",
+            "as-is",
             "base-url",
             "cancel-on-stop",
             "config-path",
@@ -30,6 +31,7 @@ pub const ONLY_FLAGS: [(&str, &[&str]); 2] = [
             "quiet",
             "svg",
             "timeout",
+            "val",
             "verbose",
             "wandb",
             "wandb-data",
