@@ -13,7 +13,7 @@ use ctxtune_rehearsal::faults::{Action, Faults, Rule, Side, When};
 use ctxtune_rehearsal::{Script, Seen, Stage};
 
 use crate::service::status_with_retry_after;
-use crate::support::{Rehearsal, Tree};
+use crate::support::{Rehearsal, Tree, at_once};
 
 const FINETUNE: [&str; 6] = ["finetune", "corpus", "-o", "out", "--no-sync", "--yes"];
 
@@ -188,24 +188,12 @@ fn try_all(way: Way, is_tried: impl Fn(&Seen, usize) -> bool) {
     let tried = requests.iter().filter(|seen| is_tried(seen, creation)).map(|seen| seen.number);
     let faults: Vec<_> = tried.flat_map(|number| FAULTS.map(|fault| (number, fault))).collect();
     assert!(creation > 10 && faults.len() > 40, "{creation}, {}", faults.len());
-    let next = Mutex::new(faults.into_iter());
-    let failures = Mutex::new(Vec::new());
-    let work = || {
-        loop {
-            let Some(fault) = next.lock().unwrap().next() else { return };
-            if let Err(what) = trial(way, fault, &clean) {
-                let Seen { method, path, .. } = &requests[fault.0];
-                let line = format!("request {} ({method} {path}), {:?}: {what}", fault.0, fault.1);
-                failures.lock().unwrap().push(line);
-            }
-        }
+    let failed = |fault: (usize, Fault)| {
+        let Seen { method, path, .. } = &requests[fault.0];
+        let what = trial(way, fault, &clean).err()?;
+        Some(format!("request {} ({method} {path}), {:?}: {what}", fault.0, fault.1))
     };
-    std::thread::scope(|scope| {
-        for _ in 0..3 {
-            scope.spawn(work);
-        }
-    });
-    let failures = failures.into_inner().unwrap();
+    let failures: Vec<String> = at_once(faults, failed).into_iter().flatten().collect();
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
@@ -252,8 +240,7 @@ fn bad_network(seed: u64) -> Result<(), String> {
 
 #[test]
 fn on_a_bad_network_there_is_one_job_in_the_end() {
-    let failed: Vec<String> = (1..=8)
-        .filter_map(|seed| bad_network(seed).err().map(|what| format!("seed {seed}: {what}")))
-        .collect();
+    let failed = |seed| bad_network(seed).err().map(|what| format!("seed {seed}: {what}"));
+    let failed: Vec<String> = at_once(1..=8, failed).into_iter().flatten().collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }

@@ -7,7 +7,7 @@ use ctxtune_rehearsal::Script;
 use serde_json::{Value, json};
 
 use crate::server::Server;
-use crate::support::{Outcome, Rehearsal};
+use crate::support::{Outcome, Rehearsal, at_once};
 
 /// A story whose answer is a context; any other story's is not JSON.
 const STORY: &str = "Ada came into the pantry. Bo was there.";
@@ -183,9 +183,11 @@ fn names_ids_and_events_are_those_of_the_service_whatever_the_key() {
         let names: BTreeSet<String> = files.map(|file| file["name"].as_str().unwrap().to_owned()).collect();
         (model[..model.len() - 8].to_owned(), names, monitored.lines().count() > 5)
     };
-    let expected = texts(ctxtune_rehearsal::KEY);
+    let keys = [ctxtune_rehearsal::KEY, "rehearsal", "Job", "jsonl", "completed", "socialized"];
+    let texts = at_once(keys, texts);
+    let expected = &texts[0];
     assert!(expected.0.starts_with("rehearsal/") && expected.2, "{expected:?}");
-    for key in ["rehearsal", "Job", "jsonl", "completed", "socialized"] {
-        assert_eq!(texts(key), expected, "{key}");
+    for (key, texts) in keys.iter().zip(&texts) {
+        assert_eq!(texts, expected, "{key}");
     }
 }

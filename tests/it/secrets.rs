@@ -8,7 +8,7 @@ use ctxtune_rehearsal::faults::{Action, Side, When};
 use ctxtune_rehearsal::{Outcome as End, Script};
 
 use crate::service::{FILES, STORAGE, Stranger, rule};
-use crate::support::{Outcome, Rehearsal};
+use crate::support::{Outcome, Rehearsal, at_once};
 
 /// In the shape of a real one.
 const KEY: &str = "tgp_v1_3xAmPlE-oNlY_9f8e7d6c5b4a3210";
@@ -177,7 +177,7 @@ fn commands(line: &str) -> Vec<&'static [&'static str]> {
 
 /// Runs the pipeline, its parts and their documents into `action` at each request in turn.
 fn run_into(action: &Action) {
-    for line in LINES {
+    at_once(LINES, |line| {
         let rehearsal = scene();
         rehearsal.fail([rule(line, When::Always, action.clone())]);
         let what = format!("{line} {action:?}");
@@ -185,7 +185,7 @@ fn run_into(action: &Action) {
             let run = with_key(&rehearsal, arguments);
             check_silent(&rehearsal, &run, &what);
         }
-    }
+    });
     for line in ["initiate", "complete", "abort"].map(|step| format!("POST /v1/files/multipart/{step}")) {
         let rehearsal = scene();
         rehearsal.dir.prepare(&[]).expect(0);

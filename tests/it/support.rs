@@ -466,6 +466,24 @@ impl Rehearsal {
     }
 }
 
+/// What `check` gives for each of these cases, a few of them at a time: they wait for a server more than they work.
+pub fn at_once<C: Send, T: Send>(
+    cases: impl IntoIterator<Item = C>,
+    check: impl Fn(C) -> T + Sync,
+) -> Vec<T> {
+    let queue = Mutex::new(cases.into_iter().enumerate().collect::<Vec<_>>().into_iter());
+    let work = || {
+        let next = || queue.lock().unwrap().next();
+        std::iter::from_fn(next).map(|(number, case)| (number, check(case))).collect::<Vec<_>>()
+    };
+    let mut done: Vec<(usize, T)> = std::thread::scope(|scope| {
+        let workers = [(); 4].map(|()| scope.spawn(work));
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    done.sort_by_key(|(number, _)| *number);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
 /// Only a hang takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 

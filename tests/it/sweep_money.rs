@@ -11,7 +11,7 @@ use ctxtune_rehearsal::{Prices, Script, Seen, Stage};
 use serde_json::{Value, json};
 
 use crate::service::{JOBS, faults, rule, status};
-use crate::support::{self, Outcome, PATIENCE, Rehearsal};
+use crate::support::{self, Outcome, PATIENCE, Rehearsal, at_once};
 use crate::sweep::{log_in, quick, sweep};
 
 const ESTIMATES: &str = "POST /v1/fine-tunes/estimate-price$";
@@ -285,7 +285,7 @@ const CASES: u64 = 10;
 
 #[test]
 fn whatever_is_lost_or_late_no_sweep_costs_more_than_its_quote_or_its_cap() {
-    for case in 0..CASES {
+    at_once(0..CASES, |case| {
         let mut dice = Dice(case * 7919 + 1);
         dice.below(2);
         let script = Script {
@@ -358,7 +358,7 @@ fn whatever_is_lost_or_late_no_sweep_costs_more_than_its_quote_or_its_cap() {
             }
         }
         assert!(rehearsal.server.violations().is_empty(), "{:?}", rehearsal.server.violations());
-    }
+    });
 }
 
 #[cfg(unix)]

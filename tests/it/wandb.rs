@@ -12,7 +12,7 @@ use ctxtune_rehearsal::{Script, WANDB_KEY, WandbAlert, WandbRun};
 use serde_json::{Value, json};
 
 use crate::service::{Stranger, faults, rule, status, status_with_retry_after};
-use crate::support::{Dir, Outcome, Rehearsal, python, repository, sha256, skip};
+use crate::support::{Dir, Outcome, Rehearsal, at_once, python, repository, sha256, skip};
 
 const FINETUNE: [&str; 6] = ["finetune", "corpus", "-o", "out", "--no-sync", "--yes"];
 
@@ -436,33 +436,38 @@ fn check_fault(when: When, action: Action) -> String {
 #[test]
 fn a_server_that_is_down_costs_no_row() {
     let reset = Action::Reset(Side::Before);
-    check_fault(When::Nth(vec![1, 2, 3]), reset.clone());
-    check_fault(When::Nth(vec![3, 4]), reset.clone());
-    check_fault(When::Every(2), reset.clone());
-    let said = check_fault(When::Always, reset);
+    let whens = [When::Nth(vec![1, 2, 3]), When::Nth(vec![3, 4]), When::Every(2), When::Always];
+    let said = at_once(whens, |when| check_fault(when, reset.clone())).pop().unwrap();
     assert_eq!(said.matches("W&B: no answer").count(), 1, "one warning in all: {said}");
     assert!(said.contains("rows not sent yet") && said.contains("\thttp"), "{said}");
 }
 
 #[test]
 fn a_server_that_says_no_or_later_costs_no_row() {
-    check_fault(When::Nth(vec![1, 4]), status(500));
-    check_fault(When::Nth(vec![2]), status_with_retry_after(429));
-    check_fault(When::Every(3), status_with_retry_after(429));
-    let said = check_fault(When::Always, status(401));
+    let faults = [
+        (When::Always, status(401)),
+        (When::Nth(vec![1, 4]), status(500)),
+        (When::Nth(vec![2]), status_with_retry_after(429)),
+        (When::Every(3), status_with_retry_after(429)),
+        (When::Always, status(403)),
+        (When::Always, status(500)),
+    ];
+    let said = at_once(faults, |(when, action)| check_fault(when, action)).swap_remove(0);
     assert!(said.contains("does not accept the key"), "{said}");
-    check_fault(When::Always, status(403));
-    check_fault(When::Always, status(500));
 }
 
 #[test]
 fn a_lost_answer_doubles_no_row() {
-    check_fault(When::Nth(vec![1, 2, 3, 4]), Action::LoseReply);
-    check_fault(When::Every(2), Action::LoseReply);
-    check_fault(When::Every(2), Action::Reset(Side::After));
-    check_fault(When::Every(3), Action::CutReply(3));
-    check_fault(When::Nth(vec![2, 5]), Action::Body("<html>".to_owned()));
-    let said = check_fault(When::Always, Action::Body("<html>".to_owned()));
+    let page = || Action::Body("<html>".to_owned());
+    let faults = [
+        (When::Always, page()),
+        (When::Nth(vec![1, 2, 3, 4]), Action::LoseReply),
+        (When::Every(2), Action::LoseReply),
+        (When::Every(2), Action::Reset(Side::After)),
+        (When::Every(3), Action::CutReply(3)),
+        (When::Nth(vec![2, 5]), page()),
+    ];
+    let said = at_once(faults, |(when, action)| check_fault(when, action)).swap_remove(0);
     assert!(said.contains("answers with a web page and is not the API: a proxy or a login page"), "{said}");
 }
 
