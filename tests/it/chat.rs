@@ -140,9 +140,8 @@ fn a_line_that_is_not_fit_is_rejected_by_the_name_that_check_gives_it() {
     let at = |code: &str| rejects.iter().find(|reject| reject["code"] == code).unwrap();
     assert_eq!(at("alternation")["at"], "messages[1]");
     assert!(
-        rejects
-            .iter()
-            .any(|reject| reject["reason"] == "a context, not a chat line: prepare it without --chat")
+        rejects.iter().any(|reject| reject["reason"]
+            == "a context, to be prepared without --chat, and not a chat line: missing")
     );
     assert_eq!(rejects.len(), cases.len());
     prepare(&dir, &[]).expect(3);
@@ -181,7 +180,11 @@ fn a_line_with_parts_and_calls_is_carried_and_shown_too() {
 fn chat_lines_and_contexts_are_never_mixed() {
     let dir = with_lines(&lines(3));
     let run = dir.ctxtune(["prepare", "chat.jsonl", "-o", "out"]).expect(3);
-    assert!(run.stderr.contains("a chat line, not a context: --chat takes it as it is"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("a chat line, which --chat takes as it is, and not a context: missing"),
+        "{}",
+        run.stderr
+    );
     for (flag, said) in [
         (&["--group-by", "story"][..], "`group_by` with `chat`"),
         (&["--group-by", "agents"], "`group_by` with `chat`"),

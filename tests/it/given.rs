@@ -43,6 +43,8 @@ fn files_are_submitted_as_they_are_and_once() {
         ["finetune", "own/train.jsonl", "--val", "own/val.jsonl", "-o", "out", "--yes", "--detach"];
     assert_eq!(rehearsal.ctxtune(detached).expect(0).stdout, job);
     assert_eq!(rehearsal.server.jobs_created(), 1);
+    let scored = rehearsal.ctxtune(["score", "out", "own"]).expect(3);
+    assert!(scored.stderr.contains("whose lines have no keys of records"), "{}", scored.stderr);
     // The ledger is beside the data, as for a prepared directory.
     assert_eq!(dir.tree("out/runs").len(), 1);
 }
@@ -83,6 +85,8 @@ fn what_would_lose_or_shape_the_files_is_refused() {
     let run = rehearsal.ctxtune(["submit", "own/train.jsonl", "-o", "own", "--yes"]).expect(2);
     assert!(run.stderr.contains("choose another --output-dir"), "{}", run.stderr);
     rehearsal.ctxtune(["submit", "out", "-o", "other", "--yes"]).expect(2);
+    let run = rehearsal.ctxtune(["submit", "none.jsonl", "-o", "other", "--yes"]).expect(2);
+    assert!(run.stderr.contains("expected one JSONL file to train on, got `none.jsonl`"), "{}", run.stderr);
     rehearsal.ctxtune(["submit", "--val", "own/val.jsonl", "--yes"]).expect(2);
     for flag in
         ["--limit=5", "--group-by=topic", "--val-ratio=0.2", "--chat", "--mix=own/val.jsonl=1", "--strict"]

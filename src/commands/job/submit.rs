@@ -1,5 +1,7 @@
 //! `ctxtune submit`: the order of flags and file, and the job's id on stdout.
 
+use std::path::Path;
+
 use crate::args::SubmitArgs;
 use crate::screen::plan::show_expected;
 use crate::screen::report::Terminal;
@@ -51,7 +53,10 @@ fn order(
     terminal: &Terminal,
 ) -> Result<Order, Failure> {
     let Configured { file, data, tune } = configured(args.config_path.as_deref())?;
-    let out = match args.data.as_deref().filter(|data| args.val.is_some() || data.is_file()) {
+    let is_file = |data: &&Path| {
+        args.val.is_some() || data.is_file() || data.extension().is_some_and(|extension| extension == "jsonl")
+    };
+    let out = match args.data.as_deref().filter(is_file) {
         Some(train) => {
             let choices = PrepareChoices {
                 sources: vec![train.to_owned()],

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::answer_file::AnswerNames;
 use crate::error::Error;
 use crate::output::key_lines::KEYS;
-use crate::output::manifest::{self, Manifest, ManifestError, Side};
+use crate::output::manifest::{self, DataKind, Manifest, ManifestError, Side};
 use crate::source::records::Records;
 use crate::source::{Compression, Source, SourceKind};
 use crate::watch::Watch;
@@ -25,6 +25,8 @@ pub enum PreparedError {
     Read { path: PathBuf, source: io::Error },
     #[error("`{0}` was prepared without validation records")]
     NoValidation(PathBuf),
+    #[error("`{0}` holds files as they are, whose lines have no keys of records")]
+    WithoutKeys(PathBuf),
     #[error("`{0}` is not as it was prepared: its validation lines and `keys.tsv` do not agree")]
     NotAsPrepared(PathBuf),
 }
@@ -68,6 +70,9 @@ impl Validation {
         max_spool_bytes: u64,
         watch: &dyn Watch,
     ) -> Result<Validation, PreparedError> {
+        if manifest.options.kind == DataKind::Files {
+            return Err(PreparedError::WithoutKeys(dir.to_owned()));
+        }
         let side = manifest.val.as_ref().ok_or_else(|| PreparedError::NoValidation(dir.to_owned()))?;
         let source = |file: &str| Source { path: dir.join(file), kind: SourceKind::Lines(Compression::None) };
         let sources: Vec<Source> = side.shards.iter().map(|shard| source(&shard.file)).collect();

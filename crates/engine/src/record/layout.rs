@@ -118,10 +118,10 @@ fn of_other_kind(text: &[u8], at: &str) -> Option<String> {
     let has = |name: &[u8]| fields(text).any(|(key, _)| key == name);
     if at == MESSAGES {
         return has(b"socialized_context")
-            .then(|| "a context, not a chat line: prepare it without --chat".to_owned());
+            .then(|| "a context, to be prepared without --chat, and not a chat line: missing".to_owned());
     }
     (ROOT.contains(&at) && has(MESSAGES.as_bytes()))
-        .then(|| "a chat line, not a context: --chat takes it as it is".to_owned())
+        .then(|| "a chat line, which --chat takes as it is, and not a context: missing".to_owned())
 }
 
 /// Records that lie deeper in the object that should be one.

@@ -205,14 +205,18 @@ impl PrepareChoices {
         let output_dir = all.out();
         let mut sources = all.sources.into_iter().chain(all.data_dir);
         match (sources.next(), sources.next(), all.files_from) {
-            (Some(train), None, None) if train.is_file() => Ok(GivenFiles {
+            (Some(train), None, None) if !train.is_file() => {
+                let reason = format!("expected one JSONL file to train on, got `{}`", train.display());
+                Err(value_error(key, "", &reason))
+            }
+            (Some(train), None, None) => Ok(GivenFiles {
                 train,
                 val,
                 output_dir,
                 seed: all.seed.unwrap_or(DEFAULT_SEED),
                 durability: if all.no_sync { Durability::NoSync } else { Durability::Sync },
             }),
-            _ => Err(value_error(key, "", "name one training file, TRAIN.jsonl, as the source")),
+            _ => Err(value_error(key, "", "expected one JSONL file to train on, TRAIN.jsonl, as the source")),
         }
     }
 

@@ -218,6 +218,9 @@ impl From<PreparedError> for Failure {
             PreparedError::NoValidation(_) => {
                 (Exit::Data, "no_validation", "prepare it with a --val-ratio, or name the records themselves")
             }
+            PreparedError::WithoutKeys(_) => {
+                (Exit::Data, "without_keys", "name its `val.jsonl`: lines are then known by their numbers")
+            }
             PreparedError::NotAsPrepared(_) => (Exit::Data, "not_as_prepared", "prepare the directory again"),
         };
         Failure::new(exit, code, error, hint)
