@@ -13,6 +13,9 @@ const HOSTILE: &str = "</script></title><img src=x onerror=alert(document.domain
 /// The most that a page may have.
 const MOST_BYTES: usize = 1_000_000;
 
+/// Where the browser's pictures of both pages stay: to be seen by whoever changes the page.
+const SHOTS: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/report");
+
 const FINETUNE: [&str; 6] = ["finetune", "corpus", "-o", "out", "--no-sync", "--yes"];
 
 /// The page at `name`; nothing in it can be markup of a record, name this machine's directories, or reach elsewhere.
@@ -170,6 +173,7 @@ fn finetune_leaves_a_page_with_its_curves_and_it_changes_no_exit_code() {
             ">duration</dt>",
             "best validation loss",
             "Use the model",
+            "The limit of ",
             run.stdout.trim_end(),
         ],
     );
@@ -304,7 +308,7 @@ fn a_browser_opens_the_pages_without_a_request_or_an_error() {
     rehearsal.ctxtune(["report", "out", "-o", "job.html"]).expect(0);
     let hostile = hostile();
     hostile.ctxtune(["report", "out", "-o", "data.html", "--offline"]).expect(0);
-    python.arg(dir.path("job.html")).arg(hostile.path("data.html")).arg(dir.path("shots"));
+    python.arg(dir.path("job.html")).arg(hostile.path("data.html")).arg(SHOTS);
     let out = python.output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let said: Value = serde_json::from_slice(&out.stdout).unwrap();

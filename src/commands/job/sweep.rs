@@ -94,10 +94,11 @@ fn run_sweep(args: &SweepRunArgs, signals: &Signals, terminal: &mut Terminal) ->
         wandb,
     };
     let ran = sweep(&session, order)?;
+    let exit = end(&session, &ran, args.svg.as_deref(), terminal);
     if !args.no_report && !session.signals.is_stopped() {
         write_beside(&session, &ran.runs.out, terminal);
     }
-    Ok(end(&session, &ran, args.svg.as_deref(), terminal))
+    Ok(exit)
 }
 
 /// What a script is told of a sweep whose values are drawn here, before it is run.

@@ -61,7 +61,9 @@ fn counts(html: &mut Html, data: &DataReport) {
         let wrong = counted(counts.is_correct.r#false, "accepted record");
         html.of(
             "p",
-            &format!("{wrong} with is_correct: false are trained on; --only-correct leaves them out."),
+            &format!(
+                "{wrong} with is_correct: false, trained like the others; --only-correct leaves them out."
+            ),
         );
     }
     let mut warnings = counts.warnings;

@@ -114,19 +114,22 @@ pub(crate) fn running_beside(
     Ok(jobs.iter().filter(|job| job.status.ending().is_none()).filter_map(beside).collect())
 }
 
-/// Writes down in the ledger of `job` what it was estimated at.
+/// Writes down in the ledger of `job` what it was estimated at, and the longest sequence of its model in tokens.
 ///
 /// # Errors
 /// When the ledger cannot be read or written.
-pub(crate) fn note_estimate(out: &Path, job: &JobId, dollars: Option<f64>) -> Result<(), LedgerError> {
-    let run = Run::read_all(out)?.into_iter().find(|run| run.job.as_ref() == Some(job));
-    match run {
-        Some(mut run) if dollars.is_some() && run.estimated_dollars != dollars => {
-            run.estimated_dollars = dollars;
-            run.write(out)
-        }
-        _ => Ok(()),
-    }
+pub(crate) fn note_estimate(
+    out: &Path,
+    job: &JobId,
+    dollars: Option<f64>,
+    sequence_tokens: Option<u64>,
+) -> Result<(), LedgerError> {
+    let known = Run::read_all(out)?.into_iter().find(|run| run.job.as_ref() == Some(job));
+    let Some(known) = known else { return Ok(()) };
+    let mut run = known.clone();
+    run.estimated_dollars = dollars.or(known.estimated_dollars);
+    run.sequence_tokens = sequence_tokens.or(known.sequence_tokens);
+    if run == known { Ok(()) } else { run.write(out) }
 }
 
 #[cfg(test)]

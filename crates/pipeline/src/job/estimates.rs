@@ -31,9 +31,9 @@ pub fn known(session: &Session, out: Option<&Path>) -> BTreeMap<JobId, f64> {
     estimates
 }
 
-/// Writes down in `out` what `job` was estimated at; that this fails is said and changes nothing.
-pub fn note(out: &Path, job: &JobId, dollars: Option<f64>, ui: &dyn Ui) {
-    if let Err(error) = note_estimate(out, job, dollars) {
+/// Writes down in `out` what `job` was estimated at, and the longest sequence of its model in tokens; that this fails is said and changes nothing.
+pub fn note(out: &Path, job: &JobId, dollars: Option<f64>, sequence_tokens: Option<u64>, ui: &dyn Ui) {
+    if let Err(error) = note_estimate(out, job, dollars, sequence_tokens) {
         ui.warn(&format!("the estimate of {job} is not kept: {error}"));
     }
 }

@@ -192,6 +192,9 @@ pub struct Run {
     /// What the job was estimated at, in dollars, if that was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimated_dollars: Option<f64>,
+    /// The longest sequence of its model in tokens, if that was known: what is longer is cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence_tokens: Option<u64>,
     /// The job.
     pub job: Option<JobId>,
     /// When the service created it (RFC 3339), as soon as that is known.
@@ -225,6 +228,7 @@ impl Run {
             origins: Some(origins.collect()),
             seen: None,
             estimated_dollars: None,
+            sequence_tokens: None,
             job: None,
             created_at: None,
             status: None,

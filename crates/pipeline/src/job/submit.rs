@@ -262,7 +262,8 @@ pub fn submit(session: &Session, mut order: Order) -> Result<Submitted, Failure>
     let suffix = format!("{}-{}", settled.parameters.suffix, identity.tag(attempt));
     let body = settled.body(files(&uploaded), &suffix);
     let adopted = submission.create(attempt, pending_since, body).map_err(|error| session.explain(error))?;
-    estimates::note(&order.out, &adopted.job.id, price.dollars, &*session.ui);
+    let length = sequence_length(&settled, &chosen.limits);
+    estimates::note(&order.out, &adopted.job.id, price.dollars, length, &*session.ui);
     let expected = Some(plan.expected(price.train_tokens));
     let submitted = Submitted {
         adopted,

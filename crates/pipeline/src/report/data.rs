@@ -25,8 +25,8 @@ use ctxtune_engine::prepare::REJECTS;
 /// Examples of rejects, and of findings, by code.
 const EXAMPLES: usize = 3;
 
-/// Bars of a histogram.
-const BARS: usize = 40;
+/// Bars of a histogram; of few samples fewer, so that most hold one.
+const BARS: std::ops::RangeInclusive<usize> = 8..=40;
 
 /// Samples that are shown whole, of training and of validation.
 const SHOWN: [usize; 2] = [7, 3];
@@ -211,6 +211,7 @@ fn most_tokens(weight: u64) -> u64 {
 impl Lengths {
     fn of(weights: &Histogram) -> Lengths {
         let quantile = |percent| most_tokens(weights.quantile(percent));
+        let wanted = (weights.count() as f64).sqrt() as usize * 2;
         let bar = |bar: Bar| Bar { from: most_tokens(bar.from), to: most_tokens(bar.to), ..bar };
         Lengths {
             how: "estimated",
@@ -222,7 +223,7 @@ impl Lengths {
                 quantile(99),
                 most_tokens(weights.most()),
             ],
-            bars: weights.bars(BARS).into_iter().map(bar).collect(),
+            bars: weights.bars(wanted.clamp(*BARS.start(), *BARS.end())).into_iter().map(bar).collect(),
         }
     }
 }

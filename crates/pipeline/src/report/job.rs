@@ -33,7 +33,8 @@ pub struct JobReport {
     pub parameters: Vec<Parameter>,
     /// What it was estimated at, in dollars.
     pub estimated_dollars: Option<f64>,
-    /// The longest sequence of its model, in tokens; what is longer is cut. Known where the service was asked, or it was set.
+    /// The longest sequence of its model, in tokens; what is longer is cut. Known where it was when the job
+    /// was created, it was set, or the service is asked.
     pub sequence_tokens: Option<u64>,
     /// Where the measurements are from.
     pub source: Source,
@@ -177,7 +178,7 @@ fn parameters(run: &Run) -> Vec<Parameter> {
 
 /// The longest sequence: what was set, else the model's.
 fn sequence_tokens(run: &Run, session: Option<&Session>, base: Option<&str>) -> Option<u64> {
-    let set = run.body.get("max_seq_length").and_then(Value::as_u64);
+    let set = run.sequence_tokens.or_else(|| run.body.get("max_seq_length").and_then(Value::as_u64));
     // Without an answer no limit is drawn.
     set.or_else(|| jobs::limits(&session?.together, base?).ok()??.max_seq_length)
 }

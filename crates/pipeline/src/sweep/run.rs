@@ -300,7 +300,8 @@ fn submit(shared: &Shared<'_>, index: usize) -> Result<Job, Failure> {
     match find_or_create(shared, &trial) {
         Ok(job) => {
             shared.claims.bind(index, &job)?;
-            estimates::note(&shared.runs.out, &job.id, trial.estimate, &*shared.session.ui);
+            let length = shared.runs.sequence_tokens;
+            estimates::note(&shared.runs.out, &job.id, trial.estimate, length, &*shared.session.ui);
             shared.say(index, &shown_values(&trial.values));
             Ok(job)
         }

@@ -44,6 +44,8 @@ pub struct Runs {
     pub train_file: String,
     /// The validation file's id.
     pub val_file: Option<String>,
+    /// The longest sequence that every one of them allows, in tokens.
+    pub sequence_tokens: Option<u64>,
     /// What runs are ranked by.
     pub metric: Metric,
     /// Jobs at the same time.
@@ -77,6 +79,7 @@ impl Runs {
             suggestions: None,
             train_file: String::new(),
             val_file: None,
+            sequence_tokens: None,
             metric: Metric { name: "val/loss".to_owned(), goal: Goal::Minimize },
             parallel: 1,
             cap: None,

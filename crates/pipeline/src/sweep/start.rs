@@ -280,6 +280,7 @@ fn upload(session: &Session, runs: &mut Runs, values: &[Assignment]) -> Result<(
         let length = sequence_length(&of.settled, &of.limits);
         shortest = shortest.into_iter().chain(length).min();
     }
+    runs.sequence_tokens = shortest;
     verify(std::slice::from_ref(&runs.out), shortest, session)?;
     let uploaded = upload_sides(session, &runs.account, &runs.out, &runs.manifest)?;
     let ids = files(&uploaded);
