@@ -33,8 +33,6 @@ use ctxtune_service::clock::Stopped;
 use ctxtune_service::together::project::Project;
 use ctxtune_service::together::{Identity, Together};
 
-const COMMAND: &str = "doctor";
-
 /// The most seconds that two clocks may differ.
 const SKEW_SECONDS: i64 = 30;
 
@@ -42,7 +40,7 @@ const SKEW_SECONDS: i64 = 30;
 const SEED: u64 = 42;
 
 /// Runs the command.
-pub fn run(args: &DoctorArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+pub fn run(args: &DoctorArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let screen = terminal.clone();
     let mut findings = Findings::new(&screen);
     let examined = examine(args, signals, &mut findings);
@@ -50,10 +48,10 @@ pub fn run(args: &DoctorArgs, signals: &Signals, terminal: &mut Terminal) -> Exi
         Ok(()) => findings.failure(),
         Err(stopped) => Some(signals.explain(stopped)),
     };
-    match failure {
-        Some(failure) => terminal.fail(COMMAND, &failure, fields(&findings)),
-        None => terminal.report(COMMAND, None, &findings),
-    }
+    Ok(match failure {
+        Some(failure) => terminal.fail(&failure, fields(&findings)),
+        None => terminal.report(None, &findings),
+    })
 }
 
 fn examine(args: &DoctorArgs, signals: &Signals, findings: &mut Findings<'_>) -> Result<(), Stopped> {

@@ -3,17 +3,13 @@
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 
-use serde::Serialize;
-use serde_json::Map;
-
 use crate::args::InitArgs;
 use crate::screen::report::Terminal;
 use ctxtune_pipeline::config::keys;
 use ctxtune_pipeline::config::template::template;
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::shell;
-
-const COMMAND: &str = "init";
+use serde::Serialize;
 
 /// What a script is told of it.
 #[derive(Serialize)]
@@ -25,7 +21,7 @@ struct Report {
 }
 
 /// Runs the command.
-pub fn run(args: &InitArgs, terminal: &mut Terminal) -> Exit {
+pub fn run(args: &InitArgs, terminal: &mut Terminal) -> Result<Exit, Failure> {
     if let Err(error) = write(args) {
         let path = args.output.display();
         let failure = match error.kind() {
@@ -43,12 +39,12 @@ pub fn run(args: &InitArgs, terminal: &mut Terminal) -> Exit {
                 Failure::new(Exit::Failed, "write", format!("cannot write `{path}`: {error}"), hint)
             }
         };
-        return terminal.fail(COMMAND, &failure, Map::new());
+        return Err(failure);
     }
     let next = format!("ctxtune prepare SOURCE --config-path={}", shell::path(&args.output));
     terminal.label("next", &format!("set what you need in it, then {next}"));
     let report = Report { path: args.output.to_string_lossy().into_owned(), keys: keys() };
-    terminal.report(COMMAND, Some(args.output.as_os_str().as_encoded_bytes()), &report)
+    Ok(terminal.report(Some(args.output.as_os_str().as_encoded_bytes()), &report))
 }
 
 fn write(args: &InitArgs) -> io::Result<()> {

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
+use serde_json::Map;
 
 use crate::args::{self, Cli, Command, with_dashes};
 use crate::commands::data::{check, prepare, score};
@@ -33,8 +34,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(explain_usage(&error, &arguments) as u8),
     };
-    let mut terminal = Terminal::new(cli.output);
-    let name = cli.command.name();
+    let mut terminal = Terminal::new(cli.output, cli.command.name());
     let signals = match signals::catch() {
         Ok(signals) => signals,
         Err(error) => {
@@ -44,10 +44,10 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
                 message: format!("cannot catch signals: {error}"),
                 hint: None,
             };
-            return ExitCode::from(terminal.fail(name, &failure, serde_json::Map::new()) as u8);
+            return ExitCode::from(terminal.fail(&failure, Map::new()) as u8);
         }
     };
-    let exit = match &cli.command {
+    let ran = match &cli.command {
         Command::Prepare(args) => prepare::run(args, &signals, &mut terminal),
         Command::Check(args) => check::run(args, &signals, &mut terminal),
         Command::Upload(args) => upload::run(args, &signals, &mut terminal),
@@ -74,9 +74,10 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "ctxtune", &mut script);
-            terminal.deliver(name, &script)
+            Ok(terminal.deliver(&script))
         }
     };
+    let exit = ran.unwrap_or_else(|failure| terminal.fail(&failure, Map::new()));
     ExitCode::from(exit as u8)
 }
 
@@ -92,7 +93,7 @@ fn explain_usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
         let known = Cli::command();
         let command = arguments.iter().filter_map(|argument| argument.to_str());
         let command = command.skip(1).find(|name| known.find_subcommand(name).is_some());
-        return Terminal::new(flags).fail(command.unwrap_or_default(), &failure, serde_json::Map::new());
+        return Terminal::new(flags, command.unwrap_or_default()).fail(&failure, Map::new());
     }
     // A closed pipe is no reason to complain: `ctxtune --help | head -1`.
     let _ = error.print();

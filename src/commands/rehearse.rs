@@ -33,8 +33,6 @@ use ctxtune_rehearsal::faults::Faults;
 use ctxtune_rehearsal::{ENTITY, Script, Server, WANDB_KEY, corpus};
 use ctxtune_service::clock::Clock;
 
-const COMMAND: &str = "rehearse";
-
 /// What every screen says.
 const BANNER: &str = "REHEARSAL: nothing is trained or paid for";
 
@@ -48,14 +46,9 @@ const LONG: Duration = Duration::from_secs(86_400);
 const MOST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(19);
 
 /// Runs the command.
-pub fn run(args: &RehearseArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+pub fn run(args: &RehearseArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let mut terminal = terminal.clone().with_banner(BANNER);
-    let ran =
-        if args.serve { serve(args, signals, &terminal) } else { rehearse(args, signals, &mut terminal) };
-    match ran {
-        Ok(exit) => exit,
-        Err(failure) => terminal.fail(COMMAND, &failure, Map::new()),
-    }
+    if args.serve { serve(args, signals, &terminal) } else { rehearse(args, signals, &mut terminal) }
 }
 
 /// Runs `finetune` against a server of this process.
@@ -92,9 +85,9 @@ fn rehearse(args: &RehearseArgs, signals: &Signals, terminal: &mut Terminal) -> 
     finetune_args.watch.poll = Some(POLL);
     finetune_args.watch.svg.clone_from(&args.svg);
     let config_path = args.config_path.as_deref();
-    let run = finetune::Run { command: COMMAND, config_path, environment: environment.clone(), signals };
-    let exit = finetune::finetune(&finetune_args, run, terminal);
-    let exit = match exit {
+    let run = finetune::Run { config_path, environment: environment.clone(), signals };
+    let ran = finetune::finetune(&finetune_args, run, terminal);
+    let exit = match ran.unwrap_or_else(|failure| terminal.fail(&failure, Map::new())) {
         Exit::Done => use_it((&server, &out), (&environment, signals), terminal),
         exit => exit,
     };

@@ -3,9 +3,6 @@
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use serde::Serialize;
-use serde_json::Map;
-
 use crate::args::ReportArgs;
 use crate::commands::job::using::Use;
 use crate::screen::checked::Bar;
@@ -22,8 +19,7 @@ use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{printable, sized};
 use ctxtune_service::clock::Clock;
 use ctxtune_service::together::job::{Ending, JobId};
-
-const COMMAND: &str = "report";
+use serde::Serialize;
 
 /// The page that `finetune` and `sweep run` write into the output directory.
 const BESIDE: &str = "report.html";
@@ -55,20 +51,16 @@ struct ReportedOut<'r> {
 }
 
 /// Runs the command.
-pub fn run(args: &ReportArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    match write_report(args, signals, terminal) {
-        Ok((outs, bytes)) => {
-            let report = Report {
-                file: args.output.to_string_lossy().into_owned(),
-                bytes,
-                outs: outs.iter().map(ReportedOut::of).collect(),
-            };
-            let line = args.output.as_os_str().as_encoded_bytes();
-            terminal.label("report", &format!("{}, {}", args.output.display(), sized(bytes as u64)));
-            terminal.report(COMMAND, Some(line), &report)
-        }
-        Err(failure) => terminal.fail(COMMAND, &failure, Map::new()),
-    }
+pub fn run(args: &ReportArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    let (outs, bytes) = write_report(args, signals, terminal)?;
+    let report = Report {
+        file: args.output.to_string_lossy().into_owned(),
+        bytes,
+        outs: outs.iter().map(ReportedOut::of).collect(),
+    };
+    let line = args.output.as_os_str().as_encoded_bytes();
+    terminal.label("report", &format!("{}, {}", args.output.display(), sized(bytes as u64)));
+    Ok(terminal.report(Some(line), &report))
 }
 
 impl ReportedOut<'_> {

@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn the_worst_of_the_failures_decides() {
-        let terminal = Terminal::new(crate::args::OutputFlags { quiet: true, ..Default::default() });
+        let terminal =
+            Terminal::new(crate::args::OutputFlags { quiet: true, ..Default::default() }, "doctor");
         let check = |exits: &[Exit], expected: Option<Exit>| {
             let mut findings = Findings::new(&terminal);
             findings.add("a", Finding::warn("w", "h"));

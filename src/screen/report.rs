@@ -26,6 +26,8 @@ pub const SCHEMA: &str = "ctxtune.cli/1";
 pub struct Terminal {
     pub(crate) notices: Arc<Mutex<Notices>>,
     flags: OutputFlags,
+    /// The command that documents name.
+    command: String,
     stderr_is_terminal: bool,
     /// Whether lines can be redrawn on stderr: a terminal, and not a `TERM=dumb` one.
     can_move_cursor: bool,
@@ -55,7 +57,7 @@ pub enum Style {
 
 impl Terminal {
     /// Checks the streams, `NO_COLOR` and `TERM`.
-    pub fn new(flags: OutputFlags) -> Terminal {
+    pub fn new(flags: OutputFlags, command: &str) -> Terminal {
         #[expect(clippy::disallowed_methods, reason = "the terminal is where the environment is read")]
         let variable = |name: &str| std::env::var_os(name).unwrap_or_default();
         let stderr_is_terminal = io::stderr().is_terminal();
@@ -68,6 +70,7 @@ impl Terminal {
         Terminal {
             notices: Arc::default(),
             flags,
+            command: command.to_owned(),
             stderr_is_terminal,
             can_move_cursor,
             has_colour,
@@ -181,42 +184,40 @@ impl Terminal {
     }
 
     /// Ends a successful command: its one line of data, or the JSON document with `fields`.
-    pub fn succeed(&mut self, command: &str, line: Option<&[u8]>, fields: Map<String, Value>) -> Exit {
-        self.succeed_with(command, line, fields, &[])
+    pub fn succeed(&mut self, line: Option<&[u8]>, fields: Map<String, Value>) -> Exit {
+        self.succeed_with(line, fields, &[])
     }
 
     /// The same, where the fields are a report's.
-    pub fn report(&mut self, command: &str, line: Option<&[u8]>, report: &impl Serialize) -> Exit {
-        self.succeed(command, line, fields(report))
+    pub fn report(&mut self, line: Option<&[u8]>, report: &impl Serialize) -> Exit {
+        self.succeed(line, fields(report))
     }
 
     /// The same, with more fields of the document.
     pub fn succeed_with(
         &mut self,
-        command: &str,
         line: Option<&[u8]>,
         fields: Map<String, Value>,
         lists: &[LongList<'_>],
     ) -> Exit {
         if self.flags.json {
-            let document = document(command, Exit::Done, Value::Null, fields);
-            return self.delivered(command, write_document(&document, lists));
+            let document = document(&self.command, Exit::Done, Value::Null, fields);
+            return self.delivered(write_document(&document, lists));
         }
         match line {
-            Some(line) => self.deliver(command, &[line, b"\n"].concat()),
+            Some(line) => self.deliver(&[line, b"\n"].concat()),
             None => Exit::Done,
         }
     }
 
     /// Ends a failed command: error and hint on stderr, and the JSON document if asked for.
-    pub fn fail(&mut self, command: &str, failure: &Failure, fields: Map<String, Value>) -> Exit {
-        self.fail_with(command, failure, fields, &[])
+    pub fn fail(&mut self, failure: &Failure, fields: Map<String, Value>) -> Exit {
+        self.fail_with(failure, fields, &[])
     }
 
     /// The same, with more fields of the document.
     pub fn fail_with(
         &mut self,
-        command: &str,
         failure: &Failure,
         fields: Map<String, Value>,
         lists: &[LongList<'_>],
@@ -230,7 +231,7 @@ impl Terminal {
             self.say_always(&format!("{} {}", self.paint(Style::Notice, "hint:"), printable(hint)));
         }
         if self.flags.json {
-            let document = document(command, failure.exit, json!(failure), fields);
+            let document = document(&self.command, failure.exit, json!(failure), fields);
             // The exit code already says that it failed.
             let _ = write_document(&document, lists);
         }
@@ -238,20 +239,21 @@ impl Terminal {
     }
 
     /// Writes data to stdout. A reader that has gone is no error; a full disk is.
-    pub fn deliver(&mut self, command: &str, bytes: &[u8]) -> Exit {
+    pub fn deliver(&mut self, bytes: &[u8]) -> Exit {
         let mut stdout = io::stdout().lock();
         let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
-        self.delivered(command, written)
+        self.delivered(written)
     }
 
-    fn delivered(&mut self, command: &str, written: io::Result<()>) -> Exit {
+    fn delivered(&mut self, written: io::Result<()>) -> Exit {
         match written {
             Ok(()) => Exit::Done,
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
             Err(error) => {
                 self.say_always(&format!(
-                    "{} {command}: cannot write to standard output: {error}",
-                    self.paint(Style::Error, "error:")
+                    "{} {}: cannot write to standard output: {error}",
+                    self.paint(Style::Error, "error:"),
+                    self.command
                 ));
                 Exit::Failed
             }

@@ -17,18 +17,16 @@ use ctxtune_engine::check::judge::Role;
 use ctxtune_engine::check::stats::{self, Histogram, tokens};
 use ctxtune_engine::check::structure::{MAX_FILE_BYTES, SINGLE_UPLOAD_BYTES, Structure};
 use ctxtune_engine::check::{FileReport, Long, Options, Report, check};
-use ctxtune_pipeline::failure::Exit;
+use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::data::{NAMED, threads, unfit};
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::without_surrogates;
-
-const COMMAND: &str = "check";
 
 /// Bars of the histogram.
 const BARS: usize = 8;
 
 /// Runs the command.
-pub fn run(args: &CheckArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+pub fn run(args: &CheckArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let is_all = terminal.flags().json || terminal.flags().verbose;
     let options = Options {
         paths: args.paths.clone(),
@@ -37,10 +35,7 @@ pub fn run(args: &CheckArgs, signals: &Signals, terminal: &mut Terminal) -> Exit
         max_tokens: args.max_tokens,
     };
     let start = Instant::now();
-    let report = match check(&options, &Bar::new(signals, terminal)) {
-        Ok(report) => report,
-        Err(error) => return terminal.fail(COMMAND, &signals.explain(error), Map::new()),
-    };
+    let report = check(&options, &Bar::new(signals, terminal)).map_err(|error| signals.explain(error))?;
     let duration = start.elapsed();
     summarize(&report, duration, terminal);
     say_findings(&report, terminal);
@@ -48,10 +43,10 @@ pub fn run(args: &CheckArgs, signals: &Signals, terminal: &mut Terminal) -> Exit
     let write = |out: &mut dyn Write| write_findings(&report, out);
     let findings = LongList { name: "findings", write: &write };
     if !report.is_passed() {
-        return terminal.fail_with(COMMAND, &unfit(&report), document, &[findings]);
+        return Ok(terminal.fail_with(&unfit(&report), document, &[findings]));
     }
     let lines: Vec<&[u8]> = options.paths.iter().map(|path| path.as_os_str().as_encoded_bytes()).collect();
-    terminal.succeed_with(COMMAND, Some(&lines.join(&b'\n')), document, &[findings])
+    Ok(terminal.succeed_with(Some(&lines.join(&b'\n')), document, &[findings]))
 }
 
 /// What a script is told of the data. `findings` follow, since there may be many.

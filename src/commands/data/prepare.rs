@@ -16,25 +16,20 @@ use ctxtune_engine::output::manifest::{Counts, Grouping, Leakage, Mixed, Side};
 use ctxtune_engine::prepare::{Error, Mode, Options, Prepared, Published, Purpose, prepare};
 use ctxtune_engine::source::names::NameLog;
 use ctxtune_pipeline::config::ConfigError;
-use ctxtune_pipeline::failure::Exit;
+use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::data::{NAMED, threads};
 use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::shell;
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::without_surrogates;
 
-const COMMAND: &str = "prepare";
-
 /// Runs the command.
-pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let options = match resolve(args, terminal.flags().verbose) {
-        Ok(options) => options,
-        Err(error) => return terminal.fail(COMMAND, &error.into(), Map::new()),
-    };
+pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    let options = resolve(args, terminal.flags().verbose)?;
     let start = Instant::now();
     let prepared = prepare(&options, &Bar::new(signals, terminal.may_draw()));
     let duration = start.elapsed();
-    match prepared {
+    Ok(match prepared {
         Ok(prepared) => {
             show_examples(&prepared, terminal);
             summarize(&options, &prepared, duration, terminal);
@@ -51,7 +46,7 @@ pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Ex
                 LongList { name: "not_read", write: &not_read },
                 LongList { name: "warned_records", write: &warned },
             ];
-            terminal.succeed_with(COMMAND, line, report, &lists)
+            terminal.succeed_with(line, report, &lists)
         }
         Err(error) => {
             let not_read = match &error {
@@ -63,9 +58,9 @@ pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Ex
             let failure = signals.explain(error);
             let write = not_read.as_deref().map(|log| write_list(log, Shown::by(terminal)));
             let list = write.as_ref().map(|write| LongList { name: "not_read", write });
-            terminal.fail_with(COMMAND, &failure, report, list.as_slice())
+            terminal.fail_with(&failure, report, list.as_slice())
         }
-    }
+    })
 }
 
 fn resolve(args: &PrepareArgs, is_verbose: bool) -> Result<Options, ConfigError> {

@@ -43,34 +43,27 @@ use ctxtune_pipeline::text::printable;
 use ctxtune_pipeline::text::without_surrogates;
 use ctxtune_service::clock::Clock;
 
-const COMMAND: &str = "score";
-
 /// Keys of a kind that are named, unless all are asked for.
 const NAMED: usize = 5;
 
 /// Runs the command.
-pub fn run(args: &ScoreArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+pub fn run(args: &ScoreArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     // Scoring files alone needs no variable, and warns of none.
-    let read = if args.models.is_empty() {
-        Ok(environment::with_locale([]))
-    } else {
-        environment::read(None, terminal)
-    };
-    let environment = match read {
-        Ok(environment) => environment,
-        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
+    let environment = match args.models.is_empty() {
+        true => environment::with_locale([]),
+        false => environment::read(None, terminal)?,
     };
     let mut answered = Answered::default();
     let asked = args.val.as_deref().map_or(Ok(()), |val| {
         score_models::ask((args, val), (&environment, signals), &mut answered, terminal)
     });
     match asked.and_then(|()| report(args, (&environment, signals), &answered, terminal)) {
-        Ok((subject, report, duration)) => end(args, &subject, (&report, duration), terminal),
-        Err(failure) if args.models.is_empty() => terminal.fail(COMMAND, &failure, Map::new()),
+        Ok((subject, report, duration)) => Ok(end(args, &subject, (&report, duration), terminal)),
+        Err(failure) if args.models.is_empty() => Err(failure),
         Err(failure) => {
             let Answered { asked, mismatch, .. } = &answered;
             let asked = Asked { asked: Some(asked), data_mismatch: mismatch.as_ref() };
-            terminal.fail(COMMAND, &failure, fields(&asked))
+            Ok(terminal.fail(&failure, fields(&asked)))
         }
     }
 }
@@ -156,15 +149,15 @@ fn end(
     let records = LongList { name: "records", write: &write };
     let least = args.min_score.zip(overall.last().copied()).filter(|(least, score)| score < least);
     let Some((least, score)) = least else {
-        return terminal.succeed_with(COMMAND, Some(line.as_bytes()), document, &[records]);
+        return terminal.succeed_with(Some(line.as_bytes()), document, &[records]);
     };
     if !terminal.flags().json {
-        terminal.deliver(COMMAND, format!("{line}\n").as_bytes());
+        terminal.deliver(format!("{line}\n").as_bytes());
     }
     let message = format!("the overall score is {score:.4}, below {least}");
     let hint = "the table and `--per-record` say where it falls short";
     let failure = Failure::new(Exit::Data, "below_min_score", message, hint);
-    terminal.fail_with(COMMAND, &failure, document, &[records])
+    terminal.fail_with(&failure, document, &[records])
 }
 
 fn scored(options: &Options, signals: &Signals, terminal: &Terminal) -> Result<Report, Failure> {

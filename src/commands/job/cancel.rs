@@ -20,8 +20,6 @@ use ctxtune_pipeline::ui::Ui;
 use ctxtune_service::together::job::{Ending, Job, JobId};
 use ctxtune_service::together::{self, jobs};
 
-const COMMAND: &str = "cancel";
-
 /// A status between the request and the end.
 const REQUESTED: &str = "cancel_requested";
 
@@ -55,21 +53,21 @@ impl Report {
 }
 
 /// Runs the command.
-pub fn run(args: &CancelArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    match cancel(args, signals, terminal) {
+pub fn run(args: &CancelArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    Ok(match cancel(args, signals, terminal) {
         Ok(job) => {
             let status = one_line(job.status.as_str());
             terminal.label("status", &status);
             if job.status.ending().is_none() {
                 terminal.label("next", &format!("ctxtune monitor {} waits for its end", job.id));
             }
-            terminal.report(COMMAND, Some(status.as_bytes()), &Report::of(&job))
+            terminal.report(Some(status.as_bytes()), &Report::of(&job))
         }
         Err(Refusal { failure, job }) => {
             let known = job.map(|job| fields(&Report::of(&job)));
-            terminal.fail(COMMAND, &failure, known.unwrap_or_default())
+            terminal.fail(&failure, known.unwrap_or_default())
         }
-    }
+    })
 }
 
 fn cancel(args: &CancelArgs, signals: &Signals, terminal: &Terminal) -> Result<Job, Refusal> {

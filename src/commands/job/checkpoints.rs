@@ -2,9 +2,6 @@
 
 use std::cmp::Reverse;
 
-use serde::Serialize;
-use serde_json::Map;
-
 use crate::args::CheckpointsArgs;
 use crate::screen::report::Terminal;
 use crate::screen::table::{Align, Cell, Table, moment};
@@ -13,8 +10,7 @@ use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_service::together::job::{Checkpoint, JobId, read_time};
 use ctxtune_service::together::jobs;
-
-const COMMAND: &str = "checkpoints";
+use serde::Serialize;
 
 const COLUMNS: [(&str, Align); 4] =
     [("step", Align::Right), ("created (UTC)", Align::Left), ("kind", Align::Left), ("path", Align::Left)];
@@ -46,17 +42,14 @@ struct Saved<'c> {
 }
 
 /// Runs the command.
-pub fn run(args: &CheckpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let (job, saved) = match list(args, signals, terminal) {
-        Ok(listed) => listed,
-        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
-    };
+pub fn run(args: &CheckpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    let (job, saved) = list(args, signals, terminal)?;
     if saved.is_empty() {
         terminal.say(&format!("the job {job} has kept no checkpoint so far"));
     }
     let table = Table::new(&COLUMNS, saved.iter().map(row).collect()).for_stdout();
     let report = Report { job, checkpoints: saved.iter().map(Saved::of).collect() };
-    terminal.report(COMMAND, table.as_deref().map(str::as_bytes), &report)
+    Ok(terminal.report(table.as_deref().map(str::as_bytes), &report))
 }
 
 fn list(

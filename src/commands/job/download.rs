@@ -25,8 +25,6 @@ use ctxtune_service::together::job::{Ending, Job, JobId};
 use ctxtune_service::together::unpack::{require_absent, unpack};
 use ctxtune_service::together::{self, jobs};
 
-const COMMAND: &str = "download";
-
 /// The most characters of a file's name that are taken from the service.
 const NAME_CHARACTERS: usize = 120;
 
@@ -92,17 +90,12 @@ struct Report {
 }
 
 /// Runs the command.
-pub fn run(args: &DownloadArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    match download(args, signals, terminal) {
-        Ok(fetched) => {
-            fetched.say(terminal);
-            let extracted = fetched.extracted.as_ref();
-            let path = extracted.map_or(&fetched.path, |extracted| &extracted.dir);
-            let path = path.as_os_str().as_encoded_bytes().to_vec();
-            terminal.report(COMMAND, Some(&path), &fetched.report())
-        }
-        Err(failure) => terminal.fail(COMMAND, &failure, Map::new()),
-    }
+pub fn run(args: &DownloadArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    let fetched = download(args, signals, terminal)?;
+    fetched.say(terminal);
+    let extracted = fetched.extracted.as_ref();
+    let path = extracted.map_or(&fetched.path, |extracted| &extracted.dir);
+    Ok(terminal.report(Some(path.as_os_str().as_encoded_bytes()), &fetched.report()))
 }
 
 fn download(args: &DownloadArgs, signals: &Signals, terminal: &Terminal) -> Result<Fetched, Failure> {

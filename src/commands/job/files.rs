@@ -5,9 +5,6 @@
 
 use std::cmp::Reverse;
 
-use serde::Serialize;
-use serde_json::Map;
-
 use crate::args::{FilesArgs, FilesCommand};
 use crate::screen::report::{Terminal, fields};
 use crate::screen::table::{Align, Cell, Table, moment};
@@ -20,8 +17,7 @@ use ctxtune_pipeline::ui::Ui;
 use ctxtune_service::clock::Stopped;
 use ctxtune_service::together::file::{FileId, FileObject, Processing};
 use ctxtune_service::together::files;
-
-const COMMAND: &str = "files";
+use serde::Serialize;
 
 const COLUMNS: [(&str, Align); 6] = [
     ("file", Align::Left),
@@ -33,7 +29,7 @@ const COLUMNS: [(&str, Align); 6] = [
 ];
 
 /// Runs the command.
-pub fn run(args: &FilesArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+pub fn run(args: &FilesArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     match &args.command {
         None | Some(FilesCommand::List) => list(args, signals, terminal),
         Some(FilesCommand::Delete { ids, yes }) => {
@@ -43,20 +39,16 @@ pub fn run(args: &FilesArgs, signals: &Signals, terminal: &mut Terminal) -> Exit
     }
 }
 
-fn list(args: &FilesArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let listed = session::open(&args.remote, signals, terminal)
-        .and_then(|session| files::list(&session.together).map_err(|error| session.explain(error)));
-    let mut listed = match listed {
-        Ok(listed) => listed,
-        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
-    };
+fn list(args: &FilesArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    let session = session::open(&args.remote, signals, terminal)?;
+    let mut listed = files::list(&session.together).map_err(|error| session.explain(error))?;
     listed.sort_by_key(|file| Reverse(file.created_at));
     if listed.is_empty() {
         terminal.say("no files");
     }
     let table = Table::new(&COLUMNS, listed.iter().map(row).collect()).for_stdout();
     let report = Listing { files: listed.iter().map(Listed::of).collect() };
-    terminal.report(COMMAND, table.as_deref().map(str::as_bytes), &report)
+    Ok(terminal.report(table.as_deref().map(str::as_bytes), &report))
 }
 
 /// How far the service is with a file, in a word, and its reason where it has one.
@@ -163,19 +155,16 @@ fn delete(
     (ids, agreed): (&[String], Agreed),
     signals: &Signals,
     terminal: &mut Terminal,
-) -> Exit {
-    let deletion = match try_delete(args, (ids, agreed), signals, terminal) {
-        Ok(deletion) => deletion,
-        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
-    };
+) -> Result<Exit, Failure> {
+    let deletion = try_delete(args, (ids, agreed), signals, terminal)?;
     let lines: Vec<&str> = deletion.deleted.iter().map(FileId::as_str).collect();
     let text = lines.join("\n");
     let failures = deletion.failed.iter().map(|undeleted| &undeleted.failure);
     let Some(worst) = failures.max_by_key(|failure| badness(failure)) else {
-        return terminal.report(COMMAND, Some(text.as_bytes()), &deletion);
+        return Ok(terminal.report(Some(text.as_bytes()), &deletion));
     };
     if !terminal.flags().json && !text.is_empty() {
-        terminal.deliver(COMMAND, format!("{text}\n").as_bytes());
+        terminal.deliver(format!("{text}\n").as_bytes());
     }
     let message = match deletion.failed.as_slice() {
         [_] => worst.message.clone(),
@@ -183,7 +172,7 @@ fn delete(
             format!("{} were not deleted; the worst: {}", counted(all.len() as u64, "file"), worst.message)
         }
     };
-    terminal.fail(COMMAND, &Failure { message, ..worst.clone() }, fields(&deletion))
+    Ok(terminal.fail(&Failure { message, ..worst.clone() }, fields(&deletion)))
 }
 
 /// How much a failure says about the others that may follow.

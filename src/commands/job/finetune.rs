@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Map;
-
 use crate::args::FinetuneArgs;
 use crate::commands::job::monitor::{self, Shown};
 use crate::commands::job::submit::end_submitted;
@@ -29,20 +27,15 @@ use ctxtune_pipeline::ui::Ui;
 const CONFIG_PLACES: [&str; 2] = ["finetune_config.yaml", "training/finetune_config.yaml"];
 
 /// Runs the command.
-pub fn run(args: &FinetuneArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+pub fn run(args: &FinetuneArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let config_path = args.corpus.config_path.clone().or_else(find_config);
-    let environment = match environment::read(config_path.as_deref(), terminal) {
-        Ok(environment) => environment,
-        Err(failure) => return terminal.fail("finetune", &failure, Map::new()),
-    };
-    let run = Run { command: "finetune", config_path: config_path.as_deref(), environment, signals };
+    let environment = environment::read(config_path.as_deref(), terminal)?;
+    let run = Run { config_path: config_path.as_deref(), environment, signals };
     finetune(args, run, terminal)
 }
 
 /// Where a run's settings and keys come from.
 pub struct Run<'r> {
-    /// The command that the document names.
-    pub command: &'static str,
     /// The configuration file.
     pub config_path: Option<&'r Path>,
     /// The variables.
@@ -57,27 +50,21 @@ pub fn find_config() -> Option<PathBuf> {
 }
 
 /// Runs all steps.
-pub fn finetune(args: &FinetuneArgs, run: Run<'_>, terminal: &mut Terminal) -> Exit {
-    let command = run.command;
+pub fn finetune(args: &FinetuneArgs, run: Run<'_>, terminal: &mut Terminal) -> Result<Exit, Failure> {
     terminal.say(&terminal.paint(Style::Label, "Together AI Fine-Tuning Pipeline"));
     terminal.say(&match run.config_path {
         Some(path) => printable(&format!("settings from {}", path.display())),
         None => format!("settings: the defaults (no {})", CONFIG_PLACES.join(", no ")),
     });
-    let (session, mut submitted, place) = match steps_to_job(args, run, terminal) {
-        Ok(submitted) => submitted,
-        Err(failure) => return terminal.fail(command, &failure, Map::new()),
-    };
-    let Place { out, wandb, agency } = place;
+    let (session, mut submitted, Place { out, wandb, agency }) = steps_to_job(args, run, terminal)?;
     let job = submitted.adopted.job.id.clone();
     if args.detach {
         submitted.announced = wandb_run::announce(&session, &wandb, &out, &submitted.adopted.job);
-        return end_submitted(command, &submitted, terminal);
+        return Ok(end_submitted(&submitted, terminal));
     }
     terminal.step(4, "Monitoring fine-tuning job");
     submitted.announced.logged_by = wandb.logged_by();
     let shown = Shown {
-        command,
         out: Some(out.clone()),
         submitted: Some(submitted.report()),
         events: monitor::Events::Silent,
@@ -91,7 +78,7 @@ pub fn finetune(args: &FinetuneArgs, run: Run<'_>, terminal: &mut Terminal) -> E
     if let Some(agency) = agency.filter(|_| !session.signals.is_stopped()) {
         agency.settle(&session, &out, &job);
     }
-    exit
+    Ok(exit)
 }
 
 /// Where a job's data is, where it is logged, and which sweep it belongs to.
@@ -104,7 +91,7 @@ struct Place {
 /// The steps up to a job that exists.
 fn steps_to_job(
     args: &FinetuneArgs,
-    Run { config_path, environment, signals, .. }: Run<'_>,
+    Run { config_path, environment, signals }: Run<'_>,
     terminal: &Terminal,
 ) -> Result<(Session, Submitted, Place), Failure> {
     monitor::try_picture(args.watch.svg.as_deref())?;

@@ -3,9 +3,6 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-use serde_json::Map;
-
 use crate::args::JobsArgs;
 use crate::screen::report::Terminal;
 use crate::screen::table::{Align, Cell, Table, moment};
@@ -19,8 +16,7 @@ use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{counted, grouped, marked};
 use ctxtune_service::together::job::{Job, JobId};
 use ctxtune_service::together::jobs;
-
-const COMMAND: &str = "jobs";
+use serde::Serialize;
 
 const COLUMNS: [(&str, Align); 6] = [
     ("job", Align::Left),
@@ -65,11 +61,8 @@ struct PricedJob {
 }
 
 /// Runs the command.
-pub fn run(args: &JobsArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let listed = match list(args, signals, terminal) {
-        Ok(listed) => listed,
-        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
-    };
+pub fn run(args: &JobsArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    let listed = list(args, signals, terminal)?;
     let count = listed.jobs.len();
     let shown = if args.limit > 0 { &listed.jobs[..count.min(args.limit)] } else { &listed.jobs };
     let total = Total::of(listed.jobs.iter().map(|job| listed.cost(job)));
@@ -81,9 +74,9 @@ pub fn run(args: &JobsArgs, signals: &Signals, terminal: &mut Terminal) -> Exit 
     };
     let rows = shown.iter().map(|job| row(job, listed.cost(job))).collect();
     let table = Table::new(&COLUMNS, rows).for_stdout();
-    let exit = terminal.report(COMMAND, table.as_deref().map(str::as_bytes), &report);
+    let exit = terminal.report(table.as_deref().map(str::as_bytes), &report);
     say(&listed, (shown.len(), &total), terminal);
-    exit
+    Ok(exit)
 }
 
 fn list(args: &JobsArgs, signals: &Signals, terminal: &Terminal) -> Result<Listed, Failure> {

@@ -46,8 +46,6 @@ pub enum Events {
 
 /// How a watching is shown, and under which name.
 pub struct Shown {
-    /// The command that the document names.
-    pub command: &'static str,
     /// The directory whose ledger knows the job.
     pub out: Option<PathBuf>,
     /// What the document says beside the watch: how the job came about.
@@ -59,25 +57,18 @@ pub struct Shown {
 }
 
 /// Runs the command.
-pub fn run(args: &MonitorArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let found = try_picture(args.watch.svg.as_deref());
-    let found = found.and_then(|()| open(&args.remote, signals, terminal)).and_then(|session| {
-        let job = session.job(args.target.as_deref())?;
-        let wandb = wandb::resolve(&args.wandb, None, &session.environment, terminal)?;
-        Ok((session, job, wandb))
-    });
-    let (session, job, wandb) = match found {
-        Ok(found) => found,
-        Err(failure) => return terminal.fail("monitor", &failure, Map::new()),
-    };
+pub fn run(args: &MonitorArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    try_picture(args.watch.svg.as_deref())?;
+    let session = open(&args.remote, signals, terminal)?;
+    let job = session.job(args.target.as_deref())?;
+    let wandb = wandb::resolve(&args.wandb, None, &session.environment, terminal)?;
     let shown = Shown {
-        command: "monitor",
         out: args.target.as_ref().map(PathBuf::from).filter(|target| target.is_dir()),
         submitted: None,
         events: if args.events { Events::Streamed } else { Events::Silent },
         wandb,
     };
-    watch(&session, &job, &args.watch, shown, terminal)
+    Ok(watch(&session, &job, &args.watch, shown, terminal))
 }
 
 /// Watches `job` until it ends or watching stops.
@@ -111,10 +102,10 @@ pub fn watch(
     let document = document(session, &watched, &shown);
     match &watched.result {
         Ok(finished) => end(session, finished, &watched, document, &shown, terminal),
-        Err(_) if is_closed => closed(streamed, &shown, terminal),
+        Err(_) if is_closed => closed(streamed, terminal),
         Err(error) => {
             say_run(watched.run_page.as_deref(), terminal);
-            terminal.fail(shown.command, &stopped(session, job, error), document)
+            terminal.fail(&stopped(session, job, error), document)
         }
     }
 }
@@ -127,13 +118,13 @@ fn document(session: &Session, watched: &Watched, shown: &Shown) -> Map<String, 
 }
 
 /// Ends a stream that cannot be written: a reader that has gone is owed no word, a full disk is.
-fn closed(streamed: io::Result<()>, shown: &Shown, terminal: &mut Terminal) -> Exit {
+fn closed(streamed: io::Result<()>, terminal: &mut Terminal) -> Exit {
     match streamed {
         Ok(()) => Exit::Done,
         Err(error) => {
             let message = format!("cannot write to standard output: {error}");
             let failure = Failure::new(Exit::Failed, "write", message, "free some space, then run it again");
-            terminal.fail(shown.command, &failure, Map::new())
+            terminal.fail(&failure, Map::new())
         }
     }
 }
@@ -219,7 +210,7 @@ fn end(
     if *ending == Ending::Completed {
         say_model(session, job, watched.run_page.as_deref(), terminal);
         let Some(name) = job.model_output_name() else {
-            return terminal.fail(shown.command, &unnamed(job), document);
+            return terminal.fail(&unnamed(job), document);
         };
         // The server of a rehearsal is gone in a moment, and its model never was.
         if terminal.banner().is_none() {
@@ -229,7 +220,7 @@ fn end(
             document.extend(fields(&using));
         }
         let line = (shown.events == Events::Silent).then(|| printable(&name));
-        return terminal.succeed(shown.command, line.as_deref().map(str::as_bytes), document);
+        return terminal.succeed(line.as_deref().map(str::as_bytes), document);
     }
     say_failure(job, progress, terminal);
     say_run(watched.run_page.as_deref(), terminal);
@@ -247,7 +238,7 @@ fn end(
     let hint = format!(
         "fix what the service names, then `{again}`: it uses the files that are there, and pays for another job"
     );
-    terminal.fail(shown.command, &Failure::new(exit, code, message, hint), document)
+    terminal.fail(&Failure::new(exit, code, message, hint), document)
 }
 
 /// The failure of a complete job whose model nobody can name.

@@ -5,9 +5,6 @@
 
 use std::path::Path;
 
-use serde::Serialize;
-use serde_json::Map;
-
 use crate::args::JobArgs;
 use crate::screen::report::Terminal;
 use crate::screen::watch::{epochs, eval_loss, steps, train_loss};
@@ -25,25 +22,20 @@ use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{one_line, printable};
 use ctxtune_service::together::job::{Ending, Job};
 use ctxtune_service::together::{self, jobs};
-
-const COMMAND: &str = "status";
+use serde::Serialize;
 
 /// Runs the command.
-pub fn run(args: &JobArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    match look(args, signals, terminal) {
-        Ok((session, progress)) => {
-            let Some(job) = progress.job() else { return Exit::Failed };
-            let out = args.target.as_deref().map(Path::new).filter(|target| target.is_dir());
-            let run_page = wandb_run::page(&session, job, out).or_else(|| job.wandb_url());
-            show(&session, job, (&progress, run_page.as_deref()), terminal);
-            let running = running::glance(&session, None);
-            running::say_running(running.as_deref().unwrap_or_default(), terminal);
-            let status = one_line(job.status.as_str());
-            let report = Report::of(&session, job, &progress, run_page, running.as_deref());
-            terminal.report(COMMAND, Some(status.as_bytes()), &report)
-        }
-        Err(failure) => terminal.fail(COMMAND, &failure, Map::new()),
-    }
+pub fn run(args: &JobArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    let (session, progress) = look(args, signals, terminal)?;
+    let Some(job) = progress.job() else { return Ok(Exit::Failed) };
+    let out = args.target.as_deref().map(Path::new).filter(|target| target.is_dir());
+    let run_page = wandb_run::page(&session, job, out).or_else(|| job.wandb_url());
+    show(&session, job, (&progress, run_page.as_deref()), terminal);
+    let running = running::glance(&session, None);
+    running::say_running(running.as_deref().unwrap_or_default(), terminal);
+    let status = one_line(job.status.as_str());
+    let report = Report::of(&session, job, &progress, run_page, running.as_deref());
+    Ok(terminal.report(Some(status.as_bytes()), &report))
 }
 
 fn look(args: &JobArgs, signals: &Signals, terminal: &Terminal) -> Result<(Session, Progress), Failure> {

@@ -19,14 +19,11 @@ use ctxtune_pipeline::job::{wandb, wandb_run};
 use ctxtune_pipeline::session::consent::Spending;
 use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::signals::Signals;
-use serde_json::{Map, Value};
-
-const COMMAND: &str = "submit";
+use serde_json::Value;
 
 /// Runs the command.
-pub fn run(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let ran = if args.dry_run { dry_run(args, signals, terminal) } else { to_job(args, signals, terminal) };
-    ran.unwrap_or_else(|failure| terminal.fail(COMMAND, &failure, Map::new()))
+pub fn run(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    if args.dry_run { dry_run(args, signals, terminal) } else { to_job(args, signals, terminal) }
 }
 
 fn to_job(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
@@ -36,14 +33,14 @@ fn to_job(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Resu
     let (wandb, out) = (order.wandb.clone(), order.out.clone());
     let mut submitted = submit(&session, order)?;
     submitted.announced = wandb_run::announce(&session, &wandb, &out, &submitted.adopted.job);
-    Ok(end_submitted(COMMAND, &submitted, terminal))
+    Ok(end_submitted(&submitted, terminal))
 }
 
 /// Ends a command that leaves a job running.
-pub fn end_submitted(command: &str, submitted: &Submitted, terminal: &mut Terminal) -> Exit {
+pub fn end_submitted(submitted: &Submitted, terminal: &mut Terminal) -> Exit {
     let job = &submitted.adopted.job.id;
     terminal.label("next", &format!("ctxtune monitor {job}"));
-    terminal.report(command, Some(job.as_str().as_bytes()), &submitted.report())
+    terminal.report(Some(job.as_str().as_bytes()), &submitted.report())
 }
 
 fn order(
@@ -101,7 +98,7 @@ fn dry_run(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Res
     let text: Vec<String> = report.requests.iter().map(text).collect();
     show_expected(&Expected::published(), terminal);
     terminal.say("nothing was sent");
-    Ok(terminal.report(COMMAND, Some(text.join("\n\n").as_bytes()), &report))
+    Ok(terminal.report(Some(text.join("\n\n").as_bytes()), &report))
 }
 
 fn text(request: &Unsent) -> String {

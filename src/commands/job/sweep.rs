@@ -28,15 +28,12 @@ use ctxtune_pipeline::sweep::start::{
 use ctxtune_pipeline::sweep::{Assignment, Domain, Runner, Sweep};
 use ctxtune_pipeline::text::{counted, printable};
 
-const COMMAND: &str = "sweep";
-
 /// Runs the command.
-pub fn run(args: &SweepArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let ran = match &args.command {
+pub fn run(args: &SweepArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    match &args.command {
         SweepCommand::Run(args) => run_sweep(args, signals, terminal),
         SweepCommand::Init(args) => init(args, terminal),
-    };
-    ran.unwrap_or_else(|failure| terminal.fail(COMMAND, &failure, Map::new()))
+    }
 }
 
 /// The arguments about W&B with the sweep file's project and entity where neither a flag nor a variable
@@ -157,7 +154,7 @@ fn show_plan(sweep: &Sweep, draws: usize, values: &[Assignment], terminal: &mut 
         metric: &sweep.metric.name,
         runs: values.iter().map(planned).collect(),
     };
-    terminal.report(COMMAND, Some(lines.join("\n").as_bytes()), &report)
+    terminal.report(Some(lines.join("\n").as_bytes()), &report)
 }
 
 /// What a sweep is whose values W&B chooses, and what bounds its price.
@@ -197,7 +194,7 @@ fn show_space(
         space: sweep.document.get("parameters"),
         estimates,
     };
-    Ok(terminal.report(COMMAND, Some(lines.join("\n").as_bytes()), &report))
+    Ok(terminal.report(Some(lines.join("\n").as_bytes()), &report))
 }
 
 fn shown_domain(domain: &Domain) -> String {
@@ -233,7 +230,7 @@ fn init(args: &SweepInitArgs, terminal: &mut Terminal) -> Result<Exit, Failure> 
     // JSON is YAML, and its numbers are numbers in every version of it.
     let text = for_python(&serde_json::to_string_pretty(&document).unwrap_or_default());
     terminal.label("next", "wandb sweep FILE, then wandb agent with what it prints");
-    Ok(terminal.report(COMMAND, Some(text.as_bytes()), &InitReport { sweep: document }))
+    Ok(terminal.report(Some(text.as_bytes()), &InitReport { sweep: document }))
 }
 
 /// Indented JSON with numbers as YAML 1.1 reads them too: `1e-6` is text to it, `0.000001` is not.

@@ -36,7 +36,7 @@ pub fn end(session: &Session, ran: &Ran, svg: Option<&Path>, terminal: &mut Term
     curves(session, runs, book, svg, terminal);
     let report = Report::of(runs, book, quote, &ranking);
     if let Some(failure) = failure {
-        return terminal.fail("sweep", failure, fields(&report));
+        return terminal.fail(failure, fields(&report));
     }
     let wanted = runs.suggestions.as_ref().map_or(0, |suggestions| suggestions.count);
     let finished = book.trials.iter().filter(|trial| trial.has_ended()).count();
@@ -58,10 +58,10 @@ pub fn end(session: &Session, ran: &Ran, svg: Option<&Path>, terminal: &mut Term
             message,
             "`ctxtune status JOB` says why each run ended",
         );
-        return terminal.fail("sweep", &failure, fields(&report));
+        return terminal.fail(&failure, fields(&report));
     }
     terminal.label("spent", &dollars_text(book.spent()));
-    terminal.report("sweep", best.as_deref().map(str::as_bytes), &report)
+    terminal.report(best.as_deref().map(str::as_bytes), &report)
 }
 
 /// Says at W&B that the sweep is over; that this fails is said and changes nothing.

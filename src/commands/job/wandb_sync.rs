@@ -31,8 +31,6 @@ use ctxtune_service::wandb::run::JOB_KEY;
 use ctxtune_service::wandb::session::{Goal, Pushed, Session};
 use ctxtune_service::wandb::{Error, Settings, Wandb};
 
-const COMMAND: &str = "wandb-sync";
-
 /// What a request may take.
 const CALL: Duration = Duration::from_secs(60);
 
@@ -84,27 +82,27 @@ struct Outcome {
 }
 
 /// Runs the command.
-pub fn run(args: &WandbSyncArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+pub fn run(args: &WandbSyncArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let mut outcome = Outcome::default();
     let result = sync_all(args, signals, (&mut outcome, terminal));
     let line = |synced: &Synced| printable(&format!("{}\t{}\t{}", synced.run, synced.rows, synced.page));
     let text: Vec<String> = outcome.runs.iter().map(line).collect();
-    match result.err().or_else(|| outcome.refused.first().map(|refused| refused.failure.clone())) {
+    Ok(match result.err().or_else(|| outcome.refused.first().map(|refused| refused.failure.clone())) {
         None => {
             if outcome.runs.is_empty() && outcome.not_made.is_empty() {
                 terminal.say("W&B: nothing is behind");
             }
             let text = text.join("\n");
-            terminal.report(COMMAND, (!text.is_empty()).then_some(text.as_bytes()), &outcome)
+            terminal.report((!text.is_empty()).then_some(text.as_bytes()), &outcome)
         }
         Some(failure) => {
             // The runs that were sent are printed although others failed.
             let text =
                 if text.is_empty() || terminal.flags().json { String::new() } else { text.join("\n") + "\n" };
-            let _ = terminal.deliver(COMMAND, text.as_bytes());
-            terminal.fail(COMMAND, &failure, fields(&outcome))
+            let _ = terminal.deliver(text.as_bytes());
+            terminal.fail(&failure, fields(&outcome))
         }
-    }
+    })
 }
 
 fn sync_all(

@@ -1,7 +1,5 @@
 //! `ctxtune deploy`: the order of the flags, and the model's name on stdout as soon as it answers.
 
-use serde_json::Map;
-
 use crate::args::{DeployArgs, StopAfter};
 use crate::screen::report::{Terminal, fields};
 use crate::session;
@@ -13,32 +11,27 @@ use ctxtune_pipeline::session::consent::Spending;
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::one_line;
 
-const COMMAND: &str = "deploy";
-
 /// Runs the command.
-pub fn run(args: &DeployArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let (session, order) = match order(args, signals, terminal) {
-        Ok(order) => order,
-        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
-    };
+pub fn run(args: &DeployArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    let (session, order) = order(args, signals, terminal)?;
     let is_held = order.time.is_some();
     let mut result = match deploy(&session, order) {
         Ok(result) => result,
         Err((failure, report)) => {
-            return terminal.fail(COMMAND, &failure, report.as_deref().map(fields).unwrap_or_default());
+            return Ok(terminal.fail(&failure, report.as_deref().map(fields).unwrap_or_default()));
         }
     };
     let model = one_line(result.callable.as_deref().unwrap_or_default());
     if !is_held {
-        return terminal.report(COMMAND, Some(model.as_bytes()), &result.report());
+        return Ok(terminal.report(Some(model.as_bytes()), &result.report()));
     }
     if !terminal.flags().json {
-        terminal.deliver(COMMAND, format!("{model}\n").as_bytes());
+        terminal.deliver(format!("{model}\n").as_bytes());
     }
-    match result.stay() {
-        Ok(()) => terminal.report(COMMAND, None, &result.report()),
-        Err(failure) => terminal.fail(COMMAND, &failure, fields(&result.report())),
-    }
+    Ok(match result.stay() {
+        Ok(()) => terminal.report(None, &result.report()),
+        Err(failure) => terminal.fail(&failure, fields(&result.report())),
+    })
 }
 
 fn order(args: &DeployArgs, signals: &Signals, terminal: &Terminal) -> Result<(Session, Order), Failure> {

@@ -3,9 +3,6 @@
 //! Stopping never asks: it saves money, and a deployment can be brought up again. What other
 //! programs deployed is shown too, since it costs as much, and is stopped only where that is typed.
 
-use serde::Serialize;
-use serde_json::Map;
-
 use crate::args::{EndpointsArgs, EndpointsCommand};
 use crate::screen::finding::Finding;
 use crate::screen::report::Terminal;
@@ -19,8 +16,7 @@ use ctxtune_pipeline::shell;
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::one_line;
 use ctxtune_service::together::endpoints::{self, Endpoint};
-
-const COMMAND: &str = "endpoints";
+use serde::Serialize;
 
 const COLUMNS: [(&str, Align); 7] = [
     ("model", Align::Left),
@@ -64,7 +60,7 @@ struct Stopped<'e> {
 }
 
 /// Runs the command.
-pub fn run(args: &EndpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+pub fn run(args: &EndpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     match &args.command {
         None | Some(EndpointsCommand::List) => list(args, signals, terminal),
         Some(EndpointsCommand::Stop { endpoint, all }) => {
@@ -101,17 +97,11 @@ fn row(running: &Running) -> Vec<Cell> {
     ]
 }
 
-fn list(args: &EndpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let look = || {
-        let session = session::open(&args.remote, signals, terminal)?;
-        let (project, now) = project(&session)?;
-        let all = endpoints::list(&session.together, &project).map_err(|error| session.explain(error))?;
-        Ok(running(&session, &all, now))
-    };
-    let listed: Vec<Running> = match look() {
-        Ok(listed) => listed,
-        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
-    };
+fn list(args: &EndpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    let session = session::open(&args.remote, signals, terminal)?;
+    let (project, now) = project(&session)?;
+    let all = endpoints::list(&session.together, &project).map_err(|error| session.explain(error))?;
+    let listed = running(&session, &all, now);
     let totals = Totals {
         dollars_so_far: listed.iter().filter_map(|running| running.dollars_so_far).sum(),
         price_per_minute: listed.iter().filter_map(|running| running.dollars_a_minute).sum(),
@@ -129,18 +119,20 @@ fn list(args: &EndpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Exi
     }
     let table = Table::new(&COLUMNS, listed.iter().map(row).collect()).for_stdout();
     let report = Report { endpoints: listed.iter().map(Running::report).collect(), totals };
-    terminal.report(COMMAND, table.as_deref().map(str::as_bytes), &report)
+    Ok(terminal.report(table.as_deref().map(str::as_bytes), &report))
 }
 
-fn stop(args: &EndpointsArgs, what: (&str, Reach), signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let (endpoint, down) = match try_stop(args, what, signals, terminal) {
-        Ok(stopped) => stopped,
-        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
-    };
+fn stop(
+    args: &EndpointsArgs,
+    what: (&str, Reach),
+    signals: &Signals,
+    terminal: &mut Terminal,
+) -> Result<Exit, Failure> {
+    let (endpoint, down) = try_stop(args, what, signals, terminal)?;
     show(&endpoint, &down, terminal);
     let lines = one_a_line(&down.removed);
     let report = Stopped { endpoint: endpoint.bare_name(), endpoint_id: &endpoint.id, down };
-    terminal.report(COMMAND, lines.as_deref().map(str::as_bytes), &report)
+    Ok(terminal.report(lines.as_deref().map(str::as_bytes), &report))
 }
 
 fn one_a_line(names: &[String]) -> Option<String> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::args::GenerateArgs;
 use crate::commands::model::generate_many;
@@ -30,32 +30,22 @@ use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::printable;
 
-const COMMAND: &str = "generate";
-
 /// The longest story that is read from a file or standard input, in bytes.
 const MOST_BYTES: u64 = 64 << 20;
 
 /// Runs the command.
-pub fn run(args: &GenerateArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
+pub fn run(args: &GenerateArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     if args.show_prompt {
-        return match shown_prompt(args, terminal) {
-            Ok(shown) => {
-                let line = json!(shown.messages).to_string();
-                terminal.report(COMMAND, Some(line.as_bytes()), &shown)
-            }
-            Err(failure) => terminal.fail(COMMAND, &failure, Map::new()),
-        };
+        let shown = shown_prompt(args, terminal)?;
+        let line = json!(shown.messages).to_string();
+        return Ok(terminal.report(Some(line.as_bytes()), &shown));
     }
-    let prepared = budget(&args.asking).and_then(|budget| {
-        let story = if args.output_dir.is_none() { Some(story(args)?) } else { None };
-        Ok((story, setup(args, &budget, signals, terminal)?))
-    });
-    match (prepared, &args.output_dir) {
-        (Ok((Some(story), setup)), _) => one(args, &story, &setup, terminal),
-        (Ok((None, setup)), Some(dir)) => generate_many::run(args, &setup, dir, terminal),
-        (Ok((None, _)), None) => unreachable!("without a directory there is a story"),
-        (Err(failure), _) => terminal.fail(COMMAND, &failure, Map::new()),
+    let budget = budget(&args.asking)?;
+    if let Some(dir) = &args.output_dir {
+        return generate_many::run(args, &setup(args, &budget, signals, terminal)?, dir, terminal);
     }
+    let story = story(args)?;
+    one(args, &story, &setup(args, &budget, signals, terminal)?, terminal)
 }
 
 /// What `--show-prompt` shows.
@@ -160,11 +150,8 @@ fn read(path: &Path) -> Result<String, Failure> {
 }
 
 /// Asks about one story.
-fn one(args: &GenerateArgs, story: &Story, setup: &Setup, terminal: &mut Terminal) -> Exit {
-    let messages = match prompt::messages(&setup.template, story) {
-        Ok(messages) => messages,
-        Err(error) => return terminal.fail(COMMAND, &prompt_failure(error), Map::new()),
-    };
+fn one(args: &GenerateArgs, story: &Story, setup: &Setup, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    let messages = prompt::messages(&setup.template, story).map_err(prompt_failure)?;
     let asker = Asker {
         chat: &setup.target.chat,
         parameters: &setup.parameters,
@@ -181,18 +168,18 @@ fn one(args: &GenerateArgs, story: &Story, setup: &Setup, terminal: &mut Termina
         Err(error) => {
             let body = setup.parameters.body(&messages, 1, Delivery::Whole);
             let failure = failure(setup, error, most_tokens(&body, setup.parameters.max_tokens));
-            return terminal.fail(COMMAND, &failure, fields(&Report::of(setup, &effort, None)));
+            return Ok(terminal.fail(&failure, fields(&Report::of(setup, &effort, None))));
         }
     };
     let context = outcome.context.as_ref().map_err(Clone::clone);
     let context = context.and_then(|context| reformed(context, args.form.into()));
     let mut report = Report::of(setup, &effort, Some(&outcome));
-    match context {
+    Ok(match context {
         Ok(context) => {
             report.context = serde_json::from_str(&context).unwrap_or(Value::Null);
             terminal.label("took", &took(setup, &effort));
             setup.target.say_running(&setup.session);
-            terminal.report(COMMAND, Some(context.as_bytes()), &report)
+            terminal.report(Some(context.as_bytes()), &report)
         }
         Err(flaw) => {
             let raw = outcome.raw.trim();
@@ -211,9 +198,9 @@ fn one(args: &GenerateArgs, story: &Story, setup: &Setup, terminal: &mut Termina
             };
             let message = format!("no context in {}: {}", answers(effort.attempts), flaw.reason);
             let failure = Failure::new(Exit::Data, "invalid_answer", message, hint);
-            terminal.fail(COMMAND, &failure, fields(&report))
+            terminal.fail(&failure, fields(&report))
         }
-    }
+    })
 }
 
 fn answers(count: u32) -> String {

@@ -25,8 +25,6 @@ use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::text::grouped;
 use ctxtune_pipeline::value::at_home;
 
-const COMMAND: &str = "generate";
-
 /// What a script is told of many stories.
 #[derive(Serialize)]
 struct Report {
@@ -42,11 +40,8 @@ struct Report {
 }
 
 /// Runs the command.
-pub fn run(args: &GenerateArgs, setup: &Setup, dir: &Path, terminal: &mut Terminal) -> Exit {
-    let Prepared { questions, answers, not_read } = match prepared(args, setup, dir, terminal) {
-        Ok(prepared) => prepared,
-        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
-    };
+pub fn run(args: &GenerateArgs, setup: &Setup, dir: &Path, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    let Prepared { questions, answers, not_read } = prepared(args, setup, dir, terminal)?;
     let mut report = Report {
         asked: None,
         not_read_by_kind: counts_value(&not_read),
@@ -60,10 +55,10 @@ pub fn run(args: &GenerateArgs, setup: &Setup, dir: &Path, terminal: &mut Termin
         }
         Err(failure) => Some(failure),
     };
-    match failure {
-        Some(failure) => terminal.fail(COMMAND, &failure, fields(&report)),
-        None => terminal.report(COMMAND, Some(dir.as_os_str().as_encoded_bytes()), &report),
-    }
+    Ok(match failure {
+        Some(failure) => terminal.fail(&failure, fields(&report)),
+        None => terminal.report(Some(dir.as_os_str().as_encoded_bytes()), &report),
+    })
 }
 
 /// Asks all questions that are open: the report, and why it is not all well.

@@ -1,8 +1,5 @@
 //! `ctxtune models`: what can be tuned, whether it can be deployed, and its limits.
 
-use serde::Serialize;
-use serde_json::Map;
-
 use crate::args::ModelsArgs;
 use crate::screen::report::Terminal;
 use crate::screen::table::{Align, Cell, Table};
@@ -13,8 +10,7 @@ use ctxtune_pipeline::job::models::{TunableModel, models};
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{grouped, printable};
-
-const COMMAND: &str = "models";
+use serde::Serialize;
 
 /// The longest names leave room for no more on a terminal of 80 columns; `--json` has all limits.
 const COLUMNS: [(&str, Align); 4] =
@@ -30,11 +26,8 @@ struct Report {
 }
 
 /// Runs the command.
-pub fn run(args: &ModelsArgs, signals: &Signals, terminal: &mut Terminal) -> Exit {
-    let report = match look_up(args, signals, terminal) {
-        Ok(report) => report,
-        Err(failure) => return terminal.fail(COMMAND, &failure, Map::new()),
-    };
+pub fn run(args: &ModelsArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    let report = look_up(args, signals, terminal)?;
     let table = Table::new(&COLUMNS, report.models.iter().map(row).collect()).for_stdout();
     if let ([only], Some(_)) = (report.models.as_slice(), &args.name) {
         show(only, terminal);
@@ -46,7 +39,7 @@ pub fn run(args: &ModelsArgs, signals: &Signals, terminal: &mut Terminal) -> Exi
         terminal.label("rate", &if rated.is_empty() { unknown() } else { rated.join("; ") });
         terminal.label("endpoint", &endpoint(report.endpoint.as_ref()));
     }
-    terminal.report(COMMAND, table.as_deref().map(str::as_bytes), &report)
+    Ok(terminal.report(table.as_deref().map(str::as_bytes), &report))
 }
 
 fn look_up(args: &ModelsArgs, signals: &Signals, terminal: &Terminal) -> Result<Report, Failure> {
