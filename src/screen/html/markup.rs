@@ -53,7 +53,8 @@ impl Html {
     pub fn tiles(&mut self, tiles: &[(&str, String)]) {
         self.within("dl class=\"tiles\"", |html| {
             for (name, value) in tiles {
-                let is_long = value.chars().count() > 16;
+                // More does not fit one column in the size of a number.
+                let is_long = value.chars().count() > 10;
                 html.raw(if is_long { "<div class=\"wide\">" } else { "<div>" });
                 html.of("dt", name).of("dd", value).raw("</div>\n");
             }
