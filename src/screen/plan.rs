@@ -30,7 +30,7 @@ pub fn show(plan: &Plan<'_>, terminal: &Terminal) {
     }
     if plan.chosen.is_download_only(parameters) {
         terminal
-            .say("          trainable, but not deployable at Together: what is tuned can only be downloaded (ctxtune models lists others)");
+            .say("          trainable, but not deployable at Together: what is tuned can only be downloaded (`ctxtune models` lists others)");
     }
     table(plan.rows, terminal);
 }

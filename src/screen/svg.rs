@@ -361,7 +361,7 @@ impl Svg {
         }
         let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
         let (width, height) = (longest as f64 * 7.3 + 50.0, names.len() as f64 * 19.0 + 8.0);
-        let left = self.right - width;
+        let left = self.right - width - 10.0;
         self.put(format_args!(
             "<rect class=\"paper\" x=\"{left:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" fill-opacity=\"0.8\" rx=\"4\"/>",
             self.top + 2.0

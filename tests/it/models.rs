@@ -82,7 +82,7 @@ fn what_cannot_be_deployed_points_to_the_models() {
     let rehearsal = Rehearsal::new();
     rehearsal.dir.corpus(10).prepare(&[]).expect(0);
     let run = rehearsal.ctxtune(["submit", "out", "--yes"]).expect(0);
-    assert!(run.stderr.contains("(ctxtune models lists others)"), "{}", run.stderr);
+    assert!(run.stderr.contains("(`ctxtune models` lists others)"), "{}", run.stderr);
     let run = rehearsal.ctxtune(["doctor", "out"]);
     assert!(run.stderr.contains("ctxtune models lists them"), "{}", run.stderr);
 }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use crate::args::FinetuneArgs;
 use crate::commands::job::monitor::{self, Shown};
 use crate::commands::job::submit::end_submitted;
-use crate::commands::report::write_beside;
 use crate::screen::report::{Style, Terminal};
 use crate::session;
 use crate::session::environment::{self, configured};
@@ -66,15 +65,13 @@ pub fn finetune(args: &FinetuneArgs, run: Run<'_>, terminal: &mut Terminal) -> R
     submitted.announced.logged_by = wandb.logged_by();
     let shown = Shown {
         out: Some(out.clone()),
+        page: (!args.no_report).then(|| out.clone()),
         submitted: Some(submitted.report()),
         events: monitor::Events::Silent,
         wandb,
     };
     let exit = monitor::watch(&session, &job, &args.watch, shown, terminal);
     cancel_unwanted(&session, exit, &job);
-    if !args.no_report && !session.signals.is_stopped() {
-        write_beside(&session, &out, terminal);
-    }
     if let Some(agency) = agency.filter(|_| !session.signals.is_stopped()) {
         agency.settle(&session, &out, &job);
     }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::args::{MonitorArgs, WatchArgs};
 use crate::commands::job::using::Use;
+use crate::commands::report::write_beside;
 use crate::screen::block::Block;
 use crate::screen::canvas::Notices;
 use crate::screen::canvas::{Canvas, Unechoed};
@@ -48,6 +49,8 @@ pub enum Events {
 pub struct Shown {
     /// The directory whose ledger knows the job.
     pub out: Option<PathBuf>,
+    /// The directory that gets a page at the end.
+    pub page: Option<PathBuf>,
     /// What the document says beside the watch: how the job came about.
     pub submitted: Option<submit::Report>,
     /// What goes to stdout.
@@ -64,6 +67,7 @@ pub fn run(args: &MonitorArgs, signals: &Signals, terminal: &mut Terminal) -> Re
     let wandb = wandb::resolve(&args.wandb, None, &session.environment, terminal)?;
     let shown = Shown {
         out: args.target.as_ref().map(PathBuf::from).filter(|target| target.is_dir()),
+        page: None,
         submitted: None,
         events: if args.events { Events::Streamed } else { Events::Silent },
         wandb,
@@ -98,6 +102,9 @@ pub fn watch(
     let is_closed = matches!(&watched.result, Err(error) if matches!(error.cause, Cause::Closed));
     if let Some(job) = watched.progress().job().filter(|_| !is_closed) {
         terminal.label("price", &estimates::billed_and_estimated(job, watched.estimated));
+    }
+    if let Some(out) = shown.page.as_ref().filter(|_| !session.signals.is_stopped()) {
+        write_beside(session, out, terminal);
     }
     let document = document(session, &watched, &shown);
     match &watched.result {

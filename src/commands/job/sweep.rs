@@ -7,7 +7,6 @@ use serde_json::{Map, Value, json};
 
 use crate::args::{SweepArgs, SweepCommand, SweepInitArgs, SweepRunArgs};
 use crate::commands::job::sweep_table::end;
-use crate::commands::report::write_beside;
 use crate::screen::report::Terminal;
 use crate::session;
 use crate::session::environment::{self, configured};
@@ -91,11 +90,7 @@ fn run_sweep(args: &SweepRunArgs, signals: &Signals, terminal: &mut Terminal) ->
         wandb,
     };
     let ran = sweep(&session, order)?;
-    let exit = end(&session, &ran, args.svg.as_deref(), terminal);
-    if !args.no_report && !session.signals.is_stopped() {
-        write_beside(&session, &ran.runs.out, terminal);
-    }
-    Ok(exit)
+    Ok(end(&session, &ran, (args.svg.as_deref(), !args.no_report), terminal))
 }
 
 /// What a script is told of a sweep whose values are drawn here, before it is run.

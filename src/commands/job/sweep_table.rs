@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::commands::report::write_beside;
 use crate::screen::chart::{Charset, Frame, chart};
 use crate::screen::curve::Curve;
 use crate::screen::report::{Terminal, fields};
@@ -28,12 +29,21 @@ use ctxtune_service::wandb::sweep;
 const CURVE_LINES: usize = 17;
 const WIDEST: usize = 80;
 
-/// The table, best first, the curves, and how it all ended; `svg` names the file for the curves.
-pub fn end(session: &Session, ran: &Ran, svg: Option<&Path>, terminal: &mut Terminal) -> Exit {
+/// The table, best first, the curves, and how it all ended; `svg` names the file for the curves, and OUT gets a page
+/// where it `has_page`.
+pub fn end(
+    session: &Session,
+    ran: &Ran,
+    (svg, has_page): (Option<&Path>, bool),
+    terminal: &mut Terminal,
+) -> Exit {
     let Ran { runs, ended: Ended { book, is_short }, quote, failure } = ran;
     let ranking = book.ranking(runs.metric.goal);
     table(runs, book, &ranking, terminal);
     curves(session, runs, book, svg, terminal);
+    if has_page && !session.signals.is_stopped() {
+        write_beside(session, &runs.out, terminal);
+    }
     let report = Report::of(runs, book, quote, &ranking);
     if let Some(failure) = failure {
         return terminal.fail(failure, fields(&report));
