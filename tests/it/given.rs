@@ -45,6 +45,9 @@ fn files_are_submitted_as_they_are_and_once() {
     assert_eq!(rehearsal.server.jobs_created(), 1);
     let scored = rehearsal.ctxtune(["score", "out", "own"]).expect(3);
     assert!(scored.stderr.contains("whose lines have no keys of records"), "{}", scored.stderr);
+    let reported = rehearsal.ctxtune(["report", "out", "-o", "r.html"]).expect(0);
+    assert!(!reported.stderr.contains("keys.tsv"), "{}", reported.stderr);
+    assert!(dir.read("r.html").contains("Files that were split already, as they are."));
     // The ledger is beside the data, as for a prepared directory.
     assert_eq!(dir.tree("out/runs").len(), 1);
 }

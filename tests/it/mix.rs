@@ -143,6 +143,15 @@ fn several_files_are_mixed_in_and_too_few_lines_are_an_error() {
 }
 
 #[test]
+fn a_report_counts_the_records_of_a_pilot_without_what_is_mixed_in() {
+    let dir = with_general(100, 60);
+    dir.prepare(&["--limit", "40", "--mix", "general.jsonl=10"]).expect(0);
+    dir.ctxtune(["report", "out", "-o", "r.html"]).expect(0);
+    let report = dir.read("r.html");
+    assert!(report.contains("--limit leaves the first 40 of 90 training records"), "{report}");
+}
+
+#[test]
 fn a_dry_run_shows_the_lines_that_would_be_written() {
     let dir = with_general(40, 30);
     let mix = ["--mix", "general.jsonl=40%", "--show", "20"];

@@ -4,6 +4,7 @@ use crate::screen::curve::Mark;
 use crate::screen::html::markup::Html;
 use crate::screen::prepared::oddity;
 use crate::screen::svg::{Bar, Bars, Size, bars};
+use ctxtune_engine::output::manifest::{DataKind, Side};
 use ctxtune_engine::record::warning::Warning;
 use ctxtune_pipeline::report::OutReport;
 use ctxtune_pipeline::report::data::{DataReport, Lengths, Sample};
@@ -79,8 +80,12 @@ fn split(html: &mut Html, data: &DataReport) {
     let (options, counts) = (&manifest.options, &manifest.counts);
     html.of("h3", "Split");
     if counts.beyond_limit > 0 {
-        let all = grouped(manifest.train.records + counts.beyond_limit);
-        html.of("p class=\"note\"", &format!("A pilot: --limit leaves the first of {all} training records."));
+        let kept = manifest.own_train_records();
+        let (kept, all) = (grouped(kept), grouped(kept + counts.beyond_limit));
+        html.of(
+            "p class=\"note\"",
+            &format!("A pilot: --limit leaves the first {kept} of {all} training records."),
+        );
     }
     if !manifest.mix.is_empty() {
         let rows = manifest.mix.iter().map(|mixed| {
@@ -95,7 +100,7 @@ fn split(html: &mut Html, data: &DataReport) {
         let columns = ["file", "asked for", "#mixed in", "#of", "#rejected"];
         html.table("General chat lines, in train only.", &columns, rows);
     }
-    let digest = |(name, side): (&str, &ctxtune_engine::output::manifest::Side)| {
+    let digest = |(name, side): (&str, &Side)| {
         vec![
             name.to_owned(),
             grouped(side.records),
@@ -105,7 +110,11 @@ fn split(html: &mut Html, data: &DataReport) {
         ]
     };
     let rows: Vec<Vec<String>> = manifest.sides().map(digest).collect();
-    let caption = format!("Seed {}, validation ratio {}.", options.seed, options.val_ratio);
+    let is_given = options.kind == DataKind::Files;
+    let caption = match is_given {
+        true => "Files that were split already, as they are.".to_owned(),
+        false => format!("Seed {}, validation ratio {}.", options.seed, options.val_ratio),
+    };
     html.table(&caption, &["split", "#records", "#size", "#files", "SHA-256"], rows);
     match (&options.group_by, &manifest.grouping) {
         (Some(by), Some(grouping)) => {
@@ -121,7 +130,7 @@ fn split(html: &mut Html, data: &DataReport) {
                 ),
             );
         }
-        _ if !manifest.mix.is_empty() => {}
+        _ if is_given || !manifest.mix.is_empty() => {}
         _ => {
             html.of(
                 "p",
@@ -147,6 +156,9 @@ pub(super) fn recomputed(seed: u64) -> String {
 fn leakage(html: &mut Html, data: &DataReport) {
     let manifest = &data.manifest;
     let Some(val) = &manifest.val else { return };
+    if manifest.options.kind == DataKind::Files {
+        return;
+    }
     html.of("h3", "Leakage");
     let leakage = manifest.leakage;
     let shared = [

@@ -40,13 +40,12 @@ pub fn card(manifest: &Manifest) -> String {
             format!("{} of the training lines are general chat lines of `{}`.\n", mixed.records, mixed.file)
         })
         .collect();
-    let mixed_records: u64 = manifest.mix.iter().map(|mixed| mixed.records).sum();
     let limit = match manifest.counts.beyond_limit {
         0 => String::new(),
         beyond => format!(
             "Of {} training records the first {} by rank are here.\n",
-            manifest.train.records - mixed_records + beyond,
-            manifest.train.records - mixed_records
+            manifest.own_train_records() + beyond,
+            manifest.own_train_records()
         ),
     };
     let (title, layout) = match &manifest.template {

@@ -360,6 +360,11 @@ impl Manifest {
         std::iter::once(("train", &self.train)).chain(self.val.iter().map(|side| ("val", side)))
     }
 
+    /// The training records of the split, without what was mixed in.
+    pub fn own_train_records(&self) -> u64 {
+        self.mix.iter().fold(self.train.records, |records, mixed| records.saturating_sub(mixed.records))
+    }
+
     /// The names of all files this manifest vouches for, itself excluded.
     pub fn file_names(&self) -> Vec<&str> {
         let shards = self.sides().flat_map(|(_, side)| &side.shards).map(|shard| shard.file.as_str());

@@ -19,7 +19,7 @@ use ctxtune_engine::check::stats::{Bar, Histogram, tokens};
 use ctxtune_engine::check::{self, check};
 use ctxtune_engine::line::example::{Example, Message};
 use ctxtune_engine::output::KEYS;
-use ctxtune_engine::output::manifest::{Manifest, Side};
+use ctxtune_engine::output::manifest::{DataKind, Manifest, Side};
 use ctxtune_engine::prepare::REJECTS;
 
 /// Examples of rejects, and of findings, by code.
@@ -181,7 +181,10 @@ impl DataReport {
                 trouble(split, error);
             }
         }
-        if let Err(error) = name_samples(out, &mut samples) {
+        // The lines of files that were split already have no other names.
+        if manifest.options.kind != DataKind::Files
+            && let Err(error) = name_samples(out, &mut samples)
+        {
             trouble(KEYS, error);
         }
         Ok(DataReport {
