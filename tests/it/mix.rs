@@ -130,6 +130,10 @@ fn several_files_are_mixed_in_and_too_few_lines_are_an_error() {
     assert_eq!(dir.keys("train").iter().filter(|key| key.starts_with("mix/b/general.jsonl/#")).count(), 15);
     let run = dir.prepare(&["--mix", "general.jsonl=31"]).expect(3);
     assert!(run.stderr.contains("30 of its 30 lines are usable, and 31 are asked for"), "{}", run.stderr);
+    let run = dir.prepare(&["--mix", "general.jsonl=99.99999999999999999%"]).expect(2);
+    assert!(run.stderr.contains("expected a number of lines"), "{}", run.stderr);
+    let run = dir.prepare(&["--mix", "general.jsonl=99.9999999999999%"]).expect(3);
+    assert!(run.stderr.contains("30 of its 30 lines are usable"), "{}", run.stderr);
     for (mix, said) in [
         ("general.jsonl", "expected FILE=COUNT"),
         ("general.jsonl=x", "expected a number of lines"),

@@ -199,6 +199,8 @@ mod tests {
         check(&["10%"], 3179, Some(&[353]));
         check(&["100%"], 9, None);
         check(&["60%", "40%"], 9, None);
+        // More lines than can be counted.
+        check(&["99.9999999999999%"], u64::MAX, None);
     }
 
     #[test]

@@ -335,7 +335,10 @@ impl Run<'_> {
             return Err(Error::EqualKeys { key: KeyText(key).to_json(), first, second });
         }
         let amounts: Vec<Amount> = mixes.iter().map(|mix| mix.amount).collect();
-        let counts = mix::counts(&amounts, records).expect("the options leave room for records");
+        let counts = mix::counts(&amounts, records).ok_or_else(|| Error::Mix {
+            path: mixes[0].source.path.clone(),
+            reason: "the shares leave almost no room for records".to_owned(),
+        })?;
         let options = Options { chat: true, group_by: None, ..self.options.clone() };
         let mut spool = Spool::new(staging.as_deref(), self.options.max_spool_bytes);
         for ((mix, within), count) in mixes.iter().zip(mix::key_prefixes(mixes)).zip(counts) {
