@@ -54,6 +54,10 @@ has `not_read_by_kind` and `not_read`; after too many [rejects](../rejects.md):
 | `findings` | array of object | What was found, one per line; at most 100 of one [code](../check.md#findings) in one line of the data, all counted |
 {src/commands/data/check.rs FindingReport findings[].}
 
+## preview
+
+{src/commands/data/preview.rs Report}
+
 ## models
 
 {src/commands/model/models.rs Report}
@@ -361,7 +365,7 @@ impl Shape<'_> {
     /// What JSON calls the item, unless it is a struct.
     fn plain(&self) -> Option<&'static str> {
         match self.item.split('<').next()? {
-            "str" | "String" | "Cow" | "JobId" | "FileId" | "Level" => Some("string"),
+            "str" | "String" | "Cow" | "JobId" | "FileId" | "Kind" | "Level" => Some("string"),
             "bool" => Some("boolean"),
             "u32" | "u64" | "usize" | "i64" | "NonZeroU32" => Some("integer"),
             "f64" => Some("number"),

@@ -44,6 +44,7 @@ fn verdict(path: &Path, threads: usize) -> (bool, String) {
         threads: NonZeroUsize::new(threads).expect("at least one"),
         keep: Keep::All,
         max_tokens: None,
+        counter: None,
     };
     let report = check(&options, &Unwatched).expect("a file that is there is checked");
     (report.is_passed(), format!("{:?} {:?}", report.files, report.findings))

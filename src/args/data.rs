@@ -3,9 +3,12 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+
+use crate::args::RemoteArgs;
 
 use ctxtune_pipeline::config::PrepareChoices;
+use ctxtune_pipeline::config::tokens::TokenizerArgs;
 use ctxtune_pipeline::value::whole;
 
 const PREPARE_HELP: &str = "\
@@ -44,6 +47,19 @@ pub struct PrepareArgs {
     pub show: usize,
 }
 
+/// What counts tokens, and for which model: of `check` and `preview`.
+#[derive(Debug, Args)]
+pub struct CountingArgs {
+    #[command(flatten)]
+    pub tokenizer: TokenizerArgs,
+    /// Model whose tokens are counted [default: base_model of the configuration, else that of finetune]
+    #[arg(long, value_name = "NAME")]
+    pub base_model: Option<String>,
+    /// YAML file with settings (base_model, tokenizer); flags win over it
+    #[arg(long, alias = "config", value_name = "FILE")]
+    pub config_path: Option<PathBuf>,
+}
+
 const CHECK_HELP: &str = "\
 Examples:
   ctxtune check train.jsonl val.jsonl
@@ -58,10 +74,70 @@ pub struct CheckArgs {
     /// JSONL files, or output directories of `prepare`
     #[arg(value_name = "FILE|OUT", required = true)]
     pub paths: Vec<PathBuf>,
-    /// Fail samples that have more than N tokens, by estimate
+    /// Fail samples that have more than N tokens, as far as they can be counted
     #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub max_tokens: Option<u64>,
+    /// What counts tokens, and for which model.
+    #[command(flatten)]
+    pub counting: CountingArgs,
+    /// Count tokens whatever the size of the data [default: up to 1 GB]
+    #[arg(long)]
+    pub tokens: bool,
+    /// Estimate tokens from bytes, which is quicker
+    #[arg(long, conflicts_with_all = ["tokens", "tokenizer"])]
+    pub no_tokens: bool,
     /// Threads that check [default: the cores available]
     #[arg(long, value_name = "N", value_parser = whole::<NonZeroUsize>)]
     pub threads: Option<NonZeroUsize>,
+}
+
+const PREVIEW_HELP: &str = "\
+Examples:
+  ctxtune preview out
+  ctxtune preview out --longest --max-tokens 8192
+  ctxtune preview out --key 7.json
+  ctxtune preview train.jsonl -n 3 --json
+
+stdout: the samples, with what is trained, masked and cut in colours, or in brackets with NO_COLOR or in a file.
+Exit codes: 0 done, 1 a file cannot be read, 2 usage, 3 a sample that cannot be shown.";
+
+/// The sides of prepared data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Split {
+    /// What is trained on
+    Train,
+    /// What validates
+    Validation,
+}
+
+/// The arguments of `preview`.
+#[derive(Debug, Args)]
+#[command(after_help = PREVIEW_HELP)]
+pub struct PreviewArgs {
+    /// An output directory of `prepare`, or a JSONL file
+    #[arg(value_name = "OUT|FILE")]
+    pub path: PathBuf,
+    /// How many samples to show
+    #[arg(short, long, value_name = "N", default_value = "1", value_parser = whole::<NonZeroUsize>)]
+    pub number: NonZeroUsize,
+    /// Show the sample of this record
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["longest", "number"])]
+    pub key: Option<String>,
+    /// Show the samples of the most tokens
+    #[arg(long)]
+    pub longest: bool,
+    /// Which side of an output directory
+    #[arg(long, value_name = "SIDE", default_value = "train")]
+    pub split: Split,
+    /// Tokens of a sequence: what lies beyond is struck out [default: max_seq_length of the configuration]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
+    pub max_tokens: Option<u64>,
+    /// What counts tokens, and for which model.
+    #[command(flatten)]
+    pub counting: CountingArgs,
+    /// Ask the service as well how it would train them; OUT is uploaded (free of charge)
+    #[arg(long, conflicts_with_all = ["key", "longest"])]
+    pub service: bool,
+    #[command(flatten)]
+    pub remote: RemoteArgs,
 }

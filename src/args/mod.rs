@@ -24,7 +24,7 @@ mod score;
 mod sweep;
 mod wandb;
 
-pub(crate) use data::{CheckArgs, CorpusArgs, PrepareArgs};
+pub(crate) use data::{CheckArgs, CorpusArgs, CountingArgs, PrepareArgs, PreviewArgs, Split};
 pub(crate) use deploy::{DeployArgs, EndpointsArgs, EndpointsCommand, StopAfter};
 pub(crate) use generate::GenerateArgs;
 pub(crate) use inspect::{InitArgs, ModelsArgs};
@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Prepare(Box<PrepareArgs>),
     /// Check JSONL files before training (offline)
     Check(Box<CheckArgs>),
+    /// Show samples as the model sees them: what is trained, masked and cut (offline)
+    Preview(Box<PreviewArgs>),
     /// Upload prepared data (free of charge)
     Upload(Box<UploadArgs>),
     /// Upload prepared data and start a fine-tuning job (asks first)
@@ -112,7 +114,7 @@ Examples:
 
 /// The commands by what a user wants to do, in the order of the work.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Data", &["init", "prepare", "check"]),
+    ("Data", &["init", "prepare", "check", "preview"]),
     ("Train", &["finetune", "upload", "submit", "monitor", "cancel", "sweep", "wandb-sync", "rehearse"]),
     ("Use", &["generate", "score", "deploy", "endpoints", "download"]),
     ("Inspect", &["models", "report", "status", "jobs", "files", "checkpoints", "doctor", "completions"]),
@@ -165,6 +167,7 @@ impl Command {
         match self {
             Command::Prepare(_) => "prepare",
             Command::Check(_) => "check",
+            Command::Preview(_) => "preview",
             Command::Upload(_) => "upload",
             Command::Submit(_) => "submit",
             Command::Monitor(_) => "monitor",

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::args::{CorpusArgs, WatchArgs};
+use ctxtune_pipeline::config::tokens::TokenizerArgs;
 use ctxtune_pipeline::config::wandb::WandbArgs;
 use ctxtune_pipeline::config::{PrepareChoices, TuneChoices};
 use ctxtune_pipeline::value::dollars;
@@ -86,6 +87,8 @@ pub struct SubmitArgs {
     #[arg(long)]
     pub allow_truncation: bool,
     #[command(flatten)]
+    pub tokenizer: TokenizerArgs,
+    #[command(flatten)]
     pub spending: SpendingArgs,
     #[command(flatten)]
     pub choices: TuneChoices,
@@ -129,6 +132,8 @@ pub struct FinetuneArgs {
     #[arg(long)]
     pub allow_truncation: bool,
     #[command(flatten)]
+    pub tokenizer: TokenizerArgs,
+    #[command(flatten)]
     pub spending: SpendingArgs,
     #[command(flatten)]
     pub choices: TuneChoices,
@@ -158,6 +163,7 @@ impl FinetuneArgs {
             no_report: false,
             sweep_max_cost: None,
             allow_truncation: false,
+            tokenizer: TokenizerArgs::default(),
             spending: SpendingArgs { yes: true, max_cost: None, new_job: false },
             choices: TuneChoices::default(),
             watch: WatchArgs { poll: None, timeout: None, svg: None, cancel_on_stop: false },

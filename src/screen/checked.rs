@@ -7,9 +7,10 @@ use indicatif::ProgressBar;
 use crate::screen::report::{Style, Terminal};
 use ctxtune_engine::check::code::{Code, Level, Stage};
 use ctxtune_engine::check::conversation::Format;
+use ctxtune_engine::check::counter::Method;
 use ctxtune_engine::check::finding::Finding;
 use ctxtune_engine::check::judge::Role;
-use ctxtune_engine::check::stats::{Histogram, tokens};
+use ctxtune_engine::check::stats::{Histogram, TokenLengths, Tokens};
 use ctxtune_engine::check::{FileReport, Report, Watch};
 use ctxtune_pipeline::job::data::NAMED;
 use ctxtune_pipeline::signals::Signals;
@@ -56,7 +57,8 @@ impl Watch for Bar<'_> {
     }
 }
 
-pub fn summarize(report: &Report, duration: Duration, terminal: &Terminal) {
+/// Shows what was checked; `how` says how tokens were counted.
+pub fn summarize(report: &Report, how: &str, duration: Duration, terminal: &Terminal) {
     let say = |label: &str, text: String| {
         terminal.say(&format!(
             "{} {}",
@@ -87,9 +89,17 @@ pub fn summarize(report: &Report, duration: Duration, terminal: &Terminal) {
     say("duplicates", counted(report.findings.count(Code::Duplicate), "sample"));
     if report.lengths.count() > 0 {
         say("length", quantiles(&report.lengths, |bytes| format!("{} B", grouped(bytes))));
-        let estimate = |weight| format!("{}–{}", grouped(tokens(weight).low), grouped(tokens(weight).high));
-        say("tokens", format!("{}; an estimate", quantiles(&report.weights, estimate)));
-        draw_histogram(&report.lengths, terminal);
+        say("tokens", format!("{}; {how}", token_quantiles(report)));
+        let total = report.tokens.total();
+        let about = match report.tokens.about {
+            0 => String::new(),
+            samples => format!("; of {} only about", counted(samples, "sample")),
+        };
+        say("all tokens", format!("{}{about}", range(total, report.method)));
+        match report.method {
+            Method::About => draw_histogram(&report.lengths, "B", terminal),
+            _ => draw_histogram(&report.tokens.high, "tokens", terminal),
+        }
         say_longest(report, terminal);
     }
 }
@@ -116,6 +126,32 @@ fn by_name<const N: usize>(counts: &[u64; N], names: [&str; N]) -> String {
     if named.is_empty() { "none".to_owned() } else { named.join(", ") }
 }
 
+/// A number of tokens, or the range that it is in.
+fn range(tokens: Tokens, method: Method) -> String {
+    match method {
+        Method::Exact if tokens.low == tokens.high => grouped(tokens.high),
+        Method::AtMost => format!("at most {}", grouped(tokens.high)),
+        _ => format!("{}–{}", grouped(tokens.low), grouped(tokens.high)),
+    }
+}
+
+fn token_quantiles(report: &Report) -> String {
+    let TokenLengths { low, high, .. } = &report.tokens;
+    let shown = |low, high| match report.method {
+        Method::About => format!("{}–{}", grouped(low), grouped(high)),
+        _ => grouped(high),
+    };
+    let quantile = |percent| shown(low.quantile(percent), high.quantile(percent));
+    format!(
+        "least {}, median {}, 90 % up to {}, 99 % up to {}, most {}",
+        shown(low.least(), high.least()),
+        quantile(50),
+        quantile(90),
+        quantile(99),
+        shown(low.most(), high.most()),
+    )
+}
+
 fn quantiles(lengths: &Histogram, shown: impl Fn(u64) -> String) -> String {
     format!(
         "least {}, median {}, 90 % up to {}, 99 % up to {}, most {}",
@@ -127,14 +163,14 @@ fn quantiles(lengths: &Histogram, shown: impl Fn(u64) -> String) -> String {
     )
 }
 
-fn draw_histogram(lengths: &Histogram, terminal: &Terminal) {
+fn draw_histogram(lengths: &Histogram, unit: &str, terminal: &Terminal) {
     let bars = lengths.bars(BARS);
     let highest = bars.iter().map(|bar| bar.samples).max().unwrap_or(1).max(1);
     let width = grouped(lengths.most()).len();
     for bar in bars {
         let length = (bar.samples * BAR_WIDTH).div_ceil(highest) as usize;
         terminal.say(&format!(
-            "  {:>width$}–{:<width$} B {:<30} {} ({})",
+            "  {:>width$}–{:<width$} {unit} {:<30} {} ({})",
             grouped(bar.from),
             grouped(bar.to),
             "#".repeat(length),
@@ -147,15 +183,13 @@ fn draw_histogram(lengths: &Histogram, terminal: &Terminal) {
 fn say_longest(report: &Report, terminal: &Terminal) {
     terminal.say(&terminal.paint(Style::Label, "longest"));
     for (long, key) in &report.longest {
-        let estimate = tokens(long.weight);
         let key = key.as_ref().map(|key| format!(", record {key}")).unwrap_or_default();
         terminal.say(&printable(&format!(
-            "  {}:{}: {} B, an estimated {}–{} tokens{key}",
+            "  {}:{}: {} B, {} tokens{key}",
             report.path(long.path).display(),
             long.line,
             grouped(long.bytes),
-            grouped(estimate.low),
-            grouped(estimate.high)
+            range(long.tokens, report.method),
         )));
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod names;
 pub(crate) mod ndjson;
 pub(crate) mod plan;
 pub(crate) mod prepared;
+pub(crate) mod preview;
 pub(crate) mod report;
 pub(crate) mod scoreboard;
 pub(crate) mod svg;

@@ -32,6 +32,7 @@ pub struct Terminal {
     /// Whether lines can be redrawn on stderr: a terminal, and not a `TERM=dumb` one.
     can_move_cursor: bool,
     has_colour: bool,
+    stdout_has_colour: bool,
     has_unicode: bool,
     banner: Option<&'static str>,
 }
@@ -62,7 +63,9 @@ impl Terminal {
         let variable = |name: &str| std::env::var_os(name).unwrap_or_default();
         let stderr_is_terminal = io::stderr().is_terminal();
         let can_move_cursor = stderr_is_terminal && variable(env::TERM) != "dumb";
-        let has_colour = can_move_cursor && variable(env::NO_COLOR).is_empty();
+        let may_colour = variable(env::TERM) != "dumb" && variable(env::NO_COLOR).is_empty();
+        let has_colour = can_move_cursor && may_colour;
+        let stdout_has_colour = may_colour && io::stdout().is_terminal();
         // The first variable that is set decides, as in C's `setlocale`.
         let locale = env::LOCALES.map(variable).into_iter().find(|value| !value.is_empty());
         let locale = locale.unwrap_or_default().to_string_lossy().to_ascii_lowercase();
@@ -74,6 +77,7 @@ impl Terminal {
             stderr_is_terminal,
             can_move_cursor,
             has_colour,
+            stdout_has_colour,
             has_unicode,
             banner: None,
         }
@@ -93,6 +97,11 @@ impl Terminal {
     /// How much to say.
     pub fn flags(&self) -> OutputFlags {
         self.flags
+    }
+
+    /// Whether text on stdout may have colours.
+    pub fn paints_stdout(&self) -> bool {
+        self.stdout_has_colour
     }
 
     /// Whether a progress bar may be drawn.

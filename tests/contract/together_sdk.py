@@ -114,6 +114,21 @@ def refusals(server, client, train):
     refused(together.NotFoundError, [unknown], lambda: create(training_file=train, model=unknown))
 
 
+def preview(client, train):
+    rows = client.fine_tuning.preview(model=MODEL, training_file=train, top_k=2, train_on_inputs=False)
+    assert rows.dataset_format == "conversation" and len(rows.rows) == 2, rows
+    row = rows.rows[0]
+    trained = [at for at, label in enumerate(row.labels) if label != -100]
+    assert [at for start, end in row.trained_spans for at in range(start, end)] == trained, row
+    assert row.num_trained_tokens == len(trained) > 0 and row.num_tokens == len(row.tokens), row
+    assert "".join(row.tokens[at] for at in trained) == "a<|eot_id|>" and not row.truncated, row
+    refused(
+        together.BadRequestError,
+        ["does not exist"],
+        lambda: client.fine_tuning.preview(model=MODEL, training_file="file-1"),
+    )
+
+
 def job(server, client, train, val):
     created = client.fine_tuning.create(
         training_file=train,
@@ -263,6 +278,7 @@ def main(program):
             client = server.client()
             train, val = files(server, client)
             refusals(server, client, train)
+            preview(client, train)
             job(server, client, train, val)
             cancelled(server, client, train)
             chat(client)

@@ -128,13 +128,14 @@ fn has_word(line: &str, word: &str) -> bool {
 }
 
 /// Which crates of ours a crate may know; `rehearsal` is known to the terminal, which starts it, and to tests.
-const CRATES: [(&str, &[&str]); 6] = [
+const CRATES: [(&str, &[&str]); 7] = [
     ("ctxtune", &["engine", "pipeline", "rehearsal", "service"]),
-    ("pipeline", &["engine", "python-json", "service"]),
+    ("pipeline", &["engine", "python-json", "service", "tokens"]),
     ("service", &["python-json"]),
     ("engine", &["python-json"]),
     ("python-json", &[]),
     ("rehearsal", &[]),
+    ("tokens", &[]),
 ];
 
 /// Which parts of its crate a part may know besides itself. Imports point down.
@@ -153,6 +154,7 @@ fn may_know(part: &str) -> &'static [&'static str] {
         "sweep" => &["config", "env", "failure", "job", "session", "text", "ui"],
         "deploy" => &["failure", "job", "session", "shell", "text", "ui"],
         "generate" => &["config", "deploy", "env", "failure", "job", "session", "text", "ui"],
+        "preview" => &["failure", "job", "session", "shell"],
         "report" => &["failure", "job", "session", "signals", "sweep", "text"],
         "finetune" => &["config", "failure", "job", "session", "sweep"],
         "config" => &["job", "value"],
@@ -178,7 +180,10 @@ fn may_know(part: &str) -> &'static [&'static str] {
         "output" => &["answer_file", "error", "json", "parallel", "record", "source", "watch"],
         "source" => &["error", "json", "read_buffer", "record", "split", "watch"],
         "line" => &["json", "record", "yaml"],
-        "split" => &["json", "ratio", "record"],
+        "split" => &["class", "json", "ratio", "record"],
+        "tokenizer" => &["bpe", "class", "split"],
+        "file" => &["bpe", "split", "tokenizer"],
+        "chat" => &["tokenizer"],
         "record" => &["json", "mask", "ratio"],
         // An error names what any folder has found.
         "error" => &["output", "parallel", "ratio", "record", "source"],

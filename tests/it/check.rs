@@ -341,13 +341,76 @@ fn the_document_has_its_fields() {
             "counts": {},
             "findings": [],
             "length_bytes": quantiles(json!(length)),
-            "estimated_tokens": quantiles(json!([7, 13])),
+            // Two texts of a token each, two messages, the beginning, and the dates with a message of their own.
+            "token_method": "at_most",
+            "estimated_tokens": quantiles(json!([7, 38])),
+            "total_tokens": [7, 38],
+            "about_samples": 0,
             "histogram": [{ "from": length, "to": length, "samples": 1 }],
-            "longest": [{ "file": "a.jsonl", "line": 1, "key": null, "bytes": length, "estimated_tokens": [7, 13] }],
+            "token_histogram": [{ "from": 38, "to": 38, "samples": 1 }],
+            "longest": [{ "file": "a.jsonl", "line": 1, "key": null, "bytes": length, "estimated_tokens": [7, 38] }],
             "limits": { "single_upload_bytes": 5_368_709_120_u64, "file_bytes": 53_794_465_382_u64, "max_tokens": 100 },
             "seconds": null,
         })
     );
+}
+
+/// A tokenizer without merges: every byte is a token.
+const BYTES: &str = r#"{
+    "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false, "use_regex": true },
+    "model": { "type": "BPE", "vocab": {VOCAB}, "merges": [] }
+}"#;
+
+fn bytes_tokenizer() -> String {
+    let seen = (0x21..=0x7e).chain(0xa1..=0xac).chain(0xae..=0xff);
+    let written = seen.chain(0x100..=0x143).filter_map(char::from_u32).enumerate();
+    let vocab: serde_json::Map<String, Value> =
+        written.map(|(number, character)| (character.to_string(), number.into())).collect();
+    BYTES.replace("{VOCAB}", &Value::Object(vocab).to_string())
+}
+
+#[test]
+fn a_tokenizer_is_named_by_flag_by_key_or_found_in_the_cache() {
+    let dir = Dir::new();
+    dir.write("a.jsonl", format!("{GOOD}\n"));
+    dir.write("own/tokenizer.json", bytes_tokenizer());
+    dir.write("finetune.yaml", "base_model: Qwen/Qwen3-8B\ntokenizer: own\n");
+    let tokens = |flags: &[&str], cache: &str| {
+        let mut command = dir.command(["check", "a.jsonl", "--json"].iter().chain(flags));
+        command.env("HF_HUB_CACHE", dir.path(cache));
+        let run = Outcome::of(command).expect(0).json();
+        (run["token_method"].as_str().unwrap().to_owned(), run["total_tokens"].clone())
+    };
+    let about = "about".to_owned();
+    // Two texts of a byte, two messages of 3 to 6 tokens, and what may begin: the template is not known.
+    let counted = (about.clone(), json!([8, 47]));
+    assert_eq!(tokens(&["--base-model=Qwen/Qwen3-8B"], "none"), (about.clone(), json!([7, 13])));
+    assert_eq!(tokens(&["--base-model=Qwen/Qwen3-8B", "--tokenizer=own"], "none"), counted);
+    assert_eq!(tokens(&["--config=finetune.yaml"], "none"), counted);
+    assert_eq!(tokens(&["--no-tokens"], "none"), (about, json!([7, 13])));
+    dir.write("hub/models--Qwen--Qwen3-8B/refs/main", "c0ffee");
+    dir.write("hub/models--Qwen--Qwen3-8B/snapshots/c0ffee/tokenizer.json", bytes_tokenizer());
+    assert_eq!(tokens(&["--base-model=Qwen/Qwen3-8B"], "hub"), counted);
+    assert_eq!(tokens(&["--tokenizer=Qwen/Qwen3-8B"], "hub"), counted);
+    let missing = dir.ctxtune(["check", "a.jsonl", "--tokenizer=no/such"]).expect(2);
+    assert!(missing.stderr.contains("the tokenizer `no/such` is no file"), "{}", missing.stderr);
+    dir.write("bad.json", bytes_tokenizer().replace("ByteLevel", "Metaspace"));
+    let bad = dir.ctxtune(["check", "a.jsonl", "--tokenizer=bad.json"]).expect(2);
+    assert!(bad.stderr.contains("needs the pre-tokenizer Metaspace"), "{}", bad.stderr);
+}
+
+/// A bound over the limit only warns; what is over by the lowest estimate fails.
+#[test]
+fn a_bound_over_the_limit_warns() {
+    let dir = Dir::new();
+    let line = GOOD.replace("\"b\"", &format!("\"{}\"", "word ".repeat(100)));
+    dir.write("a.jsonl", format!("{line}\n"));
+    let run = |limit: &str, code| {
+        found(&dir.ctxtune(["check", "a.jsonl", "--json", "--max-tokens", limit]).expect(code))
+    };
+    assert_eq!(run("1000", 0), []);
+    assert_eq!(run("110", 0), [("near_max_tokens".to_owned(), Some(1))]);
+    assert_eq!(run("100", 3), [("over_max_tokens".to_owned(), Some(1))]);
 }
 
 #[test]
@@ -356,7 +419,7 @@ fn samples_over_the_limit_of_tokens_fail() {
     // 15 bytes for the message and 985 of text: 200 to 400 tokens.
     dir.write("a.jsonl", format!("{{\"text\": \"{}\"}}\n{{\"text\": \"b\"}}\n", "a".repeat(985)));
     let run = |limit: &str, code| {
-        found(&dir.ctxtune(["check", "a.jsonl", "--json", "--max-tokens", limit]).expect(code))
+        found(&dir.ctxtune(["check", "a.jsonl", "--json", "--no-tokens", "--max-tokens", limit]).expect(code))
     };
     assert_eq!(run("400", 0), []);
     assert_eq!(run("399", 0), [("near_max_tokens".to_owned(), Some(1))]);

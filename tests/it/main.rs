@@ -41,6 +41,7 @@ mod monitor;
 mod never_twice;
 mod packed;
 mod pilot;
+mod preview;
 #[cfg(unix)]
 mod process;
 mod provenance;
@@ -69,6 +70,7 @@ mod sweep;
 mod sweep_money;
 mod tls;
 mod together;
+mod tokens;
 mod transfer;
 mod unused;
 mod upload;

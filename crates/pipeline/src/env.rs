@@ -4,6 +4,12 @@
 /// understood stops a command: without it another service, or another key, would be taken.
 pub const SERVICES: [&str; 4] = ["TOGETHER_", "WANDB_", "OPENAI_", "HF_"];
 
+/// The Hub's cache, where a model's tokenizer is looked for; also in `.env`.
+pub const HF_HUB_CACHE: &str = "HF_HUB_CACHE";
+
+/// The directory that has it as `hub`, without the variable above.
+pub const HF_HOME: &str = "HF_HOME";
+
 /// Any value but the empty one turns colour off; see <https://no-color.org>.
 pub const NO_COLOR: &str = "NO_COLOR";
 

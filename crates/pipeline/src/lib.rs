@@ -4,6 +4,7 @@
 //! - [`job`] takes a prepared directory to a finished job, once; [`sweep`] many of them within one cap.
 //! - [`deploy`] runs a tuned model on an endpoint.
 //! - [`report`] gathers what is known of prepared data, its jobs and its sweeps.
+//! - [`preview`] shows samples as the model sees them.
 //! - [`generate`] turns stories into contexts with a tuned model, asked as it was trained.
 
 pub mod config;
@@ -13,6 +14,7 @@ pub mod failure;
 pub mod finetune;
 pub mod generate;
 pub mod job;
+pub mod preview;
 pub mod report;
 pub mod session;
 pub mod shell;

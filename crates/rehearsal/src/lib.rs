@@ -42,6 +42,7 @@ mod jobs;
 mod models;
 mod multipart;
 mod order;
+mod preview;
 mod progress;
 mod reply;
 mod request;

@@ -9,7 +9,9 @@ use crate::endpoints::{PROJECT, SLUG};
 use crate::reply::{Handled, Reply};
 use crate::request::{Now, Request};
 use crate::state::State;
-use crate::{WANDB_KEY, body, chat, download, endpoints, files, jobs, models, multipart, progress, wandb};
+use crate::{
+    WANDB_KEY, body, chat, download, endpoints, files, jobs, models, multipart, preview, progress, wandb,
+};
 
 pub fn api(state: &mut State, request: &Request, now: Now) -> Reply {
     if let Some(reply) = wandb::api(state, request, now) {
@@ -59,6 +61,7 @@ fn of_jobs(state: &mut State, request: &Request, path: &[&str], now: Now) -> Han
         ("GET", ["models", "limits"]) => jobs::limits(state, request),
         ("GET", ["models", "supported"]) => Ok(models::supported()),
         ("POST", ["estimate-price"]) => jobs::estimate(state, &body()?, now),
+        ("POST", ["preview"]) => preview::preview(state, &body()?, now),
         ("POST", []) => jobs::create(state, &body()?, now),
         ("GET", []) => Ok(jobs::list(state, now)),
         ("GET", [id]) => jobs::get(state, id, now),

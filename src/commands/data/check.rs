@@ -2,42 +2,56 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::args::CheckArgs;
+use crate::args::{CheckArgs, CountingArgs};
 use crate::screen::checked::{Bar, say_findings, summarize};
 use crate::screen::report::{LongList, Terminal, fields};
+use crate::session::environment::{self, config_file};
 use ctxtune_engine::check::code::{Code, Level};
 use ctxtune_engine::check::conversation::Format;
+use ctxtune_engine::check::counter::Counter;
 use ctxtune_engine::check::finding::{Finding, Keep};
 use ctxtune_engine::check::judge::Role;
-use ctxtune_engine::check::stats::{self, Histogram, tokens};
+use ctxtune_engine::check::stats::{self, Histogram, TokenLengths, Tokens};
 use ctxtune_engine::check::structure::{MAX_FILE_BYTES, SINGLE_UPLOAD_BYTES, Structure};
 use ctxtune_engine::check::{FileReport, Long, Options, Report, check};
+use ctxtune_pipeline::config::ConfigFile;
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::data::{NAMED, threads, unfit};
+use ctxtune_pipeline::job::parameters::SEED_MODEL;
+use ctxtune_pipeline::job::tokens::{self, ModelTokens, TOKENIZER};
+use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::without_surrogates;
 
 /// Bars of the histogram.
 const BARS: usize = 8;
 
+/// Texts of more bytes are not counted unasked.
+const COUNTED_BYTES: u64 = 1_000_000_000;
+
 /// Runs the command.
 pub fn run(args: &CheckArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let is_all = terminal.flags().json || terminal.flags().verbose;
+    let counter = counter(args, terminal)?;
+    let how = counter.as_ref().map_or_else(|| "an estimate".to_owned(), ModelTokens::described);
     let options = Options {
         paths: args.paths.clone(),
         threads: args.threads.unwrap_or_else(threads),
         keep: if is_all { Keep::All } else { Keep::First(NAMED) },
         max_tokens: args.max_tokens,
+        counter: counter.map(|counter| Arc::new(counter) as Arc<dyn Counter>),
     };
     let start = Instant::now();
     let report = check(&options, &Bar::new(signals, terminal)).map_err(|error| signals.explain(error))?;
     let duration = start.elapsed();
-    summarize(&report, duration, terminal);
+    summarize(&report, &how, duration, terminal);
     say_findings(&report, terminal);
     let document = fields(&CheckReport::of(&options, &report, duration));
     let write = |out: &mut dyn Write| write_findings(&report, out);
@@ -47,6 +61,62 @@ pub fn run(args: &CheckArgs, signals: &Signals, terminal: &mut Terminal) -> Resu
     }
     let lines: Vec<&[u8]> = options.paths.iter().map(|path| path.as_os_str().as_encoded_bytes()).collect();
     Ok(terminal.succeed_with(Some(&lines.join(&b'\n')), document, &[findings]))
+}
+
+/// Whether tokens are counted: of large data only where that is wanted.
+fn is_counted(args: &CheckArgs) -> bool {
+    let is_wanted = args.tokens || args.counting.tokenizer.tokenizer.is_some();
+    is_wanted || (!args.no_tokens && args.paths.iter().map(|path| bytes(path)).sum::<u64>() <= COUNTED_BYTES)
+}
+
+/// The bytes of a file, or of the JSONL files of a directory.
+fn bytes(path: &Path) -> u64 {
+    let of = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len());
+    let Ok(entries) = std::fs::read_dir(path) else { return of(path) };
+    let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    files.filter(|file| file.extension().is_some_and(|ending| ending == "jsonl")).map(|file| of(&file)).sum()
+}
+
+/// What counts tokens, as flags and file say.
+pub struct Counting {
+    /// The tokenizer that is named.
+    pub tokenizer: Option<String>,
+    /// The model.
+    pub model: String,
+    /// The variables.
+    pub environment: Environment,
+    file: Option<ConfigFile>,
+}
+
+impl Counting {
+    /// What the file says of `key`.
+    pub fn text(&self, key: &str) -> Option<String> {
+        self.file.as_ref()?.text(key)
+    }
+}
+
+/// What counts tokens, as flags and file say.
+///
+/// # Errors
+/// When the file or the variables cannot be used.
+pub fn counting(args: &CountingArgs, terminal: &Terminal) -> Result<Counting, Failure> {
+    let path = args.config_path.as_deref();
+    let file = config_file(path)?;
+    let text = |flag: &Option<String>, key: &str| flag.clone().or_else(|| file.as_ref()?.text(key));
+    Ok(Counting {
+        tokenizer: text(&args.tokenizer.tokenizer, TOKENIZER),
+        model: text(&args.base_model, "base_model").unwrap_or_else(|| SEED_MODEL.to_owned()),
+        environment: environment::read(path, terminal)?,
+        file,
+    })
+}
+
+fn counter(args: &CheckArgs, terminal: &Terminal) -> Result<Option<ModelTokens>, Failure> {
+    if !is_counted(args) {
+        return Ok(None);
+    }
+    let Counting { tokenizer, model, environment, .. } = counting(&args.counting, terminal)?;
+    tokens::counter(tokenizer.as_deref(), &model, &environment)
 }
 
 /// What a script is told of the data. `findings` follow, since there may be many.
@@ -66,10 +136,18 @@ struct CheckReport<'r> {
     counts: Map<String, Value>,
     /// The lengths of all samples, in bytes.
     length_bytes: Lengths<u64>,
-    /// Their estimated tokens, each the lowest and the highest.
+    /// How their tokens were counted: `exact`, `at_most` (the highest is certain) or `about`.
+    token_method: &'static str,
+    /// Their tokens, each the lowest and the highest; the same where they were counted exactly.
     estimated_tokens: Lengths<[u64; 2]>,
-    /// The lengths in at most eight bars.
+    /// The tokens of all samples, the lowest and the highest.
+    total_tokens: [u64; 2],
+    /// Samples whose tokens are not certain although they were counted.
+    about_samples: u64,
+    /// The lengths in at most eight bars, in bytes.
     histogram: Vec<stats::Bar>,
+    /// The highest numbers of tokens in at most eight bars.
+    token_histogram: Vec<stats::Bar>,
     /// The longest samples, the longest first.
     longest: Vec<LongSample<'r>>,
     /// The limits that were applied.
@@ -140,7 +218,7 @@ struct LongSample<'r> {
     key: Value,
     /// Its length in bytes.
     bytes: u64,
-    /// Its estimated tokens: the lowest and the highest.
+    /// Its tokens: the lowest and the highest.
     estimated_tokens: [u64; 2],
 }
 
@@ -162,7 +240,7 @@ impl<'r> CheckReport<'r> {
             line: long.line,
             key: key_value(key.as_deref()),
             bytes: long.bytes,
-            estimated_tokens: token_range(long.weight),
+            estimated_tokens: pair(long.tokens),
         };
         CheckReport {
             paths: options.paths.iter().map(|path| path.to_string_lossy()).collect(),
@@ -171,9 +249,13 @@ impl<'r> CheckReport<'r> {
             errors: report.findings.total(Level::Error),
             warnings: report.findings.total(Level::Warning),
             counts: counts_value(report),
-            length_bytes: Lengths::of(&report.lengths, |bytes| bytes),
-            estimated_tokens: Lengths::of(&report.weights, token_range),
+            length_bytes: Lengths::of(&report.lengths),
+            token_method: report.method.as_str(),
+            estimated_tokens: Lengths::of_tokens(&report.tokens),
+            total_tokens: pair(report.tokens.total()),
+            about_samples: report.tokens.about,
             histogram: report.lengths.bars(BARS),
+            token_histogram: report.tokens.high.bars(BARS),
             longest: report.longest.iter().map(long_sample).collect(),
             limits: UploadLimits {
                 single_upload_bytes: SINGLE_UPLOAD_BYTES,
@@ -204,18 +286,34 @@ impl<'r> CheckedFile<'r> {
     }
 }
 
-impl<T> Lengths<T> {
-    fn of(lengths: &Histogram, value: impl Fn(u64) -> T) -> Lengths<T> {
-        let quantile = |percent| value(lengths.quantile(percent));
+impl Lengths<u64> {
+    fn of(lengths: &Histogram) -> Lengths<u64> {
+        let quantile = |percent| lengths.quantile(percent);
         Lengths {
-            min: value(lengths.least()),
+            min: lengths.least(),
             p10: quantile(10),
             p50: quantile(50),
             p90: quantile(90),
             p95: quantile(95),
             p99: quantile(99),
-            max: value(lengths.most()),
-            mean: value(lengths.mean()),
+            max: lengths.most(),
+            mean: lengths.mean(),
+        }
+    }
+}
+
+impl Lengths<[u64; 2]> {
+    fn of_tokens(tokens: &TokenLengths) -> Lengths<[u64; 2]> {
+        let (low, high) = (Lengths::of(&tokens.low), Lengths::of(&tokens.high));
+        Lengths {
+            min: [low.min, high.min],
+            p10: [low.p10, high.p10],
+            p50: [low.p50, high.p50],
+            p90: [low.p90, high.p90],
+            p95: [low.p95, high.p95],
+            p99: [low.p99, high.p99],
+            max: [low.max, high.max],
+            mean: [low.mean, high.mean],
         }
     }
 }
@@ -277,6 +375,6 @@ fn key_value(key: Option<&str>) -> Value {
     key.and_then(|key| serde_json::from_str(&without_surrogates(key)).ok()).unwrap_or(Value::Null)
 }
 
-fn token_range(weight: u64) -> [u64; 2] {
-    [tokens(weight).low, tokens(weight).high]
+fn pair(tokens: Tokens) -> [u64; 2] {
+    [tokens.low, tokens.high]
 }

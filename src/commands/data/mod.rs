@@ -2,5 +2,6 @@
 
 pub(crate) mod check;
 pub(crate) mod prepare;
+pub(crate) mod preview;
 pub(crate) mod score;
 pub(crate) mod score_models;

@@ -12,6 +12,7 @@ use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::finetune::{self, Order};
 use ctxtune_pipeline::job::create::Renewal;
 use ctxtune_pipeline::job::submit::{Submitted, Truncation};
+use ctxtune_pipeline::job::tokens::TOKENIZER;
 use ctxtune_pipeline::job::wandb::{self, Chosen, HOW_TO_LOG, Way, Why};
 use ctxtune_pipeline::job::wandb_run;
 use ctxtune_pipeline::session::Session;
@@ -98,7 +99,8 @@ fn steps_to_job(
         terminal.say(&format!("W&B: there is no key, so nothing is logged; to log the job: {HOW_TO_LOG}"));
     }
     let agency = Agency::of(args.sweep_max_cost, &environment)?;
-    let session = session::start(&args.remote, environment, signals, terminal)?;
+    let mut session = session::start(&args.remote, environment, signals, terminal)?;
+    session.tokenizer = args.tokenizer.tokenizer.clone().or_else(|| config.file.as_ref()?.text(TOKENIZER));
     let flags = args.corpus.choices.clone();
     let given = match args.as_is || args.val.is_some() {
         true => Some(flags.clone().given(args.val.clone(), config.data.clone())?),

@@ -15,6 +15,7 @@ use ctxtune_pipeline::job::data::take_files;
 use ctxtune_pipeline::job::dry_run::{self, Unsent};
 use ctxtune_pipeline::job::expected::Expected;
 use ctxtune_pipeline::job::submit::{Order, Steps, Submitted, Truncation, submit};
+use ctxtune_pipeline::job::tokens::TOKENIZER;
 use ctxtune_pipeline::job::{wandb, wandb_run};
 use ctxtune_pipeline::session::consent::Spending;
 use ctxtune_pipeline::session::environment::Environment;
@@ -29,7 +30,9 @@ pub fn run(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Res
 fn to_job(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let environment = environment::read(args.config_path.as_deref(), terminal)?;
     let order = order(args, &environment, signals, terminal)?;
-    let session = session::start(&args.remote, environment, signals, terminal)?;
+    let mut session = session::start(&args.remote, environment, signals, terminal)?;
+    let file = configured(args.config_path.as_deref())?.file;
+    session.tokenizer = args.tokenizer.tokenizer.clone().or_else(|| file?.text(TOKENIZER));
     let (wandb, out) = (order.wandb.clone(), order.out.clone());
     let mut submitted = submit(&session, order)?;
     submitted.announced = wandb_run::announce(&session, &wandb, &out, &submitted.adopted.job);

@@ -136,7 +136,10 @@ pub fn check(sample: &Fields<'_, '_>, judge: &mut Judge<'_>) -> Option<Format> {
         Body::Text(text) => check_plain(text, "text", Role::User, judge),
         Body::Messages(messages) => {
             check_messages(messages, "messages", true, judge);
-            columns.tools.into_iter().for_each(|tools| check_tools(tools, "tools", judge));
+            if let Some(tools) = columns.tools {
+                judge.uncounted();
+                check_tools(tools, "tools", judge);
+            }
         }
         Body::Completion(prompt, completion) => {
             check_plain(prompt, "prompt", Role::User, judge);

@@ -8,6 +8,7 @@ use crate::check::conversation::Format;
 use crate::check::judge::Role;
 use crate::check::lines::{BLOCK, Source};
 use crate::check::ordered::in_order;
+use crate::check::stats::Tokens;
 use crate::check::structure::{BadLine, SINGLE_UPLOAD_BYTES, Structure, fault_of_file};
 use crate::check::worker::{BlockReport, Tally, Worker};
 use crate::check::{Error, Run};
@@ -31,6 +32,8 @@ pub struct FileReport {
     pub is_conversation_passed: Option<bool>,
     /// Samples by format.
     pub formats: [u64; Format::ALL.len()],
+    /// The tokens of all its samples.
+    pub tokens: Tokens,
     /// Messages by role.
     pub roles: [u64; Role::ALL.len()],
 }
@@ -54,6 +57,7 @@ pub fn check_file(run: &mut Run<'_>, path: &Path) -> Result<(), Error> {
             structure: Structure::unopened(source.size),
             is_conversation_passed: None,
             formats: Default::default(),
+            tokens: Tokens::default(),
             roles: Default::default(),
         });
         return Ok(());
@@ -78,6 +82,7 @@ pub fn check_file(run: &mut Run<'_>, path: &Path) -> Result<(), Error> {
         structure: Structure::of(source.size, merged.is_utf8, merged.first_bad, merged.samples),
         is_conversation_passed: Some(run.findings.errors(Stage::Conversation) == errors_before),
         formats: tally.formats,
+        tokens: tally.tokens.total(),
         roles: tally.roles,
     });
     Ok(())

@@ -6,6 +6,7 @@
 use memchr::memmem::Finder;
 
 use crate::check::code::Code;
+use crate::check::counter::{Counter, Texts};
 use crate::check::finding::Findings;
 use crate::check::stats::MESSAGE_WEIGHT;
 use crate::check::tape::Fields;
@@ -70,7 +71,8 @@ pub struct Judge<'s> {
     roles: &'s mut [u64; Role::ALL.len()],
     special_tokens: &'s SpecialTokens,
     line: u64,
-    weight: u64,
+    counter: Option<&'s dyn Counter>,
+    texts: Texts,
     has_special_token: bool,
 }
 
@@ -82,7 +84,14 @@ impl<'s> Judge<'s> {
         special_tokens: &'s SpecialTokens,
         line: u64,
     ) -> Self {
-        Judge { findings, roles, special_tokens, line, weight: 0, has_special_token: false }
+        let texts = Texts::default();
+        Judge { findings, roles, special_tokens, line, counter: None, texts, has_special_token: false }
+    }
+
+    /// The same judge, who has tokens counted.
+    #[must_use]
+    pub fn counting(self, counter: Option<&'s dyn Counter>) -> Self {
+        Judge { counter, ..self }
     }
 
     /// Adds a finding.
@@ -92,7 +101,12 @@ impl<'s> Judge<'s> {
 
     /// Takes note of a text that the model will see. `at` says where it stands.
     pub fn text(&mut self, text: &str, at: impl FnOnce() -> String) {
-        self.weight += text.len() as u64;
+        self.texts.weight += text.len() as u64;
+        if let Some(counter) = self.counter {
+            let (tokens, is_about) = counter.text(text);
+            self.texts.tokens += tokens;
+            self.texts.is_about |= is_about;
+        }
         if self.has_special_token {
             return;
         }
@@ -113,15 +127,22 @@ impl<'s> Judge<'s> {
 
     /// Takes note of a message of `role`.
     pub fn message(&mut self, role: Option<Role>) {
-        self.weight += MESSAGE_WEIGHT;
+        self.texts.weight += MESSAGE_WEIGHT;
+        self.texts.messages += 1;
+        self.texts.has_system_message |= role == Some(Role::System);
         if let Some(role) = role {
             self.roles[role as usize] += 1;
         }
     }
 
-    /// The sample's texts in bytes, with what its messages cost beside them.
-    pub fn weight(&self) -> u64 {
-        self.weight
+    /// Takes note of something that the model sees beside texts: nobody counts its tokens.
+    pub fn uncounted(&mut self) {
+        self.texts.is_about = true;
+    }
+
+    /// What the sample's texts come to.
+    pub fn texts(&self) -> Texts {
+        self.texts
     }
 }
 

@@ -1,5 +1,7 @@
 //! The few longest samples of a file, or of a run.
 
+use crate::check::stats::Tokens;
+
 /// How many are kept.
 const KEPT: usize = 5;
 
@@ -12,8 +14,8 @@ pub struct Long {
     pub path: u32,
     /// Its line, counted from 1.
     pub line: u64,
-    /// Its texts in bytes, with what messages cost beside them: see `stats::tokens`.
-    pub weight: u64,
+    /// Its tokens.
+    pub tokens: Tokens,
 }
 
 /// The five longest, the longest first; of equal ones the earlier.
@@ -22,8 +24,8 @@ pub struct Longest(Vec<Long>);
 
 impl Longest {
     /// Takes the sample in `line` if it is among the longest. Lines come in ascending order.
-    pub fn offer(&mut self, bytes: u64, line: u64, weight: u64) {
-        self.insert(Long { bytes, path: 0, line, weight });
+    pub fn offer(&mut self, bytes: u64, line: u64, tokens: Tokens) {
+        self.insert(Long { bytes, path: 0, line, tokens });
     }
 
     fn insert(&mut self, long: Long) {
@@ -57,7 +59,7 @@ mod tests {
         let mut run = Longest::default();
         for (path, lengths) in [(0, [3, 9, 3, 1]), (1, [9, 2, 8, 3])] {
             let mut block = Longest::default();
-            (1..).zip(lengths).for_each(|(line, bytes)| block.offer(bytes, line, 0));
+            (1..).zip(lengths).for_each(|(line, bytes)| block.offer(bytes, line, Tokens::default()));
             run.append(block, path, 10);
         }
         let seen: Vec<_> = run.samples().iter().map(|long| (long.bytes, long.path, long.line)).collect();

@@ -44,6 +44,9 @@ pub fn check_messages(
             }
         }
     }
+    if course.images > 0 {
+        judge.uncounted();
+    }
     check_image_count(course.images, judge);
     if needs_assistant && !course.has_assistant {
         judge.say(Code::NoAssistant, || format!("`{path}` has no message of the assistant"));
@@ -175,6 +178,9 @@ fn check_said(
     judge: &mut Judge<'_>,
 ) -> Content {
     let calls_at = || format!("{}.tool_calls", at());
+    if message.tool_calls.is_some() || message.reasoning.iter().any(Option::is_some) {
+        judge.uncounted();
+    }
     let has_calls = message.tool_calls.is_some_and(|calls| check_tool_calls(calls, role, &calls_at, judge));
     let content = match message.content {
         Some(value) if !(has_calls && value.is_null()) => {

@@ -9,6 +9,7 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -17,6 +18,7 @@ use crate::output::manifest::ManifestError;
 pub mod code;
 mod content;
 pub mod conversation;
+pub mod counter;
 mod duplicates;
 mod file;
 pub mod finding;
@@ -35,6 +37,7 @@ mod tape;
 mod worker;
 
 use code::{Code, Level};
+use counter::{Counter, Method};
 pub use file::FileReport;
 use finding::{Findings, Keep};
 pub use longest::Long;
@@ -51,8 +54,10 @@ pub struct Options {
     pub threads: NonZeroUsize,
     /// How many findings of each code are kept with their words.
     pub keep: Keep,
-    /// The most tokens a sample may have, by estimate.
+    /// The most tokens a sample may have.
     pub max_tokens: Option<u64>,
+    /// What counts tokens; without it they are estimated.
+    pub counter: Option<Arc<dyn Counter>>,
 }
 
 /// Where a check reports how far it is, and learns whether it is to stop.
@@ -104,8 +109,10 @@ pub struct Report {
     pub findings: Findings,
     /// Lengths of all samples as they stand in the files, in bytes.
     pub lengths: stats::Histogram,
-    /// The texts of all samples in bytes, with what messages cost beside them: see [`stats::tokens`].
-    pub weights: stats::Histogram,
+    /// The tokens of all samples.
+    pub tokens: stats::TokenLengths,
+    /// How they were counted.
+    pub method: Method,
     /// The longest samples, each with its source record's key as a JSON string where that is known.
     pub longest: Vec<(Long, Option<String>)>,
 }
@@ -228,7 +235,8 @@ impl<'r> Run<'r> {
             files: self.files,
             findings: self.findings,
             lengths: self.tally.lengths,
-            weights: self.tally.weights,
+            tokens: self.tally.tokens,
+            method: self.options.counter.as_deref().map_or(Method::About, Counter::method),
             longest,
         }
     }

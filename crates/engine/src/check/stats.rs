@@ -1,8 +1,7 @@
 //! Lengths of samples in a few kilobytes, however many samples there are.
 //!
 //! A histogram with 64 steps to each doubling gives any quantile to within 1.6 %. Token
-//! counts are estimates from lengths and are always given as a range: no tokenizer is
-//! here, and each model has its own.
+//! counts are ranges, since without a tokenizer they are estimates from lengths.
 
 use serde::Serialize;
 
@@ -63,6 +62,11 @@ impl Histogram {
     /// How many lengths there are.
     pub fn count(&self) -> u64 {
         self.count
+    }
+
+    /// All lengths together.
+    pub fn sum(&self) -> u64 {
+        u64::try_from(self.sum).unwrap_or(u64::MAX)
     }
 
     /// The shortest; 0 of none.
@@ -130,17 +134,57 @@ fn least_of(bucket: usize) -> u64 {
     (STEPS + bucket % STEPS) << shift
 }
 
-/// An estimate of a number of tokens.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// A number of tokens, as far as it is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Tokens {
-    /// Five bytes of text a token, as in plain English.
+    /// The fewest.
     pub low: u64,
-    /// Two and a half bytes of text a token, as in dense JSON.
+    /// The most.
     pub high: u64,
 }
 
-/// The tokens of a sample whose texts have `weight` bytes, with [`MESSAGE_WEIGHT`] more a message.
-pub fn tokens(weight: u64) -> Tokens {
+impl std::ops::AddAssign for Tokens {
+    fn add_assign(&mut self, more: Tokens) {
+        self.low += more.low;
+        self.high += more.high;
+    }
+}
+
+/// Tokens of many samples.
+#[derive(Debug, Clone, Default)]
+pub struct TokenLengths {
+    /// The fewest of each.
+    pub low: Histogram,
+    /// The most of each.
+    pub high: Histogram,
+    /// Samples of which they are not certain although they were counted.
+    pub about: u64,
+}
+
+impl TokenLengths {
+    /// Adds a sample.
+    pub fn record(&mut self, tokens: Tokens, is_about: bool) {
+        self.low.record(tokens.low);
+        self.high.record(tokens.high);
+        self.about += u64::from(is_about);
+    }
+
+    /// Adds all samples of `other`.
+    pub fn merge(&mut self, other: &TokenLengths) {
+        self.low.merge(&other.low);
+        self.high.merge(&other.high);
+        self.about += other.about;
+    }
+
+    /// The tokens of all samples.
+    pub fn total(&self) -> Tokens {
+        Tokens { low: self.low.sum(), high: self.high.sum() }
+    }
+}
+
+/// The tokens of a sample whose texts have `weight` bytes, with [`MESSAGE_WEIGHT`] more a message: five bytes a
+/// token, as in plain English, to two and a half, as in dense JSON.
+pub fn estimate(weight: u64) -> Tokens {
     Tokens { low: weight.div_ceil(5), high: (weight * 2).div_ceil(5) }
 }
 

@@ -10,12 +10,13 @@ use simd_json::{Buffers, Node, Tape};
 
 use crate::check::code::Code;
 use crate::check::conversation::{self, Format};
+use crate::check::counter::{Counter, Method};
 use crate::check::finding::{Findings, Keep};
 use crate::check::judge::{Judge, Role, SpecialTokens};
 use crate::check::lenient::{self, Fault};
 use crate::check::lines::{Line, MAX_LINE, PADDING, Source, Window};
 use crate::check::longest::Longest;
-use crate::check::stats::{Histogram, tokens};
+use crate::check::stats::{Histogram, TokenLengths, Tokens, estimate};
 use crate::check::structure::{BadLine, stripped};
 use crate::check::tape::{Kind, Value};
 use crate::check::{Error, Options};
@@ -79,8 +80,8 @@ impl BlockReport {
 pub struct Tally {
     /// The samples' lengths as they stand in the file, in bytes.
     pub lengths: Histogram,
-    /// The samples' texts in bytes, with what messages cost beside them: see `stats::tokens`.
-    pub weights: Histogram,
+    /// The samples' tokens.
+    pub tokens: TokenLengths,
     /// Messages by role.
     pub roles: [u64; Role::ALL.len()],
     /// Samples by format.
@@ -91,7 +92,7 @@ impl Tally {
     /// Adds what `other` counted.
     pub fn merge(&mut self, other: &Tally) {
         self.lengths.merge(&other.lengths);
-        self.weights.merge(&other.weights);
+        self.tokens.merge(&other.tokens);
         self.roles.iter_mut().zip(other.roles).for_each(|(count, more)| *count += more);
         self.formats.iter_mut().zip(other.formats).for_each(|(count, more)| *count += more);
     }
@@ -204,29 +205,41 @@ impl Sample<'_> {
         let Sample { report, tally, .. } = self;
         report.samples += 1;
         report.digests.push(self.digest);
-        let mut judge = Judge::new(&mut report.findings, &mut tally.roles, self.special_tokens, report.lines);
+        let counter = self.options.counter.as_deref();
+        let mut judge = Judge::new(&mut report.findings, &mut tally.roles, self.special_tokens, report.lines)
+            .counting(counter);
         let format = conversation::check(&fields, &mut judge);
-        let weight = judge.weight();
+        if format.is_some_and(|format| format != Format::Messages) {
+            judge.uncounted();
+        }
+        let texts = judge.texts();
+        let tokens = counter.map_or_else(|| estimate(texts.weight), |counter| counter.sample(&texts));
+        let is_about = counter.is_some() && texts.is_about;
         if let Some(limit) = self.options.max_tokens {
-            check_tokens(weight, limit, &mut judge);
+            let method = counter.filter(|_| !is_about).map_or(Method::About, Counter::method);
+            check_tokens(tokens, method, limit, &mut judge);
         }
         if let Some(format) = format {
             tally.formats[format as usize] += 1;
             report.formats.push((report.lines as u32, format));
         }
         tally.lengths.record(self.length as u64);
-        tally.weights.record(weight);
-        report.longest.offer(self.length as u64, report.lines, weight);
+        tally.tokens.record(tokens, is_about);
+        report.longest.offer(self.length as u64, report.lines, tokens);
     }
 }
 
-fn check_tokens(weight: u64, limit: u64, judge: &mut Judge<'_>) {
-    let estimate = tokens(weight);
-    let said =
-        || format!("an estimated {} to {} tokens, and the most is {limit}", estimate.low, estimate.high);
-    if estimate.low > limit {
+fn check_tokens(Tokens { low, high }: Tokens, method: Method, limit: u64, judge: &mut Judge<'_>) {
+    let said = || match method {
+        Method::Exact => format!("{low} tokens, and the most is {limit}"),
+        Method::AtMost => {
+            format!("at most {high} tokens, an estimated {low} at least, and the most is {limit}")
+        }
+        Method::About => format!("an estimated {low} to {high} tokens, and the most is {limit}"),
+    };
+    if low > limit {
         judge.say(Code::OverMaxTokens, said);
-    } else if estimate.high > limit {
+    } else if high > limit {
         judge.say(Code::NearMaxTokens, said);
     }
 }

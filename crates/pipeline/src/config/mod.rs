@@ -17,6 +17,7 @@ use clap::{Arg, ArgAction, Command};
 use serde_json::Value;
 
 use crate::job::parameters::Parameters;
+use crate::job::tokens::TOKENIZER;
 use crate::value;
 
 use ctxtune_engine::line::template::TemplateError;
@@ -26,6 +27,7 @@ use ctxtune_engine::yaml;
 pub mod asking;
 mod prepare;
 pub mod template;
+pub mod tokens;
 mod tune;
 pub mod wandb;
 
@@ -75,8 +77,8 @@ pub enum ConfigError {
 
 /// The keys of a configuration file.
 pub fn keys() -> Vec<String> {
-    let logging = ["wandb_project", "wandb_run_name"].map(str::to_owned);
-    prepare::keys().into_iter().chain(Parameters::keys()).chain(logging).collect()
+    let others = ["wandb_project", "wandb_run_name", TOKENIZER].map(str::to_owned);
+    prepare::keys().into_iter().chain(Parameters::keys()).chain(others).collect()
 }
 
 /// A configuration file, its keys checked.

@@ -10,6 +10,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use clap::{Arg, ArgAction, Args, Command};
 use serde_json::Value;
 
+use crate::config::tokens::TokenizerArgs;
 use crate::config::wandb::WandbArgs;
 use crate::config::{keys, prepare};
 use crate::job::limits::{Row, rows, settle};
@@ -27,8 +28,9 @@ const HEAD: &str = "\
 /// The file.
 pub fn template() -> String {
     let wandb = WandbArgs::augment_args(Command::new("wandb"));
+    let tokens = TokenizerArgs::augment_args(Command::new("tokens"));
     let known = keys();
-    let commands = [prepare::command(), Parameters::command(), wandb];
+    let commands = [prepare::command(), Parameters::command(), tokens, wandb];
     let flags = commands.iter().flat_map(Command::get_arguments);
     let flags = flags.filter(|flag| known.iter().any(|key| flag.get_id() == key.as_str()));
     let limits = limits();

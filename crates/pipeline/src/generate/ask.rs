@@ -149,11 +149,24 @@ impl Asker<'_> {
     }
 }
 
-/// The most tokens that a request can take: no tokenizer is asked, and two bytes of a prompt are rarely
-/// less than a token.
+/// The most tokens that a request can take: a token has at least one byte, and the template adds some a message and
+/// its dates.
 pub fn most_tokens(body: &Value, max_tokens: u64) -> u64 {
     let messages = body["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
     let bytes: usize =
         messages.iter().map(|message| message["content"].as_str().unwrap_or_default().len() + 16).sum();
-    (bytes as u64 / 2).saturating_add(max_tokens)
+    (bytes as u64 + 32).saturating_add(max_tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_byte_of_a_prompt_may_be_a_token() {
+        let body = json!({ "messages": [{ "role": "user", "content": "é é" }] });
+        assert_eq!(most_tokens(&body, 100), 5 + 16 + 32 + 100);
+    }
 }

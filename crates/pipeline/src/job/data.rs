@@ -2,10 +2,12 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::config::PrepareChoices;
 use crate::failure::{Exit, Failure};
 use crate::job::mismatch::Mismatch;
+use crate::job::tokens::counter;
 use crate::session::Session;
 use crate::shell;
 use crate::signals::Signals;
@@ -13,6 +15,7 @@ use crate::text::{counted, grouped};
 use crate::ui::Ui;
 use ctxtune_engine::check::code::{Level, Stage};
 use ctxtune_engine::check::conversation::Format;
+use ctxtune_engine::check::counter::Counter;
 use ctxtune_engine::check::finding::Keep;
 use ctxtune_engine::check::{self, FileReport, Report, check};
 use ctxtune_engine::output::manifest::{self, Side};
@@ -52,8 +55,14 @@ pub(crate) fn prepare_corpus(choices: PrepareChoices, session: &Session) -> Resu
 /// When they are not fit for training, not chat lines, or cannot be taken.
 pub fn take_files(files: &GivenFiles, ui: &dyn Ui, signals: &Signals) -> Result<(), Failure> {
     refuse_own(files)?;
-    let paths: Vec<PathBuf> = std::iter::once(&files.train).chain(&files.val).cloned().collect();
-    let report = verified(&paths, None, ui, signals)?;
+    let options = check::Options {
+        paths: std::iter::once(&files.train).chain(&files.val).cloned().collect(),
+        threads: threads(),
+        keep: Keep::First(NAMED),
+        max_tokens: None,
+        counter: None,
+    };
+    let report = verified(&options, ui, signals)?;
     let is_chat = |file: &FileReport| file.formats[Format::Messages as usize] == file.samples;
     if let Some(file) = report.files.iter().find(|file| !is_chat(file)) {
         let message = format!("`{}` does not hold chat lines", report.path(file.path).display());
@@ -93,24 +102,33 @@ fn refuse_own(files: &GivenFiles) -> Result<(), Failure> {
 }
 
 /// Whether `paths` are fit for training, as an upload wants to know it: findings are named, and errors
-/// fail. Of samples longer than `max_tokens`, if that is known, only those that are longer by every
-/// estimate are errors.
+/// fail. Tokens are counted for `model`, if that is known. Of samples longer than `max_tokens`, only those
+/// that certainly are, or by every estimate, are errors.
 ///
 /// # Errors
 /// When they are not fit, or there is no verdict.
-pub fn verify(paths: &[PathBuf], max_tokens: Option<u64>, session: &Session) -> Result<(), Failure> {
-    verified(paths, max_tokens, &*session.ui, &session.signals).map(drop)
+pub fn verify(
+    paths: &[PathBuf],
+    model: Option<&str>,
+    max_tokens: Option<u64>,
+    session: &Session,
+) -> Result<Report, Failure> {
+    let counter = match model {
+        Some(model) => counter(session.tokenizer.as_deref(), model, &session.environment)?,
+        None => None,
+    };
+    let options = check::Options {
+        paths: paths.to_vec(),
+        threads: threads(),
+        keep: Keep::First(NAMED),
+        max_tokens,
+        counter: counter.map(|counter| Arc::new(counter) as Arc<dyn Counter>),
+    };
+    verified(&options, &*session.ui, &session.signals)
 }
 
-fn verified(
-    paths: &[PathBuf],
-    max_tokens: Option<u64>,
-    ui: &dyn Ui,
-    signals: &Signals,
-) -> Result<Report, Failure> {
-    let keep = Keep::First(NAMED);
-    let options = check::Options { paths: paths.to_vec(), threads: threads(), keep, max_tokens };
-    let report = check(&options, &*ui.watch_check(signals));
+fn verified(options: &check::Options, ui: &dyn Ui, signals: &Signals) -> Result<Report, Failure> {
+    let report = check(options, &*ui.watch_check(signals));
     let report = report.map_err(|error| signals.explain(error))?;
     ui.findings(&report);
     if report.is_passed() { Ok(report) } else { Err(unfit(&report)) }

@@ -125,7 +125,7 @@ impl Serialize for TrainOnInputs {
 }
 
 /// The model the seed names; today only its `-Reference` twin can be tuned.
-pub(crate) const SEED_MODEL: &str = "meta-llama/Meta-Llama-3.1-8B-Instruct";
+pub const SEED_MODEL: &str = "meta-llama/Meta-Llama-3.1-8B-Instruct";
 
 /// What a job's model is called at its end, unless somebody says otherwise.
 pub(crate) const SEED_SUFFIX: &str = "socialized-context-generator";

@@ -48,7 +48,7 @@ impl Rate {
     }
 
     /// Its day: what changes in between is not worth a line.
-    fn day(&self) -> &str {
+    pub fn day(&self) -> &str {
         self.seen_at.split('T').next().unwrap_or_default()
     }
 }
@@ -72,10 +72,15 @@ pub fn note(session: &Session, body: &Value, estimate: &Estimate) {
 
 /// The last rate of `model` that this machine has seen; adapters' first, unless only `lora: false` was estimated.
 pub fn last(session: &Session, model: &str) -> Option<Rate> {
-    let known = known_at(&session.environment.rates()?);
-    let is_it = |rate: &&Rate| rate.api == session.together.base().origin() && rate.model == model;
-    let newest = |lora: bool| known.iter().rfind(|rate| rate.lora == lora && is_it(rate)).cloned();
-    newest(true).or_else(|| newest(false))
+    of(session, model, true).or_else(|| of(session, model, false))
+}
+
+/// The last rate of `model` for adapters, or for all weights.
+pub fn of(session: &Session, model: &str, lora: bool) -> Option<Rate> {
+    let is_it = |rate: &Rate| {
+        rate.api == session.together.base().origin() && rate.model == model && rate.lora == lora
+    };
+    known_at(&session.environment.rates()?).into_iter().rfind(is_it)
 }
 
 fn known_at(path: &Path) -> Vec<Rate> {

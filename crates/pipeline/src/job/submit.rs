@@ -15,6 +15,7 @@ use crate::job::create::{Adopted, Known, Renewal, Submission, is_to_be_watched};
 use crate::job::data::verify;
 use crate::job::estimates;
 use crate::job::expected::{Expected, ExpectedReport};
+use crate::job::forecast;
 use crate::job::journal::{self, Started};
 use crate::job::ledger::{Account, Run, RunState};
 use crate::job::limits::{rows, sequence_length, settle};
@@ -296,11 +297,13 @@ fn upload_and_agree(
     session.ui.plan(plan);
     // No sample may be longer than the model's sequences.
     let length = sequence_length(settled, limits).filter(|_| order.truncation == Truncation::Refused);
-    verify(std::slice::from_ref(&order.out), length, session)?;
+    let report = verify(std::slice::from_ref(&order.out), Some(&limits.model_name), length, session)?;
+    let extent = extent(manifest, settled, limits);
+    session.ui.say(&forecast::told(&report, settled, extent, limits, session));
     order.steps.announce(2, "Uploading files to Together AI", &*session.ui);
     let uploaded = upload_sides(session, plan.account, &order.out, manifest)?;
     order.steps.announce(3, "Creating fine-tuning job", &*session.ui);
-    let price = price(session, settled, files(&uploaded), extent(manifest, settled, limits))?;
+    let price = price(session, settled, files(&uploaded), extent)?;
     agree(order, &price, plan, session)?;
     if let Some(budget) = &order.budget {
         budget.reserve(&order.out, &price)?;

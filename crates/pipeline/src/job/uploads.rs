@@ -52,7 +52,7 @@ pub struct Report {
 /// # Errors
 /// When one of them is unfit or cannot be uploaded.
 pub fn upload(session: &Session, paths: &[PathBuf]) -> Result<Report, Failure> {
-    verify(paths, None, session)?;
+    verify(paths, None, None, session)?;
     let account = session.account()?;
     let mut uploads = Vec::new();
     for path in paths {

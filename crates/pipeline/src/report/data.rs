@@ -15,7 +15,7 @@ use crate::signals::Signals;
 use crate::text::{key_text, without_surrogates};
 use ctxtune_engine::check::code::{Code, Level};
 use ctxtune_engine::check::finding::Keep;
-use ctxtune_engine::check::stats::{Bar, Histogram, tokens};
+use ctxtune_engine::check::stats::{Bar, Histogram, estimate};
 use ctxtune_engine::check::{self, check};
 use ctxtune_engine::line::example::{Example, Message};
 use ctxtune_engine::output::KEYS;
@@ -161,6 +161,7 @@ impl DataReport {
             threads: threads(),
             keep: Keep::First(EXAMPLES),
             max_tokens: None,
+            counter: None,
         };
         let report = check(&options, watch).map_err(|error| signals.explain(error))?;
         let mut trouble = |what: &str, error: io::Error| {
@@ -191,7 +192,7 @@ impl DataReport {
             rejects,
             findings: findings(&report),
             errors: report.findings.total(Level::Error),
-            lengths: Lengths::of(&report.weights),
+            lengths: Lengths::of(&report.tokens.high),
             longest: longest(&report),
             shapes,
             samples,
@@ -208,25 +209,23 @@ impl DataReport {
 
 /// The tokens of a sample, of whose texts only the weight is known: at most so many.
 fn most_tokens(weight: u64) -> u64 {
-    tokens(weight).high
+    estimate(weight).high
 }
 
 impl Lengths {
-    fn of(weights: &Histogram) -> Lengths {
-        let quantile = |percent| most_tokens(weights.quantile(percent));
-        let wanted = (weights.count() as f64).sqrt() as usize * 2;
-        let bar = |bar: Bar| Bar { from: most_tokens(bar.from), to: most_tokens(bar.to), ..bar };
+    fn of(tokens: &Histogram) -> Lengths {
+        let wanted = (tokens.count() as f64).sqrt() as usize * 2;
         Lengths {
             how: "estimated",
-            samples: weights.count(),
+            samples: tokens.count(),
             quantiles: [
-                most_tokens(weights.least()),
-                quantile(50),
-                quantile(90),
-                quantile(99),
-                most_tokens(weights.most()),
+                tokens.least(),
+                tokens.quantile(50),
+                tokens.quantile(90),
+                tokens.quantile(99),
+                tokens.most(),
             ],
-            bars: weights.bars(wanted.clamp(*BARS.start(), *BARS.end())).into_iter().map(bar).collect(),
+            bars: tokens.bars(wanted.clamp(*BARS.start(), *BARS.end())),
         }
     }
 }
@@ -259,7 +258,7 @@ fn longest(report: &check::Report) -> Vec<LongSample> {
         place: format!("{}:{}", file_name(report.path(long.path)), long.line),
         key: key.as_deref().map(key_text).unwrap_or_default(),
         bytes: long.bytes,
-        tokens: most_tokens(long.weight),
+        tokens: long.tokens.high,
     };
     report.longest.iter().map(long).collect()
 }

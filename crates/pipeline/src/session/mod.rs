@@ -65,6 +65,8 @@ pub struct Session {
     pub unstopped: Arc<dyn Clock>,
     /// The person.
     pub ui: Arc<dyn Ui>,
+    /// The tokenizer that was named to count with.
+    pub tokenizer: Option<String>,
 }
 
 impl Session {
@@ -106,7 +108,7 @@ impl Session {
         let settings = settings(&environment, http::Timeouts::DEFAULT)?;
         let client = Client::new(settings, Arc::clone(&clock), teller(&ui));
         let together = Together::new(client, base, key, headers);
-        Ok(Session { together, environment, signals, clock, unstopped, ui })
+        Ok(Session { together, environment, signals, clock, unstopped, ui, tokenizer: None })
     }
 
     /// What `act` makes of a session that no signal stops, for what is still sent after one; nothing where it is not

@@ -274,14 +274,15 @@ fn plan_trials(
 fn upload(session: &Session, runs: &mut Runs, values: &[Assignment]) -> Result<(), Failure> {
     let _lock = OutputLock::acquire(&runs.out)?;
     let has_val = runs.manifest.val.is_some();
-    let mut shortest = None;
+    let (mut shortest, mut model) = (None, None);
     for values in values {
         let of = runs.template.make(session, values, has_val)?;
         let length = sequence_length(&of.settled, &of.limits);
+        model = Some(of.limits.model_name.clone());
         shortest = shortest.into_iter().chain(length).min();
     }
     runs.sequence_tokens = shortest;
-    verify(std::slice::from_ref(&runs.out), shortest, session)?;
+    verify(std::slice::from_ref(&runs.out), model.as_deref(), shortest, session)?;
     let uploaded = upload_sides(session, &runs.account, &runs.out, &runs.manifest)?;
     let ids = files(&uploaded);
     (runs.train_file, runs.val_file) = (ids.train.to_owned(), ids.val.map(str::to_owned));

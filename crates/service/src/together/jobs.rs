@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::http::{Body, Method};
 use crate::together::base::encode;
@@ -169,6 +169,60 @@ pub fn estimate(together: &Together, body: &Value) -> Result<Estimate, Error> {
         eval_tokens: whole(&value, &["estimated_eval_token_count"]),
         user_limit: number(&value, &["user_limit"]),
         allowed_to_proceed: value.get("allowed_to_proceed").and_then(Value::as_bool),
+    })
+}
+
+/// A row of a training file as the service would train it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenizedRow {
+    /// Its tokens as the tokenizer writes them.
+    pub tokens: Vec<String>,
+    /// Tokens that are trained: from, and to before.
+    pub trained_spans: Vec<(usize, usize)>,
+    /// How many tokens it has after it was cut.
+    pub token_count: u64,
+    /// How many of them are trained.
+    pub trained_count: u64,
+    /// Whether it was cut.
+    pub is_truncated: bool,
+}
+
+/// The first rows of an uploaded file as the service would train them on `model`; free of charge.
+///
+/// # Errors
+/// When there is no answer, the server refuses, or the answer has no such rows.
+pub fn preview(
+    together: &Together,
+    model: &str,
+    training_file: &str,
+    rows: u64,
+    trains_on_inputs: bool,
+) -> Result<Vec<TokenizedRow>, Error> {
+    let path = format!("{JOBS}/preview");
+    let body = json!({
+        "model": model,
+        "training_file": training_file,
+        "top_k": rows,
+        "train_on_inputs": trains_on_inputs,
+        "training_method": "sft",
+    });
+    let value = together.ask(Method::Post, &path, Body::Json(&body), Tries::Many)?;
+    let rows = value.get("rows").and_then(Value::as_array);
+    let rows = rows.and_then(|rows| rows.iter().map(tokenized_row).collect());
+    rows.ok_or_else(|| unlike(together, (Method::Post, &path), &value, "it has no rows of tokens"))
+}
+
+fn tokenized_row(row: &Value) -> Option<TokenizedRow> {
+    let tokens = row.get("tokens")?.as_array()?.iter();
+    let spans = row.get("trained_spans")?.as_array()?.iter();
+    Some(TokenizedRow {
+        tokens: tokens.map(|token| token.as_str().map(str::to_owned)).collect::<Option<_>>()?,
+        trained_spans: spans
+            .map(|span| Some((span.get(0)?.as_u64()? as usize, span.get(1)?.as_u64()? as usize)))
+            .collect::<Option<_>>()?,
+        token_count: whole(row, &["num_tokens"])?,
+        trained_count: whole(row, &["num_trained_tokens"])?,
+        is_truncated: row.get("truncated")?.as_bool()?,
     })
 }
 
