@@ -41,6 +41,15 @@ pub fn with_locale(variables: impl IntoIterator<Item = (&'static str, String)>) 
     Environment { arguments: arguments(), ..Environment::of(locales.chain(variables)) }
 }
 
+/// Where the Hub's cache is, by the process's variables: all that commands need which stay on this machine. No `.env`
+/// can stop them.
+pub fn of_cache() -> Environment {
+    #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+    let value = |name| std::env::var(name).ok();
+    let names = [env::HF_HUB_CACHE, env::HF_HOME, env::HOME];
+    Environment::of(names.into_iter().filter_map(|name| Some((name, value(name)?))))
+}
+
 fn arguments() -> Vec<String> {
     std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect()
 }

@@ -399,6 +399,17 @@ fn a_tokenizer_is_named_by_flag_by_key_or_found_in_the_cache() {
     assert!(bad.stderr.contains("needs the pre-tokenizer Metaspace"), "{}", bad.stderr);
 }
 
+#[test]
+fn a_broken_env_file_keeps_nobody_from_a_check() {
+    let dir = Dir::new();
+    dir.write("a.jsonl", format!("{GOOD}\n"));
+    dir.write(".env", "TOGETHER_API_KEY='open\n");
+    for command in ["check", "preview"] {
+        let run = dir.ctxtune([command, "a.jsonl"]).expect(0);
+        assert!(!run.stderr.contains(".env"), "{}", run.stderr);
+    }
+}
+
 /// A bound over the limit only warns; what is over by the lowest estimate fails.
 #[test]
 fn a_bound_over_the_limit_warns() {

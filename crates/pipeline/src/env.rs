@@ -4,7 +4,7 @@
 /// understood stops a command: without it another service, or another key, would be taken.
 pub const SERVICES: [&str; 4] = ["TOGETHER_", "WANDB_", "OPENAI_", "HF_"];
 
-/// The Hub's cache, where a model's tokenizer is looked for; also in `.env`.
+/// The Hub's cache, where a model's tokenizer is looked for; jobs know it from `.env`, too.
 pub const HF_HUB_CACHE: &str = "HF_HUB_CACHE";
 
 /// The directory that has it as `hub`, without the variable above.

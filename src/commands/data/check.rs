@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::args::{CheckArgs, CountingArgs};
 use crate::screen::checked::{Bar, say_findings, summarize};
 use crate::screen::report::{LongList, Terminal, fields};
-use crate::session::environment::{self, config_file};
+use crate::session::environment::{config_file, of_cache};
 use ctxtune_engine::check::code::{Code, Level};
 use ctxtune_engine::check::conversation::Format;
 use ctxtune_engine::check::counter::Counter;
@@ -39,7 +39,7 @@ const COUNTED_BYTES: u64 = 1_000_000_000;
 /// Runs the command.
 pub fn run(args: &CheckArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let is_all = terminal.flags().json || terminal.flags().verbose;
-    let counter = counter(args, terminal)?;
+    let counter = counter(args)?;
     let how = counter.as_ref().map_or_else(|| "an estimate".to_owned(), ModelTokens::described);
     let options = Options {
         paths: args.paths.clone(),
@@ -83,7 +83,7 @@ pub struct Counting {
     pub tokenizer: Option<String>,
     /// The model.
     pub model: String,
-    /// The variables.
+    /// The variables about the Hub's cache.
     pub environment: Environment,
     file: Option<ConfigFile>,
 }
@@ -98,24 +98,23 @@ impl Counting {
 /// What counts tokens, as flags and file say.
 ///
 /// # Errors
-/// When the file or the variables cannot be used.
-pub fn counting(args: &CountingArgs, terminal: &Terminal) -> Result<Counting, Failure> {
-    let path = args.config_path.as_deref();
-    let file = config_file(path)?;
+/// When the file cannot be used.
+pub fn counting(args: &CountingArgs) -> Result<Counting, Failure> {
+    let file = config_file(args.config_path.as_deref())?;
     let text = |flag: &Option<String>, key: &str| flag.clone().or_else(|| file.as_ref()?.text(key));
     Ok(Counting {
         tokenizer: text(&args.tokenizer.tokenizer, TOKENIZER),
         model: text(&args.base_model, "base_model").unwrap_or_else(|| SEED_MODEL.to_owned()),
-        environment: environment::read(path, terminal)?,
+        environment: of_cache(),
         file,
     })
 }
 
-fn counter(args: &CheckArgs, terminal: &Terminal) -> Result<Option<ModelTokens>, Failure> {
+fn counter(args: &CheckArgs) -> Result<Option<ModelTokens>, Failure> {
     if !is_counted(args) {
         return Ok(None);
     }
-    let Counting { tokenizer, model, environment, .. } = counting(&args.counting, terminal)?;
+    let Counting { tokenizer, model, environment, .. } = counting(&args.counting)?;
     tokens::counter(tokenizer.as_deref(), &model, &environment)
 }
 

@@ -7,6 +7,7 @@ use crate::commands::data::check::{Counting, counting};
 use crate::screen::preview::{Borders, Marks, draw, legend};
 use crate::screen::report::Terminal;
 use crate::session;
+use crate::session::environment;
 use ctxtune_engine::check::counter::Counter;
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::tokens::counter_or_about;
@@ -16,7 +17,7 @@ use ctxtune_pipeline::signals::Signals;
 /// What the service says of the samples: of the model that it tunes under this name.
 fn ask(
     args: &PreviewArgs,
-    counting: Counting,
+    counting: &Counting,
     trains_on_inputs: bool,
     samples: &[ShownSample],
     signals: &Signals,
@@ -26,9 +27,9 @@ fn ask(
         let message = "the service shows samples of an uploaded training side only";
         return Err(Failure::new(Exit::Usage, "usage", message, "name the directory that `prepare` wrote"));
     }
-    let Counting { model, environment, .. } = counting;
+    let environment = environment::read(args.counting.config_path.as_deref(), terminal)?;
     let session = session::start(&args.remote, environment, signals, terminal)?;
-    at_service(&session, &args.path, &model, trains_on_inputs, samples)
+    at_service(&session, &args.path, &counting.model, trains_on_inputs, samples)
 }
 
 /// What a script is told.
@@ -50,7 +51,7 @@ struct Report {
 
 /// Runs the command.
 pub fn run(args: &PreviewArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let counting = counting(&args.counting, terminal)?;
+    let counting = counting(&args.counting)?;
     let model = counter_or_about(counting.tokenizer.as_deref(), &counting.model, &counting.environment)?;
     let pick = match &args.key {
         Some(key) => Pick::Key(key.clone()),
@@ -67,7 +68,7 @@ pub fn run(args: &PreviewArgs, signals: &Signals, terminal: &mut Terminal) -> Re
     };
     let samples = samples(&order, &model)?;
     let service = match args.service {
-        true => Some(ask(args, counting, order.trains_on_inputs, &samples, signals, terminal)?),
+        true => Some(ask(args, &counting, order.trains_on_inputs, &samples, signals, terminal)?),
         false => None,
     };
     let marks = if terminal.paints_stdout() { Marks::Colours } else { Marks::Brackets };
