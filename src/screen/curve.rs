@@ -4,11 +4,16 @@
 //! is no point; a range is never empty, so nobody divides by zero.
 
 use ctxtune_pipeline::job::progress::Progress;
+use ctxtune_pipeline::job::seen::thinned;
 use ctxtune_pipeline::sweep::book::Trial;
 use ctxtune_pipeline::sweep::shown::shown_values;
 
 /// Beyond this a value is drawn at the edge: differences of larger ones would overflow.
 const LARGEST: f64 = 1e30;
+
+/// Points of all curves together, and of each at least: more cannot be told apart, and a page would not stay small.
+const MOST_POINTS: usize = 6_000;
+const LEAST_POINTS: usize = 100;
 
 /// Curves over one axis.
 #[derive(Debug, Clone, PartialEq)]
@@ -133,7 +138,11 @@ impl Across {
 impl Curve {
     /// Curves without those that have no point.
     pub fn new(across: Across, up: &str, series: Vec<Series>) -> Curve {
-        let series = series.into_iter().filter(|series| !series.points.is_empty()).collect();
+        let mut series: Vec<Series> = series.into_iter().filter(|series| !series.points.is_empty()).collect();
+        let most = (MOST_POINTS / series.len().max(1)).max(LEAST_POINTS);
+        for series in &mut series {
+            series.points = thinned(std::mem::take(&mut series.points), most, |point| point.1);
+        }
         Curve { across, up: up.to_owned(), series, marks: Vec::new() }
     }
 
@@ -316,6 +325,14 @@ mod tests {
         let curve = Curve::losses([(3, 1.0), (1, 2.0), (2, f64::NAN)], [(9, 0.5), (4, 0.25)]);
         assert_eq!(curve.series[0].points, [(1.0, 2.0), (3.0, 1.0)]);
         assert_eq!(curve.series[1].points, [(4.0, 0.25), (9.0, 0.5)]);
+    }
+
+    #[test]
+    fn of_many_points_the_extremes_are_drawn() {
+        let points = (0..20_000_u64).map(|step| (step, if step == 777 { 9.0 } else { (step % 7) as f64 }));
+        let series = Curve::losses(points, [(1, 2.0)]).series;
+        assert!(series[0].points.len() <= MOST_POINTS / 2 && series[0].points.contains(&(777.0, 9.0)));
+        assert_eq!(series[1].points, [(1.0, 2.0)]);
     }
 
     #[test]

@@ -314,10 +314,13 @@ impl Svg {
         self.text.push_str(&format!("<g data-name=\"{name}\" data-colour=\"{colour}\""));
         if has_values {
             let value = |((x, y), (left, top)): (&(f64, f64), &(f64, f64))| {
-                format!("{}|{}|{left:.1}|{top:.1}", escaped(&said(&curve.across, *x)), loss(*y))
+                // No name holds what stands between the parts.
+                let said = said(&curve.across, *x);
+                let said = escaped(&said.split_whitespace().collect::<Vec<_>>().join(" "));
+                format!("{said}\t{}\t{left:.1}\t{top:.1}", loss(*y))
             };
             let values: Vec<String> = series.points.iter().zip(&points).map(value).collect();
-            self.text.push_str(&format!(" data-points=\"{}\"", values.join(";")));
+            self.text.push_str(&format!(" data-points=\"{}\"", values.join("\n")));
         }
         self.put(format_args!(">"));
         let dashes = if series.drawn == Drawn::Line { "" } else { " stroke-dasharray=\"5 4\"" };
@@ -482,11 +485,11 @@ mod tests {
     #[test]
     fn a_figure_has_the_values_of_its_points() {
         let svg = figure(&losses(&[(1, 3.0), (120, 1e-5)], &[]), "t", Size::whole(300.0));
-        assert!(svg.contains("data-points=\"1|3.0000|72.0|41.8;120|1.000e-5|824.0|238.2\""), "{svg}");
+        assert!(svg.contains("data-points=\"1\t3.0000\t72.0\t41.8\n120\t1.000e-5\t824.0\t238.2\""), "{svg}");
         let across = Across { name: "lr".to_owned(), scale: Scale::Log };
         let tried = Series::new("", Drawn::Scatter, [(-5.0, 1.0), (-4.0, 2.0)]);
         let svg = figure(&Curve::new(across, "val/loss", vec![tried]), "t", Size::whole(300.0));
-        assert!(svg.contains("data-points=\"1.00e-5|1.0000|") && svg.contains(">1e-5</text>"), "{svg}");
+        assert!(svg.contains("data-points=\"1.00e-5\t1.0000\t") && svg.contains(">1e-5</text>"), "{svg}");
         assert_eq!((count(&svg, "<circle"), count(&svg, "<polyline"), count(&svg, "<rect")), (2, 0, 0));
     }
 

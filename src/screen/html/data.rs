@@ -1,7 +1,7 @@
 //! The section about prepared data.
 
 use crate::screen::curve::Mark;
-use crate::screen::html::markup::Html;
+use crate::screen::html::markup::{Html, clipped};
 use crate::screen::prepared::oddity;
 use crate::screen::svg::{Bar, Bars, Size, bars};
 use ctxtune_engine::output::manifest::{DataKind, Side};
@@ -12,6 +12,9 @@ use ctxtune_pipeline::text::{counted, grouped, percent, sized};
 
 /// Bars of agents or steps that are drawn; the last one holds all that are more.
 const MOST_KINDS: usize = 24;
+
+/// Characters of a message that are shown.
+const SHOWN: usize = 20_000;
 
 /// Texts below an axis.
 const TICKS: usize = 9;
@@ -345,7 +348,10 @@ fn samples(html: &mut Html, data: &DataReport) {
             for message in messages {
                 html.of("p class=\"role\"", &message.role);
                 let is_trained = message.role == "assistant";
-                html.of(if is_trained { "pre class=\"trained\"" } else { "pre" }, &message.content);
+                html.of(
+                    if is_trained { "pre class=\"trained\"" } else { "pre" },
+                    &clipped(&message.content, SHOWN),
+                );
             }
         });
     }

@@ -1,7 +1,20 @@
 //! HTML that is written piece by piece, so that nothing from elsewhere is ever markup.
 
+use std::borrow::Cow;
+
 use crate::screen::svg::escaped;
-use ctxtune_pipeline::text::printable;
+use ctxtune_pipeline::text::{counted, printable};
+
+/// At most so many characters of `text`, and how many more there are: a page stays small.
+pub fn clipped(text: &str, most: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(most) {
+        None => Cow::Borrowed(text),
+        Some((end, _)) => {
+            let more = counted(text[end..].chars().count() as u64, "more character");
+            Cow::Owned(format!("{} … ({more})", &text[..end]))
+        }
+    }
+}
 
 /// HTML that is being written.
 #[derive(Debug, Default)]
@@ -106,6 +119,12 @@ mod tests {
     use super::*;
 
     const HOSTILE: &str = "</script></title><img onerror=alert(1) src=x>\"'&\u{1b}[2J";
+
+    #[test]
+    fn what_is_left_out_of_a_long_text_is_counted() {
+        assert_eq!(clipped("häß", 3), "häß");
+        assert_eq!(clipped("häßlich", 3), "häß … (4 more characters)");
+    }
 
     #[test]
     fn what_comes_from_elsewhere_is_text() {

@@ -3,8 +3,8 @@ for (const svg of document.querySelectorAll("svg[data-box]")) {
   const [left, top, right, bottom] = svg.dataset.box.split(" ").map(Number);
   const series = [...svg.querySelectorAll("g[data-points]")].map((group) => ({
     name: group.dataset.name,
-    points: group.dataset.points.split(";").map((point) => {
-      const [x, y, at, height] = point.split("|");
+    points: group.dataset.points.split("\n").map((point) => {
+      const [x, y, at, height] = point.split("\t");
       return { x, y, at: Number(at), height: Number(height) };
     }),
     colour: group.dataset.colour,

@@ -1,6 +1,6 @@
 //! The section about scores: the totals with their intervals, and the worst answers beside their references.
 
-use crate::screen::html::markup::Html;
+use crate::screen::html::markup::{Html, clipped};
 use crate::screen::scoreboard::{ROWS, coverage, difference};
 use crate::screen::svg::{Measured, intervals};
 use ctxtune_engine::json::KeyText;
@@ -9,6 +9,10 @@ use ctxtune_engine::score::measure::Measure;
 use ctxtune_engine::score::report::{Report, SetReport, Total};
 use ctxtune_pipeline::report::without_path;
 use ctxtune_pipeline::text::{counted, key_text};
+
+/// Steps of a record that are shown, and characters of a text.
+const STEPS: usize = 60;
+const SHOWN: usize = 1_000;
 
 /// Scores, and what is shown of the worst answers.
 pub struct ScoreSection<'s> {
@@ -106,12 +110,13 @@ fn totals(html: &mut Html, report: &Report, letters: &[String]) {
 fn show(html: &mut Html, aligned: &Aligned) {
     let columns = ["step", "", "reference", "answer"];
     html.open_table("Step by step; where both are the same, once.", &columns);
-    for (step, pairs) in aligned.steps.iter().enumerate() {
+    for (step, pairs) in aligned.steps.iter().take(STEPS).enumerate() {
         for (index, Pair { what, gold, answer }) in pairs.iter().enumerate() {
+            let [gold, answer] = [gold, answer].map(|text| text.as_deref().map(|text| clipped(text, SHOWN)));
             html.within("tr", |html| {
                 html.of("td", &if index == 0 { step.to_string() } else { String::new() });
                 html.of("td", what);
-                match (gold, answer) {
+                match (&gold, &answer) {
                     (Some(gold), Some(answer)) if gold == answer => {
                         html.of("td class=\"soft\" colspan=\"2\"", gold);
                     }
@@ -128,6 +133,10 @@ fn show(html: &mut Html, aligned: &Aligned) {
         }
     }
     html.close_table();
+    if aligned.steps.len() > STEPS {
+        let more = counted((aligned.steps.len() - STEPS) as u64, "more step");
+        html.of("p class=\"soft\"", &format!("And {more}."));
+    }
 }
 
 fn cell(html: &mut Html, mark: &'static str, [before, middle, after]: [&str; 3], is_there: bool) {

@@ -64,7 +64,7 @@ impl Seen {
             at: at.to_string(),
             total_steps: progress.total_steps(),
             steps: train.len() as u64,
-            train: thinned(train),
+            train: thinned(train, MOST_STEPS, |step| step.loss.unwrap_or(f64::NAN)),
             eval: progress.eval().copied().collect(),
             checkpoints,
             price_dollars: progress.price(),
@@ -80,17 +80,16 @@ impl Seen {
     }
 }
 
-/// At most [`MOST_STEPS`] of `steps`.
-fn thinned(steps: Vec<SeenStep>) -> Vec<SeenStep> {
-    if steps.len() <= MOST_STEPS {
-        return steps;
+/// About `most` of `points`: of each stretch the least and the greatest by `value`, in their order.
+pub fn thinned<T: Copy>(points: Vec<T>, most: usize, value: impl Fn(&T) -> f64) -> Vec<T> {
+    if points.len() <= most {
+        return points;
     }
-    let mut kept = Vec::with_capacity(MOST_STEPS);
-    for stretch in steps.chunks(steps.len().div_ceil(MOST_STEPS / 2)) {
-        let loss = |index: &usize| stretch[*index].loss.unwrap_or(f64::NAN);
-        let by_loss = |one: &usize, other: &usize| loss(one).total_cmp(&loss(other));
-        let least = (0..stretch.len()).min_by(by_loss);
-        let most = (0..stretch.len()).max_by(by_loss);
+    let mut kept = Vec::with_capacity(most);
+    for stretch in points.chunks(points.len().div_ceil((most / 2).max(1))) {
+        let by_value = |one: &usize, other: &usize| value(&stretch[*one]).total_cmp(&value(&stretch[*other]));
+        let least = (0..stretch.len()).min_by(by_value);
+        let most = (0..stretch.len()).max_by(by_value);
         let mut ends: Vec<usize> = least.into_iter().chain(most).collect();
         ends.sort_unstable();
         ends.dedup();
