@@ -299,7 +299,7 @@ fn upload_and_agree(
     let length = sequence_length(settled, limits).filter(|_| order.truncation == Truncation::Refused);
     let report = verify(std::slice::from_ref(&order.out), Some(&limits.model_name), length, session)?;
     let extent = extent(manifest, settled, limits);
-    session.ui.say(&forecast::told(&report, settled, extent, limits, session));
+    session.ui.label("tokens", &forecast::told(&report, settled, extent, limits, session));
     order.steps.announce(2, "Uploading files to Together AI", &*session.ui);
     let uploaded = upload_sides(session, plan.account, &order.out, manifest)?;
     order.steps.announce(3, "Creating fine-tuning job", &*session.ui);
