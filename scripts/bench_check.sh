@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Measures `ctxtune check` against the client's own check of the same file, in rotation.
+# Measures `ctxtune check` against the client's own check of the same file, in rotation; without counting tokens, which
+# the client does not do.
 #
 #   scripts/bench_check.sh [RECORDS=100000] [SHAPE=lean|real]
 #
@@ -54,13 +55,13 @@ print(f"{wall:.6f}\t{peak}")
 '
 
 # The first run warms the page cache.
-samples=$("$target/ctxtune" check "$file" --json -q | "$python" -c 'import json, sys; print(json.load(sys.stdin)["samples"])')
+samples=$("$target/ctxtune" check "$file" --json -q --no-tokens | "$python" -c 'import json, sys; print(json.load(sys.stdin)["samples"])')
 
 run() {
     local round=$1 name=$2 figures
     case $name in
-        both) figures=$("$python" -I -S scripts/measure.py "$target/ctxtune" check "$file" -q --threads "$threads" | cut -f 1,4) ;;
-        one) figures=$("$python" -I -S scripts/measure.py "$target/ctxtune" check "$file" -q --threads 1 | cut -f 1,4) ;;
+        both) figures=$("$python" -I -S scripts/measure.py "$target/ctxtune" check "$file" -q --no-tokens --threads "$threads" | cut -f 1,4) ;;
+        one) figures=$("$python" -I -S scripts/measure.py "$target/ctxtune" check "$file" -q --no-tokens --threads 1 | cut -f 1,4) ;;
         client) figures=$("$python" -c "$client" "$file" "$samples") ;;
     esac
     printf '%s\t%s\t%s\n' "$round" "$name" "$figures" >>"$runs"
