@@ -47,6 +47,9 @@ pub(crate) struct Cli {
     pub(crate) output: OutputFlags,
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// The command as it is typed.
+    #[arg(skip)]
+    pub(crate) name: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -140,7 +143,8 @@ pub fn command() -> clap::Command {
 /// Reads a command line, or gives what clap has to say: a usage error, or help and version that were asked for.
 pub(crate) fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     let matches = command().try_get_matches_from(arguments)?;
-    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))?;
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))?;
+    matches.subcommand_name().unwrap_or_default().clone_into(&mut cli.name);
     match cli.conflict() {
         None => Ok(cli),
         Some((one, other)) => {
@@ -158,38 +162,6 @@ impl Cli {
             Command::Monitor(args) if self.output.json && args.events => Some(("--events", "--json")),
             Command::Completions { .. } if self.output.json => Some(("--json", "completions")),
             _ => None,
-        }
-    }
-}
-
-impl Command {
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Command::Prepare(_) => "prepare",
-            Command::Check(_) => "check",
-            Command::Preview(_) => "preview",
-            Command::Upload(_) => "upload",
-            Command::Submit(_) => "submit",
-            Command::Monitor(_) => "monitor",
-            Command::Finetune(_) => "finetune",
-            Command::Status(_) => "status",
-            Command::Cancel(_) => "cancel",
-            Command::Jobs(_) => "jobs",
-            Command::Files(_) => "files",
-            Command::Checkpoints(_) => "checkpoints",
-            Command::Download(_) => "download",
-            Command::Deploy(_) => "deploy",
-            Command::Endpoints(_) => "endpoints",
-            Command::Doctor(_) => "doctor",
-            Command::Models(_) => "models",
-            Command::Init(_) => "init",
-            Command::Sweep(_) => "sweep",
-            Command::Score(_) => "score",
-            Command::WandbSync(_) => "wandb-sync",
-            Command::Generate(_) => "generate",
-            Command::Rehearse(_) => "rehearse",
-            Command::Report(_) => "report",
-            Command::Completions { .. } => "completions",
         }
     }
 }

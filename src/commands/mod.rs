@@ -34,7 +34,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(explain_usage(&error, &arguments) as u8),
     };
-    let mut terminal = Terminal::new(cli.output, cli.command.name());
+    let mut terminal = Terminal::new(cli.output, &cli.name);
     let signals = match signals::catch() {
         Ok(signals) => signals,
         Err(error) => {
