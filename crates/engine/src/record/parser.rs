@@ -228,7 +228,11 @@ pub fn with_single_record<T>(bytes: &[u8], look: impl FnOnce(&Record<'_>) -> T) 
 ///
 /// # Errors
 /// Why the context is refused, with its place.
-pub fn with_single_context<T>(bytes: &[u8], look: impl FnOnce(&Context<'_>) -> T) -> Result<T, RejectReason> {
+#[cfg(test)]
+pub(crate) fn with_single_context<T>(
+    bytes: &[u8],
+    look: impl FnOnce(&Context<'_>) -> T,
+) -> Result<T, RejectReason> {
     Parser::default().with_context_again(&mut padded(bytes), bytes.len(), look)
 }
 

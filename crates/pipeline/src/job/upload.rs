@@ -38,7 +38,6 @@ const LONGEST_VERDICT: Duration = Duration::from_secs(30 * 60);
 
 /// Why a file is not at the service, or is not fit.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages name them")]
 pub enum UploadError {
     #[error("cannot upload `{name}`: {source}")]
     Api { name: String, source: together::Error },
@@ -182,7 +181,7 @@ pub enum Step<'s> {
     /// So many bytes of this try have left.
     Sent(u64),
     /// The service has the same bytes already.
-    AlreadyThere(&'s str),
+    AlreadyThere,
     /// The try failed; the next one begins after the wait.
     Again {
         /// Why.
@@ -233,7 +232,7 @@ impl Uploader<'_> {
         };
         let file_id = match known {
             Some(file_id) => {
-                (self.tell)(Step::AlreadyThere(file_id.as_str()));
+                (self.tell)(Step::AlreadyThere);
                 file_id
             }
             None => self.hand_over(side, ledger.as_deref_mut())?,
@@ -330,7 +329,7 @@ impl Uploader<'_> {
         let file_id = match handed_over.map_err(failed)? {
             HandedOver::New(file_id) => file_id,
             HandedOver::AlreadyThere(file_id) => {
-                (self.tell)(Step::AlreadyThere(file_id.as_str()));
+                (self.tell)(Step::AlreadyThere);
                 self.have_looked_at(&file_id);
                 file_id
             }

@@ -127,7 +127,7 @@ impl Shown<'_> {
         match step {
             Step::Begun => self.progress.at(0),
             Step::Sent(bytes) => self.progress.at(bytes),
-            Step::AlreadyThere(_) => self.was_there.store(true, Ordering::Relaxed),
+            Step::AlreadyThere => self.was_there.store(true, Ordering::Relaxed),
             Step::Waiting { status, waited } => self.show_status(status, waited),
             Step::Again { reason, after, left } => self.progress.warn(&format!(
                 "uploading {} failed: {reason}; again in {:.0} s ({left} left)",

@@ -37,7 +37,7 @@ impl SweepReport {
     }
 
     /// Whether `job` is one of its runs.
-    pub fn has_job(&self, job: &JobId) -> bool {
+    pub(crate) fn has_job(&self, job: &JobId) -> bool {
         self.book.trials.iter().any(|trial| trial.job.as_ref() == Some(job))
     }
 

@@ -115,7 +115,7 @@ impl Answer {
     }
 
     /// Whether it says that it is a web page.
-    pub fn is_html(&self) -> bool {
+    pub(crate) fn is_html(&self) -> bool {
         self.header("content-type")
             .is_some_and(|kind| kind.trim().to_ascii_lowercase().starts_with("text/html"))
     }
@@ -126,7 +126,7 @@ impl Answer {
     }
 
     /// Whether the server did what was asked.
-    pub fn is_success(&self) -> bool {
+    pub(crate) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 }

@@ -55,7 +55,7 @@ impl Error {
     }
 
     /// What the library's `error` means for a request to `url`.
-    pub fn from_library(error: ureq::Error, url: &str, timeouts: &Timeouts) -> Error {
+    pub(crate) fn from_library(error: ureq::Error, url: &str, timeouts: &Timeouts) -> Error {
         let url = without_query(url).to_owned();
         match error {
             ureq::Error::Timeout(timeout) => from_timeout(timeout, url, timeouts),

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 /// `text` as a piece of a URL: what is no letter, digit or one of `plain` is percent-encoded, byte by byte.
-pub fn percent_encoded(text: &str, plain: &[u8]) -> String {
+pub(crate) fn percent_encoded(text: &str, plain: &[u8]) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || plain.contains(&byte) {

@@ -21,7 +21,7 @@ use crate::http::wire::Wire;
 pub mod body;
 mod call;
 mod error;
-pub mod form;
+pub(crate) mod form;
 mod key;
 pub mod proxy;
 pub mod retry;
@@ -158,7 +158,7 @@ impl Client {
     ///
     /// # Errors
     /// When somebody asks the program to stop.
-    pub fn wait_for_another_try(
+    pub(crate) fn wait_for_another_try(
         &self,
         what: &str,
         tries: u32,

@@ -102,7 +102,7 @@ pub fn is_passing(status: u16) -> bool {
 
 /// The delay that an answer asks for: `retry-after-ms`, else `Retry-After` in seconds, which
 /// may have a fraction, or as a date. A date that is past asks for none at all, not for zero.
-pub fn parse_retry_after(headers: &[(String, String)], now: Timestamp) -> Option<Duration> {
+pub(crate) fn parse_retry_after(headers: &[(String, String)], now: Timestamp) -> Option<Duration> {
     let header = |name: &str| {
         headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     };
@@ -115,7 +115,7 @@ pub fn parse_retry_after(headers: &[(String, String)], now: Timestamp) -> Option
 }
 
 /// A date as HTTP writes it: `Sun, 06 Nov 1994 08:49:37 GMT`.
-pub fn parse_date(text: &str) -> Option<Timestamp> {
+pub(crate) fn parse_date(text: &str) -> Option<Timestamp> {
     rfc2822::parse(text.trim()).ok().map(|date| date.timestamp())
 }
 

@@ -22,7 +22,7 @@ pub const MOST_BYTES: usize = 2048;
 pub const LONG_KEY: usize = 16;
 
 /// Characters from which on a key that stands alone is taken for the key.
-pub const SHORT_KEY: usize = 8;
+pub(crate) const SHORT_KEY: usize = 8;
 
 /// What stands in place of a key.
 const MASK: &str = "[key]";

@@ -14,7 +14,7 @@ use crate::http::call::{Answer, Body, Call, Method, Piece, Timeouts, without_que
 use crate::http::error::Error;
 
 /// The largest answer that is kept.
-pub const MOST_KEPT: u64 = 16 << 20;
+pub(crate) const MOST_KEPT: u64 = 16 << 20;
 /// How often the caller looks up while a call hangs.
 const TICK: Duration = Duration::from_millis(50);
 /// How many looks a POST is given to bring its answer after a signal: an answer spares the
@@ -85,7 +85,11 @@ impl<'w> Watch<'w> {
     ///
     /// # Errors
     /// When there is no whole answer, `sink` fails, nothing moves, or somebody asks the program to stop.
-    pub fn attend(&mut self, inbox: &Receiver<Message>, mut sink: Option<Sink<'_>>) -> Result<Answer, Error> {
+    pub(crate) fn attend(
+        &mut self,
+        inbox: &Receiver<Message>,
+        mut sink: Option<Sink<'_>>,
+    ) -> Result<Answer, Error> {
         let mut give = |piece: Piece<'_>| match &mut sink {
             Some(sink) => sink(piece).map_err(|source| Error::Sink { source }),
             None => Ok(()),

@@ -84,12 +84,12 @@ impl BaseUrl {
     }
 
     /// Whether `url` may know the key.
-    pub fn is_same_origin(&self, url: &str) -> bool {
+    pub(crate) fn is_same_origin(&self, url: &str) -> bool {
         Origin::of(url).is_some_and(|origin| Some(origin) == Origin::of(&self.0))
     }
 
     /// Whether the API may send us to `url`: with TLS, or on this machine if it is here itself.
-    pub fn may_send_to(&self, url: &str) -> bool {
+    pub(crate) fn may_send_to(&self, url: &str) -> bool {
         let has_user = url.split(['/', '?', '#']).nth(2).is_some_and(|authority| authority.contains('@'));
         Origin::of(url).is_some_and(|origin| {
             !has_user && (origin.is_secure() || (origin.is_loopback() && self.is_loopback()))

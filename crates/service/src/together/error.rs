@@ -168,7 +168,7 @@ impl Asked<'_> {
     }
 
     /// The error for a stream that was no whole answer; `reason` is fit to print.
-    pub fn broken_off(&self, reason: String) -> Error {
+    pub(crate) fn broken_off(&self, reason: String) -> Error {
         let url = http::without_query(self.url).to_owned();
         Error::Unreadable { method: self.method.as_str(), url, reason, said: String::new() }
     }

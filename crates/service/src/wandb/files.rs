@@ -12,7 +12,7 @@ use crate::wandb::host::host;
 use crate::wandb::{Error, Operation, Wandb};
 
 /// What an upload is called in errors.
-pub const UPLOAD: &str = "upload of a file";
+pub(crate) const UPLOAD: &str = "upload of a file";
 
 const CREATE: Operation = Operation {
     name: "CreateRunFiles",

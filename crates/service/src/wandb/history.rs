@@ -182,7 +182,10 @@ fn write_state(path: &Path, state: &State) -> io::Result<()> {
 }
 
 /// Writes a file whole or not at all, for its owner's eyes; gives the file, to be written on.
-pub fn write_whole(path: &Path, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+pub(crate) fn write_whole(
+    path: &Path,
+    write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
     replace(path, write).map(|_| ())
 }
 
@@ -261,7 +264,7 @@ impl Spool {
     }
 
     /// What the run was told once the next `rows` and `lines` are sent.
-    pub fn logged_after(&self, rows: usize, lines: usize) -> Logged {
+    pub(crate) fn logged_after(&self, rows: usize, lines: usize) -> Logged {
         let (unsent_rows, unsent_lines) = (self.unsent_rows().len(), self.unsent_lines().len());
         if (rows, lines) == (unsent_rows, unsent_lines) {
             return self.logged.clone();
@@ -293,7 +296,7 @@ impl Spool {
     }
 
     /// Lines of the console that were not sent.
-    pub fn unsent_lines(&self) -> &[String] {
+    pub(crate) fn unsent_lines(&self) -> &[String] {
         &self.lines[index(self.state.lines).min(self.lines.len())..]
     }
 
@@ -303,13 +306,13 @@ impl Spool {
     }
 
     /// Whether the service is owed lines, or the end.
-    pub fn owes_lines(&self) -> bool {
+    pub(crate) fn owes_lines(&self) -> bool {
         let owes_end = self.state.exit.is_some() && !self.state.is_finished;
         owes_end || !self.unsent_rows().is_empty() || !self.unsent_lines().is_empty()
     }
 
     /// The index of the first file that is still to be sent.
-    pub fn next_file(&self) -> Option<usize> {
+    pub(crate) fn next_file(&self) -> Option<usize> {
         self.dir.as_ref()?;
         self.state.files.iter().position(|file| !file.is_sent && !file.is_given_up)
     }
@@ -335,7 +338,7 @@ impl Spool {
     ///
     /// # Errors
     /// When it cannot be read, or is not the data of the job: the reason.
-    pub fn file_body(&self, index: usize) -> Result<FileBody, String> {
+    pub(crate) fn file_body(&self, index: usize) -> Result<FileBody, String> {
         let (Some(dir), Some(file)) = (&self.dir, self.state.files.get(index)) else {
             return Err("it is nowhere".to_owned());
         };
@@ -386,18 +389,18 @@ impl Spool {
     }
 
     /// The `_step` that the next row gets.
-    pub fn next_step(&self) -> u64 {
+    pub(crate) fn next_step(&self) -> u64 {
         self.state.first_step + self.rows.len() as u64
     }
 
     /// Takes over that so many rows and lines arrived.
-    pub fn note_sent(&mut self, rows: usize, lines: usize) {
+    pub(crate) fn note_sent(&mut self, rows: usize, lines: usize) {
         self.state.rows.unsent += rows as u64;
         self.state.lines.unsent += lines as u64;
     }
 
     /// Puts what is here, and not at the service, behind what is there.
-    pub fn rebase(&mut self, found: &Found) -> io::Result<()> {
+    pub(crate) fn rebase(&mut self, found: &Found) -> io::Result<()> {
         let mut logged = Logged::of(&found.summary);
         self.state.before = logged.text();
         self.rows.retain(|(key, _)| logged.insert(key));

@@ -11,10 +11,10 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 /// The key of a summary that holds it.
-pub const LOGGED_KEY: &str = "ctxtune/logged";
+pub(crate) const LOGGED_KEY: &str = "ctxtune/logged";
 
 /// The key of a summary that holds who writes the run.
-pub const WRITER_KEY: &str = "ctxtune/writer";
+pub(crate) const WRITER_KEY: &str = "ctxtune/writer";
 
 /// What makes a row the same row when it comes again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,7 +95,7 @@ impl Logged {
     }
 
     /// Takes a line of the console; whether it is new.
-    pub fn insert_line(&mut self, line: &str) -> bool {
+    pub(crate) fn insert_line(&mut self, line: &str) -> bool {
         let digest = Sha256::digest(line.as_bytes());
         self.lines.insert(digest[..4].iter().map(|byte| format!("{byte:02x}")).collect())
     }

@@ -18,7 +18,7 @@ use crate::http::said::{after_colon, printable, said};
 use crate::http::{self, Answer, Body, Call, Client, Key, Method, retry};
 
 pub mod alert;
-pub mod files;
+pub(crate) mod files;
 pub mod history;
 pub mod host;
 pub mod logged;

@@ -11,7 +11,7 @@ use crate::wandb::{Error, Operation, RunIdentity, Wandb, encoded};
 use ctxtune_python_json as python_json;
 
 /// The name of the mutation that makes or changes a run.
-pub const UPSERT_NAME: &str = "UpsertBucket";
+pub(crate) const UPSERT_NAME: &str = "UpsertBucket";
 
 const VIEWER: Operation =
     Operation { name: "Viewer", text: "query Viewer { viewer { id entity username flags } }" };
@@ -101,7 +101,7 @@ pub struct Metadata {
 impl Plan {
     /// The same, with the default metadata where none was chosen: for a new run.
     #[must_use]
-    pub fn with_defaults(mut self) -> Plan {
+    pub(crate) fn with_defaults(mut self) -> Plan {
         let defaults = std::mem::take(&mut self.defaults);
         self.display_name = self.display_name.or(defaults.display_name);
         self.job_type = self.job_type.or(defaults.job_type);
@@ -115,7 +115,7 @@ impl Plan {
     /// What is sent for the run that is `found` at the service, or for a new one. Default metadata is sent once, so
     /// that later changes on the run's page are kept.
     #[must_use]
-    pub fn for_run(self, found: Option<&Found>) -> Plan {
+    pub(crate) fn for_run(self, found: Option<&Found>) -> Plan {
         let is_described = found.is_some_and(|found| found.config.contains_key(JOB_KEY));
         if is_described { self } else { self.with_defaults() }
     }

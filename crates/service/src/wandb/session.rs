@@ -109,7 +109,7 @@ impl Session {
     }
 
     /// Whether lines go to the service.
-    pub fn is_online(&self) -> bool {
+    pub(crate) fn is_online(&self) -> bool {
         matches!(self.goal, Goal::Online(_))
     }
 
