@@ -229,7 +229,11 @@ fn lengths(html: &mut Html, data: &DataReport, limit: Option<u64>) {
         names.into_iter().zip(quantiles).map(|(name, tokens)| (name, grouped(*tokens))).collect();
     html.tiles(&tiles);
     let (drawn, said) = histogram(&data.lengths, limit);
-    let unit = if *how == "exact" { "tokens" } else { "tokens at most, an estimate" };
+    let unit = match *how {
+        "exact" => "tokens",
+        "at_most" => "tokens at most",
+        _ => "tokens at most, an estimate",
+    };
     html.figure(
         &bars(&drawn, "Samples by tokens", Size::whole(320.0)),
         &format!("Samples by {unit}. {said}"),
@@ -366,7 +370,7 @@ mod tests {
     fn a_limit_lies_among_the_bars_or_beyond_them() {
         let bar = |from, to| stats::Bar { from, to, samples: 5 };
         let lengths = Lengths {
-            how: "estimated",
+            how: "about",
             samples: 15,
             quantiles: [100, 200, 300, 400, 799],
             bars: vec![bar(100, 199), bar(200, 399), bar(400, 799)],

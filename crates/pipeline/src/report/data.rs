@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -14,8 +15,9 @@ use crate::report::without_path;
 use crate::signals::Signals;
 use crate::text::{key_text, without_surrogates};
 use ctxtune_engine::check::code::{Code, Level};
+use ctxtune_engine::check::counter::{Counter, Texts};
 use ctxtune_engine::check::finding::Keep;
-use ctxtune_engine::check::stats::{Bar, Histogram, estimate};
+use ctxtune_engine::check::stats::{Bar, MESSAGE_WEIGHT, estimate};
 use ctxtune_engine::check::{self, check};
 use ctxtune_engine::line::example::{Example, Message};
 use ctxtune_engine::output::KEYS;
@@ -93,7 +95,7 @@ pub struct Findings {
 /// How long samples are, in tokens.
 #[derive(Debug, Serialize)]
 pub struct Lengths {
-    /// What is known of the numbers: `estimated` tokens are at most so many.
+    /// What is known of the numbers: `exact`, `at_most`, or `about`: then an estimate is at most so many.
     pub how: &'static str,
     /// How many samples there are.
     pub samples: u64,
@@ -145,12 +147,13 @@ pub struct Sample {
 }
 
 impl DataReport {
-    /// What is known of the data in `out`.
+    /// What is known of the data in `out`, with tokens as `counter` counts them.
     ///
     /// # Errors
     /// When there is none, or it cannot be read.
     pub(crate) fn of(
         out: &Path,
+        counter: Option<Arc<dyn Counter>>,
         signals: &Signals,
         watch: &dyn check::Watch,
         troubles: &mut Vec<String>,
@@ -161,7 +164,7 @@ impl DataReport {
             threads: threads(),
             keep: Keep::First(EXAMPLES),
             max_tokens: None,
-            counter: None,
+            counter,
         };
         let report = check(&options, watch).map_err(|error| signals.explain(error))?;
         let mut trouble = |what: &str, error: io::Error| {
@@ -174,7 +177,9 @@ impl DataReport {
         });
         let (mut shapes, mut samples) = (Shapes::default(), Vec::new());
         for ((split, side), shown) in manifest.sides().zip(SHOWN) {
-            let mut reader = SideReader { out, split, shown, shapes: &mut shapes, samples: &mut samples };
+            let counter = options.counter.as_deref();
+            let mut reader =
+                SideReader { out, counter, split, shown, shapes: &mut shapes, samples: &mut samples };
             if let Err(error) = reader.read(side, signals) {
                 if signals.is_stopped() {
                     return Err(Failure::new(signals.exit(), "interrupted", "interrupted", "run it again"));
@@ -192,7 +197,7 @@ impl DataReport {
             rejects,
             findings: findings(&report),
             errors: report.findings.total(Level::Error),
-            lengths: Lengths::of(&report.tokens.high),
+            lengths: Lengths::of(&report),
             longest: longest(&report),
             shapes,
             samples,
@@ -207,16 +212,28 @@ impl DataReport {
     }
 }
 
-/// The tokens of a sample, of whose texts only the weight is known: at most so many.
-fn most_tokens(weight: u64) -> u64 {
-    estimate(weight).high
+/// The tokens of a sample: at most so many, as it is checked.
+fn most_tokens(example: &Example, counter: Option<&dyn Counter>) -> u64 {
+    let mut texts = Texts::default();
+    for message in &example.messages {
+        texts.weight += message.content.len() as u64 + MESSAGE_WEIGHT;
+        texts.messages += 1;
+        texts.has_system_message |= message.role == "system";
+        if let Some(counter) = counter {
+            let (tokens, is_about) = counter.text(&message.content);
+            texts.tokens += tokens;
+            texts.is_about |= is_about;
+        }
+    }
+    counter.map_or_else(|| estimate(texts.weight), |counter| counter.sample(&texts)).high
 }
 
 impl Lengths {
-    fn of(tokens: &Histogram) -> Lengths {
+    fn of(report: &check::Report) -> Lengths {
+        let tokens = &report.tokens.high;
         let wanted = (tokens.count() as f64).sqrt() as usize * 2;
         Lengths {
-            how: "estimated",
+            how: report.method.as_str(),
             samples: tokens.count(),
             quantiles: [
                 tokens.least(),
@@ -299,6 +316,7 @@ fn rejects(out: &Path, manifest: &Manifest) -> io::Result<Vec<Rejects>> {
 /// Reads the first lines of a side.
 struct SideReader<'r> {
     out: &'r Path,
+    counter: Option<&'r dyn Counter>,
     split: &'static str,
     shown: usize,
     shapes: &'r mut Shapes,
@@ -327,7 +345,7 @@ impl SideReader<'_> {
                         split: self.split,
                         line: number as u64,
                         key: String::new(),
-                        tokens: most_tokens(weight(&example)),
+                        tokens: most_tokens(&example, self.counter),
                         messages: example.messages,
                     });
                 }
@@ -335,11 +353,6 @@ impl SideReader<'_> {
         }
         Ok(())
     }
-}
-
-fn weight(example: &Example) -> u64 {
-    let texts = example.messages.iter().map(|message| message.content.len() as u64);
-    texts.sum::<u64>() + check::stats::MESSAGE_WEIGHT * example.messages.len() as u64
 }
 
 impl Shapes {

@@ -5,13 +5,17 @@
 //! ledger, and a job says which. No absolute path and no key is in any of them.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::job::parameters::SEED_MODEL;
+use crate::job::tokens;
 use crate::session::Session;
 use crate::signals::Signals;
 use ctxtune_engine::check;
+use ctxtune_engine::check::counter::Counter;
 
 pub mod data;
 pub mod job;
@@ -47,15 +51,26 @@ pub fn gather(
     watch: &dyn check::Watch,
 ) -> Result<OutReport, Failure> {
     let mut troubles = Vec::new();
-    let data = DataReport::of(out, signals, watch, &mut troubles)?;
-    let sweeps = sweep::of(out, &mut troubles);
     let mut jobs = job::of(out, session, &mut troubles);
+    let counter = counter(jobs.first(), session);
+    let data = DataReport::of(out, counter, signals, watch, &mut troubles)?;
+    let sweeps = sweep::of(out, &mut troubles);
     for job in &mut jobs {
         job.is_of_sweep = sweeps.iter().any(|sweep| sweep.has_job(&job.id));
     }
     let name =
         std::fs::canonicalize(out).ok().and_then(|out| Some(out.file_name()?.to_string_lossy().into_owned()));
     Ok(OutReport { name: name.unwrap_or_else(|| "out".to_owned()), data, jobs, sweeps, troubles })
+}
+
+/// What counts tokens for the model of the newest job, or of the job that is next. A tokenizer that cannot be used
+/// makes no report impossible.
+fn counter(newest: Option<&JobReport>, session: Option<&Session>) -> Option<Arc<dyn Counter>> {
+    let named = session.and_then(|session| session.tokenizer.as_deref());
+    let environment = session.map(|session| session.environment.clone()).unwrap_or_default();
+    let model = newest.and_then(|job| job.base.as_deref()).unwrap_or(SEED_MODEL);
+    let counter = tokens::counter(named, model, &environment).ok().flatten()?;
+    Some(Arc::new(counter))
 }
 
 /// `text` without the directories before the name of `out`: a report is read elsewhere.
