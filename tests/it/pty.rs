@@ -271,7 +271,7 @@ fn many_stories_are_asked_about_only_after_a_yes_at_the_terminal() {
     let many = ["generate", "contexts", "-o", "gen", "--model", "Qwen/Qwen3-8B", "--price-per-million=1"];
     let Some(run) = on_a_terminal(&rehearsal, "n\\n", &many) else { return };
     let shown = plain(&run.expect(9).stdout);
-    assert!(shown.contains("Ask Qwen/Qwen3-8B about 20 stories, for at most about $0.0"), "{shown}");
+    assert!(shown.contains("Ask Qwen/Qwen3-8B about 20 stories, for at most about $0.1"), "{shown}");
     assert!(shown.contains("nothing was asked: the answer was no"), "{shown}");
     assert_eq!(rehearsal.requests("POST /v1/chat/completions"), []);
     let run = on_a_terminal(&rehearsal, "y\\n", &many).unwrap().expect(0);
