@@ -76,7 +76,8 @@ impl Dir {
     /// The same, not yet run.
     pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = Command::new(program());
-        command.args(arguments).current_dir(self.0.path());
+        // A tokenizer that somebody has fetched would count otherwise.
+        command.args(arguments).current_dir(self.0.path()).env(env::HF_HUB_CACHE, self.path("hub"));
         command
     }
 
