@@ -58,7 +58,7 @@ pub(crate) enum Command {
     Prepare(Box<PrepareArgs>),
     /// Check JSONL files before training (offline)
     Check(Box<CheckArgs>),
-    /// Show samples as the model sees them: trained, masked, cut (offline)
+    /// Show samples: what is trained, masked and cut (offline)
     Preview(Box<PreviewArgs>),
     /// Upload prepared data (free of charge)
     Upload(Box<UploadArgs>),
