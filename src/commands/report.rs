@@ -9,12 +9,14 @@ use crate::screen::checked::Bar;
 use crate::screen::html::{MARK, Page, page};
 use crate::screen::report::Terminal;
 use crate::session;
+use crate::session::clock::SystemClock;
 use crate::session::environment;
 use ctxtune_pipeline::env;
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::report::job::Using;
 use ctxtune_pipeline::report::{OutReport, gather, without_path};
 use ctxtune_pipeline::session::Session;
+use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{printable, sized};
 use ctxtune_service::clock::Clock;
@@ -82,19 +84,26 @@ fn write_report(
 ) -> Result<(Vec<OutReport>, usize), Failure> {
     // Before anything that takes long.
     check_is_ours(&args.output).map_err(|error| unwritten(&args.output, &error))?;
-    let environment = environment::read(None, terminal)?;
-    let has_key = environment.get(env::TOGETHER_API_KEY).is_some();
-    let session = session::start(&args.remote, environment, signals, terminal)?;
-    let asked = (has_key && !args.offline).then_some(&session);
+    // What stays on this machine needs no `.env`, and is stopped by none.
+    let session = match args.offline {
+        true => None,
+        false => {
+            let environment = environment::read(None, terminal)?;
+            let has_key = environment.get(env::TOGETHER_API_KEY).is_some();
+            let session = session::start(&args.remote, environment, signals, terminal)?;
+            has_key.then_some(session)
+        }
+    };
     let mut outs = Vec::new();
     for out in &args.outs {
-        outs.push(gathered(out, asked, signals, terminal)?);
+        let tokenizer = (None, &environment::of_cache());
+        outs.push(gathered(out, session.as_ref(), tokenizer, signals, terminal)?);
     }
     for trouble in outs.iter().flat_map(|out| &out.troubles) {
         terminal.warn(&printable(trouble));
     }
     let names: Vec<&str> = outs.iter().map(|out| out.name.as_str()).collect();
-    let html = html(&names.join(", "), &outs, &*session.clock, terminal);
+    let html = html(&names.join(", "), &outs, &SystemClock::new(signals.clone(), 1.0), terminal);
     write(&args.output, &html).map_err(|error| unwritten(&args.output, &error))?;
     Ok((outs, html.len()))
 }
@@ -114,10 +123,11 @@ fn html(title: &str, outs: &[OutReport], clock: &dyn Clock, terminal: &Terminal)
 fn gathered(
     out: &Path,
     session: Option<&Session>,
+    tokenizer: (Option<&str>, &Environment),
     signals: &Signals,
     terminal: &Terminal,
 ) -> Result<OutReport, Failure> {
-    let mut report = gather(out, session, signals, &Bar::new(signals, terminal))?;
+    let mut report = gather(out, session, tokenizer, (signals, &Bar::new(signals, terminal)))?;
     // The model of a rehearsal never was.
     for job in report.jobs.iter_mut().filter(|_| terminal.banner().is_none()) {
         if job.job.status.ending() == Some(Ending::Completed) {
@@ -137,7 +147,9 @@ fn gathered(
 pub fn write_beside(session: &Session, out: &Path, terminal: &Terminal) {
     let path = out.join(BESIDE);
     let written = check_is_ours(&path).map_err(|error| error.to_string()).and_then(|()| {
-        let report = gathered(out, None, &session.signals, terminal).map_err(|failure| failure.message)?;
+        let tokenizer = (session.tokenizer.as_deref(), &session.environment);
+        let report = gathered(out, None, tokenizer, &session.signals, terminal);
+        let report = report.map_err(|failure| failure.message)?;
         let html = html(&report.name, std::slice::from_ref(&report), &*session.clock, terminal);
         write(&path, &html).map_err(|error| error.to_string())
     });

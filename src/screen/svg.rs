@@ -7,7 +7,7 @@
 
 use std::fmt::Write;
 
-use ctxtune_pipeline::text::loss;
+use ctxtune_pipeline::text::{grouped, loss};
 
 use crate::screen::curve::{Across, Curve, Drawn, Mark, Range, Scale, Series};
 
@@ -413,7 +413,7 @@ impl Svg {
             ));
             if is_each_named {
                 self.tick(left + room / 2.0, &bar.tick);
-                self.label((left + room / 2.0, top - 5.0), "middle", &bar.count.to_string());
+                self.label((left + room / 2.0, top - 5.0), "middle", &grouped(bar.count));
             } else if !bar.tick.is_empty() {
                 self.tick(left, &bar.tick);
             }

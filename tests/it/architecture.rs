@@ -155,7 +155,7 @@ fn may_know(part: &str) -> &'static [&'static str] {
         "deploy" => &["failure", "job", "session", "shell", "text", "ui"],
         "generate" => &["config", "deploy", "env", "failure", "job", "session", "text", "ui"],
         "preview" => &["failure", "job", "session", "shell"],
-        "report" => &["failure", "job", "session", "signals", "sweep", "text"],
+        "report" => &["failure", "job", "preview", "session", "signals", "sweep", "text"],
         "finetune" => &["config", "failure", "job", "session", "sweep"],
         "config" => &["job", "value"],
         "wandb" | "together" => &["clock", "http"],

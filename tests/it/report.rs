@@ -84,7 +84,8 @@ fn a_page_of_data_shows_all_of_it_and_the_markup_of_no_record() {
         ],
     );
     assert_eq!(page.matches("<details").count(), 10, "ten samples");
-    assert_eq!(page.matches("pre class=\"trained\"").count(), 10, "one answer each");
+    assert_eq!(page.matches("<span class=\"trained\">{").count(), 10, "one answer each");
+    assert!(page.contains("<span class=\"marker\">&lt;|begin_of_text|&gt;"), "as the model sees it");
 }
 
 #[test]

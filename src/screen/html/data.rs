@@ -6,6 +6,7 @@ use crate::screen::prepared::oddity;
 use crate::screen::svg::{Bar, Bars, Size, bars};
 use ctxtune_engine::output::manifest::{DataKind, Side};
 use ctxtune_engine::record::warning::Warning;
+use ctxtune_pipeline::preview::{Kind, Span};
 use ctxtune_pipeline::report::OutReport;
 use ctxtune_pipeline::report::data::{DataReport, Lengths, Sample};
 use ctxtune_pipeline::text::{counted, grouped, percent, sized};
@@ -219,7 +220,7 @@ fn findings(html: &mut Html, data: &DataReport) {
 }
 
 fn lengths(html: &mut Html, data: &DataReport, limit: Option<u64>) {
-    let Lengths { how, samples, quantiles, .. } = &data.lengths;
+    let Lengths { method, samples, quantiles, .. } = &data.lengths;
     if *samples == 0 {
         return;
     }
@@ -229,10 +230,10 @@ fn lengths(html: &mut Html, data: &DataReport, limit: Option<u64>) {
         names.into_iter().zip(quantiles).map(|(name, tokens)| (name, grouped(*tokens))).collect();
     html.tiles(&tiles);
     let (drawn, said) = histogram(&data.lengths, limit);
-    let unit = match *how {
+    let unit = match *method {
         "exact" => "tokens",
         "at_most" => "tokens at most",
-        _ => "tokens at most, an estimate",
+        _ => "tokens, by the highest estimate",
     };
     html.figure(
         &bars(&drawn, "Samples by tokens", Size::whole(320.0)),
@@ -340,25 +341,44 @@ fn shapes(html: &mut Html, data: &DataReport) {
 fn samples(html: &mut Html, data: &DataReport) {
     html.of("h3", "Samples");
     html.within("p class=\"soft\"", |html| {
-        html.text("The first of each split. The answer of the assistant is what is trained, ")
-            .of("span class=\"trained\"", "marked like this");
-        html.text("; the other messages are read and not trained.");
+        html.text("The first of each split, as the model sees them: ")
+            .of("span class=\"trained\"", "trained");
+        html.text(", read and not trained, ").of("span class=\"marker\"", "markers of the chat template");
+        html.text(", ").of("span class=\"special\"", "what readers take for a special token");
+        html.text(", ").of("span class=\"beyond\"", "cut");
+        html.text(". ctxtune preview shows any other.");
     });
-    for (index, sample) in data.samples.iter().enumerate() {
-        let Sample { split, line, key, tokens, messages } = sample;
+    for (index, Sample { split, shown }) in data.samples.iter().enumerate() {
         html.within(if index == 0 { "details open" } else { "details" }, |html| {
             let split = if *split == "val" { "validation" } else { split };
-            html.of("summary", &format!("{split} {line}: {key}, at most {} tokens", grouped(*tokens)));
-            for message in messages {
-                html.of("p class=\"role\"", &message.role);
-                let is_trained = message.role == "assistant";
-                html.of(
-                    if is_trained { "pre class=\"trained\"" } else { "pre" },
-                    &clipped(&message.content, SHOWN),
-                );
+            let key = shown.key.as_ref().map(|key| format!(", {key}")).unwrap_or_default();
+            let tokens = match data.lengths.method {
+                "exact" => grouped(shown.tokens.high),
+                "at_most" => format!("at most {}", grouped(shown.tokens.high)),
+                _ => format!("about {} to {}", grouped(shown.tokens.low), grouped(shown.tokens.high)),
+            };
+            let (place, trained) = (format!("{}:{}", shown.file, shown.line), grouped(shown.trained_tokens));
+            html.of("summary", &format!("{split}, {place}{key}: {tokens} tokens, {trained} trained"));
+            for message in &shown.messages {
+                let tokens = counted(message.tokens, "token");
+                html.of("p class=\"role\"", &format!("{}, {tokens}", message.role));
+                html.within("pre", |html| message.spans.iter().for_each(|span| show(html, span)));
             }
         });
     }
+}
+
+/// A piece of a message as it is treated.
+fn show(html: &mut Html, span: &Span) {
+    let text = clipped(&span.text, SHOWN);
+    match (span.is_beyond, span.is_trained, span.kind) {
+        (true, ..) => html.of("span class=\"beyond\"", &text),
+        (_, _, Kind::SpecialToken) => html.of("span class=\"special\"", &text),
+        (_, true, Kind::Marker) => html.of("span class=\"trained marker\"", &text),
+        (_, true, Kind::Text) => html.of("span class=\"trained\"", &text),
+        (_, false, Kind::Marker) => html.of("span class=\"marker\"", &text),
+        (_, false, Kind::Text) => html.text(&text),
+    };
 }
 
 #[cfg(test)]
@@ -370,7 +390,7 @@ mod tests {
     fn a_limit_lies_among_the_bars_or_beyond_them() {
         let bar = |from, to| stats::Bar { from, to, samples: 5 };
         let lengths = Lengths {
-            how: "about",
+            method: "at_most",
             samples: 15,
             quantiles: [100, 200, 300, 400, 799],
             bars: vec![bar(100, 199), bar(200, 399), bar(400, 799)],

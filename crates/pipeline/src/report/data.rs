@@ -11,16 +11,18 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::job::data::threads;
-use crate::report::without_path;
+use crate::job::tokens::{counter, counter_or_about};
+use crate::preview::{self, Pick, ShownSample};
+use crate::report::path::without_path;
+use crate::session::environment::Environment;
 use crate::signals::Signals;
 use crate::text::{key_text, without_surrogates};
 use ctxtune_engine::check::code::{Code, Level};
-use ctxtune_engine::check::counter::{Counter, Texts};
+use ctxtune_engine::check::counter::{Counter, Method};
 use ctxtune_engine::check::finding::Keep;
-use ctxtune_engine::check::stats::{Bar, MESSAGE_WEIGHT, estimate};
+use ctxtune_engine::check::stats::{Bar, Histogram};
 use ctxtune_engine::check::{self, check};
-use ctxtune_engine::line::example::{Example, Message};
-use ctxtune_engine::output::KEYS;
+use ctxtune_engine::line::example::Example;
 use ctxtune_engine::output::manifest::{DataKind, Manifest, Side};
 use ctxtune_engine::prepare::REJECTS;
 
@@ -32,6 +34,9 @@ const BARS: std::ops::RangeInclusive<usize> = 8..=40;
 
 /// Samples that are shown whole, of training and of validation.
 const SHOWN: [usize; 2] = [7, 3];
+
+/// The size of data whose tokens are counted; of more they are estimated.
+const COUNTED_BYTES: u64 = 1_000_000_000;
 
 /// Samples of a side whose agents and steps are counted: the first of an order that is as good as random.
 const COUNTED: usize = 20_000;
@@ -92,11 +97,11 @@ pub struct Findings {
     pub examples: Vec<String>,
 }
 
-/// How long samples are, in tokens.
+/// How long samples are, in tokens: at most so many.
 #[derive(Debug, Serialize)]
 pub struct Lengths {
-    /// What is known of the numbers: `exact`, `at_most`, or `about`: then an estimate is at most so many.
-    pub how: &'static str,
+    /// How they were counted: `exact`, `at_most` or `about`.
+    pub method: &'static str,
     /// How many samples there are.
     pub samples: u64,
     /// The shortest, the median, what 90 % and 99 % do not exceed, and the longest.
@@ -131,40 +136,59 @@ pub struct Shapes {
     pub without_context: u64,
 }
 
-/// A sample.
+/// A sample as the model sees it.
 #[derive(Debug, Serialize)]
 pub struct Sample {
     /// `train` or `val`.
     pub split: &'static str,
-    /// Its line in the split, from 1.
-    pub line: u64,
-    /// Its record; empty where that is not known.
-    pub key: String,
-    /// Its tokens, as [`Lengths`] counts them.
-    pub tokens: u64,
-    /// Its messages.
-    pub messages: Vec<Message>,
+    /// The sample; its file is named without its directory.
+    #[serde(flatten)]
+    pub shown: ShownSample,
+}
+
+/// What decides how samples are counted and shown: the newest job's, or the defaults.
+#[derive(Debug)]
+pub(crate) struct Seeing {
+    /// The model that is tuned.
+    pub model: String,
+    /// The longest sequence, in tokens.
+    pub max_tokens: Option<u64>,
+    /// Whether all messages are trained, not the assistant's alone.
+    pub trains_on_inputs: bool,
 }
 
 impl DataReport {
-    /// What is known of the data in `out`, with tokens as `counter` counts them.
+    /// What is known of the data in `out`.
     ///
     /// # Errors
     /// When there is none, or it cannot be read.
     pub(crate) fn of(
         out: &Path,
-        counter: Option<Arc<dyn Counter>>,
-        signals: &Signals,
-        watch: &dyn check::Watch,
+        seeing: &Seeing,
+        (tokenizer, environment): (Option<&str>, &Environment),
+        (signals, watch): (&Signals, &dyn check::Watch),
         troubles: &mut Vec<String>,
     ) -> Result<DataReport, Failure> {
         let manifest = Manifest::read(out)?;
+        let bytes: u64 = manifest.sides().map(|(_, side)| side.bytes).sum();
+        // What counts nothing for certain only splits texts into pieces.
+        let counted = counter(tokenizer, &seeing.model, environment).unwrap_or_else(|failure| {
+            troubles.push(without_path(&failure.message, out));
+            None
+        });
+        let counted = counted.filter(|_| bytes <= COUNTED_BYTES);
+        let is_counted = counted.is_some();
+        let model = match counted {
+            Some(model) => model,
+            None => counter_or_about(None, &seeing.model, environment)?,
+        };
+        let model = Arc::new(model);
         let options = check::Options {
             paths: vec![out.to_owned()],
             threads: threads(),
             keep: Keep::First(EXAMPLES),
             max_tokens: None,
-            counter,
+            counter: is_counted.then(|| Arc::clone(&model) as Arc<dyn Counter>),
         };
         let report = check(&options, watch).map_err(|error| signals.explain(error))?;
         let mut trouble = |what: &str, error: io::Error| {
@@ -177,27 +201,35 @@ impl DataReport {
         });
         let (mut shapes, mut samples) = (Shapes::default(), Vec::new());
         for ((split, side), shown) in manifest.sides().zip(SHOWN) {
-            let counter = options.counter.as_deref();
-            let mut reader =
-                SideReader { out, counter, split, shown, shapes: &mut shapes, samples: &mut samples };
-            if let Err(error) = reader.read(side, signals) {
+            if let Err(error) = shapes.read(out, side, signals) {
                 if signals.is_stopped() {
                     return Err(Failure::new(signals.exit(), "interrupted", "interrupted", "run it again"));
                 }
                 trouble(split, error);
             }
-        }
-        // The lines of files that were split already have no other names.
-        if manifest.options.kind != DataKind::Files
-            && let Err(error) = name_samples(out, &mut samples)
-        {
-            trouble(KEYS, error);
+            let Some(first) = side.shards.first() else { continue };
+            // The lines of files that were split already have no other names.
+            let is_named = manifest.options.kind != DataKind::Files;
+            let order = preview::Order {
+                path: if is_named { out.to_owned() } else { out.join(&first.file) },
+                is_validation: split == "val",
+                pick: Pick::First(shown),
+                max_tokens: seeing.max_tokens,
+                trains_on_inputs: seeing.trains_on_inputs,
+            };
+            match preview::samples(&order, &model) {
+                Ok(shown) => samples.extend(shown.into_iter().map(|shown| Sample {
+                    split,
+                    shown: ShownSample { file: file_name(Path::new(&shown.file)), ..shown },
+                })),
+                Err(failure) => trouble(split, io::Error::other(failure.message)),
+            }
         }
         Ok(DataReport {
             rejects,
             findings: findings(&report),
             errors: report.findings.total(Level::Error),
-            lengths: Lengths::of(&report),
+            lengths: Lengths::of(report.method, &report.tokens.high),
             longest: longest(&report),
             shapes,
             samples,
@@ -212,28 +244,11 @@ impl DataReport {
     }
 }
 
-/// The tokens of a sample: at most so many, as it is checked.
-fn most_tokens(example: &Example, counter: Option<&dyn Counter>) -> u64 {
-    let mut texts = Texts::default();
-    for message in &example.messages {
-        texts.weight += message.content.len() as u64 + MESSAGE_WEIGHT;
-        texts.messages += 1;
-        texts.has_system_message |= message.role == "system";
-        if let Some(counter) = counter {
-            let (tokens, is_about) = counter.text(&message.content);
-            texts.tokens += tokens;
-            texts.is_about |= is_about;
-        }
-    }
-    counter.map_or_else(|| estimate(texts.weight), |counter| counter.sample(&texts)).high
-}
-
 impl Lengths {
-    fn of(report: &check::Report) -> Lengths {
-        let tokens = &report.tokens.high;
+    fn of(method: Method, tokens: &Histogram) -> Lengths {
         let wanted = (tokens.count() as f64).sqrt() as usize * 2;
         Lengths {
-            how: report.method.as_str(),
+            method: method.as_str(),
             samples: tokens.count(),
             quantiles: [
                 tokens.least(),
@@ -313,21 +328,12 @@ fn rejects(out: &Path, manifest: &Manifest) -> io::Result<Vec<Rejects>> {
     Ok(rejects)
 }
 
-/// Reads the first lines of a side.
-struct SideReader<'r> {
-    out: &'r Path,
-    counter: Option<&'r dyn Counter>,
-    split: &'static str,
-    shown: usize,
-    shapes: &'r mut Shapes,
-    samples: &'r mut Vec<Sample>,
-}
-
-impl SideReader<'_> {
-    fn read(&mut self, side: &Side, signals: &Signals) -> io::Result<()> {
+impl Shapes {
+    /// Counts the first samples of a side.
+    fn read(&mut self, out: &Path, side: &Side, signals: &Signals) -> io::Result<()> {
         let mut number = 0;
         for shard in &side.shards {
-            for line in BufReader::new(File::open(self.out.join(&shard.file))?).split(b'\n') {
+            for line in BufReader::new(File::open(out.join(&shard.file))?).split(b'\n') {
                 let line = line?;
                 if number == COUNTED || signals.is_stopped() {
                     return if signals.is_stopped() {
@@ -337,25 +343,15 @@ impl SideReader<'_> {
                     };
                 }
                 // Blank lines are no samples; what is no example is a finding of the check.
-                let Ok(example) = Example::from_line(&line) else { continue };
-                number += 1;
-                self.shapes.count(&example);
-                if number <= self.shown {
-                    self.samples.push(Sample {
-                        split: self.split,
-                        line: number as u64,
-                        key: String::new(),
-                        tokens: most_tokens(&example, self.counter),
-                        messages: example.messages,
-                    });
+                if let Ok(example) = Example::from_line(&line) {
+                    number += 1;
+                    self.count(&example);
                 }
             }
         }
         Ok(())
     }
-}
 
-impl Shapes {
     /// Counts the agents and steps of the context in the last answer of `example`; a template may set words around it.
     fn count(&mut self, example: &Example) {
         self.counted += 1;
@@ -373,22 +369,4 @@ impl Shapes {
             _ => self.without_context += 1,
         }
     }
-}
-
-/// Gives samples the keys of their records.
-fn name_samples(out: &Path, samples: &mut [Sample]) -> io::Result<()> {
-    let mut numbers: BTreeMap<String, u64> = BTreeMap::new();
-    for row in BufReader::new(File::open(out.join(KEYS))?).lines().skip(1) {
-        let row = row?;
-        let mut columns = row.splitn(4, '\t');
-        let (Some(split), Some(key)) = (columns.next(), columns.nth(2)) else { continue };
-        // Lines of a split are numbered through all of its shards.
-        let number = numbers.entry(split.to_owned()).or_default();
-        *number += 1;
-        let sample = samples.iter_mut().find(|sample| sample.split == split && sample.line == *number);
-        if let Some(sample) = sample {
-            sample.key = key_text(key);
-        }
-    }
-    Ok(())
 }

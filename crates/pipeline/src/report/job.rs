@@ -10,7 +10,7 @@ use crate::job::mismatch::Mismatch;
 use crate::job::parameters::{Origin, Parameters, place};
 use crate::job::progress::Progress;
 use crate::job::seen::Seen;
-use crate::report::without_path;
+use crate::report::path::without_path;
 use crate::session::Session;
 use crate::sweep::shown::shown_value;
 use ctxtune_service::together::job::{Job, JobId};
@@ -133,6 +133,12 @@ impl JobReport {
             id,
             job,
         })
+    }
+
+    /// The value of the parameter `key`.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        let parameter = self.parameters.iter().find(|parameter| parameter.key == key);
+        parameter.map(|parameter| parameter.value.as_str())
     }
 
     /// Dollars that the service billed, or bills so far.

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::job::ledger::LedgerError;
-use crate::report::without_path;
+use crate::report::path::without_path;
 use crate::sweep::book::{Book, SWEEPS_DIR};
 use crate::sweep::{Goal, Metric};
 use ctxtune_service::together::job::JobId;
