@@ -1,7 +1,7 @@
 //! Submission: a prepared directory becomes a job at the service, once, and is watched to its end.
 //!
 //! In the order of a run: [`model`] asks what the model allows, [`limits`] holds the
-//! [`parameters`] against it, [`upload`] brings the files there, [`price`] says what it will
+//! [`parameters`] against it, `upload` brings the files there, [`price`] says what it will
 //! cost, [`create`] creates the job or finds it, [`monitor`] watches it. [`ledger`] is what keeps
 //! all of that from happening twice. Nothing here talks to people: `cli` does.
 
