@@ -65,13 +65,17 @@ pub fn table(report: &Report, charset: Charset) -> Vec<String> {
 }
 
 /// A difference with its interval, marked where that does not hold 0.
-pub fn difference(total: Total) -> String {
-    let Total { mean, interval } = total;
+fn difference(total: Total) -> String {
+    let ([mean, low, high], mark) = signed(total);
+    format!("{mean}  {low} {high}{mark}")
+}
+
+/// A difference and the ends of its interval, and a star where that does not hold 0.
+pub fn signed(Total { mean, interval }: Total) -> ([String; 3], &'static str) {
     let is_clear = interval.low > 0.0 || interval.high < 0.0;
     // What rounds to nothing has no sign.
     let signed = |value: f64| format!("{:+.4}", if value.abs() < 0.000_05 { 0.0 } else { value });
-    let mark = if is_clear { " *" } else { "" };
-    format!("{}  {} {}{mark}", signed(mean), signed(interval.low), signed(interval.high))
+    ([mean, interval.low, interval.high].map(signed), if is_clear { " *" } else { "" })
 }
 
 /// `part` of `width` characters, to an eighth of one where there are characters for it.

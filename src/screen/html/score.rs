@@ -1,7 +1,7 @@
 //! The section about scores: the totals with their intervals, and the worst answers beside their references.
 
 use crate::screen::html::markup::{Html, clipped};
-use crate::screen::scoreboard::{ROWS, coverage, difference};
+use crate::screen::scoreboard::{ROWS, coverage, signed};
 use crate::screen::svg::{Measured, intervals};
 use ctxtune_engine::json::KeyText;
 use ctxtune_engine::score::aligned::{Aligned, Pair};
@@ -99,11 +99,18 @@ fn totals(html: &mut Html, report: &Report, letters: &[String]) {
             row.extend([format!("{mean:.4}"), format!("{:.4} to {:.4}", interval.low, interval.high)]);
         }
         let of_two = report.difference.as_ref();
-        row.extend(of_two.map(|of_two| difference(of_two.totals[measure.index()])));
+        row.extend(of_two.map(|of_two| {
+            let ([mean, low, high], star) = signed(of_two.totals[measure.index()]);
+            format!("{mean} ({low} to {high}){star}")
+        }));
         row
     });
     let records = counted(report.records.len() as u64, "reference");
-    let star = if is_compared { "; * where the interval of the difference does not hold 0" } else { "" };
+    let star = report.difference.as_ref().map(|of_two| {
+        let both = counted(of_two.records, "record");
+        format!("; the difference over the {both} that both answer, * where its interval does not hold 0")
+    });
+    let star = star.unwrap_or_default();
     html.table(&format!("Means over {records}{star}."), &columns, rows.collect::<Vec<_>>());
 }
 
