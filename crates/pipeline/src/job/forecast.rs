@@ -42,7 +42,7 @@ pub(crate) fn told(
     };
     let times = format!("{} and {}", counted(epochs, "epoch"), counted(evals, "evaluation"));
     let number = format!("{number} over {times}");
-    match rates::of(session, &limits.model_name, settled.parameters.lora) {
+    match rates::of(&rates::known(session), &limits.model_name, settled.parameters.lora) {
         Some(rate) => format!(
             "{number}: about {} at the rate seen on {}",
             dollars_text(rate.dollars_per_million_tokens * tokens.high as f64 / 1e6),

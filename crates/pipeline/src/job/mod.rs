@@ -3,7 +3,7 @@
 //! In the order of a run: [`model`] asks what the model allows, [`limits`] holds the
 //! [`parameters`] against it, `upload` brings the files there, [`price`] says what it will
 //! cost, [`create`] creates the job or finds it, [`monitor`] watches it. [`ledger`] is what keeps
-//! all of that from happening twice. Nothing here talks to people: `cli` does.
+//! all of that from happening twice. Nothing here talks to people: a `Ui` does.
 
 pub mod cost;
 pub mod create;

@@ -87,7 +87,7 @@ pub struct TunableModel {
 }
 
 impl TunableModel {
-    fn of(limits: Limits, hosted: Option<&[String]>, rate: Option<Rate>) -> TunableModel {
+    fn of(limits: Limits, hosted: Option<&[String]>, rate: Option<&Rate>) -> TunableModel {
         let batch = limits.lora.as_ref().or(limits.full.as_ref());
         let of_batch = |of: fn(&BatchLimits) -> Option<u64>| batch.and_then(of);
         TunableModel {
@@ -101,8 +101,8 @@ impl TunableModel {
             max_seq_length: limits.max_seq_length,
             min_learning_rate: limits.min_learning_rate,
             max_learning_rate: limits.max_learning_rate,
-            dollars_per_million_tokens: rate.as_ref().map(|rate| rate.dollars_per_million_tokens),
-            rate_seen_at: rate.map(|rate| rate.seen_at),
+            dollars_per_million_tokens: rate.map(|rate| rate.dollars_per_million_tokens),
+            rate_seen_at: rate.map(|rate| rate.seen_at.clone()),
             name: limits.model_name,
             limits: limits.object,
         }
@@ -137,8 +137,9 @@ pub fn models(session: &Session, name: Option<&str>) -> Result<Vec<TunableModel>
     let hosted = hosted.ok();
     let order = |limits: &Limits| (Deployment::of(limits, hosted.as_deref()), limits.model_name.clone());
     limits.sort_by_cached_key(order);
+    let rates = rates::known(session);
     let of = |limits: Limits| {
-        let rate = rates::last(session, &limits.model_name);
+        let rate = rates::last(&rates, &limits.model_name);
         TunableModel::of(limits, hosted.as_deref(), rate)
     };
     Ok(limits.into_iter().map(of).collect())

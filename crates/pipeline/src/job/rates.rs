@@ -70,17 +70,22 @@ pub fn note(session: &Session, body: &Value, estimate: &Estimate) {
     }
 }
 
-/// The last rate of `model` that this machine has seen; adapters' first, unless only `lora: false` was estimated.
-pub fn last(session: &Session, model: &str) -> Option<Rate> {
-    of(session, model, true).or_else(|| of(session, model, false))
+/// The rates of the session's API that this machine has seen, the newest last.
+pub fn known(session: &Session) -> Vec<Rate> {
+    let mut rates = session.environment.rates().map(|path| known_at(&path)).unwrap_or_default();
+    let api = session.together.base().origin();
+    rates.retain(|rate| rate.api == api);
+    rates
 }
 
-/// The last rate of `model` for adapters, or for all weights.
-pub fn of(session: &Session, model: &str, lora: bool) -> Option<Rate> {
-    let is_it = |rate: &Rate| {
-        rate.api == session.together.base().origin() && rate.model == model && rate.lora == lora
-    };
-    known_at(&session.environment.rates()?).into_iter().rfind(is_it)
+/// The last rate of `model` among `known`; adapters' first, unless only `lora: false` was estimated.
+pub fn last<'r>(known: &'r [Rate], model: &str) -> Option<&'r Rate> {
+    of(known, model, true).or_else(|| of(known, model, false))
+}
+
+/// The last rate of `model` among `known`, for adapters or for all weights.
+pub fn of<'r>(known: &'r [Rate], model: &str, lora: bool) -> Option<&'r Rate> {
+    known.iter().rfind(|rate| rate.model == model && rate.lora == lora)
 }
 
 fn known_at(path: &Path) -> Vec<Rate> {
