@@ -18,7 +18,10 @@ use crate::split::leakage::Mark;
 use crate::split::{Rank, Ranks};
 
 /// What stands before the keys of mixed lines.
-const PREFIX: &[u8] = b"mix/";
+pub const PREFIX: &[u8] = b"mix/";
+
+/// What holds wherever there is a line.
+const HAS_FILE: &str = "lines are mixed in, so there is a file for them";
 
 /// A file of chat lines, and how many of them are mixed in.
 #[derive(Debug, Clone)]
@@ -96,10 +99,10 @@ fn base_name(path: &Path) -> &[u8] {
 }
 
 /// The chosen lines while they wait for their places.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct MixedLines {
-    /// The lines one behind the other, in an unlinked file.
-    file: BufWriter<File>,
+    /// The lines one behind the other, in an unlinked file; none where nothing is mixed in.
+    file: Option<BufWriter<File>>,
     length: u64,
     /// By file, then by rank.
     lines: Vec<MixedLine>,
@@ -126,15 +129,15 @@ impl MixedLines {
     /// When no temporary file can be made.
     pub fn new(dir: Option<&Path>) -> io::Result<MixedLines> {
         let file = dir.map_or_else(tempfile::tempfile, tempfile::tempfile_in)?;
-        Ok(MixedLines { file: BufWriter::new(file), length: 0, lines: Vec::new(), chosen: Vec::new() })
+        Ok(MixedLines { file: Some(BufWriter::new(file)), ..MixedLines::default() })
     }
 
-    /// Adds a line.
+    /// Adds a line to those of [`MixedLines::new`].
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn push(&mut self, ranks: &Ranks, key: &[u8], text: Mark, line: &[u8]) -> io::Result<()> {
-        self.file.write_all(line)?;
+        self.file.as_mut().expect(HAS_FILE).write_all(line)?;
         let (start, length) = (self.length, line.len() as u64);
         self.lines.push(MixedLine { rank: ranks.rank(key), key: key.to_owned(), text, start, length });
         self.length += length;
@@ -146,7 +149,7 @@ impl MixedLines {
     /// # Errors
     /// When they cannot be written.
     pub fn by_rank(&mut self) -> io::Result<&[MixedLine]> {
-        self.file.flush()?;
+        self.file.as_mut().map_or(Ok(()), BufWriter::flush)?;
         self.lines.sort_unstable_by(|one, other| (one.rank, &one.key).cmp(&(other.rank, &other.key)));
         Ok(&self.lines)
     }
@@ -157,7 +160,7 @@ impl MixedLines {
     /// When it cannot be read.
     pub fn read(&self, line: &MixedLine, bytes: &mut Vec<u8>) -> io::Result<()> {
         bytes.resize(line.length as usize, 0);
-        read_exact_at(self.file.get_ref(), bytes, line.start)
+        read_exact_at(self.file.as_ref().expect(HAS_FILE).get_ref(), bytes, line.start)
     }
 
     /// The lines, in the order in which they are.

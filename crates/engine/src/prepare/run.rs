@@ -322,13 +322,13 @@ impl Run<'_> {
     /// The lines that are mixed into `records` training records.
     fn choose_mixed(&self, records: u64, converted: &mut Converted) -> Result<MixedLines, Error> {
         let mixes = &self.options.mix;
+        if mixes.is_empty() {
+            return Ok(MixedLines::default());
+        }
         let staging = self.output.map(Output::staging);
         let mut mixed = MixedLines::new(staging.as_deref()).map_err(|source| self.reject_error(source))?;
-        if mixes.is_empty() {
-            return Ok(mixed);
-        }
         if let Some(key) =
-            (0..self.listing.len()).map(|at| self.listing.key(at)).find(|key| key.starts_with(b"mix/"))
+            (0..self.listing.len()).map(|at| self.listing.key(at)).find(|key| key.starts_with(mix::PREFIX))
         {
             let place = |what: &str| format!("{what} whose keys begin with `mix/`");
             let (first, second) = (place("in the corpus,"), place("in --mix,"));
@@ -416,7 +416,7 @@ impl Run<'_> {
             }
         }
         mixed.chosen.push(Mixed {
-            file: String::from_utf8_lossy(&within[b"mix/".len()..within.len() - 1]).into_owned(),
+            file: String::from_utf8_lossy(&within[mix::PREFIX.len()..within.len() - 1]).into_owned(),
             asked: mix.amount.to_string(),
             listed: listed as u64,
             rejected,
