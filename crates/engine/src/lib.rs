@@ -32,5 +32,6 @@ pub mod score;
 pub mod source;
 pub mod special_token;
 pub mod split;
+pub mod storage;
 pub mod watch;
 pub mod yaml;

@@ -1,0 +1,280 @@
+//! A place that holds objects under names: a directory of this machine, or what begins with a prefix in a bucket.
+//!
+//! All that work in parts asks of it: whole objects that appear at once and never change, small ones that are put
+//! only where nothing is, ranges, listings. It blocks; who needs many reads at once has as many threads, or
+//! [`Storage::read_all`]. It knows neither records nor plans.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::source::section::read_exact_at;
+
+/// What a listing says of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Its name below the place, components divided by `/`.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// What changes whenever its bytes do: its ETag; empty where the store has none.
+    pub tag: String,
+}
+
+/// A place that holds objects.
+pub trait Storage: Send + Sync + fmt::Debug {
+    /// The object `name` as people write it: a path, or an address.
+    fn shown(&self, name: &str) -> String;
+
+    /// The file that the object `name` is, where it is one of this machine.
+    fn path(&self, name: &str) -> Option<PathBuf>;
+
+    /// All bytes of a small object; `None` where there is none of that name.
+    ///
+    /// # Errors
+    /// The store's.
+    fn get(&self, name: &str) -> io::Result<Option<Vec<u8>>>;
+
+    /// Fills `buffer` from `offset` on.
+    ///
+    /// # Errors
+    /// The store's; `NotFound`, and `UnexpectedEof` where the object is shorter.
+    fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Puts a small object where there is none of that name. Whether there was none: where a store cannot put so,
+    /// several callers may be told that.
+    ///
+    /// # Errors
+    /// The store's.
+    fn put_new(&self, name: &str, bytes: &[u8]) -> io::Result<bool>;
+
+    /// Begins an object. Its name may depend on its bytes, so it is told at the end.
+    ///
+    /// # Errors
+    /// The store's.
+    fn begin(&self) -> io::Result<Box<dyn NewObject + '_>>;
+
+    /// Calls `each` with every object whose name begins with `prefix`, in the order of their bytes.
+    ///
+    /// # Errors
+    /// The store's; those of `each`.
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(Object) -> io::Result<()>) -> io::Result<()>;
+
+    /// Removes an object; none of that name is as good.
+    ///
+    /// # Errors
+    /// The store's.
+    fn delete(&self, name: &str) -> io::Result<()>;
+
+    /// Calls `each` with the number of each of `objects` and its bytes, in their order, reading many at once where
+    /// that is quicker. An object whose tag is not the one given is an error of the kind `StaleNetworkFileHandle`.
+    ///
+    /// # Errors
+    /// The store's; those of `each`.
+    fn read_all(
+        &self,
+        objects: &[Object],
+        each: &mut dyn FnMut(usize, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()>;
+}
+
+/// An object in the making. Dropped before its end it leaves nothing.
+pub trait NewObject: Write + Send {
+    /// Ends it as `name`, replacing what is there; `is_durable` asks that it survives a power loss.
+    ///
+    /// # Errors
+    /// The store's.
+    fn finish(self: Box<Self>, name: &str, is_durable: bool) -> io::Result<()>;
+}
+
+/// A directory of this machine.
+#[derive(Debug)]
+pub struct LocalStorage {
+    dir: PathBuf,
+}
+
+impl LocalStorage {
+    /// The directory at `dir`, which need not be there yet.
+    pub fn new(dir: &Path) -> LocalStorage {
+        LocalStorage { dir: dir.to_owned() }
+    }
+}
+
+/// What objects in the making are called; nothing else begins so.
+const UNFINISHED: &str = ".unfinished-";
+
+impl Storage for LocalStorage {
+    fn shown(&self, name: &str) -> String {
+        self.dir.join(name).display().to_string()
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        Some(self.dir.join(name))
+    }
+
+    fn get(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        match std::fs::read(self.dir.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
+    fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        read_exact_at(&File::open(self.dir.join(name))?, buffer, offset)
+    }
+
+    fn put_new(&self, name: &str, bytes: &[u8]) -> io::Result<bool> {
+        let mut object = LocalObject::begin(&self.dir)?;
+        object.write_all(bytes)?;
+        object.file.as_file().sync_all()?;
+        let path = self.dir.join(name);
+        match object.file.persist_noclobber(&path) {
+            Ok(_) => sync_parent(&path).map(|()| true),
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error.error),
+        }
+    }
+
+    fn begin(&self) -> io::Result<Box<dyn NewObject + '_>> {
+        Ok(Box::new(LocalObject::begin(&self.dir)?))
+    }
+
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(Object) -> io::Result<()>) -> io::Result<()> {
+        let (below, _) = prefix.rsplit_once('/').unwrap_or_default();
+        let dir = self.dir.join(below);
+        let mut names = Vec::new();
+        let entries = match std::fs::read_dir(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            // What is ours has plain names.
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let name = if below.is_empty() { name } else { format!("{below}/{name}") };
+            if name.starts_with(prefix) && !name.contains(UNFINISHED) && entry.file_type()?.is_file() {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        for name in names {
+            match self.dir.join(&name).metadata() {
+                Ok(seen) => each(Object { name, bytes: seen.len(), tag: String::new() })?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn delete(&self, name: &str) -> io::Result<()> {
+        match std::fs::remove_file(self.dir.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+
+    fn read_all(
+        &self,
+        objects: &[Object],
+        each: &mut dyn FnMut(usize, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        for (number, object) in objects.iter().enumerate() {
+            each(number, &std::fs::read(self.dir.join(&object.name))?)?;
+        }
+        Ok(())
+    }
+}
+
+/// A file in the making: beside the directories of the place, so that it is moved, not copied.
+struct LocalObject<'d> {
+    dir: &'d Path,
+    file: tempfile::NamedTempFile,
+}
+
+impl LocalObject<'_> {
+    fn begin(dir: &Path) -> io::Result<LocalObject<'_>> {
+        Ok(LocalObject { dir, file: tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(dir)? })
+    }
+}
+
+impl Write for LocalObject<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl NewObject for LocalObject<'_> {
+    fn finish(self: Box<Self>, name: &str, is_durable: bool) -> io::Result<()> {
+        let LocalObject { dir, file } = *self;
+        if is_durable {
+            file.as_file().sync_all()?;
+        }
+        let path = dir.join(name);
+        file.persist(&path).map_err(|error| error.error)?;
+        if is_durable { sync_parent(&path) } else { Ok(()) }
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) if cfg!(unix) => OpenOptions::new().read(true).open(parent)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(storage: &LocalStorage, prefix: &str) -> Vec<(String, u64)> {
+        let mut names = Vec::new();
+        storage.list(prefix, &mut |object| Ok(names.push((object.name, object.bytes)))).unwrap();
+        names
+    }
+
+    #[test]
+    fn an_object_is_put_once_and_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = LocalStorage::new(dir.path());
+        assert!(storage.put_new("a", b"first").unwrap());
+        assert!(!storage.put_new("a", b"second").unwrap());
+        assert_eq!(storage.get("a").unwrap().unwrap(), b"first");
+        assert_eq!(storage.get("b").unwrap(), None);
+        let mut buffer = [0; 3];
+        storage.read_at("a", 2, &mut buffer).unwrap();
+        assert_eq!(&buffer, b"rst");
+        let short = storage.read_at("a", 3, &mut buffer).unwrap_err();
+        assert_eq!(short.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn an_object_without_its_end_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        let storage = LocalStorage::new(dir.path());
+        let mut object = storage.begin().unwrap();
+        object.write_all(b"x").unwrap();
+        assert_eq!(names(&storage, ""), []);
+        drop(object);
+        let mut object = storage.begin().unwrap();
+        object.write_all(b"xy").unwrap();
+        object.finish("d/b", true).unwrap();
+        assert!(storage.put_new("d/a", b"").unwrap());
+        assert_eq!(names(&storage, "d/"), [("d/a".to_owned(), 0), ("d/b".to_owned(), 2)]);
+        assert_eq!(names(&storage, "d/b"), [("d/b".to_owned(), 2)]);
+        assert_eq!(names(&storage, "e/"), []);
+        storage.delete("d/a").unwrap();
+        storage.delete("d/a").unwrap();
+        let mut found = Vec::new();
+        let object = Object { name: "d/b".to_owned(), bytes: 2, tag: String::new() };
+        storage.read_all(&[object], &mut |number, bytes| Ok(found.push((number, bytes.to_vec())))).unwrap();
+        assert_eq!(found, [(0, b"xy".to_vec())]);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
