@@ -2,6 +2,7 @@
 //! is published at once or not at all.
 
 pub(crate) mod card;
+pub mod compress;
 pub(crate) mod key_lines;
 pub mod lock;
 pub mod manifest;

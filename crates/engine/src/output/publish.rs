@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 use crate::output::card;
+use crate::output::compress::DigestWriter;
 use crate::output::lock::OutputLock;
 use crate::output::manifest::{self, FileDigest, Hex, Manifest, ManifestError};
 use crate::watch::Watch;
@@ -220,12 +221,10 @@ impl Output {
         let path = self.staging().join(name);
         let failed = |source| Error::Write { path: path.clone(), source };
         let file = File::create(&path).map_err(failed)?;
-        let digesting = DigestWriter { file, digest: Sha256::new(), bytes: 0 };
-        let mut out = io::BufWriter::with_capacity(1 << 18, digesting);
+        let mut out = io::BufWriter::with_capacity(1 << 18, DigestWriter::new(file));
         write(&mut out).map_err(failed)?;
-        let DigestWriter { digest, bytes, .. } =
-            out.into_inner().map_err(|error| failed(error.into_error()))?;
-        Ok(FileDigest { bytes, sha256: Hex(&digest.finalize()).to_string() })
+        let DigestWriter { tally, .. } = out.into_inner().map_err(|error| failed(error.into_error()))?;
+        Ok(FileDigest { bytes: tally.bytes, sha256: tally.hex() })
     }
 
     /// A README that is ours to replace: none, or the one the published manifest vouches for, unedited.
@@ -341,26 +340,6 @@ fn is_our_card(dir: &Path, manifest: &Manifest) -> Result<bool, Error> {
         Ok(card) => Ok(manifest.files.get(card::FILE_NAME) == Some(&digest_of(&card))),
         Err(error) if error.kind() == io::ErrorKind::NotFound || path.is_dir() => Ok(false),
         Err(source) => Err(Error::Read { path, source }),
-    }
-}
-
-/// Writes to a file and takes the digest of what it writes.
-struct DigestWriter {
-    file: File,
-    digest: Sha256,
-    bytes: u64,
-}
-
-impl Write for DigestWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
-        self.digest.update(&bytes[..written]);
-        self.bytes += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
     }
 }
 
