@@ -39,7 +39,6 @@ const SKEW_SECONDS: i64 = 30;
 /// The seed of a split that nothing was said about.
 const SEED: u64 = 42;
 
-/// Runs the command.
 pub fn run(args: &DoctorArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let screen = terminal.clone();
     let mut findings = Findings::new(&screen);
@@ -182,7 +181,6 @@ fn clock(session: &Session, theirs: Timestamp) -> Finding {
     Finding::ok(if ahead.abs() <= 1 { "as the service's".to_owned() } else { said })
 }
 
-/// What a job would be asked to do.
 #[derive(Clone)]
 struct Settings {
     out: PathBuf,
@@ -216,7 +214,6 @@ fn config(args: &DoctorArgs, settings: Result<&Settings, &Failure>) -> Finding {
     }
 }
 
-/// The model, whether what is tuned can be deployed, and the values against its limits.
 fn model(session: Option<&Session>, settings: Option<&Settings>, findings: &mut Findings<'_>) {
     let chosen = match (session, settings) {
         (Some(session), Some(settings)) => choose(session, settings),
@@ -245,7 +242,6 @@ fn choose(session: &Session, settings: &Settings) -> Result<(Chosen, Settings), 
     }
 }
 
-/// The values against the model's limits, and those that are unusual.
 fn values(chosen: &Chosen, settings: Settings) -> Finding {
     let settled = settle(settings.parameters, &chosen.limits, settings.has_val);
     let rows = rows(&settled, &chosen.limits, settings.has_val);

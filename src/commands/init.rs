@@ -11,7 +11,6 @@ use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::shell;
 use serde::Serialize;
 
-/// What a script is told of it.
 #[derive(Serialize)]
 struct Report {
     /// The file.
@@ -20,7 +19,6 @@ struct Report {
     keys: Vec<String>,
 }
 
-/// Runs the command.
 pub fn run(args: &InitArgs, terminal: &mut Terminal) -> Result<Exit, Failure> {
     if let Err(error) = write(args) {
         let path = args.output.display();

@@ -16,7 +16,6 @@ use ctxtune_pipeline::session::no_key;
 use ctxtune_pipeline::shell;
 use ctxtune_pipeline::text::grouped;
 
-/// The certificates that TLS believes.
 pub fn certificates(environment: &Environment) -> Finding {
     let name = env::SSL_CERT_FILE;
     let Some(path) = environment.get(name) else { return Finding::ok("those of the system") };
@@ -91,7 +90,6 @@ fn touch(dir: &Path) -> io::Result<()> {
     tempfile::Builder::new().prefix(".ctxtune-doctor-").tempfile_in(dir)?.close()
 }
 
-/// Whether the directory is prepared.
 pub fn data(out: &Path) -> Finding {
     match Manifest::read(out) {
         Ok(manifest) => {
@@ -132,7 +130,6 @@ pub fn wandb(environment: &Environment) -> Finding {
     }
 }
 
-/// Where the list of started jobs is kept.
 pub fn state(journal: Option<&Path>) -> Finding {
     let Some(dir) = journal.and_then(Path::parent) else {
         let hint = format!("set {} or {}", env::XDG_STATE_HOME, env::HOME);

@@ -33,19 +33,16 @@ use ctxtune_rehearsal::faults::Faults;
 use ctxtune_rehearsal::{ENTITY, Script, Server, WANDB_KEY, corpus};
 use ctxtune_service::clock::Clock;
 
-/// What every screen says.
 const BANNER: &str = "REHEARSAL: nothing is trained or paid for";
 
 /// How often the pipeline looks at its job, which takes seconds.
 const POLL: Duration = Duration::from_millis(400);
 
-/// Longer than anybody rehearses.
 const LONG: Duration = Duration::from_secs(86_400);
 
 /// Records that are asked about at most.
 const MOST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(19);
 
-/// Runs the command.
 pub fn run(args: &RehearseArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let mut terminal = terminal.clone().with_banner(BANNER);
     if args.serve { serve(args, signals, &terminal) } else { rehearse(args, signals, &mut terminal) }
@@ -147,7 +144,6 @@ fn use_model(
     Ok(())
 }
 
-/// Shows what the second model said about the first record.
 fn show_one(answered: &Answered, terminal: &Terminal) {
     let record = answered.example.as_ref().and_then(|path| std::fs::read(path).ok());
     let Some(record) = record else { return };
@@ -164,7 +160,6 @@ fn show_one(answered: &Answered, terminal: &Terminal) {
     say("]}");
 }
 
-/// Starts the server that `args` describe.
 fn start(args: &RehearseArgs, signals: &Signals) -> Result<Server, Failure> {
     let faults = args.faults.as_deref().map(read_faults).transpose()?.unwrap_or_default();
     let script = Script { key: args.key.clone(), job_seconds: args.job_seconds, faults, ..Script::default() };

@@ -26,7 +26,6 @@ use serde::Serialize;
 /// The page that `finetune` and `sweep run` write into the output directory.
 const BESIDE: &str = "report.html";
 
-/// What a script is told of the page.
 #[derive(Serialize)]
 struct Report<'r> {
     /// The page.
@@ -37,7 +36,6 @@ struct Report<'r> {
     outs: Vec<ReportedOut<'r>>,
 }
 
-/// A directory that the page is about.
 #[derive(Serialize)]
 struct ReportedOut<'r> {
     /// Its own name.
@@ -52,7 +50,6 @@ struct ReportedOut<'r> {
     troubles: &'r [String],
 }
 
-/// Runs the command.
 pub fn run(args: &ReportArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let (outs, bytes) = write_report(args, signals, terminal)?;
     let report = Report {
@@ -119,7 +116,6 @@ fn html(title: &str, outs: &[OutReport], clock: &dyn Clock, terminal: &Terminal)
     })
 }
 
-/// What is known of `out`, and how its models are used.
 fn gathered(
     out: &Path,
     session: Option<&Session>,
@@ -159,10 +155,8 @@ pub fn write_beside(session: &Session, out: &Path, terminal: &Terminal) {
     }
 }
 
-/// Writes `html` to `path` whole, in place of what is there if that is a report.
-///
-/// # Errors
-/// When it is something else, or cannot be written.
+/// Writes `html` to `path` whole, in place of what is there if that is a report. Fails when it is something
+/// else, or cannot be written.
 pub fn write(path: &Path, html: &str) -> io::Result<()> {
     check_is_ours(path)?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -176,10 +170,7 @@ pub fn write(path: &Path, html: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a page may be written to `path`: nothing is there, or a report.
-///
-/// # Errors
-/// When something else is there.
+/// Whether a page may be written to `path`: nothing is there, or a report. Fails when something else is there.
 pub fn check_is_ours(path: &Path) -> io::Result<()> {
     let mut begins = Vec::new();
     match std::fs::File::open(path) {
@@ -196,7 +187,6 @@ pub fn check_is_ours(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The failure of a page that is not written.
 pub fn unwritten(path: &Path, error: &io::Error) -> Failure {
     let message = format!("cannot write `{}`: {error}", path.display());
     let exit = if error.kind() == io::ErrorKind::AlreadyExists { Exit::Usage } else { Exit::Failed };

@@ -33,7 +33,6 @@ const MOST_HEAD: usize = 8;
 const LOWEST_CURVE: usize = 7;
 const HIGHEST_CURVE: usize = 18;
 
-/// A redrawn block.
 pub struct Block<'b> {
     canvas: Canvas,
     clock: &'b dyn Clock,
@@ -43,10 +42,8 @@ pub struct Block<'b> {
     banner: Option<&'static str>,
 }
 
-/// What a block shows beside the progress.
 struct Moment<'m> {
     now: Timestamp,
-    /// The time until the next poll.
     next: Duration,
     happened: &'m VecDeque<String>,
     trouble: Option<&'m str>,
@@ -56,7 +53,6 @@ struct Moment<'m> {
 }
 
 impl<'b> Block<'b> {
-    /// A block on `canvas`.
     pub fn new(canvas: Canvas, clock: &'b dyn Clock, charset: Charset) -> Block<'b> {
         Block { canvas, clock, charset, happened: VecDeque::new(), trouble: None, banner: None }
     }

@@ -11,12 +11,9 @@ use console::{Term, measure_text_width, truncate_str};
 
 use crate::screen::fold::folded;
 
-/// Columns and rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
-    /// Columns.
     pub columns: usize,
-    /// Rows.
     pub rows: usize,
 }
 
@@ -27,10 +24,8 @@ pub struct Canvas(Arc<Mutex<Drawing>>);
 /// Where what is said while a command waits goes; retries come from several threads.
 #[derive(Clone, Default)]
 pub enum Notices {
-    /// To stderr.
     #[default]
     Said,
-    /// Above the lines that are redrawn.
     Above(Canvas),
     /// As above, but retries nowhere: whoever watches for hours is told once that requests fail, by a screen.
     WithoutRetries(Option<Canvas>),
@@ -88,14 +83,12 @@ pub struct Unechoed;
 
 #[cfg(not(unix))]
 impl Unechoed {
-    /// Does nothing.
     pub fn begin() -> Unechoed {
         Unechoed
     }
 }
 
 impl Canvas {
-    /// On standard error, with the terminal's size at each drawing.
     pub fn on_stderr() -> Canvas {
         let size = || {
             let (rows, columns) = Term::stderr().size_checked().unwrap_or((24, 80));
@@ -104,12 +97,10 @@ impl Canvas {
         Canvas::new(Box::new(std::io::stderr()), Box::new(size))
     }
 
-    /// On `out`, a terminal whose size `size` tells.
     pub fn new(out: Box<dyn Write + Send>, size: Box<dyn Fn() -> Size + Send>) -> Canvas {
         Canvas(Arc::new(Mutex::new(Drawing { out, size, lines: Vec::new(), drawn_on: None })))
     }
 
-    /// The space there is.
     pub fn size(&self) -> Size {
         self.with(|drawing| (drawing.size)())
     }

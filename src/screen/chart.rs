@@ -12,27 +12,20 @@ const WIDEST: usize = 80;
 /// The least size that shows anything.
 const LEAST: (usize, usize) = (30, 5);
 
-/// Which characters may be used; the caller knows the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Charset {
-    /// Braille, lines and dots.
     Unicode,
-    /// ASCII only.
     Ascii,
 }
 
-/// The space for a chart.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame {
     /// Columns; more than 80 are not used.
     pub width: usize,
-    /// Lines, all of them.
     pub height: usize,
-    /// Which characters.
     pub charset: Charset,
 }
 
-/// The characters of a charset.
 struct Glyphs {
     line: &'static str,
     dot: char,
@@ -130,7 +123,6 @@ fn labels_of_rows(levels: &[Tick], up: &Range, rows: usize) -> Vec<Option<String
     labels
 }
 
-/// The axis and what is written under it.
 fn foot(curve: &Curve, across: &Range, columns: usize, gutter: usize, glyphs: &Glyphs) -> [String; 2] {
     let mut axis = vec![glyphs.level; columns];
     let mut text = vec![' '; gutter + 2 + columns];
@@ -154,7 +146,6 @@ fn foot(curve: &Curve, across: &Range, columns: usize, gutter: usize, glyphs: &G
     [format!("{:gutter$} {}{axis}", "", glyphs.corner), text.trim_end().to_owned()]
 }
 
-/// Dots in cells, and marks over them.
 struct Canvas {
     charset: Charset,
     columns: usize,

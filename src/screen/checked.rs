@@ -16,11 +16,9 @@ use ctxtune_pipeline::job::data::NAMED;
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{counted, grouped, percent, printable, sized};
 
-/// Bars of the histogram, and how long the longest is.
 const BARS: usize = 8;
 const BAR_WIDTH: u64 = 30;
 
-/// Draws progress on a terminal and passes signals on.
 pub struct Bar<'s> {
     signals: &'s Signals,
     drawn: ProgressBar,
@@ -126,7 +124,6 @@ fn by_name<const N: usize>(counts: &[u64; N], names: [&str; N]) -> String {
     if named.is_empty() { "none".to_owned() } else { named.join(", ") }
 }
 
-/// A number of tokens, or the range that it is in.
 fn range(tokens: Tokens, method: Method) -> String {
     match method {
         Method::Exact if tokens.low == tokens.high => grouped(tokens.high),
@@ -194,7 +191,6 @@ fn say_longest(report: &Report, terminal: &Terminal) {
     }
 }
 
-/// Names the first findings of each code, and how many more there are.
 pub fn say_findings(report: &Report, terminal: &Terminal) {
     for level in [Level::Warning, Level::Error] {
         for code in Code::all().filter(|code| code.level() == level) {

@@ -15,34 +15,23 @@ const LARGEST: f64 = 1e30;
 const MOST_POINTS: usize = 6_000;
 const LEAST_POINTS: usize = 100;
 
-/// Curves over one axis.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Curve {
-    /// What runs from left to right.
     pub across: Across,
-    /// What is measured.
     pub up: String,
-    /// The curves that have a point.
     pub series: Vec<Series>,
-    /// Places across that a picture points out.
     pub marks: Vec<Mark>,
 }
 
-/// The axis from left to right.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Across {
-    /// What it counts.
     pub name: String,
-    /// Where its ticks are.
     pub scale: Scale,
 }
 
-/// Where the ticks of an axis are.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Scale {
-    /// At whole numbers.
     Whole,
-    /// At round numbers.
     Real,
     /// At powers of ten; points are logarithms to that base.
     Log,
@@ -50,21 +39,15 @@ pub enum Scale {
     Names(Vec<String>),
 }
 
-/// One curve.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
-    /// What it is.
     pub name: String,
-    /// How it is drawn.
     pub drawn: Drawn,
-    /// Its points, from left to right.
     pub points: Vec<(f64, f64)>,
 }
 
-/// How a curve is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drawn {
-    /// As a line.
     Line,
     /// As dots, which a picture joins.
     Dots,
@@ -76,30 +59,23 @@ pub enum Drawn {
     Ringed,
 }
 
-/// A place across that is pointed out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mark {
-    /// Where.
     pub at: f64,
     /// What is there; empty where the legend of the page says it.
     pub label: String,
-    /// Whether it is what matters most of all marks.
     pub is_best: bool,
 }
 
 /// A range of numbers, from `low` to `high`, which differ.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Range {
-    /// Its lower end.
     pub low: f64,
-    /// Its upper end.
     pub high: f64,
 }
 
-/// A number on an axis, and how it is written there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tick {
-    /// The number.
     pub value: f64,
     /// Its text, with as many decimals as its neighbours need.
     pub label: String,
@@ -116,12 +92,10 @@ impl Series {
 }
 
 impl Across {
-    /// Steps of training.
     pub fn steps() -> Across {
         Across { name: "step".to_owned(), scale: Scale::Whole }
     }
 
-    /// About `count` ticks within `range`.
     pub fn ticks(&self, range: &Range, count: usize) -> Vec<Tick> {
         match &self.scale {
             Scale::Whole => range.ticks_apart(range.round_distance(count).max(1.0)),
@@ -146,13 +120,11 @@ impl Curve {
         Curve { across, up: up.to_owned(), series, marks: Vec::new() }
     }
 
-    /// The losses of a job as far as they are known.
     pub fn of(progress: &Progress) -> Curve {
         let train = progress.train().filter_map(|point| Some((point.step, point.loss?)));
         Curve::losses(train, progress.eval().map(|point| (point.step, point.loss)))
     }
 
-    /// The losses of a training and of its evaluations, by step.
     pub fn losses(
         train: impl IntoIterator<Item = (u64, f64)>,
         eval: impl IntoIterator<Item = (u64, f64)>,

@@ -11,10 +11,8 @@ use ctxtune_pipeline::text::{counted, one_line};
 /// What is worst, worst first: without a key nothing can be asked, without a network nothing be known.
 const ORDER: [Exit; 4] = [Exit::Key, Exit::Network, Exit::Usage, Exit::Failed];
 
-/// How well something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// As it must be.
     Ok,
     /// It works, and may not be what is meant.
     Warn,
@@ -35,7 +33,6 @@ impl Serialize for Level {
     }
 }
 
-/// What one check found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// `ok`, `warn`, `fail` (a job would fail) or `off` (not needed, or not known).
@@ -47,34 +44,28 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// All is well.
     pub fn ok(said: impl Into<String>) -> Finding {
         Finding { level: Level::Ok, said: said.into(), hint: None }
     }
 
-    /// Not there and not needed, or not to be known.
     pub fn off(said: impl Into<String>) -> Finding {
         Finding { level: Level::Off, said: said.into(), hint: None }
     }
 
-    /// It works, and may not be what is meant.
     pub fn warn(said: impl Into<String>, hint: impl Into<String>) -> Finding {
         Finding { level: Level::Warn, said: said.into(), hint: Some(hint.into()) }
     }
 
-    /// A job would fail, with this exit code.
     pub fn fail(exit: Exit, said: impl Into<String>, hint: impl Into<String>) -> Finding {
         Finding { level: Level::Fail(exit), said: said.into(), hint: Some(hint.into()) }
     }
 
-    /// The failure that a job would meet.
     pub fn of(failure: Failure) -> Finding {
         let exit = if ORDER.contains(&failure.exit) { failure.exit } else { Exit::Failed };
         Finding { level: Level::Fail(exit), said: failure.message, hint: failure.hint }
     }
 }
 
-/// What was found so far.
 #[derive(Serialize)]
 pub struct Findings<'t> {
     #[serde(skip)]
@@ -83,7 +74,6 @@ pub struct Findings<'t> {
     checks: Vec<Check>,
 }
 
-/// A check.
 #[derive(Serialize)]
 struct Check {
     /// Its name.
@@ -93,17 +83,14 @@ struct Check {
 }
 
 impl<'t> Findings<'t> {
-    /// None yet; they are said at `terminal`.
     pub fn new(terminal: &'t Terminal) -> Findings<'t> {
         Findings { terminal, checks: Vec::new() }
     }
 
-    /// Where they are said.
     pub fn terminal(&self) -> &'t Terminal {
         self.terminal
     }
 
-    /// Says and keeps what the check of this name found.
     pub fn add(&mut self, name: &'static str, finding: Finding) {
         let (word, style) = match finding.level {
             Level::Ok => ("ok", None),

@@ -13,12 +13,9 @@ use ctxtune_engine::source::CONTAINER;
 use ctxtune_engine::source::names::NameLog;
 use ctxtune_pipeline::text::{grouped, printable};
 
-/// Whether the first few names are shown, or all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shown {
-    /// The first few.
     First,
-    /// All.
     All,
 }
 
@@ -57,7 +54,6 @@ pub fn say_not_read(log: &NameLog, terminal: &Terminal) {
     }
 }
 
-/// The same for one source of several.
 pub fn say_not_read_in(source: &Path, log: &NameLog, terminal: &Terminal) {
     let total = grouped(log.total());
     terminal.label("not read", &format!("{total} in {}: {}", source.display(), counts(log)));
@@ -82,7 +78,6 @@ pub fn say_names(log: &NameLog, terminal: &Terminal) {
     }
 }
 
-/// A name, for the document.
 #[derive(Serialize)]
 pub struct Named {
     /// The key of the file or record.

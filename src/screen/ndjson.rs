@@ -23,15 +23,12 @@ pub struct Ndjson<'n> {
 }
 
 impl<'n> Ndjson<'n> {
-    /// Objects about `job` on `out`.
     pub fn new(out: Box<dyn Write + 'n>, clock: &'n dyn Clock, job: &str) -> Ndjson<'n> {
         Ndjson { out, clock, job: job.to_owned(), error: None }
     }
 
-    /// What ended the stream: nothing where all was written, or where the reader has gone.
-    ///
-    /// # Errors
-    /// Where something else kept a line from being written, such as a full disk.
+    /// What ended the stream: nothing where all was written, or where the reader has gone. Fails where
+    /// something else kept a line from being written, such as a full disk.
     pub fn result(&mut self) -> io::Result<()> {
         match self.error.take() {
             Some(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),

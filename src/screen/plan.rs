@@ -9,10 +9,8 @@ use ctxtune_pipeline::job::price::Price;
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::text::{counted, grouped, marked, printable};
 
-/// The widest column of values.
 const VALUE_WIDTH: usize = 28;
 
-/// Shows the plan to whoever is to agree to it.
 pub fn show(plan: &Plan<'_>, terminal: &Terminal) {
     let val = plan.manifest.val.as_ref().map_or(0, |val| val.records);
     let data = format!(
@@ -58,7 +56,6 @@ fn table(rows: &[Row], terminal: &Terminal) {
     }
 }
 
-/// Shows what the job will cost, as far as anybody can say.
 pub fn show_price(price: &Price, terminal: &Terminal) {
     let tokens = match (price.train_tokens, price.eval_tokens) {
         (Some(train), Some(eval)) => {
@@ -83,7 +80,6 @@ pub fn show_price(price: &Price, terminal: &Terminal) {
     }
 }
 
-/// Shows how long the job may take.
 pub fn show_expected(expected: &Expected, terminal: &Terminal) {
     terminal.label("time", &printable(&expected.to_string()));
     if expected.job.is_none() {
@@ -91,7 +87,6 @@ pub fn show_expected(expected: &Expected, terminal: &Terminal) {
     }
 }
 
-/// Shows what runs already and costs money, before more is agreed to.
 pub fn show_running(running: &[Beside], terminal: &Terminal) {
     if running.is_empty() {
         return;

@@ -16,7 +16,6 @@ use ctxtune_engine::record::warning::Warning;
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{counted, grouped, percent, printable, sized, without_surrogates};
 
-/// Draws progress on a terminal and passes signals on.
 pub struct Bar<'s> {
     signals: &'s Signals,
     drawn: ProgressBar,
@@ -93,7 +92,6 @@ impl Watch for Bar<'_> {
     }
 }
 
-/// Shows the examples that were asked for.
 pub fn show_examples(prepared: &Prepared, terminal: &Terminal) {
     for (index, line) in prepared.shown.iter().enumerate() {
         terminal.say(&terminal.paint(Style::Label, &format!("example {} of train", index + 1)));
@@ -110,7 +108,6 @@ pub fn show_examples(prepared: &Prepared, terminal: &Terminal) {
     }
 }
 
-/// Says what was prepared, in ten lines.
 pub fn summarize(options: &Options, prepared: &Prepared, duration: Duration, terminal: &Terminal) {
     let counts = &prepared.counts;
     let say = |label: &str, text: String| terminal.label(label, &text);
@@ -236,7 +233,6 @@ fn warnings(prepared: &Prepared) -> Option<String> {
     (!said.is_empty()).then(|| said.join("; "))
 }
 
-/// What is odd in records of this kind.
 pub fn oddity(warning: Warning) -> &'static str {
     match warning {
         Warning::AgentMissingFromStep => "with an agent missing from a step",
@@ -255,7 +251,6 @@ pub fn oddity(warning: Warning) -> &'static str {
     }
 }
 
-/// Names the records and files for which nothing was prepared.
 pub fn say_failed(error: &Error, terminal: &Terminal) {
     if let Error::TooManyRejects { failed, .. } | Error::NothingAccepted { failed, .. } = error {
         say_rejects(&failed.rejects, failed.counts.by_code(), terminal);

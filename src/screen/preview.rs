@@ -8,25 +8,18 @@ use ctxtune_pipeline::job::tokens::ModelTokens;
 use ctxtune_pipeline::preview::{Kind, ShownSample, Span};
 use ctxtune_pipeline::text::{counted, grouped, printable};
 
-/// How pieces are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Marks {
-    /// By colours.
     Colours,
-    /// By brackets.
     Brackets,
 }
 
-/// Whether the borders of tokens are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Borders {
-    /// As upright strokes.
     Shown,
-    /// Not.
     Hidden,
 }
 
-/// What the marks mean, and how much to believe.
 pub fn legend(model: &ModelTokens, max_tokens: Option<u64>, marks: Marks, borders: Borders) -> Vec<String> {
     let beyond = max_tokens.map(|limit| format!("beyond {} tokens", grouped(limit)));
     let beyond = beyond.unwrap_or_else(|| "beyond the limit (--max-tokens N draws one)".to_owned());
@@ -54,7 +47,6 @@ pub fn legend(model: &ModelTokens, max_tokens: Option<u64>, marks: Marks, border
     lines
 }
 
-/// A sample, message by message.
 pub fn draw(sample: &ShownSample, method: Method, marks: Marks, borders: Borders) -> String {
     let key = sample.key.as_ref().map(|key| format!(", record {key}")).unwrap_or_default();
     let tokens = match method {

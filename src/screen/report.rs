@@ -18,7 +18,6 @@ use ctxtune_pipeline::env;
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::text::printable;
 
-/// The schema of the `--json` document.
 pub const SCHEMA: &str = "ctxtune.cli/1";
 
 /// The two output streams and how to use them.
@@ -39,20 +38,15 @@ pub struct Terminal {
 
 /// A field at the end of a document, a list that may be too long to be built: it is written item by item.
 pub struct LongList<'l> {
-    /// The field's name.
     pub name: &'static str,
     /// Writes the items with commas between them.
     pub write: &'l dyn Fn(&mut dyn Write) -> io::Result<()>,
 }
 
-/// A colour on stderr.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
-    /// Errors.
     Error,
-    /// Warnings and hints.
     Notice,
-    /// The name of what follows.
     Label,
 }
 
@@ -83,18 +77,15 @@ impl Terminal {
         }
     }
 
-    /// The same streams, whose every screen carries `banner`.
     #[must_use]
     pub fn with_banner(self, banner: &'static str) -> Terminal {
         Terminal { banner: Some(banner), ..self }
     }
 
-    /// The line that every screen carries.
     pub fn banner(&self) -> Option<&'static str> {
         self.banner
     }
 
-    /// How much to say.
     pub fn flags(&self) -> OutputFlags {
         self.flags
     }
@@ -104,7 +95,6 @@ impl Terminal {
         self.stdout_has_colour
     }
 
-    /// Whether a progress bar may be drawn.
     pub fn may_draw(&self) -> bool {
         self.can_move_cursor && !self.flags.quiet
     }
@@ -122,7 +112,6 @@ impl Terminal {
         self.say(&printable(&format!("{mark}{text}")));
     }
 
-    /// `text` in `style`, where there is colour.
     pub fn paint(&self, style: Style, text: &str) -> String {
         let code = match style {
             Style::Error => "1;31",
@@ -187,7 +176,6 @@ impl Terminal {
         self.say(&format!("{} {}", self.paint(Style::Label, &format!("{label:<9}")), printable(text)));
     }
 
-    /// Says a warning, unless `--quiet`.
     pub fn warn(&self, text: &str) {
         self.say(&format!("{} {text}", self.paint(Style::Notice, "warning:")));
     }
@@ -224,7 +212,6 @@ impl Terminal {
         self.fail_with(failure, fields, &[])
     }
 
-    /// The same, with more fields of the document.
     pub fn fail_with(
         &mut self,
         failure: &Failure,
@@ -270,7 +257,6 @@ impl Terminal {
     }
 }
 
-/// The fields of a report, in their order.
 pub fn fields(report: &impl Serialize) -> Map<String, Value> {
     match serde_json::to_value(report) {
         Ok(Value::Object(fields)) => fields,

@@ -15,7 +15,6 @@ use ctxtune_pipeline::text::{counted, grouped, percent};
 const BAR: usize = 24;
 const NARROW_BAR: usize = 5;
 
-/// The rows of the table, by their words.
 pub const ROWS: [(&str, Measure); 14] = [
     ("overall", Measure::Overall),
     ("structural", Measure::Structural),
@@ -109,7 +108,6 @@ pub fn coverage(set: &SetReport) -> String {
     text
 }
 
-/// What the references are.
 pub fn references(report: &Report, shown: &str) -> String {
     let count = report.records.len() as u64;
     let mut text = match report.gold.form {

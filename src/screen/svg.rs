@@ -26,7 +26,6 @@ const FOOT: f64 = 52.0;
 pub struct Size {
     /// From left to right.
     pub width: f64,
-    /// From top to bottom.
     pub height: f64,
 }
 
@@ -54,7 +53,6 @@ const ENTRY_CHARACTERS: usize = 44;
 
 const GREY: &str = "#6b7680";
 
-/// One after the other.
 pub(crate) const COLOURS: [&str; 8] =
     ["#3b82d6", "#e0762f", "#3fa45b", "#b65fcf", "#c94f4f", "#9a7d1f", "#2f9c9c", "#7d858d"];
 
@@ -62,31 +60,23 @@ pub(crate) const COLOURS: [&str; 8] =
 const STYLE: &str = "<style>.ink{fill:#59636e}.paper{fill:#fff}@media(prefers-color-scheme:dark){.ink{fill:#a3adb8}\
     .paper{fill:#0d1117}}</style>\n";
 
-/// How many there are of each kind.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Bars {
-    /// What the kinds are.
     pub across: String,
-    /// What is counted.
     pub up: String,
-    /// The kinds in their order.
     pub bars: Vec<Bar>,
     /// A place between bars that is pointed out, counted in bars from the left.
     pub limit: Option<Mark>,
 }
 
-/// One kind.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Bar {
-    /// What it is.
     pub label: String,
     /// What stands below its left edge, or its middle where each has such a text; empty for nothing.
     pub tick: String,
-    /// How many there are.
     pub count: u64,
 }
 
-/// Draws `curve` under `title`, as a file.
 pub fn picture(curve: &Curve, title: &str) -> String {
     let alone = "xmlns=\"http://www.w3.org/2000/svg\" width=\"840\" height=\"440\" ";
     let mut svg = Svg::begin(title, FILE, TITLE, alone);
@@ -109,7 +99,6 @@ pub fn figure(curve: &Curve, title: &str, size: Size) -> String {
     svg.end()
 }
 
-/// Draws `bars` for a page.
 pub fn bars(bars: &Bars, title: &str, size: Size) -> String {
     let mut svg = Svg::begin(title, size, 0.0, "");
     svg.bars(bars);
@@ -118,13 +107,11 @@ pub fn bars(bars: &Bars, title: &str, size: Size) -> String {
 
 /// A row of means with their intervals: what is measured, and low, mean and high of each set.
 pub struct Measured<'m> {
-    /// What is measured.
     pub name: &'m str,
     /// From 0 to 1, a set each.
     pub sets: Vec<[f64; 3]>,
 }
 
-/// Draws `rows` of the sets `names` for a page.
 pub fn intervals(rows: &[Measured<'_>], names: &[String], title: &str) -> String {
     let each = 13.0 * names.len() as f64 + 13.0;
     let size = Size::whole(HEAD + FOOT + each * rows.len() as f64);
@@ -184,10 +171,8 @@ pub(crate) fn escaped(text: &str) -> String {
     escaped
 }
 
-/// A picture that is being drawn.
 struct Svg {
     text: String,
-    /// Where the axes end.
     right: f64,
     top: f64,
     bottom: f64,
@@ -249,7 +234,6 @@ impl Svg {
         self.legend(&curve.series);
     }
 
-    /// The lines of both axes, and what they are about.
     fn frame(&mut self, across: &str, up: &str) {
         let (right, top, bottom) = (self.right, self.top, self.bottom);
         self.put(format_args!(
@@ -285,7 +269,6 @@ impl Svg {
         self.frame(&curve.across.name, &curve.up);
     }
 
-    /// A line from top to bottom.
     fn mark(&mut self, x: f64, Mark { label, is_best, .. }: &Mark) {
         let (stroke, dashes) = if *is_best { (COLOURS[2], "") } else { (GREY, " stroke-dasharray=\"2 4\"") };
         let (top, bottom) = (self.top, self.bottom);
@@ -431,7 +414,6 @@ impl Svg {
     }
 }
 
-/// What a place across is called.
 fn said(across: &Across, at: f64) -> String {
     match &across.scale {
         Scale::Whole => format!("{at:.0}"),
@@ -444,7 +426,6 @@ fn said(across: &Across, at: f64) -> String {
     }
 }
 
-/// At most so many characters of `text`.
 fn shortened(text: &str, characters: usize) -> String {
     match text.char_indices().nth(characters) {
         Some(_) => text.chars().take(characters.saturating_sub(1)).chain(['…']).collect(),

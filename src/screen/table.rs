@@ -9,21 +9,16 @@ use console::{Term, measure_text_width, truncate_str};
 
 use ctxtune_pipeline::text::{one_line, printable};
 
-/// What stands between two columns.
 const GAP: &str = "  ";
 
-/// What a continued line begins with.
 const INDENT: &str = "    ";
 
 /// How wide a column is whose cells may be shortened, where the line is too wide.
 const MIDDLE_WIDTH: usize = 16;
 
-/// Where a column's cells stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Align {
-    /// Words.
     Left,
-    /// Numbers.
     Right,
     /// Words whose middle may be left out, as in long names of models.
     Middle,
@@ -37,7 +32,6 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// The same for programs and for people.
     pub fn new(text: &str) -> Cell {
         Cell::of(text, text)
     }
@@ -50,7 +44,6 @@ impl Cell {
     }
 }
 
-/// Rows under their names.
 #[derive(Debug)]
 pub struct Table {
     columns: Vec<(&'static str, Align)>,
@@ -58,7 +51,6 @@ pub struct Table {
 }
 
 impl Table {
-    /// One with these columns and these rows.
     pub fn new(columns: &[(&'static str, Align)], rows: Vec<Vec<Cell>>) -> Table {
         Table { columns: columns.to_vec(), rows }
     }
@@ -132,7 +124,6 @@ impl Table {
     }
 }
 
-/// The width of a line of such columns.
 fn total(widths: &[usize]) -> usize {
     widths.iter().sum::<usize>() + GAP.len() * widths.len().saturating_sub(1)
 }

@@ -31,7 +31,6 @@ impl Terminal {
         self.notices.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// This terminal for a workflow.
     pub fn ui(&self) -> Arc<dyn Ui> {
         Arc::new(self.clone())
     }
@@ -160,7 +159,6 @@ impl Ui for Terminal {
     }
 }
 
-/// A progress bar on stderr.
 struct Bar {
     drawn: ProgressBar,
     terminal: Terminal,
@@ -193,7 +191,6 @@ impl Drop for Bar {
     }
 }
 
-/// A line that is drawn over itself where that can be.
 struct Redrawn<'t> {
     canvas: Option<Canvas>,
     terminal: &'t Terminal,

@@ -146,12 +146,10 @@ pub fn price(progress: &Progress) -> Option<String> {
     Some(format!("{} so far", dollars_text(progress.price()?)))
 }
 
-/// How many jobs stand before it.
 pub fn queue(depth: u64) -> String {
     format!("queue: {} before it", counted(depth, "job"))
 }
 
-/// An event's kind, step and words.
 pub fn event(event: &Event) -> String {
     let level = match event.level.as_str() {
         "" | "info" => String::new(),
@@ -164,17 +162,14 @@ pub fn event(event: &Event) -> String {
     format!("{level}{}{step}{colon}{message}", one_line(kind))
 }
 
-/// Something failed, and when the next try comes.
 pub fn trouble(what: &str, next: Duration) -> String {
     format!("trouble: {}; trying again in {}", one_line(what), spoken(&next))
 }
 
-/// The machine slept.
 pub fn woke(slept: Duration) -> String {
     format!("this machine slept for {}; asking at once", spoken(&slept))
 }
 
-/// How the job ended.
 pub fn how(ending: Ending) -> &'static str {
     match ending {
         Ending::Completed => "the job is complete",
@@ -183,7 +178,6 @@ pub fn how(ending: Ending) -> &'static str {
     }
 }
 
-/// How the job ended, how far it came, and what it took.
 pub fn ended(progress: &Progress, ending: Ending) -> String {
     let price = progress.price().map(|price| format!("price {}", dollars_text(price)));
     let how = Some(how(ending).to_owned());

@@ -15,7 +15,6 @@ use ctxtune_service::clock::{Clock, Stopped};
 /// The longest sleep between two looks at the signals.
 const STEP: Duration = Duration::from_millis(50);
 
-/// The clock of the system.
 #[derive(Debug)]
 pub struct SystemClock {
     signals: Signals,
@@ -38,7 +37,6 @@ impl SystemClock {
 }
 
 impl SystemClock {
-    /// Time since a fixed moment, as the system counts it.
     #[cfg(unix)]
     fn real(&self) -> Duration {
         // On Linux the monotonic clock stands still while the machine sleeps; this one does not.

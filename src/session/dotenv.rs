@@ -9,16 +9,13 @@ use std::collections::BTreeMap;
 
 use ctxtune_pipeline::env;
 
-/// What a file says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dotenv {
     /// Values by name; a name without `=` has none and is left out.
     pub variables: BTreeMap<String, String>,
-    /// The statements that are not understood, in the order of the file.
     pub skipped: Vec<Skipped>,
 }
 
-/// A statement that is not understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Skipped {
     /// The line it begins on, from 1.
@@ -106,7 +103,6 @@ struct Statement {
     end: usize,
 }
 
-/// The rest of the text is from `at` on.
 struct Reader<'t> {
     text: &'t str,
     at: usize,
@@ -121,7 +117,6 @@ impl<'t> Reader<'t> {
         self.rest().chars().next()
     }
 
-    /// Takes characters while they are as `is_wanted` says.
     fn take(&mut self, is_wanted: impl Fn(char) -> bool) -> &'t str {
         let rest = self.rest();
         let end = rest.find(|character| !is_wanted(character)).unwrap_or(rest.len());
@@ -192,7 +187,6 @@ impl<'t> Reader<'t> {
         (!name.is_empty()).then(|| name.to_owned())
     }
 
-    /// A value and where it ends.
     fn value(&mut self) -> Option<(String, usize)> {
         match self.peek() {
             Some('\'') => self.quoted_value('\'', |escaped| "\\'".contains(escaped).then_some(escaped)),

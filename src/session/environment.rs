@@ -14,11 +14,9 @@ use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::shell;
 use ctxtune_pipeline::text::printable;
 
-/// The process's variables, then `.env` of the working directory, then the one beside the
-/// configuration file. A `.env` that others can read, and lines that are not understood, are warned about.
-///
-/// # Errors
-/// When what cannot be read may name another service or another key than would be taken without it.
+/// The process's variables, then `.env` of the working directory, then the one beside the configuration file. A
+/// `.env` that others can read, and lines that are not understood, are warned about. Fails when what cannot be
+/// read may name another service or another key than would be taken without it.
 pub fn read(config_path: Option<&Path>, terminal: &Terminal) -> Result<Environment, Failure> {
     let process = process_variables()?;
     let mut places = vec![PathBuf::from(".env")];
@@ -54,29 +52,23 @@ fn arguments() -> Vec<String> {
     std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect()
 }
 
-/// What a configuration file says; nothing where there is none.
 #[derive(Default)]
 pub struct Configured {
     /// The file, for what else it says.
     pub file: Option<ConfigFile>,
-    /// Its keys about preparing.
     pub data: PrepareChoices,
-    /// Its keys about a job.
     pub tune: TuneChoices,
 }
 
-/// All that the configuration file at `path` says, if one is named.
 pub fn configured(path: Option<&Path>) -> Result<Configured, ConfigError> {
     let Some(file) = config_file(path)? else { return Ok(Configured::default()) };
     Ok(Configured { data: file.prepare_choices()?, tune: file.tune_choices()?, file: Some(file) })
 }
 
-/// The configuration file at `path`, if one is named.
 pub fn config_file(path: Option<&Path>) -> Result<Option<ConfigFile>, ConfigError> {
     path.map(|path| ConfigFile::read(path, home().as_deref())).transpose()
 }
 
-/// The variables of the process whose names and values are text.
 fn process_variables() -> Result<BTreeMap<String, String>, Failure> {
     let mut variables = BTreeMap::new();
     #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]

@@ -15,7 +15,6 @@ pub mod clock;
 pub mod dotenv;
 pub(crate) mod environment;
 
-/// What a workflow is given that runs with these variables.
 pub(crate) fn runtime(environment: Environment, signals: &Signals, terminal: &Terminal) -> Runtime {
     let scale = environment.number(env::CTXTUNE_TIME_SCALE).unwrap_or(1.0);
     Runtime {
@@ -27,10 +26,6 @@ pub(crate) fn runtime(environment: Environment, signals: &Signals, terminal: &Te
     }
 }
 
-/// A session with these variables.
-///
-/// # Errors
-/// When the URL or a proxy cannot be used, or the key is none.
 pub(crate) fn start(
     args: &RemoteArgs,
     environment: Environment,
@@ -41,9 +36,6 @@ pub(crate) fn start(
 }
 
 /// The session of a command that needs no configuration file, with its key at hand.
-///
-/// # Errors
-/// When the URL or a proxy cannot be used, or there is no key.
 pub(crate) fn open(args: &RemoteArgs, signals: &Signals, terminal: &Terminal) -> Result<Session, Failure> {
     let session = start(args, environment::read(None, terminal)?, signals, terminal)?;
     session.require_key()?;

@@ -197,6 +197,13 @@ fn the_reference_of_the_json_documents_is_the_one_of_today() {
 }
 
 #[test]
+fn every_field_of_the_json_documents_has_a_meaning() {
+    let page = reference_json::page();
+    let unexplained: Vec<&str> = page.lines().filter(|row| row.ends_with("|  |")).collect();
+    assert!(unexplained.is_empty(), "fields without a doc comment: {unexplained:?}");
+}
+
+#[test]
 fn every_exit_code_and_reject_code_is_explained() {
     let cells = |page: &str| -> BTreeSet<String> {
         let text = repository_text(page);

@@ -15,32 +15,22 @@ use crate::session::consent::Spending;
 use crate::sweep::agent::Agency;
 use ctxtune_engine::prepare::GivenFiles;
 
-/// What is to be prepared and submitted.
 pub struct Order {
-    /// The records and how they become data.
     pub data: PrepareChoices,
     /// Files that are data already, in their place.
     pub given: Option<GivenFiles>,
-    /// What the job is asked to do, as flags say.
     pub flags: TuneChoices,
-    /// What the configuration file says.
     pub file: TuneChoices,
-    /// How spending is agreed to.
     pub spending: Spending,
-    /// Whether an ended job is submitted again.
     pub renewal: Renewal,
     /// Whether samples may be longer than the model's sequences.
     pub truncation: Truncation,
-    /// Where the job is logged.
     pub wandb: Chosen,
     /// Its place in a sweep of W&B's agent.
     pub agency: Option<Agency>,
 }
 
 /// Takes `order` to a job that exists.
-///
-/// # Errors
-/// Those of preparation and submission.
 pub fn finetune(session: &Session, order: Order) -> Result<Submitted, Failure> {
     refuse_without_consent(order.spending, &order.data.out())?;
     session.require_key()?;

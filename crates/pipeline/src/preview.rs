@@ -27,14 +27,12 @@ use ctxtune_service::together::jobs::{self, TokenizedRow};
 use ctxtune_tokens::chat::DATES;
 use ctxtune_tokens::written_bytes;
 
-/// Which samples are wanted, and what decides how they look.
 #[derive(Debug, Clone)]
 pub struct Order {
     /// A directory of `prepare`, or a JSONL file.
     pub path: PathBuf,
     /// Whether those of the validation side are meant; of a directory only.
     pub is_validation: bool,
-    /// Which of them.
     pub pick: Pick,
     /// Tokens of a sequence: what is behind them is cut.
     pub max_tokens: Option<u64>,
@@ -42,10 +40,8 @@ pub struct Order {
     pub trains_on_inputs: bool,
 }
 
-/// Which samples.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pick {
-    /// The first so many.
     First(usize),
     /// So many of the most tokens, the longest first.
     Longest(usize),
@@ -72,7 +68,6 @@ pub struct ShownSample {
     pub messages: Vec<ShownMessage>,
 }
 
-/// A message as the model sees it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ShownMessage {
     /// Who speaks.
@@ -83,7 +78,6 @@ pub struct ShownMessage {
     pub spans: Vec<Span>,
 }
 
-/// A piece of a message.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Span {
     /// What it is.
@@ -100,7 +94,6 @@ pub struct Span {
     pub token_ends: Vec<usize>,
 }
 
-/// What a piece is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -113,9 +106,6 @@ pub enum Kind {
 }
 
 /// The samples that `order` names, with their tokens as `model` counts them.
-///
-/// # Errors
-/// When there is no such sample or it cannot be read.
 pub fn samples(order: &Order, model: &ModelTokens) -> Result<Vec<ShownSample>, Failure> {
     let data = Data::open(order)?;
     let mut found: Vec<(u64, Place, Value)> = Vec::new();
@@ -203,7 +193,6 @@ impl Data {
         Ok(Data { files, keys: Some((order.path.join("keys.tsv"), name)) })
     }
 
-    /// Hands every line that is not blank to `take`, until that breaks.
     fn each(
         &self,
         mut take: impl FnMut(Place, &[u8]) -> Result<ControlFlow<()>, Failure>,
@@ -272,7 +261,6 @@ impl Data {
     }
 }
 
-/// Hands every line to `take` with its number from 1, until that breaks.
 fn each_line(
     path: &Path,
     mut take: impl FnMut(u64, &[u8]) -> Result<ControlFlow<()>, Failure>,
@@ -340,7 +328,6 @@ fn message_turn(message: &Value, trains_on_inputs: bool) -> Turn {
     Turn { role: role.to_owned(), text, is_trained, is_about }
 }
 
-/// What `check` counts of the sample.
 fn texts(sample: &Value, model: &ModelTokens) -> Texts {
     let mut texts = Texts::default();
     for turn in turns(sample, false).unwrap_or_default() {
@@ -372,7 +359,6 @@ fn shown(sample: &Value, order: &Order, model: &ModelTokens) -> Result<ShownSamp
     })
 }
 
-/// A sequence that grows.
 struct Marked<'m> {
     model: &'m ModelTokens,
     /// Tokens that there is still room for.
@@ -494,9 +480,6 @@ pub struct ServiceSample {
 }
 
 /// Asks the service how it would train the first `samples` of the directory `out`, which is uploaded, on `model`.
-///
-/// # Errors
-/// When the training side is not uploaded, or there is no answer.
 pub fn at_service(
     session: &Session,
     out: &Path,

@@ -9,19 +9,16 @@ use crate::failure::{Exit, Failure};
 /// The signals that ask a run to stop; clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Signals {
-    /// SIGINT came.
     pub interrupt: Arc<AtomicBool>,
     /// SIGTERM came, or what is taken for it.
     pub terminate: Arc<AtomicBool>,
 }
 
 impl Signals {
-    /// Whether one was caught.
     pub fn is_stopped(&self) -> bool {
         self.interrupt.load(Ordering::Relaxed) || self.terminate.load(Ordering::Relaxed)
     }
 
-    /// The exit code of the one that was caught.
     pub fn exit(&self) -> Exit {
         if self.terminate.load(Ordering::Relaxed) { Exit::Terminated } else { Exit::Interrupted }
     }

@@ -15,9 +15,7 @@ use ctxtune_service::clock::Stopped;
 pub trait Ui: Send + Sync {
     /// Says a line, from whatever thread.
     fn say(&self, text: &str);
-    /// Says that a step is done.
     fn done(&self, text: &str);
-    /// Warns.
     fn warn(&self, text: &str);
     /// Says something under a label of at most nine characters, as summaries do.
     fn label(&self, label: &str, text: &str);
@@ -27,30 +25,19 @@ pub trait Ui: Send + Sync {
     fn step(&self, number: u32, what: &str);
     /// Shows what is trained on what, before anything is uploaded.
     fn plan(&self, plan: &Plan<'_>);
-    /// Shows what the job costs, before the question.
     fn price(&self, price: &Price);
-    /// Shows how long it takes.
     fn expected(&self, expected: &Expected);
-    /// Shows what runs beside it.
     fn running(&self, running: &[Beside]);
     /// Whether somebody can answer a question.
     fn has_person(&self) -> bool;
     /// Asks; only a plain yes agrees.
-    ///
-    /// # Errors
-    /// When a signal comes before the answer.
     fn ask(&self, question: &str, signals: &Signals) -> Result<bool, Stopped>;
     /// Begins to show how far a preparation is, and stops it when a signal comes.
     fn watch_prepare<'u>(&'u self, signals: &'u Signals) -> Box<dyn prepare::Watch + 'u>;
-    /// Shows what was prepared.
     fn prepared(&self, options: &Options, prepared: &Prepared, duration: Duration);
-    /// Names the records and files for which nothing was prepared.
     fn not_prepared(&self, error: &prepare::Error);
-    /// Begins to show how far a check is, and stops it when a signal comes.
     fn watch_check<'u>(&'u self, signals: &'u Signals) -> Box<dyn check::Watch + 'u>;
-    /// Names the first findings of a check.
     fn findings(&self, report: &check::Report);
-    /// How much the person wants to read.
     fn detail(&self) -> Detail;
     /// Begins a line that says again and again how far something is; single retries are not told meanwhile, unless
     /// everything is to be said.
@@ -61,30 +48,22 @@ pub trait Ui: Send + Sync {
 
 /// A transfer on its way; it is gone when it is dropped.
 pub trait Progress: Send + Sync {
-    /// So many bytes are there.
     fn at(&self, bytes: u64);
-    /// What is waited for now.
     fn waiting(&self, text: &str);
-    /// Says a warning beside it.
     fn warn(&self, text: &str);
     /// Whether it is drawn: else what takes long is said.
     fn is_drawn(&self) -> bool;
 }
 
-/// How much a person wants to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
-    /// Errors only.
     Quiet,
-    /// Summaries.
     Normal,
-    /// Everything.
     Verbose,
 }
 
 /// A line that is shown again and again; it is gone when it is dropped.
 pub trait StatusLine: Send + Sync {
-    /// Shows it.
     fn show(&self, text: &str);
     /// Whether it is drawn over itself: else it is shown now and then.
     fn is_redrawn(&self) -> bool;

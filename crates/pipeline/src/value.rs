@@ -12,9 +12,6 @@ use std::str::FromStr;
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// A whole number, also as Python writes a float that is one: `3.0`.
-///
-/// # Errors
-/// What is expected, in words.
 pub fn whole<T: FromStr>(text: &str) -> Result<T, String> {
     if let Ok(value) = text.parse() {
         return Ok(value);
@@ -33,26 +30,16 @@ pub fn whole<T: FromStr>(text: &str) -> Result<T, String> {
 }
 
 /// A whole number, at least 1.
-///
-/// # Errors
-/// What is expected, in words.
 pub fn positive(text: &str) -> Result<u64, String> {
     whole(text).map(NonZeroU64::get)
 }
 
-/// A finite number.
-///
-/// # Errors
-/// What is expected, in words.
 pub fn number(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number: &f64| number.is_finite());
     number.ok_or_else(|| "expected a number such as 3, 0.1 or 1e-5".to_owned())
 }
 
 /// A truth value as YAML and Python write it.
-///
-/// # Errors
-/// What is expected, in words.
 pub fn truth(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" | "1" => Ok(true),
@@ -62,9 +49,6 @@ pub fn truth(text: &str) -> Result<bool, String> {
 }
 
 /// A value of its own kind, in which a whole number may be written as `3.0`.
-///
-/// # Errors
-/// What is expected, in words.
 pub fn parsed<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
     let failed = |error: T::Err| error.to_string();
     text.parse().or_else(|error| plain(text).parse().map_err(|_| failed(error)))
@@ -89,9 +73,6 @@ pub fn at_home(path: &Path, home: Option<&Path>) -> PathBuf {
 }
 
 /// A number that `is_allowed`.
-///
-/// # Errors
-/// The `rule`, in words.
 pub fn ruled(text: &str, rule: &str, is_allowed: impl Fn(f64) -> bool) -> Result<f64, String> {
     text.parse().ok().filter(|number| is_allowed(*number)).ok_or_else(|| format!("expected a number {rule}"))
 }

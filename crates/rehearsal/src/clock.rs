@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// A clock and the waiting that goes with it.
 pub trait Clock: Send + Sync {
     /// The time of day, for dates in answers.
     fn now(&self) -> Timestamp;

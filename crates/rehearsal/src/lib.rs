@@ -9,8 +9,6 @@
 //! `wandb` has its own paths and key), `reply` is written. What a handler refuses is the `Err` of its
 //! result; what only a broken client does is recorded as a violation, too.
 
-#![allow(missing_docs, reason = "fields are named as on the wire; what a name does not say is documented")]
-
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -107,7 +105,6 @@ impl Default for Script {
     }
 }
 
-/// A request as it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// From 0, in order of arrival.

@@ -12,7 +12,6 @@ use jiff::Timestamp;
 #[error("interrupted")]
 pub struct Stopped;
 
-/// A clock and the waiting that goes with it.
 pub trait Clock: Send + Sync {
     /// The time of day, for dates in ledgers and reports; it can jump.
     fn now(&self) -> Timestamp;
@@ -20,13 +19,9 @@ pub trait Clock: Send + Sync {
     /// Time since a fixed moment; never goes back, and goes on while the machine sleeps.
     fn elapsed(&self) -> Duration;
 
-    /// Waits.
-    ///
-    /// # Errors
-    /// As soon as somebody asks the program to stop.
+    /// Waits. Fails as soon as somebody asks the program to stop.
     fn wait(&self, duration: Duration) -> Result<(), Stopped>;
 
-    /// Whether somebody asked the program to stop.
     fn is_stopped(&self) -> bool;
 }
 

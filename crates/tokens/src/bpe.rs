@@ -13,7 +13,6 @@ pub const NONE: u32 = u32::MAX;
 /// the square.
 const SHORT: usize = 64;
 
-/// Tokens by their bytes.
 #[derive(Debug, Clone)]
 pub struct Vocabulary {
     bytes: Vec<u8>,
@@ -58,18 +57,15 @@ impl Vocabulary {
         vocabulary
     }
 
-    /// The bytes of a token.
     fn token(&self, token: u32) -> &[u8] {
         let start = token.checked_sub(1).map_or(0, |before| self.ends[before as usize]);
         &self.bytes[start as usize..self.ends[token as usize] as usize]
     }
 
-    /// How many there are.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// All tokens in their order.
     pub fn tokens(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         (0..self.ends.len()).map(|token| self.token(token as u32))
     }
@@ -114,9 +110,7 @@ struct Part {
 /// A vocabulary with its merges.
 #[derive(Debug, Clone)]
 pub struct Bpe {
-    /// The tokens.
     pub vocabulary: Vocabulary,
-    /// How they come about.
     pub merges: Merges,
     /// Which tokens a piece is that has their bytes, without a look at the merges.
     pub whole: Vec<bool>,
@@ -261,7 +255,6 @@ impl Bpe {
     }
 }
 
-/// Ranks of pairs.
 #[derive(Debug, Clone)]
 pub struct Pairs {
     /// Open addresses: 18 bits a token above 28 of the rank.

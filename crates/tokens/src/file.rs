@@ -19,7 +19,6 @@ use crate::tokenizer::{CL100K_TOKENS, LLAMA_3_TOKENS, Tokenizer};
 /// The files of a model's directory, the first that is there.
 const NAMES: [&str; 3] = ["tokenizer.json", "tokenizer.model", "original/tokenizer.model"];
 
-/// Why there is no tokenizer.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages name them")]
 pub enum Error {
@@ -34,9 +33,6 @@ pub enum Error {
 }
 
 /// The tokenizer that a `tokenizer.json` or a `tokenizer.model` holds, or a directory with one of them.
-///
-/// # Errors
-/// When it cannot be read, or holds what is not known here.
 pub fn read(path: &Path) -> Result<Tokenizer, Error> {
     let path = &match path.is_dir() {
         true => NAMES.iter().map(|name| path.join(name)).find(|file| file.is_file()),

@@ -5,7 +5,6 @@
 
 use crate::class::Class;
 
-/// A split pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pattern {
     /// Of cl100k, Llama 3 and what follows them; numbers in pieces of so many digits.

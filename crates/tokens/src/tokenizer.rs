@@ -18,10 +18,8 @@ pub const LLAMA_3_TOKENS: usize = 128_000;
 const LONGEST_TEXT: usize = 400_000;
 const LONGEST_RUN: usize = 25_000;
 
-/// Tokens of a text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Count {
-    /// How many.
     pub tokens: u64,
     /// Whether the model's own tokenizer may cut the text elsewhere: it or a run in it is very long, or it has
     /// characters that versions of Unicode differ about (a bound holds for all of them).
@@ -82,7 +80,6 @@ impl Tokenizer {
             && Tokenizer::bound().tokens().all(|token| theirs.get(token) != NONE)
     }
 
-    /// The tokens of `text`.
     pub fn count(&self, text: &str) -> Count {
         let mut tokens = 0;
         let mut is_about = is_cut(text);

@@ -30,13 +30,11 @@ use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::without_surrogates;
 
-/// Bars of the histogram.
 const BARS: usize = 8;
 
 /// Texts of more bytes are not counted unasked.
 const COUNTED_BYTES: u64 = 1_000_000_000;
 
-/// Runs the command.
 pub fn run(args: &CheckArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let is_all = terminal.flags().json || terminal.flags().verbose;
     let counter = counter(args)?;
@@ -77,28 +75,19 @@ fn bytes(path: &Path) -> u64 {
     files.filter(|file| file.extension().is_some_and(|ending| ending == "jsonl")).map(|file| of(&file)).sum()
 }
 
-/// What counts tokens, as flags and file say.
 pub struct Counting {
-    /// The tokenizer that is named.
     pub tokenizer: Option<String>,
-    /// The model.
     pub model: String,
-    /// The variables about the Hub's cache.
     pub environment: Environment,
     file: Option<ConfigFile>,
 }
 
 impl Counting {
-    /// What the file says of `key`.
     pub fn text(&self, key: &str) -> Option<String> {
         self.file.as_ref()?.text(key)
     }
 }
 
-/// What counts tokens, as flags and file say.
-///
-/// # Errors
-/// When the file cannot be used.
 pub fn counting(args: &CountingArgs) -> Result<Counting, Failure> {
     let file = config_file(args.config_path.as_deref())?;
     let text = |flag: &Option<String>, key: &str| flag.clone().or_else(|| file.as_ref()?.text(key));
@@ -155,7 +144,6 @@ struct CheckReport<'r> {
     seconds: f64,
 }
 
-/// A file that was checked.
 #[derive(Serialize)]
 struct CheckedFile<'r> {
     /// Its path.
@@ -206,7 +194,6 @@ struct Lengths<T> {
     mean: T,
 }
 
-/// A long sample.
 #[derive(Serialize)]
 struct LongSample<'r> {
     /// The file that it is in.
@@ -221,7 +208,6 @@ struct LongSample<'r> {
     estimated_tokens: [u64; 2],
 }
 
-/// The limits of an upload and of samples.
 #[derive(Serialize)]
 struct UploadLimits {
     /// The largest file that one request uploads, in bytes.
@@ -337,7 +323,6 @@ fn write_findings(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Something that was found.
 #[derive(Serialize)]
 struct FindingReport<'r> {
     /// The file.

@@ -23,7 +23,6 @@ use ctxtune_pipeline::shell;
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::without_surrogates;
 
-/// Runs the command.
 pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let options = resolve(args, terminal.flags().verbose)?;
     let start = Instant::now();
@@ -77,7 +76,6 @@ fn resolve(args: &PrepareArgs, is_verbose: bool) -> Result<Options, ConfigError>
     choices.resolve(purpose, threads())
 }
 
-/// Writes the names in `log`.
 fn write_list(log: &NameLog, shown: Shown) -> impl Fn(&mut dyn Write) -> io::Result<()> {
     move |out| write_names(log, shown, out)
 }
@@ -126,7 +124,6 @@ struct Report<'p> {
     data_mismatch: Option<Mismatch>,
 }
 
-/// The sides.
 #[derive(Serialize)]
 struct Split {
     /// Training records.
@@ -173,7 +170,6 @@ fn rejects_value(rejects: &[String]) -> Vec<Value> {
         .collect()
 }
 
-/// What a script is told where no corpus was prepared.
 #[derive(Default, Serialize)]
 struct FailedReport {
     /// How many files were not read, by kind; only where there is no record.
@@ -183,7 +179,6 @@ struct FailedReport {
     rejected: Option<RejectedReport>,
 }
 
-/// The rejects of a corpus with too many of them.
 #[derive(Serialize)]
 struct RejectedReport {
     /// How many records were rejected, by code.

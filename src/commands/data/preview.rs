@@ -32,7 +32,6 @@ fn ask(
     at_service(&session, &args.path, &counting.model, trains_on_inputs, samples)
 }
 
-/// What a script is told.
 #[derive(Serialize)]
 struct Report {
     /// How tokens were counted: `exact`, `at_most` (the highest is certain) or `about`.
@@ -49,7 +48,6 @@ struct Report {
     service: Option<Vec<ServiceSample>>,
 }
 
-/// Runs the command.
 pub fn run(args: &PreviewArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let counting = counting(&args.counting)?;
     let model = counter_or_about(counting.tokenizer.as_deref(), &counting.model, &counting.environment)?;

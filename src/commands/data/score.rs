@@ -46,7 +46,6 @@ use ctxtune_service::clock::Clock;
 /// Keys of a kind that are named, unless all are asked for.
 const NAMED: usize = 5;
 
-/// Runs the command.
 pub fn run(args: &ScoreArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     // Scoring files alone needs no variable, and warns of none.
     let environment = match args.models.is_empty() {
@@ -68,21 +67,14 @@ pub fn run(args: &ScoreArgs, signals: &Signals, terminal: &mut Terminal) -> Resu
     }
 }
 
-/// What is scored.
 pub struct Subject {
     options: Options,
-    /// What each set of answers is called.
     names: Vec<String>,
     /// How models were asked, where any was.
     asked: Option<Vec<BatchReport>>,
-    /// Where a model was trained on other data than it is scored by.
     mismatch: Option<Mismatch>,
 }
 
-/// Scores what there is, and shows the table.
-///
-/// # Errors
-/// When nothing can be scored.
 pub fn report(
     args: &ScoreArgs,
     (environment, signals): (&Environment, &Signals),
@@ -167,7 +159,6 @@ fn scored(options: &Options, signals: &Signals, terminal: &Terminal) -> Result<R
     result.map_err(|error| signals.explain(error))
 }
 
-/// Draws progress on a terminal and passes signals on.
 struct Bar<'s> {
     signals: &'s Signals,
     drawn: ProgressBar,
@@ -317,7 +308,6 @@ struct Asked<'r> {
     data_mismatch: Option<&'r Mismatch>,
 }
 
-/// The references.
 #[derive(Serialize)]
 struct GoldReport<'r> {
     /// Where they are.
@@ -332,7 +322,6 @@ struct GoldReport<'r> {
     unresolved_tags: u64,
 }
 
-/// A record that is no reference.
 #[derive(Serialize)]
 struct RejectedGold<'r> {
     /// Its key.
@@ -345,7 +334,6 @@ struct RejectedGold<'r> {
     at: Option<&'r str>,
 }
 
-/// The scores of a set of answers.
 #[derive(Serialize)]
 struct SetScores<'r> {
     /// Where they are.
@@ -364,7 +352,6 @@ struct SetScores<'r> {
     worst: Vec<WorstAnswer<'r>>,
 }
 
-/// What became of answers.
 #[derive(Serialize)]
 struct Coverage {
     /// Answers that are a usable context.
@@ -377,7 +364,6 @@ struct Coverage {
     missing: u64,
 }
 
-/// An answer with a low score.
 #[derive(Serialize)]
 struct WorstAnswer<'r> {
     /// The reference's key.
@@ -399,7 +385,6 @@ struct DifferenceReport {
     scores: Map<String, Value>,
 }
 
-/// What was not read of a source.
 #[derive(Serialize)]
 struct NotRead<'r> {
     /// The source.
@@ -496,7 +481,6 @@ fn write_records(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// A reference and its answers.
 #[derive(Serialize)]
 struct RecordScores<'r> {
     /// Its key.
@@ -507,7 +491,6 @@ struct RecordScores<'r> {
     answers: Vec<AnswerScores<'r>>,
 }
 
-/// An answer.
 #[derive(Serialize)]
 struct AnswerScores<'r> {
     /// `valid`, `invalid`, `unreadable` or `missing`.

@@ -24,16 +24,12 @@ use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::printable;
 
-/// The directory of answers in a prepared one.
 const GENERATED: &str = "generated";
 
-/// The seed of every first answer.
 const SEED: u64 = 42;
 
-/// What models answered.
 #[derive(Debug, Default)]
 pub struct Answered {
-    /// Their names, in the order in which they were given.
     pub models: Vec<String>,
     /// A directory each.
     pub directories: Vec<PathBuf>,
@@ -41,14 +37,11 @@ pub struct Answered {
     pub asked: Vec<BatchReport>,
     /// Where the last one's context of the first record is, if it has one.
     pub example: Option<PathBuf>,
-    /// Where a model was trained on other data than it is scored by.
     pub mismatch: Option<Mismatch>,
 }
 
 /// Asks every model about what it has not answered yet. What was asked is in `answered`, also where it fails.
-///
-/// # Errors
-/// When nobody agrees, a model cannot be asked, or a cap or a signal leaves questions open.
+/// Fails when nobody agrees, a model cannot be asked, or a cap or a signal leaves questions open.
 pub fn ask(
     (args, val): (&ScoreArgs, &Path),
     (environment, signals): (&Environment, &Signals),
@@ -100,7 +93,6 @@ pub fn ask(
     failure.map_or(Ok(()), Err)
 }
 
-/// Whom to ask, by model.
 fn setups(
     (args, val): (&ScoreArgs, &Path),
     (environment, signals): (&Environment, &Signals),
@@ -142,7 +134,6 @@ fn mismatch(setups: &[Setup]) -> Option<Mismatch> {
     meant.filter_map(|setup| setup.mismatch.clone()).next()
 }
 
-/// The validation records, and their prompts.
 fn questions((args, val): (&ScoreArgs, &Path), setup: &Setup) -> Result<Questions, Failure> {
     let manifest = Manifest::read(val)?;
     let stop = StopOnly(setup.session.clock.as_ref());

@@ -35,7 +35,6 @@ impl From<Failure> for Refusal {
     }
 }
 
-/// What a script is told of the job, where it was seen.
 #[derive(Serialize)]
 struct Report {
     /// The job.
@@ -52,7 +51,6 @@ impl Report {
     }
 }
 
-/// Runs the command.
 pub fn run(args: &CancelArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     Ok(match cancel(args, signals, terminal) {
         Ok(job) => {
@@ -137,7 +135,6 @@ fn show(session: &Session, job: &Job, terminal: &Terminal) {
     terminal.label("price", &format!("{price}; steps already done are billed, cancelled or not"));
 }
 
-/// Why a job of this status is not cancelled.
 fn refusal(job: &Job) -> Option<Failure> {
     let said = match job.status.ending() {
         Some(Ending::Completed) => "is complete",

@@ -15,7 +15,6 @@ use serde::Serialize;
 const COLUMNS: [(&str, Align); 4] =
     [("step", Align::Right), ("created (UTC)", Align::Left), ("kind", Align::Left), ("path", Align::Left)];
 
-/// What a script is told of them.
 #[derive(Serialize)]
 struct Report<'c> {
     /// The job.
@@ -24,7 +23,6 @@ struct Report<'c> {
     checkpoints: Vec<Saved<'c>>,
 }
 
-/// A saved state of the weights.
 #[derive(Serialize)]
 struct Saved<'c> {
     /// The training step.
@@ -41,7 +39,6 @@ struct Saved<'c> {
     object_id: Option<&'c str>,
 }
 
-/// Runs the command.
 pub fn run(args: &CheckpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let (job, saved) = list(args, signals, terminal)?;
     if saved.is_empty() {

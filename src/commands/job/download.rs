@@ -28,19 +28,15 @@ use ctxtune_service::together::{self, jobs};
 /// The most characters of a file's name that are taken from the service.
 const NAME_CHARACTERS: usize = 120;
 
-/// The file of an adapter that says what it belongs to.
 const ADAPTER_CONFIG: &str = "adapter_config.json";
 
-/// An archive that is there.
 struct Fetched {
     job: Job,
     which: Which,
     step: Option<u64>,
     path: PathBuf,
     bytes: u64,
-    /// Whether it was there before.
     was_there: bool,
-    /// What was unpacked of it.
     extracted: Option<Extracted>,
     /// The directory of the job's data, if it is here.
     out: Option<PathBuf>,
@@ -48,7 +44,6 @@ struct Fetched {
     mismatch: Option<Mismatch>,
 }
 
-/// A directory with what was in an archive.
 struct Extracted {
     dir: PathBuf,
     files: usize,
@@ -57,11 +52,9 @@ struct Extracted {
     model: PathBuf,
     /// The base model and the rank of an adapter, as its own configuration has them.
     adapter: Option<(String, u64)>,
-    /// Whether the archive is still there.
     is_archive_kept: bool,
 }
 
-/// What a script is told of it.
 #[derive(Serialize)]
 struct Report {
     /// The job.
@@ -89,7 +82,6 @@ struct Report {
     data_mismatch: Option<Mismatch>,
 }
 
-/// Runs the command.
 pub fn run(args: &DownloadArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let fetched = download(args, signals, terminal)?;
     fetched.say(terminal);
@@ -200,7 +192,6 @@ impl Fetched {
         })
     }
 
-    /// Says what is there now, and what to do with it.
     fn say(&self, terminal: &Terminal) {
         let how = if self.was_there { "is already there" } else { "downloaded" };
         let removed = match &self.extracted {
@@ -222,7 +213,6 @@ impl Fetched {
         }
     }
 
-    /// What a script is told of it.
     fn report(&self) -> Report {
         let extracted = self.extracted.as_ref();
         let adapter = extracted.and_then(|extracted| extracted.adapter.as_ref());
@@ -243,7 +233,6 @@ impl Fetched {
         }
     }
 
-    /// What to do with it, as commands of a shell.
     fn next_commands(&self) -> Vec<String> {
         let Some(extracted) = &self.extracted else { return vec![unpacking(&self.path)] };
         let serve = match (&extracted.adapter, self.which) {
@@ -267,7 +256,6 @@ fn read_adapter(config: &Path) -> Option<(String, u64)> {
     Some((config["base_model_name_or_path"].as_str()?.to_owned(), rank))
 }
 
-/// Which weights are meant.
 fn which(args: &DownloadArgs, session: &Session, job: &Job, terminal: &Terminal) -> Result<Which, Failure> {
     match (job.trains_all_weights(), args.adapter) {
         (true, true) => Err(Failure::new(
@@ -364,9 +352,6 @@ fn place(output: Option<&Path>, name: &str) -> PathBuf {
 }
 
 /// The length of the archive where it stands at `path` already.
-///
-/// # Errors
-/// When something else stands there.
 fn there(path: &Path, known: &Probe) -> Result<Option<u64>, Failure> {
     let Ok(metadata) = path.symlink_metadata() else { return Ok(None) };
     let bytes =
@@ -396,7 +381,6 @@ fn bar(path: &Path, terminal: &Terminal) -> ProgressBar {
     bar
 }
 
-/// How to unpack the archive, for a shell.
 fn unpacking(path: &Path) -> String {
     let is_gzip = path.extension().is_some_and(|extension| extension.as_encoded_bytes().ends_with(b"gz"));
     let flags = if is_gzip { "-xzf" } else { "--zstd -xf" };

@@ -28,7 +28,6 @@ const COLUMNS: [(&str, Align); 6] = [
     ("name", Align::Left),
 ];
 
-/// Runs the command.
 pub fn run(args: &FilesArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     match &args.command {
         None | Some(FilesCommand::List) => list(args, signals, terminal),
@@ -73,14 +72,12 @@ fn row(file: &FileObject) -> Vec<Cell> {
     ]
 }
 
-/// What a script is told of the files.
 #[derive(Serialize)]
 struct Listing<'f> {
     /// The files of the project, the newest first.
     files: Vec<Listed<'f>>,
 }
 
-/// A file at the service.
 #[derive(Serialize)]
 struct Listed<'f> {
     /// Its id.
@@ -114,14 +111,12 @@ impl Listed<'_> {
     }
 }
 
-/// Whether somebody has agreed to a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Agreed {
     ByFlag,
     IfAsked,
 }
 
-/// What became of the files that were to be deleted.
 #[derive(Default, Serialize)]
 struct Deletion {
     /// The ids of the files that are gone.
@@ -130,7 +125,6 @@ struct Deletion {
     failed: Vec<Undeleted>,
 }
 
-/// A file that was not deleted.
 #[derive(Serialize)]
 struct Undeleted {
     /// Its id.

@@ -26,7 +26,6 @@ use ctxtune_pipeline::ui::Ui;
 /// Where the seed's configuration file may be.
 const CONFIG_PLACES: [&str; 2] = ["finetune_config.yaml", "training/finetune_config.yaml"];
 
-/// Runs the command.
 pub fn run(args: &FinetuneArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let config_path = args.corpus.config_path.clone().or_else(find_config);
     let environment = environment::read(config_path.as_deref(), terminal)?;
@@ -34,13 +33,9 @@ pub fn run(args: &FinetuneArgs, signals: &Signals, terminal: &mut Terminal) -> R
     finetune(args, run, terminal)
 }
 
-/// Where a run's settings and keys come from.
 pub struct Run<'r> {
-    /// The configuration file.
     pub config_path: Option<&'r Path>,
-    /// The variables.
     pub environment: Environment,
-    /// The signals.
     pub signals: &'r Signals,
 }
 
@@ -49,7 +44,6 @@ pub fn find_config() -> Option<PathBuf> {
     CONFIG_PLACES.iter().map(PathBuf::from).find(|path| path.is_file())
 }
 
-/// Runs all steps.
 pub fn finetune(args: &FinetuneArgs, run: Run<'_>, terminal: &mut Terminal) -> Result<Exit, Failure> {
     terminal.say(&terminal.paint(Style::Label, "Together AI Fine-Tuning Pipeline"));
     terminal.say(&match run.config_path {
@@ -79,14 +73,12 @@ pub fn finetune(args: &FinetuneArgs, run: Run<'_>, terminal: &mut Terminal) -> R
     Ok(exit)
 }
 
-/// Where a job's data is, where it is logged, and which sweep it belongs to.
 struct Place {
     out: PathBuf,
     wandb: Chosen,
     agency: Option<Agency>,
 }
 
-/// The steps up to a job that exists.
 fn steps_to_job(
     args: &FinetuneArgs,
     Run { config_path, environment, signals }: Run<'_>,

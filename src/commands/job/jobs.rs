@@ -27,7 +27,6 @@ const COLUMNS: [(&str, Align); 6] = [
     ("tuned model", Align::Left),
 ];
 
-/// The jobs that are meant, and what is known of their costs.
 struct Listed {
     /// The newest first; those that bear no date last, in the order of the service.
     jobs: Vec<Job>,
@@ -36,7 +35,6 @@ struct Listed {
     undated: usize,
 }
 
-/// What a script is told of them.
 #[derive(Serialize)]
 struct Report {
     /// How many there are.
@@ -49,7 +47,6 @@ struct Report {
     totals: Total,
 }
 
-/// A job, and what it costs.
 #[derive(Serialize)]
 struct PricedJob {
     #[serde(flatten)]
@@ -60,7 +57,6 @@ struct PricedJob {
     estimated_dollars: Option<f64>,
 }
 
-/// Runs the command.
 pub fn run(args: &JobsArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let listed = list(args, signals, terminal)?;
     let count = listed.jobs.len();

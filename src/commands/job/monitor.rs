@@ -36,16 +36,13 @@ use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{one_line, printable};
 use ctxtune_service::together::job::{Ending, Job, JobId, last_error};
 
-/// Whether everything that happens goes to stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Events {
-    /// It does.
     Streamed,
     /// stdout is the model's name.
     Silent,
 }
 
-/// How a watching is shown, and under which name.
 pub struct Shown {
     /// The directory whose ledger knows the job.
     pub out: Option<PathBuf>,
@@ -53,13 +50,10 @@ pub struct Shown {
     pub page: Option<PathBuf>,
     /// What the document says beside the watch: how the job came about.
     pub submitted: Option<submit::Report>,
-    /// What goes to stdout.
     pub events: Events,
-    /// Where the job is logged.
     pub wandb: Chosen,
 }
 
-/// Runs the command.
 pub fn run(args: &MonitorArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     try_picture(args.watch.svg.as_deref())?;
     let session = open(&args.remote, signals, terminal)?;
@@ -75,7 +69,6 @@ pub fn run(args: &MonitorArgs, signals: &Signals, terminal: &mut Terminal) -> Re
     Ok(watch(&session, &job, &args.watch, shown, terminal))
 }
 
-/// Watches `job` until it ends or watching stops.
 pub fn watch(
     session: &Session,
     job: &JobId,
@@ -136,7 +129,6 @@ fn closed(streamed: io::Result<()>, terminal: &mut Terminal) -> Exit {
     }
 }
 
-/// Every screen there is a place for.
 #[derive(Default)]
 struct Screens<'s> {
     block: Option<Block<'s>>,
@@ -177,9 +169,6 @@ impl<'s> Screens<'s> {
 }
 
 /// Tries whether the picture can be written at the end, before anything that costs money or hours.
-///
-/// # Errors
-/// When the file cannot be opened for writing.
 pub fn try_picture(path: Option<&Path>) -> Result<(), Failure> {
     let Some(path) = path else { return Ok(()) };
     let is_new = !path.exists();
@@ -203,7 +192,6 @@ fn write_picture(path: &Path, job: &JobId, progress: &Progress, terminal: &Termi
     }
 }
 
-/// Ends as the job ended.
 fn end(
     session: &Session,
     finished: &Finished,
@@ -248,7 +236,6 @@ fn end(
     terminal.fail(&Failure::new(exit, code, message, hint), document)
 }
 
-/// The failure of a complete job whose model nobody can name.
 fn unnamed(job: &Job) -> Failure {
     let message = format!("the job {} is complete, and the service gives no name of its model", job.id);
     let hint = format!(
@@ -258,7 +245,6 @@ fn unnamed(job: &Job) -> Failure {
     Failure::new(Exit::Failed, "no_model_name", message, hint)
 }
 
-/// What there is now, and where.
 fn say_model(session: &Session, job: &Job, run_page: Option<&str>, terminal: &Terminal) {
     let say = |label: &str, text: Option<String>| {
         if let Some(text) = text {
@@ -278,7 +264,6 @@ fn say_model(session: &Session, job: &Job, run_page: Option<&str>, terminal: &Te
     }
 }
 
-/// The last events, how far it came, and what is left at the service.
 fn say_failure(job: &Job, progress: &Progress, terminal: &Terminal) {
     let events = progress.events();
     for last in &events[events.len().saturating_sub(LAST_EVENTS)..] {
@@ -292,19 +277,16 @@ fn say_failure(job: &Job, progress: &Progress, terminal: &Terminal) {
     terminal.label("files", &format!("{} stay at the service", one_line(&files.join(", "))));
 }
 
-/// The page of the job's run at W&B.
 fn say_run(page: Option<&str>, terminal: &Terminal) {
     if let Some(page) = page {
         terminal.label("W&B", page);
     }
 }
 
-/// The service's words about why a job failed.
 fn last_words(progress: &Progress) -> Option<String> {
     last_error(progress.events()).map(one_line).filter(|words| !words.is_empty())
 }
 
-/// The failure of a watch that is over while the job runs on.
 fn stopped(session: &Session, job: &JobId, error: &MonitorError) -> Failure {
     let resume = format!("the job still runs; to resume watching: ctxtune monitor {job}");
     let message = error.to_string();

@@ -24,7 +24,6 @@ use ctxtune_service::together::job::{Ending, Job};
 use ctxtune_service::together::{self, jobs};
 use serde::Serialize;
 
-/// Runs the command.
 pub fn run(args: &JobArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let (session, progress) = look(args, signals, terminal)?;
     let Some(job) = progress.job() else { return Ok(Exit::Failed) };
@@ -65,7 +64,6 @@ fn measure(session: &Session, progress: &mut Progress) -> Result<(), together::E
     Ok(())
 }
 
-/// Shows a job as it is now, and what to do next.
 fn show(session: &Session, job: &Job, (progress, run_page): (&Progress, Option<&str>), terminal: &Terminal) {
     let unknown = if job.status.is_known() { "" } else { " (a status that is new here)" };
     terminal.label("job", &format!("{}  {}{unknown}", job.id, one_line(job.status.as_str())));
@@ -98,7 +96,6 @@ fn show(session: &Session, job: &Job, (progress, run_page): (&Progress, Option<&
     say("next", Some(next(job)));
 }
 
-/// What there is to do about a job of this status.
 fn next(job: &Job) -> String {
     let id = &job.id;
     match job.status.ending() {
@@ -110,7 +107,6 @@ fn next(job: &Job) -> String {
     }
 }
 
-/// What a script is told of the job.
 #[derive(Serialize)]
 struct Report {
     #[serde(flatten)]

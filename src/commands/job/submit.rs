@@ -22,7 +22,6 @@ use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::signals::Signals;
 use serde_json::Value;
 
-/// Runs the command.
 pub fn run(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     if args.dry_run { dry_run(args, signals, terminal) } else { to_job(args, signals, terminal) }
 }
@@ -39,7 +38,6 @@ fn to_job(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Resu
     Ok(end_submitted(&submitted, terminal))
 }
 
-/// Ends a command that leaves a job running.
 pub fn end_submitted(submitted: &Submitted, terminal: &mut Terminal) -> Exit {
     let job = &submitted.adopted.job.id;
     terminal.label("next", &format!("ctxtune monitor {job}"));

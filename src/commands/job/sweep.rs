@@ -27,7 +27,6 @@ use ctxtune_pipeline::sweep::start::{
 use ctxtune_pipeline::sweep::{Assignment, Domain, Runner, Sweep};
 use ctxtune_pipeline::text::{counted, printable};
 
-/// Runs the command.
 pub fn run(args: &SweepArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     match &args.command {
         SweepCommand::Run(args) => run_sweep(args, signals, terminal),
@@ -104,7 +103,6 @@ struct PlanReport<'s> {
     runs: Vec<Planned>,
 }
 
-/// A run that is not started.
 #[derive(Serialize)]
 struct Planned {
     /// The values that it would try.
@@ -126,7 +124,6 @@ struct SpaceReport<'s> {
     estimates: Option<usize>,
 }
 
-/// What a script is told by `sweep init`.
 #[derive(Serialize)]
 struct InitReport {
     /// The file for `wandb sweep`.
@@ -152,7 +149,6 @@ fn show_plan(sweep: &Sweep, draws: usize, values: &[Assignment], terminal: &mut 
     terminal.report(Some(lines.join("\n").as_bytes()), &report)
 }
 
-/// What a sweep is whose values W&B chooses, and what bounds its price.
 fn show_space(
     sweep: &Sweep,
     count: usize,

@@ -134,7 +134,6 @@ fn write_picture(path: &Path, svg: &str, terminal: &Terminal) {
     }
 }
 
-/// What a script is told of the sweep.
 #[derive(Serialize)]
 struct Report<'s> {
     /// Its id.
@@ -151,7 +150,6 @@ struct Report<'s> {
     runs: Vec<RunReport<'s>>,
 }
 
-/// A run of a sweep.
 #[derive(Serialize)]
 struct RunReport<'s> {
     /// Its number, from 1.

@@ -8,7 +8,6 @@ use ctxtune_pipeline::job::uploads::{Uploaded, upload};
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::printable;
 
-/// Runs the command.
 pub fn run(args: &UploadArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let session = start(&args.remote, environment::read(None, terminal)?, signals, terminal)?;
     let report = upload(&session, &args.paths)?;

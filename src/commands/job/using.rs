@@ -26,7 +26,6 @@ use ctxtune_service::together::job::Job;
 /// The name that the printed commands give an endpoint, and an adapter at vLLM.
 pub const NAME: &str = "contexts";
 
-/// A story to try it with.
 const STORY: &str = "Mia entered the lounge. Noah entered the lounge. Mia left the lounge.";
 
 /// Characters of a job's id that tell it from others in one directory.
@@ -44,10 +43,8 @@ const TEXTS: [(&str, &str); 3] =
 /// Columns of the printed Python.
 const COLUMNS: usize = 79;
 
-/// What stands before a line of a prompt there.
 const INDENT: &str = "            ";
 
-/// How a model is used.
 #[derive(Serialize)]
 pub struct Use {
     /// What it needs before.
@@ -111,7 +108,6 @@ impl Use {
         }
     }
 
-    /// Shows it.
     pub fn say(&self, terminal: &Terminal) {
         terminal.label("next", &self.note);
         say_commands(&self.commands, terminal);
@@ -123,7 +119,6 @@ impl Use {
     }
 }
 
-/// Shows commands to be copied.
 pub fn say_commands(commands: &[String], terminal: &Terminal) {
     for command in commands {
         let folded = shell::folded(&printable(command), COLUMNS - 2);
@@ -131,7 +126,6 @@ pub fn say_commands(commands: &[String], terminal: &Terminal) {
     }
 }
 
-/// The command that serves the adapter in `dir`, whose base model is `base`.
 pub fn serve_adapter(dir: &Path, base: &str, rank: u64) -> String {
     let rank = VLLM_RANKS.into_iter().find(|allowed| *allowed >= rank).unwrap_or(rank);
     let path = dir.to_string_lossy();
@@ -148,7 +142,6 @@ pub fn serve_adapter(dir: &Path, base: &str, rank: u64) -> String {
     )
 }
 
-/// The command that serves a whole model in `dir`.
 pub fn serve_model(dir: &Path) -> String {
     format!("vllm serve {} --served-model-name {NAME}", shell::path(dir))
 }
@@ -171,7 +164,6 @@ pub fn public_base(named: &str, job: &Job) -> String {
     model.trim_end_matches(REFERENCE).to_owned()
 }
 
-/// The messages that a model is asked with, and where they come from.
 struct Prompt {
     template: Template,
     place: String,
@@ -204,7 +196,6 @@ impl Prompt {
     }
 }
 
-/// Python that asks the model `name` with `prompt`.
 fn python(name: &str, prompt: &Prompt) -> String {
     // Their tokens stand where the texts would: a template has none of them left.
     let token = |field: TextField| format!("{{{}}}", field.key());
@@ -265,7 +256,6 @@ fn literals(text: &str) -> Vec<String> {
     lines.into_iter().map(|line| format!("{quote}{line}\"")).collect()
 }
 
-/// `text` as a string literal of Python.
 fn literal(text: &str) -> String {
     format!("\"{}\"", escaped(text))
 }

@@ -31,7 +31,6 @@ use ctxtune_service::wandb::run::JOB_KEY;
 use ctxtune_service::wandb::session::{Goal, Pushed, Session};
 use ctxtune_service::wandb::{Error, Settings, Wandb};
 
-/// What a request may take.
 const CALL: Duration = Duration::from_secs(60);
 
 /// How often a request is tried, and the wait after the first failure, which doubles.
@@ -52,7 +51,6 @@ struct Synced {
     page: String,
 }
 
-/// A run that W&B refused.
 #[derive(Serialize)]
 struct Refused {
     /// Its id.
@@ -70,7 +68,6 @@ struct Unmade {
     job: String,
 }
 
-/// What was done with the runs of this machine.
 #[derive(Default, Serialize)]
 struct Outcome {
     /// Runs whose rows were sent.
@@ -81,7 +78,6 @@ struct Outcome {
     not_made: Vec<Unmade>,
 }
 
-/// Runs the command.
 pub fn run(args: &WandbSyncArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let mut outcome = Outcome::default();
     let result = sync_all(args, signals, (&mut outcome, terminal));
@@ -164,7 +160,6 @@ fn relocate(state: &mut State, environment: &Environment) {
     }
 }
 
-/// Sends what one run lacks.
 fn sync(
     wandb: Wandb,
     (dir, state): (&Path, State),
@@ -217,7 +212,6 @@ fn settings(chosen: Chosen) -> Result<Settings, Failure> {
     }
 }
 
-/// Sends until nothing is behind.
 fn send(session: &mut Session, clock: &dyn Clock) -> Result<(), Error> {
     let mut failures = 0;
     loop {

@@ -11,7 +11,6 @@ use ctxtune_pipeline::session::consent::Spending;
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::one_line;
 
-/// Runs the command.
 pub fn run(args: &DeployArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let (session, order) = order(args, signals, terminal)?;
     let is_held = order.time.is_some();

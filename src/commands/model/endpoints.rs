@@ -28,7 +28,6 @@ const COLUMNS: [(&str, Align); 7] = [
     ("stop it with", Align::Left),
 ];
 
-/// What a script is told of what runs.
 #[derive(Serialize)]
 struct Report {
     /// What is billed per minute.
@@ -37,7 +36,6 @@ struct Report {
     totals: Totals,
 }
 
-/// The sums over what runs.
 #[derive(Serialize)]
 struct Totals {
     /// What it has cost, in dollars, as far as prices are known.
@@ -48,7 +46,6 @@ struct Totals {
     unpriced_endpoints: usize,
 }
 
-/// What a script is told of an endpoint that was stopped.
 #[derive(Serialize)]
 struct Stopped<'e> {
     /// The endpoint's name.
@@ -59,7 +56,6 @@ struct Stopped<'e> {
     down: Down,
 }
 
-/// Runs the command.
 pub fn run(args: &EndpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     match &args.command {
         None | Some(EndpointsCommand::List) => list(args, signals, terminal),
@@ -70,7 +66,6 @@ pub fn run(args: &EndpointsArgs, signals: &Signals, terminal: &mut Terminal) -> 
     }
 }
 
-/// What `doctor` finds in what runs.
 pub fn finding(running: Option<&[Running]>) -> Finding {
     match running {
         None => Finding::off("not known: the service does not tell"),
@@ -160,7 +155,6 @@ fn try_stop(
     Ok((endpoint, down.map_err(|error| session.explain(error))?))
 }
 
-/// What became of it.
 fn show(endpoint: &Endpoint, down: &Down, terminal: &Terminal) {
     for name in &down.removed {
         terminal.label("removed", &one_line(name));

@@ -33,7 +33,6 @@ use ctxtune_pipeline::text::printable;
 /// The longest story that is read from a file or standard input, in bytes.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// Runs the command.
 pub fn run(args: &GenerateArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     if args.show_prompt {
         let shown = shown_prompt(args, terminal)?;
@@ -48,7 +47,6 @@ pub fn run(args: &GenerateArgs, signals: &Signals, terminal: &mut Terminal) -> R
     one(args, &story, &setup(args, &budget, signals, terminal)?, terminal)
 }
 
-/// What `--show-prompt` shows.
 #[derive(Serialize)]
 struct ShownPrompt {
     /// The template of the prompt.
@@ -97,7 +95,6 @@ fn setup(
     Ok(setup)
 }
 
-/// The one story that the arguments name.
 fn story(args: &GenerateArgs) -> Result<Story, Failure> {
     let usage = |code, message: String, hint: &str| Failure::new(Exit::Usage, code, message, hint);
     let text = match (&args.story_file, args.inputs.as_slice()) {
@@ -149,7 +146,6 @@ fn read(path: &Path) -> Result<String, Failure> {
     })
 }
 
-/// Asks about one story.
 fn one(args: &GenerateArgs, story: &Story, setup: &Setup, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let messages = prompt::messages(&setup.template, story).map_err(prompt_failure)?;
     let asker = Asker {
@@ -207,7 +203,6 @@ fn answers(count: u32) -> String {
     format!("{count} answer{}", if count == 1 { "" } else { "s" })
 }
 
-/// Why there is no answer to the one story.
 fn failure(setup: &Setup, error: ctxtune_service::together::Error, most_tokens: u64) -> Failure {
     if setup.budget.is_over() {
         return over_budget(setup, most_tokens);
@@ -215,7 +210,6 @@ fn failure(setup: &Setup, error: ctxtune_service::together::Error, most_tokens: 
     setup.target.explain(&setup.session, error, "run the same command again")
 }
 
-/// What it took, for people.
 fn took(setup: &Setup, effort: &Effort) -> String {
     let mut parts = vec![answers(effort.attempts)];
     if let Some(usage) = effort.usage {
@@ -228,7 +222,6 @@ fn took(setup: &Setup, effort: &Effort) -> String {
     parts.join(", ")
 }
 
-/// What a script is told of one story's context.
 #[derive(Serialize)]
 struct Report {
     /// The model.
@@ -278,7 +271,6 @@ impl Report {
     }
 }
 
-/// Shows an answer as it comes.
 struct Screen {
     terminal: Terminal,
     has_begun_line: bool,

@@ -25,7 +25,6 @@ use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::text::grouped;
 use ctxtune_pipeline::value::at_home;
 
-/// What a script is told of many stories.
 #[derive(Serialize)]
 struct Report {
     #[serde(flatten)]
@@ -39,7 +38,6 @@ struct Report {
     data_mismatch: Option<Mismatch>,
 }
 
-/// Runs the command.
 pub fn run(args: &GenerateArgs, setup: &Setup, dir: &Path, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let Prepared { questions, answers, not_read } = prepared(args, setup, dir, terminal)?;
     let mut report = Report {
@@ -81,7 +79,6 @@ fn ask(
     Ok((batch.report(&ran), failure(&batch, dir, (&ran, end))))
 }
 
-/// What is asked about, before it is.
 struct Prepared {
     questions: Questions,
     answers: AnswerDir,
@@ -128,10 +125,6 @@ fn counted_stories(count: usize) -> String {
     if count == 1 { "1 story".to_owned() } else { format!("{} stories", grouped(count as u64)) }
 }
 
-/// The sources that the arguments name.
-///
-/// # Errors
-/// When a name says of no source.
 fn sources(args: &GenerateArgs) -> Result<Vec<Source>, Failure> {
     use ctxtune_engine::prepare::{Mode, Purpose};
     use ctxtune_pipeline::config::{ConfigError, PrepareChoices};

@@ -16,7 +16,6 @@ use serde::Serialize;
 const COLUMNS: [(&str, Align); 4] =
     [("model", Align::Left), ("deploy", Align::Left), ("training", Align::Left), ("tokens", Align::Right)];
 
-/// What a script is told of them.
 #[derive(Serialize)]
 struct Report {
     /// The models, those first that can be deployed.
@@ -25,7 +24,6 @@ struct Report {
     endpoint: Option<EndpointCost>,
 }
 
-/// Runs the command.
 pub fn run(args: &ModelsArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let report = look_up(args, signals, terminal)?;
     let table = Table::new(&COLUMNS, report.models.iter().map(row).collect()).for_stdout();
@@ -62,7 +60,6 @@ fn row(model: &TunableModel) -> Vec<Cell> {
     ]
 }
 
-/// What tokens of the model cost, where that is known.
 fn rate(model: &TunableModel) -> Option<String> {
     let dollars = dollars_text(model.dollars_per_million_tokens?);
     let day = model.rate_seen_at.as_deref()?.split('T').next()?;
@@ -77,7 +74,6 @@ fn training(model: &TunableModel) -> String {
     ways.join(", ")
 }
 
-/// All limits of one model, a line each.
 fn show(model: &TunableModel, terminal: &Terminal) {
     let Some(limits) = model.limits.as_object() else { return };
     for (key, value) in limits.iter().filter(|(key, _)| *key != "model_name") {

@@ -17,7 +17,6 @@ const MOST_KINDS: usize = 24;
 /// Characters of a message that are shown.
 const SHOWN: usize = 20_000;
 
-/// Texts below an axis.
 const TICKS: usize = 9;
 
 /// How far right of the longest sample a limit is drawn in, as a part of its tokens.
@@ -246,7 +245,6 @@ fn lengths(html: &mut Html, data: &DataReport, limit: Option<u64>) {
     html.table("The longest samples.", &["record", "line", "#tokens", "#bytes"], rows);
 }
 
-/// The bars, and what is said of the limit.
 fn histogram(lengths: &Lengths, limit: Option<u64>) -> (Bars, String) {
     let bars = &lengths.bars;
     let each = bars.len().div_ceil(TICKS).max(1);
@@ -368,7 +366,6 @@ fn samples(html: &mut Html, data: &DataReport) {
     }
 }
 
-/// A piece of a message as it is treated.
 fn show(html: &mut Html, span: &Span) {
     let text = clipped(&span.text, SHOWN);
     match (span.is_beyond, span.is_trained, span.kind) {

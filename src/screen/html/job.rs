@@ -63,12 +63,10 @@ fn section(html: &mut Html, job: &JobReport) {
     }
 }
 
-/// A time without parts of a second.
 fn moment(text: &str) -> String {
     text.parse::<Timestamp>().map_or_else(|_| text.to_owned(), |at| at.strftime("%F %TZ").to_string())
 }
 
-/// How long the training took.
 fn duration(seen: &Seen) -> Option<String> {
     let read = |text: &Option<String>| text.as_deref()?.parse::<Timestamp>().ok();
     let took = read(&seen.ended_at)?.duration_since(read(&seen.started_at)?);

@@ -16,7 +16,6 @@ pub fn clipped(text: &str, most: usize) -> Cow<'_, str> {
     }
 }
 
-/// HTML that is being written.
 #[derive(Debug, Default)]
 pub struct Html(pub(super) String);
 
@@ -46,7 +45,6 @@ impl Html {
         })
     }
 
-    /// An element.
     pub fn within(&mut self, open: &'static str, inside: impl FnOnce(&mut Html)) -> &mut Html {
         let name = open.split(' ').next().unwrap_or(open);
         self.raw("<").raw(open).raw(">");
@@ -62,7 +60,6 @@ impl Html {
         contents.push((id, text.to_owned()));
     }
 
-    /// Names with their values.
     pub fn tiles(&mut self, tiles: &[(&str, String)]) {
         self.within("dl class=\"tiles\"", |html| {
             for (name, value) in tiles {
@@ -106,7 +103,6 @@ impl Html {
         self.raw("</tbody></table></div>\n");
     }
 
-    /// A picture with what it shows.
     pub fn figure(&mut self, svg: &str, caption: &str) {
         self.within("figure", |html| {
             html.picture(svg).of("figcaption", caption);

@@ -25,21 +25,15 @@ pub const MARK: &str = "<!doctype html>\n<!-- ctxtune report: the next one repla
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// What a page is made of.
 pub struct Page<'p> {
-    /// What stands above it.
     pub title: &'p str,
-    /// When it was made.
     pub written: &'p str,
     /// A line that the whole page is under, such as that nothing was trained.
     pub banner: Option<&'p str>,
-    /// Output directories.
     pub outs: &'p [OutReport],
-    /// Scores.
     pub score: Option<&'p ScoreSection<'p>>,
 }
 
-/// The page.
 pub fn page(page: &Page<'_>) -> String {
     let mut contents = Vec::new();
     let mut main = Html::default();

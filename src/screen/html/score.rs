@@ -16,11 +16,8 @@ const SHOWN: usize = 1_000;
 
 /// Scores, and what is shown of the worst answers.
 pub struct ScoreSection<'s> {
-    /// What the references are.
     pub gold: String,
-    /// What each set of answers is called.
     pub names: &'s [String],
-    /// The scores.
     pub report: &'s Report,
     /// The worst answers of each set, the worst first.
     pub worst: Vec<Vec<Aligned>>,

@@ -6,7 +6,6 @@ use clap::Args;
 
 use crate::value::{dollars, ruled, whole};
 
-/// How answers are asked for, and what they may cost.
 #[derive(Debug, Args)]
 pub struct AskingArgs {
     /// Requests at the same time

@@ -35,7 +35,6 @@ pub(crate) use prepare::read_template;
 pub use prepare::{DEFAULT_OUTPUT_DIR, PrepareChoices};
 pub use tune::TuneChoices;
 
-/// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages name them")]
 pub enum ConfigError {
@@ -44,12 +43,7 @@ pub enum ConfigError {
     #[error("`{path}`: {reason}")]
     Yaml { path: PathBuf, reason: String },
     #[error("`{path}` has the unknown key `{key}`")]
-    UnknownKey {
-        path: PathBuf,
-        key: String,
-        /// A known key that looks like it.
-        suggestion: Option<String>,
-    },
+    UnknownKey { path: PathBuf, key: String, suggestion: Option<String> },
     #[error("`{key}`{place}: {reason}")]
     Value {
         key: String,
@@ -75,13 +69,11 @@ pub enum ConfigError {
     NoCorpus,
 }
 
-/// The keys of a configuration file.
 pub fn keys() -> Vec<String> {
     let others = ["wandb_project", "wandb_run_name", TOKENIZER].map(str::to_owned);
     prepare::keys().into_iter().chain(Parameters::keys()).chain(others).collect()
 }
 
-/// A configuration file, its keys checked.
 #[derive(Debug, Clone)]
 pub struct ConfigFile {
     path: PathBuf,
@@ -92,9 +84,6 @@ pub struct ConfigFile {
 
 impl ConfigFile {
     /// Reads the YAML file at `path`; `home` is what `~/` in it stands for.
-    ///
-    /// # Errors
-    /// When it cannot be read, is not a mapping, has an unknown key, or a list where a value is expected.
     pub fn read(path: &Path, home: Option<&Path>) -> Result<ConfigFile, ConfigError> {
         let bytes =
             std::fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
@@ -113,7 +102,6 @@ impl ConfigFile {
         Ok(file)
     }
 
-    /// Whether every key is known and has a scalar.
     fn check(&self, values: &serde_json::Map<String, Value>) -> Result<(), ConfigError> {
         let known = keys();
         for (key, value) in values {
@@ -187,7 +175,6 @@ fn dashed(key: &str) -> String {
     format!("--{}", key.replace('_', "-"))
 }
 
-/// The argument that gives `key` this value.
 fn argument(key: &str, value: impl AsRef<OsStr>) -> OsString {
     let mut argument = OsString::from(dashed(key) + "=");
     argument.push(value);

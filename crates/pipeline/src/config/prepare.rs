@@ -21,10 +21,8 @@ use ctxtune_engine::source::{
 use ctxtune_engine::split::group::GroupBy;
 use ctxtune_engine::yaml;
 
-/// Where data goes unless somebody says otherwise.
 pub const DEFAULT_OUTPUT_DIR: &str = "training/output";
 
-/// The seed of the order unless somebody says otherwise.
 const DEFAULT_SEED: u64 = 42;
 
 /// The largest record that `--max-record-bytes` can allow: the parser counts in 32 bits.
@@ -101,7 +99,6 @@ pub struct PrepareChoices {
     pub no_sync: bool,
 }
 
-/// A file to mix in, and how much of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MixChoice {
     path: PathBuf,
@@ -142,17 +139,12 @@ pub(crate) fn command() -> Command {
     PrepareChoices::augment_args(command)
 }
 
-/// The keys of a configuration file that are about preparing.
 pub(crate) fn keys() -> Vec<String> {
     let is_key = |flag: &&Arg| !flag.is_positional() && flag.get_id() != "files_from";
     command().get_arguments().filter(is_key).map(|flag| flag.get_id().to_string()).collect()
 }
 
 impl ConfigFile {
-    /// What the file says about preparing.
-    ///
-    /// # Errors
-    /// When a value is not of its key's type.
     pub fn prepare_choices(&self) -> Result<PrepareChoices, ConfigError> {
         let mut arguments = self.arguments(&command())?;
         if arguments.contains_key("strict") {
@@ -174,16 +166,13 @@ impl PrepareChoices {
         !self.sources.is_empty() || self.data_dir.is_some() || self.files_from.is_some()
     }
 
-    /// The directory for the result.
     pub fn out(&self) -> PathBuf {
         self.output_dir.clone().unwrap_or_else(|| DEFAULT_OUTPUT_DIR.into())
     }
 
-    /// The file that these choices name as a source, and `val`, as they are: none of the choices that shape data
-    /// apply. `file` is what a configuration file says.
-    ///
-    /// # Errors
-    /// When it is not one file, or a flag says how to shape it.
+    /// The file that these choices name as a source, and `val`, as they are: none of the choices that shape
+    /// data apply. `file` is what a configuration file says. Fails when it is not one file, or a flag says how
+    /// to shape it.
     pub fn given(self, val: Option<PathBuf>, file: PrepareChoices) -> Result<GivenFiles, ConfigError> {
         let key = if val.is_some() { "val" } else { "as_is" };
         let shaping = [
@@ -273,9 +262,6 @@ impl PrepareChoices {
 
     /// Puts defaults where nothing was chosen and checks the rest; `cores` is the number of threads by
     /// default.
-    ///
-    /// # Errors
-    /// When no corpus was named, a value is out of bounds, or the template cannot be used.
     pub fn resolve(self, purpose: Purpose, cores: NonZeroUsize) -> Result<Options, ConfigError> {
         let Bytes(max_record_bytes) = self.max_record_bytes.unwrap_or(Bytes(DEFAULT_RECORD_BYTES as u64));
         if max_record_bytes == 0 || max_record_bytes > MAX_RECORD_BYTES {
@@ -418,9 +404,6 @@ fn path_of_bytes(bytes: &[u8]) -> std::io::Result<PathBuf> {
 }
 
 /// The built-in template of that name, or the one in the file.
-///
-/// # Errors
-/// When the file cannot be read, or is no template.
 pub(crate) fn read_template(name: &Path) -> Result<Template, ConfigError> {
     if name == Path::new("chatml") {
         return Ok(Template::chatml());

@@ -25,7 +25,6 @@ const HEAD: &str = "\
 # model (ranks, batch sizes, lengths) are shown by: ctxtune models NAME
 ";
 
-/// The file.
 pub fn template() -> String {
     let wandb = WandbArgs::augment_args(Command::new("wandb"));
     let tokens = TokenizerArgs::augment_args(Command::new("tokens"));
@@ -51,14 +50,12 @@ pub fn template() -> String {
     text
 }
 
-/// What holds for every model, by key.
 fn limits() -> Vec<Row> {
     let parameters = Parameters::of_defaults();
     let unknown = Limits::read("", &Value::Null);
     rows(&settle(parameters, &unknown, true), &unknown, true)
 }
 
-/// What a flag means, and which values it takes.
 fn about(flag: &Arg, limits: &[Row]) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let help = flag.get_help().map(ToString::to_string).unwrap_or_default();

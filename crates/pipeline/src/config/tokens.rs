@@ -2,7 +2,6 @@
 
 use clap::Args;
 
-/// The tokenizer that counts.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Tokens")]
 pub struct TokenizerArgs {

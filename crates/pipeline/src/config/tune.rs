@@ -45,10 +45,6 @@ impl Args for TuneChoices {
 }
 
 impl ConfigFile {
-    /// What the file says about a job.
-    ///
-    /// # Errors
-    /// When a value is not of its key's type.
     pub fn tune_choices(&self) -> Result<TuneChoices, ConfigError> {
         self.arguments(&Parameters::command()).map(TuneChoices)
     }
@@ -56,9 +52,6 @@ impl ConfigFile {
 
 impl TuneChoices {
     /// The choices that these values of a sweep are, each under its key.
-    ///
-    /// # Errors
-    /// When a key is none of a job's, or a value is not of its key's type.
     pub fn of_values(values: &[(String, Value)]) -> Result<TuneChoices, String> {
         let mut choices = TuneChoices::default();
         for (key, value) in values {
@@ -79,9 +72,6 @@ impl TuneChoices {
     }
 
     /// Refuses a key that is none of a job's.
-    ///
-    /// # Errors
-    /// That, and which key may have been meant.
     pub(crate) fn check_key(key: &str) -> Result<(), String> {
         if Parameters::keys().iter().any(|known| known == key) {
             return Ok(());
@@ -89,7 +79,6 @@ impl TuneChoices {
         Err(format!("`{key}` is not a parameter of a job{}", where_it_belongs(key)))
     }
 
-    /// The keys that say something.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }

@@ -2,7 +2,6 @@
 
 use clap::{Args, ValueEnum};
 
-/// Who logs a job to Weights & Biases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum By {
     /// This program, while it watches the job
@@ -13,7 +12,6 @@ pub enum By {
     Off,
 }
 
-/// Where a job's curves are logged.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Weights & Biases")]
 pub struct WandbArgs {

@@ -9,7 +9,6 @@ use crate::session::Session;
 use ctxtune_service::together::hardware::{Catalogue, configs};
 use ctxtune_service::together::project::Project;
 
-/// What an endpoint costs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EndpointCost {
     /// The machine.

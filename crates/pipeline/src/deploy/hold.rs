@@ -22,34 +22,24 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How often a deployment whose time is over is tried to be stopped.
 const TRIES: u32 = 40;
 
-/// The pause between two such tries.
 const PAUSE: Duration = Duration::from_secs(15);
 
-/// What is held, and how.
 pub(crate) struct Hold<'h> {
-    /// The service.
     pub session: &'h Session,
-    /// Whose endpoints.
     pub project: &'h Project,
-    /// The endpoint's name.
     pub endpoint: &'h str,
-    /// The deployment's name.
     pub name: &'h str,
-    /// What a minute costs.
     pub dollars_a_minute: Option<f64>,
 }
 
-/// What became of a deployment that this process gave up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Left {
-    /// It was stopped.
     Stopped,
     /// It was not there, or nobody knows.
     Alone,
 }
 
 impl Hold<'_> {
-    /// What is brought up and down.
     pub(crate) fn deploying(&self) -> Deploying<'_> {
         Deploying {
             together: &self.session.together,
@@ -60,7 +50,6 @@ impl Hold<'_> {
         }
     }
 
-    /// The command that stops it.
     pub fn stop_command(&self) -> String {
         format!("ctxtune endpoints stop {}", shell::word(self.endpoint))
     }
@@ -113,9 +102,6 @@ impl Hold<'_> {
     }
 
     /// Stays for `time`, then stops it, unless it was ended from elsewhere.
-    ///
-    /// # Errors
-    /// When it was ended by a signal, or cannot be stopped; what is left then is said.
     pub fn stay(&self, placed: &Placed, time: Duration) -> Result<(), (Failure, Left)> {
         match self.deploying().stay(placed, time) {
             Ok(true) => {

@@ -44,11 +44,9 @@ const TRIES: u32 = 5;
 /// The first wait between such tries; it doubles.
 const BACKOFF: Duration = Duration::from_secs(1);
 
-/// Why no model answers, or why it still does.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages name them")]
 pub enum DeployError {
-    /// The API refused or cannot be reached.
     #[error(transparent)]
     Api(#[from] together::Error),
     #[error("whether the deployment {name} was created is not known: {reason}")]
@@ -56,22 +54,16 @@ pub enum DeployError {
     #[error("the endpoint {endpoint} already runs {other}, and one name is one model")]
     Shared { endpoint: String, other: String },
     #[error("the deployment {name} failed{}", after_colon(.message))]
-    Failed {
-        name: String,
-        /// The service's words; may be empty.
-        message: String,
-    },
+    Failed { name: String, message: String },
     #[error("the deployment {name} was stopped from elsewhere")]
     Ended { name: String },
     #[error("the deployment {name} was {state} after {} min", .waited.as_secs() / 60)]
     Late { name: String, state: State, waited: Duration },
-    /// Somebody asked the program to stop.
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }
 
 impl DeployError {
-    /// Whether somebody asked the program to stop.
     pub fn is_stopped(&self) -> bool {
         matches!(
             self,
@@ -80,38 +72,29 @@ impl DeployError {
     }
 }
 
-/// The name of the deployment of a job's model.
 pub(crate) fn name_of(job: &JobId) -> String {
     let letters = job.as_str().trim_start_matches("ft-").chars().filter(char::is_ascii_alphanumeric);
     let short: String = letters.take(8).collect();
     format!("{PREFIX}{}", short.to_ascii_lowercase())
 }
 
-/// Whether `deployment` is one of ours.
 pub fn is_ours(deployment: &Deployment) -> bool {
     deployment.bare_name().starts_with(PREFIX)
 }
 
-/// What is to be brought up, and where.
 pub(crate) struct Deploying<'d> {
-    /// The API.
     pub together: &'d Together,
-    /// Whose endpoints.
     pub project: &'d Project,
     /// The endpoint's name, without the project's.
     pub endpoint: &'d str,
-    /// The deployment's name.
     pub name: String,
     /// How long the service may take to list what it has accepted.
     pub grace: Duration,
 }
 
-/// A deployment and its endpoint.
 #[derive(Debug, Clone)]
 pub(crate) struct Placed {
-    /// Where.
     pub endpoint: Endpoint,
-    /// What.
     pub deployment: Deployment,
     /// Whether this run created the deployment.
     pub is_new: bool,
@@ -122,10 +105,8 @@ impl Deploying<'_> {
         self.together.client().clock()
     }
 
-    /// The deployment that is there already.
-    ///
-    /// # Errors
-    /// When the service cannot be asked, or another model answers under the name.
+    /// The deployment that is there already. Fails when the service cannot be asked, or another model answers
+    /// under the name.
     pub fn find(&self) -> Result<Option<Placed>, DeployError> {
         let Some(endpoint) = self.find_endpoint()? else { return Ok(None) };
         let all = self.alone_at(&endpoint)?;
@@ -150,9 +131,6 @@ impl Deploying<'_> {
     }
 
     /// Sees to it that the deployment is there and is asked to run.
-    ///
-    /// # Errors
-    /// When it is not, or nobody can tell.
     pub(crate) fn bring_up(&self, new: &NewDeployment<'_>) -> Result<Placed, DeployError> {
         let endpoint = self.have_endpoint()?;
         let (deployment, is_new) = match self.look(&endpoint)? {
@@ -237,9 +215,6 @@ impl Deploying<'_> {
     }
 
     /// Waits until it answers; `tell` hears of every look.
-    ///
-    /// # Errors
-    /// When it never will, takes too long, or is brought down from elsewhere.
     pub fn wait(
         &self,
         placed: &Placed,
@@ -280,9 +255,6 @@ impl Deploying<'_> {
     }
 
     /// Waits this long, or until it was brought down from elsewhere: whether it was.
-    ///
-    /// # Errors
-    /// As soon as somebody asks the program to stop.
     pub fn stay(&self, placed: &Placed, time: Duration) -> Result<bool, Stopped> {
         let end = self.clock().elapsed().saturating_add(time);
         let ids = (placed.endpoint.id.as_str(), placed.deployment.id.as_str());
@@ -302,10 +274,8 @@ impl Deploying<'_> {
     }
 }
 
-/// Asks for no machines, in one request where it is known what runs, and says whether anything did.
-///
-/// # Errors
-/// When the service cannot be reached; then it may run on.
+/// Asks for no machines, in one request where it is known what runs, and says whether anything did. Fails when
+/// the service cannot be reached; then it may run on.
 pub(crate) fn abandon(deploying: &Deploying<'_>, known: Option<&Placed>) -> Result<bool, together::Error> {
     let Deploying { together, project, .. } = deploying;
     if let Some(Placed { endpoint, deployment, .. }) = known {
@@ -323,10 +293,8 @@ pub(crate) fn abandon(deploying: &Deploying<'_>, known: Option<&Placed>) -> Resu
     Ok(true)
 }
 
-/// Which deployments of an endpoint are brought down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
-    /// Ours.
     Ours,
     /// All, though only ours are removed.
     All,
@@ -343,11 +311,9 @@ pub struct Down {
     pub left: Vec<String>,
 }
 
-/// Brings down what runs at `endpoint`: no machines, of which `tell` hears at once, no requests, and
-/// then no deployment.
-///
-/// # Errors
-/// When anything may still run. That something cannot be removed is no failure: it costs nothing.
+/// Brings down what runs at `endpoint`: no machines, of which `tell` hears at once, no requests, and then no
+/// deployment. Fails when anything may still run. That something cannot be removed is no failure: it costs
+/// nothing.
 pub fn bring_down(
     together: &Together,
     project: &Project,

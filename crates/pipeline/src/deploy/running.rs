@@ -18,13 +18,9 @@ use ctxtune_service::together::project::Project;
 
 /// Something that costs money by the minute.
 pub struct Running {
-    /// Where its requests go.
     pub endpoint: Endpoint,
-    /// What answers them.
     pub deployment: Deployment,
-    /// What a minute costs, if anybody knows.
     pub dollars_a_minute: Option<f64>,
-    /// What it has cost.
     pub dollars_so_far: Option<f64>,
 }
 
@@ -76,7 +72,6 @@ pub fn weights(session: &Session, model: &str) -> Option<String> {
     (!models.is_empty()).then(|| models.join(" "))
 }
 
-/// Says that a deployment was brought down.
 pub fn say_stopped(name: &str, ui: &dyn Ui) {
     ui.label("stopped", &format!("{}: scaled to zero", one_line(name)));
 }
@@ -89,7 +84,6 @@ pub fn say_running(running: &[Running], ui: &dyn Ui) {
     }
 }
 
-/// [`Running`] for scripts.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunningReport {
     /// The endpoint's name.
@@ -117,13 +111,11 @@ pub struct RunningReport {
 }
 
 impl Running {
-    /// The command that stops it.
     pub fn stop_command(&self) -> String {
         let all = if is_ours(&self.deployment) { "" } else { " --all" };
         format!("ctxtune endpoints stop {}{all}", shell::word(&one_line(self.endpoint.bare_name())))
     }
 
-    /// What it is, in what state, at what price.
     pub fn said(&self) -> String {
         let so_far = self.dollars_so_far.map(|so_far| format!(", about {} so far", dollars_text(so_far)));
         format!(
@@ -135,7 +127,6 @@ impl Running {
         )
     }
 
-    /// The same for scripts.
     pub fn report(&self) -> RunningReport {
         let deployment = &self.deployment;
         RunningReport {
@@ -162,15 +153,11 @@ pub(crate) fn a_minute(dollars: Option<f64>) -> String {
     }
 }
 
-/// What `time` costs.
 pub fn costs(dollars_a_minute: f64, time: Duration) -> f64 {
     dollars_a_minute * time.as_secs_f64() / 60.0
 }
 
 /// The project that the endpoints belong to, and what time it is there.
-///
-/// # Errors
-/// When the service cannot be asked, or does not say it.
 pub fn project(session: &Session) -> Result<(Project, Timestamp), Failure> {
     let identity = session.together.whoami().map_err(|error| session.explain(error))?;
     let project = Project::of(&identity).ok_or_else(|| {

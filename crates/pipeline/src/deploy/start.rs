@@ -33,21 +33,16 @@ const ROUNDING: f64 = 1e-9;
 /// The pause between two lines about a state that does not change.
 const REPEAT: Duration = Duration::from_secs(120);
 
-/// What is to be deployed, and how.
 pub struct Order {
     /// The job, or a directory that knows it; nothing: the newest one of this machine.
     pub target: Option<String>,
-    /// The endpoint's name.
     pub endpoint: String,
-    /// A configuration of the service.
     pub config: Option<String>,
     /// How long it stays up; absent where nothing stops it.
     pub time: Option<Duration>,
-    /// How spending is agreed to.
     pub spending: Spending,
 }
 
-/// What is deployed, how, and at what price.
 struct Plan<'s> {
     session: &'s Session,
     order: Order,
@@ -61,7 +56,6 @@ struct Plan<'s> {
     mismatch: Option<Mismatch>,
 }
 
-/// How far a plan came.
 pub struct DeployResult<'s> {
     plan: Plan<'s>,
     /// What is at the service: before the start what was found there.
@@ -71,7 +65,6 @@ pub struct DeployResult<'s> {
     is_stopped: bool,
 }
 
-/// What a script is told of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     /// The job.
@@ -101,10 +94,8 @@ pub struct Report {
     pub data_mismatch: Option<Mismatch>,
 }
 
-/// Finds what is to be deployed, shows it, gets a yes, and deploys it until it answers.
-///
-/// # Errors
-/// Why it is not deployed, and how far it came, where anything is known about it.
+/// Finds what is to be deployed, shows it, gets a yes, and deploys it until it answers. An error comes with how
+/// far it was, where anything is known about it.
 pub fn deploy(session: &Session, order: Order) -> Result<DeployResult<'_>, (Failure, Option<Box<Report>>)> {
     let plan = plan(session, order).map_err(|failure| (failure, None))?;
     let placed = plan.hold().deploying().find().map_err(|error| (session.explain(error), None))?;
@@ -310,7 +301,6 @@ impl Plan<'_> {
 }
 
 impl DeployResult<'_> {
-    /// What a script is told of it.
     pub fn report(&self) -> Report {
         let deployment = self.placed.as_ref().map(|placed| &placed.deployment);
         Report {
@@ -330,9 +320,6 @@ impl DeployResult<'_> {
     }
 
     /// Stays for its time, then stops it; at once where it has none.
-    ///
-    /// # Errors
-    /// When a signal ended it, or it cannot be stopped: what is left is said.
     pub fn stay(&mut self) -> Result<(), Failure> {
         let (Some(placed), Some(time)) = (self.placed.clone(), self.plan.order.time) else { return Ok(()) };
         let stayed = self.plan.hold().stay(&placed, time);
@@ -345,7 +332,6 @@ impl DeployResult<'_> {
         self.placed.as_ref().is_some_and(|placed| placed.deployment.is_up())
     }
 
-    /// Deploys it until it answers.
     fn start(&mut self) -> Result<(), DeployError> {
         let Plan { session, name, model, config, .. } = &self.plan;
         let hold = self.plan.hold();
@@ -372,7 +358,6 @@ impl DeployResult<'_> {
         Ok(())
     }
 
-    /// How it is called, what it costs, and what stops it.
     fn say_up(&self) {
         let Some(placed) = &self.placed else { return };
         let (hold, ui) = (self.plan.hold(), &self.plan.session.ui);

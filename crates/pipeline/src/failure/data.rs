@@ -67,7 +67,6 @@ impl From<prepare::Error> for Failure {
     }
 }
 
-/// How the program ends after a failed preparation, and the error's name for scripts.
 fn classify(error: &prepare::Error) -> (Exit, &'static str) {
     use prepare::Error;
     match error {
@@ -96,7 +95,6 @@ fn classify(error: &prepare::Error) -> (Exit, &'static str) {
     }
 }
 
-/// What to do about a failed preparation.
 fn hint(error: &prepare::Error) -> String {
     use prepare::Error;
     match error {

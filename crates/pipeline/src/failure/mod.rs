@@ -42,13 +42,10 @@ pub const ONLY_FLAGS: [(&str, &[&str]); 2] = [
     ("prepare", &["dry-run", "show"]),
 ];
 
-/// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Done.
     Done = 0,
-    /// Something failed.
     Failed = 1,
     /// The command line or the configuration is wrong.
     Usage = 2,
@@ -66,13 +63,10 @@ pub enum Exit {
     JobRunning = 8,
     /// Money would be spent that nobody agreed to.
     Unspent = 9,
-    /// SIGINT.
     Interrupted = 130,
-    /// SIGTERM.
     Terminated = 143,
 }
 
-/// An error as the terminal shows it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Failure {
     /// How the program ends.
@@ -87,7 +81,6 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure with a hint.
     pub fn new(exit: Exit, code: &'static str, message: impl ToString, hint: impl Into<String>) -> Failure {
         Failure { exit, code, message: message.to_string(), hint: Some(hint.into()) }
     }

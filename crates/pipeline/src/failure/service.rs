@@ -211,7 +211,6 @@ impl From<UploadError> for Failure {
     }
 }
 
-/// The service's failure, with the file it is about.
 fn upload_failure(error: &UploadError, source: &together::Error) -> Failure {
     let failure = match source {
         together::Error::Refused { status, .. } => refused(source, *status),

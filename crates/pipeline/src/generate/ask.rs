@@ -15,49 +15,38 @@ use ctxtune_service::clock::Stopped;
 use ctxtune_service::together::Error;
 use ctxtune_service::together::chat::{Beat, Chat, Usage};
 
-/// How stories are asked about.
 #[derive(Debug)]
 pub struct Asker<'a> {
-    /// Whom.
     pub chat: &'a Chat,
-    /// With what.
     pub parameters: &'a Parameters,
     /// How often at most, where answers are no contexts; from 1.
     pub attempts: u32,
-    /// How answers come.
     pub delivery: Delivery,
-    /// When requests may leave.
     pub pace: &'a Pace,
-    /// What they may cost.
     pub budget: &'a Budget,
 }
 
-/// What is shown while an answer comes.
 #[derive(Debug)]
 pub enum Show<'s> {
     /// An answer begins anew: what was shown of the one before does not count.
     Begin,
-    /// Its next piece.
     Text(&'s str),
     /// An answer was no context, and another one is asked for.
     Flawed(&'s Flaw),
 }
 
-/// What asking took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Effort {
     /// Requests that left.
     pub requests: u64,
     /// Those of them that repeated one without an answer.
     pub repeats: u64,
-    /// Answers that came.
     pub attempts: u32,
     /// What the answers took, as far as the server says.
     pub usage: Option<Usage>,
 }
 
 impl Effort {
-    /// Both together.
     #[must_use]
     pub fn and(self, other: Effort) -> Effort {
         let usage = match (self.usage, other.usage) {
@@ -76,22 +65,17 @@ impl Effort {
     }
 }
 
-/// A story that was asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// The context as JSON in the form `object`, or what is wrong with the last answer.
     pub context: Result<String, Flaw>,
     /// The last answer as it came; empty where it was discarded for the key in it.
     pub raw: String,
-    /// Why it ended.
     pub finish_reason: Option<String>,
 }
 
 impl Asker<'_> {
     /// Asks about a story, whose prompt is `messages`. What it took is known also where it failed.
-    ///
-    /// # Errors
-    /// When there is no answer.
     pub fn ask(
         &self,
         messages: &[Message],

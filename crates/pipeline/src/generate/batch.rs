@@ -38,10 +38,8 @@ const DRAW_EVERY: Duration = Duration::from_millis(100);
 /// How many stories of a kind are named, unless `--verbose`.
 const NAMED: usize = 5;
 
-/// What a failure that passes asks for.
 const AGAIN: &str = "run the same command again: no finished story is requested twice";
 
-/// A directory that answers go to, held by this run.
 pub struct AnswerDir {
     dir: PathBuf,
     output: Output,
@@ -50,9 +48,6 @@ pub struct AnswerDir {
 
 impl AnswerDir {
     /// Makes `dir` where it is not there, and keeps other runs out of it.
-    ///
-    /// # Errors
-    /// When it cannot be written, or another run is in it.
     pub fn open(dir: &Path) -> Result<AnswerDir, Failure> {
         let cannot_write =
             |source| Failure::from(Error::File { verb: "write", path: dir.to_owned(), source });
@@ -78,7 +73,6 @@ impl Watch for StopOnly<'_> {
     }
 }
 
-/// Questions for one model.
 pub struct Batch<'b> {
     setup: &'b Setup,
     questions: &'b Questions,
@@ -88,21 +82,14 @@ pub struct Batch<'b> {
     scan: Scan,
 }
 
-/// What asking came to.
 pub struct BatchResult {
-    /// What became of the stories.
     pub tally: Tally,
-    /// How long it took.
     took: Duration,
-    /// What it cost.
     spent: Spent,
 }
 
 impl<'b> Batch<'b> {
     /// Looks which questions are open, and says so. The service is only asked what the model's name stands for.
-    ///
-    /// # Errors
-    /// When something cannot be read or is in the way, or a signal comes.
     pub fn open(
         setup: &'b Setup,
         questions: &'b Questions,
@@ -145,12 +132,10 @@ impl<'b> Batch<'b> {
         self.setup.session.ui.label("stories", &text);
     }
 
-    /// Whether there is anything to ask.
     pub fn is_open(&self) -> bool {
         !self.scan.todo.is_empty()
     }
 
-    /// Asks what is open.
     pub fn run(&self, asking: &AskingArgs) -> (BatchResult, End) {
         let setup = self.setup;
         let asker = Asker {
@@ -175,7 +160,6 @@ impl<'b> Batch<'b> {
         (BatchResult { tally, took, spent: setup.budget.spent().since(before) }, end)
     }
 
-    /// Says what asking came to.
     pub fn sum_up(&self, ran: &BatchResult) {
         let (scan, tally) = (&self.scan, &ran.tally);
         let invalid: Vec<&Named> = self.invalid(ran).collect();
@@ -233,7 +217,6 @@ impl<'b> Batch<'b> {
         }
     }
 
-    /// What a script is told of it.
     pub fn report(&self, ran: &BatchResult) -> BatchReport {
         let Batch { setup, scan, .. } = self;
         let BatchResult { tally, took, spent } = ran;
@@ -260,7 +243,6 @@ impl<'b> Batch<'b> {
     }
 }
 
-/// What asking about many stories came to, for scripts.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BatchReport {
     /// The model.
@@ -301,7 +283,6 @@ pub struct BatchReport {
     pub rejected_records: Vec<NamedReport>,
 }
 
-/// A story or record, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct NamedReport {
     /// Its key, a text or what a carried key is.
@@ -320,9 +301,6 @@ impl NamedReport {
 }
 
 /// A yes to all that is left to ask about.
-///
-/// # Errors
-/// When there is none.
 pub fn agree(batches: &[&Batch<'_>], asking: &AskingArgs) -> Result<(), Failure> {
     let is_open = |batch: &&&Batch<'_>| !batch.scan.todo.is_empty() && batch.setup.target.is_paid();
     let open: Vec<&&Batch<'_>> = batches.iter().filter(is_open).collect();
@@ -362,7 +340,6 @@ pub fn agree(batches: &[&Batch<'_>], asking: &AskingArgs) -> Result<(), Failure>
     }
 }
 
-/// Shows how far a run is.
 struct Progress<'p> {
     setup: &'p Setup,
     line: Box<dyn StatusLine + 'p>,
@@ -399,7 +376,6 @@ impl<'p> Progress<'p> {
     }
 }
 
-/// Requests, tokens and dollars, for people.
 fn cost(setup: &Setup, tally: &Tally, took: Duration, spent: Spent) -> Vec<String> {
     let effort = &tally.effort;
     let per_second = effort.requests as f64 / took.as_secs_f64().max(0.001);

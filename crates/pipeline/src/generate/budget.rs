@@ -63,12 +63,10 @@ impl Budget {
         Budget { price, cap, ..Budget::default() }
     }
 
-    /// The price of so many tokens in dollars, where the price is known.
     pub fn dollars(&self, tokens: u64) -> Option<f64> {
         Some(self.price? * tokens as f64 / 1e6)
     }
 
-    /// What was spent so far.
     pub fn spent(&self) -> Spent {
         *self.lock()
     }
@@ -83,11 +81,9 @@ impl Budget {
         self.is_closed.store(true, Ordering::Relaxed);
     }
 
-    /// Sets aside `most` tokens for a request. Where they are there only if others come out cheaper,
-    /// waits for those.
-    ///
-    /// # Errors
-    /// When the cap forbids it, which [`Budget::is_over`] then tells; when it is closed, or a signal comes.
+    /// Sets aside `most` tokens for a request. Where they are there only if others come out cheaper, waits for
+    /// those. Fails when the cap forbids it, which [`Budget::is_over`] then tells; when it is closed, or a
+    /// signal comes.
     pub fn reserve(&self, most: u64, clock: &dyn Clock) -> Result<(), Stopped> {
         loop {
             if self.is_over() || self.is_closed.load(Ordering::Relaxed) {

@@ -18,7 +18,6 @@ use crate::generate::story::Story;
 use crate::generate::verdict::{Fault, Flaw};
 use ctxtune_engine::answer_file::{INVALID, MOST_NAME_BYTES, VALID};
 
-/// Where files are made, below the output directory.
 const STAGING: &str = ".ctxtune-generate";
 
 /// The fields of a record that are not carried from the story's.
@@ -27,11 +26,8 @@ const OURS: [&str; 4] = ["socialized_context", "generated", "reason", "raw_answe
 /// What made a record, under the key `generated`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin<'o> {
-    /// The key of the story's record.
     pub key: &'o [u8],
-    /// The model.
     pub model: &'o str,
-    /// The name of the template.
     pub template: &'o str,
     /// What the model's name stood for, where that is known: a name can be given to other weights.
     pub weights: Option<&'o str>,
@@ -39,23 +35,18 @@ pub struct Origin<'o> {
     pub digest: &'o str,
 }
 
-/// What is there of a story.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     /// Nothing of this request.
     Open,
-    /// A context.
     Valid,
-    /// The reason why there is none.
     Invalid(Flaw),
     /// A file that is not ours, at this path.
     Foreign(PathBuf),
 }
 
-/// The two files that a story can have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// The record's.
     pub valid: PathBuf,
     /// The one that says why there is none.
     pub invalid: PathBuf,
@@ -75,7 +66,6 @@ pub enum NoPlace {
 }
 
 impl NoPlace {
-    /// Its name for scripts.
     pub fn as_str(self) -> &'static str {
         match self {
             NoPlace::Outside => "key",
@@ -86,9 +76,7 @@ impl NoPlace {
 
 /// Where the files go whose names begin with `stem`, which is made by
 /// [`AnswerNames`](ctxtune_engine::answer_file::AnswerNames) of a record's key, below the output directory.
-///
-/// # Errors
-/// When it would be elsewhere, or a name would be too long.
+/// Fails when it would be elsewhere, or a name would be too long.
 pub fn place(dir: &Path, stem: &[u8]) -> Result<Place, NoPlace> {
     let path = path_of(stem).ok_or(NoPlace::Outside)?;
     let (name, parent) = path.file_name().zip(path.parent()).ok_or(NoPlace::Outside)?;
@@ -140,9 +128,6 @@ struct Generated {
 
 /// What is there of the story at `place`, asked as `digest` says, of these `weights`. Where either side
 /// does not know the weights, they are taken to be the same: nothing is paid for twice on a suspicion.
-///
-/// # Errors
-/// When a file is there that cannot be read.
 pub fn standing(place: &Place, digest: &str, weights: Option<&str>) -> io::Result<Standing> {
     // Should both be there, the run was killed between a context and the end of what was before it.
     for path in [&place.valid, &place.invalid] {
@@ -179,10 +164,6 @@ pub fn nulls(story: &Story) -> u64 {
     carried.map(|field| field.nulls).sum()
 }
 
-/// The text of a story's file after it was asked about.
-///
-/// # Errors
-/// When the context is no JSON, which it is by its judgement.
 pub fn text(
     origin: &Origin<'_>,
     story: &Story,
@@ -221,7 +202,6 @@ pub fn text(
     Ok(text)
 }
 
-/// A record's fields in their order.
 struct Fields<'f>(Vec<(&'f str, Part<'f>)>);
 
 enum Part<'f> {
@@ -291,9 +271,6 @@ pub struct Output {
 
 impl Output {
     /// Opens `dir`, which is there and locked; what a killed run left half made is removed.
-    ///
-    /// # Errors
-    /// When nothing can be written there.
     pub fn open(dir: &Path) -> io::Result<Output> {
         let staging = dir.join(STAGING);
         match std::fs::remove_dir_all(&staging) {
@@ -304,11 +281,8 @@ impl Output {
         Ok(Output { staging })
     }
 
-    /// Puts `text` at one of the two files of `place`, whole or not at all, and removes the other one.
-    /// `number` tells threads apart.
-    ///
-    /// # Errors
-    /// When it cannot be written; what was there is still there then.
+    /// Puts `text` at one of the two files of `place`, whole or not at all, and removes the other one. `number`
+    /// tells threads apart. Fails when it cannot be written; what was there is still there then.
     pub fn put(&self, number: usize, place: &Place, fault: Option<Fault>, text: &[u8]) -> io::Result<()> {
         let (path, other) = match fault {
             None => (&place.valid, &place.invalid),

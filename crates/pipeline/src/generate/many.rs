@@ -29,11 +29,9 @@ const ROUNDS: u32 = 4;
 /// So many stories are refused, and none was answered: it is not the stories.
 const REFUSED_AT_FIRST: u64 = 3;
 
-/// Why a run cannot be.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages name them")]
 pub enum Error {
-    /// A source cannot be read.
     #[error(transparent)]
     Source(#[from] prepare::Error),
     #[error("cannot {verb} `{path}`: {source}")]
@@ -58,7 +56,6 @@ pub struct Named {
     pub key: String,
     /// A stable name for what is wrong.
     pub code: &'static str,
-    /// The same for people.
     pub reason: String,
 }
 
@@ -68,33 +65,23 @@ impl Named {
     }
 }
 
-/// What is asked about what.
 #[derive(Debug)]
 pub struct Plan<'p> {
-    /// The stories.
     pub questions: &'p Questions,
-    /// How they become prompts.
     pub template: &'p Template,
-    /// What is sent with them.
     pub parameters: &'p Parameters,
     /// What the model's name stands for, where that is known.
     pub weights: Option<&'p str>,
-    /// Where files go.
     pub dir: &'p Path,
-    /// Whether stories that ended without a context are asked about again.
     pub retry: Retry,
 }
 
-/// Whether what ended without a context is asked about again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// It is finished, too.
     Nothing,
-    /// It is.
     Invalid,
 }
 
-/// What there is to do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scan {
     /// The positions of stories to be asked about.
@@ -109,7 +96,6 @@ pub struct Scan {
     pub most_tokens: u64,
 }
 
-/// A story on its way.
 struct Asked {
     question: Question,
     place: Place,
@@ -118,9 +104,6 @@ struct Asked {
 
 impl Plan<'_> {
     /// Looks at every record and its file. Nothing is sent.
-    ///
-    /// # Errors
-    /// When something cannot be read or is in the way, or `clock` says to stop.
     pub fn scan(&self, clock: &dyn Clock) -> Result<Scan, Error> {
         let mut scan = Scan::default();
         let mut taken = Taken::default();
@@ -207,32 +190,25 @@ fn is_about_the_name(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidFilename | io::ErrorKind::NotADirectory)
 }
 
-/// What a run has done so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Stories that were to be asked about.
     pub total: u64,
-    /// Those that have a context now.
     pub valid: u64,
-    /// Those that ended without one.
     pub invalid: Vec<Named>,
     /// Values of carried fields that are no JSON, and were written as `null`.
     pub nulls: u64,
-    /// What it took.
     pub effort: Effort,
 }
 
 impl Tally {
-    /// Stories that are finished.
     pub fn finished(&self) -> u64 {
         self.valid + self.invalid.len() as u64
     }
 }
 
-/// How a run ended.
 #[derive(Debug)]
 pub enum End {
-    /// With every story.
     Done,
     /// The next request could have cost more than is allowed.
     OverBudget,
@@ -242,21 +218,15 @@ pub enum End {
     Local(Error),
 }
 
-/// Asks about stories.
 pub struct Run<'r> {
-    /// What about.
     pub plan: &'r Plan<'r>,
-    /// How.
     pub asker: &'r Asker<'r>,
-    /// Where files go.
     pub output: &'r Output,
-    /// How many at a time.
     pub concurrency: NonZeroUsize,
     /// Told after every story, from whatever thread.
     pub tell: &'r (dyn Fn(&Tally) + Sync),
 }
 
-/// What all threads share.
 struct State {
     /// Positions, and how often each was taken up.
     queue: VecDeque<(u32, u32)>,
@@ -270,7 +240,6 @@ struct State {
 }
 
 impl Run<'_> {
-    /// Asks about the stories at these positions.
     pub fn run(&self, todo: &[u32]) -> (Tally, End) {
         let tally = Tally { total: todo.len() as u64, ..Tally::default() };
         let state = Mutex::new(State {
@@ -424,7 +393,6 @@ impl Run<'_> {
     }
 }
 
-/// What asking about one story came to.
 struct Answered {
     effort: Effort,
     end: Ended,
@@ -432,7 +400,6 @@ struct Answered {
     nulls: u64,
 }
 
-/// What became of one story.
 enum Ended {
     Valid,
     Invalid(Named),

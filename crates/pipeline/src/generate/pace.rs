@@ -25,9 +25,6 @@ impl Pace {
     }
 
     /// Waits for the next request's turn; turns are given in the order in which they are asked for.
-    ///
-    /// # Errors
-    /// As soon as somebody asks the program to stop.
     pub fn take(&self, clock: &dyn Clock) -> Result<(), Stopped> {
         let Some(interval) = self.interval else { return Ok(()) };
         let wait = {

@@ -10,7 +10,6 @@ use ctxtune_engine::line::example::{Example, Message};
 use ctxtune_engine::line::template::{Segment, Template};
 use ctxtune_engine::record::TextField;
 
-/// Why a template asks nothing about a story.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages name them")]
 pub enum PromptError {
@@ -21,9 +20,6 @@ pub enum PromptError {
 }
 
 /// Whether `template` can ask about anything at all.
-///
-/// # Errors
-/// When its context is needed before it is generated.
 pub fn check(template: &Template) -> Result<(), PromptError> {
     if before_last(template).contains(&Segment::Context) {
         return Err(PromptError::ContextBefore);
@@ -32,9 +28,6 @@ pub fn check(template: &Template) -> Result<(), PromptError> {
 }
 
 /// The messages before the last one, filled with `story`.
-///
-/// # Errors
-/// When the template asks for something that the story does not have.
 pub fn messages(template: &Template, story: &Story) -> Result<Vec<Message>, PromptError> {
     for segment in before_last(template) {
         if let Segment::Text(field) = segment

@@ -30,7 +30,6 @@ pub struct Questions {
     names: AnswerNames,
 }
 
-/// Where questions come from.
 #[derive(Debug)]
 enum From {
     /// Stories in records.
@@ -39,21 +38,16 @@ enum From {
     Validation(Validation),
 }
 
-/// A question.
 #[derive(Debug)]
 pub struct Question {
-    /// The story, with the fields of its record.
     pub story: Story,
-    /// What is asked.
     pub messages: Vec<Message>,
 }
 
-/// Why there is no question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoQuestion {
     /// A stable name for what is wrong.
     pub code: &'static str,
-    /// The same for people.
     pub reason: String,
 }
 
@@ -64,19 +58,16 @@ impl NoQuestion {
 }
 
 impl Questions {
-    /// The stories of `records`.
     pub fn of_records(records: Records) -> Questions {
         let names = AnswerNames::of((0..records.len()).map(|position| records.key(position)));
         Questions { from: From::Records(records), names }
     }
 
-    /// The prompts of the validation lines of `side`.
     pub fn of_validation(mut side: Validation) -> Questions {
         let names = std::mem::take(&mut side.names);
         Questions { from: From::Validation(side), names }
     }
 
-    /// How many there are.
     pub fn len(&self) -> usize {
         match &self.from {
             From::Records(records) => records.len(),
@@ -84,7 +75,6 @@ impl Questions {
         }
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -98,17 +88,11 @@ impl Questions {
     }
 
     /// Where the answer to the question at `position` goes, below `dir`.
-    ///
-    /// # Errors
-    /// When it has no place there.
     pub fn place(&self, dir: &Path, position: usize) -> Result<Place, NoPlace> {
         place(dir, self.names.stem(self.key(position)))
     }
 
     /// The question at `position`; `template` is the one that the examples were made with.
-    ///
-    /// # Errors
-    /// When its record cannot be read.
     pub fn read(
         &self,
         position: usize,

@@ -10,10 +10,8 @@ use ctxtune_engine::line::example::Message;
 use ctxtune_engine::line::template::Form;
 use ctxtune_engine::output::manifest::Hex;
 
-/// How a model is asked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameters {
-    /// The model's name at the server.
     pub model: String,
     /// From 0 upward.
     pub temperature: f64,
@@ -23,18 +21,14 @@ pub struct Parameters {
     pub max_tokens: u64,
     /// The seed of the first try; each further one of the same story takes the next number.
     pub seed: Option<u64>,
-    /// What ends an answer.
     pub stop: Vec<String>,
     /// The form that the answer's schema asks for; no schema is sent where it is absent.
     pub schema: Option<Form>,
 }
 
-/// Whether an answer comes in pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// It comes whole.
     Whole,
-    /// It is streamed.
     Stream,
     /// It is streamed, and the server is told to say what it took: not all say it by themselves.
     StreamWithUsage,

@@ -41,23 +41,17 @@ const TIMEOUTS: Timeouts = Timeouts {
 /// LiteLLM's name for the service before a model's name; the service itself does not know it.
 const PREFIX: &str = "together_ai/";
 
-/// A model at a server.
 pub struct Target {
-    /// The server.
     pub chat: Chat,
     /// Whether `--base-url` named it.
     pub is_foreign: bool,
-    /// The model's name there.
     pub model: String,
     /// The job that the model came from, where OUT knows it.
     pub run: Option<Run>,
 }
 
-/// What the flags say of model and template.
 pub struct Choice<'c> {
-    /// The model's name.
     pub model: Option<&'c str>,
-    /// The prepared directory.
     pub out: Option<&'c Path>,
     /// Another template than OUT's.
     pub template: Option<&'c Path>,
@@ -67,9 +61,6 @@ pub struct Choice<'c> {
 
 impl Choice<'_> {
     /// The server and the model. Where OUT says which model, the service is asked under which name it answers.
-    ///
-    /// # Errors
-    /// When there is no key, or nobody knows which model is meant.
     pub fn target(&self, session: &Session) -> Result<Target, Failure> {
         let (mut model, run) = self.model(session)?;
         let client = session.client(TIMEOUTS)?;
@@ -160,9 +151,6 @@ impl Choice<'_> {
     }
 
     /// The template of prompts, and where it comes from, for people.
-    ///
-    /// # Errors
-    /// When there is none that could be used.
     pub fn template(&self, ui: &dyn Ui) -> Result<(Template, String), Failure> {
         let out = self.out();
         let manifest = match self.out {
@@ -240,7 +228,6 @@ fn refresh_statuses(session: &Session, out: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How answers are drawn.
 #[derive(Debug, Clone, Copy)]
 pub struct Sampling {
     /// From 0 upward.
@@ -251,28 +238,19 @@ pub struct Sampling {
     pub seed: Option<u64>,
 }
 
-/// All that asking a model needs.
 pub struct Setup {
-    /// The clock, the variables, the signals.
     pub session: Session,
-    /// Whom.
     pub target: Target,
-    /// How stories become prompts.
     pub template: Template,
     /// Where the template comes from, for people.
     template_place: String,
-    /// With what.
     pub parameters: Parameters,
     /// What it may cost, which several models may share.
     pub budget: Arc<Budget>,
-    /// Where OUT holds other data than the model was trained on.
     pub mismatch: Option<Mismatch>,
 }
 
 /// The server that is asked: the one that `--base-url` names, else Together.
-///
-/// # Errors
-/// When its URL, its key or a proxy cannot be used.
 pub fn server(asking: &AskingArgs, runtime: Runtime) -> Result<Session, Failure> {
     match &asking.base_url {
         Some(url) => Session::other(url, runtime),
@@ -281,9 +259,6 @@ pub fn server(asking: &AskingArgs, runtime: Runtime) -> Result<Session, Failure>
 }
 
 /// What all that is asked may cost.
-///
-/// # Errors
-/// When there is a cap that nothing can be held against.
 pub fn budget(asking: &AskingArgs) -> Result<Arc<Budget>, Failure> {
     if asking.max_cost.is_some() && asking.price_per_million.is_none() {
         return Err(Failure::new(
@@ -298,9 +273,6 @@ pub fn budget(asking: &AskingArgs) -> Result<Arc<Budget>, Failure> {
 
 impl Setup {
     /// Finds out whom to ask and how. Nothing is sent but [`Choice::target`]'s look.
-    ///
-    /// # Errors
-    /// When there is no key, no template, or nobody knows which model is meant.
     pub fn new(
         session: Session,
         choice: &Choice<'_>,
@@ -324,7 +296,6 @@ impl Setup {
         Ok(Setup { session, target, template, template_place, parameters, budget, mismatch })
     }
 
-    /// Says whom and how.
     pub fn say(&self) {
         self.target.say(&self.session);
         self.session.ui.label("template", &format!("{} ({})", self.template.name, self.template_place));
@@ -356,7 +327,6 @@ pub fn over_budget(setup: &Setup, most_tokens: u64) -> Failure {
     )
 }
 
-/// Tokens for scripts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UsageReport {
     /// Of the prompts.
@@ -368,7 +338,6 @@ pub struct UsageReport {
 }
 
 impl UsageReport {
-    /// Those of `usage`.
     pub fn of(usage: Usage) -> UsageReport {
         UsageReport {
             prompt_tokens: usage.prompt_tokens,
@@ -378,7 +347,6 @@ impl UsageReport {
     }
 }
 
-/// The key for a server that is not Together.
 fn foreign_key(session: &Session, base: &BaseUrl) -> Result<Option<secrecy::SecretString>, Failure> {
     let environment = &session.environment;
     let key = environment.get(env::OPENAI_API_KEY).map(str::trim);
@@ -397,12 +365,10 @@ impl Target {
         !(self.is_foreign && self.chat.base().is_loopback())
     }
 
-    /// How a streamed answer is asked for.
     pub fn streamed(&self) -> Delivery {
         if self.is_foreign { Delivery::StreamWithUsage } else { Delivery::Stream }
     }
 
-    /// Says which model is asked, and where.
     fn say(&self, session: &Session) {
         let key = match (self.is_foreign, session.environment.place(env::OPENAI_API_KEY)) {
             (false, _) => String::new(),
@@ -457,7 +423,6 @@ impl Target {
         failure
     }
 
-    /// What makes the model callable.
     fn how_to_deploy(&self) -> String {
         let base = self.run.as_ref().and_then(|run| run.body["model"].as_str()).unwrap_or_default();
         let job = self.run.as_ref().and_then(|run| run.job.as_ref()).map_or("JOB", |job| job.as_str());

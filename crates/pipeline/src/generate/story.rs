@@ -22,11 +22,9 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// A story with the record that it came in.
 #[derive(Debug, Clone, Default)]
 pub struct Story {
-    /// Its text.
     pub text: String,
     /// The other texts of its record that a template may ask for, as far as there are any.
     pub others: Vec<(TextField, String)>,
-    /// All fields of the record in their order.
     pub fields: Vec<Field>,
     /// Whether another story could be meant: it was taken from a prompt whose template does not tell.
     pub is_guessed: bool,
@@ -35,16 +33,13 @@ pub struct Story {
 /// A field of a record, as it is written beside a new context.
 #[derive(Debug, Clone)]
 pub struct Field {
-    /// Its name.
     pub name: String,
-    /// Its value.
     pub json: Box<RawValue>,
     /// The values in it that are no JSON, and are `null` now.
     pub nulls: u64,
 }
 
 impl Field {
-    /// The field `name` with a value that is JSON.
     pub fn new(name: &str, json: Box<RawValue>) -> Field {
         Field { name: name.to_owned(), json, nulls: 0 }
     }
@@ -78,9 +73,6 @@ impl Story {
     }
 
     /// The story that `text` is: prose, or a list of strings as Python or JSON writes it.
-    ///
-    /// # Errors
-    /// When it has no text, or is half such a list.
     pub fn of(text: &str) -> Result<Story, RejectReason> {
         let json = serde_json::value::to_raw_value(text);
         let json = json.map_err(|error| RejectReason::new(Code::JsonSyntax, error.to_string(), "story"))?;
@@ -88,9 +80,6 @@ impl Story {
     }
 
     /// The story in a record.
-    ///
-    /// # Errors
-    /// When it is no JSON object with a story in it.
     pub fn read(bytes: &[u8]) -> Result<Story, RejectReason> {
         let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
         let text = std::str::from_utf8(bytes).map_err(|error| {

@@ -13,14 +13,11 @@ use ctxtune_engine::record::parser::with_single_record;
 use ctxtune_engine::record::{AgentText, Context, Record, Timestep};
 use ctxtune_service::together::chat::Completion;
 
-/// What is wrong with an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// It ended before it was whole.
     Cut,
-    /// It says nothing.
     Empty,
-    /// It is not JSON.
     NotJson,
     /// It is JSON, and no context.
     Shape,
@@ -41,7 +38,6 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// All of them.
     pub const ALL: [Fault; 11] = [
         Fault::Cut,
         Fault::Empty,
@@ -56,7 +52,6 @@ impl Fault {
         Fault::EchoesKey,
     ];
 
-    /// Its name for scripts.
     pub fn as_str(self) -> &'static str {
         match self {
             Fault::Cut => "cut",
@@ -77,7 +72,6 @@ impl Fault {
 /// Why an answer is no context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flaw {
-    /// What is wrong.
     pub fault: Fault,
     /// The same for people, with its place.
     pub reason: String,
@@ -88,16 +82,12 @@ impl Flaw {
         Flaw { fault, reason: reason.into() }
     }
 
-    /// That of an answer that had the API key in it.
     pub fn echoes_key() -> Flaw {
         Flaw::new(Fault::EchoesKey, "the answer contains the API key and was discarded")
     }
 }
 
 /// Judges a whole answer: its text, and where that is no context, what stands in its place.
-///
-/// # Errors
-/// Why it has no context.
 pub fn judge_completion(completion: &Completion) -> Result<String, Flaw> {
     let Some(content) = &completion.content else { return Err(Flaw::echoes_key()) };
     let finish_reason = completion.finish_reason.as_deref();

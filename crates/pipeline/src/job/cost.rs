@@ -10,14 +10,11 @@ use serde::Serialize;
 use crate::job::ledger::{Account, LedgerError, Run, Uploads};
 use ctxtune_service::together::job::{Ending, Job, JobId};
 
-/// What one job costs, in dollars.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Cost {
-    /// The service's final price.
     Billed(f64),
     /// An estimate, or what a job that runs has cost so far where that is more.
     Expected(f64),
-    /// Nobody knows.
     Unknown,
 }
 
@@ -34,7 +31,6 @@ impl Cost {
         }
     }
 
-    /// The dollars, if they are known.
     pub fn dollars(self) -> Option<f64> {
         match self {
             Cost::Billed(dollars) | Cost::Expected(dollars) => Some(dollars),
@@ -43,7 +39,6 @@ impl Cost {
     }
 }
 
-/// What several jobs cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Total {
     /// Of jobs with a final price, in dollars.
@@ -58,7 +53,6 @@ pub struct Total {
 }
 
 impl Total {
-    /// The sum of `costs`.
     pub fn of(costs: impl IntoIterator<Item = Cost>) -> Total {
         let mut total = Total::default();
         for cost in costs {
@@ -75,7 +69,6 @@ impl Total {
 /// A job of an output directory that runs while another one is about to be created.
 #[derive(Debug, Clone)]
 pub struct Beside {
-    /// The job.
     pub job: Job,
     /// What it was estimated at, in dollars.
     pub estimated: Option<f64>,
@@ -85,9 +78,6 @@ pub struct Beside {
 
 /// The jobs of `out` among `jobs` that have not ended: those in its ledgers, and those from anywhere that train
 /// on a file that was uploaded from it. `train_sha256` is the digest of what is about to be trained on.
-///
-/// # Errors
-/// When a ledger cannot be read.
 pub(crate) fn running_beside(
     jobs: &[Job],
     out: &Path,
@@ -115,9 +105,6 @@ pub(crate) fn running_beside(
 }
 
 /// Writes down in the ledger of `job` what it was estimated at, and the longest sequence of its model in tokens.
-///
-/// # Errors
-/// When the ledger cannot be read or written.
 pub(crate) fn note_estimate(
     out: &Path,
     job: &JobId,

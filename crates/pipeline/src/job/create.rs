@@ -32,7 +32,6 @@ const SECOND_LOOK: Duration = Duration::from_secs(2);
 /// Attempts at the same job that are looked for; nobody pays for more.
 const MOST_ATTEMPTS: u32 = 1_000;
 
-/// Why no job can be named.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CreateError {
     /// The API refused or cannot be reached; no job was created.
@@ -47,24 +46,18 @@ pub(crate) enum CreateError {
         "the service's list of jobs shows no suffixes: whether a job with the tag {tag} is there cannot be told"
     )]
     Unclear { tag: String },
-    /// Somebody asked the program to stop.
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }
 
 /// Everything that decides which job is meant.
 pub(crate) struct Submission<'s> {
-    /// The API.
     pub together: &'s Together,
-    /// The output directory, for the ledgers.
     pub out: &'s Path,
-    /// Whose job it is.
     pub account: &'s Account,
-    /// What makes it the same job.
     pub identity: &'s Identity,
     /// How long the service may take to list a job that it has accepted.
     pub grace: Duration,
-    /// Whether an ended job is submitted again.
     pub renewal: Renewal,
     /// Fields of the creation that are written down nowhere, such as the key of somebody else.
     pub secret_fields: &'s Map<String, Value>,
@@ -82,25 +75,19 @@ pub enum Renewal {
 /// What is known of the job before anything is asked for.
 #[derive(Debug, Clone)]
 pub enum Known {
-    /// It exists.
     Job(Box<Adopted>),
     /// It does not, and this attempt is the one to create.
     Nothing {
-        /// The attempt's number.
         attempt: u32,
         /// Whether an earlier run wrote its intent down and never learned what became of it.
         pending_since: Option<Timestamp>,
     },
 }
 
-/// A job that was found, or created.
 #[derive(Debug, Clone)]
 pub struct Adopted {
-    /// The job.
     pub job: Job,
-    /// Which attempt it is.
     pub attempt: u32,
-    /// Its tag.
     pub tag: String,
     /// Younger jobs with the same tag: somebody was billed twice.
     pub others: Vec<JobId>,
@@ -120,18 +107,13 @@ impl Submission<'_> {
         Run::read(self.out, self.account, &self.identity.tag(attempt))
     }
 
-    /// Looks for the job at the service and in the ledgers.
-    ///
-    /// # Errors
-    /// When the service cannot be asked, or its answer leaves open whether the job exists.
+    /// Looks for the job at the service and in the ledgers. Fails when the service cannot be asked, or its
+    /// answer leaves open whether the job exists.
     pub fn find(&self) -> Result<Known, CreateError> {
         self.find_among(&jobs::list(self.together)?)
     }
 
     /// The same, where the service has just listed all its `jobs`.
-    ///
-    /// # Errors
-    /// As [`Submission::find`].
     pub(crate) fn find_among(&self, jobs: &[Job]) -> Result<Known, CreateError> {
         // A convenience for later commands: a ledger that is not this job's is no reason to stop.
         let _ = Run::note_all(self.out, &self.account.api, jobs);
@@ -180,7 +162,6 @@ impl Submission<'_> {
             .ok_or_else(|| CreateError::Unclear { tag: self.identity.tag(MOST_ATTEMPTS) })
     }
 
-    /// Writes down that the job of `attempt` exists and how it is.
     fn note(&self, attempt: u32, job: &Job, ledger: Option<Run>) -> Result<(), LedgerError> {
         let known = ledger.clone();
         let mut run = ledger.unwrap_or_else(|| {
@@ -193,10 +174,8 @@ impl Submission<'_> {
         if known.as_ref() == Some(&run) { Ok(()) } else { run.write(self.out) }
     }
 
-    /// Creates the job of `attempt` with `body`, or finds that it is there.
-    ///
-    /// # Errors
-    /// When it was not created, or nobody can tell; the ledger then knows which of the two.
+    /// Creates the job of `attempt` with `body`, or finds that it is there. Fails when it was not created, or
+    /// nobody can tell; the ledger then knows which of the two.
     pub fn create(
         &self,
         attempt: u32,
@@ -297,7 +276,6 @@ fn is_renewed(renewal: Renewal, latest: &Adopted) -> bool {
     renewal == Renewal::New && latest.job.status.ending().is_some()
 }
 
-/// What became of a request.
 enum Asked {
     Created(Box<Job>),
     Unknown(String),
@@ -341,7 +319,6 @@ fn sight(jobs: &[Job], tag: &str) -> Sight {
     }
 }
 
-/// What a re-run does about a job that it found.
 pub(crate) fn is_to_be_watched(job: &Job) -> bool {
     matches!(job.status.ending(), None | Some(Ending::Completed))
 }

@@ -24,15 +24,11 @@ use ctxtune_engine::prepare::{GivenFiles, Mode, Options, Published, Purpose, pre
 /// How many findings of each code, or rejects, are named unless all are asked for.
 pub const NAMED: usize = 5;
 
-/// One for each core.
 pub fn threads() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 /// Prepares what `choices` name and publishes it.
-///
-/// # Errors
-/// When the choices cannot be resolved, or nothing is published.
 pub(crate) fn prepare_corpus(choices: PrepareChoices, session: &Session) -> Result<Options, Failure> {
     let purpose = Purpose { mode: Mode::Publish, show: 0, name_rejects: NAMED };
     let options = choices.resolve(purpose, threads())?;
@@ -50,9 +46,6 @@ pub(crate) fn prepare_corpus(choices: PrepareChoices, session: &Session) -> Resu
 }
 
 /// Checks `files` and takes them as they are, in the place of a preparation.
-///
-/// # Errors
-/// When they are not fit for training, not chat lines, or cannot be taken.
 pub fn take_files(files: &GivenFiles, ui: &dyn Ui, signals: &Signals) -> Result<(), Failure> {
     refuse_own(files)?;
     let options = check::Options {
@@ -104,9 +97,6 @@ fn refuse_own(files: &GivenFiles) -> Result<(), Failure> {
 /// Whether `paths` are fit for training, as an upload wants to know it: findings are named, and errors
 /// fail. Tokens are counted for `model`, if that is known. Of samples longer than `max_tokens`, only those
 /// that certainly are, or by every estimate, are errors.
-///
-/// # Errors
-/// When they are not fit, or there is no verdict.
 pub fn verify(
     paths: &[PathBuf],
     model: Option<&str>,
@@ -134,7 +124,6 @@ fn verified(options: &check::Options, ui: &dyn Ui, signals: &Signals) -> Result<
     if report.is_passed() { Ok(report) } else { Err(unfit(&report)) }
 }
 
-/// The failure of a check that found errors.
 pub fn unfit(report: &Report) -> Failure {
     let errors = report.findings.total(Level::Error);
     let stages = [Stage::Structure, Stage::Conversation, Stage::Length, Stage::Prepared];

@@ -19,7 +19,6 @@ use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_service::clock::Clock;
 use ctxtune_service::together::jobs::Limits;
 
-/// What `submit --dry-run` says.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     /// The requests, in their order.
@@ -28,7 +27,6 @@ pub struct Report {
     pub expected_time: ExpectedReport,
 }
 
-/// A request that is not sent.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Unsent {
     /// The method.
@@ -42,9 +40,6 @@ pub struct Unsent {
 }
 
 /// The requests of `order`, in their order.
-///
-/// # Errors
-/// When the directory is not prepared or has changed since, or a value cannot be sent whatever the model.
 pub fn requests(
     order: &Order,
     base_url: Option<&str>,

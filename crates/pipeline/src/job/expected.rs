@@ -17,13 +17,11 @@ const QUEUE: [Duration; 2] = [Duration::from_secs(5 * 60), Duration::from_secs(3
 const TRAINING: [Duration; 2] = [Duration::from_secs(2 * 3600), Duration::from_secs(4 * 3600)];
 const PUBLISHED: &str = "2025";
 
-/// What the service's documents add.
 pub const DOCUMENTED: &str = "the service's documents of November 2026: the queue is mostly under 1h, a small LoRA job takes 10m to 30m";
 
 /// Beyond this a job did not train all the time.
 const LONGEST: Duration = Duration::from_secs(48 * 3600);
 
-/// How long a job may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
     /// From its creation to its start: the least and the most.
@@ -35,7 +33,6 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// The published figures.
     pub fn published() -> Expected {
         Expected { queue: QUEUE, training: TRAINING, job: None }
     }
@@ -55,7 +52,6 @@ impl Expected {
         self.job.as_ref().map_or(PUBLISHED.to_owned(), |(_, ended)| ended.strftime("%F").to_string())
     }
 
-    /// The same for scripts.
     pub fn report(&self) -> ExpectedReport {
         let seconds = |range: [Duration; 2]| range.map(|time| time.as_secs());
         ExpectedReport {
@@ -68,7 +64,6 @@ impl Expected {
     }
 }
 
-/// [`Expected`] for scripts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ExpectedReport {
     /// From its creation to its start: the least and the most, in seconds.
@@ -83,7 +78,6 @@ pub struct ExpectedReport {
     pub as_of: String,
 }
 
-/// What `job` took, where it is complete and says it.
 fn took(job: &Job, train_tokens: Option<u64>) -> Option<Expected> {
     let (created, started, ended) = (job.created_at()?, job.started_at()?, job.updated_at()?);
     let between = |from: Timestamp, to: Timestamp| Duration::try_from(to.duration_since(from)).ok();

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 
 use ctxtune_service::together::job::JobId;
 
-/// A job that was started here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Started {
     /// The job.
@@ -44,33 +43,20 @@ pub fn add(path: &Path, entry: &impl Serialize) -> io::Result<()> {
 }
 
 /// The newest job of the API at `api`.
-///
-/// # Errors
-/// When the journal is there and cannot be read.
 pub fn newest(path: &Path, api: &str) -> io::Result<Option<Started>> {
     last(path, |started| started.api == api)
 }
 
-/// The start of this job.
-///
-/// # Errors
-/// When the journal is there and cannot be read.
 pub fn started(path: &Path, job: &JobId) -> io::Result<Option<Started>> {
     last(path, |started| started.job == *job)
 }
 
 /// All jobs that were started here, the newest last.
-///
-/// # Errors
-/// When the journal is there and cannot be read.
 pub fn all(path: &Path) -> io::Result<Vec<Started>> {
     lines(path)
 }
 
 /// The lines of the file at `path` that can be read, the newest last.
-///
-/// # Errors
-/// When the file is there and cannot be read.
 pub fn lines<T: DeserializeOwned>(path: &Path) -> io::Result<Vec<T>> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,

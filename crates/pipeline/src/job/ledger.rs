@@ -20,16 +20,13 @@ use crate::job::tag::Identity;
 use ctxtune_engine::output::manifest::Hex;
 use ctxtune_service::together::job::{Ending, Job, JobId, Status};
 
-/// The file ids of an output directory.
 pub(crate) const UPLOADS_FILE: &str = "uploads.json";
 
-/// The directory of the jobs' ledgers.
 pub(crate) const RUNS_DIR: &str = "runs";
 
 const UPLOADS_SCHEMA: &str = "ctxtune.uploads/1";
 const RUN_SCHEMA: &str = "ctxtune.run/1";
 
-/// A ledger that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages name them")]
 pub enum LedgerError {
@@ -53,7 +50,6 @@ pub struct Account {
     pub project: String,
 }
 
-/// How far an upload has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UploadState {
@@ -91,7 +87,6 @@ struct UploadsFile {
     uploads: Vec<UploadRecord>,
 }
 
-/// The uploads of an output directory.
 #[derive(Debug)]
 pub struct Uploads {
     path: PathBuf,
@@ -100,9 +95,6 @@ pub struct Uploads {
 
 impl Uploads {
     /// Reads what `out` knows; nothing where it knows nothing.
-    ///
-    /// # Errors
-    /// When there is a ledger that cannot be read.
     pub fn read(out: &Path) -> Result<Uploads, LedgerError> {
         let path = out.join(UPLOADS_FILE);
         let file: Option<UploadsFile> = read_ledger(&path)?;
@@ -114,12 +106,10 @@ impl Uploads {
         Ok(Uploads { path, records })
     }
 
-    /// The upload of these bytes for this account.
     pub fn find(&self, account: &Account, sha256: &str) -> Option<&UploadRecord> {
         self.records.iter().find(|record| record.account == *account && record.sha256 == sha256)
     }
 
-    /// The uploads of this account.
     pub fn of<'u>(&'u self, account: &'u Account) -> impl Iterator<Item = &'u UploadRecord> {
         self.records.iter().filter(|record| record.account == *account)
     }
@@ -131,10 +121,6 @@ impl Uploads {
         self.write()
     }
 
-    /// Forgets the upload of these bytes.
-    ///
-    /// # Errors
-    /// When that cannot be written.
     pub fn forget(&mut self, account: &Account, sha256: &str) -> Result<(), LedgerError> {
         self.drop_record(account, sha256);
         self.write()
@@ -150,7 +136,6 @@ impl Uploads {
     }
 }
 
-/// How far a job's creation has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
@@ -162,7 +147,6 @@ pub enum RunState {
     Created,
 }
 
-/// The ledger of one job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     schema: String,
@@ -239,9 +223,6 @@ impl Run {
     }
 
     /// The ledger of the job with this tag; nothing where there is none, or one of another account.
-    ///
-    /// # Errors
-    /// When there is one that cannot be read.
     pub fn read(out: &Path, account: &Account, tag: &str) -> Result<Option<Run>, LedgerError> {
         let run = Run::read_file(&run_path(out, account, tag)?)?;
         Ok(run.filter(|run| run.account == *account && run.tag == tag))
@@ -256,9 +237,6 @@ impl Run {
 
     /// All ledgers in `out`, the newest job at the end: by when the service created it, else by when it was
     /// asked for here. A job that was found has only the first.
-    ///
-    /// # Errors
-    /// When one cannot be read.
     pub fn read_all(out: &Path) -> Result<Vec<Run>, LedgerError> {
         let dir = out.join(RUNS_DIR);
         let failed = |source| LedgerError::Io { verb: "read", path: dir.clone(), source };
@@ -278,7 +256,6 @@ impl Run {
         Ok(runs)
     }
 
-    /// When the job was created, as far as it is known.
     fn moment(&self) -> Option<Timestamp> {
         let read = |text: &str| text.parse().ok();
         self.created_at.as_deref().and_then(read).or_else(|| read(&self.intended_at))
@@ -290,9 +267,6 @@ impl Run {
     }
 
     /// Writes down what `jobs` of the API at `api` say of themselves, where `out` knows them.
-    ///
-    /// # Errors
-    /// When a ledger cannot be read or written.
     pub(crate) fn note_all(out: &Path, api: &str, jobs: &[Job]) -> Result<(), LedgerError> {
         for known in Run::read_all(out)?.into_iter().filter(|run| run.account.api == api) {
             let job = jobs.iter().find(|job| known.job.as_ref() == Some(&job.id));
@@ -306,9 +280,6 @@ impl Run {
     }
 
     /// Writes down in `out` what was seen of the training of `job`, where it knows the job.
-    ///
-    /// # Errors
-    /// When a ledger cannot be read or written.
     pub(crate) fn note_seen(out: &Path, api: &str, job: &JobId, seen: &Seen) -> Result<(), LedgerError> {
         let is_of_job = |run: &Run| run.account.api == api && run.job.as_ref() == Some(job);
         for mut run in Run::read_all(out)?.into_iter().filter(is_of_job) {
@@ -330,7 +301,6 @@ impl Run {
         self.model_object = job.model_object_id().or(self.model_object.take());
     }
 
-    /// Writes it down.
     pub fn write(&self, out: &Path) -> Result<(), LedgerError> {
         write_ledger(&run_path(out, &self.account, &self.tag)?, self)
     }
@@ -353,7 +323,6 @@ fn foreign(path: &Path, schema: &str) -> LedgerError {
     LedgerError::Foreign { path: path.to_owned(), reason: format!("its schema is `{schema}`") }
 }
 
-/// Reads a ledger; nothing where there is none.
 pub(crate) fn read_ledger<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, LedgerError> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,

@@ -12,22 +12,17 @@ use ctxtune_service::together::jobs::{BatchLimits, Limits};
 /// A value as a table shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// Its key, as in the configuration file.
     pub key: String,
-    /// The value.
     pub value: String,
-    /// Who chose it.
     pub origin: Origin,
     /// What is allowed, in words; empty where nothing is known.
     pub limit: String,
     /// What it would have to be to be sent, as "must be between 1 and 64".
     pub refusal: Option<String>,
-    /// What is unusual about it.
     pub note: Option<&'static str>,
 }
 
 impl Row {
-    /// Why it cannot be sent, with its key and its value.
     pub fn refused(&self) -> Option<String> {
         let must_be = self.refusal.as_ref()?;
         Some(format!("`{}` {must_be}, got {}", self.key, self.value))
@@ -46,7 +41,6 @@ pub fn settle(parameters: Parameters, limits: &Limits, has_val: bool) -> Settled
     }
 }
 
-/// Every value with its limit, in the order of the table.
 pub fn rows(settled: &Settled, limits: &Limits, has_val: bool) -> Vec<Row> {
     let check = Check { settled, limits, has_val };
     let mut rows: Vec<Row> = settled.values().iter().map(|(key, value)| check.row(key, value)).collect();
@@ -58,7 +52,6 @@ pub fn rows(settled: &Settled, limits: &Limits, has_val: bool) -> Vec<Row> {
     rows
 }
 
-/// What values are held against.
 struct Check<'c> {
     settled: &'c Settled,
     limits: &'c Limits,
@@ -88,7 +81,6 @@ impl Check<'_> {
         }
     }
 
-    /// The least and the most that `key` may be, where that is known.
     fn bounds(&self, key: &str, value: &Value) -> (Option<f64>, Option<f64>) {
         let limits = self.limits;
         let count = |least: Option<u64>, most: Option<u64>| {
@@ -115,7 +107,6 @@ impl Check<'_> {
         }
     }
 
-    /// The limits that hold for the kind of training that was chosen.
     fn batch_limits(&self) -> Option<&BatchLimits> {
         let (lora, full) = (self.limits.lora.as_ref(), self.limits.full.as_ref());
         let batches = |limits: &BatchLimits| (limits.min_batch_size, limits.max_batch_size);
@@ -187,7 +178,6 @@ impl Check<'_> {
         }
     }
 
-    /// What is unusual about the value of `key`.
     fn note(&self, key: &str) -> Option<&'static str> {
         let chosen = &self.settled.parameters;
         let trains_lora = chosen.lora && !chosen.inherits_training_type();
@@ -273,7 +263,6 @@ pub fn nearest(model: &str, supported: &[String]) -> Vec<String> {
     ranked.into_iter().take(3).map(|(_, other)| other.clone()).collect()
 }
 
-/// The longest sequence that is trained on, in tokens, if anybody knows.
 pub(crate) fn sequence_length(settled: &Settled, limits: &Limits) -> Option<u64> {
     settled.parameters.max_seq_length.or(limits.max_seq_length)
 }

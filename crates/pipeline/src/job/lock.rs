@@ -11,17 +11,11 @@ use ctxtune_engine::output::lock::OutputLock;
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// OUT's lock, as soon as the other runs leave it.
-///
-/// # Errors
-/// When it cannot be had at all, or a signal comes.
 pub(crate) fn wait_for_lock(out: &Path, session: &Session) -> Result<OutputLock, Failure> {
     patiently(session, || Ok(OutputLock::acquire(out)?))
 }
 
 /// Does `act`, again as long as another run holds OUT's lock.
-///
-/// # Errors
-/// Those of `act` but that one; and when a signal comes.
 pub(crate) fn patiently<T>(
     session: &Session,
     mut act: impl FnMut() -> Result<T, Failure>,

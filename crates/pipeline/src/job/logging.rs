@@ -35,9 +35,7 @@ pub(crate) const METRICS: [&str; 7] = [
     "val/loss",
 ];
 
-/// Everything that logging a job needs.
 pub(crate) struct Logging {
-    /// Where lines go.
     pub goal: Goal,
     /// Where they are kept; nothing: in memory.
     pub dir: Option<PathBuf>,
@@ -47,22 +45,18 @@ pub(crate) struct Logging {
     pub owner: String,
     /// The exit code of whoever watches a job that ended so.
     pub exit_code: fn(Ending) -> i32,
-    /// The job's own page.
     pub job_page: String,
     /// Time that no signal stops.
     pub clock: Arc<dyn Clock>,
-    /// Who is told of what happens.
     pub tell: Tell,
 }
 
-/// Logs a job while it is watched.
 pub(crate) struct Logger {
     stage: Stage,
     exit_code: fn(Ending) -> i32,
     job_page: String,
     clock: Arc<dyn Clock>,
     began: f64,
-    /// Whether no alert is sent at the end.
     no_alert: bool,
     checkpoints: Vec<Checkpoint>,
 }
@@ -70,9 +64,7 @@ pub(crate) struct Logger {
 enum Stage {
     /// The job is not known yet.
     Waiting(Box<Logging>),
-    /// Its lines go to this thread.
     Logging(Worker),
-    /// It is not logged.
     Off,
 }
 
@@ -90,17 +82,14 @@ impl Logger {
         }
     }
 
-    /// Sets the job's checkpoints.
     pub(crate) fn note_checkpoints(&mut self, checkpoints: Vec<Checkpoint>) {
         self.checkpoints = checkpoints;
     }
 
-    /// Whether the job is logged.
     pub(crate) fn is_logging(&self) -> bool {
         matches!(self.stage, Stage::Logging(_))
     }
 
-    /// Whether somebody pressed Stop on the run's page.
     pub fn is_stopped(&self) -> bool {
         matches!(&self.stage, Stage::Logging(worker) if worker.is_stopped())
     }
@@ -132,7 +121,6 @@ impl Logger {
         }
     }
 
-    /// A row with its times.
     fn entry(&self, key: Key, at: Option<Timestamp>, fields: Vec<(&str, Value)>) -> Entry {
         let at = at.unwrap_or_else(|| self.clock.now()).as_nanosecond() as f64 / 1e9;
         let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
@@ -336,7 +324,6 @@ fn summary(progress: &Progress) -> Map<String, Value> {
     known.map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// The seconds that an ended job took.
 fn duration(job: &Job) -> Option<f64> {
     job.status.ending()?;
     Some(job.updated_at()?.duration_since(job.created_at()?).as_secs_f64())
@@ -351,7 +338,6 @@ fn time(timestamp_ns: Option<i64>) -> Option<Timestamp> {
     Timestamp::from_nanosecond(i128::from(timestamp_ns?)).ok()
 }
 
-/// An event on one line.
 fn line(event: &Event) -> String {
     let step = event.step.map(|step| format!(" at step {step}")).unwrap_or_default();
     let words: Vec<&str> = event.message.split_whitespace().collect();

@@ -17,7 +17,6 @@ use ctxtune_service::together::job::JobId;
 /// Digits of a digest that people are shown.
 const SHOWN: usize = 12;
 
-/// A job and a directory whose data differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Mismatch {
     #[serde(skip)]
@@ -30,7 +29,6 @@ pub struct Mismatch {
     prepared: Digests,
 }
 
-/// The digests of both sides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Digests {
     /// SHA-256 of the training file in hexadecimal.
@@ -90,7 +88,6 @@ impl Mismatch {
         )
     }
 
-    /// Says it.
     pub fn warn(&self, ui: &dyn Ui) {
         ui.warn(&self.message());
     }

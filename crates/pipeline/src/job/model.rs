@@ -9,11 +9,9 @@ use ctxtune_service::together::{self, Together};
 /// What a base model ends in that can be tuned but not deployed at the service.
 pub const REFERENCE: &str = "-Reference";
 
-/// Why there is no model to tune.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages name them")]
 pub enum ModelError {
-    /// The API refused or cannot be reached.
     #[error(transparent)]
     Api(#[from] together::Error),
     #[error("the service does not tune `{model}`")]
@@ -24,10 +22,8 @@ pub enum ModelError {
     },
 }
 
-/// What the model allows.
 #[derive(Debug, Clone)]
 pub struct Chosen {
-    /// Its limits.
     pub limits: Limits,
     /// The name that was asked for, where another stands for it.
     pub replaced: Option<String>,
@@ -53,9 +49,6 @@ pub fn gives_adapter_only(together: &Together, job: &Job) -> bool {
 
 /// Asks for the limits of the model in `parameters`. The seed's default model, which can no longer be
 /// tuned under its name, becomes its `-Reference` twin; any other name stands as it is.
-///
-/// # Errors
-/// When the service tunes no such model, or cannot be asked.
 pub fn choose(together: &Together, parameters: &mut Parameters) -> Result<Chosen, ModelError> {
     if let Some(checkpoint) = &parameters.from_checkpoint {
         let model = checkpoint.split(':').next().unwrap_or_default();

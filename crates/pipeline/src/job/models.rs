@@ -20,10 +20,8 @@ use ctxtune_service::together::jobs::{self, BatchLimits, Limits};
 /// Models asked about at the same time.
 const REQUESTS: usize = 4;
 
-/// What becomes of a tuned model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Deployment {
-    /// The service deploys it.
     Yes,
     /// A job gives an adapter and no merged weights: it is downloaded and served elsewhere.
     Adapter,
@@ -43,7 +41,6 @@ impl Deployment {
         }
     }
 
-    /// As it stands in tables and documents.
     pub fn as_str(self) -> &'static str {
         match self {
             Deployment::Yes => "yes",
@@ -109,11 +106,8 @@ impl TunableModel {
     }
 }
 
-/// The models whose name contains `name`, whatever its case: those first that can be tuned and deployed, then by name. A
-/// whole name is that model alone.
-///
-/// # Errors
-/// When there is none, or the service cannot be asked.
+/// The models whose name contains `name`, whatever its case: those first that can be tuned and deployed, then
+/// by name. A whole name is that model alone. Fails when there is none, or the service cannot be asked.
 pub fn models(session: &Session, name: Option<&str>) -> Result<Vec<TunableModel>, Failure> {
     let explain = |error: together::Error| session.explain(error);
     let supported = jobs::supported(&session.together).map_err(explain)?;

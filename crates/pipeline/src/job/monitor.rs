@@ -32,14 +32,12 @@ const LONGEST_CALL: Duration = Duration::from_secs(10 * 60);
 const LAST_TRIES: usize = 4;
 const LAST_PAUSE: Duration = Duration::from_secs(3);
 
-/// How to watch.
 #[derive(Debug, Clone, Copy)]
 pub struct MonitorOptions {
     /// A fixed wait between polls; nothing: 5 s, growing to 60 s while nothing changes.
     pub poll: Option<Duration>,
     /// When to stop waiting, sleep of the machine included.
     pub timeout: Option<Duration>,
-    /// How long polling may fail without a break.
     pub budget: Duration,
 }
 
@@ -54,10 +52,8 @@ pub trait Screen {
     /// Something failed that ends nothing; the next try comes after `next`.
     fn trouble(&mut self, what: &str, next: Duration);
 
-    /// The machine slept.
     fn slept(&mut self, slept: Duration);
 
-    /// The job has ended, and this is all.
     fn finished(&mut self, progress: &Progress, ending: Ending);
 
     /// Whether nobody reads any more, so that watching has no purpose.
@@ -66,12 +62,9 @@ pub trait Screen {
     }
 }
 
-/// A job that has ended.
 #[derive(Debug)]
 pub struct Finished {
-    /// All that is known of it; the job in it is the one that ended.
     pub progress: Progress,
-    /// How it ended.
     pub ending: Ending,
 }
 
@@ -79,13 +72,10 @@ pub struct Finished {
 #[derive(Debug, thiserror::Error)]
 #[error("{cause}")]
 pub struct MonitorError {
-    /// What was known until then.
     pub progress: Box<Progress>,
-    /// Why.
     pub cause: Cause,
 }
 
-/// Why watching stopped.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages name them")]
 pub enum Cause {
@@ -122,18 +112,14 @@ pub fn spoken(duration: &Duration) -> String {
     format!("{:#}", SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX)))
 }
 
-/// The three questions that are asked of a job.
 struct Api<'a> {
     job: &'a dyn Fn() -> Result<Job, Error>,
     events: &'a dyn Fn() -> Result<Vec<Event>, Error>,
     metrics: &'a dyn Fn(Option<u64>) -> Result<Vec<MetricRow>, Error>,
 }
 
-/// Watches `job` until it ends.
-///
-/// # Errors
-/// Where the service refuses for good, polling fails for longer than the budget, the timeout passes, a
-/// signal comes, or the screen closes. The job runs on in each case.
+/// Watches `job` until it ends. Fails where the service refuses for good, polling fails for longer than the
+/// budget, the timeout passes, a signal comes, or the screen closes. The job runs on in each case.
 pub fn monitor(
     together: &Together,
     job: &JobId,
@@ -161,7 +147,6 @@ fn unless_settling<T>(
     }
 }
 
-/// One watching.
 struct Watch<'w> {
     job: &'w JobId,
     api: Api<'w>,
@@ -171,7 +156,6 @@ struct Watch<'w> {
     progress: Progress,
     pace: Pace,
     failing: Failing,
-    /// Whether the machine slept since the last poll.
     woke: bool,
     /// Which parts fail and were told of.
     troubled: BTreeSet<&'static str>,
@@ -226,7 +210,6 @@ impl<'w> Watch<'w> {
         self.progress.job()?.status.ending()
     }
 
-    /// What is left of the timeout.
     fn left(&self) -> Option<Duration> {
         let end = self.start.saturating_add(self.options.timeout?);
         Some(end.saturating_sub(self.clock.elapsed()))

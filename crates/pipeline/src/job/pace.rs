@@ -16,16 +16,12 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// What a fixed wait is at least.
 const LEAST: Duration = Duration::from_millis(250);
 
-/// Whether a poll brought something new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// It did.
     Something,
-    /// It did not.
     Nothing,
 }
 
-/// How long to wait between polls.
 #[derive(Debug)]
 pub struct Pace {
     fixed: Option<Duration>,
@@ -39,7 +35,6 @@ impl Pace {
         Pace { fixed, grown: SHORTEST, seed }
     }
 
-    /// Begins again with the shortest wait.
     pub(crate) fn hurry(&mut self) {
         self.grown = SHORTEST;
     }
@@ -62,12 +57,10 @@ impl Pace {
 /// Since when polling has failed without a break.
 #[derive(Debug, Default)]
 pub(crate) struct Failing {
-    /// Since when.
     pub since: Option<Duration>,
 }
 
 impl Failing {
-    /// A poll that began at `now` failed.
     pub fn begin(&mut self, now: Duration) {
         self.since.get_or_insert(now);
     }

@@ -17,14 +17,10 @@ use serde_json::{Map, Value, json};
 
 use crate::value::{number, parsed, truth, whole};
 
-/// Who chose a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody.
     Default,
-    /// The configuration file.
     File,
-    /// A flag of the command line.
     Flag,
     /// The job that this one goes on from.
     Parent,
@@ -41,12 +37,10 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The batch size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchSize {
     /// The model's maximum, found by the service.
     Max,
-    /// In samples.
     Samples(u64),
 }
 
@@ -71,7 +65,6 @@ impl Serialize for BatchSize {
     }
 }
 
-/// How the learning rate falls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scheduler {
@@ -93,12 +86,10 @@ impl FromStr for Scheduler {
     }
 }
 
-/// Whether the loss counts tokens of the prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrainOnInputs {
     /// As the data's format has it: not for `messages`.
     Auto,
-    /// Yes or no.
     Always(bool),
 }
 
@@ -286,7 +277,6 @@ impl Parameters {
         Parameters::augment_args(Command::new("parameters").no_binary_name(true).disable_help_flag(true))
     }
 
-    /// The parameters of which nobody said anything.
     pub(crate) fn of_defaults() -> Parameters {
         let matches = Parameters::command().try_get_matches_from(Vec::<String>::new());
         matches.and_then(|matches| Parameters::from_arg_matches(&matches)).expect("every default can be read")
@@ -297,7 +287,6 @@ impl Parameters {
         Parameters::command().get_arguments().map(|argument| argument.get_id().to_string()).collect()
     }
 
-    /// Who chose the value of `key`.
     pub fn origin(&self, key: &str) -> Origin {
         self.origins.get(key).copied().unwrap_or(Origin::Default)
     }
@@ -322,12 +311,9 @@ impl Parameters {
     }
 }
 
-/// The files a job reads.
 #[derive(Debug, Clone, Copy)]
 pub struct Files<'f> {
-    /// The training file's id.
     pub train: &'f str,
-    /// The validation file's id.
     pub val: Option<&'f str>,
 }
 
@@ -336,14 +322,11 @@ pub struct Files<'f> {
 pub struct Settled {
     /// What was chosen; `base_model` is the name the service knows.
     pub parameters: Parameters,
-    /// Evaluations.
     pub n_evals: u64,
-    /// Checkpoints.
     pub n_checkpoints: u64,
 }
 
 impl Settled {
-    /// Every value that is sent, by key.
     pub(crate) fn values(&self) -> Map<String, Value> {
         let Ok(Value::Object(mut values)) = serde_json::to_value(&self.parameters) else {
             unreachable!("a struct of numbers and texts is an object");

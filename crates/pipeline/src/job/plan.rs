@@ -14,28 +14,18 @@ use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_service::together::job::Job;
 use ctxtune_service::together::jobs::Limits;
 
-/// What is about to be submitted.
 pub struct Plan<'p> {
-    /// The prepared directory.
     pub out: &'p Path,
-    /// What is in it.
     pub manifest: &'p Manifest,
-    /// Whose job it will be.
     pub account: &'p Account,
-    /// The model.
     pub chosen: &'p Chosen,
-    /// The values.
     pub settled: &'p Settled,
-    /// Every value with its origin and its limit.
     pub rows: &'p [Row],
-    /// Other jobs of the output directory that run.
     pub running: &'p [Beside],
-    /// The project's jobs.
     pub jobs: &'p [Job],
 }
 
 impl Plan<'_> {
-    /// How long a job over so many tokens takes.
     pub fn expected(&self, train_tokens: Option<u64>) -> Expected {
         Expected::of(self.jobs, &self.chosen.limits.model_name, train_tokens)
     }

@@ -35,15 +35,11 @@ pub struct Price {
 /// How many samples of how many tokens the data has at the most.
 #[derive(Debug, Clone, Copy)]
 pub struct Extent {
-    /// Training samples.
     pub train_samples: u64,
-    /// Validation samples.
     pub val_samples: u64,
-    /// Tokens of a whole sequence.
     pub max_seq_length: Option<u64>,
 }
 
-/// Why a price is not within the cap.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages name them")]
 pub enum NotWithin {
@@ -66,7 +62,6 @@ pub(crate) fn is_amount(dollars: f64) -> bool {
 }
 
 impl Price {
-    /// The price that `estimate` tells of the job.
     pub fn of(estimate: &Estimate, settled: &Settled, extent: Extent) -> Price {
         let reason = match (&estimate.availability, estimate.dollars) {
             (Availability::Unavailable(reason), _) => Some(reason.clone()),
@@ -93,7 +88,6 @@ impl Price {
         price
     }
 
-    /// A price that could not be asked for.
     pub fn unknown(reason: String) -> Price {
         Price {
             dollars: None,
@@ -129,9 +123,6 @@ impl Price {
     }
 
     /// Whether the price may be paid under `cap`.
-    ///
-    /// # Errors
-    /// When it is above the cap or unknown, or the service forbids the job.
     pub fn check(&self, cap: Option<f64>) -> Result<(), NotWithin> {
         if !self.is_allowed {
             let limit = self.user_limit.map(|limit| format!(": its limit is {}", dollars_text(limit)));

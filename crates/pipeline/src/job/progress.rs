@@ -19,7 +19,6 @@ use ctxtune_service::together::job::{Ending, Event, Job, MetricRow, Status, whol
 /// poll. What is later still comes with the whole fetch after the job's end.
 const OVERLAP: u64 = 10;
 
-/// All that is known of one job.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
     job: Option<Job>,
@@ -32,21 +31,16 @@ pub struct Progress {
 /// What training showed at one step; the fields of later rows for the same step win.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct TrainPoint {
-    /// The step, from 1.
     pub step: u64,
     /// Epochs, with a fraction.
     pub epoch: Option<f64>,
-    /// The loss.
     pub loss: Option<f64>,
-    /// The learning rate.
     pub learning_rate: Option<f64>,
-    /// The norm of the gradient.
     pub grad_norm: Option<f64>,
     /// When, in nanoseconds since 1970.
     pub timestamp_ns: Option<i64>,
 }
 
-/// What an evaluation showed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct EvalPoint {
     /// The step it was made at.
@@ -65,21 +59,17 @@ pub enum News {
     Status {
         /// What it was; nothing at first.
         from: Option<Status>,
-        /// What it is.
         to: Status,
     },
     /// How many jobs stand before it now.
     Queue(u64),
-    /// An event.
     Event(Event),
     /// A step's training, new or corrected.
     Train(TrainPoint),
-    /// An evaluation, new or corrected.
     Eval(EvalPoint),
 }
 
 impl Progress {
-    /// Takes the job as the newest answer shows it.
     pub fn absorb_job(&mut self, job: Job) -> Vec<News> {
         let before = self.job.replace(job);
         let Some(now) = &self.job else { return Vec::new() };
@@ -160,27 +150,22 @@ impl Progress {
         self.train.range(..step.unwrap_or(u64::MAX)).next_back().map(|(step, _)| *step)
     }
 
-    /// The job as the newest answer shows it.
     pub fn job(&self) -> Option<&Job> {
         self.job.as_ref()
     }
 
-    /// Its events, each once, in the order of time.
     pub fn events(&self) -> &[Event] {
         &self.events
     }
 
-    /// What training showed, by step.
     pub fn train(&self) -> impl DoubleEndedIterator<Item = &TrainPoint> {
         self.train.values()
     }
 
-    /// What evaluations showed, by step.
     pub fn eval(&self) -> impl DoubleEndedIterator<Item = &EvalPoint> {
         self.eval.values()
     }
 
-    /// The step that training has reached.
     pub fn step(&self) -> Option<u64> {
         let last = self.train.keys().chain(self.eval.keys()).max().copied();
         let told = self.events.iter().filter_map(|event| event.step).max();
@@ -208,17 +193,14 @@ impl Progress {
         last.or_else(|| Some(self.job.as_ref()?.epochs_completed()? as f64))
     }
 
-    /// The newest training loss.
     pub fn train_loss(&self) -> Option<f64> {
         self.train.values().rev().find_map(|point| point.loss)
     }
 
-    /// The newest learning rate.
     pub fn learning_rate(&self) -> Option<f64> {
         self.train.values().rev().find_map(|point| point.learning_rate)
     }
 
-    /// The newest evaluation.
     pub fn last_eval(&self) -> Option<EvalPoint> {
         self.eval.values().next_back().copied()
     }
@@ -228,7 +210,6 @@ impl Progress {
         self.eval.values().min_by(|a, b| a.loss.total_cmp(&b.loss)).copied()
     }
 
-    /// The price so far, in dollars.
     pub fn price(&self) -> Option<f64> {
         self.job.as_ref()?.price()
     }

@@ -83,7 +83,6 @@ pub fn last<'r>(known: &'r [Rate], model: &str) -> Option<&'r Rate> {
     of(known, model, true).or_else(|| of(known, model, false))
 }
 
-/// The last rate of `model` among `known`, for adapters or for all weights.
 pub fn of<'r>(known: &'r [Rate], model: &str, lora: bool) -> Option<&'r Rate> {
     known.iter().rfind(|rate| rate.model == model && rate.lora == lora)
 }

@@ -13,14 +13,12 @@ use ctxtune_service::together::job::{Checkpoint, Ending, Job, whole};
 use ctxtune_service::wandb::alert::{Alert, Severity};
 use ctxtune_service::wandb::run::{JOB_KEY, Metadata, RESOLVED_KEY};
 
-/// The job type of a run.
 const JOB_TYPE: &str = "fine-tune";
 
 /// The parameters that a job may inherit from the checkpoint it starts from.
 pub(crate) const INHERITED: [&str; 6] =
     ["base_model", "lora", "lora_rank", "lora_alpha", "lora_dropout", "lora_trainable_modules"];
 
-/// The most characters of a tag at W&B.
 const MOST_TAG: usize = 64;
 
 /// Every parameter of a job, by its key in the configuration file; what was not sent is `null`. `body` is the
@@ -43,7 +41,6 @@ pub(crate) fn split_tag(suffix: &str) -> (&str, Option<&str>) {
     if is_tag { (own, Some(last)) } else { (suffix, None) }
 }
 
-/// The job's id and its file ids.
 pub(crate) fn job_keys(job: &Job) -> Map<String, Value> {
     let (train, val) = job.file_ids();
     let keys =
@@ -51,7 +48,6 @@ pub(crate) fn job_keys(job: &Job) -> Map<String, Value> {
     keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// The parameters in a job object.
 pub fn of_job(job: &Job) -> Map<String, Value> {
     let mut config = parameters(&job.object);
     if let Some(model) = job.model() {
@@ -110,7 +106,6 @@ pub fn checkpoints(checkpoints: &[Checkpoint], progress: &Progress) -> Map<Strin
     fields
 }
 
-/// The alert about a job's end; `page` is the job's page.
 pub fn alert(progress: &Progress, ending: Ending, page: Option<&str>) -> Option<Alert> {
     let job = progress.job()?;
     let (verb, severity) = match ending {

@@ -8,7 +8,6 @@ use crate::job::progress::{EvalPoint, Progress, TrainPoint};
 /// Steps that are kept; more cannot be told apart in a picture.
 const MOST_STEPS: usize = 1_000;
 
-/// A training as far as it was seen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Seen {
     /// When (RFC 3339).
@@ -33,7 +32,6 @@ pub struct Seen {
     pub is_early_stopped: bool,
 }
 
-/// A step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SeenStep {
     /// Its number, from 1.
@@ -45,7 +43,6 @@ pub struct SeenStep {
 }
 
 impl Seen {
-    /// What `progress` shows.
     pub fn of(progress: &Progress, at: Timestamp) -> Seen {
         let step = |point: &TrainPoint| SeenStep {
             step: point.step,

@@ -39,55 +39,37 @@ use ctxtune_service::together;
 use ctxtune_service::together::job::{Ending, Job, JobId, last_error};
 use ctxtune_service::together::jobs::{self, Estimate, Limits};
 
-/// What is to be submitted, and how.
 pub struct Order {
-    /// The prepared directory.
     pub out: PathBuf,
-    /// What the job is asked to do.
     pub parameters: Parameters,
-    /// How spending is agreed to.
     pub spending: Spending,
-    /// Whether an ended job is submitted again.
     pub renewal: Renewal,
     /// Whether samples may be longer than the model's sequences.
     pub truncation: Truncation,
     /// Whether steps are announced, as `finetune` does.
     pub steps: Steps,
-    /// Where it is logged.
     pub wandb: Chosen,
-    /// The budget that it shares with other runs.
     pub budget: Option<Box<dyn Budget>>,
 }
 
 /// What several runs may spend together; OUT's lock is the caller's.
 pub trait Budget {
-    /// Counts a run's price before its job is asked for.
-    ///
-    /// # Errors
-    /// When the budget leaves no room for it.
+    /// Counts a run's price before its job is asked for. Fails when the budget leaves no room for it.
     fn reserve(&self, out: &Path, price: &Price) -> Result<(), Failure>;
     /// Writes down how the run's job is.
-    ///
-    /// # Errors
-    /// When that cannot be read or written.
     fn note(&self, out: &Path, job: &Job) -> Result<(), Failure>;
 }
 
-/// Whether samples may be cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Truncation {
     /// No: a longer sample is unfit.
     Refused,
-    /// Yes.
     Allowed,
 }
 
-/// Whether the steps of the whole pipeline are announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Steps {
-    /// They are.
     Announced,
-    /// They are not.
     Silent,
 }
 
@@ -99,11 +81,8 @@ impl Steps {
     }
 }
 
-/// A job that exists, and how it came about.
 pub struct Submitted {
-    /// The job.
     pub adopted: Adopted,
-    /// Whose it is.
     pub account: Account,
     /// What it was held against: nothing where it was there before.
     pub price: Option<Price>,
@@ -115,7 +94,6 @@ pub struct Submitted {
     pub announced: Announced,
 }
 
-/// What `submit` did.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     /// The job.
@@ -146,7 +124,6 @@ pub struct Report {
     pub price: Option<Price>,
 }
 
-/// A job that runs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunningJob {
     /// The job.
@@ -160,7 +137,6 @@ pub struct RunningJob {
 }
 
 impl Submitted {
-    /// What a script is told of it.
     pub fn report(&self) -> Report {
         let Submitted { adopted, account, price, expected, running, announced } = self;
         let running = running.iter().map(|Beside { job, estimated, .. }| RunningJob {
@@ -187,10 +163,8 @@ impl Submitted {
     }
 }
 
-/// Refuses where nobody can agree to spend and `out` knows of no job that could be gone on with.
-///
-/// # Errors
-/// That refusal; nothing has left the machine.
+/// Refuses where nobody can agree to spend and `out` knows of no job that could be resumed: before anything has
+/// left the machine.
 pub(crate) fn refuse_without_consent(spending: Spending, out: &Path) -> Result<(), Failure> {
     if spending == Spending::Impossible && Run::read_all(out)?.is_empty() {
         return Err(Spending::refusal());
@@ -199,9 +173,6 @@ pub(crate) fn refuse_without_consent(spending: Spending, out: &Path) -> Result<(
 }
 
 /// Takes the prepared directory of `order` to a job that exists: the one that is there, or a new one.
-///
-/// # Errors
-/// When there is no job in the end, or it has failed or was cancelled before this run.
 pub fn submit(session: &Session, mut order: Order) -> Result<Submitted, Failure> {
     refuse_without_consent(order.spending, &order.out)?;
     // From here on the data is what this manifest says: no other run can publish in between.
@@ -286,7 +257,6 @@ pub fn submit(session: &Session, mut order: Order) -> Result<Submitted, Failure>
     Ok(submitted)
 }
 
-/// Shows the plan, uploads checked data, and gets a yes to the price.
 fn upload_and_agree(
     session: &Session,
     order: &Order,
@@ -336,7 +306,6 @@ fn warn_of_open_intents(out: &Path, account: &Account, tag: &str, ui: &dyn Ui) -
     Ok(())
 }
 
-/// What makes a job over this data the same job.
 pub fn identity(
     account: &Account,
     manifest: &Manifest,
@@ -352,13 +321,11 @@ pub fn identity(
     }
 }
 
-/// The ids of both sides.
 pub fn files(uploaded: &[Uploaded]) -> Files<'_> {
     let id = |label: &str| uploaded.iter().find(|file| file.label == label).map(|file| file.file_id.as_str());
     Files { train: id("train").unwrap_or_default(), val: id("val") }
 }
 
-/// How many samples of how many tokens the data has at the most.
 pub fn extent(manifest: &Manifest, settled: &Settled, limits: &Limits) -> Extent {
     Extent {
         train_samples: manifest.train.records,
@@ -368,9 +335,6 @@ pub fn extent(manifest: &Manifest, settled: &Settled, limits: &Limits) -> Extent
 }
 
 /// The service's estimate; that it cannot be had is no failure, but leaves the price unknown.
-///
-/// # Errors
-/// When a signal comes.
 pub fn price(
     session: &Session,
     settled: &Settled,
@@ -383,10 +347,6 @@ pub fn price(
     })
 }
 
-/// What the service estimates for this body, or why it does not.
-///
-/// # Errors
-/// When a signal comes.
 pub fn estimate(session: &Session, body: &Value) -> Result<Result<Estimate, String>, Failure> {
     match jobs::estimate(&session.together, body) {
         Err(error @ together::Error::Http(http::Error::Stopped)) => Err(session.explain(error)),
@@ -399,7 +359,6 @@ pub fn estimate(session: &Session, body: &Value) -> Result<Result<Estimate, Stri
     }
 }
 
-/// A yes to the price: from flags, or from whoever is at the terminal.
 fn agree(order: &Order, price: &Price, plan: &Plan<'_>, session: &Session) -> Result<(), Failure> {
     session.ui.price(price);
     session.ui.expected(&plan.expected(price.train_tokens));
@@ -429,7 +388,6 @@ fn agree(order: &Order, price: &Price, plan: &Plan<'_>, session: &Session) -> Re
     }
 }
 
-/// What a re-run does about the job that is there.
 fn adopt(adopted: Adopted, account: Account, order: &Order, session: &Session) -> Result<Submitted, Failure> {
     let job = &adopted.job;
     if is_to_be_watched(job) {

@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use ctxtune_service::together::job::{Job, JobId};
 
-/// A job in a few fields.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct JobSummary {
     /// Its id.
@@ -22,7 +21,6 @@ pub struct JobSummary {
 }
 
 impl JobSummary {
-    /// That of `job`.
     pub fn of(job: &Job) -> JobSummary {
         JobSummary {
             job: job.id.clone(),

@@ -14,22 +14,16 @@ use crate::job::model::REFERENCE;
 use crate::job::parameters::{SEED_MODEL, Settled};
 use ctxtune_engine::output::manifest::Hex;
 
-/// Hexadecimal digits of a tag.
 pub(crate) const TAG_DIGITS: usize = 8;
 
-/// The first line of what is hashed.
 const VERSION: &str = "ctxtune.tag/2";
 
 /// What makes a job the same job: whoever has the same of these gets the same tag.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The project's id.
     pub project: String,
-    /// The digest of the training side.
     pub train_sha256: String,
-    /// The digest of the validation side.
     pub val_sha256: Option<String>,
-    /// The parameters.
     pub settled: Settled,
     /// `WANDB_RUN_ID`, if an agent set it.
     pub wandb_run_id: Option<String>,
@@ -62,7 +56,6 @@ impl Identity {
         format!("{VERSION}\n{lines}")
     }
 
-    /// The parameters under the keys of the configuration file.
     fn parameters(&self) -> BTreeMap<String, String> {
         let chosen = &self.settled.parameters;
         let mut values = self.settled.values();

@@ -20,19 +20,17 @@ pub const TOKENIZER: &str = "tokenizer";
 /// What a message costs beside its text where the template is not known.
 const UNKNOWN_MESSAGE_TOKENS: (u64, u64) = (3, 6);
 
-/// What a model's template adds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Framing {
     /// Llama 3's; from 3.1 on it says dates.
-    Llama3 { has_dates: bool },
-    /// Nobody here knows.
+    Llama3 {
+        has_dates: bool,
+    },
     Unknown,
 }
 
-/// Counts the tokens of a model.
 #[derive(Debug)]
 pub struct ModelTokens {
-    /// The tokenizer.
     pub tokenizer: Tokenizer,
     /// Where it was found; none of the program's own.
     pub path: Option<PathBuf>,
@@ -43,9 +41,6 @@ pub struct ModelTokens {
 
 /// What counts for `model`: `named` (a file, a directory or a name on the Hub), else what the cache holds for it,
 /// else a bound; nothing where there is none.
-///
-/// # Errors
-/// When what is named cannot be found or used.
 pub fn counter(
     named: Option<&str>,
     model: &str,
@@ -69,9 +64,6 @@ pub fn counter(
 }
 
 /// The same; where there is none, what splits texts at about the same places.
-///
-/// # Errors
-/// When what is named cannot be found or used.
 pub fn counter_or_about(
     named: Option<&str>,
     model: &str,
@@ -81,7 +73,6 @@ pub fn counter_or_about(
     Ok(found.unwrap_or_else(|| ModelTokens::new(Tokenizer::bound(), None, model)))
 }
 
-/// The file or directory that `named` means.
 fn place_of(named: &str, environment: &Environment) -> Result<PathBuf, Failure> {
     let path = crate::value::at_home(Path::new(named), environment.get(env::HOME).map(Path::new));
     if path.exists() {
@@ -151,7 +142,6 @@ impl ModelTokens {
         }
     }
 
-    /// What people read of it.
     pub fn described(&self) -> String {
         match (&self.path, self.method()) {
             (Some(path), Method::Exact) => format!("counted with {}", path.display()),

@@ -36,12 +36,10 @@ const BACKOFF: Duration = Duration::from_secs(1);
 /// How long the service may look at a file before somebody else should look at the service.
 const LONGEST_VERDICT: Duration = Duration::from_secs(30 * 60);
 
-/// Why a file is not at the service, or is not fit.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
     #[error("cannot upload `{name}`: {source}")]
     Api { name: String, source: together::Error },
-    /// The ledger cannot be read or written.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     #[error("cannot read `{path}`: {source}")]
@@ -61,7 +59,6 @@ pub enum UploadError {
     Failed { name: String, file_id: String, said: String },
     #[error("the service has not judged `{name}` ({file_id}) after {} minutes: it is {status}", LONGEST_VERDICT.as_secs() / 60)]
     StillWaiting { name: String, file_id: String, status: String },
-    /// Somebody asked the program to stop.
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }
@@ -73,7 +70,6 @@ pub struct SideFile {
     pub label: String,
     /// Its name at the service.
     pub name: String,
-    /// Where its bytes are.
     pub body: FileBody,
     /// What the ledger knows it by: a side's digest, or the SHA-256 of a single file.
     pub sha256: String,
@@ -84,16 +80,13 @@ pub struct SideFile {
 }
 
 impl SideFile {
-    /// Its size in bytes.
     pub fn bytes(&self) -> u64 {
         self.body.len()
     }
 
-    /// SHA-256 of all its bytes, which the service compares. Of several shards nobody knows it before: they
-    /// are read, and each is held against the manifest on the way.
-    ///
-    /// # Errors
-    /// When a shard cannot be read or has changed, or somebody asked to stop.
+    /// SHA-256 of all its bytes, which the service compares. Of several shards nobody knows it before: they are
+    /// read, and each is held against the manifest on the way. Fails when a shard cannot be read or has
+    /// changed, or somebody asked to stop.
     pub fn checksum(&self, clock: &dyn Clock) -> Result<String, UploadError> {
         let ([_, _, ..], shards) = (self.body.parts.as_slice(), &self.part_sha256) else {
             return Ok(self.sha256.clone());
@@ -134,9 +127,6 @@ pub fn sides(out: &Path, manifest: &Manifest) -> Vec<SideFile> {
 }
 
 /// The JSONL file at `path`, read once for its digest.
-///
-/// # Errors
-/// When it cannot be read, or somebody asked to stop.
 pub(crate) fn loose_file(path: &Path, clock: &dyn Clock) -> Result<SideFile, UploadError> {
     let mut hasher = Sha256::new();
     let mut bytes = 0;
@@ -155,7 +145,6 @@ pub(crate) fn loose_file(path: &Path, clock: &dyn Clock) -> Result<SideFile, Upl
     })
 }
 
-/// Hands every block of the file at `path` to `take`.
 fn read_blocks(path: &Path, clock: &dyn Clock, mut take: impl FnMut(&[u8])) -> Result<(), UploadError> {
     let failed = |source| UploadError::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
@@ -173,40 +162,27 @@ fn read_blocks(path: &Path, clock: &dyn Clock, mut take: impl FnMut(&[u8])) -> R
     }
 }
 
-/// How an upload goes on, for those who watch.
 #[derive(Debug, Clone, Copy)]
 pub enum Step<'s> {
-    /// A try begins.
     Begun,
     /// So many bytes of this try have left.
     Sent(u64),
-    /// The service has the same bytes already.
     AlreadyThere,
-    /// The try failed; the next one begins after the wait.
     Again {
-        /// Why.
         reason: &'s str,
-        /// The wait.
         after: Duration,
-        /// Tries left.
         left: u32,
     },
     /// The bytes are there, and the service is looking at them.
     Waiting {
-        /// The status that it shows.
         status: &'s str,
-        /// How long this has gone on.
         waited: Duration,
     },
 }
 
-/// What uploads share.
 pub(crate) struct Uploader<'u> {
-    /// The API.
     pub together: &'u Together,
-    /// Whose files they are.
     pub account: &'u Account,
-    /// Above this size a file goes in parts.
     pub multipart_threshold: u64,
     /// Told how it goes on; from several threads.
     pub tell: &'u (dyn Fn(Step<'_>) + Sync),
@@ -219,9 +195,6 @@ impl Uploader<'_> {
 
     /// Brings `side` to the service, unless it is there, and waits for the service's verdict. A file of a
     /// prepared directory is kept in `ledger`.
-    ///
-    /// # Errors
-    /// When it cannot be uploaded, or the service finds it unfit.
     pub fn upload(&self, side: &SideFile, mut ledger: Option<&mut Uploads>) -> Result<FileId, UploadError> {
         if side.bytes() > MOST_BYTES {
             return Err(UploadError::TooLarge { name: side.name.clone(), bytes: side.bytes() });

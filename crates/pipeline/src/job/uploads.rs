@@ -21,7 +21,6 @@ use ctxtune_service::together::file::{FileId, Processing};
 /// After so long a status is said that anybody would expect.
 const LONG_WAIT: Duration = Duration::from_secs(30);
 
-/// A file that is at the service.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Uploaded {
     /// `train`, `val`, or the name of a loose file.
@@ -36,7 +35,6 @@ pub struct Uploaded {
     pub sha256: String,
 }
 
-/// What `upload` did.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     /// The address of the service.
@@ -48,9 +46,6 @@ pub struct Report {
 }
 
 /// Checks `paths`, prepared directories and JSONL files, and uploads what is not there yet.
-///
-/// # Errors
-/// When one of them is unfit or cannot be uploaded.
 pub fn upload(session: &Session, paths: &[PathBuf]) -> Result<Report, Failure> {
     verify(paths, None, None, session)?;
     let account = session.account()?;
@@ -69,9 +64,6 @@ pub fn upload(session: &Session, paths: &[PathBuf]) -> Result<Report, Failure> {
 }
 
 /// Uploads both sides of the prepared directory `out`; its lock is the caller's.
-///
-/// # Errors
-/// When one of them cannot be uploaded, or is found unfit.
 pub(crate) fn upload_sides(
     session: &Session,
     account: &Account,
@@ -112,13 +104,11 @@ fn upload_side(
     Ok(Uploaded { label: side.label, name: side.name, file_id, bytes, sha256: side.sha256 })
 }
 
-/// Shows how an upload goes on.
 struct Shown<'t> {
     progress: Box<dyn Progress>,
     name: &'t str,
     ui: &'t dyn Ui,
     was_there: AtomicBool,
-    /// The status that was said last.
     said: Mutex<String>,
 }
 

@@ -26,11 +26,8 @@ use ctxtune_service::wandb::Settings;
 use ctxtune_service::wandb::host::{DEFAULT_BASE_URL, api_url, app_url, hosts, is_hosted};
 use ctxtune_service::wandb::run::{Metadata, Plan};
 
-/// A key and where it comes from.
 struct FoundKey {
-    /// The key.
     key: SecretString,
-    /// Where it comes from, for people.
     place: String,
 }
 
@@ -39,9 +36,7 @@ struct FoundKey {
 pub enum Way {
     /// This program does.
     Online {
-        /// Where and as whom.
         settings: Settings,
-        /// Where the key comes from.
         place: String,
     },
     /// This program does, into a directory.
@@ -51,39 +46,30 @@ pub enum Way {
     },
     /// The service that trains does.
     Together {
-        /// Where and as whom.
         settings: Settings,
     },
-    /// Nobody does.
     Off(Why),
 }
 
-/// Why the job is not logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Why {
     /// `--wandb off`.
     Flag,
     /// This variable, or the settings that `wandb` keeps.
     Disabled(&'static str),
-    /// There is no key.
     NoKey,
     /// The key or the base URL cannot be used.
     Unusable(String),
 }
 
-/// What was chosen about a run.
 #[derive(Clone)]
 pub struct Chosen {
-    /// Who logs.
     pub way: Way,
     /// Its place and names; what was not said is empty.
     pub plan: Plan,
 }
 
 /// What the flags, the variables and the files say.
-///
-/// # Errors
-/// When the key is to be handed over and there is none, or the configuration file is wrong.
 pub fn resolve(
     args: &WandbArgs,
     file: Option<&ConfigFile>,
@@ -137,7 +123,6 @@ pub fn resolve(
     Ok(Chosen { way, plan })
 }
 
-/// The command line of this process, without private parts.
 fn command_line(environment: &Environment) -> String {
     shown_command(environment.arguments.iter().cloned(), environment)
 }
@@ -196,13 +181,9 @@ fn home_length(text: &str, home: Option<&str>) -> usize {
     if text.starts_with(root) && is_whole(root.len()) { root.len() } else { 0 }
 }
 
-/// How to turn logging on.
 pub const HOW_TO_LOG: &str = "export WANDB_API_KEY=..., or run `wandb login`";
 
 /// Who logs without any flag, and the base URL with its source: for `doctor`.
-///
-/// # Errors
-/// When there is a key that cannot be one.
 pub fn examine(environment: &Environment) -> Result<(Way, String), Failure> {
     let sources = Sources::of(environment);
     let server = server(&sources).map(|server| format!("{} ({})", server.base, server.from));
@@ -213,7 +194,6 @@ fn mode(sources: &Sources<'_>) -> String {
     sources.get(env::WANDB_MODE, "mode").unwrap_or_default().to_ascii_lowercase()
 }
 
-/// An unknown mode.
 fn strange_mode(sources: &Sources<'_>) -> Option<String> {
     let known = ["", "online", "run", "shared", "offline", "dryrun", "disabled"];
     Some(mode(sources)).filter(|mode| !known.contains(&mode.as_str()))
@@ -258,7 +238,6 @@ fn unusable(reason: &str) -> Failure {
     Failure::new(Exit::Key, "wandb_key", format!("--wandb together: {reason}"), hint)
 }
 
-/// Where W&B is.
 struct Server {
     /// Its base URL, without a slash at its end.
     base: String,
@@ -282,9 +261,6 @@ fn server(sources: &Sources<'_>) -> Result<Server, String> {
 }
 
 /// The key for `base`: that of the environment, else the one that `wandb login` left.
-///
-/// # Errors
-/// When there is one that cannot be a key.
 fn key(environment: &Environment, base: &str) -> Result<Option<FoundKey>, Failure> {
     let name = env::WANDB_API_KEY;
     if let (Some(key), Some(place)) = (environment.key(name)?, environment.place(name)) {

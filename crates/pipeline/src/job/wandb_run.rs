@@ -37,7 +37,6 @@ use ctxtune_service::wandb::session::Goal;
 use ctxtune_service::wandb::worker::{Closed, Said, Tell};
 use ctxtune_service::wandb::{Settings, Wandb};
 
-/// The directory of an output directory that holds what is logged.
 pub const WANDB_DIR: &str = "wandb";
 
 /// What `submit` waits for W&B at most, for each of its three questions.
@@ -51,9 +50,6 @@ const FAREWELL: Duration = Duration::from_millis(4500);
 const HASTY_FAREWELL: Duration = Duration::from_secs(1);
 
 /// W&B as `settings` say; what fails is said by whoever asks.
-///
-/// # Errors
-/// When a proxy cannot be used.
 pub fn connect(
     settings: Settings,
     call: Duration,
@@ -79,15 +75,10 @@ pub fn owner(clock: &dyn Clock) -> String {
     Hex(&Sha256::digest(seed)[..8]).to_string()
 }
 
-/// What is known of a job when it is submitted, beside its parameters.
 pub struct Known<'k> {
-    /// The data.
     pub manifest: &'k Manifest,
-    /// The parameters.
     pub settled: &'k Settled,
-    /// What the model allows.
     pub limits: &'k Limits,
-    /// What it will cost, where that was asked for.
     pub price: Option<&'k Price>,
 }
 
@@ -190,7 +181,6 @@ pub fn page(session: &Session, job: &Job, out: Option<&Path>) -> Option<String> 
 /// What logs a job that was submitted and is not watched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Announced {
-    /// The page of its run, if this program has made it.
     pub url: Option<String>,
     /// `monitor`: `ctxtune monitor`, while it runs; `together`: the service itself; absent where nothing does.
     pub logged_by: Option<&'static str>,
@@ -270,12 +260,9 @@ pub struct Log<'l> {
     has_asked: bool,
 }
 
-/// What Stop does to the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnStop {
-    /// It is cancelled.
     Cancel,
-    /// It runs on.
     Report,
 }
 
@@ -380,7 +367,6 @@ fn exit_code(ending: Ending) -> i32 {
     exit as i32
 }
 
-/// What the thread that logs has to say, in words.
 fn tell(ui: Arc<dyn Ui>, from: Option<String>, job: JobId, on_stop: OnStop) -> Tell {
     Arc::new(move |said| match said {
         Said::Page { page, entity, project } => {

@@ -14,19 +14,13 @@ use ctxtune_service::together::job::{Job, JobId};
 /// How many events a report repeats.
 pub const LAST_EVENTS: usize = 5;
 
-/// A watch that is over.
 pub struct Watched {
-    /// How the job ended, or why it is not watched any more.
     pub result: Result<Finished, Box<MonitorError>>,
-    /// The page of its run at W&B.
     pub run_page: Option<String>,
-    /// Rows that W&B has not got yet.
     pub unsent_rows: u64,
-    /// What the job was estimated at, in dollars.
     pub estimated: Option<f64>,
 }
 
-/// What a script is told of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     /// The page of its run at W&B; `null` where it has none.
@@ -63,7 +57,6 @@ pub struct Report {
     pub last_events: Vec<LastEvent>,
 }
 
-/// The ids of both files.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TrainedOn {
     /// The training file.
@@ -72,7 +65,6 @@ pub struct TrainedOn {
     pub val: Option<String>,
 }
 
-/// An event of the service.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LastEvent {
     /// When, as the service writes it.
@@ -106,7 +98,6 @@ pub fn settle(
 }
 
 impl Watched {
-    /// What was seen.
     pub fn progress(&self) -> &Progress {
         match &self.result {
             Ok(finished) => &finished.progress,
@@ -114,7 +105,6 @@ impl Watched {
         }
     }
 
-    /// What a script is told of it.
     pub fn report(&self, session: &Session) -> Report {
         let progress = self.progress();
         let job = progress.job();

@@ -41,7 +41,6 @@ const COUNTED_BYTES: u64 = 1_000_000_000;
 /// Samples of a side whose agents and steps are counted: the first of an order that is as good as random.
 const COUNTED: usize = 20_000;
 
-/// Prepared data.
 #[derive(Debug, Serialize)]
 pub struct DataReport {
     /// What was prepared, and how.
@@ -62,7 +61,6 @@ pub struct DataReport {
     pub samples: Vec<Sample>,
 }
 
-/// Refused records of one code.
 #[derive(Debug, Serialize)]
 pub struct Rejects {
     /// The code.
@@ -73,7 +71,6 @@ pub struct Rejects {
     pub examples: Vec<Reject>,
 }
 
-/// A refused record.
 #[derive(Debug, Serialize)]
 pub struct Reject {
     /// Its key.
@@ -84,7 +81,6 @@ pub struct Reject {
     pub at: String,
 }
 
-/// What a check finds of one code.
 #[derive(Debug, Serialize)]
 pub struct Findings {
     /// The code.
@@ -110,7 +106,6 @@ pub struct Lengths {
     pub bars: Vec<Bar>,
 }
 
-/// A long sample.
 #[derive(Debug, Serialize)]
 pub struct LongSample {
     /// Its file and line.
@@ -123,7 +118,6 @@ pub struct LongSample {
     pub tokens: u64,
 }
 
-/// How many agents and steps contexts have.
 #[derive(Debug, Default, Serialize)]
 pub struct Shapes {
     /// Samples by the number of agents.
@@ -136,7 +130,6 @@ pub struct Shapes {
     pub without_context: u64,
 }
 
-/// A sample as the model sees it.
 #[derive(Debug, Serialize)]
 pub struct Sample {
     /// `train` or `val`.
@@ -149,7 +142,6 @@ pub struct Sample {
 /// What decides how samples are counted and shown: the newest job's, or the defaults.
 #[derive(Debug)]
 pub(crate) struct Seeing {
-    /// The model that is tuned.
     pub model: String,
     /// The longest sequence, in tokens.
     pub max_tokens: Option<u64>,
@@ -158,10 +150,6 @@ pub(crate) struct Seeing {
 }
 
 impl DataReport {
-    /// What is known of the data in `out`.
-    ///
-    /// # Errors
-    /// When there is none, or it cannot be read.
     pub(crate) fn of(
         out: &Path,
         seeing: &Seeing,
@@ -329,7 +317,6 @@ fn rejects(out: &Path, manifest: &Manifest) -> io::Result<Vec<Rejects>> {
 }
 
 impl Shapes {
-    /// Counts the first samples of a side.
     fn read(&mut self, out: &Path, side: &Side, signals: &Signals) -> io::Result<()> {
         let mut number = 0;
         for shard in &side.shards {

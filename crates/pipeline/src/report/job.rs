@@ -16,7 +16,6 @@ use crate::sweep::shown::shown_value;
 use ctxtune_service::together::job::{Job, JobId};
 use ctxtune_service::together::{self, jobs};
 
-/// A job.
 #[derive(Debug, Serialize)]
 pub struct JobReport {
     /// Its id.
@@ -51,7 +50,6 @@ pub struct JobReport {
     pub job: Job,
 }
 
-/// A value that a job was asked for.
 #[derive(Debug, Serialize)]
 pub struct Parameter {
     /// Its key in the configuration file.
@@ -62,7 +60,6 @@ pub struct Parameter {
     pub origin: Option<String>,
 }
 
-/// Where measurements are from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
@@ -74,7 +71,6 @@ pub enum Source {
     Nothing,
 }
 
-/// How a model is used.
 #[derive(Debug, Default, Serialize)]
 pub struct Using {
     /// What it needs before.
@@ -135,7 +131,6 @@ impl JobReport {
         })
     }
 
-    /// The value of the parameter `key`.
     pub fn value(&self, key: &str) -> Option<&str> {
         let parameter = self.parameters.iter().find(|parameter| parameter.key == key);
         parameter.map(|parameter| parameter.value.as_str())

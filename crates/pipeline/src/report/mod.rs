@@ -43,9 +43,6 @@ pub struct OutReport {
 
 /// Gathers what is known of `out`; what was measured in its jobs is asked of the service of `session`. Tokens are
 /// counted with `tokenizer`, else with what `environment` says where it is.
-///
-/// # Errors
-/// When `out` holds no prepared data, or it cannot be read. What else is missing is one of the troubles.
 pub fn gather(
     out: &Path,
     session: Option<&Session>,

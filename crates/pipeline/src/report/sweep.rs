@@ -10,7 +10,6 @@ use crate::sweep::book::{Book, SWEEPS_DIR};
 use crate::sweep::{Goal, Metric};
 use ctxtune_service::together::job::JobId;
 
-/// A sweep.
 #[derive(Debug, Serialize)]
 pub struct SweepReport {
     /// Its id.
@@ -36,7 +35,6 @@ impl SweepReport {
         SweepReport { id: book.id.clone(), metric, order, ranked, book }
     }
 
-    /// Whether `job` is one of its runs.
     pub(crate) fn has_job(&self, job: &JobId) -> bool {
         self.book.trials.iter().any(|trial| trial.job.as_ref() == Some(job))
     }
@@ -53,7 +51,6 @@ impl SweepReport {
     }
 }
 
-/// The sweeps that `out` knows.
 pub(crate) fn of(out: &Path, troubles: &mut Vec<String>) -> Vec<SweepReport> {
     let mut ids: Vec<String> = std::fs::read_dir(out.join(SWEEPS_DIR))
         .map(|entries| {

@@ -3,15 +3,12 @@
 use crate::failure::{Exit, Failure};
 use crate::ui::Ui;
 
-/// How spending is agreed to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Spending {
     /// By flags: `--yes`, or `--max-cost` as the cap of the estimate, or both.
     Agreed {
-        /// The cap in dollars.
         max_cost: Option<f64>,
     },
-    /// By the answer to a question.
     Asked,
     /// Not at all: nobody is there to be asked.
     Impossible,

@@ -14,7 +14,6 @@ use crate::session::key;
 use crate::value::at_home;
 use ctxtune_service::together::BaseUrl;
 
-/// Variables with where they come from.
 #[derive(Clone, Default)]
 pub struct Environment {
     /// Those of the process, which win.
@@ -43,9 +42,6 @@ impl Environment {
     }
 
     /// The key that `name` holds, without the white space around it.
-    ///
-    /// # Errors
-    /// When it cannot be a key.
     pub fn key(&self, name: &str) -> Result<Option<SecretString>, Failure> {
         let found = self.get(name).zip(self.place(name));
         found.map(|(value, place)| key::checked(value, &format!("{name} of {place}"))).transpose()
@@ -73,7 +69,6 @@ impl Environment {
         })
     }
 
-    /// The number that a variable for tests holds.
     pub fn number(&self, name: &str) -> Option<f64> {
         self.get(name)?.parse().ok()
     }

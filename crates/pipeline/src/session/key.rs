@@ -13,9 +13,6 @@ use crate::text::printable;
 pub(crate) const NO_KEY: &str = "no_key";
 
 /// The key that `text` is, without the white space around it; `what` says whose it is and where it stands.
-///
-/// # Errors
-/// When a character stands in it that no key has.
 pub fn checked(text: &str, what: &str) -> Result<SecretString, Failure> {
     let key = text.trim();
     match key.chars().find(|character| !character.is_ascii() || character.is_ascii_control()) {

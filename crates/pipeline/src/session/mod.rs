@@ -29,7 +29,6 @@ pub(crate) mod key;
 pub(crate) mod netrc;
 pub mod no_key;
 
-/// How a base URL is written.
 const URL_HINT: &str =
     "write it as https://host, with or without /v1; http only for this machine, where a key is sent";
 
@@ -39,31 +38,21 @@ const GRACE: Duration = Duration::from_secs(60);
 /// What the program gives a workflow.
 #[derive(Clone)]
 pub struct Runtime {
-    /// The variables.
     pub environment: Environment,
-    /// What asks it to stop.
     pub signals: Signals,
     /// Time; a signal ends its waits.
     pub clock: Arc<dyn Clock>,
     /// The same time, which no signal stops: for what is still sent after one.
     pub unstopped: Arc<dyn Clock>,
-    /// The person.
     pub ui: Arc<dyn Ui>,
 }
 
-/// A service to speak to.
 pub struct Session {
-    /// Its API.
     pub together: Together,
-    /// The variables of this run.
     pub environment: Environment,
-    /// The signals of this run.
     pub signals: Signals,
-    /// Time; a signal ends its waits.
     pub clock: Arc<dyn Clock>,
-    /// The same time, which no signal stops: for what is still sent after one.
     pub unstopped: Arc<dyn Clock>,
-    /// The person.
     pub ui: Arc<dyn Ui>,
     /// The tokenizer that was named to count with.
     pub tokenizer: Option<String>,
@@ -71,9 +60,6 @@ pub struct Session {
 
 impl Session {
     /// Reads where the service is, `base_url` before the variable, and with which key; connects to nothing yet.
-    ///
-    /// # Errors
-    /// When the URL or a proxy cannot be used, or the key is none.
     pub fn new(base_url: Option<&str>, runtime: Runtime) -> Result<Session, Failure> {
         let base = base_url_of(base_url, &runtime.environment)?;
         let key = runtime.environment.key(env::TOGETHER_API_KEY)?;
@@ -82,9 +68,6 @@ impl Session {
     }
 
     /// Another server than Together, which gets neither its key nor its headers.
-    ///
-    /// # Errors
-    /// When the URL or a proxy cannot be used, or the key for it is none.
     pub fn other(url: &str, runtime: Runtime) -> Result<Session, Failure> {
         let own = env::OPENAI_API_KEY;
         let (base, hint) = match runtime.environment.key(own)? {
@@ -113,9 +96,6 @@ impl Session {
 
     /// What `act` makes of a session that no signal stops, for what is still sent after one; nothing where it is not
     /// done within `limit`.
-    ///
-    /// # Errors
-    /// When a proxy cannot be used, or the key is none.
     pub(crate) fn after_signal<T: Send + 'static>(
         &self,
         limit: Duration,
@@ -139,22 +119,15 @@ impl Session {
     }
 
     /// A client like that of the API, for a server whose answers take longer.
-    ///
-    /// # Errors
-    /// When a proxy cannot be used.
     pub fn client(&self, timeouts: http::Timeouts) -> Result<Client, Failure> {
         Ok(Client::new(settings(&self.environment, timeouts)?, Arc::clone(&self.clock), teller(&self.ui)))
     }
 
-    /// The headers that go to the service with every call.
     pub(crate) fn custom_headers(&self) -> Vec<(String, String)> {
         custom_headers(&self.environment)
     }
 
     /// Whose files and jobs these are: asks the service, which also shows that the key is accepted.
-    ///
-    /// # Errors
-    /// When the key is refused or the service cannot be reached.
     pub fn account(&self) -> Result<Account, Failure> {
         let identity = self.together.whoami().map_err(|error| self.explain(error))?;
         Ok(Account { api: self.together.base().origin(), project: identity.project_id.unwrap_or_default() })
@@ -168,13 +141,11 @@ impl Session {
         }
     }
 
-    /// How long the service may take to list a job that it has accepted.
     pub fn grace(&self) -> Duration {
         let seconds = self.environment.number(env::CTXTUNE_GRACE_SECONDS);
         seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or(GRACE)
     }
 
-    /// Above how many bytes a file goes in parts.
     pub(crate) fn multipart_threshold(&self) -> u64 {
         let bytes = self.environment.number(env::CTXTUNE_MULTIPART_THRESHOLD);
         bytes.map_or(MULTIPART_THRESHOLD, |bytes| bytes as u64)
@@ -287,13 +258,11 @@ impl Session {
         }
     }
 
-    /// The page of a job.
     pub fn dashboard(&self, job: &JobId) -> String {
         format!("{}/fine-tuning/{job}", self.together.base().origin())
     }
 }
 
-/// What a client of this environment needs to know.
 fn settings(environment: &Environment, timeouts: http::Timeouts) -> Result<http::Settings, Failure> {
     let scale = environment.number(env::CTXTUNE_TIME_SCALE).unwrap_or(1.0);
     Ok(http::Settings {

@@ -12,16 +12,12 @@ use crate::env;
 use crate::session::environment::Environment;
 use crate::value::at_home;
 
-/// The names that the file may have in the home directory.
 const NAMES: [&str; 2] = [".netrc", "_netrc"];
 
-/// A key and where it stands.
 pub struct Found {
-    /// The file.
     pub path: PathBuf,
     /// The host whose entry it is; nothing: that of every host without one.
     pub machine: Option<String>,
-    /// The key.
     pub key: SecretString,
 }
 
@@ -76,7 +72,6 @@ fn password(text: &str, hosts: &[&str]) -> Option<(Option<String>, String)> {
     own.or(default.map(|password| (None, password)))
 }
 
-/// Whom an entry is for.
 #[derive(Clone, Copy)]
 enum Entry {
     /// This one of the hosts that are looked for.
@@ -87,7 +82,6 @@ enum Entry {
     Other,
 }
 
-/// The rest of the file.
 struct Tokens<'t>(&'t str);
 
 impl Tokens<'_> {

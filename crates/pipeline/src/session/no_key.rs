@@ -6,7 +6,6 @@ use crate::env;
 use crate::failure::Failure;
 use crate::session::environment::Environment;
 
-/// Where an account's keys are made.
 const KEYS_PAGE: &str = "https://api.together.ai/settings/api-keys";
 
 /// The failure that a missing Together key is. After `tg login` there are credentials, and still no key.

@@ -30,10 +30,8 @@ pub struct Agency {
 }
 
 impl Agency {
-    /// The place that the agent's variables name, where the command line has the sweep's cap.
-    ///
-    /// # Errors
-    /// When there is a cap and no agent.
+    /// The place that the agent's variables name, where the command line has the sweep's cap. Fails when there
+    /// is a cap and no agent.
     pub fn of(cap: Option<f64>, environment: &Environment) -> Result<Option<Agency>, Failure> {
         let Some(cap) = cap else { return Ok(None) };
         let name =

@@ -22,10 +22,8 @@ const SCHEMA: &str = "ctxtune.sweep/1";
 /// What the sum of prices may be off by for the sake of floating point, in dollars.
 pub(crate) const ROUNDING: f64 = 1e-9;
 
-/// The directory of sweeps in an output directory.
 pub(crate) const SWEEPS_DIR: &str = "sweeps";
 
-/// One run of a sweep.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trial {
     /// The values that are tried.
@@ -52,7 +50,6 @@ pub struct Trial {
     pub curve: Vec<Point>,
 }
 
-/// A value at a step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Point {
     /// The training step.
@@ -65,7 +62,6 @@ impl Trial {
     /// The status of a run whose job is about to be asked for.
     pub(crate) const INTENDED: &str = "intended";
 
-    /// A run that has not begun.
     pub fn new(values: Assignment) -> Trial {
         Trial {
             values,
@@ -87,7 +83,6 @@ impl Trial {
         self.job.is_none() && self.status.as_deref() != Some(Trial::INTENDED)
     }
 
-    /// Whether it has ended, in whatever way.
     pub fn has_ended(&self) -> bool {
         let status = self.status.as_deref().map(ctxtune_service::together::job::Status::new);
         status.is_some_and(|status| status.ending().is_some())
@@ -116,7 +111,6 @@ impl Trial {
     }
 }
 
-/// A sweep's ledger.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Book {
     schema: String,
@@ -136,9 +130,6 @@ pub struct Book {
 
 impl Book {
     /// The ledger of the sweep `id` in `out`; nothing where it was never begun.
-    ///
-    /// # Errors
-    /// When there is one that cannot be read.
     pub fn read(out: &Path, id: &str) -> Result<Option<Book>, LedgerError> {
         let path = path(out, id);
         match read_ledger::<Book>(&path)? {
@@ -149,13 +140,11 @@ impl Book {
         }
     }
 
-    /// A sweep that begins with these runs.
     pub fn new(id: String, values: Vec<Assignment>) -> Book {
         let trials = values.into_iter().map(Trial::new).collect();
         Book { schema: SCHEMA.to_owned(), id, name: None, metric: None, wandb_sweep: None, trials }
     }
 
-    /// Writes it down.
     pub fn write(&self, out: &Path) -> Result<(), LedgerError> {
         write_ledger(&path(out, &self.id), self)
     }

@@ -30,20 +30,16 @@ pub struct Suggestions {
     pub dearest: Option<f64>,
 }
 
-/// What a thread is to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// To start this run of the book, or to go on with it.
     Run(usize),
     /// To ask for values; what the dearest run costs is set aside until they are there.
     Ask,
-    /// To end.
     Nothing,
 }
 
-/// How a sweep ended.
 pub struct Ended {
-    /// The book.
     pub book: Book,
     /// Whether a run was not started for the cap's sake.
     pub is_short: bool,
@@ -55,7 +51,6 @@ struct State {
     claimed: BTreeSet<usize>,
     /// Those of them that were free before, and whose job is not known yet.
     reserved: BTreeSet<usize>,
-    /// Suggestions that are asked for.
     asked: usize,
     is_stopped: bool,
     is_short: bool,
@@ -84,22 +79,18 @@ impl Claims {
         self.state().is_stopped = true;
     }
 
-    /// How it ended.
     pub fn end(self) -> Ended {
         let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ended { book: state.book, is_short: state.is_short }
     }
 
-    /// A run as it is now.
     pub fn trial(&self, index: usize) -> Trial {
         self.state().book.trials[index].clone()
     }
 
-    /// What to do next: first the runs that may be billed already, since they are counted in any case; then
-    /// a free one; then one that is not in the book yet. What it may cost is set aside.
-    ///
-    /// # Errors
-    /// When the book cannot be written; nothing is claimed then.
+    /// What to do next: first the runs that may be billed already, since they are counted in any case; then a
+    /// free one; then one that is not in the book yet. What it may cost is set aside. Fails when the book
+    /// cannot be written; nothing is claimed then.
     pub fn next(&self) -> Result<Next, LedgerError> {
         let mut state = self.state();
         if state.is_stopped {
@@ -178,7 +169,6 @@ impl Claims {
         state.asked = state.asked.saturating_sub(1);
     }
 
-    /// Writes down the job of a run.
     pub fn bind(&self, index: usize, job: &Job) -> Result<(), LedgerError> {
         self.state().reserved.remove(&index);
         self.change(index, |trial| {

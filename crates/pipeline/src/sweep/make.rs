@@ -21,9 +21,7 @@ use ctxtune_service::together::jobs::Limits;
 
 /// One combination, ready to be sent unless it is refused.
 pub struct Combination {
-    /// Its parameters.
     pub settled: Settled,
-    /// What its model allows.
     pub limits: Limits,
     /// What the model refuses, by key, value and bound.
     pub refused: Vec<String>,
@@ -38,7 +36,6 @@ fn key(settled: &Settled, has_val: bool) -> String {
     Identity { project, train_sha256, val_sha256, settled: settled.clone(), wandb_run_id: None }.text(1)
 }
 
-/// What all runs of a sweep have in common.
 pub struct JobTemplate {
     choices: TuneChoices,
     file: TuneChoices,
@@ -52,10 +49,6 @@ impl JobTemplate {
         JobTemplate { choices, file, seed, known: Mutex::default() }
     }
 
-    /// The parameters of a run with these values.
-    ///
-    /// # Errors
-    /// When a key is no parameter of a job, or a value is not of its type.
     pub fn parameters(&self, values: &Assignment) -> Result<Parameters, Failure> {
         let chosen = TuneChoices::of_values(values).map_err(|reason| {
             let hint = "a sweep varies parameters of the job; data is prepared once";
@@ -66,9 +59,6 @@ impl JobTemplate {
 
     /// The values without those that ask for the same job as earlier ones, as far as that can be told without
     /// the service.
-    ///
-    /// # Errors
-    /// When a key is no parameter of a job, or a value is not of its type.
     pub fn distinct(&self, values: Vec<Assignment>) -> Result<Vec<Assignment>, Failure> {
         let mut keys = BTreeSet::new();
         let mut kept = Vec::new();
@@ -82,9 +72,6 @@ impl JobTemplate {
     }
 
     /// How many different estimates these combinations have, as far as that can be told without the service.
-    ///
-    /// # Errors
-    /// When a key is no parameter of a job, or a value is not of its type.
     pub fn estimates(&self, combinations: &[Assignment]) -> Result<usize, Failure> {
         let mut bodies = BTreeSet::new();
         for values in combinations {
@@ -109,10 +96,6 @@ impl JobTemplate {
         identity.text(1)
     }
 
-    /// The combination of these values.
-    ///
-    /// # Errors
-    /// When they are no parameters, or the service does not tune their model.
     pub fn make(
         &self,
         session: &Session,

@@ -26,10 +26,8 @@ use sha2::{Digest, Sha256};
 
 use ctxtune_engine::yaml;
 
-/// The most combinations that are listed.
 const MOST_COMBINATIONS: usize = 10_000;
 
-/// Why a file is no sweep.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages name them")]
 pub enum SweepError {
@@ -48,14 +46,10 @@ pub enum Runner {
     Agent,
 }
 
-/// How values are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Every combination.
     Grid,
-    /// Draws.
     Random,
-    /// What earlier runs suggest.
     Bayes,
 }
 
@@ -69,7 +63,6 @@ impl fmt::Display for Method {
     }
 }
 
-/// Whether less is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Goal {
@@ -88,10 +81,8 @@ pub struct Metric {
     pub goal: Goal,
 }
 
-/// The values a parameter may take.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Domain {
-    /// One of these.
     Values(Vec<Value>),
     /// A real number between two, both inclusive.
     Uniform(f64, f64),
@@ -104,14 +95,10 @@ pub enum Domain {
 /// A value for every parameter, in the order of the file.
 pub type Assignment = Vec<(String, Value)>;
 
-/// A sweep's file, read.
 #[derive(Debug, Clone)]
 pub struct Sweep {
-    /// How values are chosen.
     pub method: Method,
-    /// What runs are ranked by.
     pub metric: Metric,
-    /// What is varied.
     pub parameters: Vec<(String, Domain)>,
     /// What is varied by distributions that W&B draws and this program does not; only of an agent's sweep.
     pub drawn_elsewhere: Vec<String>,
@@ -178,10 +165,6 @@ const NOT_DRAWN: [(&str, &[&str]); 13] = [
 ];
 
 impl Sweep {
-    /// Reads the file at `path`.
-    ///
-    /// # Errors
-    /// When it cannot be read, is no sweep, or says what `runner` does not carry out.
     pub fn read(path: &Path, runner: Runner) -> Result<Sweep, SweepError> {
         let bytes =
             std::fs::read(path).map_err(|source| SweepError::Read { path: path.to_owned(), source })?;
@@ -189,10 +172,6 @@ impl Sweep {
         sweep.map_err(|reason| SweepError::Unfit { path: path.to_owned(), reason })
     }
 
-    /// Reads YAML.
-    ///
-    /// # Errors
-    /// What is wrong with it, and where.
     pub fn parse(text: &str, runner: Runner) -> Result<Sweep, String> {
         let document: Value = yaml::parse(text)?;
         let Value::Object(mut document) = document else {
@@ -236,9 +215,6 @@ impl Sweep {
     }
 
     /// Every combination once, the last parameter varying fastest.
-    ///
-    /// # Errors
-    /// When a parameter has no list of values, or there are too many combinations.
     pub fn grid(&self) -> Result<Vec<Assignment>, String> {
         let mut lists = Vec::new();
         for (name, domain) in &self.parameters {

@@ -28,10 +28,6 @@ pub const MOST_ESTIMATES: usize = 200;
 const MANY_ESTIMATES: usize = 10;
 
 impl Estimates {
-    /// The price of this combination over the data of `runs`.
-    ///
-    /// # Errors
-    /// When the service would not let it proceed, or a signal comes.
     pub fn price(&self, session: &Session, runs: &Runs, of: &Combination) -> Result<Price, Failure> {
         let body = of.settled.estimate_body(runs.files());
         let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -61,19 +57,14 @@ impl Estimates {
 pub struct Space {
     /// How many different estimates it has.
     pub estimates: usize,
-    /// The lowest of them, in dollars.
     pub cheapest: f64,
-    /// The highest of them, in dollars.
     pub dearest: f64,
 }
 
-/// What a sweep may cost.
 pub struct Quote {
     /// What was spent, and what is still to start: in dollars, where that is known.
     pub total: Option<f64>,
-    /// Why it is not known.
     pub reason: Option<String>,
-    /// What W&B could choose, where it does.
     pub space: Option<Space>,
     /// Runs that have no job yet.
     pub to_start: usize,
@@ -105,9 +96,6 @@ impl Quote {
 }
 
 /// Asks for the estimates of the runs of `book` that can still be billed and lack one; why one is not known.
-///
-/// # Errors
-/// When the service would not let one proceed, or a signal comes.
 pub(crate) fn price_book(session: &Session, runs: &Runs, book: &mut Book) -> Result<Option<String>, Failure> {
     let has_val = runs.manifest.val.is_some();
     let mut made = Vec::new();
@@ -132,9 +120,6 @@ pub(crate) fn price_book(session: &Session, runs: &Runs, book: &mut Book) -> Res
 }
 
 /// What W&B could choose, priced; or why that is not known.
-///
-/// # Errors
-/// When the service would not let one of the combinations proceed, or a signal comes.
 pub(crate) fn price_space(
     session: &Session,
     runs: &Runs,
@@ -175,9 +160,6 @@ fn announce<'c>(session: &Session, made: impl Iterator<Item = &'c Combination>, 
 }
 
 /// Shows the quote, and gets a yes to it.
-///
-/// # Errors
-/// When it is above the cap or not known under one, the answer is no, or a signal comes.
 pub fn agree(
     session: &Session,
     runs: &Runs,

@@ -37,7 +37,6 @@ use ctxtune_service::wandb::sweep::{self, Command};
 const AGENT_PAUSE: Duration = Duration::from_secs(5);
 const SILENT_LOOKS: usize = 60;
 
-/// What the threads of a sweep share.
 struct Shared<'s> {
     session: &'s Session,
     runs: &'s Runs,
@@ -81,19 +80,14 @@ impl Drop for Holding<'_> {
     }
 }
 
-/// A sweep that is over, or was stopped.
 pub struct Ran {
-    /// What its runs had in common.
     pub runs: Runs,
     /// Its runs, and whether the cap left some out.
     pub ended: Ended,
-    /// What was agreed to.
     pub quote: Quote,
-    /// What stopped it.
     pub failure: Option<Failure>,
 }
 
-/// Runs everything that is open.
 pub(crate) fn run_all(session: &Session, runs: Runs, book: Book, quote: Quote) -> Ran {
     let suggestions = runs.suggestions.as_ref().map(|suggestions| claims::Suggestions {
         count: suggestions.count,
@@ -162,9 +156,6 @@ fn send_alert(session: &Session, runs: &Runs, book: &Book, failure: Option<&Fail
 
 impl Shared<'_> {
     /// The next run to go on with or to start; nothing where none is left, or the cap or a failure says stop.
-    ///
-    /// # Errors
-    /// When the one who chooses the values cannot be asked.
     fn claim(&self, agent: &mut Option<String>) -> Result<Option<usize>, Failure> {
         let next = self.claims.next()?;
         let next = match (next, &self.runs.suggestions) {
@@ -286,9 +277,7 @@ fn begin_log<'l>(shared: &Shared<'l>, index: usize, job: &Job) -> Option<Log<'l>
     Log::begin(shared.session, &chosen, OnStop::Report, &job.id, Some(&shared.runs.out))
 }
 
-/// Why a run has no job.
 enum NoJob {
-    /// None was created.
     NotCreated(Failure),
     /// One may have been created.
     Open(Failure),
@@ -348,7 +337,6 @@ fn find_or_create(shared: &Shared<'_>, trial: &Trial) -> Result<Job, NoJob> {
     }
 }
 
-/// Takes over what is known of a run that has ended.
 fn record(shared: &Shared<'_>, index: usize, progress: &Progress) -> Result<(), Failure> {
     let Some(job) = progress.job() else { return Ok(()) };
     shared.session.note_seen(Some(&shared.runs.out), progress);
@@ -387,7 +375,6 @@ fn points(progress: &Progress, metric: &Metric) -> Vec<Point> {
     progress.eval().map(|point| Point { step: point.step, value: point.loss }).collect()
 }
 
-/// A run's happenings, a line each.
 struct RunScreen<'s> {
     shared: &'s Shared<'s>,
     index: usize,

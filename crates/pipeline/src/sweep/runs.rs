@@ -24,29 +24,19 @@ pub struct Estimates {
     pub known: Mutex<BTreeMap<String, Estimate>>,
 }
 
-/// Everything the runs of a sweep share.
 pub struct Runs {
-    /// The prepared directory.
     pub out: PathBuf,
-    /// Whose jobs they are.
     pub account: Account,
-    /// The data.
     pub manifest: Manifest,
-    /// What makes values parameters.
     pub template: JobTemplate,
-    /// What the service has estimated.
     pub estimates: Estimates,
-    /// What the sweep's file calls it.
     pub name: Option<String>,
     /// Who chooses the values, if it is W&B.
     pub suggestions: Option<Suggestions>,
-    /// The training file's id.
     pub train_file: String,
-    /// The validation file's id.
     pub val_file: Option<String>,
     /// The longest sequence that every one of them allows, in tokens.
     pub sequence_tokens: Option<u64>,
-    /// What runs are ranked by.
     pub metric: Metric,
     /// Jobs at the same time.
     pub parallel: usize,
@@ -56,13 +46,9 @@ pub struct Runs {
 
 /// W&B as the one who chooses the values, and logs the runs.
 pub struct Suggestions {
-    /// The client.
     pub wandb: Wandb,
-    /// The sweep there.
     pub sweep: SweepIdentity,
-    /// How runs are logged.
     pub chosen: Chosen,
-    /// Runs at the most.
     pub count: usize,
 }
 
@@ -86,15 +72,11 @@ impl Runs {
         }
     }
 
-    /// The files that all jobs read.
     pub fn files(&self) -> Files<'_> {
         Files { train: &self.train_file, val: self.val_file.as_deref() }
     }
 
     /// The run that W&B suggests with these values, if the model allows it.
-    ///
-    /// # Errors
-    /// When it does not, the values are no parameters, or the service cannot be asked.
     pub fn suggested(&self, session: &Session, run: String, values: Assignment) -> Result<Trial, Failure> {
         let combination = self.template.make(session, &values, self.manifest.val.is_some())?;
         if let Some(refused) = combination.refused.first() {

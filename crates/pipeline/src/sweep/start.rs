@@ -44,22 +44,17 @@ impl From<SweepError> for Failure {
     }
 }
 
-/// A sweep that cannot be run as it was ordered.
 pub fn usage(message: String, hint: &str) -> Failure {
     Failure::new(Exit::Usage, "sweep", message, hint)
 }
 
-/// What is to be tried, and how.
 pub struct Order {
-    /// The sweep.
     pub sweep: Sweep,
-    /// The prepared directory.
     pub out: PathBuf,
     /// What is prepared before; nothing: the directory is taken as it is.
     pub data: Option<PrepareChoices>,
     /// What the jobs are asked to do where the sweep does not say, as flags say.
     pub flags: TuneChoices,
-    /// What the configuration file says.
     pub file: TuneChoices,
     /// At most so many runs.
     pub count: Option<u64>,
@@ -67,9 +62,7 @@ pub struct Order {
     pub seed: u64,
     /// Jobs at the same time.
     pub parallel: usize,
-    /// How spending is agreed to.
     pub spending: Spending,
-    /// Where runs are logged.
     pub wandb: Chosen,
 }
 
@@ -79,28 +72,20 @@ fn limit(sweep: &Sweep, count: Option<u64>) -> Option<usize> {
     count.map(|count| usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-/// Who chooses the values of the runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chooser {
-    /// This program.
     Own,
-    /// W&B.
     Wandb,
 }
 
-/// What a sweep tries.
 pub struct Wanted {
     /// The values of all runs, in their order; where W&B chooses them, what is held against the limits.
     pub values: Vec<Assignment>,
-    /// Runs at the most.
     pub count: usize,
 }
 
 impl Wanted {
     /// At most `count` runs of `sweep`; `seed` is that of random draws.
-    ///
-    /// # Errors
-    /// When the sweep has no end, or too many runs, or its method is not that of the chooser.
     pub fn of(sweep: &Sweep, count: Option<u64>, seed: u64, chooser: Chooser) -> Result<Wanted, Failure> {
         let hint = "give every parameter `values`, or use `method: random` with --count";
         if let Some(count) = limit(sweep, count).filter(|count| *count > MOST_RUNS) {
@@ -164,10 +149,8 @@ pub fn chooser(chosen: &Chosen) -> Chooser {
     if matches!(chosen.way, Way::Online { .. }) { Chooser::Wandb } else { Chooser::Own }
 }
 
-/// Prices, asks, and runs a sweep that can be run.
-///
-/// # Errors
-/// When it cannot be begun; what ends it later is part of what it returns.
+/// Prices, asks, and runs a sweep that can be run. Fails when it cannot be begun; what ends it later is part of
+/// what it returns.
 pub fn sweep(session: &Session, order: Order) -> Result<Ran, Failure> {
     let online = chooser(&order.wandb);
     if order.spending == Spending::Impossible {

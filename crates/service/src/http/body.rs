@@ -13,27 +13,20 @@ use std::path::PathBuf;
 /// A range of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// The file.
     pub path: PathBuf,
-    /// Its first byte that belongs to the body.
     pub start: u64,
-    /// How many bytes belong to it.
     pub len: u64,
 }
 
 /// Ranges of files, one after the other.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FileBody {
-    /// The ranges.
     pub parts: Vec<Part>,
 }
 
-/// Why a file of a body cannot be sent.
 #[derive(Debug)]
 pub struct Unreadable {
-    /// The file.
     pub path: PathBuf,
-    /// What the system said.
     pub source: io::Error,
 }
 
@@ -46,12 +39,10 @@ impl fmt::Display for Unreadable {
 impl error::Error for Unreadable {}
 
 impl FileBody {
-    /// Its length in bytes.
     pub fn len(&self) -> u64 {
         self.parts.iter().map(|part| part.len).sum()
     }
 
-    /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -78,10 +69,8 @@ impl FileBody {
     }
 }
 
-/// Reads a [`FileBody`] from its beginning.
 pub struct Reader {
     parts: Vec<Part>,
-    /// The part after the current one.
     next: usize,
     /// The open file and what is left of its part.
     current: Option<(File, u64)>,

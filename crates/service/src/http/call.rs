@@ -9,7 +9,6 @@ use crate::http::body::FileBody;
 use crate::http::key::Key;
 use ctxtune_python_json as python_json;
 
-/// How long anything may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     /// A name's resolution; and a connection, its TLS handshake included.
@@ -22,7 +21,6 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// What is used outside tests.
     pub const DEFAULT: Timeouts = Timeouts {
         connect: Duration::from_secs(10),
         call: Duration::from_secs(60),
@@ -30,23 +28,16 @@ impl Timeouts {
     };
 }
 
-/// What is done to a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Read it.
     Get,
-    /// Do something there.
     Post,
-    /// Store something there.
     Put,
-    /// Change a part of it.
     Patch,
-    /// Remove it.
     Delete,
 }
 
 impl Method {
-    /// As it stands in a request.
     pub fn as_str(self) -> &'static str {
         match self {
             Method::Get => "GET",
@@ -58,17 +49,12 @@ impl Method {
     }
 }
 
-/// A request.
 pub struct Call<'c> {
-    /// What to do.
     pub method: Method,
-    /// Where; `http` or `https`.
     pub url: String,
     /// The caller sees to it that the URL may know it.
     pub key: Option<Key<'c>>,
-    /// Further headers.
     pub headers: Vec<(String, String)>,
-    /// What is sent along.
     pub body: Body<'c>,
 }
 
@@ -79,12 +65,9 @@ impl fmt::Debug for Call<'_> {
     }
 }
 
-/// What a request sends along.
 #[derive(Clone, Copy)]
 pub enum Body<'c> {
-    /// Nothing.
     Empty,
-    /// A JSON document.
     Json(&'c Value),
     /// Plain fields as `multipart/form-data`.
     Form(&'c [(&'c str, String)]),
@@ -95,7 +78,6 @@ pub enum Body<'c> {
 /// An answer, of whatever status.
 #[derive(Clone)]
 pub struct Answer {
-    /// The status.
     pub status: u16,
     /// The headers, their names in lower case.
     pub headers: Vec<(String, String)>,
@@ -125,7 +107,6 @@ impl Answer {
         begins_like_page(&self.body) || (self.is_html() && !self.body.is_empty() && self.json().is_none())
     }
 
-    /// Whether the server did what was asked.
     pub(crate) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
@@ -145,13 +126,10 @@ pub fn begins_like_page(body: &[u8]) -> bool {
 
 /// What arrives of an answer whose body is not kept.
 pub enum Piece<'p> {
-    /// Its status and headers, before any of its body.
     Head(&'p Answer),
-    /// The next bytes of its body.
     Bytes(&'p [u8]),
 }
 
-/// `url` without its query and its fragment.
 pub fn without_query(url: &str) -> &str {
     url.split(['?', '#']).next().unwrap_or_default()
 }

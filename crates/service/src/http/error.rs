@@ -40,7 +40,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// What the retry loop must know of it.
     pub fn outcome(&self) -> Outcome {
         match self {
             Error::NotSent { .. } => Outcome::NotSent,
@@ -54,7 +53,6 @@ impl Error {
         }
     }
 
-    /// What the library's `error` means for a request to `url`.
     pub(crate) fn from_library(error: ureq::Error, url: &str, timeouts: &Timeouts) -> Error {
         let url = without_query(url).to_owned();
         match error {

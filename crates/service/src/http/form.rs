@@ -18,7 +18,6 @@ pub(crate) fn percent_encoded(text: &str, plain: &[u8]) -> String {
     encoded
 }
 
-/// The content type and the body for `fields`.
 pub fn encode(fields: &[(&str, String)]) -> (String, Vec<u8>) {
     let is_free = |boundary: &String| fields.iter().all(|(_, value)| !value.contains(boundary.as_str()));
     let mut boundary = "ctxtune-form".to_owned();

@@ -6,16 +6,12 @@
 use secrecy::{ExposeSecret, SecretString};
 use ureq::http::HeaderValue;
 
-/// A key as a server wants it.
 #[derive(Clone, Copy)]
 pub enum Key<'k> {
-    /// `Authorization: Bearer`.
     Bearer(&'k SecretString),
     /// `Authorization: Basic`, the key being the password.
     Basic {
-        /// The name before it.
         user: &'k str,
-        /// The key.
         password: &'k SecretString,
     },
 }

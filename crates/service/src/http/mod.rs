@@ -37,19 +37,14 @@ pub use crate::http::key::Key;
 /// How long a service may deny what it has just created: until then a 404 says nothing.
 pub(crate) const SETTLING: Duration = Duration::from_secs(120);
 
-/// What a client needs to know.
 pub struct Settings {
-    /// The `User-Agent` of every request.
     pub user_agent: String,
     /// The proxy, or none: the environment is not asked. See [`proxy::parse`].
     pub proxy: Option<ureq::Proxy>,
-    /// How long anything may take.
     pub timeouts: Timeouts,
-    /// How often and how soon a call is repeated.
     pub policy: Policy,
 }
 
-/// Who sends requests.
 pub struct Client {
     wire: Wire,
     policy: Policy,
@@ -77,29 +72,22 @@ impl Client {
         Client { wire, policy, clock, tell, drawn: AtomicU64::new(0) }
     }
 
-    /// The clock that its waits go through.
     pub fn clock(&self) -> &dyn Clock {
         &*self.clock
     }
 
-    /// How often and how soon it repeats.
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// Sends `call` once. An answer of any status is an answer.
-    ///
-    /// # Errors
-    /// When there is no whole answer, or somebody asks the program to stop.
+    /// Sends `call` once. An answer of any status is an answer. Fails when there is no whole answer, or
+    /// somebody asks the program to stop.
     pub fn send(&self, call: &Call<'_>) -> Result<Answer, Error> {
         self.wire.exchange(&*self.clock, call, None)
     }
 
     /// Sends `call` until the answer is worth having or the tries are used up, and gives
     /// back the last answer. Only for calls that may arrive twice without harm.
-    ///
-    /// # Errors
-    /// The last one, when the last try brought no answer.
     pub fn repeat(&self, call: &Call<'_>) -> Result<Answer, Error> {
         let what = format!("{} {}", call.method.as_str(), without_query(&call.url));
         self.retry(&what, &mut || self.send(call))
@@ -107,9 +95,6 @@ impl Client {
 
     /// Sends `call` once; the body of a 200 or 206 goes to `sink`, that of another status
     /// into the answer.
-    ///
-    /// # Errors
-    /// As [`Client::send`]; and when `sink` fails.
     pub fn download(
         &self,
         call: &Call<'_>,
@@ -122,9 +107,6 @@ impl Client {
     }
 
     /// Like [`Client::download`], and `sink` sees the head of a 200 or 206 before its body.
-    ///
-    /// # Errors
-    /// As [`Client::download`].
     pub fn stream(
         &self,
         call: &Call<'_>,
@@ -135,9 +117,6 @@ impl Client {
 
     /// The one retry loop: `attempt` until its outcome is worth having or the tries are used
     /// up; `what` names it for people.
-    ///
-    /// # Errors
-    /// The last one of `attempt`; and when somebody asks the program to stop.
     pub fn retry(
         &self,
         what: &str,
@@ -155,9 +134,6 @@ impl Client {
 
     /// After `tries` tries, the last of which brought `result`: waits and says that there
     /// shall be another one, or says that there shall be none.
-    ///
-    /// # Errors
-    /// When somebody asks the program to stop.
     pub(crate) fn wait_for_another_try(
         &self,
         what: &str,

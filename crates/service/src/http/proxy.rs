@@ -7,7 +7,6 @@ use ureq::ProxyProtocol;
 
 pub use ureq::Proxy;
 
-/// Why a text names no proxy that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages name them")]
 pub enum ProxyError {
@@ -21,9 +20,6 @@ pub enum ProxyError {
 /// The proxy at `url` (`HTTPS_PROXY`, else `ALL_PROXY`), past which the hosts in `exceptions`
 /// (`NO_PROXY`, with commas) are asked directly. `example.com` means its subdomains too,
 /// white space is ignored, and the machine itself is never asked through a proxy.
-///
-/// # Errors
-/// When `url` names no proxy, or one that cannot be used.
 pub fn parse(url: &str, exceptions: &str) -> Result<Proxy, ProxyError> {
     let plain = Proxy::new(url.trim()).map_err(|_| ProxyError::Unreadable)?;
     if !matches!(plain.protocol(), ProxyProtocol::Http | ProxyProtocol::Https) {

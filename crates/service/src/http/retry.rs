@@ -8,7 +8,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
-/// How often and how soon a call is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     /// Tries in all, the first one included.
@@ -22,7 +21,6 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// What is used outside tests.
     pub const DEFAULT: Policy = Policy {
         tries: 5,
         base: Duration::from_millis(500),
@@ -31,14 +29,10 @@ impl Policy {
     };
 }
 
-/// How a try ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// With an answer.
     Status {
-        /// Its status.
         status: u16,
-        /// The delay that it asks for.
         retry_after: Option<Duration>,
     },
     /// The request certainly did not arrive.
@@ -49,26 +43,17 @@ pub enum Outcome {
     Permanent,
 }
 
-/// What to do then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// Give back what there is.
     Stop,
-    /// Try again.
-    Again {
-        /// The delay before.
-        after: Duration,
-    },
+    Again { after: Duration },
 }
 
-/// A try failed and is repeated: for people to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
-    /// What failed and how.
     pub what: String,
     /// Tries left, the coming one included.
     pub tries_left: u32,
-    /// The delay before the coming one.
     pub after: Duration,
 }
 

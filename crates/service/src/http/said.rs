@@ -24,7 +24,6 @@ pub const LONG_KEY: usize = 16;
 /// Characters from which on a key that stands alone is taken for the key.
 pub(crate) const SHORT_KEY: usize = 8;
 
-/// What stands in place of a key.
 const MASK: &str = "[key]";
 
 /// The error message in `body`, on one line, without control characters, with `secrets` masked, at most
@@ -98,7 +97,6 @@ pub fn has_key(text: &str, secrets: &[&str]) -> bool {
     long.any(|secret| text.contains(*secret) || plain.contains(*secret))
 }
 
-/// Whether a key is long enough to be masked in data.
 pub fn is_long(secret: &str) -> bool {
     secret.chars().count() >= LONG_KEY
 }
@@ -183,7 +181,6 @@ fn words_of(value: &Value) -> Option<String> {
     Some(code.map_or(message.clone(), |code| format!("{message} ({code})")))
 }
 
-/// The title of an HTML page.
 fn title(text: &str) -> Option<String> {
     let lower = text.to_ascii_lowercase();
     let is_page =

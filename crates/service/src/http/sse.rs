@@ -9,7 +9,6 @@
 /// The most bytes of a line and of an event: an answer is never so long.
 pub const MOST_BYTES: usize = 16 << 20;
 
-/// What a stream says at a time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Event {
     /// Its `event` field; empty where there is none.
@@ -23,7 +22,6 @@ pub struct Event {
 #[error("an event of the stream is longer than {MOST_BYTES} bytes")]
 pub struct TooLong;
 
-/// A stream as far as it has come.
 #[derive(Debug, Default)]
 pub struct Stream {
     line: Vec<u8>,
@@ -36,10 +34,8 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Takes the next bytes and gives every event that they complete to `take`.
-    ///
-    /// # Errors
-    /// When an event has become too long.
+    /// Takes the next bytes and gives every event that they complete to `take`. Fails when an event has become
+    /// too long.
     pub fn push(&mut self, bytes: &[u8], take: &mut dyn FnMut(Event)) -> Result<(), TooLong> {
         let mut rest = bytes;
         while let Some(&first) = rest.first() {

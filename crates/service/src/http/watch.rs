@@ -26,7 +26,6 @@ const LEAST_MOVED: u64 = 16 << 10;
 /// Whatever takes a download; see [`crate::http::Client::stream`].
 pub type Sink<'s> = &'s mut dyn FnMut(Piece<'_>) -> io::Result<()>;
 
-/// What both threads see.
 #[derive(Default)]
 pub struct Shared {
     /// Bytes of a file that were sent.
@@ -35,19 +34,13 @@ pub struct Shared {
     pub is_abandoned: AtomicBool,
 }
 
-/// What the thread says.
 pub enum Message {
-    /// The head of an answer whose body is passed on.
     Head(Answer),
-    /// The next of that body.
     Bytes(Vec<u8>),
-    /// How it ended.
     End(Result<Answer, Failure>),
 }
 
-/// Why it failed.
 pub enum Failure {
-    /// As the library says.
     Library(ureq::Error),
     /// By more than is kept.
     TooLarge,
@@ -65,12 +58,10 @@ pub struct Watch<'w> {
     received: u64,
     /// The bytes moved at the last look that counted, and when that was.
     moved: (u64, Duration),
-    /// Looks since a signal.
     looks_since_signal: u32,
 }
 
 impl<'w> Watch<'w> {
-    /// Watches a call that begins now.
     pub fn new(
         timeouts: Timeouts,
         clock: &'w dyn Clock,
@@ -82,9 +73,6 @@ impl<'w> Watch<'w> {
     }
 
     /// Hears the thread to its end.
-    ///
-    /// # Errors
-    /// When there is no whole answer, `sink` fails, nothing moves, or somebody asks the program to stop.
     pub(crate) fn attend(
         &mut self,
         inbox: &Receiver<Message>,

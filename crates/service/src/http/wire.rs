@@ -74,9 +74,6 @@ impl Wire {
     }
 
     /// Tries `call` once; with a `sink`, the body of a 200 or 206 goes there.
-    ///
-    /// # Errors
-    /// When there is no whole answer, or somebody asks the program to stop.
     pub fn exchange(
         &self,
         clock: &dyn Clock,
@@ -139,7 +136,6 @@ enum Expect {
     Nothing,
 }
 
-/// The head of the request.
 fn request(call: &Call<'_>, expect: Expect) -> Result<Request<()>, Error> {
     let invalid =
         |reason: &str| Error::Invalid { url: without_query(&call.url).to_owned(), reason: reason.to_owned() };
@@ -196,7 +192,6 @@ impl Sending {
     }
 }
 
-/// Reads a file's bytes and counts them; fails as soon as nobody waits any more.
 struct Counted<R> {
     reader: R,
     shared: Arc<Shared>,
@@ -226,7 +221,6 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// All that the thread needs.
 struct Errand {
     agent: Agent,
     request: Request<()>,

@@ -11,7 +11,6 @@ use ureq::http::Uri;
 
 use crate::http::form::percent_encoded;
 
-/// Where the API is unless somebody says otherwise.
 pub const DEFAULT_BASE_URL: &str = "https://api.together.ai";
 
 /// The beginning of every URL of the API, without `/v1` and without a slash at its end.
@@ -34,18 +33,12 @@ pub enum BaseUrlError {
 
 impl BaseUrl {
     /// `text` as a base URL, with or without `/v1` and slashes at its end.
-    ///
-    /// # Errors
-    /// When it is no URL, or the key must not be sent there.
     pub fn parse(text: &str) -> Result<BaseUrl, BaseUrlError> {
         let base = BaseUrl::parse_keyless(text)?;
         if base.is_in_clear() { Err(BaseUrlError::Insecure(base.0)) } else { Ok(base) }
     }
 
     /// The same for a server that gets no key: plain http to any host is allowed.
-    ///
-    /// # Errors
-    /// When it is no URL.
     pub fn parse_keyless(text: &str) -> Result<BaseUrl, BaseUrlError> {
         let text = text.trim();
         if text.contains('@') {
@@ -63,7 +56,6 @@ impl BaseUrl {
         Ok(BaseUrl(format!("{origin}{path}")))
     }
 
-    /// The URL.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -73,7 +65,6 @@ impl BaseUrl {
         Origin::of(&self.0).map(|origin| origin.to_string()).unwrap_or_default()
     }
 
-    /// Whether the API is on this machine.
     pub fn is_loopback(&self) -> bool {
         Origin::of(&self.0).is_some_and(|origin| origin.is_loopback())
     }
@@ -103,7 +94,6 @@ impl fmt::Display for BaseUrl {
     }
 }
 
-/// Scheme, host and port.
 #[derive(PartialEq, Eq)]
 struct Origin {
     scheme: String,

@@ -29,7 +29,6 @@ const PATH: &str = "/v1/chat/completions";
 /// Bytes of a stream that are searched for a key again with what comes next.
 const LOOK_BACK: usize = 1024;
 
-/// Whom questions are put to.
 pub struct Chat {
     client: Client,
     base: BaseUrl,
@@ -43,23 +42,18 @@ impl fmt::Debug for Chat {
     }
 }
 
-/// The tokens that an answer took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Of the question.
     pub prompt_tokens: u64,
-    /// Of the answer.
     pub completion_tokens: u64,
 }
 
 impl Usage {
-    /// All of them.
     pub fn total(self) -> u64 {
         self.prompt_tokens.saturating_add(self.completion_tokens)
     }
 }
 
-/// An answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Completion {
     /// Its text, whole and unchanged; absent where it has the key in it, if that is
@@ -80,18 +74,15 @@ pub struct Completion {
 pub enum Charge {
     /// Nothing: it did not arrive, or was refused.
     Nothing,
-    /// These tokens.
     Known(Usage),
     /// It may have been answered, and the answer was lost or does not say.
     Unknown,
 }
 
-/// What happens while a question is put.
 #[derive(Debug)]
 pub enum Beat<'b> {
     /// A try is about to be sent; it waits until this returns.
     Asking,
-    /// It is over.
     Asked(Charge),
     /// The next piece of a streamed answer; it may be another one's beginning after a failed try.
     Text(&'b str),
@@ -113,21 +104,16 @@ impl Chat {
         Chat { client, base, key, headers }
     }
 
-    /// Where it is.
     pub fn base(&self) -> &BaseUrl {
         &self.base
     }
 
-    /// Whom it is asked through.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
     /// Puts the question `body`, as often as the client's policy allows, until there is a whole answer.
     /// With `"stream": true` in it the answer comes in pieces, and is whole all the same.
-    ///
-    /// # Errors
-    /// When there is no answer in the end, it says no, or is none; and when `tell` ends it.
     pub fn ask(&self, body: &Value, tell: Tell<'_>) -> Result<Completion, Error> {
         let url = format!("{}{PATH}", self.base);
         let mut outcome = None;
@@ -288,7 +274,6 @@ fn reason_of(error: &Error) -> String {
     }
 }
 
-/// The answer in the document of one; nothing where there is none.
 fn completion(value: &Value, secrets: &[&str]) -> Option<Completion> {
     let choice = value.get("choices")?.get(0)?;
     let message = choice.get("message")?;
@@ -303,7 +288,6 @@ fn completion(value: &Value, secrets: &[&str]) -> Option<Completion> {
     })
 }
 
-/// What a message, or a piece of one, says.
 #[derive(Default)]
 struct Said {
     text: String,
@@ -335,7 +319,6 @@ impl Said {
     }
 }
 
-/// `content` unless it has a key in it.
 fn without_key(content: String, secrets: &[&str]) -> Option<String> {
     (!has_key(&content, secrets)).then_some(content)
 }
@@ -351,9 +334,7 @@ fn usage(value: &Value) -> Option<Usage> {
     Some(Usage { prompt_tokens, completion_tokens })
 }
 
-/// A streamed answer as far as it has come.
 struct Pieces<'s> {
-    /// The long ones.
     secrets: Vec<&'s str>,
     said: Said,
     finish_reason: Option<String>,

@@ -13,23 +13,18 @@ use crate::together::follow::follow;
 use crate::together::job::JobId;
 use crate::together::{Error, Together};
 
-/// Which weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
     /// The base model with the adapter worked in.
     Merged,
-    /// The adapter alone.
     Adapter,
     /// All weights, where all were trained.
     Full,
 }
 
-/// What is wanted.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'w> {
-    /// The job.
     pub job: &'w JobId,
-    /// Which weights.
     pub checkpoint: Which,
     /// The step of the checkpoint; absent for the last one.
     pub step: Option<u64>,
@@ -38,11 +33,9 @@ pub struct Wanted<'w> {
 /// What is known of an archive before it is fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
-    /// Its length.
     pub bytes: Option<u64>,
     /// The ending that its name should have: `tar.zst` or `tar.gz`.
     pub extension: &'static str,
-    /// Whether a part of it can be asked for.
     pub takes_ranges: bool,
 }
 
@@ -79,13 +72,10 @@ fn read_probe(head: &Answer) -> Probe {
     Probe { bytes, extension: if is_gzip { "tar.gz" } else { "tar.zst" }, takes_ranges }
 }
 
-/// Brings the archive to the file `to`, however often the connection breaks, as long as each
-/// few tries bring some of it; gives back its length. `progress` hears the bytes there and
-/// the bytes in all.
-///
-/// # Errors
-/// When the server refuses, brings nothing for as many tries as the client's policy has, or
-/// the file cannot be written. What was brought is kept for the next time.
+/// Brings the archive to the file `to`, however often the connection breaks, as long as each few tries bring
+/// some of it; gives back its length. `progress` hears the bytes there and the bytes in all. Fails when the
+/// server refuses, brings nothing for as many tries as the client's policy has, or the file cannot be written.
+/// What was brought is kept for the next time.
 pub fn fetch(
     together: &Together,
     wanted: Wanted<'_>,
@@ -107,15 +97,11 @@ pub fn fetch(
     }
 }
 
-/// What is there of an archive.
 struct Part<'p> {
     path: PathBuf,
     file: File,
-    /// The bytes that are there.
     written: u64,
-    /// The bytes in all, once a server has said so.
     total: Option<u64>,
-    /// The version that they are of, if a server said so.
     etag: Option<String>,
     progress: &'p mut dyn FnMut(u64, Option<u64>),
 }
@@ -123,9 +109,7 @@ struct Part<'p> {
 /// An answer and the URL that gave it in the end.
 type Fetched = Result<(Answer, String), Error>;
 
-/// Why a piece was not taken.
 enum Trouble {
-    /// It cannot be written.
     Write(io::Error),
     /// It does not go on where the file ends, or is of another archive.
     Changed,
@@ -144,10 +128,8 @@ impl<'p> Part<'p> {
         Ok(Part { path, file, written, total: None, etag: None, progress })
     }
 
-    /// Asks for what is missing and writes it.
-    ///
-    /// # Errors
-    /// When it cannot be written. That nothing came is no error here.
+    /// Asks for what is missing and writes it. Fails when it cannot be written. That nothing came is no error
+    /// here.
     fn fetch_rest(&mut self, together: &Together, url: &str) -> Result<Fetched, Error> {
         let range = (self.written > 0).then(|| format!("bytes={}-", self.written));
         let mut trouble = None;
@@ -267,7 +249,6 @@ impl<'p> Part<'p> {
     }
 }
 
-/// Asks for the archive, or a range of it, wherever that leads.
 fn ask(
     together: &Together,
     url: &str,
@@ -283,7 +264,6 @@ fn ask(
     follow(together, (Method::Get, url), &mut attempt)
 }
 
-/// Waits for another try, or gives back why there is none.
 fn another_try(together: &Together, (url, tries): (&str, u32), answer: Fetched) -> Result<(), Error> {
     let (answer, url) = match answer {
         Ok((answer, url)) => (Ok(answer), url),
@@ -297,7 +277,6 @@ fn another_try(together: &Together, (url, tries): (&str, u32), answer: Fetched) 
     Err(together.asked(Method::Get, &url).refused(&answer?))
 }
 
-/// What `Content-Range` says.
 #[derive(Debug, PartialEq, Eq)]
 struct ContentRange {
     /// Its first byte; absent where the range cannot be had.

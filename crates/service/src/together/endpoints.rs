@@ -25,15 +25,12 @@ pub type Split = Vec<(String, f64)>;
 /// A name that is called, and where its requests go.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Endpoint {
-    /// Its id (`ep_…`).
     pub id: String,
     /// What requests name as their model: `<project>/<name>`.
     pub name: String,
     /// Which deployments answer, with their weights.
     pub split: Split,
-    /// What runs, or could run, there.
     pub deployments: Vec<Deployment>,
-    /// Its version.
     pub etag: Option<String>,
 }
 
@@ -53,7 +50,6 @@ impl Endpoint {
         })
     }
 
-    /// Its name without the project's.
     pub fn bare_name(&self) -> &str {
         bare(&self.name)
     }
@@ -68,25 +64,20 @@ impl Endpoint {
 /// A model on machines.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Deployment {
-    /// Its id (`dep_…`).
     pub id: String,
     /// `<project>/<endpoint>/<name>`, or the last of them.
     pub name: String,
-    /// What it is doing.
     pub state: State,
     /// Why, in the service's words; may be empty.
     pub message: String,
     /// The model's resource name.
     pub model: Option<String>,
-    /// The machine.
     pub hardware: Option<String>,
     /// How many machines it has or shall have, whichever is more.
     pub replicas: u64,
-    /// The least and the most machines.
     pub bounds: Option<(u64, u64)>,
     /// Minutes without a request after which the service stops it; absent where it does not.
     pub idle_minutes: Option<u64>,
-    /// When it was created.
     pub created_at: Option<Timestamp>,
 }
 
@@ -115,7 +106,6 @@ impl Deployment {
         })
     }
 
-    /// Its name within its endpoint.
     pub fn bare_name(&self) -> &str {
         bare(&self.name)
     }
@@ -157,12 +147,10 @@ impl State {
         &self.0
     }
 
-    /// Whether it answers.
     pub fn is_ready(&self) -> bool {
         self.0 == "ready"
     }
 
-    /// Whether it broke.
     pub fn is_failed(&self) -> bool {
         self.0 == "failed"
     }
@@ -184,23 +172,16 @@ impl fmt::Display for State {
     }
 }
 
-/// What a deployment is to be.
 #[derive(Debug, Clone, Copy)]
 pub struct NewDeployment<'n> {
-    /// Its name within its endpoint.
     pub name: &'n str,
     /// The model's object id (`ml_…`), of the same project.
     pub model: &'n str,
-    /// What it runs on.
     pub config: &'n Config,
     /// Minutes without a request after which the service stops it.
     pub idle_minutes: Option<u64>,
 }
 
-/// All endpoints of the project, in the order of the answer.
-///
-/// # Errors
-/// When there is no answer, or it is no list.
 pub fn list(together: &Together, project: &Project) -> Result<Vec<Endpoint>, Error> {
     read_list(together, project, Tries::Many)
 }
@@ -212,9 +193,6 @@ pub fn own_project(together: &Together) -> Option<Project> {
 
 /// The endpoints, asked for once: for commands that are about something else. Nothing where the service
 /// knows no endpoints, or no project.
-///
-/// # Errors
-/// When there is no answer, or it is no list.
 pub fn glance(together: &Together, project: Option<Project>) -> Result<Option<Vec<Endpoint>>, Error> {
     let project = match project {
         Some(project) => Some(project),
@@ -233,7 +211,6 @@ pub fn prices(together: &Together, endpoints: &[Endpoint]) -> Catalogue {
     if endpoints.iter().any(is_running) { Catalogue::look_up(together) } else { Catalogue::default() }
 }
 
-/// Whether anything in `endpoint` costs money.
 fn is_running(endpoint: &Endpoint) -> bool {
     endpoint.deployments.iter().any(|deployment| deployment.state.is_billed())
 }
@@ -249,19 +226,12 @@ fn read_list(together: &Together, project: &Project, tries: Tries) -> Result<Vec
     pages(together, &path, tries)?.iter().map(read).collect()
 }
 
-/// One endpoint.
-///
-/// # Errors
-/// When there is no answer, no such endpoint, or none in the answer.
 pub fn retrieve(together: &Together, project: &Project, id: &str) -> Result<Endpoint, Error> {
     let path = format!("{}/{}", project.path(), encode(id));
     read_endpoint(together, (Method::Get, &path), Body::Empty, Tries::Many)
 }
 
 /// Creates an endpoint, which costs nothing. One try: a name that is taken is a refusal.
-///
-/// # Errors
-/// When there is no answer, the server refuses, or no endpoint is in the answer.
 pub fn create(together: &Together, project: &Project, name: &str) -> Result<Endpoint, Error> {
     let body = json!({ "name": name });
     let endpoint = read_endpoint(together, (Method::Post, &project.path()), Body::Json(&body), Tries::One)?;
@@ -271,9 +241,6 @@ pub fn create(together: &Together, project: &Project, name: &str) -> Result<Endp
 }
 
 /// Says which deployments of `endpoint` answer, unless somebody changed it since it was read.
-///
-/// # Errors
-/// When there is no answer, or the server refuses: with 409 or 412 where it was changed.
 pub fn set_split(
     together: &Together,
     project: &Project,
@@ -300,10 +267,6 @@ fn read_endpoint(
     Endpoint::read(&value).ok_or_else(|| unlike(together, (method, path), &value, "it is no endpoint"))
 }
 
-/// The deployments of an endpoint, in the order of the answer.
-///
-/// # Errors
-/// When there is no answer, or it is no list.
 pub fn deployments(together: &Together, project: &Project, endpoint: &str) -> Result<Vec<Deployment>, Error> {
     let path = deployments_path(project, endpoint);
     let read = |object: &Value| {
@@ -314,9 +277,6 @@ pub fn deployments(together: &Together, project: &Project, endpoint: &str) -> Re
 }
 
 /// One deployment. One try: whoever waits for it asks again.
-///
-/// # Errors
-/// When there is no answer, no such deployment, or none in the answer.
 pub fn deployment(
     together: &Together,
     project: &Project,
@@ -328,9 +288,6 @@ pub fn deployment(
 
 /// Creates a deployment of one machine. It costs money and is sent once; [`Error::certainty`] says what
 /// a failure leaves open.
-///
-/// # Errors
-/// When there is no answer, the server refuses, or no deployment is in the answer.
 pub fn create_deployment(
     together: &Together,
     project: &Project,
@@ -353,9 +310,6 @@ pub fn create_deployment(
 }
 
 /// Gives a deployment exactly this many machines; with none it costs nothing.
-///
-/// # Errors
-/// When there is no answer, the server refuses, or no deployment is in the answer.
 pub fn scale(
     together: &Together,
     project: &Project,

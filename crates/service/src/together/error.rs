@@ -21,7 +21,6 @@ use crate::http::said::{after_colon, page_title, redact, said};
 pub enum Error {
     #[error("no API key")]
     NoKey,
-    /// No answer.
     #[error(transparent)]
     Http(http::Error),
     #[error("{method} {url}: {status} from server{}", after_colon(.said))]
@@ -29,30 +28,18 @@ pub enum Error {
         method: &'static str,
         url: String,
         status: u16,
-        /// When the server said to come back.
         retry_after: Option<Duration>,
         /// The server's words, fit to print; may be empty.
         said: String,
     },
     /// An answer that does not say what it must: whether it was done is unknown.
     #[error("{method} {url}: the answer cannot be understood: {reason}{}", after_colon(.said))]
-    Unreadable {
-        method: &'static str,
-        url: String,
-        reason: String,
-        /// The server's words, fit to print; may be empty.
-        said: String,
-    },
+    Unreadable { method: &'static str, url: String, reason: String, said: String },
     /// A web page in place of an answer: whether it was done is unknown.
     #[error(
         "{method} {url}: the answer is a web page and not the API: a proxy or a login page{}", after_colon(.title)
     )]
-    Page {
-        method: &'static str,
-        url: String,
-        /// The page's title, fit to print; may be empty.
-        title: String,
-    },
+    Page { method: &'static str, url: String, title: String },
     #[error("cannot write `{path}`: {source}")]
     Write { path: PathBuf, source: io::Error },
 }
@@ -63,7 +50,6 @@ impl From<http::Error> for Error {
     }
 }
 
-/// Whether the server did what it was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Certainty {
     /// It was not accepted, and may be sent again.
@@ -75,7 +61,6 @@ pub enum Certainty {
 }
 
 impl Error {
-    /// Whether the server did what it was asked; in doubt unknown.
     pub fn certainty(&self) -> Certainty {
         match self {
             Error::Http(http::Error::NotSent { .. }) => Certainty::NotAccepted,
@@ -105,7 +90,6 @@ impl Error {
         }
     }
 
-    /// When the server said to come back.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Error::Refused { retry_after, .. } => *retry_after,
@@ -122,9 +106,7 @@ impl Error {
     }
 }
 
-/// What was asked, for errors: it may not be repeated by them beyond method and place.
 pub struct Asked<'a> {
-    /// The method.
     pub method: http::Method,
     /// The URL; its query stays here.
     pub url: &'a str,
@@ -135,7 +117,6 @@ pub struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// The error for an answer that says no.
     pub fn refused(&self, answer: &http::Answer) -> Error {
         Error::Refused {
             method: self.method.as_str(),
@@ -147,9 +128,6 @@ impl Asked<'_> {
     }
 
     /// The JSON in `answer`, which must be a success, with long keys masked.
-    ///
-    /// # Errors
-    /// When it says no, or is no JSON.
     pub fn value(&self, answer: &http::Answer) -> Result<Value, Error> {
         let mut value = self.content(answer)?;
         redact(&mut value, &self.secrets);
@@ -157,9 +135,6 @@ impl Asked<'_> {
     }
 
     /// The JSON in `answer`, which must be a success, as it came: for whoever refuses what has a key in it.
-    ///
-    /// # Errors
-    /// When it says no, or is no JSON.
     pub fn content(&self, answer: &http::Answer) -> Result<Value, Error> {
         if !answer.is_success() {
             return Err(self.refused(answer));
@@ -173,7 +148,6 @@ impl Asked<'_> {
         Error::Unreadable { method: self.method.as_str(), url, reason, said: String::new() }
     }
 
-    /// The error for a web page in place of an answer.
     pub fn page(&self, answer: &http::Answer) -> Error {
         Error::Page {
             method: self.method.as_str(),
@@ -182,7 +156,6 @@ impl Asked<'_> {
         }
     }
 
-    /// The error for an answer that does not say what it must.
     pub fn unreadable(&self, reason: impl Into<String>, answer: &http::Answer) -> Error {
         if answer.is_page() {
             return self.page(answer);

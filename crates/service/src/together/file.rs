@@ -22,7 +22,6 @@ impl FileId {
         JobId::new(text).map(|id| FileId(id.as_str().to_owned()))
     }
 
-    /// The id.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -37,12 +36,10 @@ impl fmt::Display for FileId {
 /// What is said of a file that older servers have not processed.
 const UNPROCESSED: &str = "not processed yet";
 
-/// How far the server is with a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Processing {
     /// It has not come to a verdict; the status as it stands.
     Waiting(String),
-    /// The file is fit for training.
     Completed,
     /// The file is not; the words of the report.
     Invalid(String),
@@ -59,20 +56,15 @@ impl Processing {
     }
 }
 
-/// An uploaded file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FileObject {
-    /// Its id.
     pub id: FileId,
     /// Its name; empty where unknown.
     pub filename: String,
-    /// Its length.
     pub bytes: Option<u64>,
-    /// When it was uploaded.
     pub created_at: Option<Timestamp>,
     /// What it is for; empty where unknown.
     pub purpose: String,
-    /// How far the server is with it.
     pub processing: Processing,
     /// The whole object as it came.
     pub object: Value,

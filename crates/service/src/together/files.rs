@@ -15,11 +15,9 @@ use crate::together::follow::{Place, put};
 use crate::together::job::text;
 use crate::together::{Error, Together, Tries};
 
-/// What is handed over.
 pub struct Upload<'u> {
     /// The name that the file gets, with its ending.
     pub name: &'u str,
-    /// Its bytes.
     pub body: &'u FileBody,
     /// Their SHA-256 in lower-case hexadecimal digits.
     pub sha256: &'u str,
@@ -27,17 +25,14 @@ pub struct Upload<'u> {
     pub progress: &'u (dyn Fn(u64) + Sync),
 }
 
-/// Where the file is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HandedOver {
-    /// It was sent.
     New(FileId),
     /// The same bytes were there.
     AlreadyThere(FileId),
 }
 
 impl HandedOver {
-    /// Its id.
     pub fn id(&self) -> &FileId {
         match self {
             HandedOver::New(id) | HandedOver::AlreadyThere(id) => id,
@@ -47,9 +42,6 @@ impl HandedOver {
 
 /// Hands a file over in one piece: announces it, sends it where the server says, and lets
 /// the server look at it. One try; it may be repeated without harm.
-///
-/// # Errors
-/// When any of the three fails.
 pub fn hand_over(together: &Together, upload: &Upload<'_>) -> Result<HandedOver, Error> {
     let url = together.url("/v1/files");
     let fields = [
@@ -88,7 +80,6 @@ pub fn hand_over(together: &Together, upload: &Upload<'_>) -> Result<HandedOver,
     Ok(HandedOver::New(id))
 }
 
-/// Notes that the file has just been made.
 pub(in crate::together) fn note_created(together: &Together, id: &FileId) {
     for path in [format!("/v1/files/{id}"), format!("/v1/files/{id}/preprocess")] {
         together.note_created(path, Duration::ZERO);
@@ -96,9 +87,6 @@ pub(in crate::together) fn note_created(together: &Together, id: &FileId) {
 }
 
 /// Has the server look at a file whose bytes it has.
-///
-/// # Errors
-/// When there is no answer, or it refuses.
 pub fn preprocess(together: &Together, id: &FileId) -> Result<(), Error> {
     together.ask(Method::Post, &format!("/v1/files/{id}/preprocess"), Body::Empty, Tries::Many)?;
     Ok(())
@@ -110,19 +98,11 @@ pub(in crate::together) fn already_there(answer: &Answer) -> Option<FileId> {
     FileId::new(&text(&value, &["file_id", "id"])?)
 }
 
-/// All files of the account, in the order of the answer.
-///
-/// # Errors
-/// When there is no answer, or it is no list.
 pub fn list(together: &Together) -> Result<Vec<FileObject>, Error> {
     let value = together.get("/v1/files")?;
     Ok(items(together, "/v1/files", &value)?.iter().filter_map(FileObject::read).collect())
 }
 
-/// One file.
-///
-/// # Errors
-/// When there is no answer, no such file, or no file in the answer.
 pub fn retrieve(together: &Together, id: &FileId) -> Result<FileObject, Error> {
     let path = format!("/v1/files/{id}");
     let value = together.get(&path)?;
@@ -147,7 +127,6 @@ pub(in crate::together) fn items<'v>(
     list.ok_or_else(|| unlike(together, (Method::Get, path), value, "it is no list"))
 }
 
-/// The error for JSON that is not what it must be.
 pub(in crate::together) fn unlike(
     together: &Together,
     (method, path): (Method, &str),

@@ -8,22 +8,17 @@ use crate::together::base::resolve;
 use crate::together::error::Error;
 use crate::together::{Together, Tries};
 
-/// The most redirects that are followed.
 const MOST_HOPS: usize = 5;
 
 /// A place where the API lets us store something: its URL is a secret.
 pub struct Place {
-    /// The URL, signed.
     pub url: String,
     /// Headers that belong to the signature.
     pub headers: Vec<(String, String)>,
 }
 
-/// Asks `url` and wherever its answers lead, through `attempt`; gives back the first answer
-/// that leads nowhere, and its URL.
-///
-/// # Errors
-/// As `attempt`; and when an answer leads on too often, nowhere, or where we may not go.
+/// Asks `url` and wherever its answers lead, through `attempt`; gives back the first answer that leads nowhere,
+/// and its URL. Fails as `attempt`, and when an answer leads on too often, nowhere, or where we may not go.
 pub fn follow(
     together: &Together,
     (method, url): (Method, &str),
@@ -51,11 +46,8 @@ pub fn follow(
     }
 }
 
-/// Puts `body` at `place` and wherever that leads, the whole of it at each hop. Without the
-/// key and with no header but those of the place.
-///
-/// # Errors
-/// When there is no answer, or a redirect leads where we may not go.
+/// Puts `body` at `place` and wherever that leads, the whole of it at each hop. Without the key and with no
+/// header but those of the place. Fails when there is no answer, or a redirect leads where we may not go.
 pub fn put(
     together: &Together,
     place: &Place,

@@ -15,7 +15,6 @@ use crate::together::{Error, Together, Tries};
 /// A way to run a model: engine, machine, settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Its id (`cr_…`).
     pub id: String,
     /// Whose it is: public ones are not the project's.
     pub project_id: String,
@@ -51,9 +50,6 @@ impl Config {
 
 /// The configurations that a model of the project can be deployed with, those of its base model where it
 /// has one, in the order of the service.
-///
-/// # Errors
-/// When there is no answer, no such model, or the answer is no list.
 pub fn configs(together: &Together, project: &Project, model: &str) -> Result<Vec<Config>, Error> {
     let known = together.get(&format!("/v2/projects/{}/models/{}", encode(&project.id), encode(model)))?;
     let base = text(&known, &["baseModelId", "base_model_id"]);
@@ -68,9 +64,6 @@ pub fn configs(together: &Together, project: &Project, model: &str) -> Result<Ve
 }
 
 /// The names of the base models that can be deployed as whole models: a tuned one runs where its base does.
-///
-/// # Errors
-/// When there is no answer, or it is no list.
 pub fn hosted(together: &Together) -> Result<Vec<String>, Error> {
     Ok(pages(together, "/v2/supported-models", Tries::Many)?.iter().filter_map(hosted_name).collect())
 }
@@ -119,7 +112,6 @@ impl Catalogue {
         Some((machine.names.first()?, machine.cents_an_hour / 100.0))
     }
 
-    /// Dollars a minute of one of `hardware`.
     pub fn dollars_a_minute(&self, hardware: &str) -> Option<f64> {
         let wanted = plain(hardware);
         let machine = self.0.iter().find(|machine| machine.names.contains(&wanted))?;

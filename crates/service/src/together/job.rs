@@ -23,7 +23,6 @@ impl JobId {
         (is_id && !text.starts_with('.')).then(|| JobId(text.to_owned()))
     }
 
-    /// The id.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -39,7 +38,6 @@ impl fmt::Display for JobId {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status(String);
 
-/// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     /// `completed` or `succeeded`; also after early stopping.
@@ -51,12 +49,10 @@ pub enum Ending {
 }
 
 impl Status {
-    /// A status in any case.
     pub fn new(text: &str) -> Status {
         Status(text.trim().to_ascii_lowercase())
     }
 
-    /// The status in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -95,9 +91,7 @@ impl fmt::Display for Status {
 /// A job as an answer shows it. Lists and creations show less than a single look-up.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// Its id.
     pub id: JobId,
-    /// Its status.
     pub status: Status,
     /// The whole object as it came, for fields that nobody here knows.
     pub object: Value,
@@ -111,7 +105,6 @@ impl Job {
         Some(Job { id: JobId::new(&id)?, status: Status::new(&status), object: object.clone() })
     }
 
-    /// The model that is tuned.
     pub fn model(&self) -> Option<String> {
         text(&self.object, &["model", "base_model"])
     }
@@ -138,7 +131,6 @@ impl Job {
             && self.model_object_id().is_none()
     }
 
-    /// What was asked to stand at the end of the model's name.
     pub fn suffix(&self) -> Option<String> {
         text(&self.object, &["suffix"])
     }
@@ -148,17 +140,14 @@ impl Job {
         ["suffix", "model_output_name", "output_name"].iter().any(|key| self.object.get(key).is_some())
     }
 
-    /// When it was created.
     pub fn created_at(&self) -> Option<Timestamp> {
         time(&self.object, &["created_at"])
     }
 
-    /// When its training began.
     pub fn started_at(&self) -> Option<Timestamp> {
         time(&self.object, &["started_at"])
     }
 
-    /// When it changed last.
     pub fn updated_at(&self) -> Option<Timestamp> {
         time(&self.object, &["updated_at"])
     }
@@ -168,17 +157,14 @@ impl Job {
         whole(&self.object, &["queue_depth"])
     }
 
-    /// Epochs asked for.
     pub fn n_epochs(&self) -> Option<u64> {
         whole(&self.object, &["n_epochs"])
     }
 
-    /// Epochs done.
     pub fn epochs_completed(&self) -> Option<u64> {
         whole(&self.object, &["epochs_completed"])
     }
 
-    /// Tokens trained on.
     pub fn token_count(&self) -> Option<u64> {
         whole(&self.object, &["token_count"])
     }
@@ -202,7 +188,6 @@ impl Job {
         text(&self.object, &["wandb_url"])
     }
 
-    /// Whether early stopping ended it.
     pub fn is_early_stopped(&self) -> bool {
         self.object.get("early_stopped").and_then(Value::as_bool).unwrap_or(false)
     }
@@ -213,7 +198,6 @@ impl Job {
         kind.is_some_and(|kind| kind.eq_ignore_ascii_case("full"))
     }
 
-    /// The rank of the adapter, where the object says it.
     pub fn lora_rank(&self) -> Option<u64> {
         self.object.get("training_type").and_then(|kind| whole(kind, &["lora_r"]))
     }
@@ -223,7 +207,6 @@ impl Job {
         (text(&self.object, &["training_file"]), text(&self.object, &["validation_file"]))
     }
 
-    /// The events that stand in the object itself.
     pub fn events(&self) -> Vec<Event> {
         let events = self.object.get("events").and_then(Value::as_array);
         events.into_iter().flatten().map(Event::read).collect()
@@ -239,15 +222,11 @@ pub struct Event {
     pub kind: String,
     /// `info`, `warning`, `error`, in lower case and without `legacy_`; empty where unknown.
     pub level: String,
-    /// The service's words.
     pub message: String,
     /// The training step it is about; absent where it says 0.
     pub step: Option<u64>,
-    /// The number of training steps; absent where it says 0.
     pub total_steps: Option<u64>,
-    /// Its own digest; empty where there is none.
     pub hash: String,
-    /// A checkpoint's path; empty where there is none.
     pub checkpoint_path: String,
 }
 
@@ -293,26 +272,18 @@ pub fn last_error(events: &[Event]) -> Option<&str> {
 /// One row of a job's metrics; numbers that are not finite are absent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetricRow {
-    /// `train/global_step` (or `train/step`).
     pub step: Option<u64>,
-    /// `train/epoch`.
     pub epoch: Option<f64>,
-    /// `train/loss`.
     pub train_loss: Option<f64>,
-    /// `train/learning_rate`.
     pub learning_rate: Option<f64>,
-    /// `train/grad_norm`.
     pub grad_norm: Option<f64>,
-    /// `eval/loss`.
     pub eval_loss: Option<f64>,
     /// `timestamp`, nanoseconds since 1970.
     pub timestamp_ns: Option<i64>,
-    /// The whole row as it came.
     pub object: Value,
 }
 
 impl MetricRow {
-    /// Reads a row.
     pub fn read(object: &Value) -> MetricRow {
         MetricRow {
             step: whole(object, &["train/global_step", "train/step", "global_step", "step"]),
@@ -332,20 +303,16 @@ impl MetricRow {
 pub struct Checkpoint {
     /// The training step it was made at.
     pub step: Option<u64>,
-    /// When.
     pub created_at: String,
     /// What it is called for people.
     pub label: String,
     /// `model` or `adapter`.
     pub kind: String,
-    /// Where the service keeps it.
     pub path: String,
-    /// Its object id, where it has one.
     pub object_id: Option<String>,
 }
 
 impl Checkpoint {
-    /// Reads a checkpoint object; what is missing is empty.
     pub fn read(object: &Value) -> Checkpoint {
         let text_of = |key: &str| text(object, &[key]).unwrap_or_default();
         Checkpoint {

@@ -19,54 +19,39 @@ const JOBS: &str = "/v1/fine-tunes";
 /// What a model allows; all that the server did not say is absent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// The model's name.
     pub model_name: String,
-    /// The most epochs.
     pub max_num_epochs: Option<u64>,
-    /// The most evaluations.
     pub max_num_evals: Option<u64>,
-    /// The most checkpoints.
     pub max_num_checkpoints: Option<u64>,
-    /// The lowest learning rate.
     pub min_learning_rate: Option<f64>,
-    /// The highest learning rate.
     pub max_learning_rate: Option<f64>,
     /// The longest sample in tokens, for supervised training.
     pub max_seq_length: Option<u64>,
     /// The least that may be asked for as the longest sample.
     pub min_max_seq_length: Option<u64>,
-    /// Whether all weights can be trained.
     pub supports_full_training: Option<bool>,
     /// Whether a trained adapter is merged into the model's weights. Where it is not, a job gives the
     /// adapter alone: there are no merged weights to download and no object to deploy.
     pub merges_lora: Option<bool>,
     /// What training an adapter allows; absent where it cannot be.
     pub lora: Option<BatchLimits>,
-    /// What training all weights allows; absent where they cannot be.
     pub full: Option<BatchLimits>,
-    /// The whole object as it came.
     pub object: Value,
 }
 
-/// What a way of training allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
     /// The highest rank; of adapters only.
     pub max_rank: Option<u64>,
     /// The rank that the server would take; of adapters only.
     pub default_rank: Option<u64>,
-    /// The largest batch.
     pub max_batch_size: Option<u64>,
-    /// The smallest batch.
     pub min_batch_size: Option<u64>,
 }
 
-/// What a job would cost.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Estimate {
-    /// Whether the server can tell.
     pub availability: Availability,
-    /// The price in dollars.
     pub dollars: Option<f64>,
     /// Tokens of the training file, all epochs.
     pub train_tokens: Option<u64>,
@@ -74,23 +59,17 @@ pub struct Estimate {
     pub eval_tokens: Option<u64>,
     /// What the account may still spend, in dollars.
     pub user_limit: Option<f64>,
-    /// Whether the account may start the job.
     pub allowed_to_proceed: Option<bool>,
 }
 
-/// Whether the server can tell a price.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Availability {
-    /// It can.
     Available,
     /// It cannot; why, as it says.
     Unavailable(String),
 }
 
 /// What `model` allows; nothing where it cannot be trained.
-///
-/// # Errors
-/// When there is no answer, or it is none.
 pub fn limits(together: &Together, model: &str) -> Result<Option<Limits>, Error> {
     let path = format!("{JOBS}/models/limits?model_name={}", encode(model));
     match together.get(&path) {
@@ -102,7 +81,6 @@ pub fn limits(together: &Together, model: &str) -> Result<Option<Limits>, Error>
 }
 
 impl Limits {
-    /// Reads the limits of `model`; what is missing is not known.
     pub fn read(model: &str, object: &Value) -> Limits {
         let whole_of = |key: &str| whole(object, &[key]);
         let batch = |key: &str| {
@@ -132,10 +110,6 @@ impl Limits {
     }
 }
 
-/// The names of all models that can be trained.
-///
-/// # Errors
-/// When there is no answer, or it is no list.
 pub fn supported(together: &Together) -> Result<Vec<String>, Error> {
     let path = format!("{JOBS}/models/supported");
     let value = together.get(&path)?;
@@ -146,10 +120,6 @@ pub fn supported(together: &Together) -> Result<Vec<String>, Error> {
     Ok(models.iter().filter_map(name).collect())
 }
 
-/// What the job in `body` would cost.
-///
-/// # Errors
-/// When there is no answer, the server refuses, or the answer is none.
 pub fn estimate(together: &Together, body: &Value) -> Result<Estimate, Error> {
     let path = format!("{JOBS}/estimate-price");
     let value = together.ask(Method::Post, &path, Body::Json(body), Tries::Many)?;
@@ -181,16 +151,11 @@ pub struct TokenizedRow {
     pub trained_spans: Vec<(usize, usize)>,
     /// How many tokens it has after it was cut.
     pub token_count: u64,
-    /// How many of them are trained.
     pub trained_count: u64,
-    /// Whether it was cut.
     pub is_truncated: bool,
 }
 
 /// The first rows of an uploaded file as the service would train them on `model`; free of charge.
-///
-/// # Errors
-/// When there is no answer, the server refuses, or the answer has no such rows.
 pub fn preview(
     together: &Together,
     model: &str,
@@ -228,9 +193,6 @@ fn tokenized_row(row: &Value) -> Option<TokenizedRow> {
 
 /// Creates the job in `body`. It costs money and is sent once;
 /// [`Error::certainty`] says what a failure leaves open.
-///
-/// # Errors
-/// When there is no answer, the server refuses, or no job is in the answer.
 pub fn create(together: &Together, body: &Value) -> Result<Job, Error> {
     let value = together.ask(Method::Post, JOBS, Body::Json(body), Tries::One)?;
     let job =
@@ -251,10 +213,6 @@ pub fn is_settling(together: &Together, id: &JobId) -> bool {
     together.is_settling(&together.url(&format!("{JOBS}/{id}")))
 }
 
-/// All jobs of the account, in the order of the answer.
-///
-/// # Errors
-/// When there is no answer, it is no list, or a job in it has an id that is none.
 pub fn list(together: &Together) -> Result<Vec<Job>, Error> {
     let value = together.get(JOBS)?;
     let mut jobs = Vec::new();
@@ -270,30 +228,18 @@ pub fn list(together: &Together) -> Result<Vec<Job>, Error> {
     Ok(jobs)
 }
 
-/// One job.
-///
-/// # Errors
-/// When there is no answer, no such job, or no job in the answer.
 pub fn retrieve(together: &Together, id: &JobId) -> Result<Job, Error> {
     let path = format!("{JOBS}/{id}");
     let value = together.get(&path)?;
     Job::read(&value).ok_or_else(|| unlike(together, (Method::Get, &path), &value, "it is no job"))
 }
 
-/// Cancels a job.
-///
-/// # Errors
-/// When there is no answer, the server refuses, or no job is in the answer.
 pub fn cancel(together: &Together, id: &JobId) -> Result<Job, Error> {
     let path = format!("{JOBS}/{id}/cancel");
     let value = together.ask(Method::Post, &path, Body::Empty, Tries::Many)?;
     Job::read(&value).ok_or_else(|| unlike(together, (Method::Post, &path), &value, "it is no job"))
 }
 
-/// All events of a job, in the order of the answer.
-///
-/// # Errors
-/// When there is no answer, or it is no list.
 pub fn events(together: &Together, id: &JobId) -> Result<Vec<Event>, Error> {
     let path = format!("{JOBS}/{id}/events");
     let value = together.get(&path)?;
@@ -301,9 +247,6 @@ pub fn events(together: &Together, id: &JobId) -> Result<Vec<Event>, Error> {
 }
 
 /// The metrics of a job, from a training step on if one is given, in the order of the answer.
-///
-/// # Errors
-/// When there is no answer, or it is no list.
 pub fn metrics(together: &Together, id: &JobId, from_step: Option<u64>) -> Result<Vec<MetricRow>, Error> {
     let query = from_step.map(|step| format!("?global_step_from={step}")).unwrap_or_default();
     let path = format!("{JOBS}/{id}/metrics{query}");
@@ -312,10 +255,6 @@ pub fn metrics(together: &Together, id: &JobId, from_step: Option<u64>) -> Resul
     Ok(rows.iter().map(MetricRow::read).collect())
 }
 
-/// The checkpoints of a job, in the order of the answer.
-///
-/// # Errors
-/// When there is no answer, or it is no list.
 pub fn checkpoints(together: &Together, id: &JobId) -> Result<Vec<Checkpoint>, Error> {
     list_checkpoints(together, id, Tries::Many)
 }

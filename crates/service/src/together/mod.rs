@@ -42,7 +42,6 @@ use crate::together::job::text;
 /// The pause before what was created a moment ago is asked about again.
 const SETTLING_PAUSE: Duration = Duration::from_secs(2);
 
-/// Whom the API is asked through, and as whom.
 pub struct Together {
     client: Client,
     base: BaseUrl,
@@ -65,17 +64,13 @@ pub struct Identity {
     pub project_id: Option<String>,
     /// The project's short name, which stands in names of models.
     pub project_slug: Option<String>,
-    /// The project's name.
     pub project_name: Option<String>,
-    /// The organization's name.
     pub organization_name: Option<String>,
     /// The key's id; not the key.
     pub key_id: Option<String>,
-    /// The server's time.
     pub date: Option<Timestamp>,
 }
 
-/// How often a call is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tries {
     /// Once: it must not be done twice.
@@ -98,20 +93,15 @@ impl Together {
         Together { client, base, key, headers, created: Mutex::default() }
     }
 
-    /// Where the API is.
     pub fn base(&self) -> &BaseUrl {
         &self.base
     }
 
-    /// Whom it is asked through.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
     /// Whose key it is. A server that is too old to know leaves all but the date absent.
-    ///
-    /// # Errors
-    /// When there is no answer, the key is not accepted, or the answer is none.
     pub fn whoami(&self) -> Result<Identity, Error> {
         self.identity(Tries::Many)
     }
@@ -147,7 +137,6 @@ impl Together {
         self.ask(Method::Get, path, Body::Empty, Tries::Many)
     }
 
-    /// The JSON that the API answers.
     fn ask(&self, method: Method, path: &str, body: Body<'_>, tries: Tries) -> Result<Value, Error> {
         let url = self.url(path);
         let mut asked = self.asked(method, &url);
@@ -158,7 +147,6 @@ impl Together {
         asked.value(&self.answer(method, &url, body, tries)?)
     }
 
-    /// The answer of the API, whatever it says.
     fn answer(&self, method: Method, url: &str, body: Body<'_>, tries: Tries) -> Result<Answer, Error> {
         let call = self.call(method, url, body)?;
         if method == Method::Delete {
@@ -176,7 +164,6 @@ impl Together {
         }
     }
 
-    /// Notes that what is at `path` was created so long ago.
     fn note_created(&self, path: String, age: Duration) {
         let end = self.client.clock().elapsed().saturating_add(SETTLING.saturating_sub(age));
         self.created().push((path, end));

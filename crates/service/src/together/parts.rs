@@ -21,14 +21,11 @@ use crate::together::{Error, Together, Tries};
 pub const PART_BYTES: u64 = 250 << 20;
 /// The most parts of one file; beyond, parts grow.
 const MOST_PARTS: u64 = 250;
-/// How many parts are sent at a time.
 const IN_FLIGHT: usize = 4;
 
-/// Hands a file over in parts. `begun` hears the upload's and the file's id before the first
-/// part is sent, for [`abort_parts`].
-///
-/// # Errors
-/// When any step fails for good; what was sent is taken back then, as far as that succeeds.
+/// Hands a file over in parts. `begun` hears the upload's and the file's id before the first part is sent, for
+/// [`abort_parts`]. Fails when any step fails for good; what was sent is taken back then, as far as that
+/// succeeds.
 pub fn hand_over_in_parts(
     together: &Together,
     upload: &Upload<'_>,
@@ -184,7 +181,6 @@ fn send(together: &Together, place: &Place, body: Body<'_>) -> Result<String, Er
     Ok(tag.to_owned())
 }
 
-/// Says that all parts are there.
 fn complete(
     together: &Together,
     (upload_id, file_id): (&str, &FileId),

@@ -11,29 +11,24 @@ use crate::together::{Error, Identity, Together, Tries};
 /// The most pages of a list that are read; nobody has more.
 const MOST_PAGES: usize = 100;
 
-/// The project that endpoints belong to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Project {
-    /// Its id, which stands in paths.
     pub id: String,
     /// Its short name, which stands in names of models; absent where the service does not say it.
     pub slug: Option<String>,
 }
 
 impl Project {
-    /// The project of a key; none where the service does not say it.
     pub fn of(identity: &Identity) -> Option<Project> {
         let id = identity.project_id.clone()?;
         Some(Project { id, slug: identity.project_slug.clone() })
     }
 
-    /// The path of its endpoints.
     pub(in crate::together) fn path(&self) -> String {
         format!("/v2/projects/{}/endpoints", encode(&self.id))
     }
 }
 
-/// The items of all pages of a list.
 pub(in crate::together) fn pages(together: &Together, path: &str, tries: Tries) -> Result<Vec<Value>, Error> {
     let mut all = Vec::new();
     let mut after: Option<String> = None;

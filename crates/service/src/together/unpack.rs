@@ -16,7 +16,6 @@ const PIECE: usize = 256 << 10;
 /// Where `ustar` stands in the first header of a tar.
 const USTAR: std::ops::Range<usize> = 257..262;
 
-/// Why an archive is not unpacked.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages name them")]
 pub enum UnpackError {
@@ -34,19 +33,14 @@ pub enum UnpackError {
     Stopped,
 }
 
-/// What was unpacked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unpacked {
     /// The files, below the directory, in the order of the archive.
     pub files: Vec<PathBuf>,
-    /// Their length together.
     pub bytes: u64,
 }
 
 /// Refuses where something is at `to`, if only a link that leads nowhere.
-///
-/// # Errors
-/// When something is.
 pub fn require_absent(to: &Path) -> Result<(), UnpackError> {
     match to.symlink_metadata() {
         Ok(_) => Err(UnpackError::Exists(to.to_owned())),
@@ -54,11 +48,9 @@ pub fn require_absent(to: &Path) -> Result<(), UnpackError> {
     }
 }
 
-/// Unpacks `archive` to the new directory `to`, by way of one beside it.
-///
-/// # Errors
-/// When something is at `to`, the archive is broken or has a member that is no file or directory below `to`, or
-/// the system refuses. Then there is no `to`.
+/// Unpacks `archive` to the new directory `to`, by way of one beside it. Fails when something is at `to`, the
+/// archive is broken or has a member that is no file or directory below `to`, or the system refuses. Then there
+/// is no `to`.
 pub fn unpack(archive: &Path, to: &Path, clock: &dyn Clock) -> Result<Unpacked, UnpackError> {
     require_absent(to)?;
     let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -15,13 +15,11 @@ const NOTIFY: Operation = Operation {
            notifyScriptableRunAlert(input: $input) { success } }",
 };
 
-/// The most characters of a title.
 const MOST_TITLE: usize = 63;
 
 /// How long W&B suppresses another alert with the same title.
 const PAUSE: Duration = Duration::from_secs(60 * 60);
 
-/// The level of an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Severity {
@@ -33,7 +31,6 @@ pub enum Severity {
     Error,
 }
 
-/// An alert.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
     /// The title; cut to the service's limit.
@@ -44,7 +41,6 @@ pub struct Alert {
     pub severity: Severity,
 }
 
-/// Sends `alert` about the run of this entity, project and id.
 pub fn send(wandb: &Wandb, [entity, project, run]: [&str; 3], alert: &Alert) -> Result<(), Error> {
     let title: String = alert.title.chars().take(MOST_TITLE).collect();
     let input = json!({

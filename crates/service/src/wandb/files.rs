@@ -26,10 +26,8 @@ const MARK: Operation = Operation {
            markRunFilesUploaded(input: $input) { success } }",
 };
 
-/// Uploads `body` as the file `name` of `run`.
-///
-/// # Errors
-/// When W&B or its storage refuses, or cannot be asked; it may be tried again unless that is permanent.
+/// Uploads `body` as the file `name` of `run`. Fails when W&B or its storage refuses, or cannot be asked; it
+/// may be tried again unless that is permanent.
 pub fn upload(wandb: &Wandb, run: &RunIdentity, name: &str, body: &FileBody) -> Result<(), Error> {
     let input = json!({ "input": {
         "entityName": run.entity, "projectName": run.project, "runName": run.name, "files": [name],

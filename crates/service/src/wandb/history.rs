@@ -30,7 +30,6 @@ pub enum Entry {
     Line(String),
 }
 
-/// How far a run has come.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct State {
@@ -67,7 +66,6 @@ pub struct State {
     pub alert: Option<Alert>,
 }
 
-/// A file of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunFile {
     /// Its name at W&B.
@@ -104,7 +102,6 @@ pub struct Span {
 pub struct Spool {
     dir: Option<PathBuf>,
     file: Option<File>,
-    /// How far it has come.
     pub state: State,
     rows: Vec<(Key, Map<String, Value>)>,
     lines: Vec<String>,
@@ -112,9 +109,6 @@ pub struct Spool {
 }
 
 /// The runs of which `dir` knows, by id.
-///
-/// # Errors
-/// When the directory is there and cannot be read.
 pub fn known(dir: &Path) -> io::Result<Vec<State>> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -160,7 +154,6 @@ fn manifest_copy(run: &str) -> PathBuf {
     PathBuf::from(format!("{run}.manifest"))
 }
 
-/// Writes down that the run exists.
 pub fn note_identity(dir: &Path, run: &str, identity: &RunIdentity) -> io::Result<()> {
     let path = state_path(dir, run);
     let Some(mut state) = read_state(&path) else { return Ok(()) };
@@ -252,7 +245,6 @@ impl Spool {
         Ok(())
     }
 
-    /// Counts anew what was logged.
     fn recount(&mut self) {
         self.logged = Logged::read(&self.state.before);
         self.rows.iter().for_each(|(key, _)| {
@@ -280,22 +272,18 @@ impl Spool {
         logged
     }
 
-    /// Every row that is here.
     pub fn rows(&self) -> impl Iterator<Item = &Map<String, Value>> {
         self.rows.iter().map(|(_, row)| row)
     }
 
-    /// Every line of the console that is here.
     pub fn lines(&self) -> &[String] {
         &self.lines
     }
 
-    /// Rows that were not sent.
     pub fn unsent_rows(&self) -> &[(Key, Map<String, Value>)] {
         &self.rows[index(self.state.rows).min(self.rows.len())..]
     }
 
-    /// Lines of the console that were not sent.
     pub(crate) fn unsent_lines(&self) -> &[String] {
         &self.lines[index(self.state.lines).min(self.lines.len())..]
     }
@@ -334,10 +322,7 @@ impl Spool {
         Some(self.dir.as_ref()?.join(&file.path))
     }
 
-    /// The bytes of a file of the run.
-    ///
-    /// # Errors
-    /// When it cannot be read, or is not the data of the job: the reason.
+    /// The bytes of a file of the run. Fails when it cannot be read, or is not the data of the job: the reason.
     pub(crate) fn file_body(&self, index: usize) -> Result<FileBody, String> {
         let (Some(dir), Some(file)) = (&self.dir, self.state.files.get(index)) else {
             return Err("it is nowhere".to_owned());
@@ -393,7 +378,6 @@ impl Spool {
         self.state.first_step + self.rows.len() as u64
     }
 
-    /// Takes over that so many rows and lines arrived.
     pub(crate) fn note_sent(&mut self, rows: usize, lines: usize) {
         self.state.rows.unsent += rows as u64;
         self.state.lines.unsent += lines as u64;

@@ -3,7 +3,6 @@
 //! The service moved to a new host in September 2026. Both API hosts accept the same keys, so that a key
 //! stored for one is used for the other, and all base URLs have the same pages. Pure.
 
-/// Where the API is, unless somebody says otherwise.
 pub const DEFAULT_BASE_URL: &str = "https://api.forge.coreweave.com";
 
 /// The API hosts of the hosted service, the current one first.
@@ -13,13 +12,9 @@ const HOSTED: [&str; 2] = ["api.forge.coreweave.com", "api.wandb.ai"];
 const FORGE: &str = "forge.coreweave.com";
 const FORGE_API_PATH: &str = "/api/wandb";
 
-/// Its pages.
 const FORGE_APP: &str = "https://forge.coreweave.com/wandb";
 
 /// The base URL of the API that `base`, a URL without a slash at its end, means.
-///
-/// # Errors
-/// When it is a page of the hosted service: the base URL that is meant.
 pub fn api_url(base: &str) -> Result<String, String> {
     let host = host(base);
     let path = base.split_once("://").map_or(base, |(_, rest)| rest).strip_prefix(host).unwrap_or_default();
@@ -30,7 +25,6 @@ pub fn api_url(base: &str) -> Result<String, String> {
     Ok(if host == FORGE { DEFAULT_BASE_URL.to_owned() } else { base.to_owned() })
 }
 
-/// Where the pages are whose API is at `base`.
 pub fn app_url(base: &str) -> String {
     let base = base.trim_end_matches('/');
     if is_hosted(base) || host(base) == FORGE {

@@ -36,7 +36,6 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Who writes the run of this summary.
     pub fn of(summary: &Map<String, Value>) -> Option<Writer> {
         let (generation, id) = summary.get(WRITER_KEY)?.as_str()?.split_once(' ')?;
         Some(Writer { generation: generation.parse().ok()?, id: id.to_owned() })
@@ -59,7 +58,6 @@ pub struct Logged {
 }
 
 impl Logged {
-    /// What the run of this summary has been told.
     pub fn of(summary: &Map<String, Value>) -> Logged {
         let text = summary.get(LOGGED_KEY).and_then(Value::as_str);
         text.map(Logged::read).unwrap_or_default()

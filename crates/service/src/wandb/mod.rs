@@ -28,17 +28,14 @@ pub mod session;
 pub mod sweep;
 pub mod worker;
 
-/// The user name that goes with every key.
 const USER: &str = "api";
 
-/// Where W&B is, and as whom it is asked.
 #[derive(Clone)]
 pub struct Settings {
     /// The API, without a slash at its end.
     pub base: String,
     /// The pages for people, without a slash at their end.
     pub app: String,
-    /// The key.
     pub key: SecretString,
 }
 
@@ -48,14 +45,12 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// Whom W&B is asked through.
 #[derive(Debug)]
 pub struct Wandb {
     client: Client,
     settings: Settings,
 }
 
-/// A run that exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunIdentity {
     /// Whose it is.
@@ -70,27 +65,21 @@ pub struct RunIdentity {
     pub url: String,
 }
 
-/// A document of GraphQL and its name.
 #[derive(Debug, Clone, Copy)]
 pub struct Operation {
-    /// As it stands in the text.
     pub name: &'static str,
-    /// The document.
     pub text: &'static str,
 }
 
-/// What the answer to a stream says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heard {
     /// Whether somebody pressed Stop on the run's page.
     pub is_stopped: bool,
 }
 
-/// Why W&B did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages name them")]
 pub enum Error {
-    /// No answer.
     #[error(transparent)]
     Http(#[from] http::Error),
     #[error("{what}: {status} from {host}{}", after_colon(.said))]
@@ -99,7 +88,6 @@ pub enum Error {
         host: String,
         /// The status; 200 where GraphQL says no in an answer of that status.
         status: u16,
-        /// When the server said to come back.
         retry_after: Option<Duration>,
         /// The server's words, fit to print; may be empty.
         said: String,
@@ -143,7 +131,6 @@ impl Error {
         }
     }
 
-    /// When the server said to come back.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Error::Refused { retry_after, .. } => *retry_after,
@@ -153,7 +140,6 @@ impl Error {
 }
 
 impl Wandb {
-    /// W&B at the place of `settings`, asked through `client`.
     pub fn new(client: Client, settings: Settings) -> Wandb {
         Wandb { client, settings }
     }
@@ -164,9 +150,6 @@ impl Wandb {
     }
 
     /// The `data` of the answer to `operation`.
-    ///
-    /// # Errors
-    /// When there is no answer, it says no, or it is none.
     pub fn graphql(&self, operation: Operation, variables: &Value) -> Result<Value, Error> {
         let body =
             json!({ "query": operation.text, "variables": variables, "operationName": operation.name });
@@ -185,9 +168,6 @@ impl Wandb {
     }
 
     /// Sends lines, a summary, an end, or with an empty `body` a sign of life.
-    ///
-    /// # Errors
-    /// When there is no answer, or it says no.
     pub fn stream(&self, run: &RunIdentity, body: &Value) -> Result<Heard, Error> {
         let [entity, project, name] = [&run.entity, &run.project, &run.name].map(|part| encoded(part));
         let url = format!("{}/files/{entity}/{project}/{name}/file_stream", self.settings.base);

@@ -11,7 +11,6 @@ use serde_json::{Map, Value};
 
 use crate::wandb::run::{Plan, document};
 
-/// Bytes of a block.
 const BLOCK: usize = 32 << 10;
 
 /// Bytes before the data of a piece: checksum, length, kind.
@@ -20,17 +19,13 @@ const HEAD: usize = 7;
 /// What the file begins with: its mark, a number, its version.
 const START: [u8; HEAD] = [b':', b'W', b'&', b'B', 0xE1, 0xBE, 0];
 
-/// A run as it is written.
 pub struct Offline<'o> {
-    /// What it is.
     pub plan: &'o Plan,
     /// When it began, in seconds since 1970.
     pub began: f64,
     /// Its rows, each with its `_step`.
     pub rows: Box<dyn Iterator<Item = &'o Map<String, Value>> + 'o>,
-    /// Lines of its console.
     pub lines: &'o [String],
-    /// Its summary.
     pub summary: &'o Map<String, Value>,
     /// Its exit code, once it has ended.
     pub exit: Option<i32>,
@@ -38,7 +33,6 @@ pub struct Offline<'o> {
     pub files: Vec<&'o str>,
 }
 
-/// Writes `run` to `out`.
 pub fn write(run: Offline<'_>, out: &mut dyn Write) -> io::Result<()> {
     let mut log = Log { out, place: HEAD };
     log.out.write_all(&START)?;
@@ -144,7 +138,6 @@ impl Message {
     }
 }
 
-/// A log in blocks.
 struct Log<'l> {
     out: &'l mut dyn Write,
     /// The place in the block.

@@ -10,7 +10,6 @@ use serde_json::{Map, Value, json};
 use crate::wandb::{Error, Operation, RunIdentity, Wandb, encoded};
 use ctxtune_python_json as python_json;
 
-/// The name of the mutation that makes or changes a run.
 pub(crate) const UPSERT_NAME: &str = "UpsertBucket";
 
 const VIEWER: Operation =
@@ -84,7 +83,6 @@ pub struct Plan {
     pub uploads_data: bool,
 }
 
-/// What describes a run beside its config.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Metadata {
@@ -121,10 +119,8 @@ impl Plan {
     }
 }
 
-/// A run as it is at the service.
 #[derive(Debug, Clone, Default)]
 pub struct Found {
-    /// Its summary.
     pub summary: Map<String, Value>,
     /// Its configuration, values only.
     pub config: Map<String, Value>,
@@ -137,9 +133,6 @@ pub struct Found {
 }
 
 /// The default entity of the key.
-///
-/// # Errors
-/// When the key is not accepted, or W&B cannot be asked.
 pub fn viewer(wandb: &Wandb) -> Result<String, Error> {
     let data = wandb.graphql(VIEWER, &json!({}))?;
     let viewer = data.get("viewer").filter(|viewer| viewer.is_object());
@@ -147,7 +140,6 @@ pub fn viewer(wandb: &Wandb) -> Result<String, Error> {
     Ok(viewer.get("entity").and_then(Value::as_str).unwrap_or_default().to_owned())
 }
 
-/// The run of `plan` in this entity, if it is there.
 pub fn find(wandb: &Wandb, entity: &str, plan: &Plan) -> Result<Option<Found>, Error> {
     let data = wandb.graphql(RESUME, &place(entity, &plan.project, &plan.run))?;
     let Some(bucket) = data.pointer("/model/bucket").filter(|bucket| bucket.is_object()) else {
@@ -236,7 +228,6 @@ pub fn merged(theirs: &Map<String, Value>, ours: &Map<String, Value>) -> Map<Str
     merged
 }
 
-/// The page of a run.
 pub fn url(app: &str, [entity, project, name]: [&str; 3]) -> String {
     format!("{app}/{}/{}/runs/{}", encoded(entity), encoded(project), encoded(name))
 }
@@ -261,7 +252,6 @@ pub fn document(config: &Map<String, Value>, metrics: &[String]) -> Value {
     Value::Object(document)
 }
 
-/// The values of a configuration of the wire.
 fn plain(document: Map<String, Value>) -> Map<String, Value> {
     let values = document.into_iter().filter(|(key, _)| key != "_wandb");
     values.filter_map(|(key, value)| Some((key, value.get("value")?.clone()))).collect()

@@ -29,37 +29,29 @@ const MOST_LINES: usize = 1000;
 /// The most bytes of rows in a request, well below what the service takes.
 const MOST_BYTES: usize = 1 << 20;
 
-/// Where lines go.
 pub enum Goal {
-    /// To the service.
     Online(Box<Wandb>),
     /// Into a directory below this one, for another program to upload.
     Offline(PathBuf),
 }
 
-/// What a step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
     /// It sent something, or has given up sending it.
     Sent {
-        /// Whether there is more to send.
         has_more: bool,
         /// Whether somebody pressed Stop.
         is_stopped: bool,
     },
-    /// There is nothing that the service lacks.
     Nothing,
     /// Another program writes the run now.
     TakenOver,
 }
 
-/// How far it has come.
 enum Stage {
-    /// Nobody was asked yet.
     New,
     /// The run was looked at, and is there if this holds something.
     Seen(String, Option<Box<Found>>),
-    /// It is ours to write.
     Entered(Writer, Box<RunIdentity>),
 }
 
@@ -71,7 +63,6 @@ pub fn open(spool: &SharedSpool) -> MutexGuard<'_, Spool> {
     spool.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The writing of one run.
 pub struct Session {
     goal: Goal,
     spool: SharedSpool,
@@ -81,7 +72,6 @@ pub struct Session {
     is_summary_due: bool,
     /// The configuration as the service has it, once the run is ours to write.
     config: Map<String, Value>,
-    /// How often the next file failed.
     file_failures: u32,
     /// Messages about what failed and is not retried.
     refused: Vec<String>,
@@ -91,7 +81,6 @@ pub struct Session {
 }
 
 impl Session {
-    /// The writing of the run of `spool`; nothing is asked yet.
     pub fn new(goal: Goal, spool: SharedSpool, clock: Arc<dyn Clock>) -> Session {
         let page = open(&spool).state.identity.as_ref().map(|identity| identity.url.clone());
         Session {
@@ -108,7 +97,6 @@ impl Session {
         }
     }
 
-    /// Whether lines go to the service.
     pub(crate) fn is_online(&self) -> bool {
         matches!(self.goal, Goal::Online(_))
     }
@@ -134,10 +122,8 @@ impl Session {
         std::mem::take(&mut self.refused)
     }
 
-    /// One step: a batch, a file, or a sign of life where there is nothing to send.
-    ///
-    /// # Errors
-    /// When the service refuses or cannot be asked: the step may be taken again, unless that is permanent.
+    /// One step: a batch, a file, or a sign of life where there is nothing to send. Fails when the service
+    /// refuses or cannot be asked: the step may be taken again, unless that is permanent.
     pub fn push(&mut self) -> Result<Pushed, Error> {
         self.step().map_err(|error| match error {
             Error::Refused { what, host, status: 404, .. } if self.is_settling() => {
@@ -207,7 +193,6 @@ impl Session {
         spool.state.is_finished && !spool.owes()
     }
 
-    /// Compares what is here with what is there.
     fn join(&mut self, entity: String, found: Option<Found>) -> Result<(), Error> {
         let mut spool = open(&self.spool);
         let theirs = found.as_ref().and_then(|found| Writer::of(&found.summary));
@@ -269,7 +254,6 @@ impl Session {
         Ok(())
     }
 
-    /// Sends the config where it has changed.
     fn update_config(&mut self) -> Result<(), Error> {
         let (Goal::Online(wandb), Stage::Entered(_, identity)) = (&self.goal, &self.stage) else {
             return Ok(());
@@ -428,7 +412,6 @@ impl Session {
     }
 }
 
-/// Copies a file of the run into `dir`.
 fn copy(spool: &Spool, index: usize, dir: &Path) -> Result<(), String> {
     let body = spool.file_body(index)?;
     let to = dir.join(&spool.state.files[index].name);
@@ -436,7 +419,6 @@ fn copy(spool: &Spool, index: usize, dir: &Path) -> Result<(), String> {
     copied.map_err(|error| format!("cannot write `{}`: {error}", to.display()))
 }
 
-/// What a request bears.
 struct Batch {
     rows: Vec<String>,
     lines: Vec<String>,
@@ -471,7 +453,6 @@ fn located(state: &State) -> Plan {
     plan
 }
 
-/// Asks who we are and what is there.
 fn look(wandb: &Wandb, state: &State) -> Result<(String, Option<Found>), Error> {
     let own = run::viewer(wandb)?;
     let plan = located(state);

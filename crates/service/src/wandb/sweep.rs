@@ -33,7 +33,6 @@ const SWEEP_RUNS: Operation = Operation {
            runs { edges { node { name state config } } } } } }",
 };
 
-/// A sweep that exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SweepIdentity {
     /// The service's own id of it; opaque.
@@ -51,23 +50,14 @@ pub struct SweepIdentity {
 /// A run of a sweep that was suggested to somebody and that nobody has begun.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PendingRun {
-    /// The run's id.
     pub run: String,
     /// Its values, as far as they can be read.
     pub values: Vec<(String, Value)>,
 }
 
-/// What an agent is told to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
-    /// Start a run with these values.
-    Run {
-        /// The run's id.
-        run: String,
-        /// Its values, as they came.
-        values: Vec<(String, Value)>,
-    },
-    /// End: there is nothing more to try.
+    Run { run: String, values: Vec<(String, Value)> },
     Exit,
 }
 
@@ -92,7 +82,6 @@ pub fn create(
     Ok(SweepIdentity { storage_id: text("id")?, entity, project, name, url })
 }
 
-/// The page of a sweep.
 pub fn page(wandb: &Wandb, [entity, project, name]: [&str; 3]) -> String {
     format!("{}/{}/{}/sweeps/{}", wandb.app(), encoded(entity), encoded(project), encoded(name))
 }
@@ -103,7 +92,6 @@ pub fn finish(wandb: &Wandb, sweep: &SweepIdentity) -> Result<(), Error> {
     wandb.graphql(UPSERT_SWEEP, &json!({ "input": input })).map(|_| ())
 }
 
-/// Registers an agent of the sweep; its id.
 pub fn register(wandb: &Wandb, sweep: &SweepIdentity) -> Result<String, Error> {
     let input = json!({
         "host": "ctxtune", "projectName": sweep.project, "entityName": sweep.entity, "sweep": sweep.name,
@@ -114,9 +102,6 @@ pub fn register(wandb: &Wandb, sweep: &SweepIdentity) -> Result<String, Error> {
 }
 
 /// What the agent, which runs nothing at the moment, is to do next.
-///
-/// # Errors
-/// When W&B refuses (404: somebody deleted the sweep) or cannot be asked.
 pub fn next(wandb: &Wandb, agent: &str) -> Result<Vec<Command>, Error> {
     let input = json!({ "id": agent, "metrics": "{}", "runState": "{}" });
     let data = wandb.graphql(AGENT_HEARTBEAT, &json!({ "input": input }))?;
@@ -128,9 +113,6 @@ pub fn next(wandb: &Wandb, agent: &str) -> Result<Vec<Command>, Error> {
 
 /// The runs of the sweep that were suggested and that nobody has begun, oldest first. They are not suggested
 /// again.
-///
-/// # Errors
-/// When there is no such sweep, or W&B cannot be asked.
 pub fn pending(wandb: &Wandb, sweep: &SweepIdentity) -> Result<Vec<PendingRun>, Error> {
     let place = json!({ "entity": sweep.entity, "project": sweep.project, "sweep": sweep.name });
     let data = wandb.graphql(SWEEP_RUNS, &place)?;

@@ -19,7 +19,6 @@ use crate::wandb::history::{Entry, Spool};
 use crate::wandb::run::merged;
 use crate::wandb::session::{Goal, Pushed, Session, SharedSpool, open};
 
-/// How often it looks up.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Between two requests, while there is time.
@@ -34,44 +33,30 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// The wait after the first failure; it doubles.
 const BACKOFF: Duration = Duration::from_secs(2);
 
-/// The longest wait after a failure.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
-/// What happens, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
-    /// The run is there, or the directory it is written to.
     Page {
         /// Its address, or the directory.
         page: String,
-        /// Whose it is.
         entity: Option<String>,
-        /// The project.
         project: String,
     },
-    /// It does not work for now.
     Trouble(String),
     /// A file or an alert failed, and is not retried.
     Refused(String),
-    /// It does not work, and will not.
     GivenUp(String),
-    /// Another program writes the run.
     TakenOver,
-    /// Somebody pressed Stop.
     Stopped,
 }
 
-/// Who is told.
 pub type Tell = Arc<dyn Fn(Said) + Send + Sync>;
 
-/// What both sides see.
 #[derive(Default)]
 struct Shared {
-    /// Whether no further lines come.
     is_leaving: AtomicBool,
-    /// Whether Stop was pressed.
     is_stopped: AtomicBool,
-    /// Whether another program has the run.
     is_taken_over: AtomicBool,
     page: Mutex<Option<String>>,
 }
@@ -86,32 +71,22 @@ pub struct Worker {
     has_told_of_disk: bool,
 }
 
-/// How the logging ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Closed {
     /// The run's page, or the directory that it is in.
     pub page: Option<String>,
-    /// Rows that were not sent.
     pub unsent: u64,
 }
 
-/// What the thread needs.
 pub struct Beginning {
-    /// Where lines go.
     pub goal: Goal,
-    /// The run's lines.
     pub spool: Spool,
     /// Time; no signal should stop it, so that the last lines go out.
     pub clock: Arc<dyn Clock>,
-    /// Who is told.
     pub tell: Tell,
 }
 
 impl Worker {
-    /// Starts it.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
     pub fn start(beginning: Beginning) -> std::io::Result<Worker> {
         let (end, ended) = channel();
         let shared = Arc::<Shared>::default();
@@ -147,7 +122,6 @@ impl Worker {
         });
     }
 
-    /// Adds values to the config.
     pub fn describe(&mut self, config: &Map<String, Value>) {
         self.keep(|spool| {
             let config = merged(&spool.state.plan.config, config);
@@ -184,7 +158,6 @@ impl Worker {
         }
     }
 
-    /// Whether somebody pressed Stop on the run's page.
     pub fn is_stopped(&self) -> bool {
         self.shared.is_stopped.load(Ordering::Relaxed)
     }
@@ -203,10 +176,8 @@ impl Worker {
     }
 }
 
-/// What it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Lines come.
     Watching,
     /// No further ones come: what there is goes out at once.
     Leaving,
@@ -237,7 +208,6 @@ struct Errand {
     has_told: Told,
 }
 
-/// Whether it goes on.
 #[derive(PartialEq, Eq)]
 enum Onward {
     Yes,
@@ -255,7 +225,6 @@ impl Errand {
         }
     }
 
-    /// Sees that no further lines come.
     fn look_up(&mut self) {
         if self.stage == Stage::Watching && self.shared.is_leaving.load(Ordering::Acquire) {
             self.stage = Stage::Leaving;
@@ -267,7 +236,6 @@ impl Errand {
         (self.tell)(said);
     }
 
-    /// A request, if it is time for one.
     fn step(&mut self) -> Onward {
         let owes = open(&self.spool).owes();
         if self.stage == Stage::Leaving && self.session.is_online() && !owes {
