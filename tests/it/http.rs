@@ -21,7 +21,7 @@ fn nothing(_: u64) {}
 fn file(dir: &tempfile::TempDir, length: usize) -> FileBody {
     let path = dir.path().join("body");
     std::fs::write(&path, vec![b'x'; length]).unwrap();
-    FileBody { parts: vec![Part { path, start: 0, len: length as u64 }] }
+    FileBody { parts: vec![Part { path, packing: None, start: 0, len: length as u64 }] }
 }
 
 fn put<'c>(url: String, body: &'c FileBody) -> Call<'c> {

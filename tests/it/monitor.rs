@@ -105,7 +105,7 @@ fn hand_over(together: &Together, word: &str) -> String {
     let text = format!("{line}\n").repeat(20);
     std::fs::write(&path, &text).unwrap();
     let digest: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
-    let body = FileBody { parts: vec![Part { path, start: 0, len: text.len() as u64 }] };
+    let body = FileBody { parts: vec![Part { path, packing: None, start: 0, len: text.len() as u64 }] };
     let upload = Upload { name: "data.jsonl", body: &body, sha256: &digest, progress: &|_| () };
     files::hand_over(together, &upload).unwrap().id().as_str().to_owned()
 }

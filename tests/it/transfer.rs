@@ -32,7 +32,7 @@ fn body(dir: &tempfile::TempDir, length: usize) -> FileBody {
     let part = |(name, bytes): (&str, &[u8])| {
         let path = dir.path().join(name);
         std::fs::write(&path, bytes).unwrap();
-        Part { path, start: 0, len: bytes.len() as u64 }
+        Part { path, packing: None, start: 0, len: bytes.len() as u64 }
     };
     FileBody { parts: [("head", head), ("tail", tail)].into_iter().map(part).collect() }
 }

@@ -111,6 +111,7 @@ pub fn sides(out: &Path, manifest: &Manifest) -> Vec<SideFile> {
     let side_file = |(side_name, side): (&'static str, &ctxtune_engine::output::manifest::Side)| {
         let part = |shard: &ctxtune_engine::output::manifest::Shard| Part {
             path: out.join(&shard.file),
+            packing: None,
             start: 0,
             len: shard.bytes,
         };
@@ -138,7 +139,7 @@ pub(crate) fn loose_file(path: &Path, clock: &dyn Clock) -> Result<SideFile, Upl
     Ok(SideFile {
         label: path.to_string_lossy().into_owned(),
         name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        body: FileBody { parts: vec![Part { path: path.to_owned(), start: 0, len: bytes }] },
+        body: FileBody { parts: vec![Part { path: path.to_owned(), packing: None, start: 0, len: bytes }] },
         part_sha256: vec![sha256.clone()],
         sha256,
         keys: None,

@@ -1,4 +1,4 @@
-//! Ranges of files read as one request body.
+//! Ranges of files read as one request body; of compressed files ranges of what they unpack to.
 //!
 //! Separate because a body must be sent again from its beginning: the files are opened anew
 //! at each try, one at a time, however many shards there are. A file that is shorter than
@@ -7,13 +7,24 @@
 use std::error;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::PathBuf;
+
+/// How a file is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// Zstandard.
+    Zstd,
+    /// gzip.
+    Gzip,
+}
 
 /// A range of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     pub path: PathBuf,
+    /// How it is compressed. Then it is unpacked from its beginning, whatever the range.
+    pub packing: Option<Packing>,
     pub start: u64,
     pub len: u64,
 }
@@ -56,7 +67,7 @@ impl FileBody {
             let (from, to) = (start.max(offset), end.min(offset + part.len));
             if from < to {
                 let start = part.start + (from - offset);
-                parts.push(Part { path: part.path.clone(), start, len: to - from });
+                parts.push(Part { start, len: to - from, ..part.clone() });
             }
             offset += part.len;
         }
@@ -73,7 +84,7 @@ pub struct Reader {
     parts: Vec<Part>,
     next: usize,
     /// The open file and what is left of its part.
-    current: Option<(File, u64)>,
+    current: Option<(Box<dyn Read + Send>, u64)>,
 }
 
 impl Read for Reader {
@@ -99,14 +110,23 @@ impl Read for Reader {
     }
 }
 
-fn open_at(part: &Part) -> io::Result<File> {
+fn open_at(part: &Part) -> io::Result<Box<dyn Read + Send>> {
     let mut file = File::open(&part.path)?;
-    file.seek(SeekFrom::Start(part.start))?;
-    Ok(file)
+    let Some(packing) = part.packing else {
+        file.seek(SeekFrom::Start(part.start))?;
+        return Ok(Box::new(file));
+    };
+    let file = BufReader::with_capacity(64 << 10, file);
+    let mut plain: Box<dyn Read + Send> = match packing {
+        Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(file)?),
+        Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
+    };
+    io::copy(&mut plain.by_ref().take(part.start), &mut io::sink())?;
+    Ok(plain)
 }
 
 /// At least one byte.
-fn read_some(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+fn read_some(file: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match file.read(buffer) {
             Ok(0) => {
@@ -131,7 +151,7 @@ mod tests {
         let part = |(index, (text, start, len)): (usize, &(&str, u64, u64))| {
             let path = dir.path().join(format!("{index}"));
             std::fs::write(&path, text).unwrap();
-            Part { path, start: *start, len: *len }
+            Part { path, packing: None, start: *start, len: *len }
         };
         FileBody { parts: files.iter().enumerate().map(part).collect() }
     }
@@ -165,6 +185,27 @@ mod tests {
             }
         }
         assert_eq!(read(&body.slice(2, u64::MAX)), whole[2..]);
+    }
+
+    #[test]
+    fn every_slice_of_compressed_files_is_that_piece_of_what_they_unpack_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut body = body(&dir, &[("abcd", 0, 4), ("efgh", 0, 4)]);
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut gzip, b"abcd").unwrap();
+        std::fs::write(dir.path().join("0"), gzip.finish().unwrap()).unwrap();
+        std::fs::write(dir.path().join("1"), zstd::encode_all(&b"efgh"[..], 1).unwrap()).unwrap();
+        body.parts[0].packing = Some(Packing::Gzip);
+        body.parts[1].packing = Some(Packing::Zstd);
+        for start in 0..=8 {
+            for len in 0..=8 - start {
+                assert_eq!(read(&body.slice(start as u64, len as u64)), "abcdefgh"[start..start + len]);
+            }
+        }
+        body.parts[1].len = 5;
+        let error = body.open().read_to_end(&mut Vec::new()).unwrap_err();
+        let unreadable: &Unreadable = error.get_ref().unwrap().downcast_ref().unwrap();
+        assert_eq!(unreadable.source.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

@@ -339,7 +339,7 @@ impl Spool {
         }
         let metadata = std::fs::metadata(&path);
         let len = metadata.map_err(|error| format!("cannot read `{}`: {error}", path.display()))?.len();
-        Ok(FileBody { parts: vec![Part { path, start: 0, len }] })
+        Ok(FileBody { parts: vec![Part { path, packing: None, start: 0, len }] })
     }
 
     /// Whether no other process has taken the files over.
