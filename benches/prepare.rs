@@ -81,6 +81,7 @@ fn options(corpus: &Path, output_dir: &Path, threads: usize) -> Options {
         chat: false,
         template: Template::chatml(),
         shard_records: None,
+        compress: None,
         limit: None,
         mix: Vec::new(),
         group_by: None,

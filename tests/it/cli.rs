@@ -33,6 +33,7 @@ fn help_names_every_command_and_flag() {
         "--seed",
         "--group-by",
         "--shard-records",
+        "--compress",
         "--template",
         "--max-rejects",
         "--strict",

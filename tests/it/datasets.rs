@@ -9,6 +9,8 @@ const LOAD: &str = r#"
 import json, sys
 try:
     from datasets import load_dataset
+    if sys.argv[2] == "zst":
+        import zstandard
 except ImportError:
     sys.exit(77)
 splits = load_dataset(sys.argv[1])
@@ -16,22 +18,29 @@ print(json.dumps({name: [len(rows), rows[0]["messages"], rows[-1]["messages"]] f
 "#;
 
 /// What the library finds in `out`: rows, first and last texts of both sides. `None` without it.
-fn load(dir: &Dir) -> Option<serde_json::Value> {
+fn load(dir: &Dir, compress: &str) -> Option<serde_json::Value> {
     let mut python = python()?;
-    python.args(["-c", LOAD, "out"]).current_dir(dir.path(""));
+    python.args(["-c", LOAD, "out", compress]).current_dir(dir.path(""));
     // Nothing from the network, nothing left behind.
     python.env("HF_HUB_OFFLINE", "1").env("HF_HOME", dir.path("cache"));
     let outcome = Outcome::of(python);
     if outcome.code == Some(77) {
-        skip("python", "this Python has no `datasets`");
+        skip("python", "this Python has no `datasets`, or no `zstandard`");
         return None;
     }
     Some(outcome.expect(0).json())
 }
 
 fn check(dir: &Dir, options: &[&str], train: usize, val: usize) {
-    dir.prepare(options).expect(0);
-    let Some(found) = load(dir) else { return };
+    for (compress, flags) in [("", &[][..]), ("gz", &["--compress=gz"]), ("zst", &["--compress=zst"])] {
+        dir.prepare(&[options, flags].concat()).expect(0);
+        if let Some(found) = load(dir, compress) {
+            check_loaded(dir, &found, train, val);
+        }
+    }
+}
+
+fn check_loaded(dir: &Dir, found: &serde_json::Value, train: usize, val: usize) {
     let names: Vec<&String> = found.as_object().unwrap().keys().collect();
     assert_eq!(names, ["train", "validation"]);
     for (split, side, rows) in [("train", "train", train), ("validation", "val", val)] {

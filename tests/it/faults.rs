@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Dir, Outcome, Tree, assert_same_tree, names, program, record, skip};
+use crate::support::{Dir, Outcome, Tree, assert_same_tree, names, program, record, sha256, skip};
 
 /// The run whose result is there before.
 const OLD: [&str; 6] = ["prepare", "corpus", "-o", "out", "--no-sync", "--shard-records=9"];
@@ -182,6 +182,30 @@ fn what_one_side_has_reserved_is_there_for_the_other() {
     // The result takes 7 MB; a reservation of the first side, 16 MiB, leaves too little for the second one.
     let Some(_disk) = SmallDisk::mount(&dir.path("disk"), "size=18m") else { return };
     dir.ctxtune(["prepare", "corpus", "-o", "disk/out", "--val-ratio=0.5", "--threads=1"]).expect(0);
+}
+
+#[test]
+fn a_disk_that_is_full_while_a_shard_is_compressed_keeps_the_old_result() {
+    let dir = Dir::new();
+    for number in 0..60 {
+        let mut record = record(number);
+        // Digests, which take half their room when they are compressed.
+        let story: String = (0..600).map(|part| sha256(format!("{number} {part}").as_bytes())).collect();
+        record["story"] = story.into();
+        dir.write(format!("corpus/{number}.json"), record.to_string());
+    }
+    let Some(disk) = SmallDisk::mount(&dir.path("disk"), "size=3m") else { return };
+    let prepare = ["prepare", "corpus", "-o", "disk/out", "--val-ratio=0"];
+    dir.ctxtune(prepare.iter().chain(&["--limit=2"])).expect(0);
+    let (old, free) = (dir.tree("disk/out"), disk.free());
+    for how in ["zst", "gz"] {
+        let run = dir.ctxtune(prepare.iter().chain(&["--compress", how])).expect(1);
+        let shard = format!("train.jsonl.{how}`");
+        assert!(run.stderr.contains(&shard) && run.stderr.contains("(os error 28)"), "{}", run.stderr);
+        assert_same_tree(&dir.tree("disk/out"), &old, how);
+        assert_eq!(disk.free(), free, "space is given back");
+    }
+    dir.ctxtune(prepare).expect(0);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod check;
 mod check_prepared;
 mod check_sdk;
 mod cli;
+mod compress;
 mod consent;
 mod datasets;
 #[cfg(unix)]

@@ -353,6 +353,7 @@ mod killed {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::{Duration, Instant};
 
+    use ctxtune_engine::output::compress::Compress;
     use ctxtune_engine::prepare::{Error, Mode, Purpose, Watch};
     use ctxtune_pipeline::config::PrepareChoices;
 
@@ -443,6 +444,7 @@ mod killed {
             sources: vec!["corpus".into()],
             output_dir: Some("out".into()),
             shard_records: shard_records.parse::<NonZeroU64>().ok(),
+            compress: shard_records.parse::<Compress>().ok(),
             ..PrepareChoices::default()
         };
         let purpose = Purpose { mode: Mode::Publish, show: 0, name_rejects: 0 };
@@ -465,12 +467,13 @@ mod killed {
     }
 
     /// Kills a run that replaces the result in shards of `old` records (`None`: there is no
-    /// result) with one in shards of `new` (`one`: a file a side) before each step of its
+    /// result) with one in shards of `new` (`one`: a file a side, `zst`: compressed) before each step of its
     /// publication, and lets runs of both kinds mend what it leaves.
     #[track_caller]
     fn check(old: Option<&str>, new: &str, readme: Option<&str>) {
         let flags = |shard_records: &str| match shard_records {
             "one" => vec![],
+            "zst" => vec!["--compress=zst".to_owned()],
             number => vec![format!("--shard-records={number}")],
         };
         let dir = Dir::new();
@@ -532,6 +535,8 @@ mod killed {
     fn a_replacement_with_other_file_names_killed_at_any_step_is_mended() {
         check(Some("4"), "one", None);
         check(Some("one"), "4", None);
+        check(Some("one"), "zst", None);
+        check(Some("zst"), "4", None);
     }
 
     #[test]

@@ -4,7 +4,6 @@
 //! says: the assistant's messages, unless a weight of 0 masks one or inputs are trained, too.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -22,6 +21,7 @@ use crate::shell;
 use ctxtune_engine::check::counter::{Counter, Texts};
 use ctxtune_engine::check::stats::{MESSAGE_WEIGHT, Tokens};
 use ctxtune_engine::output::manifest::Manifest;
+use ctxtune_engine::source::unpack::open_plain;
 use ctxtune_engine::special_token;
 use ctxtune_service::together::jobs::{self, TokenizedRow};
 use ctxtune_tokens::chat::DATES;
@@ -265,7 +265,7 @@ fn each_line(
     path: &Path,
     mut take: impl FnMut(u64, &[u8]) -> Result<ControlFlow<()>, Failure>,
 ) -> Result<ControlFlow<()>, Failure> {
-    let file = File::open(path).map_err(|error| unread(path, &error))?;
+    let file = open_plain(path).map_err(|error| unread(path, &error))?;
     let mut reader = BufReader::with_capacity(64 << 10, file);
     let mut line = Vec::new();
     for number in 1.. {
@@ -494,7 +494,7 @@ pub fn at_service(
     let chosen = model::choose(&session.together, &mut parameters).map_err(|error| session.explain(error))?;
     let model = &chosen.limits.model_name;
     let uploads = Uploads::read(out)?;
-    let mut of_train = uploads.of(&account).filter(|upload| upload.sha256 == manifest.train.sha256);
+    let mut of_train = uploads.of(&account).filter(|upload| upload.sha256 == manifest.train.content().1);
     let Some(upload) = of_train.next() else {
         let message = format!("the training side of `{}` is not at {}", out.display(), account.api);
         let hint = format!("upload it first (free of charge): ctxtune upload {}", shell::path(out));

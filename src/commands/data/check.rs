@@ -21,6 +21,7 @@ use ctxtune_engine::check::judge::Role;
 use ctxtune_engine::check::stats::{self, Histogram, TokenLengths, Tokens};
 use ctxtune_engine::check::structure::{MAX_FILE_BYTES, SINGLE_UPLOAD_BYTES, Structure};
 use ctxtune_engine::check::{FileReport, Long, Options, Report, check};
+use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_pipeline::config::ConfigFile;
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::data::{NAMED, threads, unfit};
@@ -67,12 +68,12 @@ fn is_counted(args: &CheckArgs) -> bool {
     is_wanted || (!args.no_tokens && args.paths.iter().map(|path| bytes(path)).sum::<u64>() <= COUNTED_BYTES)
 }
 
-/// The bytes of a file, or of the JSONL files of a directory.
+/// The bytes of a file, or of the lines of a directory.
 fn bytes(path: &Path) -> u64 {
-    let of = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len());
-    let Ok(entries) = std::fs::read_dir(path) else { return of(path) };
-    let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    files.filter(|file| file.extension().is_some_and(|ending| ending == "jsonl")).map(|file| of(&file)).sum()
+    match Manifest::read(path) {
+        Ok(manifest) => manifest.sides().map(|(_, side)| side.content().0).sum(),
+        Err(_) => path.metadata().map_or(0, |metadata| metadata.len()),
+    }
 }
 
 pub struct Counting {
@@ -148,7 +149,7 @@ struct CheckReport<'r> {
 struct CheckedFile<'r> {
     /// Its path.
     file: Cow<'r, str>,
-    /// Its length in bytes.
+    /// Its length in bytes; of a compressed one that of what it unpacks to.
     bytes: u64,
     /// Its lines, blank ones included.
     lines: u64,

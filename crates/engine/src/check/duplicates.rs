@@ -83,7 +83,13 @@ struct Search<'d> {
 impl Search<'_> {
     fn look_through(&mut self, path: u32, run: &mut Run<'_>) -> Result<(), Error> {
         let (watch, pool, digests) = (run.watch, run.pool, self.digests);
-        let source = Source::open(&run.paths[path as usize])?;
+        let file = &run.paths[path as usize];
+        let source = match run.unpacked.get(&path) {
+            None => Source::open(file)?,
+            Some(expected) => {
+                Source::unpack(file, expected, watch)?.map_err(|_| Error::Changed { path: file.clone() })?
+            }
+        };
         let mut lines = 0;
         let Run { findings, paths, .. } = run;
         in_order(

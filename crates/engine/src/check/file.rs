@@ -18,7 +18,7 @@ use crate::check::{Error, Run};
 pub struct FileReport {
     /// Which path of the report it is.
     pub path: u32,
-    /// Bytes of the file.
+    /// Bytes of the file; of a compressed one those that it unpacks to.
     pub bytes: u64,
     /// Lines, blank ones included.
     pub lines: u64,
@@ -43,10 +43,17 @@ pub struct FileReport {
 /// # Errors
 /// When it cannot be read, or somebody asked to stop.
 pub fn check_file(run: &mut Run<'_>, path: &Path) -> Result<(), Error> {
-    let source = Source::open(path)?;
-    let index = run.add_path(path);
+    check_source(run, &Source::open(path)?, path)
+}
+
+/// Checks `source`, which becomes the next path of the report and is uploaded as `named`.
+///
+/// # Errors
+/// When it cannot be read, or somebody asked to stop.
+pub fn check_source(run: &mut Run<'_>, source: &Source, named: &Path) -> Result<(), Error> {
+    let index = run.add_path(&source.path);
     let errors_before = run.findings.errors(Stage::Conversation);
-    if let Some((code, reason)) = fault_of_file(path, source.size) {
+    if let Some((code, reason)) = fault_of_file(named, source.size) {
         run.say(index, code, reason);
         run.files.push(FileReport {
             path: index,
@@ -68,7 +75,7 @@ pub fn check_file(run: &mut Run<'_>, path: &Path) -> Result<(), Error> {
     }
     run.watch.expects(source.size);
     let mut merged = Merged::new(index);
-    let tally = judge_blocks(run, &source, &mut merged)?;
+    let tally = judge_blocks(run, source, &mut merged)?;
     if merged.lines == merged.blank_lines {
         run.say(index, Code::NoSamples, "the file has only blank lines".to_owned());
     }

@@ -6,14 +6,17 @@
 //! a line. Nothing here knows what a line holds.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use memchr::memchr2;
 
-use crate::check::Error;
+use crate::check::{Error, Watch};
+use crate::output::compress::Packer;
+use crate::output::manifest::FileDigest;
 use crate::read_buffer::ReadBuffer;
 use crate::source::section::read_exact_at;
+use crate::source::unpack::open_plain;
 
 /// Bytes of a block. It stays in a core's cache from the read to the parse.
 pub const BLOCK: usize = 1 << 20;
@@ -34,7 +37,8 @@ const KEPT_BYTES: usize = 8 << 20;
 #[derive(Debug)]
 pub struct Source {
     file: File,
-    path: PathBuf,
+    /// Its path.
+    pub path: PathBuf,
     /// Bytes of the file when it was opened.
     pub size: u64,
 }
@@ -49,6 +53,42 @@ impl Source {
         let file = File::open(path).map_err(read)?;
         let size = file.metadata().map_err(read)?.len();
         Ok(Source { file, path: path.to_owned(), size })
+    }
+
+    /// What the compressed file at `path` unpacks to, in a temporary file, if that is `expected`; else what it is.
+    ///
+    /// # Errors
+    /// When the system refuses, or somebody asked to stop.
+    pub fn unpack(
+        path: &Path,
+        expected: &FileDigest,
+        watch: &dyn Watch,
+    ) -> Result<Result<Source, String>, Error> {
+        let read = |source| Error::Read { path: path.to_owned(), source };
+        let write = |source| Error::Unpack { path: path.to_owned(), source };
+        let mut plain = open_plain(path).map_err(read)?;
+        let file = tempfile::tempfile().map_err(write)?;
+        let mut packer = Packer::new(None, file).map_err(write)?;
+        let (mut block, mut size) = (vec![0; BLOCK], 0);
+        // What unpacks to more than it should is not unpacked to its end: it may have none.
+        while size <= expected.bytes {
+            watch.check_stop()?;
+            match plain.read(&mut block) {
+                Ok(0) => break,
+                Ok(bytes) => {
+                    size += bytes as u64;
+                    packer.write_all(&block[..bytes]).map_err(write)?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.raw_os_error().is_some() => return Err(read(error)),
+                Err(error) => return Ok(Err(format!("it cannot be unpacked: {error}"))),
+            }
+        }
+        let (file, packed) = packer.finish().map_err(write)?;
+        if size != expected.bytes || packed.sha256 != expected.sha256 {
+            return Ok(Err("what it unpacks to is not what the manifest says".to_owned()));
+        }
+        Ok(Ok(Source { file, path: path.to_owned(), size }))
     }
 
     /// How many blocks it has.

@@ -6,6 +6,7 @@
 //! *conversation* what its server would say after it. Nothing here knows a network, a
 //! clock, the environment or a terminal.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::output::manifest::ManifestError;
+use crate::output::manifest::{FileDigest, ManifestError};
 
 pub mod code;
 mod content;
@@ -90,6 +91,8 @@ pub enum Error {
     Manifest(#[from] ManifestError),
     #[error("cannot read `{path}`: {source}")]
     Read { path: PathBuf, source: io::Error },
+    #[error("cannot unpack `{path}` to a temporary file: {source}")]
+    Unpack { path: PathBuf, source: io::Error },
     #[error("`{path}` changed while it was being checked")]
     Changed { path: PathBuf },
     #[error("cannot start threads: {0}")]
@@ -172,6 +175,8 @@ struct Run<'r> {
     watch: &'r dyn Watch,
     pool: &'r ThreadPool,
     paths: Vec<PathBuf>,
+    /// What the compressed ones of them unpack to.
+    unpacked: BTreeMap<u32, FileDigest>,
     files: Vec<FileReport>,
     findings: Findings,
     tally: Tally,
@@ -188,6 +193,7 @@ impl<'r> Run<'r> {
             watch,
             pool,
             paths: Vec::new(),
+            unpacked: BTreeMap::new(),
             files: Vec::new(),
             findings: Findings::new(options.keep),
             tally: Tally::default(),

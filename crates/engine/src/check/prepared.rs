@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::check::code::Code;
-use crate::check::file::check_file;
+use crate::check::file::{check_file, check_source};
+use crate::check::lines::Source;
 use crate::check::{Error, Run, Watch};
-use crate::output::manifest::{self, FileDigest, Hex, Manifest, side_digest};
+use crate::output::manifest::{self, FileDigest, Hex, Manifest, Side};
 
 /// The dataset card beside the shards.
 const CARD: &str = "README.md";
@@ -46,7 +47,22 @@ pub fn check_prepared(run: &mut Run<'_>, dir: &Path) -> Result<(), Error> {
         let verifying = scope.spawn(|| verify(dir, &manifest, watch));
         for (_, side) in manifest.sides() {
             for shard in side.shards.iter().filter(|shard| is_file(&dir.join(&shard.file))) {
-                check_file(run, &dir.join(&shard.file))?;
+                let path = dir.join(&shard.file);
+                match &shard.uncompressed {
+                    None => check_file(run, &path)?,
+                    Some(expected) => match Source::unpack(&path, expected, watch)? {
+                        Ok(source) => {
+                            let next = run.paths.len() as u32;
+                            run.unpacked.insert(next, expected.clone());
+                            check_source(run, &source, &path.with_extension(""))?;
+                        }
+                        Err(reason) => {
+                            let path = run.path_of(&path);
+                            run.say(path, Code::ChangedFile, reason);
+                            continue;
+                        }
+                    },
+                }
                 let report = run.files.last().expect("it was just checked");
                 let (path, records) = (report.path, report.lines - report.blank_lines);
                 if records == shard.records {
@@ -80,18 +96,24 @@ fn contradictions(manifest: &Manifest) -> Vec<String> {
         }
     };
     let mut accepted = manifest.counts.beyond_limit;
-    for (name, side) in manifest.sides() {
-        let sum = |of: fn(&manifest::Shard) -> u64| side.shards.iter().map(of).fold(0, u64::saturating_add);
-        compare(format!("records of {name}"), side.records, sum(|shard| shard.records));
-        compare(format!("bytes of {name}"), side.bytes, sum(|shard| shard.bytes));
+    let sums: Vec<(&str, &Side, Side)> =
+        manifest.sides().map(|(name, side)| (name, side, Side::of(side.shards.clone()))).collect();
+    for (name, side, sum) in &sums {
+        compare(format!("records of {name}"), side.records, sum.records);
+        compare(format!("bytes of {name}"), side.bytes, sum.bytes);
+        if side.uncompressed.is_some() {
+            compare(format!("uncompressed bytes of {name}"), side.content().0, sum.content().0);
+        }
         accepted += side.records;
     }
     let mixed = manifest.mix.iter().map(|mixed| mixed.records).fold(0, u64::saturating_add);
     compare("accepted records".to_owned(), manifest.counts.accepted.saturating_add(mixed), accepted);
-    for (name, side) in manifest.sides() {
-        let digest = side_digest(&side.shards);
-        if side.sha256 != digest {
-            faults.push(format!("SHA-256 of {name}: {}, and its shards' digests give {digest}", side.sha256));
+    for (name, side, sum) in &sums {
+        let mut digests = vec![("", side.sha256.as_str(), sum.sha256.as_str())];
+        digests
+            .extend(side.uncompressed.iter().map(|_| (" uncompressed", side.content().1, sum.content().1)));
+        for (which, says, digest) in digests.into_iter().filter(|(_, says, digest)| says != digest) {
+            faults.push(format!("SHA-256 of {name}{which}: {says}, and its shards' digests give {digest}"));
         }
     }
     faults

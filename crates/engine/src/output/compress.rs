@@ -12,7 +12,7 @@ use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::output::manifest::Hex;
+use crate::output::hex::Hex;
 
 /// What an encoder is given at once.
 const BLOCK_BYTES: usize = 256 << 10;
@@ -34,6 +34,14 @@ pub enum Compress {
 }
 
 impl Compress {
+    /// How a file of this name is compressed.
+    pub fn of_name(name: &str) -> Option<Compress> {
+        let is_end = |compress: &Compress| {
+            name.strip_suffix(compress.extension()).is_some_and(|name| name.ends_with('.'))
+        };
+        [Compress::Zst, Compress::Gz].into_iter().find(is_end)
+    }
+
     /// What a compressed file's name ends in, without the dot.
     pub fn extension(self) -> &'static str {
         match self {
@@ -72,6 +80,13 @@ pub struct Packed {
     pub plain_bytes: u64,
     /// Their SHA-256.
     pub plain_sha256: String,
+}
+
+impl Packed {
+    /// What was not compressed.
+    pub fn plain(bytes: u64, sha256: String) -> Packed {
+        Packed { bytes, sha256: sha256.clone(), plain_bytes: bytes, plain_sha256: sha256 }
+    }
 }
 
 /// Compresses what is written to it, or passes it on as it is, and takes the digests of both. After an error what it
@@ -122,12 +137,12 @@ impl<W: Write> Packer<W> {
         };
         let DigestWriter { mut out, tally } = out;
         out.flush()?;
-        let (bytes, sha256) = (tally.bytes, tally.hex());
-        let (plain_bytes, plain_sha256) = match is_compressed {
-            true => (self.plain.bytes, self.plain.hex()),
-            false => (bytes, sha256.clone()),
+        let packed = Packed::plain(tally.bytes, tally.hex());
+        let packed = match is_compressed {
+            true => Packed { plain_bytes: self.plain.bytes, plain_sha256: self.plain.hex(), ..packed },
+            false => packed,
         };
-        Ok((out, Packed { bytes, sha256, plain_bytes, plain_sha256 }))
+        Ok((out, packed))
     }
 
     fn pass_on(&mut self) -> io::Result<()> {

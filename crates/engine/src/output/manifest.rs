@@ -5,12 +5,13 @@
 //! Reading is strict: a directory without a readable manifest holds no result.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::output::compress::{Compress, Packed};
+pub use crate::output::hex::Hex;
 use crate::record::warning::Warning;
 
 /// The manifest's file name in an output directory.
@@ -18,16 +19,6 @@ pub const FILE_NAME: &str = "manifest.json";
 
 /// The schema this version writes and reads.
 pub const SCHEMA: &str = "ctxtune.manifest/1";
-
-/// Bytes in lower-case hexadecimal, two digits each.
-#[derive(Debug, Clone, Copy)]
-pub struct Hex<'a>(pub &'a [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
-    }
-}
 
 /// The whole manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +83,9 @@ pub struct OptionsUsed {
     pub group_by: Option<String>,
     /// Records a shard; `null` for one file a side.
     pub shard_records: Option<u64>,
+    /// How the shards are compressed, `zst` or `gz`; only where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compress: Option<Compress>,
     /// The most training records; only where there is such a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
@@ -256,21 +250,52 @@ pub struct Side {
     pub bytes: u64,
     /// SHA-256 of the file; of several shards that of their digests, each followed by a newline.
     pub sha256: String,
+    /// Both as they are of the same lines without compression; only where the shards are compressed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncompressed: Option<FileDigest>,
     /// The shards in order.
     pub shards: Vec<Shard>,
+}
+
+impl Side {
+    /// The side that consists of `shards`.
+    pub fn of(shards: Vec<Shard>) -> Side {
+        let sum = |of: fn(&Shard) -> u64| shards.iter().map(of).fold(0, u64::saturating_add);
+        let digest = |of: fn(&Shard) -> &str| side_digest(&shards.iter().map(of).collect::<Vec<_>>());
+        let is_compressed = shards.iter().any(|shard| shard.uncompressed.is_some());
+        Side {
+            records: sum(|shard| shard.records),
+            bytes: sum(|shard| shard.bytes),
+            sha256: digest(|shard| &shard.sha256),
+            uncompressed: is_compressed.then(|| FileDigest {
+                bytes: sum(|shard| shard.content().0),
+                sha256: digest(|shard| shard.content().1),
+            }),
+            shards,
+        }
+    }
+
+    /// Bytes and digest of its lines, the same whether and however they are compressed.
+    pub fn content(&self) -> (u64, &str) {
+        content(self.uncompressed.as_ref(), self.bytes, &self.sha256)
+    }
+}
+
+fn content<'d>(uncompressed: Option<&'d FileDigest>, bytes: u64, sha256: &'d str) -> (u64, &'d str) {
+    uncompressed.map_or((bytes, sha256), |file| (file.bytes, &file.sha256))
 }
 
 /// The digest of a side: the SHA-256 of its file where it is one file, else the SHA-256 of the digests of
 /// its shards in order, each in lower-case hexadecimal and followed by a newline.
 ///
 /// It needs the digests alone, so that it can be computed where no machine has all shards.
-pub fn side_digest(shards: &[Shard]) -> String {
+fn side_digest(shards: &[&str]) -> String {
     if let [only] = shards {
-        return only.sha256.clone();
+        return (*only).to_owned();
     }
     let mut hasher = Sha256::new();
-    for shard in shards {
-        hasher.update(&shard.sha256);
+    for sha256 in shards {
+        hasher.update(sha256);
         hasher.update(b"\n");
     }
     Hex(&hasher.finalize()).to_string()
@@ -287,6 +312,24 @@ pub struct Shard {
     pub bytes: u64,
     /// Its SHA-256.
     pub sha256: String,
+    /// Size and SHA-256 of what it unpacks to; only where it is compressed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncompressed: Option<FileDigest>,
+}
+
+impl Shard {
+    /// The shard `file` with what was written to it.
+    pub fn of(file: String, records: u64, packed: Packed) -> Shard {
+        let Packed { bytes, sha256, plain_bytes, plain_sha256 } = packed;
+        let uncompressed = FileDigest { bytes: plain_bytes, sha256: plain_sha256 };
+        let is_compressed = Compress::of_name(&file).is_some();
+        Shard { file, records, bytes, sha256, uncompressed: is_compressed.then_some(uncompressed) }
+    }
+
+    /// Bytes and digest of its lines, the same whether and however they are compressed.
+    pub fn content(&self) -> (u64, &str) {
+        content(self.uncompressed.as_ref(), self.bytes, &self.sha256)
+    }
 }
 
 /// The size and digest of a file.
@@ -345,6 +388,16 @@ impl Manifest {
         if let Some(name) = manifest.file_names().into_iter().find(|name| !is_plain_name(name)) {
             return Err(foreign(format!("`{name}` is no file name")));
         }
+        // Whoever takes a packed file for lines uploads what is none.
+        for (_, side) in manifest.sides() {
+            let is_told = |shard: &&Shard| {
+                let is_compressed = Compress::of_name(&shard.file).is_some();
+                [&side.uncompressed, &shard.uncompressed].iter().all(|told| told.is_some() == is_compressed)
+            };
+            if let Some(shard) = side.shards.iter().find(|shard| !is_told(shard)) {
+                return Err(foreign(format!("`{}` and `uncompressed` do not agree", shard.file)));
+            }
+        }
         Ok(Some(manifest))
     }
 
@@ -377,9 +430,7 @@ mod tests {
     use super::*;
 
     fn check(digests: &[&str], expected: &str) {
-        let shard =
-            |sha256: &&str| Shard { file: String::new(), records: 1, bytes: 1, sha256: (*sha256).to_owned() };
-        assert_eq!(side_digest(&digests.iter().map(shard).collect::<Vec<_>>()), expected);
+        assert_eq!(side_digest(digests), expected);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub(crate) mod card;
 pub mod compress;
+pub(crate) mod hex;
 pub(crate) mod key_lines;
 pub mod lock;
 pub mod manifest;

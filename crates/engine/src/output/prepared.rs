@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::output::key_lines::KEYS;
 use crate::output::manifest::{self, DataKind, Manifest, ManifestError, Side};
 use crate::source::records::Records;
-use crate::source::{Compression, Source, SourceKind};
+use crate::source::{Source, SourceKind, plain_name};
 use crate::watch::Watch;
 
 /// Why validation lines cannot be had.
@@ -74,7 +74,10 @@ impl Validation {
             return Err(PreparedError::WithoutKeys(dir.to_owned()));
         }
         let side = manifest.val.as_ref().ok_or_else(|| PreparedError::NoValidation(dir.to_owned()))?;
-        let source = |file: &str| Source { path: dir.join(file), kind: SourceKind::Lines(Compression::None) };
+        let source = |file: &str| Source {
+            path: dir.join(file),
+            kind: SourceKind::Lines(plain_name(file.as_bytes()).1),
+        };
         let sources: Vec<Source> = side.shards.iter().map(|shard| source(&shard.file)).collect();
         let lines = Records::list(&sources, max_spool_bytes, watch)?;
         let rows = read_keys(dir, side)?;
@@ -129,11 +132,11 @@ fn read_keys(dir: &Path, side: &Side) -> Result<Vec<LineKey>, PreparedError> {
 fn line_and_key(row: &str, side: &Side) -> Option<LineKey> {
     let mut columns = row.splitn(3, '\t');
     let line: u64 = columns.next()?.parse().ok()?;
-    let shard = columns.next()?;
+    let shard = plain_name(columns.next()?.as_bytes()).0;
     let key = key_bytes(columns.next()?)?;
     let number = line.checked_sub(1)?;
-    let line = if side.shards.len() > 1 { format!("{shard}/#{number}") } else { format!("#{number}") };
-    Some(LineKey { line: line.into_bytes(), key })
+    let prefix = if side.shards.len() > 1 { [&*shard, b"/"].concat() } else { Vec::new() };
+    Some(LineKey { line: [prefix, format!("#{number}").into_bytes()].concat(), key })
 }
 
 /// The key in a JSON string as `KeyText` writes it: `\udcXX` stands for a byte that is not UTF-8.

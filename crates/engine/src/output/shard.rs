@@ -9,10 +9,15 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use rayon::ThreadPool;
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::output::manifest::{Hex, Shard, Side, side_digest};
+use crate::error::Error;
+use crate::output::compress::{Compress, Packed, Packer};
+use crate::output::manifest::{Hex, Shard, Side};
 use crate::output::reserve::Reserve;
+use crate::watch::Watch;
 
 /// A rewind reads at most about this much (twice that in very large files).
 const SNAPSHOT_SPACING: u64 = 4 << 20;
@@ -86,6 +91,13 @@ struct StagedShard {
 
 /// A system error and the file it concerns.
 pub type FileError = (PathBuf, io::Error);
+
+/// The published name of a shard of `side`; `place` is its number and how many there are, where names number them.
+pub fn shard_name(side: &str, place: Option<(usize, usize)>, compress: Option<Compress>) -> String {
+    let number = place.map(|(index, count)| format!("-{index:05}-of-{count:05}")).unwrap_or_default();
+    let ending = compress.map(|compress| format!(".{compress}")).unwrap_or_default();
+    format!("{side}{number}.jsonl{ending}")
+}
 
 /// One side of the split while it is staged.
 #[derive(Debug)]
@@ -251,35 +263,67 @@ impl SideWriter {
         Ok(())
     }
 
-    /// Ends the side: gives each shard its published name and returns what the manifest says of it.
+    /// Ends the side: compresses its shards, on all threads of `pool`, gives each its published name and returns what
+    /// the manifest says of it.
     ///
     /// # Errors
-    /// When a staged shard cannot be renamed.
-    pub fn finish(mut self) -> Result<Side, FileError> {
-        self.end_reserve()?;
-        self.file = None;
-        let count = self.shards.len();
-        let mut shards = Vec::with_capacity(count);
-        for (index, shard) in self.shards.iter().enumerate() {
-            let file = match self.is_sharded {
-                true => format!("{}-{index:05}-of-{count:05}.jsonl", self.name),
-                false => format!("{}.jsonl", self.name),
+    /// When a shard cannot be compressed or renamed, or somebody asked to stop.
+    pub fn finish(
+        mut self,
+        compress: Option<Compress>,
+        pool: &ThreadPool,
+        watch: &dyn Watch,
+    ) -> Result<Side, Error> {
+        self.end_reserve().map_err(write_error)?;
+        let SideWriter { name, shards, is_sharded, .. } = self;
+        let count = shards.len();
+        let finished = |(index, shard): (usize, StagedShard)| {
+            let file = shard_name(name, is_sharded.then_some((index, count)), compress);
+            let path = shard.path.with_file_name(&file);
+            let packed = match compress {
+                Some(compress) => shard.pack(compress, &path, watch)?,
+                None => {
+                    std::fs::rename(&shard.path, path).map_err(|error| write_error((shard.path, error)))?;
+                    Packed::plain(shard.digest.length, shard.digest.hex())
+                }
             };
-            let renamed = shard.path.with_file_name(&file);
-            std::fs::rename(&shard.path, renamed).map_err(|error| (shard.path.clone(), error))?;
-            shards.push(Shard {
-                file,
-                records: shard.records,
-                bytes: shard.digest.length,
-                sha256: shard.digest.hex(),
-            });
+            Ok(Shard::of(file, shard.records, packed))
+        };
+        let shards =
+            pool.install(|| shards.into_par_iter().enumerate().map(finished).collect::<Result<_, _>>());
+        shards.map(Side::of)
+    }
+}
+
+/// A shard or its copy could not be written.
+pub fn write_error((path, source): FileError) -> Error {
+    Error::Write { path, source }
+}
+
+impl StagedShard {
+    /// Compresses the shard to `path` and deletes it.
+    fn pack(&self, compress: Compress, path: &Path, watch: &dyn Watch) -> Result<Packed, Error> {
+        let unread = |source| Error::Read { path: self.path.clone(), source };
+        let failed = |source| write_error((path.to_owned(), source));
+        let mut plain = File::open(&self.path).map_err(unread)?;
+        let mut packer =
+            File::create_new(path).and_then(|file| Packer::new(Some(compress), file)).map_err(failed)?;
+        let mut block = vec![0; COPY_BYTES];
+        loop {
+            watch.check_stop()?;
+            match plain.read(&mut block) {
+                Ok(0) => break,
+                Ok(read) => packer.write_all(&block[..read]).map_err(failed)?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(unread(error)),
+            }
         }
-        Ok(Side {
-            records: self.records,
-            bytes: shards.iter().map(|shard| shard.bytes).sum(),
-            sha256: side_digest(&shards),
-            shards,
-        })
+        let (_, packed) = packer.finish().map_err(failed)?;
+        if packed.plain_sha256 != self.digest.hex() {
+            return Err(unread(io::Error::other("its bytes are not those that were written")));
+        }
+        std::fs::remove_file(&self.path).map_err(|error| write_error((self.path.clone(), error)))?;
+        Ok(packed)
     }
 }
 
@@ -443,6 +487,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::watch::Unwatched;
 
     fn line(number: usize) -> String {
         format!("{number}:{}\n", "x".repeat(number * 7919 % 300))
@@ -469,7 +514,7 @@ mod tests {
         let mut received = to_written.clone();
         received.extend(tail.iter().rev().cloned());
         for (side, expected) in [(from, kept.to_vec()), (to, received)] {
-            let side = side.finish().unwrap();
+            let side = side.finish(None, &pool(), &Unwatched).unwrap();
             assert_eq!(side.records, expected.len() as u64);
             let mut joined = Vec::new();
             for shard in &side.shards {
@@ -480,8 +525,22 @@ mod tests {
                 joined.extend_from_slice(&bytes);
             }
             assert_eq!(String::from_utf8(joined).unwrap(), expected.concat());
-            assert_eq!(side.sha256, side_digest(&side.shards));
         }
+    }
+
+    fn pool() -> ThreadPool {
+        rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap()
+    }
+
+    #[test]
+    fn a_shard_that_is_not_read_back_as_it_was_written_is_not_compressed() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut side = SideWriter::new("train", "train", Some(directory.path()), None);
+        side.append(&mut &b"{}\n"[..], &mut &[3][..]).unwrap();
+        let path = side.shards[0].path.clone();
+        std::fs::write(&path, "[]\n").unwrap();
+        let error = side.finish(Some(Compress::Zst), &pool(), &Unwatched).unwrap_err();
+        assert!(matches!(&error, Error::Read { path: of, .. } if *of == path), "{error}");
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub use crate::line::template::Template;
 use crate::output::key_lines::KEYS;
 use crate::output::publish::Output;
 pub use crate::output::publish::{Durability, Published};
+use crate::output::shard::shard_name;
 use crate::prepare::arrive::Arrival;
 pub use crate::prepare::mix::{Amount, Mix, counts as mix_counts};
 pub use crate::prepare::options::{Mode, Options, Purpose};
@@ -57,7 +58,7 @@ pub fn prepare(options: &Options, watch: &dyn Watch) -> Result<Prepared, Error> 
         Mode::DryRun => None,
     };
     if let Some(output) = &output {
-        output.check_foreign(fixed_names(options))?;
+        output.check_foreign(fixed_names(options).iter().map(String::as_str))?;
     }
     let staging = output.as_ref().map(Output::staging);
     let mut spool = Spool::new(staging.as_deref(), options.max_spool_bytes);
@@ -97,10 +98,10 @@ fn check_directories(options: &Options) -> Result<(), Error> {
 }
 
 /// The names of the result's files that are known before anything is converted.
-fn fixed_names(options: &Options) -> Vec<&'static str> {
-    let mut names = vec![KEYS, REJECTS];
+fn fixed_names(options: &Options) -> Vec<String> {
+    let mut names = vec![KEYS.to_owned(), REJECTS.to_owned()];
     if options.shard_records.is_none() {
-        names.extend(["train.jsonl", "val.jsonl"]);
+        names.extend(["train", "val"].map(|side| shard_name(side, None, options.compress)));
     }
     names
 }

@@ -4,6 +4,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use crate::line::template::Template;
+use crate::output::compress::Compress;
 use crate::output::publish::Durability;
 use crate::prepare::mix::Mix;
 use crate::ratio::Ratio;
@@ -31,6 +32,8 @@ pub struct Options {
     pub template: Template,
     /// Records a shard; `None` for one file a side.
     pub shard_records: Option<NonZeroU64>,
+    /// How the shards are compressed.
+    pub compress: Option<Compress>,
     /// The most training records, the first by rank; the others are left out behind the split.
     pub limit: Option<NonZeroU64>,
     /// What is mixed into the training lines.

@@ -21,7 +21,7 @@ use crate::output::manifest::{
     Counts, DataKind, Grouping, Hex, Leakage, Manifest, Mixed, OptionsUsed, SCHEMA, TemplateUsed,
 };
 use crate::output::publish::{Output, Published};
-use crate::output::shard::{FileError, SideWriter, move_tail};
+use crate::output::shard::{SideWriter, move_tail, write_error};
 use crate::parallel::{Next, run_in_order};
 use crate::prepare::batch::{RecordBatch, Verdict};
 use crate::prepare::mix::{self, Amount, Mix, MixedLines};
@@ -142,10 +142,6 @@ fn interleaved<T>(items: Vec<T>, others: impl IntoIterator<Item = T>, places: &[
 /// Whether there was no space left to write to.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-fn write_error((path, source): FileError) -> Error {
-    Error::Write { path, source }
 }
 
 /// The records that a pass visits, and in which order.
@@ -630,9 +626,10 @@ impl Run<'_> {
     /// The manifest but for the files beside the shards.
     fn manifest(&self, prepared: &Prepared, sides: Sides) -> Result<Manifest, Error> {
         let options = self.options;
+        let finish = |side: SideWriter| side.finish(options.compress, self.pool, self.watch);
         let val = match options.val_ratio.is_zero() {
             true => None,
-            false => Some(sides.val.finish().map_err(write_error)?),
+            false => Some(finish(sides.val)?),
         };
         Ok(Manifest {
             schema: SCHEMA.to_owned(),
@@ -643,6 +640,7 @@ impl Run<'_> {
                 val_ratio: options.val_ratio.to_string(),
                 group_by: options.group_by.as_ref().map(GroupBy::to_string),
                 shard_records: options.shard_records.map(NonZeroU64::get),
+                compress: options.compress,
                 limit: options.limit.map(NonZeroU64::get),
                 only_correct: options.only_correct,
                 max_record_bytes: options.max_record_bytes as u64,
@@ -656,7 +654,7 @@ impl Run<'_> {
                 text: options.template.text.clone(),
             }),
             keys_sha256: Hex(&self.listing.keys_sha256).to_string(),
-            train: sides.train.finish().map_err(write_error)?,
+            train: finish(sides.train)?,
             val,
             files: BTreeMap::new(),
         })

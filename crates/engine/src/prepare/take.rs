@@ -9,6 +9,7 @@ use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
+use crate::output::compress::Packed;
 use crate::output::manifest::{
     Counts, DataKind, Hex, IsCorrect, Leakage, Manifest, OptionsUsed, SCHEMA, Shard, Side,
 };
@@ -51,6 +52,7 @@ impl GivenFiles {
                 val_ratio: "given".to_owned(),
                 group_by: None,
                 shard_records: None,
+                compress: None,
                 limit: None,
                 only_correct: false,
                 max_record_bytes: 1 << 30,
@@ -113,9 +115,8 @@ fn copy(output: &Output, path: &Path, name: &str, watch: &dyn Watch) -> Result<S
     match failure {
         Some(error) => Err(error),
         None => {
-            let shard =
-                Shard { file: name.to_owned(), records, bytes: digest.bytes, sha256: digest.sha256.clone() };
-            Ok(Side { records, bytes: digest.bytes, sha256: digest.sha256, shards: vec![shard] })
+            let packed = Packed::plain(digest.bytes, digest.sha256);
+            Ok(Side::of(vec![Shard::of(name.to_owned(), records, packed)]))
         }
     }
 }

@@ -4,12 +4,13 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Repack};
 use crate::source::gunzip::Gunzip;
-use crate::source::{Compression, Source, SourceKind};
+use crate::source::{Compression, Source, SourceKind, plain_name};
 
 /// What is unpacked, and handed on, in one go.
 pub const BLOCK_BYTES: usize = 256 << 10;
@@ -48,6 +49,30 @@ impl BufRead for Counted {
     }
 }
 
+/// What `packed` unpacks to.
+///
+/// # Errors
+/// When a decompressor cannot be made.
+pub fn decoder(
+    packed: impl BufRead + Send + 'static,
+    compression: Compression,
+) -> io::Result<Box<dyn Read + Send>> {
+    Ok(match compression {
+        Compression::None => Box::new(packed),
+        Compression::Gzip => Box::new(Gunzip::new(packed)),
+        Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(packed)?),
+    })
+}
+
+/// The plain bytes of the file at `path`, compressed as its name says.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn open_plain(path: &Path) -> io::Result<Box<dyn Read + Send>> {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    decoder(BufReader::with_capacity(PACKED_BYTES, File::open(path)?), plain_name(name).1)
+}
+
 /// A container while it is unpacked.
 pub struct Plain<'s> {
     source: &'s Source,
@@ -72,14 +97,7 @@ impl<'s> Plain<'s> {
         };
         let packed =
             Counted { inner: BufReader::with_capacity(PACKED_BYTES, file), bytes: Arc::clone(&taken) };
-        let reader: Box<dyn Read + Send> = match compression {
-            Compression::None => Box::new(packed),
-            Compression::Gzip => Box::new(Gunzip::new(packed)),
-            Compression::Zstd => {
-                let plain = zstd::stream::read::Decoder::with_buffer(packed);
-                Box::new(plain.map_err(|error| reading_error(source, 0, error))?)
-            }
-        };
+        let reader = decoder(packed, compression).map_err(|error| reading_error(source, 0, error))?;
         Ok(Plain { source, reader, taken })
     }
 

@@ -338,6 +338,7 @@ mod tests {
         check("n_evals: none", "expected a whole number");
         check("n_epochs: -1", "expected a whole number, not below 0");
         check("shard_records: 0", "expected a whole number, at least 1");
+        check("compress: xz", "expected zst or gz");
         check("warmup_ratio: 10%", "expected a number such as");
         check("learning_rate: fast", "expected a number such as");
         check("batch_size: MAX", "expected `max` or a whole number");

@@ -12,6 +12,7 @@ use clap::{Arg, Args, Command, FromArgMatches};
 use crate::config::{Bytes, ConfigError, ConfigFile};
 use crate::value::{at_home, parsed, whole};
 use ctxtune_engine::line::template::{Template, TemplateError};
+use ctxtune_engine::output::compress::Compress;
 use ctxtune_engine::prepare::{Amount, Durability, GivenFiles, Mix, Options, Purpose, Readers, mix_counts};
 use ctxtune_engine::ratio::Ratio;
 use ctxtune_engine::record::reject::RejectLimit;
@@ -68,6 +69,9 @@ pub struct PrepareChoices {
     /// Records per shard; without it one file per split
     #[arg(long, value_name = "N", help_heading = "Split", value_parser = whole::<NonZeroU64>)]
     pub shard_records: Option<NonZeroU64>,
+    /// Compress the training and validation files: .jsonl.zst or .jsonl.gz
+    #[arg(long, value_name = "zst|gz", help_heading = "Split", value_parser = parsed::<Compress>)]
+    pub compress: Option<Compress>,
 
     /// The records are chat lines, with `messages`: take them as they are
     #[arg(long, help_heading = "Records")]
@@ -181,6 +185,7 @@ impl PrepareChoices {
             ("limit", self.limit.is_some()),
             ("mix", !self.mix.is_empty()),
             ("shard_records", self.shard_records.is_some()),
+            ("compress", self.compress.is_some()),
             ("chat", self.chat),
             ("template", self.template.is_some()),
             ("max_rejects", self.reject_limit().is_some()),
@@ -235,6 +240,7 @@ impl PrepareChoices {
             limit: self.limit.or(lower.limit),
             mix: if self.mix.is_empty() { lower.mix } else { self.mix },
             shard_records: self.shard_records.or(lower.shard_records),
+            compress: self.compress.or(lower.compress),
             chat: self.chat || lower.chat,
             template: self.template.or(lower.template),
             only_correct: self.only_correct || lower.only_correct,
@@ -294,6 +300,7 @@ impl PrepareChoices {
             limit: self.limit,
             mix,
             shard_records: self.shard_records,
+            compress: self.compress,
             group_by: self.group_by,
             max_rejects: max_rejects.unwrap_or_else(|| "5%".parse().expect("a percentage")),
             only_correct: self.only_correct,

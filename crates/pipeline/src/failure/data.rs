@@ -161,6 +161,11 @@ impl From<check::Error> for Failure {
             Error::Manifest(ManifestError::Io { .. }) | Error::Read { .. } => {
                 (Exit::Failed, "read", "check the file's permissions and the disk it is on")
             }
+            Error::Unpack { .. } => (
+                Exit::Failed,
+                "write",
+                "free some space where temporary files lie, or set TMPDIR to a directory with more",
+            ),
             Error::Changed { .. } => {
                 (Exit::Failed, "changed", "run it again when nothing writes to the file")
             }

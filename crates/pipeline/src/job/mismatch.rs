@@ -50,8 +50,8 @@ impl Mismatch {
     pub fn of(out: &Path, run: &Run, manifest: &Manifest) -> Option<Mismatch> {
         let trained = Digests { train: run.train_sha256.clone(), val: run.val_sha256.clone() };
         let prepared = Digests {
-            train: manifest.train.sha256.clone(),
-            val: manifest.val.as_ref().map(|val| val.sha256.clone()),
+            train: manifest.train.content().1.to_owned(),
+            val: manifest.val.as_ref().map(|val| val.content().1.to_owned()),
         };
         let job = run.job.clone()?;
         (trained != prepared).then(|| Mismatch { out: out.to_owned(), job, trained, prepared })

@@ -219,7 +219,7 @@ pub fn submit(session: &Session, mut order: Order) -> Result<Submitted, Failure>
         return Err(Spending::refusal());
     }
     warn_of_open_intents(&order.out, &account, &identity.tag(attempt), &*session.ui)?;
-    let running = running_beside(&jobs, &order.out, &account, &manifest.train.sha256)?;
+    let running = running_beside(&jobs, &order.out, &account, manifest.train.content().1)?;
     let plan = Plan {
         out: &order.out,
         manifest: &manifest,
@@ -314,8 +314,8 @@ pub fn identity(
 ) -> Identity {
     Identity {
         project: account.project.clone(),
-        train_sha256: manifest.train.sha256.clone(),
-        val_sha256: manifest.val.as_ref().map(|val| val.sha256.clone()),
+        train_sha256: manifest.train.content().1.to_owned(),
+        val_sha256: manifest.val.as_ref().map(|val| val.content().1.to_owned()),
         settled: settled.clone(),
         wandb_run_id: wandb_run_id.map(str::to_owned),
     }

@@ -13,9 +13,11 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::job::ledger::{Account, LedgerError, UploadRecord, UploadState, Uploads};
+use ctxtune_engine::output::compress::Compress;
 use ctxtune_engine::output::manifest::{Hex, Manifest};
+use ctxtune_engine::source::unpack::open_plain;
 use ctxtune_service::clock::{Clock, Stopped};
-use ctxtune_service::http::body::{FileBody, Part};
+use ctxtune_service::http::body::{FileBody, Packing, Part};
 use ctxtune_service::together::file::{FileId, Processing};
 use ctxtune_service::together::files::{self, HandedOver, Upload};
 use ctxtune_service::together::parts::{abort_parts, hand_over_in_parts};
@@ -111,16 +113,19 @@ pub fn sides(out: &Path, manifest: &Manifest) -> Vec<SideFile> {
     let side_file = |(side_name, side): (&'static str, &ctxtune_engine::output::manifest::Side)| {
         let part = |shard: &ctxtune_engine::output::manifest::Shard| Part {
             path: out.join(&shard.file),
-            packing: None,
+            packing: Compress::of_name(&shard.file).map(|compress| match compress {
+                Compress::Zst => Packing::Zstd,
+                Compress::Gz => Packing::Gzip,
+            }),
             start: 0,
-            len: shard.bytes,
+            len: shard.content().0,
         };
         SideFile {
             label: side_name.to_owned(),
             name: format!("{side_name}.jsonl"),
             body: FileBody { parts: side.shards.iter().map(part).collect() },
-            sha256: side.sha256.clone(),
-            part_sha256: side.shards.iter().map(|shard| shard.sha256.clone()).collect(),
+            sha256: side.content().1.to_owned(),
+            part_sha256: side.shards.iter().map(|shard| shard.content().1.to_owned()).collect(),
             keys: Some((out.to_owned(), side_name)),
         }
     };
@@ -146,9 +151,10 @@ pub(crate) fn loose_file(path: &Path, clock: &dyn Clock) -> Result<SideFile, Upl
     })
 }
 
+/// Hands every block of the file at `path`, unpacked where its name says that it is compressed, to `take`.
 fn read_blocks(path: &Path, clock: &dyn Clock, mut take: impl FnMut(&[u8])) -> Result<(), UploadError> {
     let failed = |source| UploadError::Read { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = open_plain(path).map_err(failed)?;
     let mut buffer = vec![0; 1 << 20];
     loop {
         if clock.is_stopped() {

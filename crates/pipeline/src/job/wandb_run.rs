@@ -87,7 +87,10 @@ pub struct Known<'k> {
 pub fn config(known: &Known<'_>, job: &Job) -> Map<String, Value> {
     let Known { manifest, settled, limits, price } = *known;
     let options = &manifest.options;
-    let side = |side: &Side| json!({ "examples": side.records, "bytes": side.bytes, "sha256": side.sha256 });
+    let side = |side: &Side| {
+        let (bytes, sha256) = side.content();
+        json!({ "examples": side.records, "bytes": bytes, "sha256": sha256 })
+    };
     let body = settled.body(Files { train: "", val: None }, &settled.parameters.suffix);
     let mut config = parameters(&body);
     // Values inherited from a checkpoint are known from the job only.

@@ -25,6 +25,7 @@ use ctxtune_engine::check::{self, check};
 use ctxtune_engine::line::example::Example;
 use ctxtune_engine::output::manifest::{DataKind, Manifest, Side};
 use ctxtune_engine::prepare::REJECTS;
+use ctxtune_engine::source::unpack::open_plain;
 
 /// Examples of rejects, and of findings, by code.
 const EXAMPLES: usize = 3;
@@ -158,7 +159,7 @@ impl DataReport {
         troubles: &mut Vec<String>,
     ) -> Result<DataReport, Failure> {
         let manifest = Manifest::read(out)?;
-        let bytes: u64 = manifest.sides().map(|(_, side)| side.bytes).sum();
+        let bytes: u64 = manifest.sides().map(|(_, side)| side.content().0).sum();
         // What counts nothing for certain only splits texts into pieces.
         let counted = counter(tokenizer, &seeing.model, environment).unwrap_or_else(|failure| {
             troubles.push(without_path(&failure.message, out));
@@ -320,7 +321,7 @@ impl Shapes {
     fn read(&mut self, out: &Path, side: &Side, signals: &Signals) -> io::Result<()> {
         let mut number = 0;
         for shard in &side.shards {
-            for line in BufReader::new(File::open(out.join(&shard.file))?).split(b'\n') {
+            for line in BufReader::new(open_plain(&out.join(&shard.file))?).split(b'\n') {
                 let line = line?;
                 if number == COUNTED || signals.is_stopped() {
                     return if signals.is_stopped() {

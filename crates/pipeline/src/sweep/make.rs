@@ -85,10 +85,10 @@ impl JobTemplate {
     /// identity, the same in every release.
     pub fn identity(&self, manifest: &Manifest) -> String {
         let parameters = self.choices.clone().resolve(self.file.clone(), self.seed);
-        let val_sha256 = manifest.val.as_ref().map(|val| val.sha256.clone());
+        let val_sha256 = manifest.val.as_ref().map(|val| val.content().1.to_owned());
         let identity = Identity {
             project: String::new(),
-            train_sha256: manifest.train.sha256.clone(),
+            train_sha256: manifest.train.content().1.to_owned(),
             settled: settle(parameters, &Limits::read("", &Value::Null), val_sha256.is_some()),
             val_sha256,
             wandb_run_id: None,

@@ -190,7 +190,7 @@ pub fn agree(
         return Ok(());
     }
     let listed = jobs::list(&session.together).map_err(|error| session.explain(error))?;
-    let mut running = running_beside(&listed, &runs.out, &runs.account, &runs.manifest.train.sha256)?;
+    let mut running = running_beside(&listed, &runs.out, &runs.account, runs.manifest.train.content().1)?;
     running.retain(|beside| book.trials.iter().all(|trial| trial.job.as_ref() != Some(&beside.job.id)));
     let first = book.trials.first().map(|trial| trial.values.clone()).unwrap_or_default();
     let model = runs.template.make(session, &first, runs.manifest.val.is_some())?.limits.model_name;
