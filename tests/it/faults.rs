@@ -206,6 +206,14 @@ fn a_disk_that_is_full_while_a_shard_is_compressed_keeps_the_old_result() {
         assert_eq!(disk.free(), free, "space is given back");
     }
     dir.ctxtune(prepare).expect(0);
+    // What is left has no room for what a check unpacks.
+    dir.prepare(&["--compress=zst"]).expect(0);
+    let mut check = dir.command(["check", "out"]);
+    check.env("TMPDIR", dir.path("disk"));
+    let run = Outcome::of(check).expect(1);
+    for words in ["cannot unpack `out/train.jsonl.zst`", "(os error 28)", "TMPDIR"] {
+        assert!(run.stderr.contains(words), "{}", run.stderr);
+    }
 }
 
 #[test]

@@ -533,6 +533,24 @@ mod tests {
     }
 
     #[test]
+    fn a_compression_can_be_stopped() {
+        struct Stopped;
+        impl Watch for Stopped {
+            fn listed(&self, _: u64) {}
+            fn converted(&self, _: u64, _: u64, _: u64) {}
+            fn publishing(&self, _: &str) {}
+            fn is_stopped(&self) -> bool {
+                true
+            }
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let mut side = SideWriter::new("train", "train", Some(directory.path()), None);
+        side.append(&mut &b"{}\n"[..], &mut &[3][..]).unwrap();
+        let error = side.finish(Some(Compress::Gz), &pool(), &Stopped).unwrap_err();
+        assert!(matches!(error, Error::Interrupted), "{error}");
+    }
+
+    #[test]
     fn a_shard_that_is_not_read_back_as_it_was_written_is_not_compressed() {
         let directory = tempfile::tempdir().unwrap();
         let mut side = SideWriter::new("train", "train", Some(directory.path()), None);
