@@ -1,6 +1,5 @@
 //! Turns the sources of a corpus into keys in rank order, and keys into places to read.
 //!
-//! Nothing is asked of the file system but the names and the types that come with them.
 //! Record files are not opened here; what lies in a source and is not read is counted and named.
 //! Containers are indexed, and read later by rank.
 
@@ -11,7 +10,6 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
-use walkdir::WalkDir;
 
 use crate::error::Error;
 use crate::json::KeyText;
@@ -22,10 +20,8 @@ use crate::source::names::NameLog;
 use crate::source::section::{Section, read_at, read_exact_at};
 use crate::source::spool::{Spool, Store, UnpackLimit};
 use crate::source::unpack::Plain;
-use crate::source::{
-    CONTAINER, Compression, Containers, HIDDEN, LINKED_DIRECTORY, OTHER_ENDING, Source, SourceKind,
-    container_of_name, is_hidden, plain_name, prefixes,
-};
+use crate::source::walk::{self, Directory, Found, container_prefix, walk};
+use crate::source::{Compression, Source, SourceKind, prefixes};
 use crate::split::{Rank, Ranks};
 use crate::watch::Watch;
 
@@ -273,8 +269,8 @@ impl Builder<'_> {
                 self.held_directories += usize::from(open.is_some());
                 let root = source.path.clone();
                 self.sources.push(OpenSource::Files { root, prefix: prefix.len(), directory: open });
-                let directory = Directory { number, root: &source.path, prefix, containers };
-                self.walk(&directory, spool)
+                let directory = Directory { root: &source.path, prefix, containers, skip: self.corpus.skip };
+                walk(&directory, &mut |path, key, found| self.add_found(number, path, key, found, spool))
             }
             SourceKind::Record => {
                 // All records named by themselves are one source: there may be very many.
@@ -291,11 +287,10 @@ impl Builder<'_> {
                         number
                     }
                 };
-                self.add_record(number, &source.path)
+                let (key, found) = walk::record(&source.path)?;
+                self.add_found(number, &source.path, &key, found, spool)
             }
-            SourceKind::Lines(compression) | SourceKind::Tar(compression) => {
-                self.add_container(source, compression, prefix, spool)
-            }
+            SourceKind::Lines(_) | SourceKind::Tar(_) => self.add_container(source, prefix, spool),
         }
     }
 
@@ -305,19 +300,13 @@ impl Builder<'_> {
         number.ok_or(Error::TooManySources(self.sources.len()))
     }
 
-    fn add_container(
-        &mut self,
-        source: &Source,
-        compression: Compression,
-        prefix: &[u8],
-        spool: &mut Spool,
-    ) -> Result<(), Error> {
+    fn add_container(&mut self, source: &Source, prefix: &[u8], spool: &mut Spool) -> Result<(), Error> {
         let number = self.number()?;
         let path = source.path.clone();
         let is_lines = matches!(source.kind, SourceKind::Lines(_));
         let unit = if is_lines { Unit::Line } else { Unit::File };
         let convert = self.corpus.convert.filter(|_| is_lines);
-        let opened = match (open(source, compression)?, convert) {
+        let opened = match (open(source)?, convert) {
             (Opened::Stream(file), Some(convert)) => {
                 let plain = Plain::open(source, file)?;
                 let found = &mut |line, extent| self.push(number, &line_key(prefix, line), Some(extent));
@@ -381,115 +370,26 @@ impl Builder<'_> {
         }
     }
 
-    fn add_record(&mut self, number: u16, path: &Path) -> Result<(), Error> {
-        let failed = |source| Error::Read { path: path.to_owned(), source };
-        let file_type = std::fs::metadata(path).map_err(failed)?.file_type();
-        let mut key = Vec::new();
-        push_as_key(&mut key, path.strip_prefix(".").unwrap_or(path).as_os_str().as_encoded_bytes());
-        match kind_of(file_type) {
-            None => self.push(number, &key, None),
-            Some(kind) => {
-                self.not_regular += 1;
-                self.pass_over(kind, &key)
+    fn add_found(
+        &mut self,
+        number: u16,
+        path: &Path,
+        key: &[u8],
+        found: Found,
+        spool: &mut Spool,
+    ) -> Result<(), Error> {
+        match found {
+            Found::Record => self.push(number, key, None),
+            Found::Container(kind) => {
+                let source = Source { path: path.to_owned(), kind };
+                self.add_container(&source, &container_prefix(key), spool)
+            }
+            Found::NotRead(kind, is_named_as_record) => {
+                self.not_regular += u64::from(is_named_as_record);
+                self.pass_over(kind, key)
             }
         }
     }
-
-    fn walk(&mut self, directory: &Directory<'_>, spool: &mut Spool) -> Result<(), Error> {
-        let &Directory { number, root, prefix, containers } = directory;
-        let skip = self.corpus.skip.and_then(|skip| below(root, skip));
-        let mut walk = WalkDir::new(root).follow_root_links(true).into_iter();
-        let mut key = prefix.to_vec();
-        while let Some(entry) = walk.next() {
-            let entry = entry.map_err(|error| walk_error(root, error))?;
-            if entry.depth() == 0 {
-                continue;
-            }
-            let is_dir = entry.file_type().is_dir();
-            let found = match &skip {
-                Some(skip) if is_dir && skip == entry.path() => Found::NotRead("output directory"),
-                _ => found(&entry, containers)?,
-            };
-            if matches!(found, Found::Directory) {
-                continue;
-            }
-            key.truncate(prefix.len());
-            push_as_key(&mut key, path_below(root, entry.path()));
-            match found {
-                Found::Directory => {}
-                Found::Record => self.push(number, &key, None)?,
-                Found::Container(kind, compression) => {
-                    let source = Source { path: entry.path().to_owned(), kind };
-                    let prefix = [&*plain_name(&key).0, b"/"].concat();
-                    self.add_container(&source, compression, &prefix, spool)?;
-                }
-                Found::NotRead(kind) => {
-                    if is_dir {
-                        walk.skip_current_dir();
-                    }
-                    self.not_regular += u64::from(kind != HIDDEN && has_record_name(&entry));
-                    self.pass_over(kind, &key)?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A directory that is walked.
-struct Directory<'d> {
-    number: u16,
-    root: &'d Path,
-    prefix: &'d [u8],
-    containers: Containers,
-}
-
-/// What an entry below a directory is to the listing.
-enum Found {
-    /// A record.
-    Record,
-    /// Records.
-    Container(SourceKind, Compression),
-    /// A directory to enter.
-    Directory,
-    /// Neither; for these words.
-    NotRead(&'static str),
-}
-
-fn has_record_name(entry: &walkdir::DirEntry) -> bool {
-    entry.path().as_os_str().as_encoded_bytes().ends_with(b".json")
-}
-
-fn found(entry: &walkdir::DirEntry, containers: Containers) -> Result<Found, Error> {
-    let file_type = entry.file_type();
-    let path = entry.path().as_os_str().as_encoded_bytes();
-    let separator = path.iter().rposition(|byte| std::path::is_separator(char::from(*byte)));
-    let name = &path[separator.map_or(0, |separator| separator + 1)..];
-    if is_hidden(name) {
-        return Ok(Found::NotRead(HIDDEN));
-    }
-    let is_record = has_record_name(entry);
-    if file_type.is_dir() && !is_record {
-        return Ok(Found::Directory);
-    }
-    Ok(match kind(entry) {
-        Ok(Some(kind)) => Found::NotRead(kind),
-        Ok(None) if is_record => Found::Record,
-        Err(error) if is_record => return Err(error),
-        // A link that would not be read anyway may point wherever it likes.
-        Err(error) => match (container_of_name(name), containers) {
-            (Some(_), Containers::Read) => return Err(error),
-            _ => Found::NotRead(OTHER_ENDING),
-        },
-        Ok(None) => match (container_of_name(name), containers) {
-            (
-                Some(kind @ (SourceKind::Lines(compression) | SourceKind::Tar(compression))),
-                Containers::Read,
-            ) => Found::Container(kind, compression),
-            (Some(_), _) => Found::NotRead(CONTAINER),
-            (None, _) => Found::NotRead(OTHER_ENDING),
-        },
-    })
 }
 
 /// Enough of a file to tell a Git LFS pointer.
@@ -512,7 +412,7 @@ enum Opened {
     Stream(Option<File>),
 }
 
-fn open(source: &Source, compression: Compression) -> Result<Opened, Error> {
+fn open(source: &Source) -> Result<Opened, Error> {
     let failed = |error| Error::Read { path: source.path.clone(), source: error };
     if source.is_stdin() {
         return Ok(Opened::Stream(None));
@@ -530,80 +430,12 @@ fn open(source: &Source, compression: Compression) -> Result<Opened, Error> {
     }
     // Where reading at an offset moves the file's own position.
     { &file }.seek(SeekFrom::Start(0)).map_err(failed)?;
-    Ok(match compression {
-        Compression::None => Opened::AtRandom(file, seen),
+    Ok(match source.kind {
+        SourceKind::Lines(Compression::None) | SourceKind::Tar(Compression::None) => {
+            Opened::AtRandom(file, seen)
+        }
         _ => Opened::Stream(Some(file)),
     })
-}
-
-/// `inner` as a path below `outer`, if it lies inside.
-fn below(outer: &Path, inner: &Path) -> Option<PathBuf> {
-    let (canonical, inner) = (outer.canonicalize().ok()?, inner.canonicalize().ok()?);
-    Some(outer.join(inner.strip_prefix(canonical).ok()?))
-}
-
-/// `None` for a regular file or a link to one, else the word for what it is.
-fn kind(entry: &walkdir::DirEntry) -> Result<Option<&'static str>, Error> {
-    let file_type = entry.file_type();
-    if !file_type.is_symlink() {
-        return Ok(kind_of(file_type));
-    }
-    match std::fs::metadata(entry.path()) {
-        Ok(target) if target.is_dir() => Ok(Some(LINKED_DIRECTORY)),
-        Ok(target) => Ok(kind_of(target.file_type())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some("dangling link")),
-        Err(error) if is_link_loop(&error) => Ok(Some("link loop")),
-        Err(source) => Err(Error::Read { path: entry.path().to_owned(), source }),
-    }
-}
-
-fn is_link_loop(error: &io::Error) -> bool {
-    // `ErrorKind::FilesystemLoop` is not stable: ELOOP is 40 on Linux and 62 on macOS.
-    cfg!(unix) && matches!(error.raw_os_error(), Some(40 | 62))
-}
-
-#[cfg(unix)]
-fn kind_of(file_type: std::fs::FileType) -> Option<&'static str> {
-    use std::os::unix::fs::FileTypeExt;
-    match file_type {
-        file_type if file_type.is_file() => None,
-        file_type if file_type.is_dir() => Some("directory"),
-        file_type if file_type.is_fifo() => Some("FIFO"),
-        file_type if file_type.is_socket() => Some("socket"),
-        _ => Some("device"),
-    }
-}
-
-#[cfg(not(unix))]
-fn kind_of(file_type: std::fs::FileType) -> Option<&'static str> {
-    match file_type {
-        file_type if file_type.is_file() => None,
-        file_type if file_type.is_dir() => Some("directory"),
-        _ => Some("device"),
-    }
-}
-
-/// The bytes of `path`, which walkdir made by joining names to `root`, behind it: to take both apart by their
-/// components, as `Path::strip_prefix` does, costs more than all else that is done for a record's name.
-fn path_below<'p>(root: &Path, path: &'p Path) -> &'p [u8] {
-    let below = &path.as_os_str().as_encoded_bytes()[root.as_os_str().len()..];
-    let is_separator = |byte: &&u8| std::path::is_separator(char::from(**byte));
-    &below[below.iter().take_while(is_separator).count()..]
-}
-
-/// Appends the bytes of a path, with `/`.
-fn push_as_key(key: &mut Vec<u8>, path: &[u8]) {
-    let start = key.len();
-    key.extend_from_slice(path);
-    if std::path::MAIN_SEPARATOR == '\\' {
-        key[start..].iter_mut().filter(|byte| **byte == b'\\').for_each(|byte| *byte = b'/');
-    }
-}
-
-fn walk_error(corpus: &Path, error: walkdir::Error) -> Error {
-    let path = error.path().unwrap_or(corpus).to_owned();
-    let source = error.into_io_error().unwrap_or_else(|| io::Error::other("a loop of links"));
-    Error::List { path, source }
 }
 
 /// A key and its rank while the listing is sorted.
@@ -729,15 +561,6 @@ mod tests {
         let listed: Vec<&str> =
             (0..listing.len()).map(|n| std::str::from_utf8(listing.key(n)).unwrap()).collect();
         assert_eq!(listed, expected);
-    }
-
-    #[test]
-    fn a_key_is_what_walkdir_joins_to_its_root() {
-        for root in ["corpus", "corpus/", "corpus//", ".", "./", "/", "a/../b"] {
-            let path = Path::new(root).join("x").join("0.json");
-            let below = path_below(Path::new(root), &path);
-            assert_eq!(below, Path::new("x").join("0.json").as_os_str().as_encoded_bytes(), "{root}");
-        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod records;
 pub(crate) mod section;
 pub mod spool;
 pub mod unpack;
+pub(crate) mod walk;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
