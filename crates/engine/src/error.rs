@@ -88,6 +88,30 @@ pub enum Error {
     },
     #[error("`{path}` changed while it was being prepared")]
     Changed { path: PathBuf },
+    #[error("`{object}`: {source}")]
+    Store {
+        /// An object of the working directory.
+        object: String,
+        source: io::Error,
+    },
+    #[error("no plan in `{work}`")]
+    NoPlan { work: String },
+    #[error("the plan in `{work}` is another one: {reason}")]
+    OtherPlan { work: String, reason: String },
+    #[error("`{object}` was changed: {reason}")]
+    Altered { object: String, reason: String },
+    #[error("{what} is not there yet")]
+    NotYet { what: String },
+    #[error("`{record}` says something else than this attempt found: the input changed, or this is a bug")]
+    Differ { record: String },
+    #[error("`{path}` can be read once only, and parts may be read again")]
+    Indivisible { path: PathBuf },
+    #[error("the working directory `{work}` and `{of}` lie within each other")]
+    Misplaced { work: PathBuf, of: PathBuf },
+    #[error("the working directory `{work}` is on another file system than the output `{output}`")]
+    OtherFileSystem { work: PathBuf, output: PathBuf },
+    #[error("`{dir}` has room for {free} bytes, and this part may need {needed}")]
+    NoRoom { dir: PathBuf, free: u64, needed: u64 },
     #[error("interrupted")]
     Interrupted,
 }

@@ -24,6 +24,7 @@ pub mod line;
 mod mask;
 pub mod output;
 mod parallel;
+pub mod parts;
 pub mod prepare;
 pub mod ratio;
 mod read_buffer;

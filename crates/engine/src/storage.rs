@@ -102,7 +102,7 @@ impl LocalStorage {
 }
 
 /// What objects in the making are called; nothing else begins so.
-const UNFINISHED: &str = ".unfinished-";
+pub(crate) const UNFINISHED: &str = ".unfinished-";
 
 impl Storage for LocalStorage {
     fn shown(&self, name: &str) -> String {
@@ -195,7 +195,11 @@ struct LocalObject<'d> {
 
 impl LocalObject<'_> {
     fn begin(dir: &Path) -> io::Result<LocalObject<'_>> {
-        Ok(LocalObject { dir, file: tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(dir)? })
+        let mut builder = tempfile::Builder::new();
+        // As files are made that are not temporary: who may read the result is the umask's to say.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        Ok(LocalObject { dir, file: builder.prefix(UNFINISHED).tempfile_in(dir)? })
     }
 }
 
@@ -234,7 +238,11 @@ mod tests {
 
     fn names(storage: &LocalStorage, prefix: &str) -> Vec<(String, u64)> {
         let mut names = Vec::new();
-        storage.list(prefix, &mut |object| Ok(names.push((object.name, object.bytes)))).unwrap();
+        let mut each = |object: Object| {
+            names.push((object.name, object.bytes));
+            Ok(())
+        };
+        storage.list(prefix, &mut each).unwrap();
         names
     }
 
@@ -273,7 +281,11 @@ mod tests {
         storage.delete("d/a").unwrap();
         let mut found = Vec::new();
         let object = Object { name: "d/b".to_owned(), bytes: 2, tag: String::new() };
-        storage.read_all(&[object], &mut |number, bytes| Ok(found.push((number, bytes.to_vec())))).unwrap();
+        let mut each = |number, bytes: &[u8]| {
+            found.push((number, bytes.to_vec()));
+            Ok(())
+        };
+        storage.read_all(&[object], &mut each).unwrap();
         assert_eq!(found, [(0, b"xy".to_vec())]);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }

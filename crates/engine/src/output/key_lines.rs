@@ -15,7 +15,8 @@ use crate::source::list::Listing;
 /// The file's name.
 pub const KEYS: &str = "keys.tsv";
 
-const HEADER: &[u8] = b"split\tline\tshard\tkey\n";
+/// Its first line.
+pub const HEADER: &[u8] = b"split\tline\tshard\tkey\n";
 
 /// Lines made at once.
 const CHUNK_LINES: usize = 4096;
@@ -80,22 +81,41 @@ pub fn write_key_lines(
 
 impl Chunk<'_> {
     fn write_to(&self, listing: &Listing, mixed: &[&[u8]], out: &mut Vec<u8>) {
-        let mut line = Counter::new(self.lines_before);
+        let mut lines = KeyLines::new(self.split, self.shard, self.lines_before);
         for &position in self.positions {
-            out.extend_from_slice(self.split.as_bytes());
-            out.push(b'\t');
-            out.extend_from_slice(line.count_up());
-            out.push(b'\t');
-            out.extend_from_slice(self.shard.as_bytes());
-            out.push(b'\t');
             let position = position as usize;
             let key = match position.checked_sub(listing.len()) {
                 None => listing.key(position),
                 Some(position) => mixed[position],
             };
-            KeyText(key).write_json(out);
-            out.push(b'\n');
+            lines.write(key, out);
         }
+    }
+}
+
+/// The lines of one shard, one after the other.
+pub struct KeyLines<'s> {
+    split: &'s str,
+    shard: &'s str,
+    line: Counter,
+}
+
+impl<'s> KeyLines<'s> {
+    /// Those of the shard of this name, of the side of this name, behind so many.
+    pub fn new(split: &'s str, shard: &'s str, lines_before: usize) -> KeyLines<'s> {
+        KeyLines { split, shard, line: Counter::new(lines_before) }
+    }
+
+    /// Adds the line of the record with this key to `out`.
+    pub fn write(&mut self, key: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(self.split.as_bytes());
+        out.push(b'\t');
+        out.extend_from_slice(self.line.count_up());
+        out.push(b'\t');
+        out.extend_from_slice(self.shard.as_bytes());
+        out.push(b'\t');
+        KeyText(key).write_json(out);
+        out.push(b'\n');
     }
 }
 

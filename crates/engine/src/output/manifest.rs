@@ -130,6 +130,39 @@ pub struct IsCorrect {
     pub missing: u64,
 }
 
+impl Counts {
+    /// Adds the counts of other records.
+    pub fn add(&mut self, other: &Counts) {
+        self.listed += other.listed;
+        self.accepted += other.accepted;
+        self.rejected += other.rejected;
+        self.skipped += other.skipped;
+        self.beyond_limit += other.beyond_limit;
+        self.not_regular += other.not_regular;
+        for (code, count) in &other.rejected_by_code {
+            *self.rejected_by_code.entry(code.clone()).or_default() += count;
+        }
+        self.is_correct.r#true += other.is_correct.r#true;
+        self.is_correct.r#false += other.is_correct.r#false;
+        self.is_correct.missing += other.is_correct.missing;
+        let mut theirs = other.warnings;
+        for warning in Warning::ALL {
+            *self.warnings.count_mut(warning) += *theirs.count_mut(warning);
+        }
+    }
+}
+
+impl IsCorrect {
+    /// Counts a record that says so.
+    pub fn count(&mut self, is_correct: Option<bool>) {
+        match is_correct {
+            Some(true) => self.r#true += 1,
+            Some(false) => self.r#false += 1,
+            None => self.missing += 1,
+        }
+    }
+}
+
 /// Accepted records with something odd, by kind; one record can count in several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warnings {

@@ -4,6 +4,7 @@
 //! 0, those rank lowest as `mix@0`, `mix@1`…; the lines take them by rank. So both are functions of seed, keys
 //! and counts, as the split is. The validation side is never touched.
 
+use std::collections::BinaryHeap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -167,20 +168,23 @@ impl MixedLines {
     pub fn lines(&self) -> &[MixedLine] {
         &self.lines
     }
+}
 
-    /// The places of the lines among `records` others, ascending.
-    pub fn places(&self, seed: u64, records: u64) -> Vec<u64> {
-        let count = self.lines.len();
-        let ranks = Ranks::new(seed);
-        let place = |place: u64| (ranks.rank(format!("mix@{place}").as_bytes()), place);
-        let mut ranked: Vec<(Rank, u64)> = (0..records + count as u64).map(place).collect();
-        if 0 < count && count < ranked.len() {
-            ranked.select_nth_unstable(count - 1);
+/// The places of `count` lines among `records` others, ascending: those that rank lowest.
+pub fn places(seed: u64, count: usize, records: u64) -> Vec<u64> {
+    let ranks = Ranks::new(seed);
+    let mut lowest: BinaryHeap<(Rank, u64)> = BinaryHeap::with_capacity(count + 1);
+    for place in 0..records + count as u64 {
+        let rank = ranks.rank(format!("mix@{place}").as_bytes());
+        if lowest.len() < count {
+            lowest.push((rank, place));
+        } else if let Some(mut highest) = lowest.peek_mut().filter(|highest| rank < highest.0) {
+            *highest = (rank, place);
         }
-        let mut places: Vec<u64> = ranked.into_iter().take(count).map(|(_, place)| place).collect();
-        places.sort_unstable();
-        places
     }
+    let mut places: Vec<u64> = lowest.into_iter().map(|(_, place)| place).collect();
+    places.sort_unstable();
+    places
 }
 
 #[cfg(test)]

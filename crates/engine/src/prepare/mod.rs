@@ -7,9 +7,10 @@
 //! Nothing here knows a network, a clock, the environment or a terminal.
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use rayon::ThreadPoolBuilder;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 mod arrive;
 mod batch;
@@ -29,11 +30,15 @@ use crate::output::key_lines::KEYS;
 use crate::output::publish::Output;
 pub use crate::output::publish::{Durability, Published};
 use crate::output::shard::shard_name;
-use crate::prepare::arrive::Arrival;
+pub(crate) use crate::prepare::arrive::Arrival;
+pub(crate) use crate::prepare::batch::Verdict;
 pub use crate::prepare::mix::{Amount, Mix, counts as mix_counts};
+pub(crate) use crate::prepare::mix::{
+    PREFIX as MIX_PREFIX, key_prefixes as mix_prefixes, places as mix_places,
+};
 pub use crate::prepare::options::{Mode, Options, Purpose};
-use crate::prepare::run::Run;
 pub use crate::prepare::run::{Prepared, REJECTS};
+pub(crate) use crate::prepare::run::{Run, Selection, manifest};
 pub use crate::prepare::take::GivenFiles;
 pub use crate::record::parser::Readers;
 use crate::source::SourceKind;
@@ -48,11 +53,7 @@ pub use crate::watch::Watch;
 /// failure in the middle of publication, after which the output has no manifest.
 pub fn prepare(options: &Options, watch: &dyn Watch) -> Result<Prepared, Error> {
     check_directories(options)?;
-    let pool = ThreadPoolBuilder::new()
-        .num_threads(options.threads.get())
-        .thread_name(|index| format!("convert-{index}"))
-        .build()
-        .map_err(|error| Error::Threads(io::Error::other(error)))?;
+    let pool = threads(options.threads)?;
     let output = match options.purpose.mode {
         Mode::Publish => Some(Output::open(&options.output_dir, options.durability)?),
         Mode::DryRun => None,
@@ -85,7 +86,21 @@ pub fn prepare(options: &Options, watch: &dyn Watch) -> Result<Prepared, Error> 
     run.prepare()
 }
 
-fn check_directories(options: &Options) -> Result<(), Error> {
+/// So many threads that convert.
+///
+/// # Errors
+/// When they cannot be started.
+pub(crate) fn threads(threads: NonZeroUsize) -> Result<ThreadPool, Error> {
+    let pool =
+        ThreadPoolBuilder::new().num_threads(threads.get()).thread_name(|index| format!("convert-{index}"));
+    pool.build().map_err(|error| Error::Threads(io::Error::other(error)))
+}
+
+/// Fails where the output directory is a source.
+///
+/// # Errors
+/// That, or when a source is not there.
+pub(crate) fn check_directories(options: &Options) -> Result<(), Error> {
     for source in options.sources.iter().filter(|source| matches!(source.kind, SourceKind::Directory(_))) {
         let no_corpus = |error| Error::NoCorpus { path: source.path.clone(), source: error };
         let corpus = source.path.canonicalize().map_err(no_corpus)?;

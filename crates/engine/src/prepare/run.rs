@@ -18,7 +18,7 @@ use crate::json::KeyText;
 use crate::line::convert::LineWriter;
 use crate::output::key_lines::{KEYS, SideKeys, write_key_lines};
 use crate::output::manifest::{
-    Counts, DataKind, Grouping, Hex, Leakage, Manifest, Mixed, OptionsUsed, SCHEMA, TemplateUsed,
+    Counts, DataKind, Grouping, Hex, Leakage, Manifest, Mixed, OptionsUsed, SCHEMA, Side, TemplateUsed,
 };
 use crate::output::publish::{Output, Published};
 use crate::output::shard::{SideWriter, move_tail, write_error};
@@ -145,7 +145,7 @@ fn is_full(error: &io::Error) -> bool {
 }
 
 /// The records that a pass visits, and in which order.
-enum Selection<'v> {
+pub enum Selection<'v> {
     /// By rank, all of them.
     All,
     /// The first so many by rank upward, then the others from the last one downward.
@@ -201,6 +201,47 @@ impl Visits for Pass<'_> {
     }
 }
 
+/// The manifest of what was `prepared` but for the files beside the shards.
+pub fn manifest(
+    options: &Options,
+    prepared: &Prepared,
+    keys_sha256: String,
+    train: Side,
+    val: Option<Side>,
+) -> Manifest {
+    Manifest {
+        schema: SCHEMA.to_owned(),
+        tool: concat!("ctxtune ", env!("CARGO_PKG_VERSION")).to_owned(),
+        options: OptionsUsed {
+            kind: kind(options),
+            seed: options.seed,
+            val_ratio: options.val_ratio.to_string(),
+            group_by: options.group_by.as_ref().map(GroupBy::to_string),
+            shard_records: options.shard_records.map(NonZeroU64::get),
+            compress: options.compress,
+            limit: options.limit.map(NonZeroU64::get),
+            only_correct: options.only_correct,
+            max_record_bytes: options.max_record_bytes as u64,
+        },
+        counts: prepared.counts.clone(),
+        leakage: prepared.leakage,
+        grouping: prepared.grouping,
+        mix: prepared.mix.clone(),
+        template: (!options.chat).then(|| TemplateUsed {
+            name: options.template.name.clone(),
+            text: options.template.text.clone(),
+        }),
+        keys_sha256,
+        train,
+        val,
+        files: BTreeMap::new(),
+    }
+}
+
+fn kind(options: &Options) -> DataKind {
+    if options.chat { DataKind::Chat } else { DataKind::Contexts }
+}
+
 impl Run<'_> {
     /// Converts, judges and publishes.
     ///
@@ -226,7 +267,7 @@ impl Run<'_> {
             kept: kept as usize,
         };
         let tally = &converted.tally;
-        let leakage = self.pool.install(|| tally.leakage(&order, self.kind(), mixed.lines()));
+        let leakage = self.pool.install(|| tally.leakage(&order, kind(self.options), mixed.lines()));
         let grouping = converted.grouped.as_ref().map(|split| Grouping {
             groups: split.groups,
             train_groups: split.train_groups,
@@ -250,8 +291,12 @@ impl Run<'_> {
             kept_readme: false,
         };
         if let Some(output) = self.output {
-            let sides = converted.sides;
-            let mut manifest = self.manifest(&prepared, sides)?;
+            let finish = |side: SideWriter| side.finish(self.options.compress, self.pool, self.watch);
+            let Sides { train, val } = converted.sides;
+            let val = (!self.options.val_ratio.is_zero()).then(|| finish(val)).transpose()?;
+            let train = finish(train)?;
+            let keys_sha256 = Hex(&self.listing.keys_sha256).to_string();
+            let mut manifest = manifest(self.options, &prepared, keys_sha256, train, val);
             self.stage_rejects(output, &mut converted.rejects, &mut manifest)?;
             self.stage_keys(output, &order, &converted.tally, (&mixed, &places), &mut manifest)?;
             self.watch.check_stop()?;
@@ -430,7 +475,7 @@ impl Run<'_> {
             return Ok(Vec::new());
         }
         let train = std::mem::replace(&mut converted.sides.train, self.side("train", "train-mixed"));
-        let places = mixed.places(self.options.seed, train.records());
+        let places = mix::places(self.options.seed, mixed.lines().len(), train.records());
         let into = &mut converted.sides.train;
         let mut lines = train.into_lines().map_err(write_error)?;
         let mut text = Vec::new();
@@ -449,10 +494,6 @@ impl Run<'_> {
         converted.shown = interleaved(std::mem::take(&mut converted.shown), shown, &places);
         converted.shown.truncate(self.options.purpose.show);
         Ok(places)
-    }
-
-    fn kind(&self) -> DataKind {
-        if self.options.chat { DataKind::Chat } else { DataKind::Contexts }
     }
 
     /// A side of which the first `count` lines of `train` are left. The split has to be known before: which
@@ -485,7 +526,10 @@ impl Run<'_> {
     }
 
     /// Converts the records of `selection` on all threads and hands them to `sink` in its order.
-    fn pass(
+    ///
+    /// # Errors
+    /// When a record cannot be read; those of `sink`.
+    pub fn pass(
         &self,
         selection: &Selection<'_>,
         mut sink: impl FnMut(&RecordBatch) -> Result<(), Error> + Send,
@@ -621,43 +665,6 @@ impl Run<'_> {
             rejected_by_code: rejects.by_code().map(|(code, count)| (code.to_owned(), count)).collect(),
             ..converted.tally.counts()
         }
-    }
-
-    /// The manifest but for the files beside the shards.
-    fn manifest(&self, prepared: &Prepared, sides: Sides) -> Result<Manifest, Error> {
-        let options = self.options;
-        let finish = |side: SideWriter| side.finish(options.compress, self.pool, self.watch);
-        let val = match options.val_ratio.is_zero() {
-            true => None,
-            false => Some(finish(sides.val)?),
-        };
-        Ok(Manifest {
-            schema: SCHEMA.to_owned(),
-            tool: concat!("ctxtune ", env!("CARGO_PKG_VERSION")).to_owned(),
-            options: OptionsUsed {
-                kind: self.kind(),
-                seed: options.seed,
-                val_ratio: options.val_ratio.to_string(),
-                group_by: options.group_by.as_ref().map(GroupBy::to_string),
-                shard_records: options.shard_records.map(NonZeroU64::get),
-                compress: options.compress,
-                limit: options.limit.map(NonZeroU64::get),
-                only_correct: options.only_correct,
-                max_record_bytes: options.max_record_bytes as u64,
-            },
-            counts: prepared.counts.clone(),
-            leakage: prepared.leakage,
-            grouping: prepared.grouping,
-            mix: prepared.mix.clone(),
-            template: (!options.chat).then(|| TemplateUsed {
-                name: options.template.name.clone(),
-                text: options.template.text.clone(),
-            }),
-            keys_sha256: Hex(&self.listing.keys_sha256).to_string(),
-            train: finish(sides.train)?,
-            val,
-            files: BTreeMap::new(),
-        })
     }
 
     fn stage_rejects(

@@ -83,11 +83,7 @@ impl Tally {
             *content = marks.content;
             *group = marks.group;
         }
-        match marks.is_correct {
-            Some(true) => self.is_correct.r#true += 1,
-            Some(false) => self.is_correct.r#false += 1,
-            None => self.is_correct.missing += 1,
-        }
+        self.is_correct.count(marks.is_correct);
         for warning in marks.warnings.iter() {
             *self.warnings.count_mut(warning) += 1;
         }

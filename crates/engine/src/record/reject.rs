@@ -5,6 +5,7 @@
 //! its validation half arrives from the highest rank downward and is turned round
 //! when it is copied out. Nothing here decides whether a run fails: see `RejectLimit`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -248,9 +249,15 @@ impl fmt::Display for RejectLimit {
 
 /// How many records were refused, and for what.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RejectCounts(std::collections::BTreeMap<&'static str, u64>);
+pub struct RejectCounts(BTreeMap<&'static str, u64>);
 
 impl RejectCounts {
+    /// The counts under these names of codes.
+    pub fn of(by_code: &BTreeMap<String, u64>) -> RejectCounts {
+        let known = Code::ALL.into_iter().map(Code::as_str);
+        RejectCounts(known.filter_map(|code| Some((code, *by_code.get(code)?))).collect())
+    }
+
     /// The number of all rejects.
     pub fn total(&self) -> u64 {
         self.0.values().sum()
@@ -390,8 +397,11 @@ impl RejectLog {
     }
 }
 
-/// A reject as a line.
-fn line(key: &[u8], reason: &RejectReason) -> io::Result<Vec<u8>> {
+/// A reject as a line of `rejects.jsonl`, newline included.
+///
+/// # Errors
+/// None that is known: text is JSON.
+pub fn line(key: &[u8], reason: &RejectReason) -> io::Result<Vec<u8>> {
     let at = Some(reason.at.as_str()).filter(|at| !at.is_empty());
     let reject = Reject { key: KeyText(key), code: reason.code.as_str(), reason: &reason.reason, at };
     let mut line = serde_json::to_vec(&reject).map_err(io::Error::other)?;

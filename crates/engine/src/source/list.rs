@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::json::KeyText;
 use crate::record::layout::{Unit, is_lfs_pointer};
 use crate::source::index::{Extent, Member, Refusal, index_lines, index_tar};
+use crate::source::input::{Input, LineRange, Root, What};
 use crate::source::keys::{KeyArena, KeyRef, MAX_KEY_BYTES, MAX_SOURCES};
 use crate::source::names::NameLog;
 use crate::source::section::{Section, read_at, read_exact_at};
@@ -110,6 +111,13 @@ impl Listing {
     /// Whether there is no record.
     pub fn is_empty(&self) -> bool {
         self.by_rank.is_empty()
+    }
+
+    /// The keys in the order of their bytes.
+    pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        let mut keys = self.by_rank.clone();
+        keys.sort_unstable_by(|one, other| self.arena.get(*one).cmp(self.arena.get(*other)));
+        keys.into_iter().map(|key| self.arena.get(key))
     }
 
     /// The key at `position` in rank order, counted from 0.
@@ -228,23 +236,43 @@ pub struct Corpus<'c> {
 /// # Errors
 /// When a source cannot be listed or unpacked, two records have one key, or the run is stopped.
 pub fn list(corpus: &Corpus<'_>, spool: &mut Spool, watch: &dyn Watch) -> Result<Listing, Error> {
-    let mut builder = Builder {
-        arena: KeyArena::default(),
-        sources: Vec::new(),
-        not_read: NameLog::new(spool.dir()),
-        not_regular: 0,
-        held: 0,
-        corpus,
-        held_directories: 0,
-        watch,
-    };
+    let mut builder = Builder::new(corpus, spool, watch);
     for (source, prefix) in corpus.sources.iter().zip(prefixes(corpus.sources)) {
         builder.add(source, &[corpus.within, &prefix].concat(), spool)?;
     }
-    let Builder { arena, sources, not_read, not_regular, watch, .. } = builder;
-    watch.listed(arena.count as u64);
-    let listing = sorted(arena, sources, corpus.seed)?;
-    Ok(Listing { not_read: Arc::new(not_read), not_regular, ..listing })
+    builder.sorted()
+}
+
+/// The most roots that [`list_inputs`] takes: containers are numbered behind them.
+pub const MAX_ROOTS: u16 = MAX_SOURCES / 2;
+
+/// Lists what a walk has found before, in whatever order, and sorts by rank. `roots` are the directories that records
+/// lie below.
+///
+/// # Errors
+/// As [`list`]; [`Error::Changed`] where a container is not what it was.
+pub fn list_inputs(
+    corpus: &Corpus<'_>,
+    roots: &[Root],
+    inputs: &[Input],
+    spool: &mut Spool,
+    watch: &dyn Watch,
+) -> Result<Listing, Error> {
+    let mut builder = Builder::new(corpus, spool, watch);
+    for root in roots {
+        builder.add_root(&root.path, root.prefix)?;
+    }
+    for input in inputs {
+        match &input.what {
+            What::Record => builder.push(input.root, &input.key, None)?,
+            What::Container(kind, path) => {
+                let source = Source { path: path.clone(), kind: *kind };
+                builder.add_container(&source, &input.key, spool)?;
+            }
+            What::Lines(path, range) => builder.add_lines(path, &input.key, *range)?,
+        }
+    }
+    builder.sorted()
 }
 
 /// A listing in the making.
@@ -259,16 +287,57 @@ struct Builder<'w> {
     watch: &'w dyn Watch,
 }
 
-impl Builder<'_> {
+impl<'w> Builder<'w> {
+    fn new(corpus: &'w Corpus<'w>, spool: &Spool, watch: &'w dyn Watch) -> Self {
+        Builder {
+            arena: KeyArena::default(),
+            sources: Vec::new(),
+            not_read: NameLog::new(spool.dir()),
+            not_regular: 0,
+            held: 0,
+            corpus,
+            held_directories: 0,
+            watch,
+        }
+    }
+
+    fn sorted(self) -> Result<Listing, Error> {
+        let Builder { arena, sources, not_read, not_regular, watch, corpus, .. } = self;
+        watch.listed(arena.count as u64);
+        let listing = sorted(arena, sources, corpus.seed)?;
+        Ok(Listing { not_read: Arc::new(not_read), not_regular, ..listing })
+    }
+
+    /// Adds the directory `root`; the first `prefix` bytes of the keys below it are no part of a path.
+    fn add_root(&mut self, root: &Path, prefix: usize) -> Result<u16, Error> {
+        let number = self.number()?;
+        let may_hold = cfg!(unix) && self.held_directories < HELD;
+        let directory = may_hold.then(|| File::open(root).ok()).flatten();
+        self.held_directories += usize::from(directory.is_some());
+        self.sources.push(OpenSource::Files { root: root.to_owned(), prefix, directory });
+        Ok(number)
+    }
+
+    /// Adds the lines of the file at `path` that lie in `range`.
+    fn add_lines(&mut self, path: &Path, prefix: &[u8], range: LineRange) -> Result<(), Error> {
+        let number = self.number()?;
+        let source = Source { path: path.to_owned(), kind: SourceKind::Lines(Compression::None) };
+        let Opened::AtRandom(file, _) = open(&source)? else {
+            return Err(Error::Changed { path: source.path });
+        };
+        let LineRange { start, end, first } = range;
+        let section = Section { file: Arc::new(file), start, length: end - start };
+        index_lines(&section, path, |line, extent| {
+            self.push(number, &line_key(prefix, first + line), Some(extent))
+        })?;
+        self.sources.push(OpenSource::Held { section, path: path.to_owned(), unit: Unit::Line });
+        Ok(())
+    }
+
     fn add(&mut self, source: &Source, prefix: &[u8], spool: &mut Spool) -> Result<(), Error> {
         match source.kind {
             SourceKind::Directory(containers) => {
-                let number = self.number()?;
-                let may_hold = cfg!(unix) && self.held_directories < HELD;
-                let open = may_hold.then(|| File::open(&source.path).ok()).flatten();
-                self.held_directories += usize::from(open.is_some());
-                let root = source.path.clone();
-                self.sources.push(OpenSource::Files { root, prefix: prefix.len(), directory: open });
+                let number = self.add_root(&source.path, prefix.len())?;
                 let directory = Directory { root: &source.path, prefix, containers, skip: self.corpus.skip };
                 walk(&directory, &mut |path, key, found| self.add_found(number, path, key, found, spool))
             }

@@ -6,6 +6,7 @@
 pub(crate) mod ahead;
 pub(crate) mod gunzip;
 pub(crate) mod index;
+pub(crate) mod input;
 pub(crate) mod keys;
 pub(crate) mod list;
 pub mod names;
@@ -37,6 +38,30 @@ pub const CONTAINER: &str = "container";
 
 /// What is not read because its name does not end in `.json`.
 pub const OTHER_ENDING: &str = "other ending";
+
+/// What is not read because it is where the result goes.
+pub const OUTPUT: &str = "output directory";
+
+/// What is not read because it points nowhere.
+pub const DANGLING: &str = "dangling link";
+
+/// What is not read because it points to itself.
+pub const LOOP: &str = "link loop";
+
+/// Everything that something that is not read can be.
+pub const NOT_READ: [&str; 11] = [
+    HIDDEN,
+    LINKED_DIRECTORY,
+    CONTAINER,
+    OTHER_ENDING,
+    OUTPUT,
+    DANGLING,
+    LOOP,
+    "directory",
+    "FIFO",
+    "socket",
+    "device",
+];
 
 /// Whether `name`, a component of a key below its source, is hidden (`.git`, `.DS_Store`, `._0.json`) or
 /// the directory that macOS adds to archives. Such names are passed over.
@@ -85,6 +110,14 @@ pub enum Compression {
     Gzip,
     /// Zstandard, one frame or several.
     Zstd,
+}
+
+impl SourceKind {
+    /// Whether it is a container that has to be unpacked.
+    pub fn is_compressed(self) -> bool {
+        let (SourceKind::Lines(compression) | SourceKind::Tar(compression)) = self else { return false };
+        compression != Compression::None
+    }
 }
 
 impl Source {

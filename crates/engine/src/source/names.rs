@@ -8,6 +8,9 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use crate::record::warning::Warning;
+use crate::source::NOT_READ;
+
 /// How many names a summary shows unless all are asked for.
 pub const FIRST: usize = 5;
 
@@ -134,6 +137,42 @@ impl NameLog {
     fn kind(&self, index: u8) -> &'static str {
         self.kinds[usize::from(index)].0
     }
+
+    /// Adds what [`write_names`] wrote. Kinds of other versions are dropped.
+    ///
+    /// # Errors
+    /// When the temporary file cannot be written.
+    pub fn push_all(&mut self, mut names: &[u8]) -> io::Result<()> {
+        while let [kind, low, high, rest @ ..] = names {
+            let length = usize::from(u16::from_le_bytes([*low, *high]));
+            let (kind, rest) = rest.split_at(usize::from(*kind).min(rest.len()));
+            let (key, rest) = rest.split_at(length.min(rest.len()));
+            names = rest;
+            if let Some(kind) = kinds().find(|known| known.as_bytes() == kind) {
+                self.push(kind, key)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Every kind that a name can have.
+fn kinds() -> impl Iterator<Item = &'static str> {
+    NOT_READ.into_iter().chain(Warning::ALL.into_iter().map(Warning::as_str))
+}
+
+/// Writes every name of `log`: the bytes of its kind (1) and of its key (2), then both.
+///
+/// # Errors
+/// When the temporary file cannot be read.
+pub fn write_names(log: &NameLog, names: &mut Vec<u8>) -> io::Result<()> {
+    log.all(|kind, key| {
+        names.push(kind.len() as u8);
+        names.extend_from_slice(&(key.len() as u16).to_le_bytes());
+        names.extend_from_slice(kind.as_bytes());
+        names.extend_from_slice(key);
+        Ok(())
+    })
 }
 
 #[cfg(test)]
@@ -162,6 +201,21 @@ mod tests {
         assert_eq!(log.by_kind().collect::<Vec<_>>(), [("a", 3), ("b", 3)]);
         assert_eq!(listed(|look| log.first(look)), ["1 b", "1 a", "3 b", "7 b", "8 a"]);
         assert_eq!(listed(|look| log.all(look)), ["1 b", "1 a", "3 b", "7 b", "8 a", "9 a"]);
+    }
+
+    #[test]
+    fn names_that_were_written_are_read_again() {
+        let mut log = NameLog::default();
+        let kinds: Vec<&str> = kinds().collect();
+        for (number, kind) in kinds.iter().enumerate() {
+            log.push(kind, &vec![0xff; number * 9000 % 65_000]).unwrap();
+        }
+        let mut names = Vec::new();
+        write_names(&log, &mut names).unwrap();
+        let mut again = NameLog::default();
+        again.push_all(&names).unwrap();
+        assert_eq!(listed(|look| again.all(look)), listed(|look| log.all(look)));
+        assert_eq!(again.total(), kinds.len() as u64);
     }
 
     #[test]

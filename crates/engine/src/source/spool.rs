@@ -32,6 +32,11 @@ pub struct UnpackLimit {
 }
 
 impl UnpackLimit {
+    /// How much was unpacked.
+    pub fn used(&self) -> u64 {
+        self.used
+    }
+
     /// Takes note of `bytes` that `source` has unpacked to.
     ///
     /// # Errors

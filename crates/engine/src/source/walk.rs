@@ -9,8 +9,8 @@ use walkdir::WalkDir;
 
 use crate::error::Error;
 use crate::source::{
-    CONTAINER, Containers, HIDDEN, LINKED_DIRECTORY, OTHER_ENDING, SourceKind, container_of_name, is_hidden,
-    plain_name,
+    CONTAINER, Containers, DANGLING, HIDDEN, LINKED_DIRECTORY, LOOP, OTHER_ENDING, OUTPUT, SourceKind,
+    container_of_name, is_hidden, plain_name,
 };
 
 /// What something below a directory, or named by itself, is to a listing.
@@ -36,14 +36,14 @@ pub struct Directory<'d> {
     pub skip: Option<&'d Path>,
 }
 
+/// Gets path, key and kind of what is found.
+pub type Visit<'v> = dyn FnMut(&Path, &[u8], Found) -> Result<(), Error> + 'v;
+
 /// Calls `each` with path, key and kind of everything below `directory` but its directories.
 ///
 /// # Errors
 /// When a directory cannot be listed; those of `each`.
-pub fn walk(
-    directory: &Directory<'_>,
-    each: &mut dyn FnMut(&Path, &[u8], Found) -> Result<(), Error>,
-) -> Result<(), Error> {
+pub fn walk(directory: &Directory<'_>, each: &mut Visit<'_>) -> Result<(), Error> {
     let &Directory { root, prefix, containers, skip } = directory;
     let skip = skip.and_then(|skip| below(root, skip));
     let mut walk = WalkDir::new(root).follow_root_links(true).into_iter();
@@ -56,7 +56,7 @@ pub fn walk(
         let is_dir = entry.file_type().is_dir();
         let found = match &skip {
             Some(skip) if is_dir && skip == entry.path() => {
-                Some(Found::NotRead("output directory", has_record_name(&entry)))
+                Some(Found::NotRead(OUTPUT, has_record_name(&entry)))
             }
             _ => found(&entry, containers)?,
         };
@@ -137,8 +137,8 @@ fn kind(entry: &walkdir::DirEntry) -> Result<Option<&'static str>, Error> {
     match std::fs::metadata(entry.path()) {
         Ok(target) if target.is_dir() => Ok(Some(LINKED_DIRECTORY)),
         Ok(target) => Ok(kind_of(target.file_type())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some("dangling link")),
-        Err(error) if is_link_loop(&error) => Ok(Some("link loop")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(DANGLING)),
+        Err(error) if is_link_loop(&error) => Ok(Some(LOOP)),
         Err(source) => Err(Error::Read { path: entry.path().to_owned(), source }),
     }
 }

@@ -109,28 +109,57 @@ pub struct GroupedSplit {
     pub deviation: i64,
 }
 
+/// The boundary between groups that is nearest to the exact count, found while their sizes come by rank.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupCut {
+    exact: u64,
+    records: u64,
+    /// Groups so far.
+    pub groups: u64,
+    /// Records that train.
+    pub train: u64,
+    /// Groups that train: the first ones.
+    pub train_groups: u64,
+}
+
+impl GroupCut {
+    /// For groups of which `exact` records would train if they could be torn apart.
+    pub fn new(exact: u64) -> GroupCut {
+        GroupCut { exact, records: 0, groups: 0, train: 0, train_groups: 0 }
+    }
+
+    /// The next group has so many records. Whether it trains, as far as is known: then all before it do.
+    pub fn add(&mut self, records: u64) -> bool {
+        self.records += records;
+        self.groups += 1;
+        // Boundaries only move away from `exact` once they have passed it; on a tie the smaller stays.
+        let is_nearer = self.records.abs_diff(self.exact) < self.train.abs_diff(self.exact);
+        if is_nearer {
+            (self.train, self.train_groups) = (self.records, self.groups);
+        }
+        is_nearer
+    }
+
+    /// Training records more (or fewer) than the exact count.
+    pub fn deviation(&self) -> i64 {
+        self.train as i64 - self.exact as i64
+    }
+}
+
 /// Splits the records at `accepted` positions (ascending), whose groups have the ranks that `group_rank` gives.
 pub fn split_groups(accepted: Vec<u32>, group_rank: impl Fn(u32) -> Rank, ratio: Ratio) -> GroupedSplit {
-    let total = accepted.len();
-    let exact = ratio.train_count(total as u64) as usize;
+    let mut cut = GroupCut::new(ratio.train_count(accepted.len() as u64));
     let mut order = accepted;
     order.sort_unstable_by_key(|&position| (group_rank(position), position));
-
-    let (mut train, mut train_groups, mut groups) = (0usize, 0, 0);
-    let mut start = 0;
-    while start < total {
-        let rank = group_rank(order[start]);
-        let length = order[start..].iter().take_while(|&&position| group_rank(position) == rank).count();
-        start += length;
-        groups += 1;
-        // Boundaries only move away from `exact` once they have passed it; on a tie the smaller stays.
-        if start.abs_diff(exact) < train.abs_diff(exact) {
-            (train, train_groups) = (start, groups);
-        }
+    let by_group = order.chunk_by(|one, other| group_rank(*one) == group_rank(*other));
+    for group in by_group {
+        cut.add(group.len() as u64);
     }
+    let train = cut.train as usize;
     order[..train].sort_unstable();
     order[train..].sort_unstable_by(|a, b| b.cmp(a));
-    GroupedSplit { order, train, groups, train_groups, deviation: train as i64 - exact as i64 }
+    let (groups, train_groups) = (cut.groups, cut.train_groups);
+    GroupedSplit { order, train, groups, train_groups, deviation: cut.deviation() }
 }
 
 #[cfg(test)]

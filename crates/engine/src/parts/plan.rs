@@ -1,0 +1,655 @@
+//! Divides a corpus into parts that are converted by themselves, and keeps all that decides what they become.
+//!
+//! Everything that holds records is sorted by its key, in bounded memory, and cut into parts of consecutive inputs. A
+//! container is a part of its own, since it is read from its beginning; a large file of plain lines is several. What a
+//! plan says never changes: the same order again finds it, another one is refused.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use crate::error::Error;
+use crate::json::KeyText;
+use crate::output::manifest::Hex;
+use crate::parts::merge::Merge;
+use crate::parts::settings::{Means, Settings, escape, escape_path, unescape, unescape_path};
+use crate::parts::sort::{RunStream, Sorter};
+use crate::parts::work::{DigestObject, PLAN, PUBLISHED, Work};
+use crate::prepare::{Options, check_directories, mix_prefixes};
+use crate::source::index::{Extent, index_lines};
+use crate::source::input::{Input, LineRange, Pin, Root, What};
+use crate::source::keys::MAX_KEY_BYTES;
+use crate::source::list;
+use crate::source::names::{NameLog, write_names};
+use crate::source::section::Section;
+use crate::source::walk::{self, Directory, Found, container_prefix, walk};
+use crate::source::{Compression, Source, SourceKind, prefixes};
+use crate::watch::Watch;
+
+/// The schema of plans that this version makes and reads.
+const SCHEMA: &str = "ctxtune.plan/1";
+
+const TOOL: &str = concat!("ctxtune ", env!("CARGO_PKG_VERSION"));
+
+/// The least size of a part unless somebody says otherwise: less is not worth a process.
+pub const MIN_PART_BYTES: u64 = 256 << 20;
+
+/// Parts of a large corpus unless somebody says otherwise.
+const PARTS: u64 = 2_000;
+
+/// What to plan.
+#[derive(Debug, Clone)]
+pub struct PlanOrder<'o> {
+    /// What to prepare, and how.
+    pub options: &'o Options,
+    /// Bytes of inputs a part; `None`: at least [`MIN_PART_BYTES`], and at most about 2,000 parts.
+    pub part_bytes: Option<u64>,
+    /// Whether records that are files of their own must not change either.
+    pub pin: bool,
+    /// Where temporary files go; `None` for the system's place for them.
+    pub scratch: Option<&'o Path>,
+}
+
+/// A plan.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The SHA-256 of [`Plan::body`] as it is written.
+    pub id: String,
+    /// What it says.
+    pub body: Body,
+    /// A row for each part.
+    index: Vec<u8>,
+}
+
+/// What a plan says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Body {
+    schema: String,
+    tool: String,
+    /// The SHA-256 of what was ordered.
+    order: String,
+    /// The options.
+    pub settings: Settings,
+    /// Where the result goes.
+    output: String,
+    /// The directories that records lie below, and what stands before the keys of theirs.
+    roots: Vec<PlanRoot>,
+    /// Parts of the corpus and of what is mixed in.
+    pub parts: u64,
+    /// Files and containers.
+    pub inputs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes of inputs a part, more or less.
+    pub part_bytes: u64,
+    /// What is named as records are and is no regular file.
+    pub not_regular: u64,
+    /// What is not read, by kind.
+    pub not_read_by_kind: BTreeMap<String, u64>,
+    listing: PlanObject,
+    index: PlanObject,
+    not_read: PlanObject,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlanRoot {
+    path: String,
+    prefix: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlanObject {
+    name: String,
+    bytes: u64,
+    sha256: String,
+}
+
+/// The file of a plan.
+#[derive(Serialize, Deserialize)]
+struct PlanFile<'p> {
+    plan: String,
+    #[serde(borrow)]
+    body: &'p RawValue,
+}
+
+/// What a plan says of one part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartPlan {
+    /// Where its inputs begin in the listing, and how many bytes they take there.
+    start: u64,
+    length: u64,
+    /// How many there are.
+    pub inputs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// 0 for the corpus; else it is what is mixed in, of which file, from 1.
+    pub mix: u64,
+    sha256: [u8; 32],
+}
+
+const INDEX_ROW_BYTES: usize = 72;
+
+impl PartPlan {
+    fn write(&self, out: &mut Vec<u8>) {
+        for number in [self.start, self.length, self.inputs, self.bytes, self.mix] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        out.extend_from_slice(&self.sha256);
+    }
+
+    fn read(row: &[u8]) -> PartPlan {
+        let number = |at: usize| u64::from_le_bytes(row[at..at + 8].try_into().expect("eight bytes"));
+        let [start, length, inputs, bytes, mix] = [0, 8, 16, 24, 32].map(number);
+        PartPlan { start, length, inputs, bytes, mix, sha256: row[40..72].try_into().expect("32 bytes") }
+    }
+}
+
+impl Plan {
+    /// The plan in `work`.
+    ///
+    /// # Errors
+    /// When there is none, or what lies there was made by another version or changed since.
+    pub fn load(work: &Work) -> Result<Plan, Error> {
+        Plan::find(work)?.ok_or_else(|| Error::NoPlan { work: work.shown() })
+    }
+
+    fn find(work: &Work) -> Result<Option<Plan>, Error> {
+        let Some(bytes) = work.get(PLAN)? else { return Ok(None) };
+        let altered = |reason: &str| altered(work, PLAN, reason);
+        let text = str::from_utf8(&bytes).map_err(|_| altered("it is no text"))?;
+        let file: PlanFile<'_> = serde_json::from_str(text).map_err(|error| altered(&error.to_string()))?;
+        if file.plan != Hex(&Sha256::digest(file.body.get())).to_string() || plan_text(file.body) != text {
+            return Err(altered("it is not as it was written"));
+        }
+        let body: Body =
+            serde_json::from_str(file.body.get()).map_err(|error| altered(&error.to_string()))?;
+        if body.schema != SCHEMA || body.tool != TOOL {
+            let reason = format!("it was made by {} ({}), and this is {TOOL}", body.tool, body.schema);
+            return Err(Error::OtherPlan { work: work.shown(), reason });
+        }
+        let index = work.get(&body.index.name)?.unwrap_or_default();
+        if Hex(&Sha256::digest(&index)).to_string() != body.index.sha256 {
+            return Err(self::altered(work, &body.index.name, "it is not as it was written"));
+        }
+        Ok(Some(Plan { id: file.plan, body, index }))
+    }
+
+    /// What it says of `part`, which is less than the number of parts.
+    pub fn part(&self, part: u64) -> PartPlan {
+        PartPlan::read(&self.index[part as usize * INDEX_ROW_BYTES..][..INDEX_ROW_BYTES])
+    }
+
+    /// The options, for a result where the plan says.
+    ///
+    /// # Errors
+    /// When they are those of another version.
+    pub fn options(&self, work: &Work, means: &Means) -> Result<Options, Error> {
+        let output = unescape_path(&self.body.output);
+        let options = output.and_then(|output| self.body.settings.options(&output, means));
+        options.ok_or_else(|| altered(work, PLAN, "its options are unknown"))
+    }
+
+    /// The directories that records lie below.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn roots(&self, work: &Work) -> Result<Vec<Root>, Error> {
+        let root = |root: &PlanRoot| {
+            Some(Root { path: unescape_path(&root.path)?, prefix: unescape(&root.prefix)?.len() })
+        };
+        let roots = self.body.roots.iter().map(root).collect::<Option<_>>();
+        roots.ok_or_else(|| altered(work, PLAN, "its roots are unknown"))
+    }
+
+    /// The inputs of `part`.
+    ///
+    /// # Errors
+    /// When they cannot be read, or are not as they were written.
+    pub fn inputs(&self, work: &Work, part: &PartPlan) -> Result<Vec<Input>, Error> {
+        let name = &self.body.listing.name;
+        let mut bytes = vec![0; part.length as usize];
+        work.storage.read_at(name, part.start, &mut bytes).map_err(work.failed(name))?;
+        if Sha256::digest(&bytes)[..] != part.sha256 {
+            return Err(altered(work, name, "it is not as it was written"));
+        }
+        let mut rest = &bytes[..];
+        let inputs: Vec<Input> = std::iter::from_fn(|| Input::read(&mut rest)).collect();
+        Ok(inputs)
+    }
+
+    /// What is not read, by name.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn not_read(&self, work: &Work, log: &mut NameLog) -> Result<(), Error> {
+        let names = work.get(&self.body.not_read.name)?.unwrap_or_default();
+        log.push_all(&names).map_err(Error::NameLog)
+    }
+}
+
+fn altered(work: &Work, name: &str, reason: &str) -> Error {
+    Error::Altered { object: work.storage.shown(name), reason: reason.to_owned() }
+}
+
+fn plan_text(body: &RawValue) -> String {
+    let plan = Hex(&Sha256::digest(body.get())).to_string();
+    let mut text = serde_json::to_string(&PlanFile { plan, body }).expect("strings and numbers only");
+    text.push('\n');
+    text
+}
+
+/// Plans `order` in `work`, or finds that it is planned there already.
+///
+/// # Errors
+/// When a source cannot be listed or read, nothing is found, something cannot be divided, or another plan is there.
+pub fn plan(order: &PlanOrder<'_>, work: &Work, watch: &dyn Watch) -> Result<Plan, Error> {
+    let digest = order.digest()?;
+    let found = |plan: Plan| match plan.body.order == digest {
+        true => Ok(plan),
+        false => {
+            let reason = "it is of other sources or options".to_owned();
+            Err(Error::OtherPlan { work: work.shown(), reason })
+        }
+    };
+    // One that was published and not cleared altogether is over.
+    if work.get(PUBLISHED)?.is_some() {
+        work.clear()?;
+    }
+    if let Some(plan) = Plan::find(work)? {
+        return found(plan);
+    }
+    check_directories(order.options)?;
+    order.check_sources()?;
+    if let Some(dir) = work.dir() {
+        order.check_places(dir)?;
+    }
+    work.create()?;
+    if let Some(dir) = work.dir() {
+        check_file_system(dir, &order.options.output_dir)?;
+    }
+    let body = order.body(digest.clone(), work, watch)?;
+    let text = serde_json::to_string(&body).expect("strings and numbers only");
+    let raw = RawValue::from_string(text).expect("it was written as JSON");
+    work.storage.put_new(PLAN, plan_text(&raw).as_bytes()).map_err(work.failed(PLAN))?;
+    // Another one may have been quicker, and seen other files.
+    found(Plan::load(work)?)
+}
+
+/// Files and containers while they are found.
+struct Finding<'w> {
+    sorter: Sorter,
+    not_read: NameLog,
+    not_regular: u64,
+    inputs: u64,
+    bytes: u64,
+    pin: bool,
+    watch: &'w dyn Watch,
+}
+
+impl Finding<'_> {
+    fn add(&mut self, root: u16, path: &Path, key: &[u8], found: Found) -> Result<(), Error> {
+        let what = match found {
+            Found::Record => What::Record,
+            Found::Container(kind) => return self.add_container(&container_prefix(key), kind, path),
+            Found::NotRead(kind, is_named_as_record) => {
+                self.not_regular += u64::from(is_named_as_record);
+                self.not_read.push(kind, key).map_err(Error::NameLog)?;
+                return self.watch.check_stop();
+            }
+        };
+        let seen = pin(path)?;
+        self.push(Input { root, key: key.to_owned(), pin: self.pin.then_some(seen), what }, seen.bytes)
+    }
+
+    fn add_container(&mut self, prefix: &[u8], kind: SourceKind, path: &Path) -> Result<(), Error> {
+        let seen = pin(path)?;
+        let what = What::Container(kind, absolute(path)?);
+        self.push(Input { root: 0, key: prefix.to_owned(), pin: Some(seen), what }, seen.bytes)
+    }
+
+    fn push(&mut self, mut input: Input, bytes: u64) -> Result<(), Error> {
+        if input.key.len() > MAX_KEY_BYTES {
+            let path = PathBuf::from(KeyText(&input.key[..100]).to_json());
+            return Err(Error::Read { path, source: std::io::ErrorKind::InvalidFilename.into() });
+        }
+        let key = std::mem::take(&mut input.key);
+        let mut value = bytes.to_le_bytes().to_vec();
+        input.write(&mut value);
+        self.sorter.push(&key, &value)?;
+        self.inputs += 1;
+        self.bytes += bytes;
+        if self.inputs.is_multiple_of(4096) {
+            self.watch.listed(self.inputs);
+            self.watch.check_stop()?;
+        }
+        Ok(())
+    }
+}
+
+fn pin(path: &Path) -> Result<Pin, Error> {
+    let seen = std::fs::metadata(path).and_then(|seen| Pin::of(&seen));
+    seen.map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+impl PlanOrder<'_> {
+    /// Whether the plan in `work` is that of this order.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn is_planned(&self, work: &Work) -> Result<bool, Error> {
+        Ok(Plan::find(work)?.is_some_and(|plan| self.digest().is_ok_and(|order| order == plan.body.order)))
+    }
+
+    /// Fails where a source can be read once only: a part may be read again.
+    fn check_sources(&self) -> Result<(), Error> {
+        let is_stream = |source: &&Source| {
+            let is_container = matches!(source.kind, SourceKind::Lines(_) | SourceKind::Tar(_));
+            source.is_stdin()
+                || is_container && std::fs::metadata(&source.path).is_ok_and(|seen| !seen.is_file())
+        };
+        match self.options.sources.iter().find(is_stream) {
+            Some(source) => Err(Error::Indivisible { path: source.path.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Fails where the working directory, the output and the sources lie within each other.
+    fn check_places(&self, work: &Path) -> Result<(), Error> {
+        let place = real(work);
+        let output = real(&self.options.output_dir);
+        let misplaced = |of: &Path| Error::Misplaced { work: work.to_owned(), of: of.to_owned() };
+        if place.starts_with(&output) || output.starts_with(&place) {
+            return Err(misplaced(&self.options.output_dir));
+        }
+        let directories =
+            self.options.sources.iter().filter(|source| matches!(source.kind, SourceKind::Directory(_)));
+        for source in directories {
+            if place.starts_with(real(&source.path)) {
+                return Err(misplaced(&source.path));
+            }
+        }
+        Ok(())
+    }
+
+    /// The SHA-256 of all that is ordered, but for what lies in the sources.
+    fn digest(&self) -> Result<String, Error> {
+        let mut digest = Sha256::new();
+        let settings = Settings::of(self.options, &mix_prefixes(&self.options.mix));
+        digest.update(serde_json::to_string(&settings).expect("strings and numbers only"));
+        let mixed = self.options.mix.iter().map(|mix| &mix.source);
+        let paths = self.options.sources.iter().chain(mixed);
+        for source in paths {
+            digest.update(escape_path(&absolute(&source.path)?));
+            digest.update(format!(" {:?}\n", source.kind));
+        }
+        digest.update(escape_path(&absolute(&self.options.output_dir)?));
+        digest.update(format!("\n{:?} {}", self.part_bytes, self.pin));
+        Ok(Hex(&digest.finalize()).to_string())
+    }
+
+    fn body(&self, order: String, work: &Work, watch: &dyn Watch) -> Result<Body, Error> {
+        let mut finding = Finding {
+            sorter: Sorter::new(self.scratch),
+            not_read: NameLog::new(self.scratch),
+            not_regular: 0,
+            inputs: 0,
+            bytes: 0,
+            pin: self.pin,
+            watch,
+        };
+        let roots = self.find(&mut finding)?;
+        watch.listed(finding.inputs);
+        let Finding { sorter, not_read, not_regular, inputs, bytes, .. } = finding;
+        if inputs == 0 {
+            return Err(nothing_listed(self.options, not_read));
+        }
+        let part_bytes = self.part_bytes.unwrap_or_else(|| MIN_PART_BYTES.max(bytes.div_ceil(PARTS)));
+        let mut parts = Cutting::new(work, part_bytes)?;
+        let mut sorted = sorter.sorted()?;
+        parts.cut(&mut sorted, watch)?;
+        let prefixes = mix_prefixes(&self.options.mix);
+        for (number, (mix, prefix)) in (1..).zip(self.options.mix.iter().zip(&prefixes)) {
+            let path = absolute(&mix.source.path)?;
+            let seen = pin(&path)?;
+            let what = What::Container(mix.source.kind, path);
+            parts.add_whole(
+                &Input { root: 0, key: prefix.clone(), pin: Some(seen), what },
+                seen.bytes,
+                number,
+            )?;
+        }
+        let (listing, index, parts) = parts.finish()?;
+        let mut names = Vec::new();
+        write_names(&not_read, &mut names).map_err(Error::NameLog)?;
+        let by_kind = not_read.by_kind().map(|(kind, count)| (kind.to_owned(), count));
+        Ok(Body {
+            schema: SCHEMA.to_owned(),
+            tool: TOOL.to_owned(),
+            order,
+            settings: Settings::of(self.options, &prefixes),
+            output: escape_path(&absolute(&self.options.output_dir)?),
+            roots,
+            parts,
+            inputs,
+            bytes,
+            part_bytes,
+            not_regular,
+            not_read_by_kind: by_kind.collect(),
+            listing,
+            index,
+            not_read: put(work, "plan/not-read", &names)?,
+        })
+    }
+
+    /// Finds everything that holds records; gives the roots of those that are files of their own.
+    fn find(&self, finding: &mut Finding<'_>) -> Result<Vec<PlanRoot>, Error> {
+        let mut roots: Vec<PlanRoot> = Vec::new();
+        let mut named = None;
+        for (source, prefix) in self.options.sources.iter().zip(prefixes(&self.options.sources)) {
+            let new_root = |roots: &mut Vec<PlanRoot>, path: &Path, prefix: &[u8]| {
+                let number = u16::try_from(roots.len()).ok().filter(|number| *number < list::MAX_ROOTS);
+                let root = PlanRoot { path: escape_path(&absolute(path)?), prefix: escape(prefix) };
+                roots.push(root);
+                number.ok_or(Error::TooManySources(roots.len()))
+            };
+            match source.kind {
+                SourceKind::Directory(containers) => {
+                    let number = new_root(&mut roots, &source.path, &prefix)?;
+                    let skip = Some(&*self.options.output_dir);
+                    let directory = Directory { root: &source.path, prefix: &prefix, containers, skip };
+                    walk(&directory, &mut |path, key, found| finding.add(number, path, key, found))?;
+                }
+                SourceKind::Record => {
+                    let number = match named {
+                        Some(number) => number,
+                        None => *named.insert(new_root(&mut roots, Path::new("."), b"")?),
+                    };
+                    let (key, found) = walk::record(&source.path)?;
+                    finding.add(number, &source.path, &key, found)?;
+                }
+                SourceKind::Lines(_) | SourceKind::Tar(_) => {
+                    finding.add_container(&prefix, source.kind, &source.path)?;
+                }
+            }
+        }
+        Ok(roots)
+    }
+}
+
+fn nothing_listed(options: &Options, not_read: NameLog) -> Error {
+    let root = match options.sources.as_slice() {
+        [source] => Some(source.path.clone()),
+        _ => None,
+    };
+    Error::NothingListed { sources: options.shown_sources(), root, not_read: Arc::new(not_read) }
+}
+
+/// Parts in the making.
+struct Cutting<'w> {
+    work: &'w Work,
+    listing: DigestObject<'w>,
+    index: Vec<u8>,
+    part_bytes: u64,
+    /// The part in the making: its inputs as they are written, and what is known of them.
+    inputs: Vec<u8>,
+    part: PartPlan,
+}
+
+const NO_PART: PartPlan = PartPlan { start: 0, length: 0, inputs: 0, bytes: 0, mix: 0, sha256: [0; 32] };
+
+impl<'w> Cutting<'w> {
+    fn new(work: &'w Work, part_bytes: u64) -> Result<Cutting<'w>, Error> {
+        let (listing, index, inputs) = (work.begin()?, Vec::new(), Vec::new());
+        Ok(Cutting { work, listing, index, part_bytes, inputs, part: NO_PART })
+    }
+
+    /// Cuts `sorted` inputs into parts.
+    fn cut(&mut self, sorted: &mut Merge<RunStream>, watch: &dyn Watch) -> Result<(), Error> {
+        let mut last: Option<Input> = None;
+        while let Some((_, entry)) = sorted.peek() {
+            let (size, mut rest) = entry.value.split_at(8);
+            let bytes = u64::from_le_bytes(size.try_into().expect("eight bytes"));
+            let input = Input::read(&mut rest).expect("it was written here");
+            let input = Input { key: entry.key.clone(), ..input };
+            sorted.advance()?;
+            match &input.what {
+                What::Record => {
+                    if let Some(last) = last.filter(|last| last.key == input.key) {
+                        let place = |input: &Input| format!("source {}", input.root + 1);
+                        let key = KeyText(&input.key).to_json();
+                        return Err(Error::EqualKeys { key, first: place(&last), second: place(&input) });
+                    }
+                    if self.part.inputs > 0 && self.part.bytes + bytes > self.part_bytes {
+                        self.end_part()?;
+                    }
+                    self.add(&input, bytes);
+                    last = Some(input);
+                    continue;
+                }
+                What::Container(SourceKind::Lines(Compression::None), path) if bytes > self.part_bytes => {
+                    for range in self.ranges(path, &input, watch)? {
+                        let what = What::Lines(path.clone(), range);
+                        self.add_whole(&Input { what, ..input.clone() }, range.end - range.start, 0)?;
+                    }
+                }
+                What::Container(..) | What::Lines(..) => self.add_whole(&input, bytes, 0)?,
+            }
+            last = None;
+        }
+        self.end_part()
+    }
+
+    /// Ranges of whole lines of the file at `path`, each of about the size of a part.
+    fn ranges(&self, path: &Path, input: &Input, watch: &dyn Watch) -> Result<Vec<LineRange>, Error> {
+        let failed = |source| Error::Read { path: path.to_owned(), source };
+        let file = File::open(path).map_err(failed)?;
+        let length = file.metadata().map_err(failed)?.len();
+        let section = Section { file: Arc::new(file), start: 0, length };
+        let mut ranges = Vec::new();
+        let mut range = LineRange { start: 0, end: 0, first: 0 };
+        index_lines(&section, path, |line, extent| {
+            if let Extent::Bytes(start, bytes) = extent {
+                range.end = start + bytes;
+                if range.end - range.start >= self.part_bytes {
+                    ranges.push(range);
+                    range = LineRange { start: range.end, end: range.end, first: line + 1 };
+                    watch.check_stop()?;
+                }
+            }
+            Ok(())
+        })?;
+        if range.end > range.start || ranges.is_empty() {
+            ranges.push(range);
+        }
+        match Some(pin(path)?) == input.pin {
+            true => Ok(ranges),
+            false => Err(Error::Changed { path: path.to_owned() }),
+        }
+    }
+
+    fn add(&mut self, input: &Input, bytes: u64) {
+        input.write(&mut self.inputs);
+        self.part.inputs += 1;
+        self.part.bytes += bytes;
+    }
+
+    /// Makes `input` a part of its own.
+    fn add_whole(&mut self, input: &Input, bytes: u64, mix: u64) -> Result<(), Error> {
+        self.end_part()?;
+        self.add(input, bytes);
+        self.part.mix = mix;
+        self.end_part()
+    }
+
+    fn end_part(&mut self) -> Result<(), Error> {
+        if self.part.inputs == 0 {
+            return Ok(());
+        }
+        let part = PartPlan {
+            start: self.listing.bytes,
+            length: self.inputs.len() as u64,
+            sha256: Sha256::digest(&self.inputs).into(),
+            ..std::mem::replace(&mut self.part, NO_PART)
+        };
+        part.write(&mut self.index);
+        self.listing.add(&self.inputs)?;
+        self.inputs.clear();
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(PlanObject, PlanObject, u64), Error> {
+        let parts = (self.index.len() / INDEX_ROW_BYTES) as u64;
+        let (name, digest) = self.listing.finish("plan/listing", true)?;
+        let listing = PlanObject { name, bytes: digest.bytes, sha256: digest.sha256 };
+        Ok((listing, put(self.work, "plan/index", &self.index)?, parts))
+    }
+}
+
+fn put(work: &Work, prefix: &str, bytes: &[u8]) -> Result<PlanObject, Error> {
+    let mut object = work.begin()?;
+    object.add(bytes)?;
+    let (name, digest) = object.finish(prefix, true)?;
+    Ok(PlanObject { name, bytes: digest.bytes, sha256: digest.sha256 })
+}
+
+/// `path` without links, as far as it is there.
+fn real(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for there in path.ancestors() {
+        if let Ok(real) = there.canonicalize() {
+            return path.strip_prefix(there).map(|rest| real.join(rest)).unwrap_or(real);
+        }
+    }
+    path
+}
+
+/// Fails where files of `work` cannot be moved to `output`: tries it beside the latter.
+fn check_file_system(work: &Path, output: &Path) -> Result<(), Error> {
+    let output = real(output);
+    let there = output.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+    let failed = |source| Error::Write { path: work.to_owned(), source };
+    let name = format!("{}file-system", crate::storage::UNFINISHED);
+    let (from, to) = (work.join(&name), there.join(&name));
+    std::fs::write(&from, "").map_err(failed)?;
+    let moved = std::fs::rename(&from, &to);
+    let _ = std::fs::remove_file(if moved.is_ok() { &to } else { &from });
+    match moved {
+        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
+            Err(Error::OtherFileSystem { work: work.to_owned(), output })
+        }
+        Err(source) => Err(Error::Write { path: there.to_owned(), source }),
+        Ok(()) => Ok(()),
+    }
+}
