@@ -7,9 +7,9 @@ use clap::{Args, ValueEnum};
 
 use crate::args::RemoteArgs;
 
-use ctxtune_pipeline::config::PrepareChoices;
 use ctxtune_pipeline::config::tokens::TokenizerArgs;
-use ctxtune_pipeline::value::whole;
+use ctxtune_pipeline::config::{Bytes, PrepareChoices};
+use ctxtune_pipeline::value::{parsed, whole};
 
 const PREPARE_HELP: &str = "\
 Examples:
@@ -21,8 +21,10 @@ Examples:
   ctxtune prepare chat.jsonl --chat -o out
   ctxtune prepare more.jsonl.zst contexts.tar -o out
   ctxtune prepare downloads --containers -o out
+  ctxtune prepare contexts -o out --work-dir work
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 data (too many rejects, an empty side), 130 SIGINT, 143 SIGTERM.";
+Exit codes: 0 done, 1 failed, 2 usage, 3 data (too many rejects, an empty side), 5 try again (with --work-dir),
+130 SIGINT, 143 SIGTERM.";
 
 /// Where the records are and how they become examples: of `prepare` and of `finetune`.
 #[derive(Debug, Default, Args)]
@@ -45,6 +47,39 @@ pub struct PrepareArgs {
     /// Show the first N training examples on stderr
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = "Run", value_parser = whole::<usize>)]
     pub show: usize,
+    /// Prepare in parts, in this directory: killed and run again, it resumes
+    #[arg(long, value_name = "WORK", help_heading = "Parts", conflicts_with_all = ["dry_run", "show"])]
+    pub work_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub parts: PartsArgs,
+}
+
+/// How a corpus is divided into parts.
+#[derive(Debug, Args)]
+pub struct PartsArgs {
+    /// Bytes of inputs per part [default: 256MiB, more where that makes over 2,000 parts]
+    #[arg(long, value_name = "SIZE", help_heading = "Parts", value_parser = parsed::<Bytes>, conflicts_with_all = ["dry_run", "show"])]
+    pub part_bytes: Option<Bytes>,
+    /// Fail where a record file changes later on, too: keeps size and time of each
+    #[arg(long, help_heading = "Parts", conflicts_with_all = ["dry_run", "show"])]
+    pub pin: bool,
+    #[command(flatten)]
+    pub scratch: ScratchArgs,
+}
+
+impl PartsArgs {
+    /// Whether any of them was chosen: then the work is done in parts.
+    pub fn are_chosen(&self) -> bool {
+        self.part_bytes.is_some() || self.pin || self.scratch.scratch_dir.is_some()
+    }
+}
+
+/// Where temporary files go.
+#[derive(Debug, Args)]
+pub struct ScratchArgs {
+    /// Directory for temporary files of parts [default: that of the system, TMPDIR]
+    #[arg(long, value_name = "DIR", help_heading = "Parts")]
+    pub scratch_dir: Option<PathBuf>,
 }
 
 /// What counts tokens, and for which model: of `check` and `preview`.

@@ -14,6 +14,7 @@ use ctxtune_pipeline::value::at_home;
 
 mod data;
 mod deploy;
+mod distributed;
 mod generate;
 mod inspect;
 mod job;
@@ -24,8 +25,9 @@ mod score;
 mod sweep;
 mod wandb;
 
-pub(crate) use data::{CheckArgs, CorpusArgs, CountingArgs, PrepareArgs, PreviewArgs, Split};
+pub(crate) use data::{CheckArgs, CorpusArgs, CountingArgs, PartsArgs, PrepareArgs, PreviewArgs, Split};
 pub(crate) use deploy::{DeployArgs, EndpointsArgs, EndpointsCommand, StopAfter};
+pub(crate) use distributed::{DistributedArgs, DistributedCommand, MeansArgs, MissingArg, PlanArgs};
 pub(crate) use generate::GenerateArgs;
 pub(crate) use inspect::{InitArgs, ModelsArgs};
 pub(crate) use job::{
@@ -56,6 +58,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Convert a corpus to train and validation JSONL (offline)
     Prepare(Box<PrepareArgs>),
+    /// Prepare on many machines, part by part (offline)
+    Distributed(Box<DistributedArgs>),
     /// Check JSONL files before training (offline)
     Check(Box<CheckArgs>),
     /// Show samples: what is trained, masked and cut (offline)
@@ -117,7 +121,7 @@ Examples:
 
 /// The commands by what a user wants to do, in the order of the work.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Data", &["init", "prepare", "check", "preview"]),
+    ("Data", &["init", "prepare", "distributed", "check", "preview"]),
     ("Train", &["finetune", "upload", "submit", "monitor", "cancel", "sweep", "wandb-sync", "rehearse"]),
     ("Use", &["generate", "score", "deploy", "endpoints", "download"]),
     ("Inspect", &["models", "report", "status", "jobs", "files", "checkpoints", "doctor", "completions"]),

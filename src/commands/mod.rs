@@ -9,7 +9,7 @@ use clap::CommandFactory;
 use serde_json::Map;
 
 use crate::args::{self, Cli, Command, with_dashes};
-use crate::commands::data::{check, prepare, preview, score};
+use crate::commands::data::{check, distributed, prepare, preview, score};
 use crate::commands::job::{
     cancel, checkpoints, download, files, finetune, jobs, monitor, status, submit, sweep, upload, wandb_sync,
 };
@@ -49,6 +49,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     };
     let ran = match &cli.command {
         Command::Prepare(args) => prepare::run(args, &signals, &mut terminal),
+        Command::Distributed(args) => distributed::run(args, &signals, &mut terminal),
         Command::Check(args) => check::run(args, &signals, &mut terminal),
         Command::Preview(args) => preview::run(args, &signals, &mut terminal),
         Command::Upload(args) => upload::run(args, &signals, &mut terminal),

@@ -177,6 +177,10 @@ fn may_know(part: &str) -> &'static [&'static str] {
             "split",
             "watch",
         ],
+        "parts" => {
+            &["error", "json", "line", "output", "prepare", "record", "source", "split", "storage", "watch"]
+        }
+        "storage" => &["source"],
         "output" => &["answer_file", "error", "json", "parallel", "record", "source", "watch"],
         "source" => &["error", "json", "read_buffer", "record", "split", "watch"],
         "line" => &["json", "record", "yaml"],

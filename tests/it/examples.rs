@@ -34,8 +34,18 @@ const OF_A_JOB: [&str; 17] = [
 ];
 
 /// Commands that begin with data.
-const OF_DATA: [&str; 9] =
-    ["init", "preview", "prepare", "submit", "finetune", "sweep", "sweep run", "sweep init", "completions"];
+const OF_DATA: [&str; 10] = [
+    "init",
+    "preview",
+    "prepare",
+    "distributed",
+    "submit",
+    "finetune",
+    "sweep",
+    "sweep run",
+    "sweep init",
+    "completions",
+];
 
 /// What costs money or cannot be undone, and is asked about where no flag agrees to it.
 const ASKED: [&str; 5] = ["submit out", "finetune", "cancel", "files delete", "deploy"];

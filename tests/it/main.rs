@@ -41,6 +41,7 @@ mod models;
 mod monitor;
 mod never_twice;
 mod packed;
+mod parts;
 mod pilot;
 mod preview;
 #[cfg(unix)]

@@ -1,6 +1,7 @@
 //! Commands about data on this machine.
 
 pub(crate) mod check;
+pub(crate) mod distributed;
 pub(crate) mod prepare;
 pub(crate) mod preview;
 pub(crate) mod score;

@@ -1,21 +1,24 @@
 //! `ctxtune prepare`: progress while it runs, a summary that reads in ten lines.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::args::PrepareArgs;
+use crate::args::{CorpusArgs, PartsArgs, PrepareArgs};
 use crate::screen::names::{Shown, counts_value, write_names};
 use crate::screen::prepared::{Bar, say_failed, show_examples, summarize};
 use crate::screen::report::{LongList, Terminal, fields};
 use crate::session::environment::config_file;
 use ctxtune_engine::output::manifest::{Counts, Grouping, Leakage, Mixed, Side};
+use ctxtune_engine::parts::{self, Means, PlanOrder, Work};
 use ctxtune_engine::prepare::{Error, Mode, Options, Prepared, Published, Purpose, prepare};
 use ctxtune_engine::source::names::NameLog;
-use ctxtune_pipeline::config::ConfigError;
+use ctxtune_pipeline::config::{Bytes, ConfigError, PrepareChoices};
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::data::{NAMED, threads};
 use ctxtune_pipeline::job::mismatch::Mismatch;
@@ -23,57 +26,114 @@ use ctxtune_pipeline::shell;
 use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::without_surrogates;
 
+/// Runs the command.
 pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let options = resolve(args, terminal.flags().verbose)?;
     let start = Instant::now();
-    let prepared = prepare(&options, &Bar::new(signals, terminal.may_draw()));
+    let bar = Bar::new(signals, terminal.may_draw());
+    let work = args.work_dir.clone();
+    let work = work.or_else(|| args.parts.are_chosen().then(|| default_work(&options.output_dir)));
+    let prepared = match &work {
+        None => prepare(&options, &bar),
+        Some(work) => prepare_in_parts(&options, work, &args.parts, &bar),
+    };
     let duration = start.elapsed();
+    drop(bar);
     Ok(match prepared {
-        Ok(prepared) => {
-            show_examples(&prepared, terminal);
-            summarize(&options, &prepared, duration, terminal);
-            let mismatch = Mismatch::of_prepared(&options, &prepared);
-            mismatch.iter().for_each(|mismatch| mismatch.warn(terminal));
-            let report = fields(&Report::of(&options, &prepared, duration, mismatch));
-            terminal.label("next", &next_command(&options, &prepared));
-            let out = options.output_dir.as_os_str().as_encoded_bytes();
-            let line = (options.purpose.mode == Mode::Publish).then_some(out);
-            let shown = Shown::by(terminal);
-            let (not_read, warned) =
-                (write_list(&prepared.not_read, shown), write_list(&prepared.warned, shown));
-            let lists = [
-                LongList { name: "not_read", write: &not_read },
-                LongList { name: "warned_records", write: &warned },
-            ];
-            terminal.succeed_with(line, report, &lists)
-        }
-        Err(error) => {
-            let not_read = match &error {
-                Error::NothingListed { not_read, .. } => Some(Arc::clone(not_read)),
-                _ => None,
-            };
-            say_failed(&error, terminal);
-            let report = fields(&FailedReport::of(&error));
-            let failure = signals.explain(error);
-            let write = not_read.as_deref().map(|log| write_list(log, Shown::by(terminal)));
-            let list = write.as_ref().map(|write| LongList { name: "not_read", write });
-            terminal.fail_with(&failure, report, list.as_slice())
-        }
+        Ok(prepared) => succeed(&options, &prepared, duration, terminal),
+        Err(error) if work.is_some() => say_failed_prepare(error, Failure::of_parts, signals, terminal),
+        Err(error) => say_failed_prepare(error, Failure::from, signals, terminal),
     })
 }
 
-fn resolve(args: &PrepareArgs, is_verbose: bool) -> Result<Options, ConfigError> {
-    let mut choices = args.corpus.choices.clone();
-    if let Some(file) = config_file(args.corpus.config_path.as_deref())? {
-        choices = choices.over(file.prepare_choices()?);
+/// Shows what was prepared.
+pub fn succeed(options: &Options, prepared: &Prepared, duration: Duration, terminal: &mut Terminal) -> Exit {
+    show_examples(prepared, terminal);
+    summarize(options, prepared, duration, terminal);
+    let mismatch = Mismatch::of_prepared(options, prepared);
+    mismatch.iter().for_each(|mismatch| mismatch.warn(terminal));
+    let report = fields(&Report::of(options, prepared, duration, mismatch));
+    terminal.label("next", &next_command(options, prepared));
+    let out = options.output_dir.as_os_str().as_encoded_bytes();
+    let line = (options.purpose.mode == Mode::Publish).then_some(out);
+    let shown = Shown::by(terminal);
+    let (not_read, warned) = (write_list(&prepared.not_read, shown), write_list(&prepared.warned, shown));
+    let lists = [
+        LongList { name: "not_read", write: &not_read },
+        LongList { name: "warned_records", write: &warned },
+    ];
+    terminal.succeed_with(line, report, &lists)
+}
+
+/// Shows why nothing was prepared, which `failure` makes of the error.
+pub fn say_failed_prepare(
+    error: Error,
+    failure: fn(Error) -> Failure,
+    signals: &Signals,
+    terminal: &mut Terminal,
+) -> Exit {
+    let not_read = match &error {
+        Error::NothingListed { not_read, .. } => Some(Arc::clone(not_read)),
+        _ => None,
+    };
+    say_failed(&error, terminal);
+    let report = fields(&FailedReport::of(&error));
+    let failure = signals.explain(failure(error));
+    let write = not_read.as_deref().map(|log| write_list(log, Shown::by(terminal)));
+    let list = write.as_ref().map(|write| LongList { name: "not_read", write });
+    terminal.fail_with(&failure, report, list.as_slice())
+}
+
+/// What flags and the configuration file say about preparing.
+pub fn chosen(corpus: &CorpusArgs) -> Result<PrepareChoices, ConfigError> {
+    let choices = corpus.choices.clone();
+    match config_file(corpus.config_path.as_deref())? {
+        Some(file) => Ok(choices.over(file.prepare_choices()?)),
+        None => Ok(choices),
     }
+}
+
+/// The working directory of a result in `output` where none is named: beside it.
+pub fn default_work(output: &Path) -> PathBuf {
+    let mut name = OsString::from(output.components().as_path());
+    name.push(".ctxtune-work");
+    name.into()
+}
+
+/// What to plan.
+pub fn order<'o>(options: &'o Options, args: &'o PartsArgs) -> PlanOrder<'o> {
+    PlanOrder {
+        options,
+        part_bytes: args.part_bytes.map(|Bytes(bytes)| bytes),
+        pin: args.pin,
+        scratch: args.scratch.scratch_dir.as_deref(),
+    }
+}
+
+/// Prepares as `options` say in parts, in `dir`.
+fn prepare_in_parts(
+    options: &Options,
+    dir: &Path,
+    args: &PartsArgs,
+    bar: &Bar<'_>,
+) -> Result<Prepared, Error> {
+    let means = Means {
+        threads: options.threads,
+        scratch: args.scratch.scratch_dir.clone(),
+        name_rejects: options.purpose.name_rejects,
+        readers: options.readers,
+    };
+    parts::prepare_in_parts(&order(options, args), &Work::local(dir), &means, bar)
+}
+
+fn resolve(args: &PrepareArgs, is_verbose: bool) -> Result<Options, ConfigError> {
     let names_all = args.dry_run || is_verbose;
     let purpose = Purpose {
         mode: if args.dry_run { Mode::DryRun } else { Mode::Publish },
         show: args.show,
         name_rejects: if names_all { usize::MAX - 1 } else { NAMED },
     };
-    choices.resolve(purpose, threads())
+    chosen(&args.corpus)?.resolve(purpose, threads())
 }
 
 fn write_list(log: &NameLog, shown: Shown) -> impl Fn(&mut dyn Write) -> io::Result<()> {

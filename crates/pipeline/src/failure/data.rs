@@ -82,6 +82,14 @@ fn classify(error: &prepare::Error) -> (Exit, &'static str) {
         Error::Foreign { .. } => (Exit::Failed, "foreign_file"),
         Error::Threads(_) => (Exit::Failed, "threads"),
         Error::Changed { .. } => (Exit::Failed, "changed"),
+        Error::Store { .. } | Error::NoRoom { .. } => (Exit::Network, "store"),
+        Error::NotYet { .. } => (Exit::Network, "not_yet"),
+        Error::NoPlan { .. } => (Exit::Usage, "no_plan"),
+        Error::OtherPlan { .. } => (Exit::Usage, "other_plan"),
+        Error::Altered { .. } => (Exit::Usage, "altered"),
+        Error::Indivisible { .. } => (Exit::Usage, "indivisible"),
+        Error::Misplaced { .. } | Error::OtherFileSystem { .. } => (Exit::Usage, "work_dir"),
+        Error::Differ { .. } => (Exit::Failed, "differ"),
         Error::NothingListed { .. } => (Exit::Data, "nothing_listed"),
         Error::TooManyRejects { .. } | Error::NothingAccepted { .. } => (Exit::Data, "rejects"),
         Error::Mix { .. } => (Exit::Data, "mix"),
@@ -119,6 +127,20 @@ fn hint(error: &prepare::Error) -> String {
         Error::Manifest(_) => "check the file's permissions",
         Error::Threads(_) => "use fewer --threads, or raise the limit on processes or memory",
         Error::Changed { .. } => "run it again when nothing writes to the corpus",
+        Error::Store { .. } => "nothing was committed: run the same command again",
+        Error::NoRoom { .. } => "free some space, or choose another --scratch-dir, then run it again",
+        Error::NotYet { .. } => {
+            "run that first, then this again; `ctxtune distributed status` lists what is missing"
+        }
+        Error::NoPlan { .. } => "make one with `ctxtune distributed plan`, or check --work-dir",
+        Error::OtherPlan { .. } => "choose another --work-dir, or delete this one",
+        Error::Altered { .. } => "delete the working directory and plan again",
+        Error::Indivisible { .. } => "write it to a file first, or leave out --work-dir",
+        Error::Misplaced { .. } => "choose a --work-dir beside the output",
+        Error::OtherFileSystem { .. } => "choose a --work-dir beside the output: its files are moved there",
+        Error::Differ { .. } => {
+            "if an input changed, delete the working directory and plan again; else report this as a bug"
+        }
         Error::NothingListed { root, not_read, .. } => {
             if let Some(remedy) = remedy_for_first(root.as_deref(), not_read) {
                 return remedy;
@@ -141,6 +163,26 @@ fn hint(error: &prepare::Error) -> String {
         Error::Interrupted => "nothing was published; run the same command again",
     }
     .to_owned()
+}
+
+impl Failure {
+    /// An error of work in parts as a failure: what may be otherwise when it is tried again ends with 5, what an input is
+    /// ends with 3.
+    pub fn of_parts(error: prepare::Error) -> Failure {
+        use prepare::Error;
+        use std::io::ErrorKind;
+        let exit = match &error {
+            Error::List { source, .. } | Error::Read { source, .. } => match source.kind() {
+                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory => Exit::Data,
+                _ => Exit::Network,
+            },
+            Error::Changed { .. } => Exit::Data,
+            Error::Write { .. } | Error::RejectLog(_) | Error::NameLog(_) => Exit::Network,
+            Error::Lock(_) | Error::Threads(_) | Error::Manifest(ManifestError::Io { .. }) => Exit::Network,
+            other => classify(other).0,
+        };
+        Failure { exit, ..error.into() }
+    }
 }
 
 impl From<check::Error> for Failure {

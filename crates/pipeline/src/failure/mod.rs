@@ -39,7 +39,7 @@ pub const ONLY_FLAGS: [(&str, &[&str]); 2] = [
             "yes",
         ],
     ),
-    ("prepare", &["dry-run", "show"]),
+    ("prepare", &["dry-run", "part-bytes", "pin", "scratch-dir", "show", "work-dir"]),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,171 @@
+//! `ctxtune distributed`: the steps of a preparation in parts, each by itself.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use serde::Serialize;
+use serde_json::Map;
+
+use crate::args::{DistributedArgs, DistributedCommand, MeansArgs, MissingArg, PlanArgs};
+use crate::commands::data::prepare::{chosen, default_work, order, say_failed_prepare, succeed};
+use crate::screen::prepared::Bar;
+use crate::screen::report::Terminal;
+use ctxtune_engine::parts::{self, Means, Missing, Plan, Record, Work, missing, ranges};
+use ctxtune_engine::prepare::{Error, Mode, Purpose, Readers};
+use ctxtune_pipeline::failure::{Exit, Failure};
+use ctxtune_pipeline::job::data::{NAMED, threads};
+use ctxtune_pipeline::signals::Signals;
+
+/// Runs the command.
+pub fn run(args: &DistributedArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    let bar = Bar::new(signals, terminal.may_draw());
+    let failed = |error: Error| signals.explain(Failure::of_parts(error));
+    match &args.command {
+        DistributedCommand::Plan(args) => plan(args, &bar, signals, terminal),
+        DistributedCommand::Convert(args) => {
+            let (work, means) = (work(&args.means.work.work_dir), means(&args.means));
+            let plan = Plan::load(&work).map_err(failed)?;
+            each(&args.part, "part", plan.body.parts, terminal, |part| {
+                parts::convert(&work, &plan, part, &means, &bar).map_err(failed).map(line)
+            })
+        }
+        DistributedCommand::Split(args) => {
+            let (work, means) = (work(&args.means.work.work_dir), means(&args.means));
+            let plan = Plan::load(&work).map_err(failed)?;
+            match parts::split(&work, &plan, &means, &bar) {
+                Ok(record) => Ok(deliver(line(record), terminal)),
+                Err(error) => Ok(say_failed_prepare(error, Failure::of_parts, signals, terminal)),
+            }
+        }
+        DistributedCommand::Write(args) => {
+            let (work, means) = (work(&args.means.work.work_dir), means(&args.means));
+            let plan = Plan::load(&work).map_err(failed)?;
+            let shards = parts::split_of(&work, &plan).map_err(failed)?.shards;
+            each(&args.shard, "shard", shards, terminal, |shard| {
+                parts::write(&work, &plan, shard, &means, &bar).map_err(failed).map(line)
+            })
+        }
+        DistributedCommand::Publish(args) => {
+            let work = work(&args.work_dir);
+            let plan = Plan::load(&work).map_err(failed)?;
+            let means =
+                Means { threads: threads(), scratch: None, name_rejects: NAMED, readers: Readers::default() };
+            let options = plan.options(&work, &means).map_err(failed)?;
+            let start = Instant::now();
+            let published = parts::publish(&work, &plan, &means, &bar).map_err(failed)?;
+            drop(bar);
+            Ok(match published {
+                Some(prepared) => succeed(&options, &prepared, start.elapsed(), terminal),
+                None => terminal.succeed(Some(options.output_dir.as_os_str().as_encoded_bytes()), Map::new()),
+            })
+        }
+        DistributedCommand::Status(args) => {
+            let work = work(&args.work.work_dir);
+            let plan = Plan::load(&work).map_err(failed)?;
+            let of = match args.missing {
+                MissingArg::Parts => Missing::Parts,
+                MissingArg::Shards => Missing::Shards,
+            };
+            let numbers = missing(&work, &plan, of).map_err(failed)?;
+            Ok(terminal.deliver(format!("{}\n", ranges::show(&numbers)).as_bytes()))
+        }
+    }
+}
+
+/// The working directory at `path`.
+fn work(path: &Path) -> Work {
+    Work::local(path)
+}
+
+fn means(args: &MeansArgs) -> Means {
+    Means {
+        threads: args.threads.unwrap_or_else(threads),
+        scratch: args.scratch.scratch_dir.clone(),
+        name_rejects: NAMED,
+        readers: Readers::default(),
+    }
+}
+
+/// Does `step` with each of the numbers in `text`, which are below `end`, and delivers what it says.
+fn each(
+    text: &str,
+    what: &str,
+    end: u64,
+    terminal: &mut Terminal,
+    mut step: impl FnMut(u64) -> Result<Option<String>, Failure>,
+) -> Result<Exit, Failure> {
+    let numbers = ranges::parse(text, end).map_err(|reason| {
+        let hint = "`ctxtune distributed status` lists what is missing";
+        Failure::new(Exit::Usage, "usage", format!("--{what} {text}: {reason}"), hint)
+    })?;
+    for number in numbers {
+        let exit = deliver(step(number)?, terminal);
+        if exit != Exit::Done {
+            return Ok(exit);
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The line of a record, if there is one.
+fn line<R>(record: Option<Record<R>>) -> Option<String> {
+    record.map(|record| record.line)
+}
+
+/// Delivers a line. Where there is none the result was published meanwhile, and nothing is left to say.
+fn deliver(line: Option<String>, terminal: &mut Terminal) -> Exit {
+    match line {
+        Some(line) => terminal.deliver(format!("{line}\n").as_bytes()),
+        None => Exit::Done,
+    }
+}
+
+/// What a script is told of a plan.
+#[derive(Serialize)]
+struct PlanReport<'p> {
+    /// Its digest.
+    plan: &'p str,
+    /// How many parts there are.
+    parts: u64,
+    /// Files and containers.
+    inputs: u64,
+    /// Their bytes.
+    bytes: u64,
+    /// Bytes of inputs a part.
+    part_bytes: u64,
+    /// WORK.
+    work_dir: String,
+    /// OUT.
+    output_dir: String,
+    /// How many files are not read, by kind.
+    not_read_by_kind: &'p BTreeMap<String, u64>,
+}
+
+fn plan(args: &PlanArgs, bar: &Bar<'_>, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    if args.dry_run || args.show.is_some() {
+        let flag = if args.dry_run { "--dry-run" } else { "--show" };
+        let message = format!("{flag} needs converted records, and a plan has none");
+        return Err(Failure::new(Exit::Usage, "usage", message, "try it with `ctxtune prepare`"));
+    }
+    let purpose = Purpose { mode: Mode::Publish, show: 0, name_rejects: NAMED };
+    let options = chosen(&args.corpus)?.resolve(purpose, threads())?;
+    let dir = args.work_dir.clone().unwrap_or_else(|| default_work(&options.output_dir));
+    let planned = parts::plan(&order(&options, &args.parts), &work(&dir), bar);
+    let plan = match planned {
+        Ok(plan) => plan,
+        Err(error) => return Ok(say_failed_prepare(error, Failure::of_parts, signals, terminal)),
+    };
+    let report = PlanReport {
+        plan: &plan.id,
+        parts: plan.body.parts,
+        inputs: plan.body.inputs,
+        bytes: plan.body.bytes,
+        part_bytes: plan.body.part_bytes,
+        work_dir: dir.to_string_lossy().into_owned(),
+        output_dir: options.output_dir.to_string_lossy().into_owned(),
+        not_read_by_kind: &plan.body.not_read_by_kind,
+    };
+    let line = serde_json::to_string(&report).expect("strings and numbers only");
+    Ok(terminal.deliver(format!("{line}\n").as_bytes()))
+}
