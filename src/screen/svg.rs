@@ -50,7 +50,6 @@ const WIDEST_BAR: f64 = 72.0;
 /// The entries of a legend that are drawn, and how long each may be.
 const ENTRIES: usize = 8;
 const ENTRY_CHARACTERS: usize = 44;
-
 const GREY: &str = "#6b7680";
 
 pub(crate) const COLOURS: [&str; 8] =

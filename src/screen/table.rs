@@ -10,7 +10,6 @@ use console::{Term, measure_text_width, truncate_str};
 use ctxtune_pipeline::text::{one_line, printable};
 
 const GAP: &str = "  ";
-
 const INDENT: &str = "    ";
 
 /// How wide a column is whose cells may be shortened, where the line is too wide.

@@ -85,11 +85,9 @@ const LORA: Fields = &[
     (Kind::Number, &["lora_dropout"]),
 ];
 const FULL: Fields = &[(Kind::Text, &["type"])];
-
 const SCHEDULER: Fields = &[(Kind::Text, &["lr_scheduler_type"]), (Kind::Object, &["lr_scheduler_args"])];
 const LINEAR_ARGS: Fields = &[(Kind::Number, &["min_lr_ratio"])];
 const COSINE_ARGS: Fields = &[(Kind::Number, &["min_lr_ratio", "num_cycles"])];
-
 const SFT: Fields = &[(Kind::Text, &["method"]), (Kind::FlagOrAuto, &["train_on_inputs"])];
 const DPO: Fields = &[
     (Kind::Text, &["method"]),

@@ -21,7 +21,6 @@ pub trait Clock: Send + Sync {
 
     /// Waits. Fails as soon as somebody asks the program to stop.
     fn wait(&self, duration: Duration) -> Result<(), Stopped>;
-
     fn is_stopped(&self) -> bool;
 }
 

@@ -20,7 +20,6 @@ use crate::tokenizer::{CL100K_TOKENS, LLAMA_3_TOKENS, Tokenizer};
 const NAMES: [&str; 3] = ["tokenizer.json", "tokenizer.model", "original/tokenizer.model"];
 
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages name them")]
 pub enum Error {
     #[error("cannot read the tokenizer `{path}`: {source}")]
     Read { path: PathBuf, source: io::Error },

@@ -25,7 +25,6 @@ use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::printable;
 
 const GENERATED: &str = "generated";
-
 const SEED: u64 = 42;
 
 #[derive(Debug, Default)]

@@ -36,7 +36,6 @@ pub use prepare::{DEFAULT_OUTPUT_DIR, PrepareChoices};
 pub use tune::TuneChoices;
 
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages name them")]
 pub enum ConfigError {
     #[error("cannot read `{path}`: {source}")]
     Read { path: PathBuf, source: std::io::Error },

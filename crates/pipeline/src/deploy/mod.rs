@@ -45,7 +45,6 @@ const TRIES: u32 = 5;
 const BACKOFF: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages name them")]
 pub enum DeployError {
     #[error(transparent)]
     Api(#[from] together::Error),

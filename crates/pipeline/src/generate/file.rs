@@ -54,7 +54,6 @@ pub struct Place {
 
 /// Why an answer has no place in the output directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages name them")]
 pub enum NoPlace {
     #[error("its key leads out of the output directory: name its directory as the source")]
     Outside,

@@ -30,7 +30,6 @@ const ROUNDS: u32 = 4;
 const REFUSED_AT_FIRST: u64 = 3;
 
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages name them")]
 pub enum Error {
     #[error(transparent)]
     Source(#[from] prepare::Error),

@@ -11,7 +11,6 @@ use ctxtune_engine::line::template::{Segment, Template};
 use ctxtune_engine::record::TextField;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages name them")]
 pub enum PromptError {
     #[error("the template has {{context}} in a message before the last one")]
     ContextBefore,

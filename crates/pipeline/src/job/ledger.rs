@@ -21,14 +21,11 @@ use ctxtune_engine::output::manifest::Hex;
 use ctxtune_service::together::job::{Ending, Job, JobId, Status};
 
 pub(crate) const UPLOADS_FILE: &str = "uploads.json";
-
 pub(crate) const RUNS_DIR: &str = "runs";
-
 const UPLOADS_SCHEMA: &str = "ctxtune.uploads/1";
 const RUN_SCHEMA: &str = "ctxtune.run/1";
 
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages name them")]
 pub enum LedgerError {
     #[error("cannot {verb} `{path}`: {source}")]
     Io {

@@ -10,7 +10,6 @@ use ctxtune_service::together::{self, Together};
 pub const REFERENCE: &str = "-Reference";
 
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages name them")]
 pub enum ModelError {
     #[error(transparent)]
     Api(#[from] together::Error),

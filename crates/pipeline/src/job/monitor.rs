@@ -51,9 +51,7 @@ pub trait Screen {
 
     /// Something failed that ends nothing; the next try comes after `next`.
     fn trouble(&mut self, what: &str, next: Duration);
-
     fn slept(&mut self, slept: Duration);
-
     fn finished(&mut self, progress: &Progress, ending: Ending);
 
     /// Whether nobody reads any more, so that watching has no purpose.
@@ -77,7 +75,6 @@ pub struct MonitorError {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages name them")]
 pub enum Cause {
     #[error("cannot watch job `{job}`: {source}")]
     Refused { job: JobId, source: Box<Error> },

@@ -41,7 +41,6 @@ pub struct Extent {
 }
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages name them")]
 pub enum NotWithin {
     #[error("the estimate is {}, and --max-cost is {}", dollars_text(*dollars), dollars_text(*cap))]
     Above { dollars: f64, cap: f64 },

@@ -15,7 +15,6 @@ use crate::job::parameters::{SEED_MODEL, Settled};
 use ctxtune_engine::output::manifest::Hex;
 
 pub(crate) const TAG_DIGITS: usize = 8;
-
 const VERSION: &str = "ctxtune.tag/2";
 
 /// What makes a job the same job: whoever has the same of these gets the same tag.

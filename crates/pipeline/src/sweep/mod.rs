@@ -29,7 +29,6 @@ use ctxtune_engine::yaml;
 const MOST_COMBINATIONS: usize = 10_000;
 
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages name them")]
 pub enum SweepError {
     #[error("cannot read `{path}`: {source}")]
     Read { path: PathBuf, source: std::io::Error },

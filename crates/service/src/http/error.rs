@@ -16,7 +16,6 @@ use crate::http::retry::Outcome;
 
 /// Why there is no whole answer. URLs are without their query.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages name them")]
 pub enum Error {
     #[error("cannot make a request to {url}: {reason}")]
     Invalid { url: String, reason: String },

@@ -8,7 +8,6 @@ use ureq::ProxyProtocol;
 pub use ureq::Proxy;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages name them")]
 pub enum ProxyError {
     /// It is no URL of a proxy. The text is not repeated: it may hold a password.
     #[error("the proxy is no URL such as http://host:port")]

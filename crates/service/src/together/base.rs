@@ -19,7 +19,6 @@ pub struct BaseUrl(String);
 
 /// Why a text is no base URL. What may be a password is not repeated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages name them")]
 pub enum BaseUrlError {
     #[error("`{0}` is no URL such as {DEFAULT_BASE_URL}")]
     Unreadable(String),

@@ -17,7 +17,6 @@ use crate::http::said::{after_colon, page_title, redact, said};
 
 /// Why a call of the API failed. URLs are without their query.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages name them")]
 pub enum Error {
     #[error("no API key")]
     NoKey,

@@ -17,7 +17,6 @@ const PIECE: usize = 256 << 10;
 const USTAR: std::ops::Range<usize> = 257..262;
 
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages name them")]
 pub enum UnpackError {
     #[error("`{0}` exists, and nothing is unpacked into it")]
     Exists(PathBuf),

@@ -11,7 +11,6 @@ const HOSTED: [&str; 2] = ["api.forge.coreweave.com", "api.wandb.ai"];
 /// The host of its pages, which also passes API calls on, below this path.
 const FORGE: &str = "forge.coreweave.com";
 const FORGE_API_PATH: &str = "/api/wandb";
-
 const FORGE_APP: &str = "https://forge.coreweave.com/wandb";
 
 /// The base URL of the API that `base`, a URL without a slash at its end, means.

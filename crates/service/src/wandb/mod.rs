@@ -78,7 +78,6 @@ pub struct Heard {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages name them")]
 pub enum Error {
     #[error(transparent)]
     Http(#[from] http::Error),
