@@ -25,16 +25,11 @@ pub fn run(args: &InitArgs, terminal: &mut Terminal) -> Result<Exit, Failure> {
         let failure = match error.kind() {
             io::ErrorKind::AlreadyExists => {
                 let hint = "name another file with -o, or move this one away";
-                Failure::new(
-                    Exit::Failed,
-                    "foreign_file",
-                    format!("`{path}` exists, and is not overwritten"),
-                    hint,
-                )
+                Failure::failed("foreign_file", format!("`{path}` exists, and is not overwritten"), hint)
             }
             _ => {
                 let hint = "check the directory, its permissions and its free space";
-                Failure::new(Exit::Failed, "write", format!("cannot write `{path}`: {error}"), hint)
+                Failure::failed("write", format!("cannot write `{path}`: {error}"), hint)
             }
         };
         return Err(failure);

@@ -90,7 +90,7 @@ fn explain_usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
         let message = error.to_string();
         let mut lines = message.lines().filter(|line| !line.trim().is_empty());
         let first = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        let failure = Failure::new(Exit::Usage, "usage", first, "see `ctxtune --help`");
+        let failure = Failure::usage("usage", first, "see `ctxtune --help`");
         let flags = args::OutputFlags { json: true, quiet: true, verbose: false };
         let known = Cli::command();
         let command = arguments.iter().filter_map(|argument| argument.to_str());

@@ -53,7 +53,7 @@ fn rehearse(args: &RehearseArgs, signals: &Signals, terminal: &mut Terminal) -> 
     let server = start(args, signals)?;
     let failed = |error: io::Error| {
         let message = format!("cannot write the corpus of the rehearsal: {error}");
-        Failure::new(Exit::Failed, "write", message, "free some space in the directory for temporary files")
+        Failure::failed("write", message, "free some space in the directory for temporary files")
     };
     let room = tempfile::tempdir().map_err(failed)?;
     let corpus = match &args.source {
@@ -124,7 +124,7 @@ fn use_model(
     let is_here = |run: &&Run| run.account.api == server.url();
     let run = runs.iter().rev().find(is_here);
     let Some((run, tuned)) = run.and_then(|run| Some((run, run.model.clone()?))) else {
-        return Err(Failure::new(Exit::Failed, "no_model", "the job has no model", "run it again"));
+        return Err(Failure::failed("no_model", "the job has no model", "run it again"));
     };
     let trained = run.body["model"].as_str().unwrap_or_default();
     let base = trained.trim_end_matches(REFERENCE).to_owned();
@@ -166,7 +166,7 @@ fn start(args: &RehearseArgs, signals: &Signals) -> Result<Server, Failure> {
     let clock = ServerClock(Arc::new(SystemClock::new(signals.clone(), 1.0)));
     Server::start_watched(args.port, script, Arc::new(clock), Arc::new(|_, _| ())).map_err(|error| {
         let message = format!("cannot serve on 127.0.0.1:{}: {error}", args.port);
-        Failure::new(Exit::Failed, "serve", message, "choose another --port, or 0 for a free one")
+        Failure::failed("serve", message, "choose another --port, or 0 for a free one")
     })
 }
 
@@ -213,7 +213,7 @@ fn read_faults(path: &Path) -> Result<Faults, Failure> {
     let hint = "`fixtures/faults.yaml` shows every fault there is";
     let refused = |code: &'static str, error: String| {
         let message = format!("cannot use the faults in `{}`: {error}", path.display());
-        Failure::new(Exit::Usage, code, message, hint)
+        Failure::usage(code, message, hint)
     };
     let text = std::fs::read(path).map_err(|error| refused("read", error.to_string()))?;
     let text = yaml::text(text).map_err(|reason| refused("read", reason))?;

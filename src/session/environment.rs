@@ -9,7 +9,7 @@ use crate::screen::report::Terminal;
 use crate::session::dotenv;
 use ctxtune_pipeline::config::{ConfigError, ConfigFile, PrepareChoices, TuneChoices};
 use ctxtune_pipeline::env;
-use ctxtune_pipeline::failure::{Exit, Failure};
+use ctxtune_pipeline::failure::Failure;
 use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::shell;
 use ctxtune_pipeline::text::printable;
@@ -79,7 +79,7 @@ fn process_variables() -> Result<BTreeMap<String, String>, Failure> {
             Ok(value) => _ = variables.insert(name, value),
             Err(_) if env::SERVICES.iter().any(|service| name.starts_with(service)) => {
                 let message = format!("the value of {name} in the environment is not UTF-8");
-                return Err(Failure::new(Exit::Usage, "environment", message, "set it again, or unset it"));
+                return Err(Failure::usage("environment", message, "set it again, or unset it"));
             }
             Err(_) => {}
         }
@@ -104,7 +104,7 @@ fn read_file(
         return Ok(None);
     };
     warn_if_others_read(path, &metadata, terminal);
-    let failed = |message: String, hint: &str| Failure::new(Exit::Usage, "dotenv", message, hint);
+    let failed = |message: String, hint: &str| Failure::usage("dotenv", message, hint);
     let bytes = std::fs::read(path).map_err(|error| {
         let hint =
             "it may name the service and its key: give yourself permission to read it, or run elsewhere";

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::job::ledger::Uploads;
 use crate::job::model;
 use crate::job::parameters::Parameters;
@@ -155,12 +155,12 @@ pub fn samples(order: &Order, model: &ModelTokens) -> Result<Vec<ShownSample>, F
 
 fn failed(reason: &str, path: &Path) -> Failure {
     let hint = "`ctxtune check` says what is wrong with it";
-    Failure::new(Exit::Data, "preview", format!("cannot preview `{}`: {reason}", path.display()), hint)
+    Failure::data("preview", format!("cannot preview `{}`: {reason}", path.display()), hint)
 }
 
 fn unread(path: &Path, error: &io::Error) -> Failure {
     let message = format!("cannot read `{}`: {error}", path.display());
-    Failure::new(Exit::Failed, "preview", message, "check the path and its permissions")
+    Failure::failed("preview", message, "check the path and its permissions")
 }
 
 /// A file of the data by its number, and a line of it from 1.
@@ -245,7 +245,7 @@ impl Data {
                     ("a file knows no keys of records".to_owned(), "name the directory that `prepare` wrote")
                 }
             };
-            Failure::new(Exit::Usage, "no_such_key", message, hint)
+            Failure::usage("no_such_key", message, hint)
         })
     }
 
@@ -498,7 +498,7 @@ pub fn at_service(
     let Some(upload) = of_train.next() else {
         let message = format!("the training side of `{}` is not at {}", out.display(), account.api);
         let hint = format!("upload it first (free of charge): ctxtune upload {}", shell::path(out));
-        return Err(Failure::new(Exit::Usage, "not_uploaded", message, hint));
+        return Err(Failure::usage("not_uploaded", message, hint));
     };
     let rows = samples.iter().map(|sample| sample.line).max().unwrap_or_default();
     let rows = jobs::preview(&session.together, model, &upload.file_id, rows, trains_on_inputs);

@@ -25,7 +25,7 @@ fn ask(
 ) -> Result<Vec<ServiceSample>, Failure> {
     if args.split == Split::Validation || !args.path.is_dir() {
         let message = "the service shows samples of an uploaded training side only";
-        return Err(Failure::new(Exit::Usage, "usage", message, "name the directory that `prepare` wrote"));
+        return Err(Failure::usage("usage", message, "name the directory that `prepare` wrote"));
     }
     let environment = environment::read(args.counting.config_path.as_deref(), terminal)?;
     let session = session::start(&args.remote, environment, signals, terminal)?;

@@ -90,7 +90,7 @@ pub fn report(
         write_rows(path, &subject, &report).map_err(|error| {
             let message = format!("cannot write `{}`: {error}", path.display());
             let hint = "free some space, or name another file with --per-record";
-            Failure::new(Exit::Failed, "write", message, hint)
+            Failure::failed("write", message, hint)
         })?;
     }
     if let Some(path) = &args.report {
@@ -148,7 +148,7 @@ fn end(
     }
     let message = format!("the overall score is {score:.4}, below {least}");
     let hint = "the table and `--per-record` say where it falls short";
-    let failure = Failure::new(Exit::Data, "below_min_score", message, hint);
+    let failure = Failure::data("below_min_score", message, hint);
     terminal.fail_with(&failure, document, &[records])
 }
 

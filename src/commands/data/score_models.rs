@@ -13,7 +13,7 @@ use crate::session::runtime;
 use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_engine::output::prepared::{PreparedError, Validation};
 use ctxtune_engine::source::DEFAULT_SPOOL_BYTES;
-use ctxtune_pipeline::failure::{Exit, Failure};
+use ctxtune_pipeline::failure::Failure;
 use ctxtune_pipeline::generate::batch::{AnswerDir, Batch, BatchReport, StopOnly, agree};
 use ctxtune_pipeline::generate::budget::Budget;
 use ctxtune_pipeline::generate::many::{End, Retry};
@@ -98,7 +98,7 @@ fn setups(
     budget: &Arc<Budget>,
     terminal: &Terminal,
 ) -> Result<Vec<Setup>, Failure> {
-    let usage = |message: String, hint: &str| Failure::new(Exit::Usage, "usage", message, hint);
+    let usage = |message: String, hint: &str| Failure::usage("usage", message, hint);
     if args.models.len() > 2 {
         let message = format!("--models names {} models, and two can be compared", args.models.len());
         return Err(usage(message, "score them in pairs: what was answered once is not asked again"));

@@ -71,8 +71,7 @@ pub fn run(args: &CancelArgs, signals: &Signals, terminal: &mut Terminal) -> Res
 fn cancel(args: &CancelArgs, signals: &Signals, terminal: &Terminal) -> Result<Job, Refusal> {
     let id = id(&args.job)?;
     if !args.yes && !terminal.has_person() {
-        return Err(Failure::new(
-            Exit::Unspent,
+        return Err(Failure::unspent(
             "no_consent",
             format!("this is not a terminal to ask at whether {id} is to be cancelled"),
             "agree with --yes",
@@ -109,15 +108,10 @@ fn id(text: &str) -> Result<JobId, Failure> {
     if Path::new(text).is_dir() {
         let message = format!("`{text}` is a directory, and a job is cancelled by its id");
         let hint = format!("`ctxtune status {}` shows the id of its newest job", shell::word(text));
-        return Err(Failure::new(Exit::Usage, "no_job", message, hint));
+        return Err(Failure::usage("no_job", message, hint));
     }
     JobId::new(text).ok_or_else(|| {
-        Failure::new(
-            Exit::Usage,
-            "no_job",
-            format!("`{text}` is no job's id"),
-            "`ctxtune jobs` lists the jobs",
-        )
+        Failure::usage("no_job", format!("`{text}` is no job's id"), "`ctxtune jobs` lists the jobs")
     })
 }
 
@@ -144,12 +138,12 @@ fn refusal(job: &Job) -> Option<Failure> {
         None => return None,
     };
     let message = format!("the job {} {said}: there is nothing to cancel", job.id);
-    Some(Failure::new(Exit::Failed, "not_running", message, format!("ctxtune status {}", job.id)))
+    Some(Failure::failed("not_running", message, format!("ctxtune status {}", job.id)))
 }
 
 fn declined(job: &Job) -> Failure {
     let message = format!("the job {} still runs: the answer was no", job.id);
-    Failure::new(Exit::Unspent, "declined", message, "run it again to be asked again")
+    Failure::unspent("declined", message, "run it again to be asked again")
 }
 
 /// Has the service cancel `job`, and gives the job as it is then.

@@ -258,8 +258,7 @@ fn read_adapter(config: &Path) -> Option<(String, u64)> {
 
 fn which(args: &DownloadArgs, session: &Session, job: &Job, terminal: &Terminal) -> Result<Which, Failure> {
     match (job.trains_all_weights(), args.adapter) {
-        (true, true) => Err(Failure::new(
-            Exit::Usage,
+        (true, true) => Err(Failure::usage(
             "no_adapter",
             format!("the job {} trains all weights and has no adapter", job.id),
             "leave out --adapter",
@@ -271,7 +270,7 @@ fn which(args: &DownloadArgs, session: &Session, job: &Job, terminal: &Terminal)
             if args.merged {
                 let message = format!("the job {} has no merged weights: {reason}", job.id);
                 let hint = "leave out --merged: the adapter is downloaded, and is used with its base model";
-                return Err(Failure::new(Exit::Usage, "no_merged", message, hint));
+                return Err(Failure::usage("no_merged", message, hint));
             }
             terminal.label("note", &one_line(&format!("{reason}: there is only the adapter")));
             Ok(Which::Adapter)
@@ -367,12 +366,7 @@ fn there(path: &Path, known: &Probe) -> Result<Option<u64>, Failure> {
     let here = known.bytes.map_or("unknown length".to_owned(), |bytes| format!("{bytes} bytes"));
     let message =
         format!("`{}` is {found}, and the archive has {here}: it is not written over", path.display());
-    Err(Failure::new(
-        Exit::Failed,
-        "in_the_way",
-        message,
-        "move it away, or name another place with --output",
-    ))
+    Err(Failure::failed("in_the_way", message, "move it away, or name another place with --output"))
 }
 
 fn bar(path: &Path, terminal: &Terminal) -> ProgressBar {

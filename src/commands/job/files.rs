@@ -189,7 +189,7 @@ fn try_delete(
     let ids = ids.iter().map(|text| id(text)).collect::<Result<Vec<FileId>, Failure>>()?;
     if agreed == Agreed::IfAsked && !terminal.has_person() {
         let message = "this is not a terminal to ask at whether files are to be deleted";
-        return Err(Failure::new(Exit::Unspent, "no_consent", message, "agree with --yes"));
+        return Err(Failure::unspent("no_consent", message, "agree with --yes"));
     }
     let session = session::open(&args.remote, signals, terminal)?;
     let mut deletion = Deletion::default();
@@ -205,7 +205,7 @@ fn try_delete(
         };
         if !terminal.ask(&question, signals).map_err(unanswered)? {
             let message = "nothing was deleted: the answer was no";
-            return Err(Failure::new(Exit::Unspent, "declined", message, "run it again to be asked again"));
+            return Err(Failure::unspent("declined", message, "run it again to be asked again"));
         }
     }
     for id in found {
@@ -227,7 +227,7 @@ fn try_delete(
 fn id(text: &str) -> Result<FileId, Failure> {
     FileId::new(text).ok_or_else(|| {
         let message = format!("`{text}` is no file's id; nothing was deleted");
-        Failure::new(Exit::Usage, "no_file", message, "`ctxtune files` lists the files with their ids")
+        Failure::usage("no_file", message, "`ctxtune files` lists the files with their ids")
     })
 }
 

@@ -123,7 +123,7 @@ fn closed(streamed: io::Result<()>, terminal: &mut Terminal) -> Exit {
         Ok(()) => Exit::Done,
         Err(error) => {
             let message = format!("cannot write to standard output: {error}");
-            let failure = Failure::new(Exit::Failed, "write", message, "free some space, then run it again");
+            let failure = Failure::failed("write", message, "free some space, then run it again");
             terminal.fail(&failure, Map::new())
         }
     }
@@ -175,7 +175,7 @@ pub fn try_picture(path: Option<&Path>) -> Result<(), Failure> {
     let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
     opened.map_err(|error| {
         let message = format!("cannot write --svg `{}`: {error}", path.display());
-        Failure::new(Exit::Usage, "svg", message, "name a file in a directory that exists and is writable")
+        Failure::usage("svg", message, "name a file in a directory that exists and is writable")
     })?;
     if is_new {
         // Only tried: a run that fails leaves no empty picture. One that cannot be removed does no harm.
@@ -242,7 +242,7 @@ fn unnamed(job: &Job) -> Failure {
         "`ctxtune status {0}` asks for the name again; `ctxtune download {0}` fetches the weights without it",
         job.id
     );
-    Failure::new(Exit::Failed, "no_model_name", message, hint)
+    Failure::failed("no_model_name", message, hint)
 }
 
 fn say_model(session: &Session, job: &Job, run_page: Option<&str>, terminal: &Terminal) {
@@ -292,7 +292,7 @@ fn stopped(session: &Session, job: &JobId, error: &MonitorError) -> Failure {
     let message = error.to_string();
     match &error.cause {
         Cause::Refused { source, .. } => Failure { message, ..Failure::from(&**source) },
-        Cause::Lost { .. } => Failure::new(Exit::Network, "network", message, resume),
+        Cause::Lost { .. } => Failure::network("network", message, resume),
         Cause::TimedOut { .. } => Failure::new(Exit::JobRunning, "timed_out", message, resume),
         Cause::Stopped | Cause::Closed => {
             Failure::new(session.signals.exit(), "interrupted", message, resume)

@@ -110,7 +110,7 @@ fn sync_all(
     let dir = dir(args, &environment)?;
     let states = known(&dir).map_err(|error| {
         let message = format!("cannot read `{}`: {error}", dir.display());
-        Failure::new(Exit::Failed, "read", message, "check the directory's permissions")
+        Failure::failed("read", message, "check the directory's permissions")
     })?;
     let ours = states.into_iter().filter(|state| !state.plan.is_elsewhere);
     let is_behind = |state: &State| Spool::look(Some(dir.clone()), state.clone()).owes();
@@ -183,7 +183,7 @@ fn sync(
     sent.map_err(|error| failed(&error))?;
     if let Some(what) = refused.into_iter().find(|what| what.starts_with("the file")) {
         let hint = "run it again when the storage of W&B can be reached: rows are sent already";
-        return Err(Failure::new(Exit::Failed, "refused", what, hint));
+        return Err(Failure::failed("refused", what, hint));
     }
     let page = session.page().unwrap_or_default().to_owned();
     terminal.say(&printable(&format!("W&B: {page}: {}", counted(rows as u64, "row"))));
@@ -196,7 +196,7 @@ fn dir(args: &WandbSyncArgs, environment: &Environment) -> Result<PathBuf, Failu
     }
     let journal = environment.journal();
     journal.as_deref().and_then(|path| path.parent()).map(|dir| dir.join(WANDB_DIR)).ok_or_else(|| {
-        Failure::new(Exit::Usage, "no_directory", "there is no state directory", "name the output directory")
+        Failure::usage("no_directory", "there is no state directory", "name the output directory")
     })
 }
 
@@ -206,7 +206,7 @@ fn settings(chosen: Chosen) -> Result<Settings, Failure> {
         Way::Offline { .. } | Way::Off(Why::Disabled(_)) => {
             let message = format!("{} or {} forbids it", env::WANDB_MODE, env::WANDB_DISABLED);
             let hint = format!("for this command alone: {}=online ctxtune wandb-sync", env::WANDB_MODE);
-            Err(Failure::new(Exit::Usage, "wandb_mode", message, hint))
+            Err(Failure::usage("wandb_mode", message, hint))
         }
         Way::Off(_) => Err(Failure::new(Exit::Key, "wandb_key", "there is no key of W&B", HOW_TO_LOG)),
     }
@@ -243,7 +243,7 @@ fn failure(error: &Error, (dir, state): (&Path, &State), signals: &Signals) -> F
         Error::Key { .. } => {
             Failure::new(Exit::Key, "wandb_key", error, format!("check {}", env::WANDB_API_KEY))
         }
-        Error::Disk(_) => Failure::new(Exit::Failed, "write", error, "free some space, then run it again"),
+        Error::Disk(_) => Failure::failed("write", error, "free some space, then run it again"),
         error if error.is_deleted() => {
             let job = state.plan.config.get(JOB_KEY).and_then(Value::as_str).unwrap_or("JOB");
             let files = shell::path(&dir.join(&state.plan.run));
@@ -251,12 +251,12 @@ fn failure(error: &Error, (dir, state): (&Path, &State), signals: &Signals) -> F
                 "the run was deleted at W&B, which never takes its id again: to forget it, rm {files}.*; to log the job as a new run, {}=NEW_ID ctxtune monitor {job}",
                 env::WANDB_RUN_ID
             );
-            Failure::new(Exit::Failed, "deleted", error, hint)
+            Failure::failed("deleted", error, hint)
         }
         error if error.is_permanent() => {
             let hint = "check WANDB_ENTITY and WANDB_PROJECT, and what W&B objects to, then run it again";
-            Failure::new(Exit::Failed, "refused", error, hint)
+            Failure::failed("refused", error, hint)
         }
-        error => Failure::new(Exit::Network, "network", error, again),
+        error => Failure::network("network", error, again),
     }
 }

@@ -40,7 +40,7 @@ fn order(args: &DeployArgs, signals: &Signals, terminal: &Terminal) -> Result<(S
     };
     if time.is_none() && args.max_cost.is_some() {
         let message = "--max-cost holds against the time until it is stopped, and nothing stops it";
-        return Err(Failure::new(Exit::Usage, "usage", message, "give --stop-after a time, or say --yes"));
+        return Err(Failure::usage("usage", message, "give --stop-after a time, or say --yes"));
     }
     catch_hang_up(signals).map_err(|error| {
         let message = format!("cannot catch the end of the terminal: {error}");

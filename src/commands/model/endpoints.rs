@@ -148,7 +148,7 @@ fn try_stop(
         |endpoint: &Endpoint| [&*endpoint.id, &*endpoint.name, endpoint.bare_name()].contains(&name);
     let endpoint = all.into_iter().find(is_meant).ok_or_else(|| {
         let message = format!("there is no endpoint `{name}`");
-        Failure::new(Exit::Usage, "no_endpoint", message, "`ctxtune endpoints` lists what runs")
+        Failure::usage("no_endpoint", message, "`ctxtune endpoints` lists what runs")
     })?;
     let mut tell = |name: &str| say_stopped(name, terminal);
     let down = bring_down(&session.together, &project, &endpoint, reach, &mut tell);

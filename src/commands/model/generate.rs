@@ -65,7 +65,7 @@ fn shown_prompt(args: &GenerateArgs, terminal: &Terminal) -> Result<ShownPrompt,
 
 fn prompt_failure(error: PromptError) -> Failure {
     let hint = "ask with --output-dir about a record that has it, or with another --template";
-    Failure::new(Exit::Usage, "prompt", error, hint)
+    Failure::usage("prompt", error, hint)
 }
 
 fn choice(args: &GenerateArgs) -> Choice<'_> {
@@ -96,7 +96,7 @@ fn setup(
 }
 
 fn story(args: &GenerateArgs) -> Result<Story, Failure> {
-    let usage = |code, message: String, hint: &str| Failure::new(Exit::Usage, code, message, hint);
+    let usage = |code, message: String, hint: &str| Failure::usage(code, message, hint);
     let text = match (&args.story_file, args.inputs.as_slice()) {
         (Some(path), _) => read(path)?,
         (None, [input]) if input == Path::new("-") => read(input)?,
@@ -121,10 +121,10 @@ fn typed(input: &Path) -> Result<String, Failure> {
     if is_source {
         let message = format!("`{}` is a source of stories, not a story", input.display());
         let hint = "add --output-dir GEN, or name a file with one story with --story-file";
-        return Err(Failure::new(Exit::Usage, "no_output_dir", message, hint));
+        return Err(Failure::usage("no_output_dir", message, hint));
     }
     let text = input.to_str().map(str::to_owned);
-    text.ok_or_else(|| Failure::new(Exit::Usage, "story", "the story is not UTF-8", "write it as UTF-8"))
+    text.ok_or_else(|| Failure::usage("story", "the story is not UTF-8", "write it as UTF-8"))
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
@@ -142,7 +142,7 @@ fn read(path: &Path) -> Result<String, Failure> {
     };
     read().map_err(|error| {
         let message = format!("cannot read a story from `{}`: {error}", path.display());
-        Failure::new(Exit::Usage, "story", message, "check the path")
+        Failure::usage("story", message, "check the path")
     })
 }
 
@@ -193,7 +193,7 @@ fn one(args: &GenerateArgs, story: &Story, setup: &Setup, terminal: &mut Termina
                 _ => "ask again, or with more --attempts; where it was cut with more --max-tokens",
             };
             let message = format!("no context in {}: {}", answers(effort.attempts), flaw.reason);
-            let failure = Failure::new(Exit::Data, "invalid_answer", message, hint);
+            let failure = Failure::data("invalid_answer", message, hint);
             terminal.fail(&failure, fields(&report))
         }
     })

@@ -113,12 +113,12 @@ fn failure(batch: &Batch<'_>, dir: &Path, (ran, end): (&BatchResult, End)) -> Op
             "{}/*.invalid.json say why; --retry-invalid asks again, more --max-tokens helps where answers were cut",
             dir.display()
         );
-        return Some(Failure::new(Exit::Data, "invalid_answers", message, hint));
+        return Some(Failure::data("invalid_answers", message, hint));
     }
     let rejected = batch.rejected().len();
     let message = || format!("{} could not be requested", counted_stories(rejected));
     let hint = "fix the records named above, then run it again";
-    (rejected > 0).then(|| Failure::new(Exit::Data, "rejects", message(), hint))
+    (rejected > 0).then(|| Failure::data("rejects", message(), hint))
 }
 
 fn counted_stories(count: usize) -> String {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::deploy::running::{a_minute, say_stopped};
 use crate::deploy::{DeployError, Deploying, Placed, Reach, abandon, bring_down};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::job::monitor::spoken;
 use crate::session::Session;
 use crate::shell;
@@ -96,7 +96,7 @@ impl Hold<'_> {
             Some(stopped) => stopped.map_err(Failure::from),
             None => {
                 let message = format!("no answer within {}", spoken(&LAST_WORDS));
-                Err(Failure::new(Exit::Network, "network", message, self.stop_command()))
+                Err(Failure::network("network", message, self.stop_command()))
             }
         }
     }

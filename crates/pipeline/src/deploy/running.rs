@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::deploy::{is_ours, name_of};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::job::price::dollars_text;
 use crate::session::Session;
 use crate::shell;
@@ -163,7 +163,7 @@ pub fn project(session: &Session) -> Result<(Project, Timestamp), Failure> {
     let project = Project::of(&identity).ok_or_else(|| {
         let message = format!("{} does not say whose key it is", session.together.base().origin());
         let hint = "endpoints belong to a project: is this base URL meant?";
-        Failure::new(Exit::Failed, "no_project", message, hint)
+        Failure::failed("no_project", message, hint)
     })?;
     Ok((project, identity.date.unwrap_or_else(|| session.clock.now())))
 }

@@ -144,7 +144,7 @@ fn deployable(session: &Session, job: &Job) -> Result<String, Failure> {
         let hint = format!(
             "`ctxtune download {id} --adapter --extract DIR` and serve it yourself; to deploy there, tune another --base-model (`ctxtune models`)"
         );
-        return Err(Failure::new(Exit::Usage, "not_deployable", message, hint));
+        return Err(Failure::usage("not_deployable", message, hint));
     }
     let (exit, code, hint) = match job.status.ending() {
         Some(Ending::Completed) => {
@@ -155,10 +155,10 @@ fn deployable(session: &Session, job: &Job) -> Result<String, Failure> {
                         "the job {id} has an adapter only: LoRA is not merged into {base}, and there is no model to deploy"
                     );
                     let hint = format!("`ctxtune download {id} --extract DIR` and serve the adapter with its base model");
-                    return Failure::new(Exit::Usage, "not_deployable", message, hint);
+                    return Failure::usage("not_deployable", message, hint);
                 }
                 let message = format!("the service names no object of the model of the job {id}");
-                Failure::new(Exit::Failed, "no_model_object", message, "try again a little later")
+                Failure::failed("no_model_object", message, "try again a little later")
             });
         }
         Some(Ending::Failed) => {
@@ -181,7 +181,7 @@ fn choose(
     wanted: Option<&str>,
 ) -> Result<Config, Failure> {
     let ids = fitting.iter().map(|config| config.id.clone()).collect::<Vec<_>>().join(", ");
-    let refuse = |code, message: String, hint: &str| Err(Failure::new(Exit::Usage, code, message, hint));
+    let refuse = |code, message: String, hint: &str| Err(Failure::usage(code, message, hint));
     if fitting.is_empty() {
         let base = job.model().unwrap_or_default();
         let message = format!("the service has no configuration to deploy what was tuned from {base}");
@@ -255,8 +255,7 @@ impl Plan<'_> {
 
     /// A yes to the price: from flags, or from whoever is at the terminal.
     fn agree(&self) -> Result<(), Failure> {
-        let refuse =
-            |code, message: String, hint: &str| Err(Failure::new(Exit::Unspent, code, message, hint));
+        let refuse = |code, message: String, hint: &str| Err(Failure::unspent(code, message, hint));
         match (self.order.spending, self.dollars()) {
             (Spending::Impossible, _) => refuse(
                 "no_consent",

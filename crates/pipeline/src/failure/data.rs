@@ -35,7 +35,7 @@ impl From<ConfigError> for Failure {
             ConfigError::Yaml { .. } => "correct that line".to_owned(),
             ConfigError::Value { .. } => "docs/fine-tune.md lists what each parameter may be, docs/prepare.md the other keys".to_owned(),
         };
-        Failure::new(Exit::Usage, "config", error, hint)
+        Failure::usage("config", error, hint)
     }
 }
 
@@ -227,7 +227,7 @@ impl From<score::Error> for Failure {
             Error::Records(error) => return error.into(),
             Error::Unsupported { ref path, unsupported } => {
                 let hint = remedy(path, unsupported);
-                return Failure::new(Exit::Usage, "unknown_source", error, hint);
+                return Failure::usage("unknown_source", error, hint);
             }
             Error::Absent(_) => (Exit::Usage, "no_file", "check the path"),
             Error::UnknownSource(_) => (

@@ -84,4 +84,24 @@ impl Failure {
     pub fn new(exit: Exit, code: &'static str, message: impl ToString, hint: impl Into<String>) -> Failure {
         Failure { exit, code, message: message.to_string(), hint: Some(hint.into()) }
     }
+
+    pub fn usage(code: &'static str, message: impl ToString, hint: impl Into<String>) -> Failure {
+        Failure::new(Exit::Usage, code, message, hint)
+    }
+
+    pub fn failed(code: &'static str, message: impl ToString, hint: impl Into<String>) -> Failure {
+        Failure::new(Exit::Failed, code, message, hint)
+    }
+
+    pub fn data(code: &'static str, message: impl ToString, hint: impl Into<String>) -> Failure {
+        Failure::new(Exit::Data, code, message, hint)
+    }
+
+    pub fn network(code: &'static str, message: impl ToString, hint: impl Into<String>) -> Failure {
+        Failure::new(Exit::Network, code, message, hint)
+    }
+
+    pub fn unspent(code: &'static str, message: impl ToString, hint: impl Into<String>) -> Failure {
+        Failure::new(Exit::Unspent, code, message, hint)
+    }
 }

@@ -46,15 +46,13 @@ impl From<&together::Error> for Failure {
             ),
             Error::Http(http) => http_failure(http),
             Error::Refused { status, .. } => refused(error, *status),
-            Error::Write { .. } => Failure::new(
-                Exit::Failed,
+            Error::Write { .. } => Failure::failed(
                 "write",
                 error,
                 "free some space or choose another place, then run it again: it resumes where it stopped",
             ),
             Error::Page { url, .. } => page_failure(error, url),
-            Error::Unreadable { .. } => Failure::new(
-                Exit::Network,
+            Error::Unreadable { .. } => Failure::network(
                 "unreadable",
                 error,
                 format!("check {TOGETHER_BASE_URL} and the proxy, then run it again"),
@@ -95,7 +93,7 @@ fn page_failure(error: impl ToString, url: &str) -> Failure {
         "open {host} in a browser on this machine and log in to the network if it asks; else check the base URL and \
          the proxy (HTTPS_PROXY, NO_PROXY); then run it again"
     );
-    Failure::new(Exit::Network, "not_the_api", error, hint)
+    Failure::network("not_the_api", error, hint)
 }
 
 fn refused(error: &together::Error, status: u16) -> Failure {
@@ -133,7 +131,7 @@ impl From<LedgerError> for Failure {
                 "do not delete it while its job runs; move it away if it is not ours, then run it again",
             ),
         };
-        Failure::new(Exit::Failed, code, error, hint)
+        Failure::failed(code, error, hint)
     }
 }
 
@@ -143,7 +141,7 @@ impl From<LockError> for Failure {
             LockError::Held { .. } => ("locked", "wait for that run to end"),
             LockError::Io { .. } => ("lock", "check the directory's permissions and free space"),
         };
-        Failure::new(Exit::Failed, code, error, hint)
+        Failure::failed(code, error, hint)
     }
 }
 
@@ -171,7 +169,7 @@ impl From<ModelError> for Failure {
                     [] => "name a job or a tuned model of this project".to_owned(),
                     names => format!("tunable names that look like it: {}", names.join(", ")),
                 };
-                Failure::new(Exit::Usage, "unknown_model", error, hint)
+                Failure::usage("unknown_model", error, hint)
             }
         }
     }
@@ -218,7 +216,7 @@ fn upload_failure(error: &UploadError, source: &together::Error) -> Failure {
         together::Error::NoKey => return together::Error::NoKey.into(),
         together::Error::Page { url, .. } => page_failure(source, url),
         together::Error::Unreadable { .. } | together::Error::Write { .. } => {
-            Failure::new(Exit::Network, "unreadable", source, AGAIN)
+            Failure::network("unreadable", source, AGAIN)
         }
     };
     if failure.exit == Exit::Interrupted {
@@ -234,14 +232,12 @@ impl From<CreateError> for Failure {
             CreateError::Api(error) => error.into(),
             CreateError::Ledger(error) => error.into(),
             CreateError::Stopped(stopped) => stopped.into(),
-            CreateError::Unknown { .. } => Failure::new(
-                Exit::Network,
+            CreateError::Unknown { .. } => Failure::network(
                 "unknown_outcome",
                 error,
                 "run the same command again: it looks for the job first, and asks for it only if it is not there",
             ),
-            CreateError::Unclear { .. } => Failure::new(
-                Exit::Network,
+            CreateError::Unclear { .. } => Failure::network(
                 "unclear",
                 error,
                 "check your jobs in the dashboard; if it is not there, --new-job submits without this check",
@@ -292,7 +288,7 @@ impl From<NotWithin> for Failure {
             }
             NotWithin::NotAllowed(_) => ("not_allowed", "raise the limit of your account, or train less"),
         };
-        Failure::new(Exit::Unspent, code, error, hint)
+        Failure::unspent(code, error, hint)
     }
 }
 
@@ -323,22 +319,17 @@ impl From<BatchError> for Failure {
             BatchError::Source(prepare::Error::Interrupted) | BatchError::Stopped => Stopped.into(),
             BatchError::Source(error) => error.into(),
             BatchError::File { verb: "read", .. } => {
-                Failure::new(Exit::Failed, "read", &error, "fix the file's permissions, then run it again")
+                Failure::failed("read", &error, "fix the file's permissions, then run it again")
             }
-            BatchError::File { .. } => Failure::new(
-                Exit::Failed,
+            BatchError::File { .. } => Failure::failed(
                 "write",
                 &error,
                 "free some space or fix the permissions, then run it again: what is finished stays",
             ),
-            BatchError::Foreign(_) => Failure::new(
-                Exit::Failed,
-                "foreign_file",
-                &error,
-                "move that file away, or choose another --output-dir",
-            ),
-            BatchError::Nothing => Failure::new(
-                Exit::Data,
+            BatchError::Foreign(_) => {
+                Failure::failed("foreign_file", &error, "move that file away, or choose another --output-dir")
+            }
+            BatchError::Nothing => Failure::data(
                 "nothing_listed",
                 &error,
                 "stories are in files whose names end in `.json`, in lines of JSON, or in an archive",

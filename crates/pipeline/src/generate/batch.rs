@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::config::asking::AskingArgs;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::generate::ask::Asker;
 use crate::generate::budget::Spent;
 use crate::generate::file::Output;
@@ -307,8 +307,7 @@ pub fn agree(batches: &[&Batch<'_>], asking: &AskingArgs) -> Result<(), Failure>
     let Some(Batch { setup, .. }) = open.first() else { return Ok(()) };
     match Spending::of(asking.yes, asking.max_cost, &*setup.session.ui) {
         Spending::Agreed { .. } => Ok(()),
-        Spending::Impossible => Err(Failure::new(
-            Exit::Unspent,
+        Spending::Impossible => Err(Failure::unspent(
             "no_consent",
             "answers to many stories cost money, and this is not a terminal to ask at",
             "agree with --yes, or with --max-cost USD and --price-per-million USD",
@@ -326,8 +325,7 @@ pub fn agree(batches: &[&Batch<'_>], asking: &AskingArgs) -> Result<(), Failure>
             };
             match setup.session.ui.ask(&format!("Ask {each}, {price}?"), &setup.session.signals) {
                 Ok(true) => Ok(()),
-                Ok(false) => Err(Failure::new(
-                    Exit::Unspent,
+                Ok(false) => Err(Failure::unspent(
                     "declined",
                     "nothing was asked: the answer was no",
                     "run it again to be asked again",

@@ -73,9 +73,8 @@ impl Choice<'_> {
             let job = run.as_ref().and_then(|run| run.job.as_ref()).filter(|_| self.model.is_none());
             model = job.and_then(|job| running::callable_name(session, job, None)).unwrap_or(model);
             let is_moved = session.environment.get(env::TOGETHER_BASE_URL).is_some();
-            let own = BaseUrl::parse(INFERENCE_URL).map_err(|error| {
-                Failure::new(Exit::Failed, "base_url", error, "name a server with --base-url")
-            })?;
+            let own = BaseUrl::parse(INFERENCE_URL)
+                .map_err(|error| Failure::failed("base_url", error, "name a server with --base-url"))?;
             let key = session.environment.key(env::TOGETHER_API_KEY)?;
             Chat::new(client, if is_moved { base } else { own }, key, session.custom_headers())
         };
@@ -89,7 +88,7 @@ impl Choice<'_> {
     fn model(&self, session: &Session) -> Result<(String, Option<Run>), Failure> {
         let out = self.out();
         let api = session.together.base().origin();
-        let missing = |message: String, hint: &str| Failure::new(Exit::Usage, "no_model", message, hint);
+        let missing = |message: String, hint: &str| Failure::usage("no_model", message, hint);
         if let Some(model) = self.model {
             let name = model.strip_prefix(PREFIX).unwrap_or(model);
             if name != model {
@@ -174,7 +173,7 @@ impl Choice<'_> {
                 let parsed = Template::parse(&trained.text, &trained.name);
                 let template = parsed.map_err(|error| {
                     let message = format!("the template in the manifest of `{}`: {error}", out.display());
-                    Failure::new(Exit::Data, "template", message, "prepare the directory again")
+                    Failure::data("template", message, "prepare the directory again")
                 })?;
                 (template, out.display().to_string())
             }
@@ -191,7 +190,7 @@ impl Choice<'_> {
         };
         prompt::check(&template).map_err(|error| {
             let hint = "name a template with --template whose context stands in its last message only";
-            Failure::new(Exit::Usage, "template", error, hint)
+            Failure::usage("template", error, hint)
         })?;
         Ok((template, place))
     }
@@ -261,8 +260,7 @@ pub fn server(asking: &AskingArgs, runtime: Runtime) -> Result<Session, Failure>
 /// What all that is asked may cost.
 pub fn budget(asking: &AskingArgs) -> Result<Arc<Budget>, Failure> {
     if asking.max_cost.is_some() && asking.price_per_million.is_none() {
-        return Err(Failure::new(
-            Exit::Unspent,
+        return Err(Failure::unspent(
             "no_price",
             "--max-cost needs a price, which the service does not tell",
             "add --price-per-million USD, from the service's price list",
@@ -319,8 +317,7 @@ pub fn over_budget(setup: &Setup, most_tokens: u64) -> Failure {
     let spent = setup.budget.spent();
     let spent =
         setup.budget.dollars(spent.known.total() + spent.unknown).map(dollars_text).unwrap_or_default();
-    Failure::new(
-        Exit::Unspent,
+    Failure::unspent(
         "over_max_cost",
         format!("the next answer could cost {most}, and {spent} of --max-cost are spent"),
         "raise --max-cost, or lower --max-tokens; what is finished stays",
@@ -354,7 +351,7 @@ fn foreign_key(session: &Session, base: &BaseUrl) -> Result<Option<secrecy::Secr
         let message =
             format!("{} is the Together key, which is not sent to {}", env::OPENAI_API_KEY, base.origin());
         let hint = format!("unset {}, or set it to that server's own key", env::OPENAI_API_KEY);
-        return Err(Failure::new(Exit::Usage, "foreign_key", message, hint));
+        return Err(Failure::usage("foreign_key", message, hint));
     }
     environment.key(env::OPENAI_API_KEY)
 }
@@ -395,7 +392,7 @@ impl Target {
     /// An error of the server as the terminal shows it; `again` says what repeating the command does.
     pub fn explain(&self, session: &Session, error: together::Error, again: &str) -> Failure {
         if is_about_the_model(&error) && !self.is_foreign {
-            return Failure::new(Exit::Usage, "model_not_available", &error, self.how_to_deploy());
+            return Failure::usage("model_not_available", &error, self.how_to_deploy());
         }
         let status = error.status();
         let mut failure = session.explain(error);

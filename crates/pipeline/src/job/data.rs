@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::PrepareChoices;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::job::mismatch::Mismatch;
 use crate::job::tokens::counter;
 use crate::session::Session;
@@ -60,7 +60,7 @@ pub fn take_files(files: &GivenFiles, ui: &dyn Ui, signals: &Signals) -> Result<
     if let Some(file) = report.files.iter().find(|file| !is_chat(file)) {
         let message = format!("`{}` does not hold chat lines", report.path(file.path).display());
         let hint = "each line needs `messages`; other formats are not converted";
-        return Err(Failure::new(Exit::Data, "not_chat", message, hint));
+        return Err(Failure::data("not_chat", message, hint));
     }
     let taken = files.take(&*ui.watch_prepare(signals));
     let (manifest, published) = taken.map_err(|error| signals.explain(error))?;
@@ -91,7 +91,7 @@ fn refuse_own(files: &GivenFiles) -> Result<(), Failure> {
         true => format!("what is prepared is submitted with: ctxtune submit {}", shell::path(out)),
         false => "choose another --output-dir".to_owned(),
     };
-    Err(Failure::new(Exit::Usage, "output_is_source", message, &hint))
+    Err(Failure::usage("output_is_source", message, &hint))
 }
 
 /// Whether `paths` are fit for training, as an upload wants to know it: findings are named, and errors
@@ -141,5 +141,5 @@ pub fn unfit(report: &Report) -> Failure {
         (0, _) => "fix the lines named above; `--json` and `--verbose` name all of them",
         _ => "prepare the directory again: it is not what its manifest says",
     };
-    Failure::new(Exit::Data, "check_failed", message, hint)
+    Failure::data("check_failed", message, hint)
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::job::ledger::Run;
 use crate::ui::Ui;
 use ctxtune_engine::output::manifest::Manifest;
@@ -96,6 +96,6 @@ impl Mismatch {
     pub fn refusal(&self) -> Failure {
         let hint = "prepare the directory with the job's records and options, or name one that holds its data; \
                     --allow-mismatch scores anyway, on records that may be part of the training data";
-        Failure::new(Exit::Data, "data_mismatch", self.message(), hint)
+        Failure::data("data_mismatch", self.message(), hint)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::job::cost::Beside;
 use crate::job::expected::Expected;
 use crate::job::ledger::Account;
@@ -40,8 +40,7 @@ pub fn refuse(rows: &[Row], limits: &Limits) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!("cannot be sent for {}: {}", limits.model_name, refused.join("; "));
-    Err(Failure::new(
-        Exit::Usage,
+    Err(Failure::usage(
         "over_limit",
         message,
         "set them within their bounds, as flags or in the configuration file; nothing was uploaded",

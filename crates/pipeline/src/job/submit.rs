@@ -378,8 +378,7 @@ fn agree(order: &Order, price: &Price, plan: &Plan<'_>, session: &Session) -> Re
     };
     match session.ui.ask(&question, &session.signals) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::new(
-            Exit::Unspent,
+        Ok(false) => Err(Failure::unspent(
             "declined",
             "the job was not started: the answer was no",
             "run it again to be asked again; the files stay at the service",

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::env;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::job::model::REFERENCE;
 use crate::session::environment::Environment;
 use ctxtune_engine::check::counter::{Counter, Method, Texts};
@@ -50,7 +50,7 @@ pub fn counter(
         let path = place_of(named, environment)?;
         let tokenizer = read(&path).map_err(|error| {
             let hint = "name another file, or leave it out to have tokens estimated";
-            Failure::new(Exit::Usage, "tokenizer", error.to_string(), hint)
+            Failure::usage("tokenizer", error.to_string(), hint)
         })?;
         return Ok(Some(ModelTokens::new(tokenizer, Some(path), model)));
     }
@@ -85,7 +85,7 @@ fn place_of(named: &str, environment: &Environment) -> Result<PathBuf, Failure> 
     let looked = cache.map(|cache| format!(" and no model in `{}`", cache.display())).unwrap_or_default();
     let message = format!("the tokenizer `{named}` is no file, no directory{looked}");
     let hint = "name a tokenizer.json or tokenizer.model, or fetch it first: hf download NAME tokenizer.json";
-    Err(Failure::new(Exit::Usage, "tokenizer", message, hint))
+    Err(Failure::usage("tokenizer", message, hint))
 }
 
 /// Where the Hub's library keeps what it has fetched.

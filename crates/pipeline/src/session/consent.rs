@@ -1,6 +1,6 @@
 //! Who agrees that money is spent: a flag, or a person.
 
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::ui::Ui;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,8 +27,7 @@ impl Spending {
 
     /// The refusal where nobody can agree. Nothing has left the machine then.
     pub fn refusal() -> Failure {
-        Failure::new(
-            Exit::Unspent,
+        Failure::unspent(
             "no_consent",
             "a job costs money, and this is not a terminal to ask at",
             "agree with --max-cost USD (a cap of the estimate) or --yes",

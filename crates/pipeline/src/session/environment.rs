@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 use crate::env;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::session::key;
 use crate::value::at_home;
 use ctxtune_service::together::BaseUrl;
@@ -83,12 +83,7 @@ impl Environment {
                     "`{name}` is for tests with a service on this machine, and {} is not",
                     url.as_str()
                 );
-                Err(Failure::new(
-                    Exit::Usage,
-                    "test_setting",
-                    message,
-                    format!("unset {name}, then run it again"),
-                ))
+                Err(Failure::usage("test_setting", message, format!("unset {name}, then run it again")))
             }
         }
     }

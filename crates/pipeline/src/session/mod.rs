@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 use crate::env;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::job::journal;
 use crate::job::ledger::{Account, Run};
 use crate::job::progress::Progress;
@@ -76,7 +76,7 @@ impl Session {
         };
         let base = base.map_err(|error| {
             let hint = if matches!(error, BaseUrlError::Insecure(_)) { hint } else { URL_HINT.to_owned() };
-            Failure::new(Exit::Usage, "base_url", format!("--base-url: {error}"), hint)
+            Failure::usage("base_url", format!("--base-url: {error}"), hint)
         })?;
         Session::at(base, None, Vec::new(), runtime)
     }
@@ -178,12 +178,7 @@ impl Session {
         if !dir.is_dir() {
             let hint = "name a job's id (`ctxtune jobs` lists them) or a directory of `ctxtune prepare`";
             return JobId::new(target).ok_or_else(|| {
-                Failure::new(
-                    Exit::Usage,
-                    "no_job",
-                    format!("`{target}` is neither a directory nor a job's id"),
-                    hint,
-                )
+                Failure::usage("no_job", format!("`{target}` is neither a directory nor a job's id"), hint)
             });
         }
         let runs = Run::read_all(dir)?;
@@ -191,12 +186,7 @@ impl Session {
             runs.into_iter().filter(|run| run.account.api == api).filter_map(|run| run.job).next_back();
         newest.ok_or_else(|| {
             let message = format!("`{target}` knows no job at {api}");
-            Failure::new(
-                Exit::Usage,
-                "no_job",
-                message,
-                "submit it with `ctxtune submit`, or name the job's id",
-            )
+            Failure::usage("no_job", message, "submit it with `ctxtune submit`, or name the job's id")
         })
     }
 
@@ -246,9 +236,8 @@ impl Session {
     }
 
     fn last_job(&self, api: &str) -> Result<JobId, Failure> {
-        let none = |reason: String| {
-            Failure::new(Exit::Usage, "no_job", reason, "name the job's id; `ctxtune jobs` lists them")
-        };
+        let none =
+            |reason: String| Failure::usage("no_job", reason, "name the job's id; `ctxtune jobs` lists them");
         let path =
             self.environment.journal().ok_or_else(|| none("there is no state directory".to_owned()))?;
         match journal::newest(&path, api) {
@@ -306,7 +295,7 @@ pub fn base_url_of(flag: Option<&str>, environment: &Environment) -> Result<Base
         (None, None) => (DEFAULT_BASE_URL, String::new()),
     };
     let base = BaseUrl::parse(url)
-        .map_err(|error| Failure::new(Exit::Usage, "base_url", format!("{place}: {error}"), URL_HINT))?;
+        .map_err(|error| Failure::usage("base_url", format!("{place}: {error}"), URL_HINT))?;
     if flag.is_none() {
         refuse_strange_url(environment, &base)?;
     }
@@ -327,7 +316,7 @@ fn refuse_strange_url(environment: &Environment, base: &BaseUrl) -> Result<(), F
         base.origin()
     );
     let hint = "if that is meant, export the URL as well, or keep the key in the same file";
-    Err(Failure::new(Exit::Usage, "base_url", message, hint))
+    Err(Failure::usage("base_url", message, hint))
 }
 
 /// The proxy that the service is reached through, and the variable that names it.
@@ -339,7 +328,7 @@ pub fn proxy(environment: &Environment) -> Result<Option<(&'static str, Proxy)>,
     let exceptions = either(env::NO_PROXY).unwrap_or_default();
     http::proxy::parse(url, exceptions).map(|proxy| Some((name, proxy))).map_err(|error| {
         let hint = "write it as http://host:port, or unset the variable";
-        Failure::new(Exit::Usage, "proxy", format!("{name}: {error}"), hint)
+        Failure::usage("proxy", format!("{name}: {error}"), hint)
     })
 }
 

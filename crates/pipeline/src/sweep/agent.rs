@@ -38,8 +38,7 @@ impl Agency {
             |variable: &str| environment.get(variable).and_then(JobId::new).map(|name| name.to_string());
         match (name(env::WANDB_SWEEP_ID), name(env::WANDB_RUN_ID)) {
             (Some(sweep), Some(run)) => Ok(Some(Agency { sweep, run, cap })),
-            _ => Err(Failure::new(
-                Exit::Usage,
+            _ => Err(Failure::usage(
                 "no_agent",
                 format!(
                     "--sweep-max-cost is for the runs of `wandb agent`: {} and {} are not set",
@@ -88,7 +87,7 @@ impl Budget for Agency {
                 dollars_text(self.cap)
             );
             let hint = "raise --max-cost of `ctxtune sweep init`, or leave the sweep at what it has tried";
-            return Err(Failure::new(Exit::Unspent, "over_max_cost", message, hint));
+            return Err(Failure::unspent("over_max_cost", message, hint));
         }
         let mut trial = Trial::new(Vec::new());
         trial.wandb_run_id = Some(self.run.clone());

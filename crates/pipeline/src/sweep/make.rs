@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::Value;
 
 use crate::config::TuneChoices;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::job::limits::{Row, rows, settle};
 use crate::job::model;
 use crate::job::parameters::{Files, Parameters, Settled};
@@ -52,7 +52,7 @@ impl JobTemplate {
     pub fn parameters(&self, values: &Assignment) -> Result<Parameters, Failure> {
         let chosen = TuneChoices::of_values(values).map_err(|reason| {
             let hint = "a sweep varies parameters of the job; data is prepared once";
-            Failure::new(Exit::Usage, "sweep", reason, hint)
+            Failure::usage("sweep", reason, hint)
         })?;
         Ok(chosen.over(self.choices.clone()).resolve(self.file.clone(), self.seed))
     }

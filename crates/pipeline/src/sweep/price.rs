@@ -6,7 +6,7 @@
 
 use std::sync::PoisonError;
 
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::job::cost::running_beside;
 use crate::job::expected::Expected;
 use crate::job::parameters::PRICED;
@@ -206,14 +206,14 @@ pub fn agree(
             );
             let hint =
                 "raise --max-cost, or try less: --count N, fewer values, fewer epochs; nothing was started";
-            Err(Failure::new(Exit::Unspent, "over_max_cost", message, hint))
+            Err(Failure::unspent("over_max_cost", message, hint))
         }
         (Spending::Agreed { max_cost: Some(_) }, None) => {
             let reason = quote.reason.clone().unwrap_or_default();
             let message =
                 format!("the price of the sweep is not known, which no --max-cost allows: {reason}");
             let hint = "start it without a cap by --yes, or vary fewer values; nothing was started";
-            Err(Failure::new(Exit::Unspent, "no_estimate", message, hint))
+            Err(Failure::unspent("no_estimate", message, hint))
         }
         (Spending::Asked, total) => {
             let question = match total {
@@ -225,7 +225,7 @@ pub fn agree(
                 Ok(false) => {
                     let message = "the sweep was not started: the answer was no";
                     let hint = "run it again to be asked again";
-                    Err(Failure::new(Exit::Unspent, "declined", message, hint))
+                    Err(Failure::unspent("declined", message, hint))
                 }
                 Err(stopped) => Err(session.explain(stopped)),
             }

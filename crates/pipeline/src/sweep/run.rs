@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Map;
 
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::job::create::{CreateError, Known, Renewal, Submission};
 use crate::job::estimates;
 use crate::job::lock::wait_for_lock;
@@ -178,7 +178,7 @@ impl Shared<'_> {
     fn ask(&self, suggestions: &Suggestions, agent: &mut Option<String>) -> Result<Option<Trial>, Failure> {
         let trouble = |error: wandb::Error| {
             let hint = "run it again when W&B answers: it resumes the same sweep";
-            Failure::new(Exit::Network, "wandb", format!("W&B suggests no values: {error}"), hint)
+            Failure::network("wandb", format!("W&B suggests no values: {error}"), hint)
         };
         if agent.is_none() {
             *agent = Some(sweep::register(&suggestions.wandb, &suggestions.sweep).map_err(trouble)?);
@@ -244,9 +244,7 @@ fn run_one(shared: &Shared<'_>, index: usize) -> Result<(), Failure> {
             let failure = match cause {
                 Cause::Refused { source, .. } => Failure::from(*source),
                 Cause::Stopped => ctxtune_service::clock::Stopped.into(),
-                other => {
-                    Failure::new(Exit::Network, "network", other, "run the same command again: it resumes")
-                }
+                other => Failure::network("network", other, "run the same command again: it resumes"),
             };
             Err(shared.session.explain(failure))
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::job::ledger::Account;
 use crate::job::parameters::Files;
 use crate::job::wandb::Chosen;
@@ -81,7 +81,7 @@ impl Runs {
         let combination = self.template.make(session, &values, self.manifest.val.is_some())?;
         if let Some(refused) = combination.refused.first() {
             let hint = "cut the parameters of the sweep to the model's bounds";
-            return Err(Failure::new(Exit::Usage, "over_limit", format!("W&B suggests {refused}"), hint));
+            return Err(Failure::usage("over_limit", format!("W&B suggests {refused}"), hint));
         }
         let estimate = self.estimates.price(session, self, &combination)?.dollars;
         Ok(Trial { wandb_run_id: Some(run), estimate, ..Trial::new(values) })

@@ -40,12 +40,12 @@ const WANDB_CALL: Duration = Duration::from_secs(20);
 impl From<SweepError> for Failure {
     fn from(error: SweepError) -> Failure {
         let hint = "docs/sweeps.md lists the keys of a sweep file; nothing was sent";
-        Failure::new(Exit::Usage, "sweep_file", error, hint)
+        Failure::usage("sweep_file", error, hint)
     }
 }
 
 pub fn usage(message: String, hint: &str) -> Failure {
-    Failure::new(Exit::Usage, "sweep", message, hint)
+    Failure::usage("sweep", message, hint)
 }
 
 pub struct Order {
@@ -213,7 +213,7 @@ fn lock_sweep(out: &Path, id: &str) -> Result<OutputLock, Failure> {
     let dir = out.join(SWEEPS_DIR);
     let failed = |error| {
         let message = format!("cannot make the directory `{}`: {error}", dir.display());
-        Failure::new(Exit::Failed, "lock", message, "check the permissions of the output directory")
+        Failure::failed("lock", message, "check the permissions of the output directory")
     };
     std::fs::create_dir_all(&dir).map_err(failed)?;
     Ok(OutputLock::acquire_named(&dir, id)?)
@@ -286,7 +286,7 @@ fn begin_suggestions(
     let failed = |what: &'static str| {
         move |error: ctxtune_service::wandb::Error| {
             let hint = "run it again when W&B answers, or with --wandb off; no job was started";
-            Failure::new(Exit::Network, "wandb", format!("cannot {what} at W&B: {error}"), hint)
+            Failure::network("wandb", format!("cannot {what} at W&B: {error}"), hint)
         }
     };
     let sweep = match book.wandb_sweep.clone() {
@@ -362,7 +362,7 @@ fn check_all(session: &Session, runs: &Runs, values: &[Assignment]) -> Result<()
     }
     let message = format!("the sweep asks for what the model refuses: {}", refused.join("; "));
     let hint = "cut the lists of values to the bounds; nothing was uploaded or started";
-    Err(Failure::new(Exit::Usage, "over_limit", message, hint))
+    Err(Failure::usage("over_limit", message, hint))
 }
 
 /// Refuses a sweep over what is no parameter of a job, or over values that cannot be its.
