@@ -27,7 +27,6 @@ use ctxtune_pipeline::job::plan;
 use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::session::{Session, base_url_of, proxy};
 use ctxtune_pipeline::shell;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::grouped;
 use ctxtune_service::clock::Stopped;
 use ctxtune_service::together::project::Project;
@@ -39,13 +38,13 @@ const SKEW_SECONDS: i64 = 30;
 /// The seed of a split that nothing was said about.
 const SEED: u64 = 42;
 
-pub fn run(args: &DoctorArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+pub fn run(args: &DoctorArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     let screen = terminal.clone();
     let mut findings = Findings::new(&screen);
-    let examined = examine(args, signals, &mut findings);
+    let examined = examine(args, &mut findings);
     let failure = match examined {
         Ok(()) => findings.failure(),
-        Err(stopped) => Some(signals.explain(stopped)),
+        Err(stopped) => Some(terminal.signals.explain(stopped)),
     };
     Ok(match failure {
         Some(failure) => terminal.fail(&failure, fields(&findings)),
@@ -53,7 +52,7 @@ pub fn run(args: &DoctorArgs, signals: &Signals, terminal: &mut Terminal) -> Res
     })
 }
 
-fn examine(args: &DoctorArgs, signals: &Signals, findings: &mut Findings<'_>) -> Result<(), Stopped> {
+fn examine(args: &DoctorArgs, findings: &mut Findings<'_>) -> Result<(), Stopped> {
     let environment = match environment::read(args.config_path.as_deref(), findings.terminal()) {
         Ok(environment) => environment,
         // Which service would be asked is not known, so none is.
@@ -68,19 +67,19 @@ fn examine(args: &DoctorArgs, signals: &Signals, findings: &mut Findings<'_>) ->
     findings.add("key", key(&environment));
     let (wandb, journal) = (wandb(&environment), environment.journal());
     let has_key = environment.get(env::TOGETHER_API_KEY).is_some();
-    let session = session::start(&args.remote, environment, signals, findings.terminal());
+    let session = session::start(&args.remote, environment, findings.terminal());
     let known = identity(session.ok().filter(|_| has_key), findings);
-    stop(signals)?;
+    stop(findings.terminal())?;
     let settings = settings(args);
     findings.add("config", config(args, settings.as_ref()));
     model(known.as_ref().map(|(session, _)| session), settings.as_ref().ok(), findings);
-    stop(signals)?;
+    stop(findings.terminal())?;
     let running = known.as_ref().and_then(|(session, whose)| {
         let project = Project::of(whose)?;
         running::glance(session, Some(project))
     });
     findings.add("endpoints", endpoints::finding(running.as_deref()));
-    stop(signals)?;
+    stop(findings.terminal())?;
     let out = settings.map_or_else(|_| args.output_dir.clone(), |settings| Some(settings.out));
     let unknown = || Finding::off("not known: the configuration cannot be read");
     findings.add("output", out.as_deref().map_or_else(unknown, output));
@@ -90,8 +89,8 @@ fn examine(args: &DoctorArgs, signals: &Signals, findings: &mut Findings<'_>) ->
     Ok(())
 }
 
-fn stop(signals: &Signals) -> Result<(), Stopped> {
-    if signals.is_stopped() { Err(Stopped) } else { Ok(()) }
+fn stop(terminal: &Terminal) -> Result<(), Stopped> {
+    if terminal.signals.is_stopped() { Err(Stopped) } else { Ok(()) }
 }
 
 /// Where the API is, and who says so.

@@ -19,7 +19,7 @@ struct Report {
     keys: Vec<String>,
 }
 
-pub fn run(args: &InitArgs, terminal: &mut Terminal) -> Result<Exit, Failure> {
+pub fn run(args: &InitArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     if let Err(error) = write(args) {
         let path = args.output.display();
         let failure = match error.kind() {

@@ -17,6 +17,7 @@ use crate::commands::model::{deploy, endpoints, generate, models};
 use crate::screen::report::Terminal;
 use crate::signals;
 use ctxtune_pipeline::failure::{Exit, Failure};
+use ctxtune_pipeline::signals::Signals;
 
 pub(crate) mod data;
 pub(crate) mod doctor;
@@ -34,53 +35,53 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(explain_usage(&error, &arguments) as u8),
     };
-    let mut terminal = Terminal::new(cli.output, &cli.name);
-    let signals = match signals::catch() {
-        Ok(signals) => signals,
+    let caught = signals::catch();
+    let signals = caught.as_ref().map_or_else(|_| Signals::default(), Signals::clone);
+    let terminal = Terminal::new(cli.output, &cli.name, signals);
+    let ran = match caught {
+        Ok(_) => carry_out(&cli.command, &terminal),
         Err(error) => {
-            let failure = Failure {
-                exit: Exit::Failed,
-                code: "signals",
-                message: format!("cannot catch signals: {error}"),
-                hint: None,
-            };
-            return ExitCode::from(terminal.fail(&failure, Map::new()) as u8);
+            let message = format!("cannot catch signals: {error}");
+            Err(Failure { exit: Exit::Failed, code: "signals", message, hint: None })
         }
     };
-    let ran = match &cli.command {
-        Command::Prepare(args) => prepare::run(args, &signals, &mut terminal),
-        Command::Distributed(args) => distributed::run(args, &signals, &mut terminal),
-        Command::Check(args) => check::run(args, &signals, &mut terminal),
-        Command::Preview(args) => preview::run(args, &signals, &mut terminal),
-        Command::Upload(args) => upload::run(args, &signals, &mut terminal),
-        Command::Submit(args) => submit::run(args, &signals, &mut terminal),
-        Command::Monitor(args) => monitor::run(args, &signals, &mut terminal),
-        Command::Finetune(args) => finetune::run(args, &signals, &mut terminal),
-        Command::Status(args) => status::run(args, &signals, &mut terminal),
-        Command::Cancel(args) => cancel::run(args, &signals, &mut terminal),
-        Command::Jobs(args) => jobs::run(args, &signals, &mut terminal),
-        Command::Files(args) => files::run(args, &signals, &mut terminal),
-        Command::Checkpoints(args) => checkpoints::run(args, &signals, &mut terminal),
-        Command::Download(args) => download::run(args, &signals, &mut terminal),
-        Command::Deploy(args) => deploy::run(args, &signals, &mut terminal),
-        Command::Endpoints(args) => endpoints::run(args, &signals, &mut terminal),
-        Command::Doctor(args) => doctor::run(args, &signals, &mut terminal),
-        Command::Models(args) => models::run(args, &signals, &mut terminal),
-        Command::Init(args) => init::run(args, &mut terminal),
-        Command::Sweep(args) => sweep::run(args, &signals, &mut terminal),
-        Command::Report(args) => report::run(args, &signals, &mut terminal),
-        Command::Score(args) => score::run(args, &signals, &mut terminal),
-        Command::WandbSync(args) => wandb_sync::run(args, &signals, &mut terminal),
-        Command::Generate(args) => generate::run(args, &signals, &mut terminal),
-        Command::Rehearse(args) => rehearse::run(args, &signals, &mut terminal),
+    let exit = ran.unwrap_or_else(|failure| terminal.fail(&failure, Map::new()));
+    ExitCode::from(exit as u8)
+}
+
+fn carry_out(command: &Command, terminal: &Terminal) -> Result<Exit, Failure> {
+    match command {
+        Command::Prepare(args) => prepare::run(args, terminal),
+        Command::Distributed(args) => distributed::run(args, terminal),
+        Command::Check(args) => check::run(args, terminal),
+        Command::Preview(args) => preview::run(args, terminal),
+        Command::Upload(args) => upload::run(args, terminal),
+        Command::Submit(args) => submit::run(args, terminal),
+        Command::Monitor(args) => monitor::run(args, terminal),
+        Command::Finetune(args) => finetune::run(args, terminal),
+        Command::Status(args) => status::run(args, terminal),
+        Command::Cancel(args) => cancel::run(args, terminal),
+        Command::Jobs(args) => jobs::run(args, terminal),
+        Command::Files(args) => files::run(args, terminal),
+        Command::Checkpoints(args) => checkpoints::run(args, terminal),
+        Command::Download(args) => download::run(args, terminal),
+        Command::Deploy(args) => deploy::run(args, terminal),
+        Command::Endpoints(args) => endpoints::run(args, terminal),
+        Command::Doctor(args) => doctor::run(args, terminal),
+        Command::Models(args) => models::run(args, terminal),
+        Command::Init(args) => init::run(args, terminal),
+        Command::Sweep(args) => sweep::run(args, terminal),
+        Command::Report(args) => report::run(args, terminal),
+        Command::Score(args) => score::run(args, terminal),
+        Command::WandbSync(args) => wandb_sync::run(args, terminal),
+        Command::Generate(args) => generate::run(args, terminal),
+        Command::Rehearse(args) => rehearse::run(args, terminal),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "ctxtune", &mut script);
             Ok(terminal.deliver(&script))
         }
-    };
-    let exit = ran.unwrap_or_else(|failure| terminal.fail(&failure, Map::new()));
-    ExitCode::from(exit as u8)
+    }
 }
 
 /// Prints what clap has to say: help and version to stdout, errors to stderr.
@@ -95,7 +96,8 @@ fn explain_usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
         let known = Cli::command();
         let command = arguments.iter().filter_map(|argument| argument.to_str());
         let command = command.skip(1).find(|name| known.find_subcommand(name).is_some());
-        return Terminal::new(flags, command.unwrap_or_default()).fail(&failure, Map::new());
+        return Terminal::new(flags, command.unwrap_or_default(), Signals::default())
+            .fail(&failure, Map::new());
     }
     // A closed pipe is no reason to complain: `ctxtune --help | head -1`.
     let _ = error.print();

@@ -26,7 +26,6 @@ use ctxtune_pipeline::job::ledger::Run;
 use ctxtune_pipeline::job::logging::DEFAULT_PROJECT;
 use ctxtune_pipeline::job::model::REFERENCE;
 use ctxtune_pipeline::session::environment::Environment;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{counted, printable};
 use ctxtune_pipeline::ui::Ui;
 use ctxtune_rehearsal::faults::Faults;
@@ -43,14 +42,14 @@ const LONG: Duration = Duration::from_secs(86_400);
 /// Records that are asked about at most.
 const MOST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(19);
 
-pub fn run(args: &RehearseArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let mut terminal = terminal.clone().with_banner(BANNER);
-    if args.serve { serve(args, signals, &terminal) } else { rehearse(args, signals, &mut terminal) }
+pub fn run(args: &RehearseArgs, terminal: &Terminal) -> Result<Exit, Failure> {
+    let terminal = terminal.clone().with_banner(BANNER);
+    if args.serve { serve(args, &terminal) } else { rehearse(args, &terminal) }
 }
 
 /// Runs `finetune` against a server of this process.
-fn rehearse(args: &RehearseArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let server = start(args, signals)?;
+fn rehearse(args: &RehearseArgs, terminal: &Terminal) -> Result<Exit, Failure> {
+    let server = start(args, terminal)?;
     let failed = |error: io::Error| {
         let message = format!("cannot write the corpus of the rehearsal: {error}");
         Failure::failed("write", message, "free some space in the directory for temporary files")
@@ -82,10 +81,10 @@ fn rehearse(args: &RehearseArgs, signals: &Signals, terminal: &mut Terminal) -> 
     finetune_args.watch.poll = Some(POLL);
     finetune_args.watch.svg.clone_from(&args.svg);
     let config_path = args.config_path.as_deref();
-    let run = finetune::Run { config_path, environment: environment.clone(), signals };
+    let run = finetune::Run { config_path, environment: environment.clone() };
     let ran = finetune::finetune(&finetune_args, run, terminal);
     let exit = match ran.unwrap_or_else(|failure| terminal.fail(&failure, Map::new())) {
-        Exit::Done => use_it((&server, &out), (&environment, signals), terminal),
+        Exit::Done => use_it((&server, &out), &environment, terminal),
         exit => exit,
     };
     if args.output_dir.is_none() {
@@ -96,8 +95,8 @@ fn rehearse(args: &RehearseArgs, signals: &Signals, terminal: &mut Terminal) -> 
 }
 
 /// Uses the model, after the one document of the run: what fails here is only said.
-fn use_it(place: (&Server, &Path), run: (&Environment, &Signals), terminal: &Terminal) -> Exit {
-    match use_model(place, run, terminal) {
+fn use_it(place: (&Server, &Path), environment: &Environment, terminal: &Terminal) -> Exit {
+    match use_model(place, environment, terminal) {
         Ok(()) => Exit::Done,
         // A split without validation is a choice, and the rehearsal of it went well.
         Err(failure) if failure.code == "no_validation" => {
@@ -116,7 +115,7 @@ fn use_it(place: (&Server, &Path), run: (&Environment, &Signals), terminal: &Ter
 /// be deployed, for money, or be served by somebody; here the server lets it answer at once, and says so.
 fn use_model(
     (server, out): (&Server, &Path),
-    (environment, signals): (&Environment, &Signals),
+    environment: &Environment,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
     terminal.step(5, "Using the tuned model");
@@ -137,9 +136,9 @@ fn use_model(
     server.set_script(|script| script.deployed_models = vec![tuned.clone()]);
     let args = ScoreArgs::of_models(vec![base, tuned], out.to_owned(), MOST);
     let mut answered = Answered::default();
-    score_models::ask((&args, out), (environment, signals), &mut answered, terminal)?;
+    score_models::ask((&args, out), environment, &mut answered, terminal)?;
     show_one(&answered, terminal);
-    report(&args, (environment, signals), &answered, terminal)?;
+    report(&args, environment, &answered, terminal)?;
     terminal.say("both models' answers are imitated: not a measure of tuning");
     Ok(())
 }
@@ -160,19 +159,19 @@ fn show_one(answered: &Answered, terminal: &Terminal) {
     say("]}");
 }
 
-fn start(args: &RehearseArgs, signals: &Signals) -> Result<Server, Failure> {
+fn start(args: &RehearseArgs, terminal: &Terminal) -> Result<Server, Failure> {
     let faults = args.faults.as_deref().map(read_faults).transpose()?.unwrap_or_default();
     let script = Script { key: args.key.clone(), job_seconds: args.job_seconds, faults, ..Script::default() };
-    let clock = ServerClock(Arc::new(SystemClock::new(signals.clone(), 1.0)));
+    let clock = ServerClock(Arc::new(SystemClock::new(terminal.signals.clone(), 1.0)));
     Server::start_watched(args.port, script, Arc::new(clock), Arc::new(|_, _| ())).map_err(|error| {
         let message = format!("cannot serve on 127.0.0.1:{}: {error}", args.port);
         Failure::failed("serve", message, "choose another --port, or 0 for a free one")
     })
 }
 
-fn serve(args: &RehearseArgs, signals: &Signals, terminal: &Terminal) -> Result<Exit, Failure> {
-    let server = start(args, signals)?;
-    let clock = SystemClock::new(signals.clone(), 1.0);
+fn serve(args: &RehearseArgs, terminal: &Terminal) -> Result<Exit, Failure> {
+    let server = start(args, terminal)?;
+    let clock = SystemClock::new(terminal.signals.clone(), 1.0);
     let rules = match &args.faults {
         Some(path) => format!("; faults from {}", path.display()),
         None => String::new(),
@@ -199,7 +198,7 @@ fn serve(args: &RehearseArgs, signals: &Signals, terminal: &Terminal) -> Result<
     let (requests, jobs) = (server.seen().len() as u64, server.jobs_created() as u64);
     let violations = counted(violations.len() as u64, "violation");
     terminal.say(&format!("{}, {}, {violations}", counted(requests, "request"), counted(jobs, "job")));
-    Ok(signals.exit())
+    Ok(terminal.signals.exit())
 }
 
 /// The one line on stdout; whoever started the server waits for it.

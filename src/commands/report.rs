@@ -17,7 +17,6 @@ use ctxtune_pipeline::report::job::Using;
 use ctxtune_pipeline::report::{OutReport, gather, without_path};
 use ctxtune_pipeline::session::Session;
 use ctxtune_pipeline::session::environment::Environment;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{printable, sized};
 use ctxtune_service::clock::Clock;
 use ctxtune_service::together::job::{Ending, JobId};
@@ -50,8 +49,8 @@ struct ReportedOut<'r> {
     troubles: &'r [String],
 }
 
-pub fn run(args: &ReportArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let (outs, bytes) = write_report(args, signals, terminal)?;
+pub fn run(args: &ReportArgs, terminal: &Terminal) -> Result<Exit, Failure> {
+    let (outs, bytes) = write_report(args, terminal)?;
     let report = Report {
         file: args.output.to_string_lossy().into_owned(),
         bytes,
@@ -74,11 +73,7 @@ impl ReportedOut<'_> {
     }
 }
 
-fn write_report(
-    args: &ReportArgs,
-    signals: &Signals,
-    terminal: &Terminal,
-) -> Result<(Vec<OutReport>, usize), Failure> {
+fn write_report(args: &ReportArgs, terminal: &Terminal) -> Result<(Vec<OutReport>, usize), Failure> {
     // Before anything that takes long.
     check_is_ours(&args.output).map_err(|error| unwritten(&args.output, &error))?;
     // What stays on this machine needs no `.env`, and is stopped by none.
@@ -87,20 +82,20 @@ fn write_report(
         false => {
             let environment = environment::read(None, terminal)?;
             let has_key = environment.get(env::TOGETHER_API_KEY).is_some();
-            let session = session::start(&args.remote, environment, signals, terminal)?;
+            let session = session::start(&args.remote, environment, terminal)?;
             has_key.then_some(session)
         }
     };
     let mut outs = Vec::new();
     for out in &args.outs {
         let tokenizer = (None, &environment::of_cache());
-        outs.push(gathered(out, session.as_ref(), tokenizer, signals, terminal)?);
+        outs.push(gathered(out, session.as_ref(), tokenizer, terminal)?);
     }
     for trouble in outs.iter().flat_map(|out| &out.troubles) {
         terminal.warn(&printable(trouble));
     }
     let names: Vec<&str> = outs.iter().map(|out| out.name.as_str()).collect();
-    let html = html(&names.join(", "), &outs, &SystemClock::new(signals.clone(), 1.0), terminal);
+    let html = html(&names.join(", "), &outs, &SystemClock::new(terminal.signals.clone(), 1.0), terminal);
     write(&args.output, &html).map_err(|error| unwritten(&args.output, &error))?;
     Ok((outs, html.len()))
 }
@@ -120,10 +115,9 @@ fn gathered(
     out: &Path,
     session: Option<&Session>,
     tokenizer: (Option<&str>, &Environment),
-    signals: &Signals,
     terminal: &Terminal,
 ) -> Result<OutReport, Failure> {
-    let mut report = gather(out, session, tokenizer, (signals, &Bar::new(signals, terminal)))?;
+    let mut report = gather(out, session, tokenizer, (&terminal.signals, &Bar::new(terminal)))?;
     // The model of a rehearsal never was.
     for job in report.jobs.iter_mut().filter(|_| terminal.banner().is_none()) {
         if job.job.status.ending() == Some(Ending::Completed) {
@@ -144,7 +138,7 @@ pub fn write_beside(session: &Session, out: &Path, terminal: &Terminal) {
     let path = out.join(BESIDE);
     let written = check_is_ours(&path).map_err(|error| error.to_string()).and_then(|()| {
         let tokenizer = (session.tokenizer.as_deref(), &session.environment);
-        let report = gathered(out, None, tokenizer, &session.signals, terminal);
+        let report = gathered(out, None, tokenizer, terminal);
         let report = report.map_err(|failure| failure.message)?;
         let html = html(&report.name, std::slice::from_ref(&report), &*session.clock, terminal);
         write(&path, &html).map_err(|error| error.to_string())

@@ -13,23 +13,22 @@ use ctxtune_engine::check::judge::Role;
 use ctxtune_engine::check::stats::{Histogram, TokenLengths, Tokens};
 use ctxtune_engine::check::{FileReport, Report, Watch};
 use ctxtune_pipeline::job::data::NAMED;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{counted, grouped, percent, printable, sized};
 
 const BARS: usize = 8;
 const BAR_WIDTH: u64 = 30;
 
 pub struct Bar<'s> {
-    signals: &'s Signals,
+    terminal: &'s Terminal,
     drawn: ProgressBar,
 }
 
 impl<'s> Bar<'s> {
-    pub fn new(signals: &'s Signals, terminal: &Terminal) -> Self {
+    pub fn new(terminal: &'s Terminal) -> Self {
         let drawn = terminal.bar("{bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left");
         drawn.set_length(0);
         drawn.enable_steady_tick(Duration::from_millis(100));
-        Bar { signals, drawn }
+        Bar { terminal, drawn }
     }
 }
 
@@ -51,7 +50,7 @@ impl Watch for Bar<'_> {
     }
 
     fn is_stopped(&self) -> bool {
-        self.signals.is_stopped()
+        self.terminal.signals.is_stopped()
     }
 }
 

@@ -132,8 +132,11 @@ mod tests {
 
     #[test]
     fn the_worst_of_the_failures_decides() {
-        let terminal =
-            Terminal::new(crate::args::OutputFlags { quiet: true, ..Default::default() }, "doctor");
+        let terminal = Terminal::new(
+            crate::args::OutputFlags { quiet: true, ..Default::default() },
+            "doctor",
+            ctxtune_pipeline::signals::Signals::default(),
+        );
         let check = |exits: &[Exit], expected: Option<Exit>| {
             let mut findings = Findings::new(&terminal);
             findings.add("a", Finding::warn("w", "h"));

@@ -13,11 +13,10 @@ use ctxtune_engine::line::example::Example;
 use ctxtune_engine::output::manifest::Mixed;
 use ctxtune_engine::prepare::{Error, Options, Prepared, Published, Watch};
 use ctxtune_engine::record::warning::Warning;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{counted, grouped, percent, printable, sized, without_surrogates};
 
 pub struct Bar<'s> {
-    signals: &'s Signals,
+    terminal: &'s Terminal,
     drawn: ProgressBar,
     bytes: AtomicU64,
     rejects: AtomicU64,
@@ -25,12 +24,12 @@ pub struct Bar<'s> {
 }
 
 impl<'s> Bar<'s> {
-    pub fn new(signals: &'s Signals, may_draw: bool) -> Self {
-        let drawn = if may_draw { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        if may_draw {
+    pub fn new(terminal: &'s Terminal) -> Self {
+        let drawn = if terminal.may_draw() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        if terminal.may_draw() {
             drawn.enable_steady_tick(Duration::from_millis(100));
         }
-        Bar { signals, drawn, bytes: AtomicU64::new(0), rejects: AtomicU64::new(0), start: Instant::now() }
+        Bar { terminal, drawn, bytes: AtomicU64::new(0), rejects: AtomicU64::new(0), start: Instant::now() }
     }
 
     /// From the listing, whose end nobody knows, to the conversion.
@@ -84,7 +83,7 @@ impl Watch for Bar<'_> {
     }
 
     fn is_stopped(&self) -> bool {
-        self.signals.is_stopped()
+        self.terminal.signals.is_stopped()
     }
 
     fn elapsed(&self) -> Duration {

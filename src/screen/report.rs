@@ -16,6 +16,7 @@ use crate::screen::canvas::Notices;
 use crate::screen::fold::folded;
 use ctxtune_pipeline::env;
 use ctxtune_pipeline::failure::{Exit, Failure};
+use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::printable;
 
 pub const SCHEMA: &str = "ctxtune.cli/1";
@@ -24,6 +25,8 @@ pub const SCHEMA: &str = "ctxtune.cli/1";
 #[derive(Clone)]
 pub struct Terminal {
     pub(crate) notices: Arc<Mutex<Notices>>,
+    /// What asks the command to stop.
+    pub signals: Signals,
     flags: OutputFlags,
     /// The command that documents name.
     command: String,
@@ -52,7 +55,7 @@ pub enum Style {
 
 impl Terminal {
     /// Checks the streams, `NO_COLOR` and `TERM`.
-    pub fn new(flags: OutputFlags, command: &str) -> Terminal {
+    pub fn new(flags: OutputFlags, command: &str, signals: Signals) -> Terminal {
         #[expect(clippy::disallowed_methods, reason = "the terminal is where the environment is read")]
         let variable = |name: &str| std::env::var_os(name).unwrap_or_default();
         let stderr_is_terminal = io::stderr().is_terminal();
@@ -66,6 +69,7 @@ impl Terminal {
         let has_unicode = can_move_cursor && (locale.contains("utf-8") || locale.contains("utf8"));
         Terminal {
             notices: Arc::default(),
+            signals,
             flags,
             command: command.to_owned(),
             stderr_is_terminal,
@@ -181,18 +185,18 @@ impl Terminal {
     }
 
     /// Ends a successful command: its one line of data, or the JSON document with `fields`.
-    pub fn succeed(&mut self, line: Option<&[u8]>, fields: Map<String, Value>) -> Exit {
+    pub fn succeed(&self, line: Option<&[u8]>, fields: Map<String, Value>) -> Exit {
         self.succeed_with(line, fields, &[])
     }
 
     /// The same, where the fields are a report's.
-    pub fn report(&mut self, line: Option<&[u8]>, report: &impl Serialize) -> Exit {
+    pub fn report(&self, line: Option<&[u8]>, report: &impl Serialize) -> Exit {
         self.succeed(line, fields(report))
     }
 
     /// The same, with more fields of the document.
     pub fn succeed_with(
-        &mut self,
+        &self,
         line: Option<&[u8]>,
         fields: Map<String, Value>,
         lists: &[LongList<'_>],
@@ -208,16 +212,11 @@ impl Terminal {
     }
 
     /// Ends a failed command: error and hint on stderr, and the JSON document if asked for.
-    pub fn fail(&mut self, failure: &Failure, fields: Map<String, Value>) -> Exit {
+    pub fn fail(&self, failure: &Failure, fields: Map<String, Value>) -> Exit {
         self.fail_with(failure, fields, &[])
     }
 
-    pub fn fail_with(
-        &mut self,
-        failure: &Failure,
-        fields: Map<String, Value>,
-        lists: &[LongList<'_>],
-    ) -> Exit {
+    pub fn fail_with(&self, failure: &Failure, fields: Map<String, Value>, lists: &[LongList<'_>]) -> Exit {
         if failure.exit == Exit::Interrupted && self.stderr_is_terminal {
             // The terminal has echoed `^C` and left the cursor behind it.
             self.say_always("");
@@ -235,13 +234,13 @@ impl Terminal {
     }
 
     /// Writes data to stdout. A reader that has gone is no error; a full disk is.
-    pub fn deliver(&mut self, bytes: &[u8]) -> Exit {
+    pub fn deliver(&self, bytes: &[u8]) -> Exit {
         let mut stdout = io::stdout().lock();
         let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
         self.delivered(written)
     }
 
-    fn delivered(&mut self, written: io::Result<()>) -> Exit {
+    fn delivered(&self, written: io::Result<()>) -> Exit {
         match written {
             Ok(()) => Exit::Done,
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,

@@ -16,7 +16,6 @@ use ctxtune_pipeline::job::cost::Beside;
 use ctxtune_pipeline::job::expected::Expected;
 use ctxtune_pipeline::job::plan::Plan;
 use ctxtune_pipeline::job::price::Price;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::printable;
 use ctxtune_pipeline::ui::{Detail, Progress, StatusLine, Ui};
 use ctxtune_service::clock::Stopped;
@@ -90,7 +89,7 @@ impl Ui for Terminal {
         io::stdin().is_terminal() && io::stderr().is_terminal()
     }
 
-    fn ask(&self, question: &str, signals: &Signals) -> Result<bool, Stopped> {
+    fn ask(&self, question: &str) -> Result<bool, Stopped> {
         self.put_question(&format!("{question} [y/N] "));
         // A read from a terminal goes on after a signal: somebody else waits for it.
         let (send, receive) = mpsc::channel();
@@ -105,15 +104,15 @@ impl Ui for Terminal {
                 Ok(answer) => {
                     return Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"));
                 }
-                Err(mpsc::RecvTimeoutError::Timeout) if signals.is_stopped() => return Err(Stopped),
+                Err(mpsc::RecvTimeoutError::Timeout) if self.signals.is_stopped() => return Err(Stopped),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(false),
             }
         }
     }
 
-    fn watch_prepare<'u>(&'u self, signals: &'u Signals) -> Box<dyn prepare::Watch + 'u> {
-        Box::new(prepared::Bar::new(signals, self.may_draw()))
+    fn watch_prepare<'u>(&'u self) -> Box<dyn prepare::Watch + 'u> {
+        Box::new(prepared::Bar::new(self))
     }
 
     fn prepared(&self, options: &Options, prepared: &Prepared, duration: Duration) {
@@ -124,8 +123,8 @@ impl Ui for Terminal {
         prepared::say_failed(error, self);
     }
 
-    fn watch_check<'u>(&'u self, signals: &'u Signals) -> Box<dyn check::Watch + 'u> {
-        Box::new(checked::Bar::new(signals, self))
+    fn watch_check<'u>(&'u self) -> Box<dyn check::Watch + 'u> {
+        Box::new(checked::Bar::new(self))
     }
 
     fn findings(&self, report: &check::Report) {

@@ -15,12 +15,12 @@ pub mod clock;
 pub mod dotenv;
 pub(crate) mod environment;
 
-pub(crate) fn runtime(environment: Environment, signals: &Signals, terminal: &Terminal) -> Runtime {
+pub(crate) fn runtime(environment: Environment, terminal: &Terminal) -> Runtime {
     let scale = environment.number(env::CTXTUNE_TIME_SCALE).unwrap_or(1.0);
     Runtime {
         environment,
-        signals: signals.clone(),
-        clock: Arc::new(SystemClock::new(signals.clone(), scale)),
+        signals: terminal.signals.clone(),
+        clock: Arc::new(SystemClock::new(terminal.signals.clone(), scale)),
         unstopped: Arc::new(SystemClock::new(Signals::default(), scale)),
         ui: terminal.ui(),
     }
@@ -29,15 +29,14 @@ pub(crate) fn runtime(environment: Environment, signals: &Signals, terminal: &Te
 pub(crate) fn start(
     args: &RemoteArgs,
     environment: Environment,
-    signals: &Signals,
     terminal: &Terminal,
 ) -> Result<Session, Failure> {
-    Session::new(args.base_url.as_deref(), runtime(environment, signals, terminal))
+    Session::new(args.base_url.as_deref(), runtime(environment, terminal))
 }
 
 /// The session of a command that needs no configuration file, with its key at hand.
-pub(crate) fn open(args: &RemoteArgs, signals: &Signals, terminal: &Terminal) -> Result<Session, Failure> {
-    let session = start(args, environment::read(None, terminal)?, signals, terminal)?;
+pub(crate) fn open(args: &RemoteArgs, terminal: &Terminal) -> Result<Session, Failure> {
+    let session = start(args, environment::read(None, terminal)?, terminal)?;
     session.require_key()?;
     Ok(session)
 }

@@ -127,11 +127,11 @@ impl Ui for Scripted {
     fn has_person(&self) -> bool {
         true
     }
-    fn ask(&self, question: &str, _: &Signals) -> Result<bool, Stopped> {
+    fn ask(&self, question: &str) -> Result<bool, Stopped> {
         self.note(format!("question {question}"));
         Ok(self.answers.lock().unwrap().pop_front().expect("an answer for every question"))
     }
-    fn watch_prepare<'u>(&'u self, _: &'u Signals) -> Box<dyn prepare::Watch + 'u> {
+    fn watch_prepare<'u>(&'u self) -> Box<dyn prepare::Watch + 'u> {
         Box::new(Undrawn)
     }
     fn prepared(&self, _: &Options, prepared: &Prepared, _: Duration) {
@@ -140,7 +140,7 @@ impl Ui for Scripted {
     fn not_prepared(&self, error: &prepare::Error) {
         self.note(format!("not prepared {error}"));
     }
-    fn watch_check<'u>(&'u self, _: &'u Signals) -> Box<dyn check::Watch + 'u> {
+    fn watch_check<'u>(&'u self) -> Box<dyn check::Watch + 'u> {
         Box::new(Undrawn)
     }
     fn findings(&self, _: &check::Report) {}

@@ -6,7 +6,6 @@ use crate::job::cost::Beside;
 use crate::job::expected::Expected;
 use crate::job::plan::Plan;
 use crate::job::price::Price;
-use crate::signals::Signals;
 use ctxtune_engine::check;
 use ctxtune_engine::prepare::{self, Options, Prepared};
 use ctxtune_service::clock::Stopped;
@@ -31,12 +30,12 @@ pub trait Ui: Send + Sync {
     /// Whether somebody can answer a question.
     fn has_person(&self) -> bool;
     /// Asks; only a plain yes agrees.
-    fn ask(&self, question: &str, signals: &Signals) -> Result<bool, Stopped>;
+    fn ask(&self, question: &str) -> Result<bool, Stopped>;
     /// Begins to show how far a preparation is, and stops it when a signal comes.
-    fn watch_prepare<'u>(&'u self, signals: &'u Signals) -> Box<dyn prepare::Watch + 'u>;
+    fn watch_prepare<'u>(&'u self) -> Box<dyn prepare::Watch + 'u>;
     fn prepared(&self, options: &Options, prepared: &Prepared, duration: Duration);
     fn not_prepared(&self, error: &prepare::Error);
-    fn watch_check<'u>(&'u self, signals: &'u Signals) -> Box<dyn check::Watch + 'u>;
+    fn watch_check<'u>(&'u self) -> Box<dyn check::Watch + 'u>;
     fn findings(&self, report: &check::Report);
     fn detail(&self) -> Detail;
     /// Begins a line that says again and again how far something is; single retries are not told meanwhile, unless

@@ -28,7 +28,6 @@ use ctxtune_pipeline::job::data::{NAMED, threads, unfit};
 use ctxtune_pipeline::job::parameters::SEED_MODEL;
 use ctxtune_pipeline::job::tokens::{self, ModelTokens, TOKENIZER};
 use ctxtune_pipeline::session::environment::Environment;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::without_surrogates;
 
 const BARS: usize = 8;
@@ -36,7 +35,7 @@ const BARS: usize = 8;
 /// Texts of more bytes are not counted unasked.
 const COUNTED_BYTES: u64 = 1_000_000_000;
 
-pub fn run(args: &CheckArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+pub fn run(args: &CheckArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     let is_all = terminal.flags().json || terminal.flags().verbose;
     let counter = counter(args)?;
     let how = counter.as_ref().map_or_else(|| "an estimate".to_owned(), ModelTokens::described);
@@ -48,7 +47,7 @@ pub fn run(args: &CheckArgs, signals: &Signals, terminal: &mut Terminal) -> Resu
         counter: counter.map(|counter| Arc::new(counter) as Arc<dyn Counter>),
     };
     let start = Instant::now();
-    let report = check(&options, &Bar::new(signals, terminal)).map_err(|error| signals.explain(error))?;
+    let report = check(&options, &Bar::new(terminal)).map_err(|error| terminal.signals.explain(error))?;
     let duration = start.elapsed();
     summarize(&report, &how, duration, terminal);
     say_findings(&report, terminal);

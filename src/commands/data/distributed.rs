@@ -15,14 +15,13 @@ use ctxtune_engine::parts::{self, Means, Missing, Plan, Record, Work, missing, r
 use ctxtune_engine::prepare::{Error, Mode, Purpose, Readers};
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::data::{NAMED, threads};
-use ctxtune_pipeline::signals::Signals;
 
 /// Runs the command.
-pub fn run(args: &DistributedArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let bar = Bar::new(signals, terminal.may_draw());
-    let failed = |error: Error| signals.explain(Failure::of_parts(error));
+pub fn run(args: &DistributedArgs, terminal: &Terminal) -> Result<Exit, Failure> {
+    let bar = Bar::new(terminal);
+    let failed = |error: Error| terminal.signals.explain(Failure::of_parts(error));
     match &args.command {
-        DistributedCommand::Plan(args) => plan(args, &bar, signals, terminal),
+        DistributedCommand::Plan(args) => plan(args, &bar, terminal),
         DistributedCommand::Convert(args) => {
             let (work, means) = (work(&args.means.work.work_dir), means(&args.means));
             let plan = Plan::load(&work).map_err(failed)?;
@@ -35,7 +34,7 @@ pub fn run(args: &DistributedArgs, signals: &Signals, terminal: &mut Terminal) -
             let plan = Plan::load(&work).map_err(failed)?;
             match parts::split(&work, &plan, &means, &bar) {
                 Ok(record) => Ok(deliver(line(record), terminal)),
-                Err(error) => Ok(say_failed_prepare(error, Failure::of_parts, signals, terminal)),
+                Err(error) => Ok(say_failed_prepare(error, Failure::of_parts, terminal)),
             }
         }
         DistributedCommand::Write(args) => {
@@ -92,7 +91,7 @@ fn each(
     text: &str,
     what: &str,
     end: u64,
-    terminal: &mut Terminal,
+    terminal: &Terminal,
     mut step: impl FnMut(u64) -> Result<Option<String>, Failure>,
 ) -> Result<Exit, Failure> {
     let numbers = ranges::parse(text, end).map_err(|reason| {
@@ -114,7 +113,7 @@ fn line<R>(record: Option<Record<R>>) -> Option<String> {
 }
 
 /// Delivers a line. Where there is none the result was published meanwhile, and nothing is left to say.
-fn deliver(line: Option<String>, terminal: &mut Terminal) -> Exit {
+fn deliver(line: Option<String>, terminal: &Terminal) -> Exit {
     match line {
         Some(line) => terminal.deliver(format!("{line}\n").as_bytes()),
         None => Exit::Done,
@@ -142,7 +141,7 @@ struct PlanReport<'p> {
     not_read_by_kind: &'p BTreeMap<String, u64>,
 }
 
-fn plan(args: &PlanArgs, bar: &Bar<'_>, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+fn plan(args: &PlanArgs, bar: &Bar<'_>, terminal: &Terminal) -> Result<Exit, Failure> {
     if args.dry_run || args.show.is_some() {
         let flag = if args.dry_run { "--dry-run" } else { "--show" };
         let message = format!("{flag} needs converted records, and a plan has none");
@@ -154,7 +153,7 @@ fn plan(args: &PlanArgs, bar: &Bar<'_>, signals: &Signals, terminal: &mut Termin
     let planned = parts::plan(&order(&options, &args.parts), &work(&dir), bar);
     let plan = match planned {
         Ok(plan) => plan,
-        Err(error) => return Ok(say_failed_prepare(error, Failure::of_parts, signals, terminal)),
+        Err(error) => return Ok(say_failed_prepare(error, Failure::of_parts, terminal)),
     };
     let report = PlanReport {
         plan: &plan.id,

@@ -23,14 +23,12 @@ use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::data::{NAMED, threads};
 use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::shell;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::without_surrogates;
 
-/// Runs the command.
-pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+pub fn run(args: &PrepareArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     let options = resolve(args, terminal.flags().verbose)?;
     let start = Instant::now();
-    let bar = Bar::new(signals, terminal.may_draw());
+    let bar = Bar::new(terminal);
     let work = args.work_dir.clone();
     let work = work.or_else(|| args.parts.are_chosen().then(|| default_work(&options.output_dir)));
     let prepared = match &work {
@@ -41,13 +39,12 @@ pub fn run(args: &PrepareArgs, signals: &Signals, terminal: &mut Terminal) -> Re
     drop(bar);
     Ok(match prepared {
         Ok(prepared) => succeed(&options, &prepared, duration, terminal),
-        Err(error) if work.is_some() => say_failed_prepare(error, Failure::of_parts, signals, terminal),
-        Err(error) => say_failed_prepare(error, Failure::from, signals, terminal),
+        Err(error) if work.is_some() => say_failed_prepare(error, Failure::of_parts, terminal),
+        Err(error) => say_failed_prepare(error, Failure::from, terminal),
     })
 }
 
-/// Shows what was prepared.
-pub fn succeed(options: &Options, prepared: &Prepared, duration: Duration, terminal: &mut Terminal) -> Exit {
+pub fn succeed(options: &Options, prepared: &Prepared, duration: Duration, terminal: &Terminal) -> Exit {
     show_examples(prepared, terminal);
     summarize(options, prepared, duration, terminal);
     let mismatch = Mismatch::of_prepared(options, prepared);
@@ -66,19 +63,14 @@ pub fn succeed(options: &Options, prepared: &Prepared, duration: Duration, termi
 }
 
 /// Shows why nothing was prepared, which `failure` makes of the error.
-pub fn say_failed_prepare(
-    error: Error,
-    failure: fn(Error) -> Failure,
-    signals: &Signals,
-    terminal: &mut Terminal,
-) -> Exit {
+pub fn say_failed_prepare(error: Error, failure: fn(Error) -> Failure, terminal: &Terminal) -> Exit {
     let not_read = match &error {
         Error::NothingListed { not_read, .. } => Some(Arc::clone(not_read)),
         _ => None,
     };
     say_failed(&error, terminal);
     let report = fields(&FailedReport::of(&error));
-    let failure = signals.explain(failure(error));
+    let failure = terminal.signals.explain(failure(error));
     let write = not_read.as_deref().map(|log| write_list(log, Shown::by(terminal)));
     let list = write.as_ref().map(|write| LongList { name: "not_read", write });
     terminal.fail_with(&failure, report, list.as_slice())

@@ -12,7 +12,6 @@ use ctxtune_engine::check::counter::Counter;
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::tokens::counter_or_about;
 use ctxtune_pipeline::preview::{Order, Pick, ServiceSample, ShownSample, at_service, samples};
-use ctxtune_pipeline::signals::Signals;
 
 /// What the service says of the samples: of the model that it tunes under this name.
 fn ask(
@@ -20,7 +19,6 @@ fn ask(
     counting: &Counting,
     trains_on_inputs: bool,
     samples: &[ShownSample],
-    signals: &Signals,
     terminal: &Terminal,
 ) -> Result<Vec<ServiceSample>, Failure> {
     if args.split == Split::Validation || !args.path.is_dir() {
@@ -28,7 +26,7 @@ fn ask(
         return Err(Failure::usage("usage", message, "name the directory that `prepare` wrote"));
     }
     let environment = environment::read(args.counting.config_path.as_deref(), terminal)?;
-    let session = session::start(&args.remote, environment, signals, terminal)?;
+    let session = session::start(&args.remote, environment, terminal)?;
     at_service(&session, &args.path, &counting.model, trains_on_inputs, samples)
 }
 
@@ -48,7 +46,7 @@ struct Report {
     service: Option<Vec<ServiceSample>>,
 }
 
-pub fn run(args: &PreviewArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+pub fn run(args: &PreviewArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     let counting = counting(&args.counting)?;
     let model = counter_or_about(counting.tokenizer.as_deref(), &counting.model, &counting.environment)?;
     let pick = match &args.key {
@@ -66,7 +64,7 @@ pub fn run(args: &PreviewArgs, signals: &Signals, terminal: &mut Terminal) -> Re
     };
     let samples = samples(&order, &model)?;
     let service = match args.service {
-        true => Some(ask(args, &counting, order.trains_on_inputs, &samples, signals, terminal)?),
+        true => Some(ask(args, &counting, order.trains_on_inputs, &samples, terminal)?),
         false => None,
     };
     let marks = if terminal.paints_stdout() { Marks::Colours } else { Marks::Brackets };

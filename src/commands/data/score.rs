@@ -38,7 +38,6 @@ use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::generate::batch::BatchReport;
 use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::session::environment::Environment;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::printable;
 use ctxtune_pipeline::text::without_surrogates;
 use ctxtune_service::clock::Clock;
@@ -46,17 +45,18 @@ use ctxtune_service::clock::Clock;
 /// Keys of a kind that are named, unless all are asked for.
 const NAMED: usize = 5;
 
-pub fn run(args: &ScoreArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+pub fn run(args: &ScoreArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     // Scoring files alone needs no variable, and warns of none.
     let environment = match args.models.is_empty() {
         true => environment::with_locale([]),
         false => environment::read(None, terminal)?,
     };
     let mut answered = Answered::default();
-    let asked = args.val.as_deref().map_or(Ok(()), |val| {
-        score_models::ask((args, val), (&environment, signals), &mut answered, terminal)
-    });
-    match asked.and_then(|()| report(args, (&environment, signals), &answered, terminal)) {
+    let asked = args
+        .val
+        .as_deref()
+        .map_or(Ok(()), |val| score_models::ask((args, val), &environment, &mut answered, terminal));
+    match asked.and_then(|()| report(args, &environment, &answered, terminal)) {
         Ok((subject, report, duration)) => Ok(end(args, &subject, (&report, duration), terminal)),
         Err(failure) if args.models.is_empty() => Err(failure),
         Err(failure) => {
@@ -77,13 +77,13 @@ pub struct Subject {
 
 pub fn report(
     args: &ScoreArgs,
-    (environment, signals): (&Environment, &Signals),
+    environment: &Environment,
     answered: &Answered,
     terminal: &Terminal,
 ) -> Result<(Subject, Report, Duration), Failure> {
     let subject = subject(args, answered);
     let start = Instant::now();
-    let report = scored(&subject.options, signals, terminal)?;
+    let report = scored(&subject.options, terminal)?;
     let duration = start.elapsed();
     summarize(&subject, &report, environment.is_utf8(), terminal);
     if let Some(path) = &args.per_record {
@@ -94,7 +94,7 @@ pub fn report(
         })?;
     }
     if let Some(path) = &args.report {
-        write_page(path, &subject, (&report, signals), terminal);
+        write_page(path, &subject, &report, terminal);
     }
     Ok((subject, report, duration))
 }
@@ -132,7 +132,7 @@ fn end(
     args: &ScoreArgs,
     subject: &Subject,
     (report, duration): (&Report, Duration),
-    terminal: &mut Terminal,
+    terminal: &Terminal,
 ) -> Exit {
     let overall: Vec<f64> = report.sets.iter().map(|set| set.total(Measure::Overall).mean).collect();
     let line = overall.iter().map(|score| format!("{score:.4}")).collect::<Vec<_>>().join("\t");
@@ -152,24 +152,24 @@ fn end(
     terminal.fail_with(&failure, document, &[records])
 }
 
-fn scored(options: &Options, signals: &Signals, terminal: &Terminal) -> Result<Report, Failure> {
-    let bar = Bar::new(signals, terminal);
+fn scored(options: &Options, terminal: &Terminal) -> Result<Report, Failure> {
+    let bar = Bar::new(terminal);
     let result = score(options, &bar);
     bar.drawn.finish_and_clear();
-    result.map_err(|error| signals.explain(error))
+    result.map_err(|error| terminal.signals.explain(error))
 }
 
 struct Bar<'s> {
-    signals: &'s Signals,
+    terminal: &'s Terminal,
     drawn: ProgressBar,
 }
 
 impl<'s> Bar<'s> {
-    fn new(signals: &'s Signals, terminal: &Terminal) -> Self {
+    fn new(terminal: &'s Terminal) -> Self {
         let drawn = terminal.bar("{bar:30} {human_pos}/{human_len} {per_sec}  {eta} left");
         drawn.set_length(0);
         drawn.enable_steady_tick(Duration::from_millis(100));
-        Bar { signals, drawn }
+        Bar { terminal, drawn }
     }
 }
 
@@ -185,7 +185,7 @@ impl Watch for Bar<'_> {
     }
 
     fn is_stopped(&self) -> bool {
-        self.signals.is_stopped()
+        self.terminal.signals.is_stopped()
     }
 }
 
@@ -218,16 +218,16 @@ fn summarize(subject: &Subject, report: &Report, is_utf8: bool, terminal: &Termi
 }
 
 /// Writes the page; trouble with it is one warning.
-fn write_page(path: &Path, subject: &Subject, (report, signals): (&Report, &Signals), terminal: &Terminal) {
+fn write_page(path: &Path, subject: &Subject, report: &Report, terminal: &Terminal) {
     let options = &subject.options;
     let own = |path: &Path| printable(&path.file_name().unwrap_or(path.as_os_str()).to_string_lossy());
     let names: Vec<String> = match &subject.asked {
         Some(_) => subject.names.clone(),
         None => options.generated.iter().map(|path| own(path)).collect(),
     };
-    let clock = SystemClock::new(signals.clone(), 1.0);
+    let clock = SystemClock::new(terminal.signals.clone(), 1.0);
     let written = check_is_ours(path).map_err(|error| error.to_string()).and_then(|()| {
-        let bar = Bar::new(signals, terminal);
+        let bar = Bar::new(terminal);
         bar.drawn.finish_and_clear();
         let worst = (0..report.sets.len()).map(|index| {
             let keys = report.worst(index, NAMED).into_iter().map(|record| record.key.clone());

@@ -21,7 +21,6 @@ use ctxtune_pipeline::generate::question::Questions;
 use ctxtune_pipeline::generate::setup::{Choice, Sampling, Setup, budget, server};
 use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::session::environment::Environment;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::printable;
 
 const GENERATED: &str = "generated";
@@ -43,12 +42,12 @@ pub struct Answered {
 /// Fails when nobody agrees, a model cannot be asked, or a cap or a signal leaves questions open.
 pub fn ask(
     (args, val): (&ScoreArgs, &Path),
-    (environment, signals): (&Environment, &Signals),
+    environment: &Environment,
     answered: &mut Answered,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
     let budget = budget(&args.asking)?;
-    let setups = setups((args, val), (environment, signals), &budget, terminal)?;
+    let setups = setups((args, val), environment, &budget, terminal)?;
     let [first, ..] = setups.as_slice() else { return Ok(()) };
     answered.mismatch = mismatch(&setups);
     if let Some(mismatch) = &answered.mismatch {
@@ -94,7 +93,7 @@ pub fn ask(
 
 fn setups(
     (args, val): (&ScoreArgs, &Path),
-    (environment, signals): (&Environment, &Signals),
+    environment: &Environment,
     budget: &Arc<Budget>,
     terminal: &Terminal,
 ) -> Result<Vec<Setup>, Failure> {
@@ -106,7 +105,7 @@ fn setups(
     let base_url = &args.asking.base_url;
     let mut setups: Vec<Setup> = Vec::new();
     for model in &args.models {
-        let session = server(&args.asking, runtime(environment.clone(), signals, terminal))?;
+        let session = server(&args.asking, runtime(environment.clone(), terminal))?;
         let choice =
             Choice { model: Some(model), out: Some(val), template: None, base_url: base_url.as_deref() };
         let sampling = Sampling { temperature: 0.0, top_p: None, seed: Some(SEED) };

@@ -14,7 +14,6 @@ use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::session::Session;
 use ctxtune_pipeline::shell;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::one_line;
 use ctxtune_pipeline::ui::Ui;
 use ctxtune_service::together::job::{Ending, Job, JobId};
@@ -51,8 +50,8 @@ impl Report {
     }
 }
 
-pub fn run(args: &CancelArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    Ok(match cancel(args, signals, terminal) {
+pub fn run(args: &CancelArgs, terminal: &Terminal) -> Result<Exit, Failure> {
+    Ok(match cancel(args, terminal) {
         Ok(job) => {
             let status = one_line(job.status.as_str());
             terminal.label("status", &status);
@@ -68,7 +67,7 @@ pub fn run(args: &CancelArgs, signals: &Signals, terminal: &mut Terminal) -> Res
     })
 }
 
-fn cancel(args: &CancelArgs, signals: &Signals, terminal: &Terminal) -> Result<Job, Refusal> {
+fn cancel(args: &CancelArgs, terminal: &Terminal) -> Result<Job, Refusal> {
     let id = id(&args.job)?;
     if !args.yes && !terminal.has_person() {
         return Err(Failure::unspent(
@@ -78,7 +77,7 @@ fn cancel(args: &CancelArgs, signals: &Signals, terminal: &Terminal) -> Result<J
         )
         .into());
     }
-    let session = session::open(&args.remote, signals, terminal)?;
+    let session = session::open(&args.remote, terminal)?;
     let job = jobs::retrieve(&session.together, &id).map_err(|error| session.explain(error))?;
     session.note_status(None, &job);
     show(&session, &job, terminal);
@@ -86,7 +85,7 @@ fn cancel(args: &CancelArgs, signals: &Signals, terminal: &Terminal) -> Result<J
         return Err(Refusal { failure, job: Some(Box::new(job)) });
     }
     if !args.yes {
-        match terminal.ask("Cancel it?", signals) {
+        match terminal.ask("Cancel it?") {
             Ok(true) => {}
             Ok(false) => return Err(Refusal { failure: declined(&job), job: Some(Box::new(job)) }),
             Err(stopped) => {

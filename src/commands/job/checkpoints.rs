@@ -7,7 +7,6 @@ use crate::screen::report::Terminal;
 use crate::screen::table::{Align, Cell, Table, moment};
 use crate::session;
 use ctxtune_pipeline::failure::{Exit, Failure};
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_service::together::job::{Checkpoint, JobId, read_time};
 use ctxtune_service::together::jobs;
 use serde::Serialize;
@@ -39,8 +38,8 @@ struct Saved<'c> {
     object_id: Option<&'c str>,
 }
 
-pub fn run(args: &CheckpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let (job, saved) = list(args, signals, terminal)?;
+pub fn run(args: &CheckpointsArgs, terminal: &Terminal) -> Result<Exit, Failure> {
+    let (job, saved) = list(args, terminal)?;
     if saved.is_empty() {
         terminal.say(&format!("the job {job} has kept no checkpoint so far"));
     }
@@ -49,12 +48,8 @@ pub fn run(args: &CheckpointsArgs, signals: &Signals, terminal: &mut Terminal) -
     Ok(terminal.report(table.as_deref().map(str::as_bytes), &report))
 }
 
-fn list(
-    args: &CheckpointsArgs,
-    signals: &Signals,
-    terminal: &Terminal,
-) -> Result<(JobId, Vec<Checkpoint>), Failure> {
-    let session = session::open(&args.remote, signals, terminal)?;
+fn list(args: &CheckpointsArgs, terminal: &Terminal) -> Result<(JobId, Vec<Checkpoint>), Failure> {
+    let session = session::open(&args.remote, terminal)?;
     let job = session.job(Some(&args.target))?;
     let mut saved = jobs::checkpoints(&session.together, &job).map_err(|error| session.explain(error))?;
     saved.sort_by_key(|checkpoint| Reverse(checkpoint.step));

@@ -18,7 +18,6 @@ use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::job::model::gives_adapter_only;
 use ctxtune_pipeline::session::Session;
 use ctxtune_pipeline::shell;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{counted, one_line, printable, sized};
 use ctxtune_service::together::download::{Probe, Wanted, Which, fetch, probe};
 use ctxtune_service::together::job::{Ending, Job, JobId};
@@ -82,19 +81,19 @@ struct Report {
     data_mismatch: Option<Mismatch>,
 }
 
-pub fn run(args: &DownloadArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let fetched = download(args, signals, terminal)?;
+pub fn run(args: &DownloadArgs, terminal: &Terminal) -> Result<Exit, Failure> {
+    let fetched = download(args, terminal)?;
     fetched.say(terminal);
     let extracted = fetched.extracted.as_ref();
     let path = extracted.map_or(&fetched.path, |extracted| &extracted.dir);
     Ok(terminal.report(Some(path.as_os_str().as_encoded_bytes()), &fetched.report()))
 }
 
-fn download(args: &DownloadArgs, signals: &Signals, terminal: &Terminal) -> Result<Fetched, Failure> {
+fn download(args: &DownloadArgs, terminal: &Terminal) -> Result<Fetched, Failure> {
     if let Some(dir) = &args.extract {
         require_absent(dir)?;
     }
-    let session = session::open(&args.remote, signals, terminal)?;
+    let session = session::open(&args.remote, terminal)?;
     let id = session.job(Some(&args.target))?;
     let job = jobs::retrieve(&session.together, &id).map_err(|error| session.explain(error))?;
     let target = Some(Path::new(&args.target));

@@ -11,7 +11,6 @@ use crate::screen::table::{Align, Cell, Table, moment};
 use crate::session;
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::session::Session;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{counted, one_line, sized};
 use ctxtune_pipeline::ui::Ui;
 use ctxtune_service::clock::Stopped;
@@ -28,18 +27,18 @@ const COLUMNS: [(&str, Align); 6] = [
     ("name", Align::Left),
 ];
 
-pub fn run(args: &FilesArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+pub fn run(args: &FilesArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     match &args.command {
-        None | Some(FilesCommand::List) => list(args, signals, terminal),
+        None | Some(FilesCommand::List) => list(args, terminal),
         Some(FilesCommand::Delete { ids, yes }) => {
             let agreed = if *yes { Agreed::ByFlag } else { Agreed::IfAsked };
-            delete(args, (ids, agreed), signals, terminal)
+            delete(args, (ids, agreed), terminal)
         }
     }
 }
 
-fn list(args: &FilesArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let session = session::open(&args.remote, signals, terminal)?;
+fn list(args: &FilesArgs, terminal: &Terminal) -> Result<Exit, Failure> {
+    let session = session::open(&args.remote, terminal)?;
     let mut listed = files::list(&session.together).map_err(|error| session.explain(error))?;
     listed.sort_by_key(|file| Reverse(file.created_at));
     if listed.is_empty() {
@@ -147,10 +146,9 @@ impl Deletion {
 fn delete(
     args: &FilesArgs,
     (ids, agreed): (&[String], Agreed),
-    signals: &Signals,
-    terminal: &mut Terminal,
+    terminal: &Terminal,
 ) -> Result<Exit, Failure> {
-    let deletion = try_delete(args, (ids, agreed), signals, terminal)?;
+    let deletion = try_delete(args, (ids, agreed), terminal)?;
     let lines: Vec<&str> = deletion.deleted.iter().map(FileId::as_str).collect();
     let text = lines.join("\n");
     let failures = deletion.failed.iter().map(|undeleted| &undeleted.failure);
@@ -183,7 +181,6 @@ fn badness(failure: &Failure) -> u8 {
 fn try_delete(
     args: &FilesArgs,
     (ids, agreed): (&[String], Agreed),
-    signals: &Signals,
     terminal: &Terminal,
 ) -> Result<Deletion, Failure> {
     let ids = ids.iter().map(|text| id(text)).collect::<Result<Vec<FileId>, Failure>>()?;
@@ -191,7 +188,7 @@ fn try_delete(
         let message = "this is not a terminal to ask at whether files are to be deleted";
         return Err(Failure::unspent("no_consent", message, "agree with --yes"));
     }
-    let session = session::open(&args.remote, signals, terminal)?;
+    let session = session::open(&args.remote, terminal)?;
     let mut deletion = Deletion::default();
     let found = find(&session, ids, &mut deletion, terminal)?;
     if found.is_empty() {
@@ -203,13 +200,13 @@ fn try_delete(
             let hint = Some("nothing was deleted".to_owned());
             Failure { hint, ..session.explain(stopped) }
         };
-        if !terminal.ask(&question, signals).map_err(unanswered)? {
+        if !terminal.ask(&question).map_err(unanswered)? {
             let message = "nothing was deleted: the answer was no";
             return Err(Failure::unspent("declined", message, "run it again to be asked again"));
         }
     }
     for id in found {
-        if signals.is_stopped() {
+        if terminal.signals.is_stopped() {
             deletion.failed(id, session.explain(Stopped));
             continue;
         }

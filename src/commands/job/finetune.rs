@@ -18,7 +18,6 @@ use ctxtune_pipeline::job::wandb_run;
 use ctxtune_pipeline::session::Session;
 use ctxtune_pipeline::session::consent::Spending;
 use ctxtune_pipeline::session::environment::Environment;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::sweep::agent::{Agency, cancel_unwanted};
 use ctxtune_pipeline::text::printable;
 use ctxtune_pipeline::ui::Ui;
@@ -26,17 +25,16 @@ use ctxtune_pipeline::ui::Ui;
 /// Where the seed's configuration file may be.
 const CONFIG_PLACES: [&str; 2] = ["finetune_config.yaml", "training/finetune_config.yaml"];
 
-pub fn run(args: &FinetuneArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+pub fn run(args: &FinetuneArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     let config_path = args.corpus.config_path.clone().or_else(find_config);
     let environment = environment::read(config_path.as_deref(), terminal)?;
-    let run = Run { config_path: config_path.as_deref(), environment, signals };
+    let run = Run { config_path: config_path.as_deref(), environment };
     finetune(args, run, terminal)
 }
 
 pub struct Run<'r> {
     pub config_path: Option<&'r Path>,
     pub environment: Environment,
-    pub signals: &'r Signals,
 }
 
 /// The configuration file that is read where none is named.
@@ -44,7 +42,7 @@ pub fn find_config() -> Option<PathBuf> {
     CONFIG_PLACES.iter().map(PathBuf::from).find(|path| path.is_file())
 }
 
-pub fn finetune(args: &FinetuneArgs, run: Run<'_>, terminal: &mut Terminal) -> Result<Exit, Failure> {
+pub fn finetune(args: &FinetuneArgs, run: Run<'_>, terminal: &Terminal) -> Result<Exit, Failure> {
     terminal.say(&terminal.paint(Style::Label, "Together AI Fine-Tuning Pipeline"));
     terminal.say(&match run.config_path {
         Some(path) => printable(&format!("settings from {}", path.display())),
@@ -81,7 +79,7 @@ struct Place {
 
 fn steps_to_job(
     args: &FinetuneArgs,
-    Run { config_path, environment, signals }: Run<'_>,
+    Run { config_path, environment }: Run<'_>,
     terminal: &Terminal,
 ) -> Result<(Session, Submitted, Place), Failure> {
     monitor::try_picture(args.watch.svg.as_deref())?;
@@ -91,7 +89,7 @@ fn steps_to_job(
         terminal.say(&format!("W&B: there is no key, so nothing is logged; to log the job: {HOW_TO_LOG}"));
     }
     let agency = Agency::of(args.sweep_max_cost, &environment)?;
-    let mut session = session::start(&args.remote, environment, signals, terminal)?;
+    let mut session = session::start(&args.remote, environment, terminal)?;
     session.tokenizer = args.tokenizer.tokenizer.clone().or_else(|| config.file.as_ref()?.text(TOKENIZER));
     let flags = args.corpus.choices.clone();
     let given = match args.as_is || args.val.is_some() {

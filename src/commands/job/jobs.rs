@@ -12,7 +12,6 @@ use ctxtune_pipeline::job::cost::{Cost, Total};
 use ctxtune_pipeline::job::estimates;
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::job::summary::JobSummary;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{counted, grouped, marked};
 use ctxtune_service::together::job::{Job, JobId};
 use ctxtune_service::together::jobs;
@@ -57,8 +56,8 @@ struct PricedJob {
     estimated_dollars: Option<f64>,
 }
 
-pub fn run(args: &JobsArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let listed = list(args, signals, terminal)?;
+pub fn run(args: &JobsArgs, terminal: &Terminal) -> Result<Exit, Failure> {
+    let listed = list(args, terminal)?;
     let count = listed.jobs.len();
     let shown = if args.limit > 0 { &listed.jobs[..count.min(args.limit)] } else { &listed.jobs };
     let total = Total::of(listed.jobs.iter().map(|job| listed.cost(job)));
@@ -75,8 +74,8 @@ pub fn run(args: &JobsArgs, signals: &Signals, terminal: &mut Terminal) -> Resul
     Ok(exit)
 }
 
-fn list(args: &JobsArgs, signals: &Signals, terminal: &Terminal) -> Result<Listed, Failure> {
-    let session = session::open(&args.remote, signals, terminal)?;
+fn list(args: &JobsArgs, terminal: &Terminal) -> Result<Listed, Failure> {
+    let session = session::open(&args.remote, terminal)?;
     let mut jobs = jobs::list(&session.together).map_err(|error| session.explain(error))?;
     session.note_statuses(&jobs);
     jobs.sort_by_key(|job| Reverse(job.created_at()));

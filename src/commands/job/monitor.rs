@@ -32,7 +32,6 @@ use ctxtune_pipeline::job::wandb_run::{Log, OnStop};
 use ctxtune_pipeline::job::watch::{LAST_EVENTS, Watched, settle};
 use ctxtune_pipeline::session::Session;
 use ctxtune_pipeline::shell;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{one_line, printable};
 use ctxtune_service::together::job::{Ending, Job, JobId, last_error};
 
@@ -54,9 +53,9 @@ pub struct Shown {
     pub wandb: Chosen,
 }
 
-pub fn run(args: &MonitorArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+pub fn run(args: &MonitorArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     try_picture(args.watch.svg.as_deref())?;
-    let session = open(&args.remote, signals, terminal)?;
+    let session = open(&args.remote, terminal)?;
     let job = session.job(args.target.as_deref())?;
     let wandb = wandb::resolve(&args.wandb, None, &session.environment, terminal)?;
     let shown = Shown {
@@ -69,13 +68,7 @@ pub fn run(args: &MonitorArgs, signals: &Signals, terminal: &mut Terminal) -> Re
     Ok(watch(&session, &job, &args.watch, shown, terminal))
 }
 
-pub fn watch(
-    session: &Session,
-    job: &JobId,
-    args: &WatchArgs,
-    shown: Shown,
-    terminal: &mut Terminal,
-) -> Exit {
+pub fn watch(session: &Session, job: &JobId, args: &WatchArgs, shown: Shown, terminal: &Terminal) -> Exit {
     terminal.label("job", &format!("{job}  {}", session.dashboard(job)));
     let options = MonitorOptions { poll: args.poll, timeout: args.timeout, budget: BUDGET };
     let mut screens = Screens::new(session, job, shown.events, terminal);
@@ -118,7 +111,7 @@ fn document(session: &Session, watched: &Watched, shown: &Shown) -> Map<String, 
 }
 
 /// Ends a stream that cannot be written: a reader that has gone is owed no word, a full disk is.
-fn closed(streamed: io::Result<()>, terminal: &mut Terminal) -> Exit {
+fn closed(streamed: io::Result<()>, terminal: &Terminal) -> Exit {
     match streamed {
         Ok(()) => Exit::Done,
         Err(error) => {
@@ -198,7 +191,7 @@ fn end(
     watched: &Watched,
     mut document: Map<String, Value>,
     shown: &Shown,
-    terminal: &mut Terminal,
+    terminal: &Terminal,
 ) -> Exit {
     let Finished { progress, ending } = finished;
     let Some(job) = progress.job() else { return Exit::Failed };

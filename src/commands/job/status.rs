@@ -18,14 +18,13 @@ use ctxtune_pipeline::job::summary::JobSummary;
 use ctxtune_pipeline::job::wandb_run;
 use ctxtune_pipeline::job::watch::TrainedOn;
 use ctxtune_pipeline::session::Session;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{one_line, printable};
 use ctxtune_service::together::job::{Ending, Job};
 use ctxtune_service::together::{self, jobs};
 use serde::Serialize;
 
-pub fn run(args: &JobArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let (session, progress) = look(args, signals, terminal)?;
+pub fn run(args: &JobArgs, terminal: &Terminal) -> Result<Exit, Failure> {
+    let (session, progress) = look(args, terminal)?;
     let Some(job) = progress.job() else { return Ok(Exit::Failed) };
     let out = args.target.as_deref().map(Path::new).filter(|target| target.is_dir());
     let run_page = wandb_run::page(&session, job, out).or_else(|| job.wandb_url());
@@ -37,8 +36,8 @@ pub fn run(args: &JobArgs, signals: &Signals, terminal: &mut Terminal) -> Result
     Ok(terminal.report(Some(status.as_bytes()), &report))
 }
 
-fn look(args: &JobArgs, signals: &Signals, terminal: &Terminal) -> Result<(Session, Progress), Failure> {
-    let session = session::open(&args.remote, signals, terminal)?;
+fn look(args: &JobArgs, terminal: &Terminal) -> Result<(Session, Progress), Failure> {
+    let session = session::open(&args.remote, terminal)?;
     let id = session.job(args.target.as_deref())?;
     let job = jobs::retrieve(&session.together, &id).map_err(|error| session.explain(error))?;
     session.note_status(args.target.as_deref().map(Path::new), &job);
@@ -47,7 +46,7 @@ fn look(args: &JobArgs, signals: &Signals, terminal: &Terminal) -> Result<(Sessi
     progress.absorb_job(job);
     if has_started && let Err(error) = measure(&session, &mut progress) {
         let failure = session.explain(error);
-        if signals.is_stopped() {
+        if terminal.signals.is_stopped() {
             return Err(failure);
         }
         terminal.warn(&printable(&format!("how far it is cannot be told: {}", failure.message)));

@@ -19,17 +19,16 @@ use ctxtune_pipeline::job::tokens::TOKENIZER;
 use ctxtune_pipeline::job::{wandb, wandb_run};
 use ctxtune_pipeline::session::consent::Spending;
 use ctxtune_pipeline::session::environment::Environment;
-use ctxtune_pipeline::signals::Signals;
 use serde_json::Value;
 
-pub fn run(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    if args.dry_run { dry_run(args, signals, terminal) } else { to_job(args, signals, terminal) }
+pub fn run(args: &SubmitArgs, terminal: &Terminal) -> Result<Exit, Failure> {
+    if args.dry_run { dry_run(args, terminal) } else { to_job(args, terminal) }
 }
 
-fn to_job(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+fn to_job(args: &SubmitArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     let environment = environment::read(args.config_path.as_deref(), terminal)?;
-    let order = order(args, &environment, signals, terminal)?;
-    let mut session = session::start(&args.remote, environment, signals, terminal)?;
+    let order = order(args, &environment, terminal)?;
+    let mut session = session::start(&args.remote, environment, terminal)?;
     let file = configured(args.config_path.as_deref())?.file;
     session.tokenizer = args.tokenizer.tokenizer.clone().or_else(|| file?.text(TOKENIZER));
     let (wandb, out) = (order.wandb.clone(), order.out.clone());
@@ -38,18 +37,13 @@ fn to_job(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Resu
     Ok(end_submitted(&submitted, terminal))
 }
 
-pub fn end_submitted(submitted: &Submitted, terminal: &mut Terminal) -> Exit {
+pub fn end_submitted(submitted: &Submitted, terminal: &Terminal) -> Exit {
     let job = &submitted.adopted.job.id;
     terminal.label("next", &format!("ctxtune monitor {job}"));
     terminal.report(Some(job.as_str().as_bytes()), &submitted.report())
 }
 
-fn order(
-    args: &SubmitArgs,
-    environment: &Environment,
-    signals: &Signals,
-    terminal: &Terminal,
-) -> Result<Order, Failure> {
+fn order(args: &SubmitArgs, environment: &Environment, terminal: &Terminal) -> Result<Order, Failure> {
     let Configured { file, data, tune } = configured(args.config_path.as_deref())?;
     let is_file = |data: &&Path| {
         args.val.is_some() || data.is_file() || data.extension().is_some_and(|extension| extension == "jsonl")
@@ -62,7 +56,7 @@ fn order(
                 ..PrepareChoices::default()
             };
             let given = choices.given(args.val.clone(), data)?;
-            take_files(&given, terminal, signals)?;
+            take_files(&given, terminal, &terminal.signals)?;
             given.output_dir
         }
         None if args.data.is_some() && args.output_dir.is_some() => {
@@ -91,10 +85,10 @@ fn order(
 }
 
 /// The requests as they would be sent, on stdout or in the JSON document.
-fn dry_run(args: &SubmitArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+fn dry_run(args: &SubmitArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     let environment = environment::read(args.config_path.as_deref(), terminal)?;
-    let order = order(args, &environment, signals, terminal)?;
-    let clock = session::clock::SystemClock::new(signals.clone(), 1.0);
+    let order = order(args, &environment, terminal)?;
+    let clock = session::clock::SystemClock::new(terminal.signals.clone(), 1.0);
     let report = dry_run::requests(&order, args.remote.base_url.as_deref(), &clock, &environment)?;
     let text: Vec<String> = report.requests.iter().map(text).collect();
     show_expected(&Expected::published(), terminal);

@@ -17,7 +17,6 @@ use ctxtune_pipeline::job::parameters::PRICED;
 use ctxtune_pipeline::job::wandb;
 use ctxtune_pipeline::session::consent::Spending;
 use ctxtune_pipeline::session::environment::Environment;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::sweep::make::JobTemplate;
 use ctxtune_pipeline::sweep::price::MOST_ESTIMATES;
 use ctxtune_pipeline::sweep::shown::{shown_value, shown_values};
@@ -27,9 +26,9 @@ use ctxtune_pipeline::sweep::start::{
 use ctxtune_pipeline::sweep::{Assignment, Domain, Runner, Sweep};
 use ctxtune_pipeline::text::{counted, printable};
 
-pub fn run(args: &SweepArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+pub fn run(args: &SweepArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     match &args.command {
-        SweepCommand::Run(args) => run_sweep(args, signals, terminal),
+        SweepCommand::Run(args) => run_sweep(args, terminal),
         SweepCommand::Init(args) => init(args, terminal),
     }
 }
@@ -47,7 +46,7 @@ fn wandb_args(args: &WandbArgs, sweep: &Sweep, environment: &Environment) -> Wan
     }
 }
 
-fn run_sweep(args: &SweepRunArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+fn run_sweep(args: &SweepRunArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     if args.spending.new_job {
         let hint = "a failed run is run again with `ctxtune finetune --new-job`";
         return Err(usage("a sweep has no --new-job".to_owned(), hint));
@@ -74,7 +73,7 @@ fn run_sweep(args: &SweepRunArgs, signals: &Signals, terminal: &mut Terminal) ->
     if spending == Spending::Impossible {
         return Err(Spending::refusal());
     }
-    let session = session::start(&args.remote, environment, signals, terminal)?;
+    let session = session::start(&args.remote, environment, terminal)?;
     let data = args.corpus.choices.clone().over(config.data);
     let order = Order {
         sweep: file,
@@ -130,7 +129,7 @@ struct InitReport {
     sweep: Map<String, Value>,
 }
 
-fn show_plan(sweep: &Sweep, draws: usize, values: &[Assignment], terminal: &mut Terminal) -> Exit {
+fn show_plan(sweep: &Sweep, draws: usize, values: &[Assignment], terminal: &Terminal) -> Exit {
     let line = |(index, values): (usize, &Assignment)| {
         printable(&format!("{}\t{}", index + 1, shown_values(values).replace("  ", "\t")))
     };
@@ -153,7 +152,7 @@ fn show_space(
     sweep: &Sweep,
     count: usize,
     template: &JobTemplate,
-    terminal: &mut Terminal,
+    terminal: &Terminal,
 ) -> Result<Exit, Failure> {
     check_values(sweep)?;
     let estimates = match sweep.combinations_of(&PRICED) {
@@ -199,7 +198,7 @@ fn shown_domain(domain: &Domain) -> String {
 }
 
 /// The sweep with a `command` that runs this program, and a cap of its own.
-fn init(args: &SweepInitArgs, terminal: &mut Terminal) -> Result<Exit, Failure> {
+fn init(args: &SweepInitArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     let sweep = Sweep::read(&args.file, Runner::Agent)?;
     check_metric(&sweep, terminal)?;
     check_values(&sweep)?;

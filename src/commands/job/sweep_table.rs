@@ -35,7 +35,7 @@ pub fn end(
     session: &Session,
     ran: &Ran,
     (svg, has_page): (Option<&Path>, bool),
-    terminal: &mut Terminal,
+    terminal: &Terminal,
 ) -> Exit {
     let Ran { runs, ended: Ended { book, is_short }, quote, failure } = ran;
     let ranking = book.ranking(runs.metric.goal);

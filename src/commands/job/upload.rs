@@ -5,11 +5,10 @@ use crate::screen::report::Terminal;
 use crate::session::{environment, start};
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::uploads::{Uploaded, upload};
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::printable;
 
-pub fn run(args: &UploadArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let session = start(&args.remote, environment::read(None, terminal)?, signals, terminal)?;
+pub fn run(args: &UploadArgs, terminal: &Terminal) -> Result<Exit, Failure> {
+    let session = start(&args.remote, environment::read(None, terminal)?, terminal)?;
     let report = upload(&session, &args.paths)?;
     let line = |Uploaded { label, file_id, .. }: &Uploaded| format!("{}\t{file_id}", printable(label));
     let lines: Vec<String> = report.uploads.iter().map(line).collect();

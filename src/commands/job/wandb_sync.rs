@@ -78,9 +78,9 @@ struct Outcome {
     not_made: Vec<Unmade>,
 }
 
-pub fn run(args: &WandbSyncArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+pub fn run(args: &WandbSyncArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     let mut outcome = Outcome::default();
-    let result = sync_all(args, signals, (&mut outcome, terminal));
+    let result = sync_all(args, &mut outcome, terminal);
     let line = |synced: &Synced| printable(&format!("{}\t{}\t{}", synced.run, synced.rows, synced.page));
     let text: Vec<String> = outcome.runs.iter().map(line).collect();
     Ok(match result.err().or_else(|| outcome.refused.first().map(|refused| refused.failure.clone())) {
@@ -101,11 +101,7 @@ pub fn run(args: &WandbSyncArgs, signals: &Signals, terminal: &mut Terminal) -> 
     })
 }
 
-fn sync_all(
-    args: &WandbSyncArgs,
-    signals: &Signals,
-    (outcome, terminal): (&mut Outcome, &Terminal),
-) -> Result<(), Failure> {
+fn sync_all(args: &WandbSyncArgs, outcome: &mut Outcome, terminal: &Terminal) -> Result<(), Failure> {
     let environment = environment::read(None, terminal)?;
     let dir = dir(args, &environment)?;
     let states = known(&dir).map_err(|error| {
@@ -129,12 +125,12 @@ fn sync_all(
     let chosen = resolve(&WandbArgs::default(), None, &environment, terminal)?;
     let settings = settings(chosen)?;
     let scale = environment.number(env::CTXTUNE_TIME_SCALE).unwrap_or(1.0);
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(signals.clone(), scale));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(terminal.signals.clone(), scale));
     for mut state in behind {
         let wandb = connect(settings.clone(), CALL, &environment, Arc::clone(&clock))?;
         relocate(&mut state, &environment);
         let run = state.plan.run.clone();
-        match sync(wandb, (&dir, state), (&clock, signals), terminal) {
+        match sync(wandb, (&dir, state), &clock, terminal) {
             Ok(synced) => outcome.runs.push(synced),
             // The key, the network or a signal: the other runs would fail too.
             Err(failure) if failure.exit != Exit::Failed => return Err(failure),
@@ -163,12 +159,12 @@ fn relocate(state: &mut State, environment: &Environment) {
 fn sync(
     wandb: Wandb,
     (dir, state): (&Path, State),
-    (clock, signals): (&Arc<dyn Clock>, &Signals),
+    clock: &Arc<dyn Clock>,
     terminal: &Terminal,
 ) -> Result<Synced, Failure> {
     let run = state.plan.run.clone();
     let place = (state.plan.entity.clone(), state.plan.project.clone());
-    let failed = |error: &Error| failure(error, (dir, &state), signals);
+    let failed = |error: &Error| failure(error, (dir, &state), &terminal.signals);
     let spool = Spool::open(Some(dir.to_owned()), state.plan.clone(), &owner(&**clock));
     let mut spool = spool.map_err(|error| failed(&Error::Disk(error)))?;
     (spool.state.plan.entity, spool.state.plan.project) = place;

@@ -8,11 +8,10 @@ use ctxtune_pipeline::deploy::start::{Order, deploy};
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::session::Session;
 use ctxtune_pipeline::session::consent::Spending;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::one_line;
 
-pub fn run(args: &DeployArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let (session, order) = order(args, signals, terminal)?;
+pub fn run(args: &DeployArgs, terminal: &Terminal) -> Result<Exit, Failure> {
+    let (session, order) = order(args, terminal)?;
     let is_held = order.time.is_some();
     let mut result = match deploy(&session, order) {
         Ok(result) => result,
@@ -33,7 +32,7 @@ pub fn run(args: &DeployArgs, signals: &Signals, terminal: &mut Terminal) -> Res
     })
 }
 
-fn order(args: &DeployArgs, signals: &Signals, terminal: &Terminal) -> Result<(Session, Order), Failure> {
+fn order(args: &DeployArgs, terminal: &Terminal) -> Result<(Session, Order), Failure> {
     let time = match args.stop_after {
         StopAfter::Time(time) if !args.detach => Some(time),
         _ => None,
@@ -42,11 +41,11 @@ fn order(args: &DeployArgs, signals: &Signals, terminal: &Terminal) -> Result<(S
         let message = "--max-cost holds against the time until it is stopped, and nothing stops it";
         return Err(Failure::usage("usage", message, "give --stop-after a time, or say --yes"));
     }
-    catch_hang_up(signals).map_err(|error| {
+    catch_hang_up(&terminal.signals).map_err(|error| {
         let message = format!("cannot catch the end of the terminal: {error}");
         Failure { exit: Exit::Failed, code: "signals", message, hint: None }
     })?;
-    let session = session::open(&args.remote, signals, terminal)?;
+    let session = session::open(&args.remote, terminal)?;
     let order = Order {
         target: args.target.clone(),
         endpoint: args.name.clone(),

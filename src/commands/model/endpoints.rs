@@ -13,7 +13,6 @@ use ctxtune_pipeline::deploy::{Down, Reach, bring_down};
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::shell;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::one_line;
 use ctxtune_service::together::endpoints::{self, Endpoint};
 use serde::Serialize;
@@ -56,12 +55,12 @@ struct Stopped<'e> {
     down: Down,
 }
 
-pub fn run(args: &EndpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+pub fn run(args: &EndpointsArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     match &args.command {
-        None | Some(EndpointsCommand::List) => list(args, signals, terminal),
+        None | Some(EndpointsCommand::List) => list(args, terminal),
         Some(EndpointsCommand::Stop { endpoint, all }) => {
             let reach = if *all { Reach::All } else { Reach::Ours };
-            stop(args, (endpoint, reach), signals, terminal)
+            stop(args, (endpoint, reach), terminal)
         }
     }
 }
@@ -92,8 +91,8 @@ fn row(running: &Running) -> Vec<Cell> {
     ]
 }
 
-fn list(args: &EndpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let session = session::open(&args.remote, signals, terminal)?;
+fn list(args: &EndpointsArgs, terminal: &Terminal) -> Result<Exit, Failure> {
+    let session = session::open(&args.remote, terminal)?;
     let (project, now) = project(&session)?;
     let all = endpoints::list(&session.together, &project).map_err(|error| session.explain(error))?;
     let listed = running(&session, &all, now);
@@ -117,13 +116,8 @@ fn list(args: &EndpointsArgs, signals: &Signals, terminal: &mut Terminal) -> Res
     Ok(terminal.report(table.as_deref().map(str::as_bytes), &report))
 }
 
-fn stop(
-    args: &EndpointsArgs,
-    what: (&str, Reach),
-    signals: &Signals,
-    terminal: &mut Terminal,
-) -> Result<Exit, Failure> {
-    let (endpoint, down) = try_stop(args, what, signals, terminal)?;
+fn stop(args: &EndpointsArgs, what: (&str, Reach), terminal: &Terminal) -> Result<Exit, Failure> {
+    let (endpoint, down) = try_stop(args, what, terminal)?;
     show(&endpoint, &down, terminal);
     let lines = one_a_line(&down.removed);
     let report = Stopped { endpoint: endpoint.bare_name(), endpoint_id: &endpoint.id, down };
@@ -138,10 +132,9 @@ fn one_a_line(names: &[String]) -> Option<String> {
 fn try_stop(
     args: &EndpointsArgs,
     (name, reach): (&str, Reach),
-    signals: &Signals,
     terminal: &Terminal,
 ) -> Result<(Endpoint, Down), Failure> {
-    let session = session::open(&args.remote, signals, terminal)?;
+    let session = session::open(&args.remote, terminal)?;
     let (project, _) = project(&session)?;
     let all = endpoints::list(&session.together, &project).map_err(|error| session.explain(error))?;
     let is_meant =

@@ -27,13 +27,12 @@ use ctxtune_pipeline::generate::story::Story;
 use ctxtune_pipeline::generate::verdict::{Fault, reformed};
 use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::job::price::dollars_text;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::printable;
 
 /// The longest story that is read from a file or standard input, in bytes.
 const MOST_BYTES: u64 = 64 << 20;
 
-pub fn run(args: &GenerateArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
+pub fn run(args: &GenerateArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     if args.show_prompt {
         let shown = shown_prompt(args, terminal)?;
         let line = json!(shown.messages).to_string();
@@ -41,10 +40,10 @@ pub fn run(args: &GenerateArgs, signals: &Signals, terminal: &mut Terminal) -> R
     }
     let budget = budget(&args.asking)?;
     if let Some(dir) = &args.output_dir {
-        return generate_many::run(args, &setup(args, &budget, signals, terminal)?, dir, terminal);
+        return generate_many::run(args, &setup(args, &budget, terminal)?, dir, terminal);
     }
     let story = story(args)?;
-    one(args, &story, &setup(args, &budget, signals, terminal)?, terminal)
+    one(args, &story, &setup(args, &budget, terminal)?, terminal)
 }
 
 #[derive(Serialize)]
@@ -77,14 +76,9 @@ fn choice(args: &GenerateArgs) -> Choice<'_> {
     }
 }
 
-fn setup(
-    args: &GenerateArgs,
-    budget: &Arc<Budget>,
-    signals: &Signals,
-    terminal: &Terminal,
-) -> Result<Setup, Failure> {
+fn setup(args: &GenerateArgs, budget: &Arc<Budget>, terminal: &Terminal) -> Result<Setup, Failure> {
     let environment = environment::read(None, terminal)?;
-    let session = server(&args.asking, runtime(environment, signals, terminal))?;
+    let session = server(&args.asking, runtime(environment, terminal))?;
     let sampling = Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
     let setup = Setup::new(session, &choice(args), &args.asking, sampling, budget)?;
     setup.say();
@@ -146,7 +140,7 @@ fn read(path: &Path) -> Result<String, Failure> {
     })
 }
 
-fn one(args: &GenerateArgs, story: &Story, setup: &Setup, terminal: &mut Terminal) -> Result<Exit, Failure> {
+fn one(args: &GenerateArgs, story: &Story, setup: &Setup, terminal: &Terminal) -> Result<Exit, Failure> {
     let messages = prompt::messages(&setup.template, story).map_err(prompt_failure)?;
     let asker = Asker {
         chat: &setup.target.chat,

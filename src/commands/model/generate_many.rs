@@ -38,7 +38,7 @@ struct Report {
     data_mismatch: Option<Mismatch>,
 }
 
-pub fn run(args: &GenerateArgs, setup: &Setup, dir: &Path, terminal: &mut Terminal) -> Result<Exit, Failure> {
+pub fn run(args: &GenerateArgs, setup: &Setup, dir: &Path, terminal: &Terminal) -> Result<Exit, Failure> {
     let Prepared { questions, answers, not_read } = prepared(args, setup, dir, terminal)?;
     let mut report = Report {
         asked: None,

@@ -8,7 +8,6 @@ use ctxtune_pipeline::deploy::cost::{EndpointCost, endpoint_cost};
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::models::{TunableModel, models};
 use ctxtune_pipeline::job::price::dollars_text;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{grouped, printable};
 use serde::Serialize;
 
@@ -24,8 +23,8 @@ struct Report {
     endpoint: Option<EndpointCost>,
 }
 
-pub fn run(args: &ModelsArgs, signals: &Signals, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let report = look_up(args, signals, terminal)?;
+pub fn run(args: &ModelsArgs, terminal: &Terminal) -> Result<Exit, Failure> {
+    let report = look_up(args, terminal)?;
     let table = Table::new(&COLUMNS, report.models.iter().map(row).collect()).for_stdout();
     if let ([only], Some(_)) = (report.models.as_slice(), &args.name) {
         show(only, terminal);
@@ -40,8 +39,8 @@ pub fn run(args: &ModelsArgs, signals: &Signals, terminal: &mut Terminal) -> Res
     Ok(terminal.report(table.as_deref().map(str::as_bytes), &report))
 }
 
-fn look_up(args: &ModelsArgs, signals: &Signals, terminal: &Terminal) -> Result<Report, Failure> {
-    let session = session::open(&args.remote, signals, terminal)?;
+fn look_up(args: &ModelsArgs, terminal: &Terminal) -> Result<Report, Failure> {
+    let session = session::open(&args.remote, terminal)?;
     let models = models(&session, args.name.as_deref())?;
     let endpoint = args.out.as_deref().and_then(|out| endpoint_cost(&session, out));
     Ok(Report { models, endpoint })

@@ -274,7 +274,7 @@ impl Plan<'_> {
                 "leave out --max-cost and answer yourself, or say --yes",
             ),
             (Spending::Agreed { .. }, _) => Ok(()),
-            (Spending::Asked, _) => match self.session.ui.ask(&self.question(), &self.session.signals) {
+            (Spending::Asked, _) => match self.session.ui.ask(&self.question()) {
                 Ok(true) => Ok(()),
                 Ok(false) => refuse(
                     "declined",

@@ -323,7 +323,7 @@ pub fn agree(batches: &[&Batch<'_>], asking: &AskingArgs) -> Result<(), Failure>
                 Some(most) => format!("for at most about {}", dollars_text(most)),
                 None => "at a price nobody knows here (--price-per-million tells)".to_owned(),
             };
-            match setup.session.ui.ask(&format!("Ask {each}, {price}?"), &setup.session.signals) {
+            match setup.session.ui.ask(&format!("Ask {each}, {price}?")) {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(Failure::unspent(
                     "declined",

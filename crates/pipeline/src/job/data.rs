@@ -33,7 +33,7 @@ pub(crate) fn prepare_corpus(choices: PrepareChoices, session: &Session) -> Resu
     let purpose = Purpose { mode: Mode::Publish, show: 0, name_rejects: NAMED };
     let options = choices.resolve(purpose, threads())?;
     let start = session.clock.elapsed();
-    let prepared = prepare(&options, &*session.ui.watch_prepare(&session.signals));
+    let prepared = prepare(&options, &*session.ui.watch_prepare());
     let prepared = prepared.map_err(|error| {
         session.ui.not_prepared(&error);
         session.explain(error)
@@ -62,7 +62,7 @@ pub fn take_files(files: &GivenFiles, ui: &dyn Ui, signals: &Signals) -> Result<
         let hint = "each line needs `messages`; other formats are not converted";
         return Err(Failure::data("not_chat", message, hint));
     }
-    let taken = files.take(&*ui.watch_prepare(signals));
+    let taken = files.take(&*ui.watch_prepare());
     let (manifest, published) = taken.map_err(|error| signals.explain(error))?;
     let lines = |side: &Side| counted(side.records, "line");
     let val = manifest.val.as_ref().map(|val| format!(" + {} to validate", lines(val)));
@@ -118,7 +118,7 @@ pub fn verify(
 }
 
 fn verified(options: &check::Options, ui: &dyn Ui, signals: &Signals) -> Result<Report, Failure> {
-    let report = check(options, &*ui.watch_check(signals));
+    let report = check(options, &*ui.watch_check());
     let report = report.map_err(|error| signals.explain(error))?;
     ui.findings(&report);
     if report.is_passed() { Ok(report) } else { Err(unfit(&report)) }

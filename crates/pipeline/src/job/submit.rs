@@ -376,7 +376,7 @@ fn agree(order: &Order, price: &Price, plan: &Plan<'_>, session: &Session) -> Re
         Some(dollars) => format!("Start this job for about {}?", dollars_text(dollars)),
         None => "Start this job, at a price nobody knows?".to_owned(),
     };
-    match session.ui.ask(&question, &session.signals) {
+    match session.ui.ask(&question) {
         Ok(true) => Ok(()),
         Ok(false) => Err(Failure::unspent(
             "declined",

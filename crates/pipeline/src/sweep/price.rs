@@ -220,7 +220,7 @@ pub fn agree(
                 Some(total) => format!("Start this sweep for about {}?", dollars_text(total)),
                 None => "Start this sweep, at a price that is not known?".to_owned(),
             };
-            match session.ui.ask(&question, &session.signals) {
+            match session.ui.ask(&question) {
                 Ok(true) => Ok(()),
                 Ok(false) => {
                     let message = "the sweep was not started: the answer was no";
