@@ -1,8 +1,7 @@
 //! A loss curve in characters: braille dots where the terminal knows Unicode, ASCII elsewhere.
 //!
-//! Pure: points and a size in, lines out, never wider than asked. Separate from the screens so that
-//! a curve is a golden text in a test. It asks no terminal and uses no colour: what is no line is marked by
-//! its own character.
+//! Pure: points and a size in, lines out, never wider than asked. It asks no terminal and uses no colour: what
+//! is no line is marked by its own character.
 
 use crate::screen::curve::{Curve, Drawn, Range, Series, Tick};
 

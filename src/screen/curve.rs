@@ -1,7 +1,6 @@
 //! Curves as points and axes: what the chart on a terminal, the picture in a file and the report share.
 //!
-//! Pure. Separate from what draws so that all show the same numbers at the same ticks. What is not finite
-//! is no point; a range is never empty, so nobody divides by zero.
+//! What is not finite is no point; a range is never empty, so nobody divides by zero.
 
 use ctxtune_pipeline::job::progress::Progress;
 use ctxtune_pipeline::job::seen::thinned;

@@ -1,6 +1,4 @@
 //! What a check found, and how it is said: a line each, and what the worst of them means.
-//!
-//! Separate from the checks of `doctor`, which only judge.
 
 use serde::{Serialize, Serializer};
 

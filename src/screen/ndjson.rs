@@ -1,8 +1,7 @@
 //! A watched job as a stream of JSON objects, one a line, for programs.
 //!
-//! Separate from the lines for people because its field names are a contract. The service's
-//! texts are carried whole; control characters are escaped, so that a terminal shows them harmlessly. Each
-//! line is flushed, and a reader that has gone closes the screen.
+//! Its field names are a contract. The service's texts are carried whole; control characters are escaped, so
+//! that a terminal shows them harmlessly. Each line is flushed, and a reader that has gone closes the screen.
 
 use std::io::{self, Write};
 use std::time::Duration;

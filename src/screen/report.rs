@@ -1,7 +1,6 @@
 //! How things are said: errors with their hints, numbers with their units, one JSON document.
 //!
-//! Printing never panics: a closed pipe ends in silence, a full disk under stdout in an
-//! exit code.
+//! Printing never panics: a closed pipe ends in silence, a full disk under stdout in an exit code.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex};

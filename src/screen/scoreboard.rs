@@ -1,7 +1,6 @@
 //! Scores as a person reads them: aligned columns, bars, the worst by name.
 //!
-//! Pure: a report in, lines out. Separate from the command so that a table is a golden text in a test.
-//! Where the terminal knows no Unicode, bars are `#`.
+//! Pure: a report in, lines out. Where the terminal knows no Unicode, bars are `#`.
 
 use crate::screen::chart::Charset;
 use ctxtune_engine::json::KeyText;

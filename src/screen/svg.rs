@@ -1,9 +1,8 @@
-//! Curves and bars as pictures: SVG that needs no script, font or style from elsewhere, alone in a file or within the page
-//! of a report.
+//! Curves and bars as pictures: SVG that needs no script, font or style from elsewhere, alone in a file or
+//! within the page of a report.
 //!
-//! Pure: points and a title in, text out, the same text for the same points. Separate from the chart in characters
-//! because a picture has room for ticks, a line through dots and marks. Colours are those that read on a light and on a
-//! dark page; in a file the picture brings the style of its texts, in a report the page has it.
+//! Pure: points and a title in, text out, the same text for the same points. Colours are those that read on a
+//! light and on a dark page; in a file the picture brings the style of its texts, in a report the page has it.
 
 use std::fmt::Write;
 

@@ -1,8 +1,7 @@
 //! The real clock: time of day, time that goes on while the machine sleeps, waits that a signal ends.
 //!
-//! Separate because it is the one place that reads a clock of the system for what waits; all
-//! below `cli` is handed it as [`Clock`]. It must not wait longer than a step without looking
-//! at the signals.
+//! The one place that reads a clock of the system for what waits. It must not wait longer than a step without
+//! looking at the signals.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,4 @@
 //! Words of a command that is printed to be typed into a shell.
-//!
-//! Separate because every printed command needs it: a path with a blank or an apostrophe, or a server's
-//! name for something, must arrive as one word.
 
 use std::path::Path;
 

@@ -1,7 +1,6 @@
 //! Values as people, Python and YAML write them, from text: of the configuration file and of flags alike.
 //!
-//! Separate because both say the same words where a value is wrong: what was expected. Whoever asked adds
-//! the value and its key.
+//! Whoever asked adds the value and its key.
 
 use std::fmt;
 use std::num::NonZeroU64;

@@ -1,6 +1,4 @@
 //! The JSON body of a request: an object, whose fields are asked for by name and type.
-//!
-//! Separate because every handler with a body is strict in the same way.
 
 use serde_json::Value;
 

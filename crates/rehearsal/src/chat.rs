@@ -1,8 +1,7 @@
 //! Chat, as the service speaks it: whole answers and streams of them, strict about the question.
 //!
-//! Separate from what is answered (`imitation`). It knows no job: a trained model answers where
-//! it is deployed, or the script says so, and is refused otherwise, as the service does. How often each
-//! prompt was asked is kept.
+//! It knows no job: a trained model answers where it is deployed, or the script says so, and is refused
+//! otherwise, as the service does. How often each prompt was asked is kept.
 
 use serde_json::{Value, json};
 

@@ -1,8 +1,7 @@
 //! The course of a job: its status, events, metrics and checkpoints after so many seconds.
 //!
-//! Separate because it is a pure function of the job's plan and the seconds since its creation:
-//! the server stores no progress, and a test asks about any moment. Nothing here is trained;
-//! the losses fall as plausible ones do.
+//! A pure function of the job's plan and the seconds since its creation: the server stores no progress, and a
+//! test asks about any moment. Nothing here is trained; the losses fall as plausible ones do.
 
 use crate::faults::chance;
 

@@ -1,7 +1,6 @@
 //! The bytes of a trained model: a small archive of the real form, whole or from any byte on.
 //!
-//! Separate because ranges are a protocol of their own. The weights are noise; the archive, its
-//! configuration and its index are what a loader expects to find.
+//! The weights are noise; the archive, its configuration and its index are what a loader expects to find.
 
 use std::io;
 

@@ -1,8 +1,7 @@
 //! Endpoints, their deployments, and what these run on: simulated by the second, as jobs are.
 //!
-//! Separate from jobs, whose models are deployed here. A deployment is stored as what it was last
-//! asked for and when; its state is computed when somebody asks. It is strict about names, since
-//! they are what keeps a deployment from being paid twice.
+//! A deployment is stored as what it was last asked for and when; its state is computed when somebody asks. It
+//! is strict about names, since they are what keeps a deployment from being paid twice.
 
 use serde_json::{Value, json};
 

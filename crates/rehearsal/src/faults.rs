@@ -1,7 +1,6 @@
 //! Which request goes wrong, and how: rules as a file says them, and the pure decision for one request.
 //!
-//! Separate from the server so that a rule is tested without a socket, and so that the same
-//! requests in the same order meet the same faults. It decides; it never touches a connection.
+//! The same requests in the same order meet the same faults. It decides; it never touches a connection.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,6 @@
 //! Files: the upload to the storage, the verdict on them, their list and their content.
 //!
-//! Separate from uploads in parts, which end in the same [`File`]. The storage is another
-//! origin, which must never see the key.
+//! The storage is another origin, which must never see the key.
 
 use std::time::Duration;
 

@@ -1,7 +1,6 @@
 //! The fields of a form, `multipart/form-data` or urlencoded; the query of a URL and the parts of its path.
 //!
-//! Separate because clients write both, and a form in parts is a small format of its own. It
-//! reads plain fields only; a file in a form is refused.
+//! It reads plain fields only; a file in a form is refused.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 

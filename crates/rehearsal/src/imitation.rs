@@ -1,8 +1,7 @@
 //! What the server's model says: a context made of the story in the prompt, or one of the ways to miss it.
 //!
-//! Separate from the protocol, so that answers are a function of the prompt, the form that is wanted, who
-//! answers, and how often was asked. Agents are the capitalised names of the story, and its sentences are the
-//! steps. It must not share the client's idea of a context: both sides must agree on the wire.
+//! Agents are the capitalised names of the story, and its sentences are the steps. It must not share the
+//! client's idea of a context: both sides must agree on the wire.
 
 use serde_json::{Map, Value, json};
 

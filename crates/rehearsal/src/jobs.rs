@@ -1,7 +1,6 @@
 //! Fine-tuning jobs: price, creation, and what the API tells of them.
 //!
-//! Separate from their course, which knows no JSON, and from what a create body may say. A job
-//! is stored as a plan and a moment; everything else is computed when somebody asks.
+//! A job is stored as a plan and a moment; everything else is computed when somebody asks.
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

@@ -1,7 +1,6 @@
 //! Uploads in parts: initiate, the parts, complete, abort.
 //!
-//! Separate from single uploads because the parts come in any order and in parallel, and the
-//! client puts their tags together in the end. What comes out is a file like any other.
+//! What comes out is a file like any other.
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

@@ -1,7 +1,6 @@
 //! Events, metrics and checkpoints of a job, as the API writes them and as faults change them.
 //!
-//! Separate from the jobs themselves because these lists have their own queries and their own
-//! faults. What happened, and when, is the course's to say.
+//! What happened, and when, is the course's to say.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};

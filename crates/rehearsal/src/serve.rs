@@ -1,7 +1,6 @@
 //! Connections: accepts them, reads requests, has them carried out, and does to them what a fault says.
 //!
-//! Separate from the meaning of a request, which is a function of the state: here are threads,
-//! sockets and the order of things. No lock is held while a socket or a watcher is waited for.
+//! No lock is held while a socket or a watcher is waited for.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Write};

@@ -1,7 +1,6 @@
 //! Bytes into requests, and replies into bytes: HTTP/1.1, no more than a client needs.
 //!
-//! Separate so that a fault can stop at any byte of either direction. It knows nothing of
-//! files or jobs, and keeps no more than the beginning of a body.
+//! It knows nothing of files or jobs, and keeps no more than the beginning of a body.
 
 use std::fmt::Display;
 use std::io::{self, BufRead, Read};

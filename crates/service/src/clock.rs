@@ -1,7 +1,6 @@
 //! Time, passed in: what waits or dates something asks a clock that it was given.
 //!
-//! Separate so that hours of monitoring are tested in milliseconds, and so that a signal
-//! ends every wait. The real clock is `cli`'s; nothing below reads one of its own.
+//! The real clock is `cli`'s; nothing below reads one of its own.
 
 use std::time::Duration;
 

@@ -1,7 +1,6 @@
 //! `ctxtune files`: the files of the project, newest first, and their deletion.
 //!
-//! The ledgers of output directories stay as they are: a file that is gone is uploaded again when
-//! it is needed.
+//! The ledgers of output directories stay as they are: a file that is gone is uploaded again when it is needed.
 
 use std::cmp::Reverse;
 

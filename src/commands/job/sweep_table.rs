@@ -1,6 +1,4 @@
 //! How a sweep ends: the ranked table, the curves over one another, the document, the exit code.
-//!
-//! Separate from the runs, which only fill the book; everything here is read from it.
 
 use std::path::Path;
 

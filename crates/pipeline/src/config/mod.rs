@@ -1,9 +1,8 @@
 //! Resolves what the user wants: defaults, below the configuration file, below flags.
 //!
-//! What was chosen ([`PrepareChoices`], [`TuneChoices`]) and what the work needs are two types
-//! each, with one conversion between them, where everything is checked. The file is the
-//! seed's YAML; a key nobody knows is an error with a suggestion, since a misspelt
-//! `learning_rate` would cost a job.
+//! What was chosen ([`PrepareChoices`], [`TuneChoices`]) and what the work needs are two types each, with one
+//! conversion between them, where everything is checked. The file is the seed's YAML; a key nobody knows is an
+//! error with a suggestion, since a misspelt `learning_rate` would cost a job.
 
 use std::any::TypeId;
 use std::collections::BTreeMap;

@@ -1,8 +1,7 @@
 //! A deployment that this process holds: it stays up for its time, and no way out leaves it unsaid.
 //!
-//! Separate from `deploy`, which brings it up. A signal stops the clock of the client, which then
-//! sends nothing more: what must still be sent goes through a second one, with a time limit
-//! instead of the signals.
+//! A signal stops the clock of the client, which then sends nothing more: what must still be sent goes through
+//! a second one, with a time limit instead of the signals.
 
 use std::time::Duration;
 

@@ -1,7 +1,6 @@
 //! Questions for one model, and the directory that their answers go to: looked over, agreed to, asked.
 //!
-//! Separate from the commands, so that whoever asks about many stories pays for each once and alike. The
-//! order is the promise: what is finished is found first; then somebody agrees to the rest; then it is
+//! The order is the promise: what is finished is found first; then somebody agrees to the rest; then it is
 //! asked. What was paid for is on the disk before it is counted.
 
 use std::path::{Path, PathBuf};

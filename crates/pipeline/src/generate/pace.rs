@@ -1,7 +1,6 @@
 //! When the next request may leave, where only so many a minute are wanted: a token bucket.
 //!
-//! Separate so that an hour of it is tested in no time: it waits on the clock that it is given. It holds
-//! one second's worth, and at least one request.
+//! It holds one second's worth, and at least one request.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

@@ -1,9 +1,8 @@
 //! What a model is asked about: stories in records, or the prompts of validation examples.
 //!
-//! Separate from `many`, which asks: a validation example already is the prompt that the model was
-//! trained on, and nothing of it is made anew. Its story is only needed for the record that is written
-//! beside the answer, and is found again by the template; where that leaves several possibilities, the
-//! record says so. Nothing is sent here.
+//! A validation example already is the prompt that the model was trained on: nothing of it is made anew. Its
+//! story is only needed for the record that is written beside the answer, and is found again by the template;
+//! where that leaves several possibilities, the record says so. Nothing is sent here.
 
 use std::path::Path;
 

@@ -1,7 +1,6 @@
 //! Whom a model is asked through, which model, with which template, and what a refusal means.
 //!
-//! Separate from `generate`, so that whoever else asks models does it alike. The Together key goes to
-//! Together only: another server gets a key of its own, or none.
+//! The Together key goes to Together only: another server gets a key of its own, or none.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

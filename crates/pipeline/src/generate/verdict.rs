@@ -1,8 +1,7 @@
 //! A model's answer into a context that is whole and consistent, or into the reason why it is none.
 //!
-//! Separate from asking, so that every kind of answer is tested as text. What a context must be is the
-//! engine's own rule: an answer that passes here is one that `prepare` takes. On top come what a model
-//! gets wrong and a corpus may have: agents that come and go, timesteps out of sequence.
+//! What a context must be is the engine's own rule: an answer that passes here is one that `prepare` takes. On
+//! top come what a model gets wrong and a corpus may have: agents that come and go, timesteps out of sequence.
 
 use serde_json::value::RawValue;
 

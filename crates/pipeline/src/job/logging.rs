@@ -1,9 +1,8 @@
 //! What a watched job shows, as rows, lines and a summary of a W&B run.
 //!
-//! A screen that waits for nothing: what is new becomes rows, and a thread of `wandb` takes them.
-//! Separate from that thread, which knows no job. Rows are known by what they are about, so that those
-//! that come again, from whatever process, are logged once. Which run it is follows from the job
-//! alone: its id is the tag at the end of the job's suffix.
+//! A screen that waits for nothing: what is new becomes rows, and a thread of `wandb` takes them. Rows are
+//! known by what they are about, so that those that come again, from whatever process, are logged once. Which
+//! run it is follows from the job alone: its id is the tag at the end of the job's suffix.
 
 use std::path::PathBuf;
 use std::sync::Arc;

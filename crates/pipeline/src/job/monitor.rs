@@ -1,9 +1,8 @@
 //! Watches a job until it ends: asks, gathers what is new, waits, and tells a screen.
 //!
-//! Separate from what is gathered (`progress`) and from what is drawn (`cli`). Nothing here
-//! can harm the job: it only reads. What fails here and may pass ends nothing before a long budget is used
-//! up; sleep of the machine counts for the timeout and not for that budget. It retries no
-//! single request, which is the transport's, and knows no clock but the one it is given.
+//! Nothing here can harm the job: it only reads. What fails here and may pass ends nothing before a long budget
+//! is used up; sleep of the machine counts for the timeout and not for that budget. It retries no single
+//! request, which is the transport's, and knows no clock but the one it is given.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

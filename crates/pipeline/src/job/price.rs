@@ -1,8 +1,7 @@
 //! What a job will cost, as far as anybody can say, and whether that is within the user's cap.
 //!
-//! Pure. The service estimates packed training; without packing every sample is billed as a whole
-//! sequence, which the estimate does not know. A cap bounds the estimate, never the bill: the
-//! service offers no way to bound that.
+//! The service estimates packed training; without packing every sample is billed as a whole sequence, which the
+//! estimate does not know. A cap bounds the estimate, never the bill: the service offers no way to bound that.
 
 use serde::Serialize;
 

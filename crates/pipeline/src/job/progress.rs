@@ -1,8 +1,6 @@
 //! What is known of a job, gathered from answers that overlap, repeat and come in any order.
 //!
-//! Pure: answers in, what is new out. Separate from the polling so that a shuffled, doubled
-//! or late answer is a test of a few lines, and so that whatever shows, logs or sums up a job
-//! reads one state. It asks nobody and knows no clock: the time of day is passed in.
+//! Pure: answers in, what is new out. It asks nobody and knows no clock: the time of day is passed in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,8 +1,7 @@
 //! Where and as whom a job is logged to Weights & Biases: flags, variables, files, defaults.
 //!
-//! Separate from the logging: nothing here asks anybody. A key that cannot be used is said aloud and
-//! then not used, since no trouble with W&B may stop a job; only a key that is to be handed to
-//! somebody else, and is not there, is an error, and a text that cannot be a key.
+//! A key that cannot be used is said aloud and then not used, since no trouble with W&B may stop a job; only a
+//! key that is to be handed to somebody else, and is not there, is an error, and a text that cannot be a key.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

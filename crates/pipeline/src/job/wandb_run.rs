@@ -1,8 +1,7 @@
 //! A job's run at Weights & Biases, from its submission to its end: made, logged, spoken of.
 //!
-//! Separate from the commands, which say when. The run is made once the job exists: a refused job
-//! leaves none, and whoever watches a job whose submission was killed makes it then. Whatever goes
-//! wrong is a line on stderr and changes nothing else.
+//! The run is made once the job exists: a refused job leaves none, and whoever watches a job whose submission
+//! was killed makes it then. Whatever goes wrong is a line on stderr and changes nothing else.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,8 +1,7 @@
 //! Whether a text can be a key, and what to do where there is none.
 //!
-//! Separate because keys come from variables, `.env` and netrc, and a key that an editor or a chat has
-//! changed (`“tgp_…”`, a zero-width space) is refused by a server with words that do not say so. What is
-//! said shows the character that is wrong, and nothing else of the key.
+//! A key that an editor or a chat has changed (`“tgp_…”`, a zero-width space) is refused by a server with words
+//! that do not say so. What is said shows the character that is wrong, and nothing else of the key.
 
 use secrecy::SecretString;
 

@@ -1,8 +1,7 @@
-//! A run that W&B's own agent asked for: nobody is at a terminal, others share its directory and its
-//! budget, and SIGTERM means that the job is not wanted any more.
+//! A run that W&B's own agent asked for: nobody is at a terminal, others share its directory and its budget,
+//! and SIGTERM means that the job is not wanted any more.
 //!
-//! Separate from `finetune`, which a person runs. The budget is one file of all runs of a sweep,
-//! `OUT/sweeps/<sweep>.json`, changed under OUT's lock only.
+//! The budget is one file of all runs of a sweep, `OUT/sweeps/<sweep>.json`, changed under OUT's lock only.
 
 use std::path::Path;
 use std::time::Duration;

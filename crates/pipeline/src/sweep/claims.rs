@@ -1,9 +1,8 @@
 //! Which run of a sweep is next, and what is set aside for it: the book, shared by threads.
 //!
-//! Separate from the runs, which ask the network: the book's mutex is held for a look and a write, never
-//! over a request or a wait. A run's estimate is counted from the moment it is claimed, so that a second
-//! thread finds only what is left; the job's own numbers replace it when the job is known, and what was
-//! certainly not created is given back.
+//! The book's mutex is held for a look and a write, never over a request or a wait. A run's estimate is counted
+//! from the moment it is claimed, so that a second thread finds only what is left; the job's own numbers
+//! replace it when the job is known, and what was certainly not created is given back.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

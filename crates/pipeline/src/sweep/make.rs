@@ -1,6 +1,5 @@
 //! A sweep's values made parameters of a job, held against what their model allows.
 //!
-//! Separate from the runs, since values are checked before the start as well as when W&B suggests them.
 //! The service is asked about each model once.
 
 use std::collections::BTreeSet;

@@ -1,11 +1,10 @@
 //! A sweep: which values of which parameters are tried, and in which order.
 //!
-//! Pure. The file is the one that Weights & Biases takes, and means what it means there: a key that is
-//! not carried out is refused by name, never dropped. What is not about the search (program, command,
-//! description) is carried along unread. `grid` is every combination, the last parameter varying
-//! fastest; `random` draws from SHA-256 over seed, number and name, so that anybody draws the same.
-//! `bayes` is W&B's affair: it learns from runs. See
-//! <https://docs.wandb.ai/guides/sweeps/sweep-config-keys>.
+//! The file is the one that Weights & Biases takes, and means what it means there: a key that is not carried
+//! out is refused by name, never dropped. What is not about the search (program, command, description) is
+//! carried along unread. `grid` is every combination, the last parameter varying fastest; `random` draws from
+//! SHA-256 over seed, number and name, so that anybody draws the same. `bayes` is W&B's affair: it learns from
+//! runs. See <https://docs.wandb.ai/guides/sweeps/sweep-config-keys>.
 
 pub mod agent;
 pub mod book;

@@ -1,8 +1,7 @@
 //! The runs of a sweep: started within the cap, watched side by side, ranked at the end.
 //!
-//! Each run is submitted like any other job: found by its tag or created once, so that a sweep that
-//! was killed goes on. The book is written after every change. A run that fails is shown, and the
-//! others go on.
+//! Each run is submitted like any other job: found by its tag or created once, so that a sweep that was killed
+//! goes on. The book is written after every change. A run that fails is shown, and the others go on.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

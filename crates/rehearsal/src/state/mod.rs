@@ -1,7 +1,6 @@
 //! All that the server remembers, in memory: files, uploads, jobs, requests, violations of the protocol.
 //!
-//! Separate so that every handler is a function of the state, a request and a moment. It must
-//! not hold a socket or a clock.
+//! It must not hold a socket or a clock.
 
 use std::collections::BTreeMap;
 

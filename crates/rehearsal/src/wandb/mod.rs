@@ -1,8 +1,7 @@
 //! Weights & Biases as the rehearsal server speaks it: runs, their streams, sweeps and agents.
 //!
-//! Separate from the fine-tuning API, with which it shares the origin and nothing else. `document` reads
-//! GraphQL, `graphql` answers it, `stream` takes lines. What arrived can be read by tests ([`WandbRun`])
-//! and, from outside, below `/rehearsal/wandb/`, which is no part of the API.
+//! `document` reads GraphQL, `graphql` answers it, `stream` takes lines. What arrived can be read by tests
+//! ([`WandbRun`]) and, from outside, below `/rehearsal/wandb/`, which is no part of the API.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::json;

@@ -1,7 +1,6 @@
 //! What a sweep may choose from: its `parameters` into domains, and those into suggestions.
 //!
-//! Separate from sweeps, so that an order and a draw are pure: the n-th point of a grid, and the n-th
-//! draw of a seed. Bayesian search is not here: whoever asks for it gets draws.
+//! Bayesian search is not here: whoever asks for it gets draws.
 
 use serde_json::{Map, Value, json};
 

@@ -1,8 +1,7 @@
 //! Ranges of files read as one request body; of compressed files ranges of what they unpack to.
 //!
-//! Separate because a body must be sent again from its beginning: the files are opened anew
-//! at each try, one at a time, however many shards there are. A file that is shorter than
-//! promised fails, as the length has been announced by then.
+//! A body must be sent again from its beginning: the files are opened anew at each try, one at a time, however
+//! many shards there are. A file that is shorter than promised fails, as the length has been announced by then.
 
 use std::error;
 use std::fmt;

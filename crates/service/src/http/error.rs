@@ -1,9 +1,8 @@
 //! Why a call brought no answer, and how sure it is that it never arrived.
 //!
-//! Separate because the words of the HTTP library are sorted here, and nowhere else: into
-//! requests that certainly did not arrive, TLS errors, and everything else, which may have
-//! arrived. In doubt a request may have arrived. No message has a URL's query in it, as
-//! signed URLs are secrets.
+//! The words of the HTTP library are sorted here: into requests that certainly did not arrive, TLS errors, and
+//! everything else, which may have arrived. In doubt a request may have arrived. No message has a URL's query
+//! in it, as signed URLs are secrets.
 
 use std::error;
 use std::io;

@@ -1,7 +1,6 @@
 //! Plain fields as `multipart/form-data`, and text as a piece of a URL.
 //!
-//! Separate because the boundary must not occur in any value, which is the one thing that
-//! can go wrong. No files: those are sent as they are.
+//! No files: those are sent as they are.
 
 use std::fmt::Write;
 

@@ -1,7 +1,6 @@
 //! What lets a request in: a key, and the form in which a server wants it.
 //!
-//! Separate because there are two forms, and because this is the one place where a key becomes
-//! text. The caller sees to it that the URL may know the key.
+//! The one place where a key becomes text. The caller sees to it that the URL may know the key.
 
 use secrecy::{ExposeSecret, SecretString};
 use ureq::http::HeaderValue;

@@ -1,12 +1,11 @@
 //! HTTP as the rest of the program uses it: one request at a time, blocking, and one retry loop.
 //!
-//! Separate so that what every request must have stands in one place: timeouts, a limit on
-//! the answer, no redirect that is followed unseen, no variable of the environment read.
-//! Who retries: [`Client::repeat`], for calls that may arrive twice without harm; the others
-//! go through [`Client::send`], which tries once. What is worth another try is decided in
-//! [`retry`]; a TLS error and a request that cannot be made are permanent. A connection is
-//! never used twice: a kept one that the server has just closed would turn a call that
-//! costs money into one of unknown outcome. It must not know whose API it speaks.
+//! Every request has timeouts, a limit on the answer, no redirect that is followed unseen, and no variable of
+//! the environment. Who retries: [`Client::repeat`], for calls that may arrive twice without harm; the others
+//! go through [`Client::send`], which tries once. What is worth another try is decided in [`retry`]; a TLS
+//! error and a request that cannot be made are permanent. A connection is never used twice: a kept one that the
+//! server has just closed would turn a call that costs money into one of unknown outcome. It must not know
+//! whose API it speaks.
 
 use std::fmt;
 use std::io;

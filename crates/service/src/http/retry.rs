@@ -1,7 +1,6 @@
 //! Decides whether a call is tried again, and after how long.
 //!
-//! Pure: no clock, no socket, no chance of its own. Separate so that every status and every
-//! spelling of `Retry-After` is tested by itself.
+//! Pure: no clock, no socket, no chance of its own.
 
 use std::time::Duration;
 

@@ -1,13 +1,12 @@
 //! Keys in what a server sends, and its error messages in a form that can be printed.
 //!
-//! Separate because both come from outside: error bodies may be JSON in several shapes, a page of a
-//! proxy, or empty; they may echo the key, hold escape sequences for the terminal, or be endless.
+//! Error bodies may be JSON in several shapes, a page of a proxy, or empty; they may echo the key, hold escape
+//! sequences for the terminal, or be endless.
 //!
-//! Two rules, by what the text is. In a message for people a key of [`LONG_KEY`] characters or more is
-//! always masked, a shorter one from `SHORT_KEY` on only where it stands alone, and one that is shorter
-//! still never: a placeholder such as `none` is a word. In data only the characters of a long key are
-//! replaced, and nothing else is changed, folded or cut; what a model generates is not even masked: see
-//! [`has_key`]. Pure.
+//! Two rules, by what the text is. In a message for people a key of [`LONG_KEY`] characters or more is always
+//! masked, a shorter one from `SHORT_KEY` on only where it stands alone, and one that is shorter still never: a
+//! placeholder such as `none` is a word. In data only the characters of a long key are replaced, and nothing
+//! else is changed, folded or cut; what a model generates is not even masked: see [`has_key`].
 
 use std::borrow::Cow;
 

@@ -1,10 +1,9 @@
 //! Bytes of a `text/event-stream` into its events, wherever the network cuts them.
 //!
-//! Pure: no socket, no clock, and no idea of what an event says. Separate so that every cut is
-//! tested. Lines are put together as bytes, so a character split over two reads is whole again;
-//! whoever parses the data sees whether it is UTF-8. The rules are those of
-//! <https://html.spec.whatwg.org/multipage/server-sent-events.html>, but for the end of the stream:
-//! an event that no blank line ends counts there, since servers end so.
+//! Pure: no socket, no clock, and no idea of what an event says. Lines are put together as bytes, so a
+//! character split over two reads is whole again; whoever parses the data sees whether it is UTF-8. The rules
+//! are those of <https://html.spec.whatwg.org/multipage/server-sent-events.html>, but for the end of the
+//! stream: an event that no blank line ends counts there, since servers end so.
 
 /// The most bytes of a line and of an event: an answer is never so long.
 pub const MOST_BYTES: usize = 16 << 20;

@@ -1,8 +1,7 @@
 //! The caller's side of a call: hears what its thread says, and ends it in time.
 //!
-//! Separate from the thread so that what looks at the clock stands apart from what waits for
-//! the network: a signal ends a call within a second, a peer that moves a byte now and then
-//! ends by the least that must move.
+//! A signal ends a call within a second; a peer that moves a byte now and then ends by the least that must
+//! move.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,10 +1,8 @@
 //! One try of one call, on a thread of its own.
 //!
-//! The thread is what lets a signal end a call that hangs, in a name's resolution, a
-//! handshake or a read alike: the caller looks at the clock twenty times a second and leaves
-//! the thread behind, which ends with its timeouts or with the process. It owns all it
-//! needs; bytes, progress and the answer come back by messages. Separate from the client so
-//! that nothing here decides about a further try.
+//! The thread is what lets a signal end a call that hangs, in a name's resolution, a handshake or a read alike:
+//! the caller looks at the clock twenty times a second and leaves the thread behind, which ends with its
+//! timeouts or with the process. It owns all it needs; bytes, progress and the answer come back by messages.
 
 use std::io::{self, Read};
 use std::sync::Arc;

@@ -1,8 +1,7 @@
 //! Where the API is, and which other places a client may be sent to.
 //!
-//! Pure text. Separate because three promises rest on it: the key goes to one origin only,
-//! and to another machine only with TLS, and a base URL is understood however it is
-//! written.
+//! Pure text. Three promises rest on it: the key goes to one origin only, and to another machine only with TLS,
+//! and a base URL is understood however it is written.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -1,10 +1,9 @@
 //! Chat: a body in, a whole answer out, also where it comes as a stream.
 //!
-//! Separate from [`crate::together::Together`], since chat has a host of its own, and any server that
-//! speaks as OpenAI's does can be asked instead: with another key or none, and never with our
-//! headers. A question may arrive twice without harm but its small price, so it is repeated like a
-//! read; whoever asks hears of every try, and may hold it back. What an answer says is not judged here.
-//! See <https://docs.together.ai/reference/chat-completions-1>.
+//! Chat has a host of its own, and any server that speaks as OpenAI's does can be asked instead: with another
+//! key or none, and never with our headers. A question may arrive twice without harm but its small price, so it
+//! is repeated like a read; whoever asks hears of every try, and may hold it back. What an answer says is not
+//! judged here. See <https://docs.together.ai/reference/chat-completions-1>.
 
 use std::fmt;
 use std::io;

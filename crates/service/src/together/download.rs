@@ -1,8 +1,7 @@
 //! A trained model as an archive, brought to a file.
 //!
-//! Separate because it is the one answer that is too large to lose: what has been written to
-//! `NAME.part` is kept, and the next try asks for the rest. `NAME` appears when all of it is
-//! there, and not before.
+//! What has been written to `NAME.part` is kept, and the next try asks for the rest. `NAME` appears when all of
+//! it is there, and not before.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, Write};

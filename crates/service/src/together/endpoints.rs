@@ -1,9 +1,8 @@
 //! Endpoints and their deployments: the names under which a tuned model can be called, and what runs there.
 //!
-//! Separate from `tune`, which decides what is deployed and when it ends. A running deployment
-//! costs money by the minute, so [`create_deployment`] is sent once: whoever calls it must look
-//! for the deployment before sending it again. Every other call may be repeated without harm.
-//! See <https://docs.together.ai/reference>.
+//! A running deployment costs money by the minute, so [`create_deployment`] is sent once: whoever calls it must
+//! look for the deployment before sending it again. Every other call may be repeated without harm. See
+//! <https://docs.together.ai/reference>.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,8 +1,7 @@
 //! Files of the account: handed over, listed, removed.
 //!
-//! Separate from `tune`, which decides how often a hand-over is tried: here it is one try of
-//! the whole, with a signed URL of its own. The bytes go to a storage that never sees the
-//! key. See <https://docs.together.ai/reference/upload-file>.
+//! A hand-over is one try of the whole, with a signed URL of its own. The bytes go to a storage that never sees
+//! the key. See <https://docs.together.ai/reference/upload-file>.
 
 use std::time::Duration;
 

@@ -1,8 +1,7 @@
 //! What a model may be deployed on, and what a minute of it costs.
 //!
-//! Separate from [`crate::together::endpoints`], which deploys: here is only looked up. A price
-//! is known where the catalogue lists the machine that a configuration selects, and only there;
-//! nothing is guessed from a name. See <https://docs.together.ai/reference>.
+//! A price is known where the catalogue lists the machine that a configuration selects, and only there; nothing
+//! is guessed from a name. See <https://docs.together.ai/reference>.
 
 use serde_json::Value;
 

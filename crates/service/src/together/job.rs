@@ -1,9 +1,8 @@
 //! What the API says of a job, read leniently: job objects, events, metrics, checkpoints.
 //!
-//! Pure: values in, plain types out. Fields come and go between versions of the service and
-//! are spelt in two ways; only an id and a status are required, everything else may be
-//! missing, `null` or of a type nobody expected, and is then absent. Unknown statuses are
-//! statuses. See <https://docs.together.ai/reference>.
+//! Pure: values in, plain types out. Fields come and go between versions of the service and are spelt in two
+//! ways; only an id and a status are required, everything else may be missing, `null` or of a type nobody
+//! expected, and is then absent. Unknown statuses are statuses. See <https://docs.together.ai/reference>.
 
 use std::fmt;
 

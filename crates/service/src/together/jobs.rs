@@ -1,7 +1,6 @@
 //! Fine-tuning jobs: what they may be, what they cost, and how they go.
 //!
-//! Separate from [`crate::together::job`], which reads what comes back. Every call may be
-//! repeated without harm but [`create`], which is sent once: whoever calls it must look for
+//! Every call may be repeated without harm but [`create`], which is sent once: whoever calls it must look for
 //! the job before sending it again. See <https://docs.together.ai/reference>.
 
 use std::time::Duration;

@@ -1,10 +1,8 @@
 //! The provider's API, one file a subject.
 //!
-//! Turns plain functions (`files::hand_over`, `jobs::create`) into calls and their answers
-//! into plain types, leniently. Separate from `http`, which knows no API, and from `tune`,
-//! which decides what is asked and when. The key goes to the origin of the base URL and
-//! nowhere else; no redirect is followed but by `follow`, by hand.
-//! See <https://docs.together.ai/reference>.
+//! Turns plain functions (`files::hand_over`, `jobs::create`) into calls and their answers into plain types,
+//! leniently. The key goes to the origin of the base URL and nowhere else; no redirect is followed but by
+//! `follow`, by hand. See <https://docs.together.ai/reference>.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};

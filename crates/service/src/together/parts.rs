@@ -1,9 +1,8 @@
 //! A file too large for one piece, handed over in parts.
 //!
-//! Separate because parts are sent four at a time and each is repeated by itself, which the
-//! hand-over in one piece never is. What fails in the end is taken back, so that the storage
-//! keeps no pieces; a killed process leaves that to the next one, which was told the upload's
-//! id in time.
+//! Parts are sent four at a time and each is repeated by itself. What fails in the end is taken back, so that
+//! the storage keeps no pieces; a killed process leaves that to the next one, which was told the upload's id in
+//! time.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;

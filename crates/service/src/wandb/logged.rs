@@ -1,8 +1,7 @@
 //! What a run has been told already, small enough to stand in its summary.
 //!
-//! Separate because two programs that never met agree through it: whoever goes on with a run reads
-//! it at the service, and logs what is not in it. Steps are written as progressions, since training
-//! shows every step, or every tenth. Pure.
+//! Two programs that never met agree through it: whoever goes on with a run reads it at the service, and logs
+//! what is not in it. Steps are written as progressions, since training shows every step, or every tenth.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,8 +1,7 @@
 //! Runs: who the key belongs to, a run as the service has it, a run made or changed.
 //!
-//! Separate from what is logged to them. The place of a run is taken from the answer, never from
-//! the request. Configurations are replaced as a whole by the service, so that whoever changes one
-//! says all of it.
+//! The place of a run is taken from the answer, never from the request. Configurations are replaced as a whole
+//! by the service, so that whoever changes one says all of it.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};

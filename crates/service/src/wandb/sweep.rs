@@ -1,7 +1,6 @@
 //! A sweep at W&B: made, asked for values, ended. The values of `bayes` come from nowhere else.
 //!
-//! Five calls of GraphQL, as the service's own agent makes them. Separate from runs, which a sweep only
-//! names. Nothing here starts or prices anything.
+//! Five calls of GraphQL, as the service's own agent makes them. Nothing here starts or prices anything.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
