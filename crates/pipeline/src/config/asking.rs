@@ -39,9 +39,8 @@ pub struct AskingArgs {
     #[arg(long, value_name = "USD", value_parser = dollars, help_heading = "Money")]
     pub price_per_million: Option<f64>,
 
-    /// Any OpenAI-compatible server, with or without /v1; it never gets the Together key, but
-    /// $OPENAI_API_KEY where that is set [default: $TOGETHER_BASE_URL, else
-    /// that of Together AI]
+    /// Any OpenAI-compatible server, with or without /v1; it never gets the Together key, but $OPENAI_API_KEY
+    /// where that is set [default: $TOGETHER_BASE_URL, else that of Together AI]
     #[arg(long, value_name = "URL", help_heading = "Service")]
     pub base_url: Option<String>,
 }

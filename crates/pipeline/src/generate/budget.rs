@@ -57,8 +57,7 @@ impl Spent {
 }
 
 impl Budget {
-    /// A budget of `cap` dollars at `price` dollars a million tokens; without one of them there is no
-    /// limit.
+    /// A budget of `cap` dollars at `price` dollars a million tokens; without one of them there is no limit.
     pub fn new(price: Option<f64>, cap: Option<f64>) -> Budget {
         Budget { price, cap, ..Budget::default() }
     }

@@ -92,8 +92,7 @@ impl Client {
         self.retry(&what, &mut || self.send(call))
     }
 
-    /// Sends `call` once; the body of a 200 or 206 goes to `sink`, that of another status
-    /// into the answer.
+    /// Sends `call` once; the body of a 200 or 206 goes to `sink`, that of another status into the answer.
     pub fn download(
         &self,
         call: &Call<'_>,

@@ -27,8 +27,7 @@ const CHUNK: usize = 16 << 10;
 /// after the first mebibyte its refusal would be lost with the connection.
 const ASKED_FROM: u64 = 1 << 20;
 
-/// The library's agents, one for each set of timeouts. An agent reads the certificates of
-/// the system once.
+/// The library's agents, one for each set of timeouts. An agent reads the certificates of the system once.
 pub struct Wire {
     calls: Agent,
     uploads: Agent,

@@ -78,9 +78,8 @@ enum Tries {
 }
 
 impl Together {
-    /// The API at `base`, asked through `client` with `key`, which is missed at the first
-    /// call only. `headers` go along with every call to it; those that frame or authorize a
-    /// request are left out.
+    /// The API at `base`, asked through `client` with `key`, which is missed at the first call only.
+    /// `headers` go along with every call to it; those that frame or authorize a request are left out.
     pub fn new(
         client: Client,
         base: BaseUrl,

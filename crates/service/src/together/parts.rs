@@ -105,8 +105,7 @@ impl Plan {
     }
 }
 
-/// Where each part goes, by its number; nothing unless there is a place for each, where we
-/// may go.
+/// Where each part goes, by its number; nothing unless there is a place for each, where we may go.
 fn places(together: &Together, value: &Value, plan: Plan) -> Option<Vec<Place>> {
     let listed = value.get("parts")?.as_array()?;
     let place = |number: u64| {
