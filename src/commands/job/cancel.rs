@@ -13,6 +13,7 @@ use crate::session;
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::session::Session;
+use ctxtune_pipeline::session::consent::ASK_AGAIN;
 use ctxtune_pipeline::shell;
 use ctxtune_pipeline::text::one_line;
 use ctxtune_pipeline::ui::Ui;
@@ -85,16 +86,10 @@ fn cancel(args: &CancelArgs, terminal: &Terminal) -> Result<Job, Refusal> {
         return Err(Refusal { failure, job: Some(Box::new(job)) });
     }
     if !args.yes {
-        match terminal.ask("Cancel it?") {
-            Ok(true) => {}
-            Ok(false) => return Err(Refusal { failure: declined(&job), job: Some(Box::new(job)) }),
-            Err(stopped) => {
-                let hint = Some(format!("the job {} still runs", job.id));
-                return Err(Refusal {
-                    failure: Failure { hint, ..session.explain(stopped) },
-                    job: Some(Box::new(job)),
-                });
-            }
+        let runs = format!("the job {} still runs", job.id);
+        if let Err(failure) = session.confirm("Cancel it?", &runs, ASK_AGAIN) {
+            let hint = if failure.code == "declined" { failure.hint } else { Some(runs) };
+            return Err(Refusal { failure: Failure { hint, ..failure }, job: Some(Box::new(job)) });
         }
     }
     let job = request(&session, job)?;
@@ -138,11 +133,6 @@ fn refusal(job: &Job) -> Option<Failure> {
     };
     let message = format!("the job {} {said}: there is nothing to cancel", job.id);
     Some(Failure::failed("not_running", message, format!("ctxtune status {}", job.id)))
-}
-
-fn declined(job: &Job) -> Failure {
-    let message = format!("the job {} still runs: the answer was no", job.id);
-    Failure::unspent("declined", message, "run it again to be asked again")
 }
 
 /// Has the service cancel `job`, and gives the job as it is then.

@@ -10,6 +10,7 @@ use crate::screen::table::{Align, Cell, Table, moment};
 use crate::session;
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::session::Session;
+use ctxtune_pipeline::session::consent::ASK_AGAIN;
 use ctxtune_pipeline::text::{counted, one_line, sized};
 use ctxtune_pipeline::ui::Ui;
 use ctxtune_service::clock::Stopped;
@@ -195,14 +196,12 @@ fn try_delete(
     }
     if agreed == Agreed::IfAsked {
         let question = format!("Delete {}?", counted(found.len() as u64, "file"));
-        let unanswered = |stopped: Stopped| {
-            let hint = Some("nothing was deleted".to_owned());
-            Failure { hint, ..session.explain(stopped) }
-        };
-        if !terminal.ask(&question).map_err(unanswered)? {
-            let message = "nothing was deleted: the answer was no";
-            return Err(Failure::unspent("declined", message, "run it again to be asked again"));
-        }
+        session.confirm(&question, "nothing was deleted", ASK_AGAIN).map_err(|failure| {
+            match failure.code {
+                "declined" => failure,
+                _ => Failure { hint: Some("nothing was deleted".to_owned()), ..failure },
+            }
+        })?;
     }
     for id in found {
         if terminal.signals.is_stopped() {

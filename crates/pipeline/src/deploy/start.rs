@@ -16,7 +16,7 @@ use crate::job::model::{REFERENCE, gives_adapter_only};
 use crate::job::monitor::spoken;
 use crate::job::price::dollars_text;
 use crate::session::Session;
-use crate::session::consent::Spending;
+use crate::session::consent::{ASK_AGAIN, Spending};
 use crate::text::one_line;
 use ctxtune_service::together::endpoints::{Deployment, NewDeployment};
 use ctxtune_service::together::hardware::{Catalogue, Config, configs};
@@ -274,15 +274,7 @@ impl Plan<'_> {
                 "leave out --max-cost and answer yourself, or say --yes",
             ),
             (Spending::Agreed { .. }, _) => Ok(()),
-            (Spending::Asked, _) => match self.session.ui.ask(&self.question()) {
-                Ok(true) => Ok(()),
-                Ok(false) => refuse(
-                    "declined",
-                    "nothing was deployed: the answer was no".to_owned(),
-                    "run it again to be asked again",
-                ),
-                Err(stopped) => Err(self.session.explain(stopped)),
-            },
+            (Spending::Asked, _) => self.session.confirm(&self.question(), "nothing was deployed", ASK_AGAIN),
         }
     }
 

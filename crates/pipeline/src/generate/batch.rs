@@ -21,7 +21,7 @@ use crate::generate::question::Questions;
 use crate::generate::request::Delivery;
 use crate::generate::setup::{Setup, UsageReport, over_budget};
 use crate::job::price::dollars_text;
-use crate::session::consent::Spending;
+use crate::session::consent::{ASK_AGAIN, Spending};
 use crate::text::{counted, grouped};
 use crate::ui::{Detail, StatusLine, Ui};
 use ctxtune_engine::output::lock::OutputLock;
@@ -322,17 +322,12 @@ pub fn agree(batches: &[&Batch<'_>], asking: &AskingArgs) -> Result<(), Failure>
                 Some(most) => format!("for at most about {}", dollars_text(most)),
                 None => "at a price nobody knows here (--price-per-million tells)".to_owned(),
             };
-            match setup.session.ui.ask(&format!("Ask {each}, {price}?")) {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(Failure::unspent(
-                    "declined",
-                    "nothing was asked: the answer was no",
-                    "run it again to be asked again",
-                )),
-                Err(stopped) => {
-                    Err(Failure { hint: Some(AGAIN.to_owned()), ..setup.session.explain(stopped) })
-                }
-            }
+            let answer =
+                setup.session.confirm(&format!("Ask {each}, {price}?"), "nothing was asked", ASK_AGAIN);
+            answer.map_err(|failure| match failure.code {
+                "declined" => failure,
+                _ => Failure { hint: Some(AGAIN.to_owned()), ..failure },
+            })
         }
     }
 }

@@ -376,15 +376,8 @@ fn agree(order: &Order, price: &Price, plan: &Plan<'_>, session: &Session) -> Re
         Some(dollars) => format!("Start this job for about {}?", dollars_text(dollars)),
         None => "Start this job, at a price nobody knows?".to_owned(),
     };
-    match session.ui.ask(&question) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::unspent(
-            "declined",
-            "the job was not started: the answer was no",
-            "run it again to be asked again; the files stay at the service",
-        )),
-        Err(stopped) => Err(session.explain(stopped)),
-    }
+    let hint = "run it again to be asked again; the files stay at the service";
+    session.confirm(&question, "the job was not started", hint)
 }
 
 fn adopt(adopted: Adopted, account: Account, order: &Order, session: &Session) -> Result<Submitted, Failure> {

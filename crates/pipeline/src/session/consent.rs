@@ -14,6 +14,9 @@ pub enum Spending {
     Impossible,
 }
 
+/// What to do after a no.
+pub const ASK_AGAIN: &str = "run it again to be asked again";
+
 impl Spending {
     /// What `--yes`, `--max-cost` and the person at the terminal allow.
     pub fn of(yes: bool, max_cost: Option<f64>, ui: &dyn Ui) -> Spending {

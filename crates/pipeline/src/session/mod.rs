@@ -157,6 +157,15 @@ impl Session {
         if failure.code == key::NO_KEY { no_key::missing(&self.environment) } else { failure }
     }
 
+    /// A yes to `question`; else the refusal, which says what was not done and what to do then.
+    pub fn confirm(&self, question: &str, not_done: &str, hint: &str) -> Result<(), Failure> {
+        match self.ui.ask(question) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Failure::unspent("declined", format!("{not_done}: the answer was no"), hint)),
+            Err(stopped) => Err(self.explain(stopped)),
+        }
+    }
+
     /// The job that `target` names: an output directory's newest job, or an id. Without a target the
     /// newest job that this machine started.
     pub fn job(&self, target: Option<&str>) -> Result<JobId, Failure> {

@@ -13,7 +13,7 @@ use crate::job::parameters::PRICED;
 use crate::job::price::{Price, dollars_text};
 use crate::job::submit::{estimate, extent};
 use crate::session::Session;
-use crate::session::consent::Spending;
+use crate::session::consent::{ASK_AGAIN, Spending};
 use crate::sweep::Sweep;
 use crate::sweep::book::{Book, ROUNDING};
 use crate::sweep::make::Combination;
@@ -220,15 +220,7 @@ pub fn agree(
                 Some(total) => format!("Start this sweep for about {}?", dollars_text(total)),
                 None => "Start this sweep, at a price that is not known?".to_owned(),
             };
-            match session.ui.ask(&question) {
-                Ok(true) => Ok(()),
-                Ok(false) => {
-                    let message = "the sweep was not started: the answer was no";
-                    let hint = "run it again to be asked again";
-                    Err(Failure::unspent("declined", message, hint))
-                }
-                Err(stopped) => Err(session.explain(stopped)),
-            }
+            session.confirm(&question, "the sweep was not started", ASK_AGAIN)
         }
         _ => Ok(()),
     }

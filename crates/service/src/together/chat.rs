@@ -333,6 +333,7 @@ fn usage(value: &Value) -> Option<Usage> {
     Some(Usage { prompt_tokens, completion_tokens })
 }
 
+#[derive(Default)]
 struct Pieces<'s> {
     secrets: Vec<&'s str>,
     said: Said,
@@ -348,16 +349,7 @@ struct Pieces<'s> {
 impl<'s> Pieces<'s> {
     fn new(mut secrets: Vec<&'s str>) -> Pieces<'s> {
         secrets.retain(|secret| is_long(secret));
-        Pieces {
-            secrets,
-            said: Said::default(),
-            finish_reason: None,
-            usage: None,
-            shown: 0,
-            is_done: false,
-            is_stopped: false,
-            failure: None,
-        }
+        Pieces { secrets, ..Pieces::default() }
     }
 
     fn is_over(&self) -> bool {

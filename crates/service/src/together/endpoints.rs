@@ -12,11 +12,13 @@ use serde_json::{Value, json};
 
 use crate::http::{Body, Method};
 use crate::together::base::encode;
-use crate::together::files::unlike;
 use crate::together::hardware::{Catalogue, Config};
 use crate::together::job::{number, text, time, whole};
 use crate::together::project::{Project, pages};
 use crate::together::{Error, Together, Tries};
+
+const ENDPOINT: (fn(&Value) -> Option<Endpoint>, &str) = (Endpoint::read, "endpoint");
+const DEPLOYMENT: (fn(&Value) -> Option<Deployment>, &str) = (Deployment::read, "deployment");
 
 /// Deployments by id, with their weights.
 pub type Split = Vec<(String, f64)>;
@@ -219,7 +221,7 @@ fn read_list(together: &Together, project: &Project, tries: Tries) -> Result<Vec
     let read = |object: &Value| {
         // Who looks for an endpoint before creating it must not miss one.
         Endpoint::read(object).ok_or_else(|| {
-            unlike(together, (Method::Get, &path), object, "an endpoint in it has no id or name")
+            together.unlike((Method::Get, &path), object, "an endpoint in it has no id or name")
         })
     };
     pages(together, &path, tries)?.iter().map(read).collect()
@@ -227,13 +229,14 @@ fn read_list(together: &Together, project: &Project, tries: Tries) -> Result<Vec
 
 pub fn retrieve(together: &Together, project: &Project, id: &str) -> Result<Endpoint, Error> {
     let path = format!("{}/{}", project.path(), encode(id));
-    read_endpoint(together, (Method::Get, &path), Body::Empty, Tries::Many)
+    together.object((Method::Get, &path), Body::Empty, Tries::Many, ENDPOINT)
 }
 
 /// Creates an endpoint, which costs nothing. One try: a name that is taken is a refusal.
 pub fn create(together: &Together, project: &Project, name: &str) -> Result<Endpoint, Error> {
     let body = json!({ "name": name });
-    let endpoint = read_endpoint(together, (Method::Post, &project.path()), Body::Json(&body), Tries::One)?;
+    let endpoint =
+        together.object((Method::Post, &project.path()), Body::Json(&body), Tries::One, ENDPOINT)?;
     together.note_created(format!("{}/{}", project.path(), encode(&endpoint.id)), Duration::ZERO);
     together.note_created(deployments_path(project, &endpoint.id), Duration::ZERO);
     Ok(endpoint)
@@ -253,24 +256,14 @@ pub fn set_split(
     if let Some(etag) = &endpoint.etag {
         body["etag"] = etag.clone().into();
     }
-    read_endpoint(together, (Method::Patch, &path), Body::Json(&body), Tries::Many)
-}
-
-fn read_endpoint(
-    together: &Together,
-    (method, path): (Method, &str),
-    body: Body<'_>,
-    tries: Tries,
-) -> Result<Endpoint, Error> {
-    let value = together.ask(method, path, body, tries)?;
-    Endpoint::read(&value).ok_or_else(|| unlike(together, (method, path), &value, "it is no endpoint"))
+    together.object((Method::Patch, &path), Body::Json(&body), Tries::Many, ENDPOINT)
 }
 
 pub fn deployments(together: &Together, project: &Project, endpoint: &str) -> Result<Vec<Deployment>, Error> {
     let path = deployments_path(project, endpoint);
     let read = |object: &Value| {
         Deployment::read(object)
-            .ok_or_else(|| unlike(together, (Method::Get, &path), object, "a deployment in it has no id"))
+            .ok_or_else(|| together.unlike((Method::Get, &path), object, "a deployment in it has no id"))
     };
     pages(together, &path, Tries::Many)?.iter().map(read).collect()
 }
@@ -282,7 +275,7 @@ pub fn deployment(
     (endpoint, id): (&str, &str),
 ) -> Result<Deployment, Error> {
     let path = format!("{}/{}", deployments_path(project, endpoint), encode(id));
-    read_deployment(together, (Method::Get, &path), Body::Empty, Tries::One)
+    together.object((Method::Get, &path), Body::Empty, Tries::One, DEPLOYMENT)
 }
 
 /// Creates a deployment of one machine. It costs money and is sent once; [`Error::certainty`] says what
@@ -303,7 +296,7 @@ pub fn create_deployment(
         body["inactiveTimeout"] = minutes.into();
     }
     let path = deployments_path(project, endpoint);
-    let deployment = read_deployment(together, (Method::Post, &path), Body::Json(&body), Tries::One)?;
+    let deployment = together.object((Method::Post, &path), Body::Json(&body), Tries::One, DEPLOYMENT)?;
     together.note_created(format!("{path}/{}", encode(&deployment.id)), Duration::ZERO);
     Ok(deployment)
 }
@@ -317,7 +310,7 @@ pub fn scale(
 ) -> Result<Deployment, Error> {
     let path = format!("{}/{}?updateMask=autoscaling", deployments_path(project, endpoint), encode(id));
     let body = json!({ "autoscaling": { "minReplicas": replicas, "maxReplicas": replicas } });
-    read_deployment(together, (Method::Patch, &path), Body::Json(&body), Tries::Many)
+    together.object((Method::Patch, &path), Body::Json(&body), Tries::Many, DEPLOYMENT)
 }
 
 /// Removes a deployment, which must have stopped. One that is not there is removed.
@@ -333,16 +326,6 @@ pub fn delete_deployment(
         return Ok(());
     }
     Err(together.asked(Method::Delete, &url).refused(&answer))
-}
-
-fn read_deployment(
-    together: &Together,
-    (method, path): (Method, &str),
-    body: Body<'_>,
-    tries: Tries,
-) -> Result<Deployment, Error> {
-    let value = together.ask(method, path, body, tries)?;
-    Deployment::read(&value).ok_or_else(|| unlike(together, (method, path), &value, "it is no deployment"))
 }
 
 fn deployments_path(project: &Project, endpoint: &str) -> String {

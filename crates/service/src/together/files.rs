@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::http::body::FileBody;
 use crate::http::{Answer, Body, Method};
@@ -104,8 +104,7 @@ pub fn list(together: &Together) -> Result<Vec<FileObject>, Error> {
 
 pub fn retrieve(together: &Together, id: &FileId) -> Result<FileObject, Error> {
     let path = format!("/v1/files/{id}");
-    let value = together.get(&path)?;
-    FileObject::read(&value).ok_or_else(|| unlike(together, (Method::Get, &path), &value, "it is no file"))
+    together.object((Method::Get, &path), Body::Empty, Tries::Many, (FileObject::read, "file"))
 }
 
 /// Removes a file. One that is not there is removed.
@@ -123,16 +122,5 @@ pub(in crate::together) fn items<'v>(
     value: &'v Value,
 ) -> Result<&'v Vec<Value>, Error> {
     let list = value.get("data").unwrap_or(value).as_array();
-    list.ok_or_else(|| unlike(together, (Method::Get, path), value, "it is no list"))
-}
-
-pub(in crate::together) fn unlike(
-    together: &Together,
-    (method, path): (Method, &str),
-    value: &Value,
-    reason: &str,
-) -> Error {
-    let url = together.url(path);
-    let body = json!(value).to_string().into_bytes();
-    together.asked(method, &url).unreadable(reason, &Answer { status: 200, headers: Vec::new(), body })
+    list.ok_or_else(|| together.unlike((Method::Get, path), value, "it is no list"))
 }

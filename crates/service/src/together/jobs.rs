@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 
 use crate::http::{Body, Method};
 use crate::together::base::encode;
-use crate::together::files::{items, unlike};
+use crate::together::files::items;
 use crate::together::job::{Checkpoint, Event, Job, JobId, MetricRow, Status, number, text, whole};
 use crate::together::{Error, Together, Tries};
 
 const JOBS: &str = "/v1/fine-tunes";
+const JOB: (fn(&Value) -> Option<Job>, &str) = (Job::read, "job");
 
 /// What a model allows; all that the server did not say is absent.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,7 +74,7 @@ pub fn limits(together: &Together, model: &str) -> Result<Option<Limits>, Error>
     let path = format!("{JOBS}/models/limits?model_name={}", encode(model));
     match together.get(&path) {
         Ok(value) if value.is_object() => Ok(Some(Limits::read(model, &value))),
-        Ok(value) => Err(unlike(together, (Method::Get, &path), &value, "it is no object")),
+        Ok(value) => Err(together.unlike((Method::Get, &path), &value, "it is no object")),
         Err(Error::Refused { status: 404, .. }) => Ok(None),
         Err(error) => Err(error),
     }
@@ -123,7 +124,7 @@ pub fn estimate(together: &Together, body: &Value) -> Result<Estimate, Error> {
     let path = format!("{JOBS}/estimate-price");
     let value = together.ask(Method::Post, &path, Body::Json(body), Tries::Many)?;
     if !value.is_object() {
-        return Err(unlike(together, (Method::Post, &path), &value, "it is no object"));
+        return Err(together.unlike((Method::Post, &path), &value, "it is no object"));
     }
     let is_available = value.get("estimation_available").and_then(Value::as_bool).unwrap_or(true);
     let reason = || text(&value, &["unavailable_reason"]).unwrap_or_default();
@@ -173,7 +174,7 @@ pub fn preview(
     let value = together.ask(Method::Post, &path, Body::Json(&body), Tries::Many)?;
     let rows = value.get("rows").and_then(Value::as_array);
     let rows = rows.and_then(|rows| rows.iter().map(tokenized_row).collect());
-    rows.ok_or_else(|| unlike(together, (Method::Post, &path), &value, "it has no rows of tokens"))
+    rows.ok_or_else(|| together.unlike((Method::Post, &path), &value, "it has no rows of tokens"))
 }
 
 fn tokenized_row(row: &Value) -> Option<TokenizedRow> {
@@ -193,9 +194,7 @@ fn tokenized_row(row: &Value) -> Option<TokenizedRow> {
 /// Creates the job in `body`. It costs money and is sent once;
 /// [`Error::certainty`] says what a failure leaves open.
 pub fn create(together: &Together, body: &Value) -> Result<Job, Error> {
-    let value = together.ask(Method::Post, JOBS, Body::Json(body), Tries::One)?;
-    let job =
-        Job::read(&value).ok_or_else(|| unlike(together, (Method::Post, JOBS), &value, "it is no job"))?;
+    let job = together.object((Method::Post, JOBS), Body::Json(body), Tries::One, JOB)?;
     note_created(together, &job.id, Duration::ZERO);
     Ok(job)
 }
@@ -219,7 +218,7 @@ pub fn list(together: &Together) -> Result<Vec<Job>, Error> {
         let Some(id) = text(object, &["id", "job_id"]) else { continue };
         // Who looks for a job before creating it must not miss one.
         let id = JobId::new(&id).ok_or_else(|| {
-            unlike(together, (Method::Get, JOBS), object, "a job in it has an id that is none")
+            together.unlike((Method::Get, JOBS), object, "a job in it has an id that is none")
         })?;
         let status = Status::new(&text(object, &["status"]).unwrap_or_default());
         jobs.push(Job { id, status, object: object.clone() });
@@ -229,14 +228,12 @@ pub fn list(together: &Together) -> Result<Vec<Job>, Error> {
 
 pub fn retrieve(together: &Together, id: &JobId) -> Result<Job, Error> {
     let path = format!("{JOBS}/{id}");
-    let value = together.get(&path)?;
-    Job::read(&value).ok_or_else(|| unlike(together, (Method::Get, &path), &value, "it is no job"))
+    together.object((Method::Get, &path), Body::Empty, Tries::Many, JOB)
 }
 
 pub fn cancel(together: &Together, id: &JobId) -> Result<Job, Error> {
     let path = format!("{JOBS}/{id}/cancel");
-    let value = together.ask(Method::Post, &path, Body::Empty, Tries::Many)?;
-    Job::read(&value).ok_or_else(|| unlike(together, (Method::Post, &path), &value, "it is no job"))
+    together.object((Method::Post, &path), Body::Empty, Tries::Many, JOB)
 }
 
 pub fn events(together: &Together, id: &JobId) -> Result<Vec<Event>, Error> {

@@ -134,6 +134,24 @@ impl Together {
         self.ask(Method::Get, path, Body::Empty, Tries::Many)
     }
 
+    /// The error for JSON that is not what it must be.
+    fn unlike(&self, (method, path): (Method, &str), value: &Value, reason: &str) -> Error {
+        let answer = Answer { status: 200, headers: Vec::new(), body: value.to_string().into_bytes() };
+        self.asked(method, &self.url(path)).unreadable(reason, &answer)
+    }
+
+    /// What `read` sees in the API's answer, which is no `kind` where that is nothing.
+    fn object<T>(
+        &self,
+        (method, path): (Method, &str),
+        body: Body<'_>,
+        tries: Tries,
+        (read, kind): (fn(&Value) -> Option<T>, &str),
+    ) -> Result<T, Error> {
+        let value = self.ask(method, path, body, tries)?;
+        read(&value).ok_or_else(|| self.unlike((method, path), &value, &format!("it is no {kind}")))
+    }
+
     fn ask(&self, method: Method, path: &str, body: Body<'_>, tries: Tries) -> Result<Value, Error> {
         let url = self.url(path);
         let mut asked = self.asked(method, &url);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::http::{Body, Method};
 use crate::together::file::{FileId, FileObject, Processing};
-use crate::together::files::{HandedOver, Upload, already_there, note_created, retrieve, unlike};
+use crate::together::files::{HandedOver, Upload, already_there, note_created, retrieve};
 use crate::together::follow::{Place, put};
 use crate::together::job::{text, whole};
 use crate::together::{Error, Together, Tries};
@@ -190,7 +190,7 @@ fn complete(
     let path = "/v1/files/multipart/complete";
     let value = together.ask(Method::Post, path, Body::Json(&body), Tries::Many)?;
     let file = FileObject::read(value.get("file").unwrap_or(&value));
-    let file = file.ok_or_else(|| unlike(together, (Method::Post, path), &value, "it is no file"))?;
+    let file = file.ok_or_else(|| together.unlike((Method::Post, path), &value, "it is no file"))?;
     note_created(together, &file.id);
     Ok(HandedOver::New(file.id))
 }
