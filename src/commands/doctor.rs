@@ -34,7 +34,6 @@ use ctxtune_service::together::{Identity, Together};
 
 /// The most seconds that two clocks may differ.
 const SKEW_SECONDS: i64 = 30;
-
 /// The seed of a split that nothing was said about.
 const SEED: u64 = 42;
 

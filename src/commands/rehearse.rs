@@ -33,12 +33,9 @@ use ctxtune_rehearsal::{ENTITY, Script, Server, WANDB_KEY, corpus};
 use ctxtune_service::clock::Clock;
 
 const BANNER: &str = "REHEARSAL: nothing is trained or paid for";
-
 /// How often the pipeline looks at its job, which takes seconds.
 const POLL: Duration = Duration::from_millis(400);
-
 const LONG: Duration = Duration::from_secs(86_400);
-
 /// Records that are asked about at most.
 const MOST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(19);
 

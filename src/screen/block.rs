@@ -25,10 +25,8 @@ use ctxtune_service::together::job::Ending;
 
 /// How many happenings are kept to be shown.
 const KEPT: usize = 8;
-
 /// The lines about the job that are kept in the lowest terminal.
 const MOST_HEAD: usize = 8;
-
 /// The heights between which a curve is drawn.
 const LOWEST_CURVE: usize = 7;
 const HIGHEST_CURVE: usize = 18;

@@ -7,7 +7,6 @@ use crate::screen::curve::{Curve, Drawn, Range, Series, Tick};
 
 /// What a chart is never wider than, whatever the terminal: longer lines read badly in logs and mail.
 const WIDEST: usize = 80;
-
 /// The least size that shows anything.
 const LEAST: (usize, usize) = (30, 5);
 

@@ -9,7 +9,6 @@ use ctxtune_pipeline::sweep::shown::shown_values;
 
 /// Beyond this a value is drawn at the edge: differences of larger ones would overflow.
 const LARGEST: f64 = 1e30;
-
 /// Points of all curves together, and of each at least: more cannot be told apart, and a page would not stay small.
 const MOST_POINTS: usize = 6_000;
 const LEAST_POINTS: usize = 100;

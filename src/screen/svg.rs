@@ -13,7 +13,6 @@ use crate::screen::curve::{Across, Curve, Drawn, Mark, Range, Scale, Series};
 /// The size of a picture in a file, and what its title takes of it.
 const FILE: Size = Size { width: 840.0, height: 440.0 };
 const TITLE: f64 = 28.0;
-
 /// How far within the picture the axes stand.
 const LEFT: f64 = 72.0;
 const SIDE: f64 = 16.0;
@@ -42,10 +41,8 @@ impl Size {
 
 /// What is free above and below the points, as a part of what they cover.
 const PADDING: f64 = 0.05;
-
 /// A bar of few is no wider.
 const WIDEST_BAR: f64 = 72.0;
-
 /// The entries of a legend that are drawn, and how long each may be.
 const ENTRIES: usize = 8;
 const ENTRY_CHARACTERS: usize = 44;

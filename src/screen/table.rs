@@ -11,7 +11,6 @@ use ctxtune_pipeline::text::{one_line, printable};
 
 const GAP: &str = "  ";
 const INDENT: &str = "    ";
-
 /// How wide a column is whose cells may be shortened, where the line is too wide.
 const MIDDLE_WIDTH: usize = 16;
 

@@ -13,7 +13,6 @@ use crate::{endpoints, models};
 
 /// Characters of the answer in a frame of the stream.
 const FRAME_CHARS: usize = 16;
-
 /// The base model that can be asked but not trained.
 const SERVERLESS: &str = "meta-llama/Meta-Llama-3.1-8B-Instruct";
 

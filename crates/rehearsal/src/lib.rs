@@ -53,7 +53,6 @@ mod wire;
 
 /// The one key that is accepted, unless a script names another.
 pub const KEY: &str = "rehearsal-key";
-
 /// The one key of the W&B part, whose clients want at least 40 characters.
 pub const WANDB_KEY: &str = "rehearsalrehearsalrehearsalrehearsalrehe";
 

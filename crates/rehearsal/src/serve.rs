@@ -19,7 +19,6 @@ use crate::{Seen, Stage, Watch, form, route};
 
 /// Bytes of a request's body that [`Seen`] keeps.
 const SEEN_BYTES: usize = 1 << 20;
-
 /// A pause after an accept that failed, for want of descriptors for example.
 const PAUSE: Duration = Duration::from_millis(50);
 

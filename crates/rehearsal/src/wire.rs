@@ -13,7 +13,6 @@ use crate::reply::{Content, Reply};
 
 /// The bytes of a body that are kept.
 pub const KEPT_BYTES: usize = 64 << 20;
-
 const MAX_HEAD_BYTES: u64 = 64 << 10;
 const MAX_HEADERS: usize = 128;
 /// Of a line that begins or ends a chunk.

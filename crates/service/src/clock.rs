@@ -14,10 +14,8 @@ pub struct Stopped;
 pub trait Clock: Send + Sync {
     /// The time of day, for dates in ledgers and reports; it can jump.
     fn now(&self) -> Timestamp;
-
     /// Time since a fixed moment; never goes back, and goes on while the machine sleeps.
     fn elapsed(&self) -> Duration;
-
     /// Waits. Fails as soon as somebody asks the program to stop.
     fn wait(&self, duration: Duration) -> Result<(), Stopped>;
     fn is_stopped(&self) -> bool;

@@ -8,7 +8,6 @@ use foldhash::fast::FixedState;
 
 /// No rank, and no token.
 pub const NONE: u32 = u32::MAX;
-
 /// Pieces of at most so many bytes are joined in place; longer ones with a heap, or their time would grow with
 /// the square.
 const SHORT: usize = 64;

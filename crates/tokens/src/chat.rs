@@ -4,13 +4,10 @@ use crate::tokenizer::{Count, Tokenizer};
 
 /// What a message adds: two headers with the role between them, two line ends, and the end of the turn.
 pub const MESSAGE_TOKENS: u64 = 5;
-
 /// The token that begins a text.
 pub const START_TOKENS: u64 = 1;
-
 /// The most that the dates add: a system message of their own.
 pub const DATES_TOKENS: u64 = 32;
-
 /// What the template of 3.1 and later puts before the system message, with any date.
 pub const DATES: &str = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n";
 

@@ -13,7 +13,6 @@ use crate::split::Pattern;
 /// Tokens of cl100k, and of Llama 3 without its special ones.
 pub const CL100K_TOKENS: usize = 100_256;
 pub const LLAMA_3_TOKENS: usize = 128_000;
-
 /// Longer texts and longer runs of characters that are all blank or none are cut by Meta's tokenizer.
 const LONGEST_TEXT: usize = 400_000;
 const LONGEST_RUN: usize = 25_000;

@@ -31,7 +31,6 @@ use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::text::without_surrogates;
 
 const BARS: usize = 8;
-
 /// Texts of more bytes are not counted unasked.
 const COUNTED_BYTES: u64 = 1_000_000_000;
 

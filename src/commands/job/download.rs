@@ -26,7 +26,6 @@ use ctxtune_service::together::{self, jobs};
 
 /// The most characters of a file's name that are taken from the service.
 const NAME_CHARACTERS: usize = 120;
-
 const ADAPTER_CONFIG: &str = "adapter_config.json";
 
 struct Fetched {

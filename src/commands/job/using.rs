@@ -25,15 +25,11 @@ use ctxtune_service::together::job::Job;
 
 /// The name that the printed commands give an endpoint, and an adapter at vLLM.
 pub const NAME: &str = "contexts";
-
 const STORY: &str = "Mia entered the lounge. Noah entered the lounge. Mia left the lounge.";
-
 /// Characters of a job's id that tell it from others in one directory.
 const SHOWN_OF_ID: usize = 11;
-
 /// The ranks that vLLM's `--max-lora-rank` takes.
 const VLLM_RANKS: [u64; 9] = [1, 8, 16, 32, 64, 128, 256, 320, 512];
-
 /// What the service adds to the name of its own copy of a base model.
 const OWN_COPY: &str = "__TOG__FT";
 
@@ -42,7 +38,6 @@ const TEXTS: [(&str, &str); 3] =
     [("{story}", STORY), ("{question}", "Where is Noah?"), ("{answer}", "in the lounge")];
 /// Columns of the printed Python.
 const COLUMNS: usize = 79;
-
 const INDENT: &str = "            ";
 
 #[derive(Serialize)]

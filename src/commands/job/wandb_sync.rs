@@ -32,11 +32,9 @@ use ctxtune_service::wandb::session::{Goal, Pushed, Session};
 use ctxtune_service::wandb::{Error, Settings, Wandb};
 
 const CALL: Duration = Duration::from_secs(60);
-
 /// How often a request is tried, and the wait after the first failure, which doubles.
 const TRIES: u32 = 5;
 const BACKOFF: Duration = Duration::from_secs(2);
-
 /// The longest wait that a server may ask for.
 const LONGEST_HINT: Duration = Duration::from_secs(120);
 

@@ -21,7 +21,6 @@ mod sweep;
 
 /// How every report begins: what has another beginning is never written over.
 pub const MARK: &str = "<!doctype html>\n<!-- ctxtune report: the next one replaces it -->\n";
-
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 

@@ -13,7 +13,6 @@ use serde_json::Value;
 
 /// As many different values as stand side by side; more are numbers on an axis.
 const NAMED: usize = 8;
-
 /// How many times the least the greatest value is where an axis has powers.
 const WIDE: f64 = 20.0;
 

@@ -24,7 +24,6 @@ use ctxtune_engine::yaml;
 
 pub const DEFAULT_OUTPUT_DIR: &str = "training/output";
 const DEFAULT_SEED: u64 = 42;
-
 /// The largest record that `--max-record-bytes` can allow: the parser counts in 32 bits.
 pub(crate) const MAX_RECORD_BYTES: u64 = 1 << 30;
 

@@ -17,10 +17,8 @@ use ctxtune_service::together::project::Project;
 
 /// How long this process tries to stop a deployment after a signal.
 const LAST_WORDS: Duration = Duration::from_secs(10);
-
 /// How often a deployment whose time is over is tried to be stopped.
 const TRIES: u32 = 40;
-
 const PAUSE: Duration = Duration::from_secs(15);
 
 pub(crate) struct Hold<'h> {

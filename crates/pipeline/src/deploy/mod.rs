@@ -25,22 +25,16 @@ pub mod start;
 
 /// What the names of our deployments begin with.
 pub(crate) const PREFIX: &str = "ctxtune-";
-
 /// How long a deployment may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
-
 /// How long a deployment that is brought down may take until it can be removed.
 const LAST_PATIENCE: Duration = Duration::from_secs(5 * 60);
-
 /// The pause between two looks at a deployment that changes.
 const POLL: Duration = Duration::from_secs(5);
-
 /// The pause between two looks at a deployment that is up.
 const LOOK: Duration = Duration::from_secs(60);
-
 /// How often something is asked for that was certainly not accepted, or was changed meanwhile.
 const TRIES: u32 = 5;
-
 /// The first wait between such tries; it doubles.
 const BACKOFF: Duration = Duration::from_secs(1);
 

@@ -26,10 +26,8 @@ use ctxtune_service::together::project::Project;
 
 /// Minutes without a request after which the service may be asked to stop something.
 const IDLE_MINUTES: [u64; 2] = [30, 1440];
-
 /// What the arithmetic of prices may add.
 const ROUNDING: f64 = 1e-9;
-
 /// The pause between two lines about a state that does not change.
 const REPEAT: Duration = Duration::from_secs(120);
 

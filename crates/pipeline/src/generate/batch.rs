@@ -30,13 +30,10 @@ use ctxtune_service::clock::Clock;
 
 /// Lines of progress, where nothing is redrawn, are so far apart.
 const LINE_EVERY: Duration = Duration::from_secs(10);
-
 /// A line is redrawn no more often.
 const DRAW_EVERY: Duration = Duration::from_millis(100);
-
 /// How many stories of a kind are named, unless `--verbose`.
 const NAMED: usize = 5;
-
 const AGAIN: &str = "run the same command again: no finished story is requested twice";
 
 pub struct AnswerDir {

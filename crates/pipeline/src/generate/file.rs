@@ -19,7 +19,6 @@ use crate::generate::verdict::{Fault, Flaw};
 use ctxtune_engine::answer_file::{INVALID, MOST_NAME_BYTES, VALID};
 
 const STAGING: &str = ".ctxtune-generate";
-
 /// The fields of a record that are not carried from the story's.
 const OURS: [&str; 4] = ["socialized_context", "generated", "reason", "raw_answer"];
 

@@ -25,7 +25,6 @@ use ctxtune_service::together;
 
 /// How often a story that gets no answer is taken up in one run; each time the transport tries several times.
 const ROUNDS: u32 = 4;
-
 /// So many stories are refused, and none was answered: it is not the stories.
 const REFUSED_AT_FIRST: u64 = 3;
 

@@ -22,13 +22,10 @@ use ctxtune_service::together::{self, Certainty, Together, jobs};
 
 /// How often a creation is asked for that was certainly not accepted.
 const TRIES: u32 = 5;
-
 /// The first wait between such tries; it doubles.
 const BACKOFF: Duration = Duration::from_secs(1);
-
 /// The pause between two lists of a run that need not wait for the grace.
 const SECOND_LOOK: Duration = Duration::from_secs(2);
-
 /// Attempts at the same job that are looked for; nobody pays for more.
 const MOST_ATTEMPTS: u32 = 1_000;
 

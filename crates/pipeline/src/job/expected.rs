@@ -17,7 +17,6 @@ const QUEUE: [Duration; 2] = [Duration::from_secs(5 * 60), Duration::from_secs(3
 const TRAINING: [Duration; 2] = [Duration::from_secs(2 * 3600), Duration::from_secs(4 * 3600)];
 const PUBLISHED: &str = "2025";
 pub const DOCUMENTED: &str = "the service's documents of November 2026: the queue is mostly under 1h, a small LoRA job takes 10m to 30m";
-
 /// Beyond this a job did not train all the time.
 const LONGEST: Duration = Duration::from_secs(48 * 3600);
 

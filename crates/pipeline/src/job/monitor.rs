@@ -17,16 +17,12 @@ use ctxtune_service::together::{Error, Together, jobs};
 
 /// How long polling may fail without a break before it is given up, unless somebody says otherwise.
 pub const BUDGET: Duration = Duration::from_secs(30 * 60);
-
 /// How often a screen may redraw while it waits.
 const STEP: Duration = Duration::from_millis(250);
-
 /// What a wait may take beyond its length before it is a sleep of the machine.
 const SUSPENDED: Duration = Duration::from_secs(30);
-
 /// What no call takes on a machine that is awake: five tries of a minute and four waits of a minute.
 const LONGEST_CALL: Duration = Duration::from_secs(10 * 60);
-
 /// How often the last events and rows are asked for, and the wait in between: evaluations arrive late.
 const LAST_TRIES: usize = 4;
 const LAST_PAUSE: Duration = Duration::from_secs(3);
@@ -44,10 +40,8 @@ pub struct MonitorOptions {
 pub trait Screen {
     /// After every poll that worked, also with nothing new.
     fn news(&mut self, progress: &Progress, news: &[News]);
-
     /// About four times a second between polls.
     fn waiting(&mut self, progress: &Progress, next_poll: Duration);
-
     /// Something failed that ends nothing; the next try comes after `next`.
     fn trouble(&mut self, what: &str, next: Duration);
     fn slept(&mut self, slept: Duration);

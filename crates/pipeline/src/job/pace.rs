@@ -9,10 +9,8 @@ use ctxtune_service::http::retry::scatter;
 
 /// The first wait between two polls, and the one after a change.
 const SHORTEST: Duration = Duration::from_secs(5);
-
 /// What waits grow to while nothing changes: the pace of the service's own examples.
 const LONGEST: Duration = Duration::from_secs(60);
-
 /// What a fixed wait is at least.
 const LEAST: Duration = Duration::from_millis(250);
 

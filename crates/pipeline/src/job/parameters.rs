@@ -117,10 +117,8 @@ impl Serialize for TrainOnInputs {
 
 /// The model the seed names; today only its `-Reference` twin can be tuned.
 pub const SEED_MODEL: &str = "meta-llama/Meta-Llama-3.1-8B-Instruct";
-
 /// What a job's model is called at its end, unless somebody says otherwise.
 pub(crate) const SEED_SUFFIX: &str = "socialized-context-generator";
-
 /// The most characters of a suffix that leave room for the tag: the service takes 40.
 pub(crate) const SUFFIX_CHARACTERS: usize = 31;
 

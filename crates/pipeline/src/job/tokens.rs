@@ -16,7 +16,6 @@ use ctxtune_tokens::{Tokenizer, find_in_cache, read};
 
 /// The key, and the flag, that name a tokenizer.
 pub const TOKENIZER: &str = "tokenizer";
-
 /// What a message costs beside its text where the template is not known.
 const UNKNOWN_MESSAGE_TOKENS: (u64, u64) = (3, 6);
 

@@ -25,16 +25,12 @@ use ctxtune_service::together::{self, Certainty, Together};
 
 /// Above this size a file goes in parts: the service's limit for a single request, 5 GiB.
 pub(crate) const MULTIPART_THRESHOLD: u64 = 5 << 30;
-
 /// The largest file the service takes: 50.1 GiB.
 pub const MOST_BYTES: u64 = 53_794_465_382;
-
 /// Tries of a whole hand-off.
 const TRIES: u32 = 3;
-
 /// The first wait between such tries; it doubles.
 const BACKOFF: Duration = Duration::from_secs(1);
-
 /// How long the service may look at a file before somebody else should look at the service.
 const LONGEST_VERDICT: Duration = Duration::from_secs(30 * 60);
 

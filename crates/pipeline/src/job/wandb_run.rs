@@ -37,13 +37,10 @@ use ctxtune_service::wandb::worker::{Closed, Said, Tell};
 use ctxtune_service::wandb::{Settings, Wandb};
 
 pub const WANDB_DIR: &str = "wandb";
-
 /// What `submit` waits for W&B at most, for each of its three questions.
 const SUBMIT_CALL: Duration = Duration::from_secs(5);
-
 /// What a call may take while a job is watched.
 const CALL: Duration = Duration::from_secs(20);
-
 /// What `monitor` waits for the last lines; and after a signal.
 const FAREWELL: Duration = Duration::from_millis(4500);
 const HASTY_FAREWELL: Duration = Duration::from_secs(1);

@@ -29,16 +29,12 @@ use ctxtune_engine::source::unpack::open_plain;
 
 /// Examples of rejects, and of findings, by code.
 const EXAMPLES: usize = 3;
-
 /// Bars of a histogram; of few samples fewer, so that most hold one.
 const BARS: std::ops::RangeInclusive<usize> = 8..=40;
-
 /// Samples that are shown whole, of training and of validation.
 const SHOWN: [usize; 2] = [7, 3];
-
 /// The size of data whose tokens are counted; of more they are estimated.
 const COUNTED_BYTES: u64 = 1_000_000_000;
-
 /// Samples of a side whose agents and steps are counted: the first of an order that is as good as random.
 const COUNTED: usize = 20_000;
 

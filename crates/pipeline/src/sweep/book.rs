@@ -18,10 +18,8 @@ use ctxtune_service::together::job::JobId;
 use ctxtune_service::wandb::sweep::SweepIdentity;
 
 const SCHEMA: &str = "ctxtune.sweep/1";
-
 /// What the sum of prices may be off by for the sake of floating point, in dollars.
 pub(crate) const ROUNDING: f64 = 1e-9;
-
 pub(crate) const SWEEPS_DIR: &str = "sweeps";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

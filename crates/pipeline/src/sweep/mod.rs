@@ -130,10 +130,8 @@ const KEYS: [&str; 12] = [
 
 /// Top-level keys of W&B that only `wandb agent` carries out.
 const AGENT_KEYS: [&str; 2] = ["early_terminate", "controller"];
-
 /// Top-level keys of W&B that neither carries out with a command of its own.
 const OTHER_KEYS: [&str; 4] = ["job", "image_uri", "metrics", "scheduler"];
-
 const METRIC_KEYS: [&str; 4] = ["name", "goal", "impute", "impute_while_running"];
 
 /// The distributions of W&B that are drawn here, each as W&B draws it, and the keys beside `distribution`.

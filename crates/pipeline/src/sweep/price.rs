@@ -23,7 +23,6 @@ use ctxtune_service::together::jobs::{self, Availability};
 
 /// The most estimates that are asked for.
 pub const MOST_ESTIMATES: usize = 200;
-
 /// So many estimates take a while, and that is said.
 const MANY_ESTIMATES: usize = 10;
 

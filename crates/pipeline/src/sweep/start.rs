@@ -33,7 +33,6 @@ use ctxtune_service::wandb::sweep::{self as wandb_sweep, PendingRun};
 
 /// The most runs of a sweep.
 const MOST_RUNS: usize = 10_000;
-
 /// What a call of W&B may take before the start.
 const WANDB_CALL: Duration = Duration::from_secs(20);
 

@@ -5,7 +5,6 @@ use serde_json::Value;
 
 /// The one user and entity, which has every project.
 pub const ENTITY: &str = "rehearsal";
-
 /// The project of whoever names none.
 pub const PROJECT: &str = "rehearsal";
 

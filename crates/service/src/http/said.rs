@@ -16,13 +16,10 @@ use ctxtune_python_json as python_json;
 
 /// The most bytes of an error message that are kept.
 pub const MOST_BYTES: usize = 2048;
-
 /// Characters from which on a key cannot be part of a text by chance.
 pub const LONG_KEY: usize = 16;
-
 /// Characters from which on a key that stands alone is taken for the key.
 pub(crate) const SHORT_KEY: usize = 8;
-
 const MASK: &str = "[key]";
 
 /// The error message in `body`, on one line, without control characters, with `secrets` masked, at most

@@ -22,9 +22,7 @@ use ctxtune_python_json as python_json;
 
 /// Where Together answers, unless its API is asked for elsewhere.
 pub const INFERENCE_URL: &str = "https://api-inference.together.ai";
-
 const PATH: &str = "/v1/chat/completions";
-
 /// Bytes of a stream that are searched for a key again with what comes next.
 const LOOK_BACK: usize = 1024;
 

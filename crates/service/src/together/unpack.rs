@@ -12,7 +12,6 @@ use crate::clock::Clock;
 
 /// Bytes that are copied between two looks at the clock.
 const PIECE: usize = 256 << 10;
-
 /// Where `ustar` stands in the first header of a tar.
 const USTAR: std::ops::Range<usize> = 257..262;
 

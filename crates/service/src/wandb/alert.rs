@@ -16,7 +16,6 @@ const NOTIFY: Operation = Operation {
 };
 
 const MOST_TITLE: usize = 63;
-
 /// How long W&B suppresses another alert with the same title.
 const PAUSE: Duration = Duration::from_secs(60 * 60);
 

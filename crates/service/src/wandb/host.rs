@@ -4,10 +4,8 @@
 //! stored for one is used for the other, and all base URLs have the same pages. Pure.
 
 pub const DEFAULT_BASE_URL: &str = "https://api.forge.coreweave.com";
-
 /// The API hosts of the hosted service, the current one first.
 const HOSTED: [&str; 2] = ["api.forge.coreweave.com", "api.wandb.ai"];
-
 /// The host of its pages, which also passes API calls on, below this path.
 const FORGE: &str = "forge.coreweave.com";
 const FORGE_API_PATH: &str = "/api/wandb";

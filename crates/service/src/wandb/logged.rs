@@ -11,7 +11,6 @@ use sha2::{Digest, Sha256};
 
 /// The key of a summary that holds it.
 pub(crate) const LOGGED_KEY: &str = "ctxtune/logged";
-
 /// The key of a summary that holds who writes the run.
 pub(crate) const WRITER_KEY: &str = "ctxtune/writer";
 

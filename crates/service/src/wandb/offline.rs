@@ -12,10 +12,8 @@ use serde_json::{Map, Value};
 use crate::wandb::run::{Plan, document};
 
 const BLOCK: usize = 32 << 10;
-
 /// Bytes before the data of a piece: checksum, length, kind.
 const HEAD: usize = 7;
-
 /// What the file begins with: its mark, a number, its version.
 const START: [u8; HEAD] = [b':', b'W', b'&', b'B', 0xE1, 0xBE, 0];
 

@@ -37,10 +37,8 @@ const UPSERT: Operation = Operation {
 
 /// The config key with the job's id; a run that has it was described by this program before.
 pub const JOB_KEY: &str = "job_id";
-
 /// The config key with values that the service derived; newer values replace older ones.
 pub const RESOLVED_KEY: &str = "resolved";
-
 /// The config keys that W&B shows at the top of a run's page.
 const PINNED: [&str; 1] = ["job_page"];
 

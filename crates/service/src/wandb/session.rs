@@ -22,10 +22,8 @@ use crate::wandb::{Error, Wandb, alert, files};
 
 /// How often a file is tried by one process.
 const FILE_TRIES: u32 = 3;
-
 /// The most lines of a request.
 const MOST_LINES: usize = 1000;
-
 /// The most bytes of rows in a request, well below what the service takes.
 const MOST_BYTES: usize = 1 << 20;
 

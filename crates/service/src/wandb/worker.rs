@@ -20,19 +20,14 @@ use crate::wandb::run::merged;
 use crate::wandb::session::{Goal, Pushed, Session, SharedSpool, open};
 
 const TICK: Duration = Duration::from_millis(100);
-
 /// Between two requests, while there is time.
 const PAUSE: Duration = Duration::from_secs(15);
-
 /// Between two requests that together bring a long history.
 const SHORT_PAUSE: Duration = Duration::from_secs(1);
-
 /// After which a sign of life is given.
 const SILENCE: Duration = Duration::from_secs(30);
-
 /// The wait after the first failure; it doubles.
 const BACKOFF: Duration = Duration::from_secs(2);
-
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
