@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
+use ctxtune_pipeline::failure::Failure;
 use ctxtune_pipeline::value::at_home;
 
 mod data;
@@ -219,6 +220,13 @@ pub fn with_dashes(arguments: Vec<OsString>) -> Vec<OsString> {
         if is_flag_zone { dashed(argument) } else { argument }
     };
     arguments.into_iter().map(each).collect()
+}
+
+/// The arguments of a command that another command runs, from its command line without the names.
+pub(crate) fn of_line<A: Args>(line: impl IntoIterator<Item = OsString>) -> Result<A, Failure> {
+    let command = A::augment_args(clap::Command::new("ctxtune").no_binary_name(true));
+    let read = command.try_get_matches_from(line).and_then(|matches| A::from_arg_matches(&matches));
+    read.map_err(|error| Failure::usage("usage", error, "see `ctxtune --help`"))
 }
 
 /// The home directory, which `~/` stands for.

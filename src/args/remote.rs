@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::args::{CorpusArgs, WatchArgs};
+use ctxtune_pipeline::config::TuneChoices;
 use ctxtune_pipeline::config::tokens::TokenizerArgs;
 use ctxtune_pipeline::config::wandb::WandbArgs;
-use ctxtune_pipeline::config::{PrepareChoices, TuneChoices};
 use ctxtune_pipeline::value::dollars;
 
 /// Which service to speak to.
@@ -143,34 +143,6 @@ pub struct FinetuneArgs {
     pub wandb: WandbArgs,
     #[command(flatten)]
     pub remote: RemoteArgs,
-}
-
-impl FinetuneArgs {
-    /// From one source to `out`, with consent and defaults for the rest.
-    pub fn of(source: PathBuf, out: PathBuf) -> FinetuneArgs {
-        FinetuneArgs {
-            corpus: CorpusArgs {
-                choices: PrepareChoices {
-                    sources: vec![source],
-                    output_dir: Some(out),
-                    ..PrepareChoices::default()
-                },
-                config_path: None,
-            },
-            val: None,
-            as_is: false,
-            detach: false,
-            no_report: false,
-            sweep_max_cost: None,
-            allow_truncation: false,
-            tokenizer: TokenizerArgs::default(),
-            spending: SpendingArgs { yes: true, max_cost: None, new_job: false },
-            choices: TuneChoices::default(),
-            watch: WatchArgs { poll: None, timeout: None, svg: None, cancel_on_stop: false },
-            wandb: WandbArgs::default(),
-            remote: RemoteArgs { base_url: None },
-        }
-    }
 }
 
 const DOCTOR_HELP: &str = "\

@@ -1,6 +1,6 @@
 //! The arguments of `score`.
 
-use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -86,42 +86,6 @@ pub struct ScoreArgs {
     /// Threads that score; they do not change a digit [default: the cores available]
     #[arg(long, value_name = "N", value_parser = whole::<NonZeroUsize>)]
     pub threads: Option<NonZeroUsize>,
-}
-
-impl ScoreArgs {
-    /// Two models, with consent, for at most `limit` validation records of `val`.
-    pub fn of_models(models: Vec<String>, val: PathBuf, limit: NonZeroUsize) -> ScoreArgs {
-        let asking = AskingArgs {
-            concurrency: NonZeroUsize::MIN.saturating_add(3),
-            rpm: None,
-            max_tokens: NonZeroU64::MIN.saturating_add(4095),
-            stop: Vec::new(),
-            no_schema: false,
-            attempts: NonZeroU32::MIN.saturating_add(2),
-            yes: true,
-            max_cost: None,
-            price_per_million: None,
-            base_url: None,
-        };
-        ScoreArgs {
-            gold: None,
-            generated: Vec::new(),
-            containers: false,
-            models,
-            val: Some(val),
-            limit: Some(limit),
-            output_dir: None,
-            retry_invalid: false,
-            allow_mismatch: false,
-            asking,
-            min_score: None,
-            per_record: None,
-            report: None,
-            seed: 42,
-            resamples: NonZeroU32::MIN.saturating_add(999),
-            threads: None,
-        }
-    }
 }
 
 fn part(text: &str) -> Result<f64, String> {

@@ -5,14 +5,13 @@
 //! no address but the loopback's. With `--serve` the base URL is the one line on stdout.
 
 use std::io::{self, Write};
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::args::{FinetuneArgs, RehearseArgs, ScoreArgs};
+use crate::args::{FinetuneArgs, RehearseArgs, ScoreArgs, of_line};
 use crate::commands::data::score::report;
 use crate::commands::data::score_models::{self, Answered};
 use crate::commands::job::finetune;
@@ -20,6 +19,7 @@ use crate::screen::report::{Style, Terminal};
 use crate::session::clock::{ServerClock, SystemClock};
 use crate::session::environment;
 use ctxtune_engine::yaml;
+use ctxtune_pipeline::config::argument;
 use ctxtune_pipeline::env;
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::ledger::Run;
@@ -37,7 +37,7 @@ const BANNER: &str = "REHEARSAL: nothing is trained or paid for";
 const POLL: Duration = Duration::from_millis(400);
 const LONG: Duration = Duration::from_secs(86_400);
 /// Records that are asked about at most.
-const MOST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(19);
+const MOST: usize = 20;
 
 pub fn run(args: &RehearseArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     let terminal = terminal.clone().with_banner(BANNER);
@@ -73,7 +73,8 @@ fn rehearse(args: &RehearseArgs, terminal: &Terminal) -> Result<Exit, Failure> {
         (env::WANDB_PROJECT, DEFAULT_PROJECT.to_owned()),
         (env::WANDB_MODE, "online".to_owned()),
     ]);
-    let mut finetune_args = FinetuneArgs::of(corpus, out.clone());
+    let line = ["--yes".into(), argument("output_dir", &out), "--".into(), corpus.into_os_string()];
+    let mut finetune_args: FinetuneArgs = of_line(line)?;
     finetune_args.corpus.choices.containers = args.containers;
     finetune_args.watch.poll = Some(POLL);
     finetune_args.watch.svg.clone_from(&args.svg);
@@ -131,7 +132,9 @@ fn use_model(
     };
     terminal.say(&format!("it answers here at once; for real {for_real}"));
     server.set_script(|script| script.deployed_models = vec![tuned.clone()]);
-    let args = ScoreArgs::of_models(vec![base, tuned], out.to_owned(), MOST);
+    let models = argument("models", format!("{base},{tuned}"));
+    let args: ScoreArgs =
+        of_line(["--yes".into(), models, argument("val", out), argument("limit", MOST.to_string())])?;
     let mut answered = Answered::default();
     score_models::ask((&args, out), environment, &mut answered, terminal)?;
     show_one(&answered, terminal);

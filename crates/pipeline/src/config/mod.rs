@@ -173,7 +173,7 @@ fn dashed(key: &str) -> String {
     format!("--{}", key.replace('_', "-"))
 }
 
-fn argument(key: &str, value: impl AsRef<OsStr>) -> OsString {
+pub fn argument(key: &str, value: impl AsRef<OsStr>) -> OsString {
     let mut argument = OsString::from(dashed(key) + "=");
     argument.push(value);
     argument

@@ -225,6 +225,7 @@ pub struct Run<'r> {
     pub tell: &'r (dyn Fn(&Tally) + Sync),
 }
 
+#[derive(Default)]
 struct State {
     /// Positions, and how often each was taken up.
     queue: VecDeque<(u32, u32)>,
@@ -239,14 +240,10 @@ struct State {
 
 impl Run<'_> {
     pub fn run(&self, todo: &[u32]) -> (Tally, End) {
-        let tally = Tally { total: todo.len() as u64, ..Tally::default() };
         let state = Mutex::new(State {
             queue: todo.iter().map(|position| (*position, 0)).collect(),
-            tally,
-            refused: 0,
-            unanswered_in_a_row: 0,
-            given_up: None,
-            end: None,
+            tally: Tally { total: todo.len() as u64, ..Tally::default() },
+            ..State::default()
         });
         std::thread::scope(|scope| {
             for number in 0..self.concurrency.get().min(todo.len()) {

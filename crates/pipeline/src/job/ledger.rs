@@ -39,7 +39,7 @@ pub enum LedgerError {
 }
 
 /// Whose files and jobs they are.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// The API's origin.
     pub api: String,
@@ -133,9 +133,10 @@ impl Uploads {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
+    #[default]
     /// It was about to be asked for; whether the service made it is not known.
     Intent,
     /// The service said no: there is no such job.
@@ -144,7 +145,7 @@ pub enum RunState {
     Created,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     schema: String,
     /// What the job's suffix ends in.
@@ -201,21 +202,11 @@ impl Run {
             tag: identity.tag(attempt),
             attempt,
             account: account.clone(),
-            state: RunState::Intent,
-            intended_at: String::new(),
             train_sha256: identity.train_sha256.clone(),
             val_sha256: identity.val_sha256.clone(),
             body,
             origins: Some(origins.collect()),
-            seen: None,
-            estimated_dollars: None,
-            sequence_tokens: None,
-            job: None,
-            created_at: None,
-            status: None,
-            model: None,
-            model_object: None,
-            refusal: None,
+            ..Run::default()
         }
     }
 

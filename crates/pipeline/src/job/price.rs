@@ -9,7 +9,7 @@ use crate::job::parameters::Settled;
 use ctxtune_service::together::jobs::{Availability, Estimate};
 
 /// The price that is held against a cap, in dollars.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Price {
     /// The estimate in dollars; `null` where nobody can say.
     #[serde(rename = "estimated_dollars")]
@@ -87,15 +87,7 @@ impl Price {
     }
 
     pub fn unknown(reason: String) -> Price {
-        Price {
-            dollars: None,
-            reason: Some(reason),
-            basis: None,
-            train_tokens: None,
-            eval_tokens: None,
-            user_limit: None,
-            is_allowed: true,
-        }
+        Price { reason: Some(reason), is_allowed: true, ..Price::default() }
     }
 
     /// Without packing every sample costs a whole sequence, at the estimate's price a token.

@@ -22,7 +22,7 @@ const SCHEMA: &str = "ctxtune.sweep/1";
 pub(crate) const ROUNDING: f64 = 1e-9;
 pub(crate) const SWEEPS_DIR: &str = "sweeps";
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Trial {
     /// The values that are tried.
     pub values: Assignment,
@@ -61,19 +61,7 @@ impl Trial {
     pub(crate) const INTENDED: &str = "intended";
 
     pub fn new(values: Assignment) -> Trial {
-        Trial {
-            values,
-            wandb_run_id: None,
-            estimate: None,
-            job: None,
-            status: None,
-            price: None,
-            last: None,
-            best: None,
-            checkpoints: Vec::new(),
-            model: None,
-            curve: Vec::new(),
-        }
+        Trial { values, ..Trial::default() }
     }
 
     /// Whether it has no job, and none was asked for: nothing can be billed for it.
