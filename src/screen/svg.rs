@@ -115,9 +115,7 @@ pub fn intervals(rows: &[Measured<'_>], names: &[String], title: &str) -> String
     let x = |part: f64| left + part.clamp(0.0, 1.0) * (size.width - SIDE - left);
     for tick in (Range { low: 0.0, high: 1.0 }).ticks(5) {
         let at = x(tick.value);
-        svg.put(format_args!(
-            "<path d=\"M{at:.1} {top}V{bottom}\" stroke=\"{GREY}\" stroke-opacity=\"0.22\"/>"
-        ));
+        svg.faint(format_args!("M{at:.1} {top}V{bottom}"));
         svg.label((at, bottom + 21.0), "middle", &tick.label);
     }
     for (index, row) in rows.iter().enumerate() {
@@ -137,11 +135,7 @@ pub fn intervals(rows: &[Measured<'_>], names: &[String], title: &str) -> String
     }
     for (set, name) in names.iter().enumerate().filter(|_| names.len() > 1) {
         let at = left + 70.0 * set as f64;
-        svg.put(format_args!(
-            "<circle cx=\"{at:.1}\" cy=\"{:.1}\" r=\"4.5\" fill=\"{}\"/>",
-            top - 14.0,
-            COLOURS[set % COLOURS.len()]
-        ));
+        svg.dot((at, top - 14.0), 4.5, COLOURS[set % COLOURS.len()]);
         svg.label((at + 11.0, top - 9.5), "start", &shortened(name, 6));
     }
     svg.end()
@@ -201,6 +195,20 @@ impl Svg {
         ));
     }
 
+    /// Words beside a line from top to bottom, where there is more room.
+    fn beside(&mut self, x: f64, gap: f64, words: &str) {
+        let (anchor, gap) = if x > f64::midpoint(LEFT, self.right) { ("end", -gap) } else { ("start", gap) };
+        self.label((x + gap, self.top - 1.0), anchor, words);
+    }
+
+    fn dot(&mut self, (x, y): (f64, f64), radius: f64, colour: &str) {
+        self.put(format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\" fill=\"{colour}\"/>"));
+    }
+
+    fn faint(&mut self, path: std::fmt::Arguments<'_>) {
+        self.put(format_args!("<path d=\"{path}\" stroke=\"{GREY}\" stroke-opacity=\"0.22\"/>"));
+    }
+
     fn x(&self, range: &Range, value: f64) -> f64 {
         LEFT + range.place(value) * (self.right - LEFT)
     }
@@ -240,9 +248,7 @@ impl Svg {
 
     fn level(&mut self, y: f64, label: &str) {
         let right = self.right;
-        self.put(format_args!(
-            "<path d=\"M{LEFT} {y:.1}H{right}\" stroke=\"{GREY}\" stroke-opacity=\"0.22\"/>"
-        ));
+        self.faint(format_args!("M{LEFT} {y:.1}H{right}"));
         self.label((LEFT - 9.0, y + 4.5), "end", label);
     }
 
@@ -274,8 +280,7 @@ impl Svg {
             top - 8.0
         ));
         if !label.is_empty() {
-            let anchor = if x > f64::midpoint(LEFT, self.right) { ("end", -8.0) } else { ("start", 8.0) };
-            self.label((x + anchor.1, self.top - 1.0), anchor.0, label);
+            self.beside(x, 8.0, label);
         }
     }
 
@@ -316,7 +321,7 @@ impl Svg {
             Drawn::Scatter | Drawn::Ringed => 5.0,
         };
         for (x, y) in points.iter().filter(|_| radius > 0.0) {
-            self.put(format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\" fill=\"{colour}\"/>"));
+            self.dot((*x, *y), radius, colour);
         }
         if let (Drawn::Ringed, Some((x, y))) = (series.drawn, points.first()) {
             self.put(format_args!(
@@ -356,10 +361,7 @@ impl Svg {
                     left + 8.0
                 ));
                 if *drawn != Drawn::Line {
-                    self.put(format_args!(
-                        "<circle cx=\"{:.1}\" cy=\"{y:.1}\" r=\"3.5\" fill=\"{colour}\"/>",
-                        left + 21.0
-                    ));
+                    self.dot((left + 21.0, y), 3.5, colour);
                 }
             }
             self.label((left + 42.0, y + 4.5), "start", name);
@@ -402,8 +404,7 @@ impl Svg {
                 "<path d=\"M{x:.1} {top}V{bottom}\" stroke=\"{}\" stroke-width=\"2\"/>",
                 COLOURS[4]
             ));
-            let anchor = if x > f64::midpoint(LEFT, self.right) { ("end", -6.0) } else { ("start", 6.0) };
-            self.label((x + anchor.1, self.top - 1.0), anchor.0, &limit.label);
+            self.beside(x, 6.0, &limit.label);
         }
         self.frame(&bars.across, &bars.up);
     }

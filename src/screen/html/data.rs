@@ -24,7 +24,7 @@ pub(super) fn section(html: &mut Html, out: &OutReport) {
     let limit = out.jobs.iter().find_map(|job| job.sequence_tokens);
     counts(html, data);
     for trouble in &out.troubles {
-        html.of("p class=\"note\"", &format!("Not in this report: {trouble}"));
+        html.note(&format!("Not in this report: {trouble}"));
     }
     split(html, data);
     leakage(html, data);
@@ -57,20 +57,17 @@ fn counts(html: &mut Html, data: &DataReport) {
     let template = manifest.template.as_ref();
     let template =
         template.map_or("chat lines as they are".to_owned(), |used| format!("template {}", used.name));
-    html.of("p class=\"soft\"", &format!("Prepared by {}, {template}.", manifest.tool));
+    html.soft(&format!("Prepared by {}, {template}.", manifest.tool));
     if counts.is_correct.r#false > 0 && !manifest.options.only_correct {
         let wrong = counted(counts.is_correct.r#false, "accepted record");
-        html.of(
-            "p",
-            &format!(
-                "{wrong} with is_correct: false, trained like the others; --only-correct leaves them out."
-            ),
-        );
+        html.paragraph(&format!(
+            "{wrong} with is_correct: false, trained like the others; --only-correct leaves them out."
+        ));
     }
     let mut warnings = counts.warnings;
     for (count, what) in Warning::ALL.map(|warning| (*warnings.count_mut(warning), oddity(warning))) {
         if count > 0 {
-            html.of("p class=\"note\"", &format!("Warning: {} {what}.", counted(count, "record")));
+            html.note(&format!("Warning: {} {what}.", counted(count, "record")));
         }
     }
 }
@@ -82,10 +79,7 @@ fn split(html: &mut Html, data: &DataReport) {
     if counts.beyond_limit > 0 {
         let kept = manifest.own_train_records();
         let (kept, all) = (grouped(kept), grouped(kept + counts.beyond_limit));
-        html.of(
-            "p class=\"note\"",
-            &format!("A pilot: --limit leaves the first {kept} of {all} training records."),
-        );
+        html.note(&format!("A pilot: --limit leaves the first {kept} of {all} training records."));
     }
     if !manifest.mix.is_empty() {
         let rows = manifest.mix.iter().map(|mixed| {
@@ -118,9 +112,7 @@ fn split(html: &mut Html, data: &DataReport) {
     html.table(&caption, &["split", "#records", "#size", "#files", "SHA-256"], rows);
     match (&options.group_by, &manifest.grouping) {
         (Some(by), Some(grouping)) => {
-            html.of(
-                "p",
-                &format!(
+            html.paragraph(&format!(
                     "Grouped by {by}: {} of {} groups train, {:+} records from the exact count. Groups are ranked by the \
                      first 16 bytes of SHA-256(\"{}:\" + their key as compact JSON).",
                     grouped(grouping.train_groups),
@@ -132,9 +124,7 @@ fn split(html: &mut Html, data: &DataReport) {
         }
         _ if is_given || !manifest.mix.is_empty() => {}
         _ => {
-            html.of(
-                "p",
-                "A record's rank is the first 16 bytes of SHA-256(seed:key). Train is in ascending order of rank, validation \
+            html.paragraph("A record's rank is the first 16 bytes of SHA-256(seed:key). Train is in ascending order of rank, validation \
                  in descending order. In the directory, this recomputes it from keys.tsv:",
             );
             html.of("pre", &recomputed(options.seed));
@@ -198,16 +188,13 @@ fn rejects(html: &mut Html, data: &DataReport) {
 fn findings(html: &mut Html, data: &DataReport) {
     html.of("h3", "Check");
     if data.findings.is_empty() {
-        html.of("p", "Fit for training: no error, no warning.");
+        html.paragraph("Fit for training: no error, no warning.");
         return;
     }
-    html.of(
-        "p",
-        &match data.errors {
-            0 => "Fit for training; warnings do not change that.".to_owned(),
-            errors => format!("Not fit for training: {}.", counted(errors, "error")),
-        },
-    );
+    html.paragraph(&match data.errors {
+        0 => "Fit for training; warnings do not change that.".to_owned(),
+        errors => format!("Not fit for training: {}.", counted(errors, "error")),
+    });
     let rows = data.findings.iter().map(|found| {
         let level = if found.is_error { "error" } else { "warning" };
         vec![found.code.to_owned(), level.to_owned(), grouped(found.count), found.examples.join("\n")]
@@ -320,16 +307,13 @@ fn shapes(html: &mut Html, data: &DataReport) {
     let all = data.manifest.counts.accepted;
     if shapes.counted < all {
         let counted_ones = grouped(shapes.counted);
-        html.of(
-            "p class=\"soft\"",
-            &format!("Of the first {counted_ones} of {} samples, in the order of the split.", grouped(all)),
-        );
+        html.soft(&format!(
+            "Of the first {counted_ones} of {} samples, in the order of the split.",
+            grouped(all)
+        ));
     }
     if shapes.without_context > 0 {
-        html.of(
-            "p class=\"soft\"",
-            &format!("{} whose answer holds no context.", counted(shapes.without_context, "sample")),
-        );
+        html.soft(&format!("{} whose answer holds no context.", counted(shapes.without_context, "sample")));
     }
 }
 

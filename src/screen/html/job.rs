@@ -41,10 +41,7 @@ fn section(html: &mut Html, job: &JobReport) {
     tiles.extend(job.model.clone().map(|model| ("tuned model", model)));
     html.tiles(&tiles);
     if job.has_other_data {
-        html.of(
-            "p class=\"note\"",
-            "The directory was prepared again since: this job was trained on other data.",
-        );
+        html.note("The directory was prepared again since: this job was trained on other data.");
     }
     let asked = match (job.source, seen) {
         (Source::Service, Some(seen)) => format!("As the service said at {}.", moment(&seen.at)),
@@ -53,7 +50,7 @@ fn section(html: &mut Html, job: &JobReport) {
         }
         _ => "Nothing was measured that is known here: with a key, the report asks the service.".to_owned(),
     };
-    html.of("p class=\"soft\"", &asked);
+    html.soft(&asked);
     if let Some(seen) = seen {
         curves(html, seen);
     }
@@ -135,7 +132,7 @@ fn parameters(html: &mut Html, job: &JobReport) {
 }
 
 fn show_using(html: &mut Html, using: &Using) {
-    html.of("h3", "Use the model").of("p", &format!("{}.", using.note.trim_end_matches('.')));
+    html.of("h3", "Use the model").paragraph(&format!("{}.", using.note.trim_end_matches('.')));
     if !using.commands.is_empty() {
         html.of("pre", &using.commands.join("\n"));
     }

@@ -38,6 +38,18 @@ impl Html {
         self
     }
 
+    pub fn paragraph(&mut self, text: &str) -> &mut Html {
+        self.of("p", text)
+    }
+
+    pub fn soft(&mut self, text: &str) -> &mut Html {
+        self.of("p class=\"soft\"", text)
+    }
+
+    pub fn note(&mut self, text: &str) -> &mut Html {
+        self.of("p class=\"note\"", text)
+    }
+
     /// An element that holds text alone; `open` is its name with its attributes.
     pub fn of(&mut self, open: &'static str, text: &str) -> &mut Html {
         self.within(open, |html| {

@@ -67,7 +67,7 @@ pub fn page(page: &Page<'_>) -> String {
         html.text(&format!("ctxtune {}, {}", env!("CARGO_PKG_VERSION"), page.written));
     });
     if let Some(banner) = page.banner {
-        html.of("p class=\"note\"", banner);
+        html.note(banner);
     }
     html.within("nav aria-label=\"Contents\"", |html| {
         for (id, name) in &contents {

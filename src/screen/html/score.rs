@@ -36,7 +36,7 @@ pub(super) fn section(html: &mut Html, score: &ScoreSection<'_>) {
     let tiles: Vec<(&str, String)> =
         letters.iter().map(String::as_str).zip(report.sets.iter().map(overall)).collect();
     html.tiles(&tiles);
-    html.of("p class=\"soft\"", &format!("Overall scores, from 0 to 1, against {}.", score.gold));
+    html.soft(&format!("Overall scores, from 0 to 1, against {}.", score.gold));
     let rows = letters.iter().zip(names.iter().zip(&report.sets));
     let rows = rows.map(|(letter, (name, set))| vec![letter.clone(), name.clone(), coverage(set)]);
     html.table("Answers.", &["", "set", "usable"], rows);
@@ -73,7 +73,7 @@ pub(super) fn section(html: &mut Html, score: &ScoreSection<'_>) {
                 if let Some(reason) = &answer.reason {
                     let reason =
                         score.sources.iter().fold(reason.clone(), |said, path| without_path(&said, path));
-                    html.of("p class=\"note\"", &format!("{}: {reason}", answer.status.as_str()));
+                    html.note(&format!("{}: {reason}", answer.status.as_str()));
                 }
                 show(html, aligned);
             });
@@ -139,7 +139,7 @@ fn show(html: &mut Html, aligned: &Aligned) {
     html.close_table();
     if aligned.steps.len() > STEPS {
         let more = counted((aligned.steps.len() - STEPS) as u64, "more step");
-        html.of("p class=\"soft\"", &format!("And {more}."));
+        html.soft(&format!("And {more}."));
     }
 }
 
