@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use ctxtune_pipeline::config::asking::AskingArgs;
-use ctxtune_pipeline::value::ruled;
-use ctxtune_pipeline::value::whole;
+use ctxtune_pipeline::value::{ruled, whole};
 
 const SCORE_HELP: &str = "\
 Examples:

@@ -5,8 +5,7 @@ use ctxtune_pipeline::job::cost::{Beside, Cost};
 use ctxtune_pipeline::job::expected::{DOCUMENTED, Expected};
 use ctxtune_pipeline::job::limits::Row;
 use ctxtune_pipeline::job::plan::Plan;
-use ctxtune_pipeline::job::price::Price;
-use ctxtune_pipeline::job::price::dollars_text;
+use ctxtune_pipeline::job::price::{Price, dollars_text};
 use ctxtune_pipeline::text::{counted, grouped, marked, printable};
 
 const VALUE_WIDTH: usize = 28;

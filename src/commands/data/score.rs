@@ -38,8 +38,7 @@ use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::generate::batch::BatchReport;
 use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::session::environment::Environment;
-use ctxtune_pipeline::text::printable;
-use ctxtune_pipeline::text::without_surrogates;
+use ctxtune_pipeline::text::{printable, without_surrogates};
 use ctxtune_service::clock::Clock;
 
 /// Keys of a kind that are named, unless all are asked for.

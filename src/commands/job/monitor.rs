@@ -11,8 +11,7 @@ use crate::args::{MonitorArgs, WatchArgs};
 use crate::commands::job::using::Use;
 use crate::commands::report::write_beside;
 use crate::screen::block::Block;
-use crate::screen::canvas::Notices;
-use crate::screen::canvas::{Canvas, Unechoed};
+use crate::screen::canvas::{Canvas, Notices, Unechoed};
 use crate::screen::chart::Charset;
 use crate::screen::curve::Curve;
 use crate::screen::ndjson::Ndjson;
@@ -21,15 +20,14 @@ use crate::screen::svg::picture;
 use crate::screen::watch::{Lines, event, steps};
 use crate::session::open;
 use ctxtune_pipeline::failure::{Exit, Failure};
-use ctxtune_pipeline::job::estimates;
 use ctxtune_pipeline::job::monitor::{
     BUDGET, Cause, Finished, MonitorError, MonitorOptions, Screen, Several, monitor,
 };
 use ctxtune_pipeline::job::progress::Progress;
-use ctxtune_pipeline::job::submit;
 use ctxtune_pipeline::job::wandb::{self, Chosen};
 use ctxtune_pipeline::job::wandb_run::{Log, OnStop};
 use ctxtune_pipeline::job::watch::{LAST_EVENTS, Watched, settle};
+use ctxtune_pipeline::job::{estimates, submit};
 use ctxtune_pipeline::session::Session;
 use ctxtune_pipeline::shell;
 use ctxtune_pipeline::text::{one_line, printable};

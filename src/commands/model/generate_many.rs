@@ -8,14 +8,12 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::args::GenerateArgs;
-use crate::args::home;
+use crate::args::{GenerateArgs, home};
 use crate::screen::names::{Named, counts_value, first_names, say_not_read};
 use crate::screen::report::{Terminal, fields};
-use ctxtune_engine::source::DEFAULT_SPOOL_BYTES;
-use ctxtune_engine::source::Source;
 use ctxtune_engine::source::names::NameLog;
 use ctxtune_engine::source::records::Records;
+use ctxtune_engine::source::{DEFAULT_SPOOL_BYTES, Source};
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::generate::batch::{AnswerDir, Batch, BatchReport, BatchResult, StopOnly, agree};
 use ctxtune_pipeline::generate::many::{End, Error, Retry};

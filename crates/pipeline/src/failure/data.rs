@@ -3,13 +3,11 @@
 use crate::config::ConfigError;
 use crate::failure::conversion::{remedy, remedy_for_first, repacked};
 use crate::failure::{Exit, Failure, ONLY_FLAGS};
-use ctxtune_engine::check;
 use ctxtune_engine::output::lock::LockError;
 use ctxtune_engine::output::manifest::ManifestError;
 use ctxtune_engine::output::prepared::PreparedError;
-use ctxtune_engine::prepare;
-use ctxtune_engine::score;
 use ctxtune_engine::source::{CONTAINER, LINKED_DIRECTORY};
+use ctxtune_engine::{check, prepare, score};
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Failure {

@@ -10,11 +10,10 @@ use serde::Deserialize;
 use serde::de::{self, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use ctxtune_engine::record::TextField;
 use ctxtune_engine::record::reject::{Code, RejectReason};
 use ctxtune_engine::record::story::{self, is_blank};
-use ctxtune_engine::record::story_reason;
 use ctxtune_engine::record::unused::{self, Reader};
+use ctxtune_engine::record::{TextField, story_reason};
 use ctxtune_python_json::Kind;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

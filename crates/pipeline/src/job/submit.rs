@@ -13,31 +13,27 @@ use crate::failure::{Exit, Failure};
 use crate::job::cost::{Beside, running_beside};
 use crate::job::create::{Adopted, Known, Renewal, Submission, is_to_be_watched};
 use crate::job::data::verify;
-use crate::job::estimates;
 use crate::job::expected::{Expected, ExpectedReport};
-use crate::job::forecast;
 use crate::job::journal::{self, Started};
 use crate::job::ledger::{Account, Run, RunState};
 use crate::job::limits::{rows, sequence_length, settle};
 use crate::job::lock::wait_for_lock;
-use crate::job::model;
 use crate::job::parameters::{Files, Parameters, Settled};
 use crate::job::plan::{Plan, refuse};
 use crate::job::price::{Extent, Price, dollars_text};
-use crate::job::rates;
 use crate::job::tag::Identity;
 use crate::job::uploads::{Uploaded, upload_sides};
 use crate::job::wandb::Chosen;
 use crate::job::wandb_run::{self, Announced};
+use crate::job::{estimates, forecast, model, rates};
 use crate::session::Session;
 use crate::session::consent::Spending;
 use crate::ui::Ui;
 use ctxtune_engine::output::lock::OutputLock;
 use ctxtune_engine::output::manifest::Manifest;
-use ctxtune_service::http;
-use ctxtune_service::together;
 use ctxtune_service::together::job::{Ending, Job, JobId, last_error};
 use ctxtune_service::together::jobs::{self, Estimate, Limits};
+use ctxtune_service::{http, together};
 
 pub struct Order {
     pub out: PathBuf,

@@ -11,14 +11,12 @@ use serde_json::{Map, Value};
 
 use crate::config::ConfigFile;
 use crate::config::wandb::{By, WandbArgs};
-use crate::env;
 use crate::failure::{Exit, Failure};
 use crate::job::logging::DEFAULT_PROJECT;
 use crate::session::environment::Environment;
-use crate::session::key;
-use crate::session::netrc;
-use crate::shell;
+use crate::session::{key, netrc};
 use crate::ui::Ui;
+use crate::{env, shell};
 use ctxtune_service::http::{self, said};
 use ctxtune_service::together::BaseUrl;
 use ctxtune_service::wandb::Settings;

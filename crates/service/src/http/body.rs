@@ -3,11 +3,10 @@
 //! A body must be sent again from its beginning: the files are opened anew at each try, one at a time, however
 //! many shards there are. A file that is shorter than promised fails, as the length has been announced by then.
 
-use std::error;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::PathBuf;
+use std::{error, fmt};
 
 /// How a file is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

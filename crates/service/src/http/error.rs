@@ -4,10 +4,9 @@
 //! everything else, which may have arrived. In doubt a request may have arrived. No message has a URL's query
 //! in it, as signed URLs are secrets.
 
-use std::error;
-use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{error, io};
 
 use crate::http::body::Unreadable;
 use crate::http::call::{Timeouts, without_query};

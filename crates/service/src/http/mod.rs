@@ -7,11 +7,10 @@
 //! server has just closed would turn a call that costs money into one of unknown outcome. It must not know
 //! whose API it speaks.
 
-use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use std::{fmt, io};
 
 use crate::clock::Clock;
 use crate::http::retry::{Decision, Notice, Outcome, Policy};

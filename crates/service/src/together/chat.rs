@@ -5,8 +5,7 @@
 //! is repeated like a read; whoever asks hears of every try, and may hold it back. What an answer says is not
 //! judged here. See <https://docs.together.ai/reference/chat-completions-1>.
 
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;

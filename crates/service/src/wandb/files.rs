@@ -7,9 +7,8 @@ use serde_json::{Value, json};
 
 use crate::http::body::FileBody;
 use crate::http::{Answer, Body, Call, Method, without_query};
-use crate::wandb::RunIdentity;
 use crate::wandb::host::host;
-use crate::wandb::{Error, Operation, Wandb};
+use crate::wandb::{Error, Operation, RunIdentity, Wandb};
 
 /// What an upload is called in errors.
 pub(crate) const UPLOAD: &str = "upload of a file";

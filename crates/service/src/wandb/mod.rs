@@ -5,9 +5,8 @@
 //! twice without harm, as runs are named by the client and lines have offsets. It knows no job;
 //! rows are objects whose meaning is `tune`'s. The key goes to the base URL and nowhere else.
 
-use std::fmt;
-use std::io;
 use std::time::Duration;
+use std::{fmt, io};
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};

@@ -13,12 +13,11 @@ use serde_json::{Map, Value, json};
 
 use crate::clock::Clock;
 use crate::http::SETTLING;
-use crate::wandb::RunIdentity;
 use crate::wandb::history::{Spool, State, write_whole};
 use crate::wandb::logged::{LOGGED_KEY, Logged, WRITER_KEY, Writer};
 use crate::wandb::offline::{self, Offline};
 use crate::wandb::run::{self, Found, Plan};
-use crate::wandb::{Error, Wandb, alert, files};
+use crate::wandb::{Error, RunIdentity, Wandb, alert, files};
 
 /// How often a file is tried by one process.
 const FILE_TRIES: u32 = 3;
