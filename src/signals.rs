@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use ctxtune_pipeline::failure::Exit;
-use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::{Exit, Signals};
 
 /// Begins to catch SIGINT and SIGTERM, and makes a file over the size limit an error, not a death.
 pub fn catch() -> std::io::Result<Signals> {

@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
-use ctxtune_pipeline::failure::Failure;
+use ctxtune_pipeline::Failure;
 use ctxtune_pipeline::value::at_home;
 
 mod data;

@@ -7,8 +7,7 @@ use crate::args::InitArgs;
 use crate::screen::report::Terminal;
 use ctxtune_pipeline::config::keys;
 use ctxtune_pipeline::config::template::template;
-use ctxtune_pipeline::failure::{Exit, Failure};
-use ctxtune_pipeline::shell;
+use ctxtune_pipeline::{Exit, Failure, shell};
 use serde::Serialize;
 
 #[derive(Serialize)]

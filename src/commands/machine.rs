@@ -8,12 +8,10 @@ use std::path::Path;
 
 use crate::screen::finding::{Finding, Level};
 use ctxtune_engine::output::manifest::{Manifest, ManifestError};
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::wandb::{HOW_TO_LOG, Way, Why, examine};
-use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::session::no_key;
 use ctxtune_pipeline::text::grouped;
-use ctxtune_pipeline::{env, shell};
+use ctxtune_pipeline::{Environment, Exit, Failure, env, shell};
 
 pub fn certificates(environment: &Environment) -> Finding {
     let name = env::SSL_CERT_FILE;

@@ -16,8 +16,7 @@ use crate::commands::job::{
 use crate::commands::model::{deploy, endpoints, generate, models};
 use crate::screen::report::Terminal;
 use crate::signals;
-use ctxtune_pipeline::failure::{Exit, Failure};
-use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::{Exit, Failure, Signals};
 
 pub(crate) mod data;
 pub(crate) mod doctor;

@@ -20,17 +20,14 @@ use crate::session::clock::{ServerClock, SystemClock};
 use crate::session::environment;
 use ctxtune_engine::yaml;
 use ctxtune_pipeline::config::argument;
-use ctxtune_pipeline::env;
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::ledger::Run;
 use ctxtune_pipeline::job::logging::DEFAULT_PROJECT;
 use ctxtune_pipeline::job::model::REFERENCE;
-use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::text::{counted, printable};
-use ctxtune_pipeline::ui::Ui;
+use ctxtune_pipeline::{Environment, Exit, Failure, Ui, env};
 use ctxtune_rehearsal::faults::Faults;
 use ctxtune_rehearsal::{ENTITY, Script, Server, WANDB_KEY, corpus};
-use ctxtune_service::clock::Clock;
+use ctxtune_service::Clock;
 
 const BANNER: &str = "REHEARSAL: nothing is trained or paid for";
 /// How often the pipeline looks at its job, which takes seconds.

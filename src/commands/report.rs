@@ -11,15 +11,12 @@ use crate::screen::report::Terminal;
 use crate::session;
 use crate::session::clock::SystemClock;
 use crate::session::environment;
-use ctxtune_pipeline::env;
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::report::job::Using;
 use ctxtune_pipeline::report::{OutReport, gather, without_path};
-use ctxtune_pipeline::session::Session;
-use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::text::{printable, sized};
-use ctxtune_service::clock::Clock;
-use ctxtune_service::together::job::{Ending, JobId};
+use ctxtune_pipeline::{Environment, Exit, Failure, Session, env};
+use ctxtune_service::Clock;
+use ctxtune_service::together::{Ending, JobId};
 use serde::Serialize;
 
 /// The page that `finetune` and `sweep run` write into the output directory.

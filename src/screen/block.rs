@@ -20,8 +20,8 @@ use ctxtune_pipeline::job::monitor::{Screen, spoken};
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::job::progress::{News, Progress};
 use ctxtune_pipeline::text::one_line;
-use ctxtune_service::clock::Clock;
-use ctxtune_service::together::job::Ending;
+use ctxtune_service::Clock;
+use ctxtune_service::together::Ending;
 
 /// How many happenings are kept to be shown.
 const KEPT: usize = 8;

@@ -3,8 +3,8 @@
 use serde::{Serialize, Serializer};
 
 use crate::screen::report::{Style, Terminal};
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::text::{counted, one_line};
+use ctxtune_pipeline::{Exit, Failure};
 
 /// What is worst, worst first: without a key nothing can be asked, without a network nothing be known.
 const ORDER: [Exit; 4] = [Exit::Key, Exit::Network, Exit::Usage, Exit::Failed];

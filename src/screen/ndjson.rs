@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use ctxtune_pipeline::job::monitor::Screen;
 use ctxtune_pipeline::job::progress::{News, Progress};
-use ctxtune_service::clock::Clock;
-use ctxtune_service::together::job::Ending;
+use ctxtune_service::Clock;
+use ctxtune_service::together::Ending;
 
 /// JSON objects, each with `type`, `at` and `job`.
 pub struct Ndjson<'n> {

@@ -13,10 +13,8 @@ use serde_json::{Map, Value, json};
 use crate::args::OutputFlags;
 use crate::screen::canvas::Notices;
 use crate::screen::fold::folded;
-use ctxtune_pipeline::env;
-use ctxtune_pipeline::failure::{Exit, Failure};
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::printable;
+use ctxtune_pipeline::{Exit, Failure, Signals, env};
 
 pub const SCHEMA: &str = "ctxtune.cli/1";
 

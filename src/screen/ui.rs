@@ -12,13 +12,14 @@ use crate::screen::report::{Style, Terminal};
 use crate::screen::{checked, plan, prepared};
 use ctxtune_engine::check;
 use ctxtune_engine::prepare::{self, Options, Prepared};
+use ctxtune_pipeline::Ui;
 use ctxtune_pipeline::job::cost::Beside;
 use ctxtune_pipeline::job::expected::Expected;
 use ctxtune_pipeline::job::plan::Plan;
 use ctxtune_pipeline::job::price::Price;
 use ctxtune_pipeline::text::printable;
-use ctxtune_pipeline::ui::{Detail, Progress, StatusLine, Ui};
-use ctxtune_service::clock::Stopped;
+use ctxtune_pipeline::ui::{Detail, Progress, StatusLine};
+use ctxtune_service::Stopped;
 
 impl Terminal {
     /// From now on what workflows say goes there; also for clones of this terminal.

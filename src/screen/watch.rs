@@ -13,8 +13,8 @@ use ctxtune_pipeline::job::monitor::{Screen, spoken};
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::job::progress::{News, Progress, TrainPoint};
 use ctxtune_pipeline::text::{counted, grouped, loss, one_line};
-use ctxtune_service::clock::Clock;
-use ctxtune_service::together::job::{Ending, Event};
+use ctxtune_service::Clock;
+use ctxtune_service::together::{Ending, Event};
 
 /// Steps between two lines about training where nobody knows how many there are.
 const STRIDE: u64 = 100;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use ctxtune_pipeline::signals::Signals;
-use ctxtune_service::clock::{Clock, Stopped};
+use ctxtune_pipeline::Signals;
+use ctxtune_service::{Clock, Stopped};
 
 /// The longest sleep between two looks at the signals.
 const STEP: Duration = Duration::from_millis(50);

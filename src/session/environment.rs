@@ -8,10 +8,8 @@ use crate::args::home;
 use crate::screen::report::Terminal;
 use crate::session::dotenv;
 use ctxtune_pipeline::config::{ConfigError, ConfigFile, PrepareChoices, TuneChoices};
-use ctxtune_pipeline::failure::Failure;
-use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::text::printable;
-use ctxtune_pipeline::{env, shell};
+use ctxtune_pipeline::{Environment, Failure, env, shell};
 
 /// The process's variables, then `.env` of the working directory, then the one beside the configuration file. A
 /// `.env` that others can read, and lines that are not understood, are warned about. Fails when what cannot be

@@ -5,11 +5,8 @@ use std::sync::Arc;
 use crate::args::RemoteArgs;
 use crate::screen::report::Terminal;
 use crate::session::clock::SystemClock;
-use ctxtune_pipeline::env;
-use ctxtune_pipeline::failure::Failure;
-use ctxtune_pipeline::session::environment::Environment;
-use ctxtune_pipeline::session::{Runtime, Session};
-use ctxtune_pipeline::signals::Signals;
+use ctxtune_pipeline::session::Runtime;
+use ctxtune_pipeline::{Environment, Failure, Session, Signals, env};
 
 pub mod clock;
 pub mod dotenv;

@@ -23,3 +23,9 @@ pub mod sweep;
 pub mod text;
 pub mod ui;
 pub mod value;
+
+pub use failure::{Exit, Failure};
+pub use session::Session;
+pub use session::environment::Environment;
+pub use signals::Signals;
+pub use ui::Ui;

@@ -8,7 +8,7 @@ use crate::job::plan::Plan;
 use crate::job::price::Price;
 use ctxtune_engine::check;
 use ctxtune_engine::prepare::{self, Options, Prepared};
-use ctxtune_service::clock::Stopped;
+use ctxtune_service::Stopped;
 
 /// The person's side of a workflow. Texts are plain: who shows them escapes control characters and folds lines.
 pub trait Ui: Send + Sync {

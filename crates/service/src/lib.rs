@@ -8,3 +8,5 @@ pub mod clock;
 pub mod http;
 pub mod together;
 pub mod wandb;
+
+pub use clock::{Clock, Stopped};

@@ -23,12 +23,11 @@ use ctxtune_engine::check::structure::{MAX_FILE_BYTES, SINGLE_UPLOAD_BYTES, Stru
 use ctxtune_engine::check::{FileReport, Long, Options, Report, check};
 use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_pipeline::config::ConfigFile;
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::data::{NAMED, threads, unfit};
 use ctxtune_pipeline::job::parameters::SEED_MODEL;
 use ctxtune_pipeline::job::tokens::{self, ModelTokens, TOKENIZER};
-use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::text::without_surrogates;
+use ctxtune_pipeline::{Environment, Exit, Failure};
 
 const BARS: usize = 8;
 /// Texts of more bytes are not counted unasked.

@@ -19,11 +19,10 @@ use ctxtune_engine::parts::{self, Means, PlanOrder, Work};
 use ctxtune_engine::prepare::{Error, Mode, Options, Prepared, Published, Purpose, prepare};
 use ctxtune_engine::source::names::NameLog;
 use ctxtune_pipeline::config::{Bytes, ConfigError, PrepareChoices};
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::data::{NAMED, threads};
 use ctxtune_pipeline::job::mismatch::Mismatch;
-use ctxtune_pipeline::shell;
 use ctxtune_pipeline::text::without_surrogates;
+use ctxtune_pipeline::{Exit, Failure, shell};
 
 pub fn run(args: &PrepareArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     let options = resolve(args, terminal.flags().verbose)?;

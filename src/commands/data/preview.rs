@@ -9,9 +9,9 @@ use crate::screen::report::Terminal;
 use crate::session;
 use crate::session::environment;
 use ctxtune_engine::check::counter::Counter;
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::tokens::counter_or_about;
 use ctxtune_pipeline::preview::{Order, Pick, ServiceSample, ShownSample, at_service, samples};
+use ctxtune_pipeline::{Exit, Failure};
 
 /// What the service says of the samples: of the model that it tunes under this name.
 fn ask(

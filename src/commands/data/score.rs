@@ -34,12 +34,11 @@ use ctxtune_engine::score::report::{Pairs, RecordReport, Report, SetReport, Tota
 use ctxtune_engine::score::{Options, Watch, score};
 use ctxtune_engine::source::names::NameLog;
 use ctxtune_engine::source::{Containers, DEFAULT_RECORD_BYTES, DEFAULT_SPOOL_BYTES};
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::generate::batch::BatchReport;
 use ctxtune_pipeline::job::mismatch::Mismatch;
-use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::text::{printable, without_surrogates};
-use ctxtune_service::clock::Clock;
+use ctxtune_pipeline::{Environment, Exit, Failure};
+use ctxtune_service::Clock;
 
 /// Keys of a kind that are named, unless all are asked for.
 const NAMED: usize = 5;

@@ -13,15 +13,14 @@ use crate::session::runtime;
 use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_engine::output::prepared::{PreparedError, Validation};
 use ctxtune_engine::source::DEFAULT_SPOOL_BYTES;
-use ctxtune_pipeline::failure::Failure;
 use ctxtune_pipeline::generate::batch::{AnswerDir, Batch, BatchReport, StopOnly, agree};
 use ctxtune_pipeline::generate::budget::Budget;
 use ctxtune_pipeline::generate::many::{End, Retry};
 use ctxtune_pipeline::generate::question::Questions;
 use ctxtune_pipeline::generate::setup::{Choice, Sampling, Setup, budget, server};
 use ctxtune_pipeline::job::mismatch::Mismatch;
-use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::text::printable;
+use ctxtune_pipeline::{Environment, Failure};
 
 const GENERATED: &str = "generated";
 const SEED: u64 = 42;

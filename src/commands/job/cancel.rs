@@ -10,15 +10,11 @@ use serde::Serialize;
 use crate::args::CancelArgs;
 use crate::screen::report::{Terminal, fields};
 use crate::session;
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::price::dollars_text;
-use ctxtune_pipeline::session::Session;
 use ctxtune_pipeline::session::consent::ASK_AGAIN;
-use ctxtune_pipeline::shell;
 use ctxtune_pipeline::text::one_line;
-use ctxtune_pipeline::ui::Ui;
-use ctxtune_service::together::job::{Ending, Job, JobId};
-use ctxtune_service::together::{self, jobs};
+use ctxtune_pipeline::{Exit, Failure, Session, Ui, shell};
+use ctxtune_service::together::{self, Ending, Job, JobId, jobs};
 
 /// A status between the request and the end.
 const REQUESTED: &str = "cancel_requested";

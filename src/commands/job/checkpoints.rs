@@ -6,9 +6,8 @@ use crate::args::CheckpointsArgs;
 use crate::screen::report::Terminal;
 use crate::screen::table::{Align, Cell, Table, moment};
 use crate::session;
-use ctxtune_pipeline::failure::{Exit, Failure};
-use ctxtune_service::together::job::{Checkpoint, JobId, read_time};
-use ctxtune_service::together::jobs;
+use ctxtune_pipeline::{Exit, Failure};
+use ctxtune_service::together::{Checkpoint, JobId, jobs, read_time};
 use serde::Serialize;
 
 const COLUMNS: [(&str, Align); 4] =

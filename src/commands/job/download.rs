@@ -13,16 +13,13 @@ use crate::args::DownloadArgs;
 use crate::commands::job::using::{ask, public_base, say_commands, serve_adapter, serve_model};
 use crate::screen::report::Terminal;
 use crate::session;
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::job::model::gives_adapter_only;
-use ctxtune_pipeline::session::Session;
-use ctxtune_pipeline::shell;
 use ctxtune_pipeline::text::{counted, one_line, printable, sized};
+use ctxtune_pipeline::{Exit, Failure, Session, shell};
 use ctxtune_service::together::download::{Probe, Wanted, Which, fetch, probe};
-use ctxtune_service::together::job::{Ending, Job, JobId};
 use ctxtune_service::together::unpack::{require_absent, unpack};
-use ctxtune_service::together::{self, jobs};
+use ctxtune_service::together::{self, Ending, Job, JobId, jobs};
 
 /// The most characters of a file's name that are taken from the service.
 const NAME_CHARACTERS: usize = 120;

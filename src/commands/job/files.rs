@@ -8,14 +8,12 @@ use crate::args::{FilesArgs, FilesCommand};
 use crate::screen::report::{Terminal, fields};
 use crate::screen::table::{Align, Cell, Table, moment};
 use crate::session;
-use ctxtune_pipeline::failure::{Exit, Failure};
-use ctxtune_pipeline::session::Session;
 use ctxtune_pipeline::session::consent::ASK_AGAIN;
 use ctxtune_pipeline::text::{counted, one_line, sized};
-use ctxtune_pipeline::ui::Ui;
-use ctxtune_service::clock::Stopped;
-use ctxtune_service::together::file::{FileId, FileObject, Processing};
-use ctxtune_service::together::files;
+use ctxtune_pipeline::{Exit, Failure, Session, Ui};
+use ctxtune_service::Stopped;
+use ctxtune_service::together::file::{FileObject, Processing};
+use ctxtune_service::together::{FileId, files};
 use serde::Serialize;
 
 const COLUMNS: [(&str, Align); 6] = [

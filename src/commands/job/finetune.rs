@@ -8,19 +8,16 @@ use crate::commands::job::submit::end_submitted;
 use crate::screen::report::{Style, Terminal};
 use crate::session;
 use crate::session::environment::{self, configured};
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::finetune::{self, Order};
 use ctxtune_pipeline::job::create::Renewal;
 use ctxtune_pipeline::job::submit::{Submitted, Truncation};
 use ctxtune_pipeline::job::tokens::TOKENIZER;
 use ctxtune_pipeline::job::wandb::{self, Chosen, HOW_TO_LOG, Way, Why};
 use ctxtune_pipeline::job::wandb_run;
-use ctxtune_pipeline::session::Session;
 use ctxtune_pipeline::session::consent::Spending;
-use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::sweep::agent::{Agency, cancel_unwanted};
 use ctxtune_pipeline::text::printable;
-use ctxtune_pipeline::ui::Ui;
+use ctxtune_pipeline::{Environment, Exit, Failure, Session, Ui};
 
 /// Where the seed's configuration file may be.
 const CONFIG_PLACES: [&str; 2] = ["finetune_config.yaml", "training/finetune_config.yaml"];

@@ -7,14 +7,13 @@ use crate::args::JobsArgs;
 use crate::screen::report::Terminal;
 use crate::screen::table::{Align, Cell, Table, moment};
 use crate::session;
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::cost::{Cost, Total};
 use ctxtune_pipeline::job::estimates;
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::job::summary::JobSummary;
 use ctxtune_pipeline::text::{counted, grouped, marked};
-use ctxtune_service::together::job::{Job, JobId};
-use ctxtune_service::together::jobs;
+use ctxtune_pipeline::{Exit, Failure};
+use ctxtune_service::together::{Job, JobId, jobs};
 use serde::Serialize;
 
 const COLUMNS: [(&str, Align); 6] = [

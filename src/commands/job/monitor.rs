@@ -19,7 +19,6 @@ use crate::screen::report::{Terminal, fields};
 use crate::screen::svg::picture;
 use crate::screen::watch::{Lines, event, steps};
 use crate::session::open;
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::monitor::{
     BUDGET, Cause, Finished, MonitorError, MonitorOptions, Screen, Several, monitor,
 };
@@ -28,10 +27,9 @@ use ctxtune_pipeline::job::wandb::{self, Chosen};
 use ctxtune_pipeline::job::wandb_run::{Log, OnStop};
 use ctxtune_pipeline::job::watch::{LAST_EVENTS, Watched, settle};
 use ctxtune_pipeline::job::{estimates, submit};
-use ctxtune_pipeline::session::Session;
-use ctxtune_pipeline::shell;
 use ctxtune_pipeline::text::{one_line, printable};
-use ctxtune_service::together::job::{Ending, Job, JobId, last_error};
+use ctxtune_pipeline::{Exit, Failure, Session, shell};
+use ctxtune_service::together::{Ending, Job, JobId, last_error};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Events {

@@ -10,16 +10,14 @@ use crate::screen::report::Terminal;
 use crate::screen::watch::{epochs, eval_loss, steps, train_loss};
 use crate::session;
 use ctxtune_pipeline::deploy::running::{self, Running, RunningReport};
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::job::progress::{EvalPoint, Progress};
 use ctxtune_pipeline::job::summary::JobSummary;
 use ctxtune_pipeline::job::watch::TrainedOn;
 use ctxtune_pipeline::job::{estimates, wandb_run};
-use ctxtune_pipeline::session::Session;
 use ctxtune_pipeline::text::{one_line, printable};
-use ctxtune_service::together::job::{Ending, Job};
-use ctxtune_service::together::{self, jobs};
+use ctxtune_pipeline::{Exit, Failure, Session};
+use ctxtune_service::together::{self, Ending, Job, jobs};
 use serde::Serialize;
 
 pub fn run(args: &JobArgs, terminal: &Terminal) -> Result<Exit, Failure> {

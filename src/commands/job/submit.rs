@@ -9,7 +9,6 @@ use crate::session;
 use crate::session::environment::{self, Configured, configured};
 use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_pipeline::config::{ConfigError, PrepareChoices};
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::create::Renewal;
 use ctxtune_pipeline::job::data::take_files;
 use ctxtune_pipeline::job::dry_run::{self, Unsent};
@@ -18,7 +17,7 @@ use ctxtune_pipeline::job::submit::{Order, Steps, Submitted, Truncation, submit}
 use ctxtune_pipeline::job::tokens::TOKENIZER;
 use ctxtune_pipeline::job::{wandb, wandb_run};
 use ctxtune_pipeline::session::consent::Spending;
-use ctxtune_pipeline::session::environment::Environment;
+use ctxtune_pipeline::{Environment, Exit, Failure};
 use serde_json::Value;
 
 pub fn run(args: &SubmitArgs, terminal: &Terminal) -> Result<Exit, Failure> {

@@ -11,12 +11,9 @@ use crate::screen::report::Terminal;
 use crate::session;
 use crate::session::environment::{self, configured};
 use ctxtune_pipeline::config::wandb::WandbArgs;
-use ctxtune_pipeline::env;
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::parameters::PRICED;
 use ctxtune_pipeline::job::wandb;
 use ctxtune_pipeline::session::consent::Spending;
-use ctxtune_pipeline::session::environment::Environment;
 use ctxtune_pipeline::sweep::make::JobTemplate;
 use ctxtune_pipeline::sweep::price::MOST_ESTIMATES;
 use ctxtune_pipeline::sweep::shown::{shown_value, shown_values};
@@ -25,6 +22,7 @@ use ctxtune_pipeline::sweep::start::{
 };
 use ctxtune_pipeline::sweep::{Assignment, Domain, Runner, Sweep};
 use ctxtune_pipeline::text::{counted, printable};
+use ctxtune_pipeline::{Environment, Exit, Failure, env};
 
 pub fn run(args: &SweepArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     match &args.command {

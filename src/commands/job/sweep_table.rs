@@ -10,9 +10,7 @@ use crate::screen::chart::{Charset, Frame, chart};
 use crate::screen::curve::Curve;
 use crate::screen::report::{Terminal, fields};
 use crate::screen::svg::picture;
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::price::dollars_text;
-use ctxtune_pipeline::session::Session;
 use ctxtune_pipeline::sweep::book::{Book, Point, Trial};
 use ctxtune_pipeline::sweep::claims::Ended;
 use ctxtune_pipeline::sweep::price::Quote;
@@ -20,7 +18,8 @@ use ctxtune_pipeline::sweep::run::Ran;
 use ctxtune_pipeline::sweep::runs::Runs;
 use ctxtune_pipeline::sweep::shown::shown_values;
 use ctxtune_pipeline::text::{counted, loss, printable};
-use ctxtune_service::together::job::JobId;
+use ctxtune_pipeline::{Exit, Failure, Session};
+use ctxtune_service::together::JobId;
 use ctxtune_service::wandb::sweep;
 
 /// The lines of the curves, and their columns where no terminal says how many there are.

@@ -3,9 +3,9 @@
 use crate::args::UploadArgs;
 use crate::screen::report::Terminal;
 use crate::session::{environment, start};
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::uploads::{Uploaded, upload};
 use ctxtune_pipeline::text::printable;
+use ctxtune_pipeline::{Exit, Failure};
 
 pub fn run(args: &UploadArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     let session = start(&args.remote, environment::read(None, terminal)?, terminal)?;

@@ -17,11 +17,10 @@ use ctxtune_pipeline::generate::prompt;
 use ctxtune_pipeline::generate::story::Story;
 use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::job::model::REFERENCE;
-use ctxtune_pipeline::session::Session;
-use ctxtune_pipeline::shell;
 use ctxtune_pipeline::text::{one_line, printable};
+use ctxtune_pipeline::{Session, shell};
+use ctxtune_service::together::Job;
 use ctxtune_service::together::endpoints::own_project;
-use ctxtune_service::together::job::Job;
 
 /// The name that the printed commands give an endpoint, and an adapter at vLLM.
 pub const NAME: &str = "contexts";

@@ -16,19 +16,15 @@ use crate::screen::report::{Terminal, fields};
 use crate::session::clock::SystemClock;
 use crate::session::environment;
 use ctxtune_pipeline::config::wandb::WandbArgs;
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::wandb::{Chosen, HOW_TO_LOG, Way, Why, resolve};
 use ctxtune_pipeline::job::wandb_run::{WANDB_DIR, connect, owner};
-use ctxtune_pipeline::session::environment::Environment;
-use ctxtune_pipeline::signals::Signals;
 use ctxtune_pipeline::text::{counted, printable};
-use ctxtune_pipeline::{env, shell};
-use ctxtune_service::clock::Clock;
-use ctxtune_service::http;
+use ctxtune_pipeline::{Environment, Exit, Failure, Signals, env, shell};
 use ctxtune_service::wandb::history::{Spool, State, known};
 use ctxtune_service::wandb::run::JOB_KEY;
 use ctxtune_service::wandb::session::{Goal, Pushed, Session};
 use ctxtune_service::wandb::{Error, Settings, Wandb};
+use ctxtune_service::{Clock, http};
 
 const CALL: Duration = Duration::from_secs(60);
 /// How often a request is tried, and the wait after the first failure, which doubles.

@@ -5,10 +5,9 @@ use crate::screen::report::{Terminal, fields};
 use crate::session;
 use crate::signals::catch_hang_up;
 use ctxtune_pipeline::deploy::start::{Order, deploy};
-use ctxtune_pipeline::failure::{Exit, Failure};
-use ctxtune_pipeline::session::Session;
 use ctxtune_pipeline::session::consent::Spending;
 use ctxtune_pipeline::text::one_line;
+use ctxtune_pipeline::{Exit, Failure, Session};
 
 pub fn run(args: &DeployArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     let (session, order) = order(args, terminal)?;

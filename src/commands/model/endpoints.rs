@@ -10,10 +10,9 @@ use crate::screen::table::{Align, Cell, Table, moment};
 use crate::session;
 use ctxtune_pipeline::deploy::running::{Running, RunningReport, project, running, say_stopped};
 use ctxtune_pipeline::deploy::{Down, Reach, bring_down};
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::price::dollars_text;
-use ctxtune_pipeline::shell;
 use ctxtune_pipeline::text::one_line;
+use ctxtune_pipeline::{Exit, Failure, shell};
 use ctxtune_service::together::endpoints::{self, Endpoint};
 use serde::Serialize;
 

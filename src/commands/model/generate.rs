@@ -15,7 +15,6 @@ use crate::screen::report::{Terminal, fields};
 use crate::session::{environment, runtime};
 use ctxtune_engine::line::example::Message;
 use ctxtune_engine::source::{Containers, Source};
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::generate::ask::{Asker, Effort, Outcome, Show, most_tokens};
 use ctxtune_pipeline::generate::budget::Budget;
 use ctxtune_pipeline::generate::pace::Pace;
@@ -27,6 +26,7 @@ use ctxtune_pipeline::generate::verdict::{Fault, reformed};
 use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::text::printable;
+use ctxtune_pipeline::{Exit, Failure};
 
 /// The longest story that is read from a file or standard input, in bytes.
 const MOST_BYTES: u64 = 64 << 20;

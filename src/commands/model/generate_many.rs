@@ -14,7 +14,6 @@ use crate::screen::report::{Terminal, fields};
 use ctxtune_engine::source::names::NameLog;
 use ctxtune_engine::source::records::Records;
 use ctxtune_engine::source::{DEFAULT_SPOOL_BYTES, Source};
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::generate::batch::{AnswerDir, Batch, BatchReport, BatchResult, StopOnly, agree};
 use ctxtune_pipeline::generate::many::{End, Error, Retry};
 use ctxtune_pipeline::generate::question::Questions;
@@ -22,6 +21,7 @@ use ctxtune_pipeline::generate::setup::Setup;
 use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::text::grouped;
 use ctxtune_pipeline::value::at_home;
+use ctxtune_pipeline::{Exit, Failure};
 
 #[derive(Serialize)]
 struct Report {

@@ -5,10 +5,10 @@ use crate::screen::report::Terminal;
 use crate::screen::table::{Align, Cell, Table};
 use crate::session;
 use ctxtune_pipeline::deploy::cost::{EndpointCost, endpoint_cost};
-use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::models::{TunableModel, models};
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::text::{grouped, printable};
+use ctxtune_pipeline::{Exit, Failure};
 use serde::Serialize;
 
 /// The longest names leave room for no more on a terminal of 80 columns; `--json` has all limits.

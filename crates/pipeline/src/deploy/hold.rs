@@ -12,7 +12,7 @@ use crate::job::monitor::spoken;
 use crate::session::Session;
 use crate::shell;
 use crate::text::one_line;
-use ctxtune_service::clock::Stopped;
+use ctxtune_service::Stopped;
 use ctxtune_service::together::project::Project;
 
 /// How long this process tries to stop a deployment after a signal.

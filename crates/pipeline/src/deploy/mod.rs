@@ -10,13 +10,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use ctxtune_service::clock::{Clock, Stopped};
-use ctxtune_service::http;
 use ctxtune_service::http::said::after_colon;
 use ctxtune_service::together::endpoints::{self, Deployment, Endpoint, NewDeployment, Split, State};
-use ctxtune_service::together::job::JobId;
 use ctxtune_service::together::project::Project;
-use ctxtune_service::together::{self, Certainty, Together};
+use ctxtune_service::together::{self, Certainty, JobId, Together};
+use ctxtune_service::{Clock, Stopped, http};
 
 pub mod cost;
 pub(crate) mod hold;

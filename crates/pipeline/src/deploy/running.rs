@@ -12,8 +12,8 @@ use crate::session::Session;
 use crate::shell;
 use crate::text::one_line;
 use crate::ui::Ui;
+use ctxtune_service::together::JobId;
 use ctxtune_service::together::endpoints::{self, Deployment, Endpoint};
-use ctxtune_service::together::job::JobId;
 use ctxtune_service::together::project::Project;
 
 /// Something that costs money by the minute.

@@ -20,9 +20,8 @@ use crate::session::consent::{ASK_AGAIN, Spending};
 use crate::text::one_line;
 use ctxtune_service::together::endpoints::{Deployment, NewDeployment};
 use ctxtune_service::together::hardware::{Catalogue, Config, configs};
-use ctxtune_service::together::job::{Ending, Job, JobId};
-use ctxtune_service::together::jobs;
 use ctxtune_service::together::project::Project;
+use ctxtune_service::together::{Ending, Job, JobId, jobs};
 
 /// Minutes without a request after which the service may be asked to stop something.
 const IDLE_MINUTES: [u64; 2] = [30, 1440];

@@ -13,10 +13,9 @@ use crate::session::key;
 use ctxtune_engine::output::lock::LockError;
 use ctxtune_engine::output::manifest::ManifestError;
 use ctxtune_engine::prepare;
-use ctxtune_service::clock::Stopped;
-use ctxtune_service::http;
 use ctxtune_service::together::unpack::UnpackError;
 use ctxtune_service::together::{self, DEFAULT_BASE_URL};
+use ctxtune_service::{Stopped, http};
 
 const AGAIN: &str = "run the same command again: nothing is uploaded or billed twice";
 

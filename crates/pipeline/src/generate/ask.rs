@@ -11,7 +11,7 @@ use crate::generate::pace::Pace;
 use crate::generate::request::{Delivery, Parameters};
 use crate::generate::verdict::{Flaw, judge_completion};
 use ctxtune_engine::line::example::Message;
-use ctxtune_service::clock::Stopped;
+use ctxtune_service::Stopped;
 use ctxtune_service::together::Error;
 use ctxtune_service::together::chat::{Beat, Chat, Usage};
 

@@ -26,7 +26,7 @@ use crate::text::{counted, grouped};
 use crate::ui::{Detail, StatusLine, Ui};
 use ctxtune_engine::output::lock::OutputLock;
 use ctxtune_engine::prepare::Watch;
-use ctxtune_service::clock::Clock;
+use ctxtune_service::Clock;
 
 /// Lines of progress, where nothing is redrawn, are so far apart.
 const LINE_EVERY: Duration = Duration::from_secs(10);

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ctxtune_service::clock::{Clock, Stopped};
 use ctxtune_service::together::chat::{Charge, Usage};
+use ctxtune_service::{Clock, Stopped};
 
 /// How often a request that waits for others to be settled looks again.
 const LOOK: Duration = Duration::from_millis(50);

@@ -19,8 +19,7 @@ use crate::generate::verdict::{Fault, Flaw};
 use ctxtune_engine::json::KeyText;
 use ctxtune_engine::line::template::Template;
 use ctxtune_engine::prepare;
-use ctxtune_service::clock::Clock;
-use ctxtune_service::{http, together};
+use ctxtune_service::{Clock, http, together};
 
 /// How often a story that gets no answer is taken up in one run; each time the transport tries several times.
 const ROUNDS: u32 = 4;

@@ -5,7 +5,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use ctxtune_service::clock::{Clock, Stopped};
+use ctxtune_service::{Clock, Stopped};
 
 /// A bucket that all threads take from.
 #[derive(Debug)]

@@ -27,8 +27,7 @@ use ctxtune_engine::line::template::Template;
 use ctxtune_engine::output::manifest::{self, Manifest};
 use ctxtune_service::http::Timeouts;
 use ctxtune_service::together::chat::{Chat, INFERENCE_URL, Usage};
-use ctxtune_service::together::job::Ending;
-use ctxtune_service::together::{self, BaseUrl, jobs};
+use ctxtune_service::together::{self, BaseUrl, Ending, jobs};
 
 /// An answer takes longer than a call of the API: it is written while we wait.
 const TIMEOUTS: Timeouts = Timeouts {

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::job::ledger::{Account, LedgerError, Run, Uploads};
-use ctxtune_service::together::job::{Ending, Job, JobId};
+use ctxtune_service::together::{Ending, Job, JobId};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Cost {

@@ -16,9 +16,8 @@ use serde_json::{Map, Value};
 use crate::job::ledger::{Account, LedgerError, Run, RunState};
 use crate::job::parameters::Files;
 use crate::job::tag::Identity;
-use ctxtune_service::clock::Stopped;
-use ctxtune_service::together::job::{Ending, Job, JobId};
-use ctxtune_service::together::{self, Certainty, Together, jobs};
+use ctxtune_service::Stopped;
+use ctxtune_service::together::{self, Certainty, Ending, Job, JobId, Together, jobs};
 
 /// How often a creation is asked for that was certainly not accepted.
 const TRIES: u32 = 5;

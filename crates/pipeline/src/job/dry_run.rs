@@ -16,7 +16,7 @@ use crate::job::upload::{MULTIPART_THRESHOLD, sides};
 use crate::session::base_url_of;
 use crate::session::environment::Environment;
 use ctxtune_engine::output::manifest::Manifest;
-use ctxtune_service::clock::Clock;
+use ctxtune_service::Clock;
 use ctxtune_service::together::jobs::Limits;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

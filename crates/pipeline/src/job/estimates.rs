@@ -12,7 +12,7 @@ use crate::job::ledger::Run;
 use crate::job::price::dollars_text;
 use crate::session::Session;
 use crate::ui::Ui;
-use ctxtune_service::together::job::{Job, JobId};
+use ctxtune_service::together::{Job, JobId};
 
 /// Estimates in dollars, by job: those of the journal, of the directories it names, of `out`, and of the default
 /// output directory.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::job::monitor::spoken;
-use ctxtune_service::together::job::{Ending, Job, JobId};
+use ctxtune_service::together::{Ending, Job, JobId};
 
 /// What was published when this program's task was described: the queue, and training for three epochs.
 const QUEUE: [Duration; 2] = [Duration::from_secs(5 * 60), Duration::from_secs(30 * 60)];

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::job::seen::Seen;
 use crate::job::tag::Identity;
 use ctxtune_engine::output::manifest::Hex;
-use ctxtune_service::together::job::{Ending, Job, JobId, Status};
+use ctxtune_service::together::{Ending, Job, JobId, Status};
 
 pub(crate) const UPLOADS_FILE: &str = "uploads.json";
 pub(crate) const RUNS_DIR: &str = "runs";

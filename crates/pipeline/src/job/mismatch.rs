@@ -12,7 +12,7 @@ use crate::job::ledger::Run;
 use crate::ui::Ui;
 use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_engine::prepare::{Options, Prepared};
-use ctxtune_service::together::job::JobId;
+use ctxtune_service::together::JobId;
 
 /// Digits of a digest that people are shown.
 const SHOWN: usize = 12;

@@ -2,9 +2,8 @@
 
 use crate::job::limits::nearest;
 use crate::job::parameters::{Parameters, SEED_MODEL};
-use ctxtune_service::together::job::Job;
 use ctxtune_service::together::jobs::{self, Limits};
-use ctxtune_service::together::{self, Together};
+use ctxtune_service::together::{self, Job, Together};
 
 /// What a base model ends in that can be tuned but not deployed at the service.
 pub const REFERENCE: &str = "-Reference";

@@ -11,9 +11,8 @@ use jiff::SignedDuration;
 
 use crate::job::pace::{Change, Failing, Pace};
 use crate::job::progress::{News, Progress};
-use ctxtune_service::clock::{Clock, Stopped};
-use ctxtune_service::together::job::{Ending, Event, Job, JobId, MetricRow};
-use ctxtune_service::together::{Error, Together, jobs};
+use ctxtune_service::together::{Ending, Error, Event, Job, JobId, MetricRow, Together, jobs};
+use ctxtune_service::{Clock, Stopped};
 
 /// How long polling may fail without a break before it is given up, unless somebody says otherwise.
 pub const BUDGET: Duration = Duration::from_secs(30 * 60);

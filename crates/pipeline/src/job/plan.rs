@@ -11,7 +11,7 @@ use crate::job::limits::Row;
 use crate::job::model::Chosen;
 use crate::job::parameters::Settled;
 use ctxtune_engine::output::manifest::Manifest;
-use ctxtune_service::together::job::Job;
+use ctxtune_service::together::Job;
 use ctxtune_service::together::jobs::Limits;
 
 pub struct Plan<'p> {

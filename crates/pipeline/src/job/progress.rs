@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use ctxtune_service::together::job::{Ending, Event, Job, MetricRow, Status, whole};
+use ctxtune_service::together::{Ending, Event, Job, MetricRow, Status, whole};
 
 /// How many steps before the last known one are asked for again.
 ///

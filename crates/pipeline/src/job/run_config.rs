@@ -9,7 +9,7 @@ use crate::job::parameters::{Parameters, place};
 use crate::job::price::dollars_text;
 use crate::job::progress::Progress;
 use crate::job::tag::TAG_DIGITS;
-use ctxtune_service::together::job::{Checkpoint, Ending, Job, whole};
+use ctxtune_service::together::{Checkpoint, Ending, Job, whole};
 use ctxtune_service::wandb::alert::{Alert, Severity};
 use ctxtune_service::wandb::run::{JOB_KEY, Metadata, RESOLVED_KEY};
 

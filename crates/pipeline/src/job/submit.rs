@@ -31,8 +31,8 @@ use crate::session::consent::Spending;
 use crate::ui::Ui;
 use ctxtune_engine::output::lock::OutputLock;
 use ctxtune_engine::output::manifest::Manifest;
-use ctxtune_service::together::job::{Ending, Job, JobId, last_error};
 use ctxtune_service::together::jobs::{self, Estimate, Limits};
+use ctxtune_service::together::{Ending, Job, JobId, last_error};
 use ctxtune_service::{http, together};
 
 pub struct Order {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use ctxtune_service::together::job::{Job, JobId};
+use ctxtune_service::together::{Job, JobId};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct JobSummary {

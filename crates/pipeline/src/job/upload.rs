@@ -16,12 +16,12 @@ use crate::job::ledger::{Account, LedgerError, UploadRecord, UploadState, Upload
 use ctxtune_engine::output::compress::Compress;
 use ctxtune_engine::output::manifest::{Hex, Manifest};
 use ctxtune_engine::source::unpack::open_plain;
-use ctxtune_service::clock::{Clock, Stopped};
 use ctxtune_service::http::body::{FileBody, Packing, Part};
-use ctxtune_service::together::file::{FileId, Processing};
+use ctxtune_service::together::file::Processing;
 use ctxtune_service::together::files::{self, HandedOver, Upload};
 use ctxtune_service::together::parts::{abort_parts, hand_over_in_parts};
-use ctxtune_service::together::{self, Certainty, Together};
+use ctxtune_service::together::{self, Certainty, FileId, Together};
+use ctxtune_service::{Clock, Stopped};
 
 /// Above this size a file goes in parts: the service's limit for a single request, 5 GiB.
 pub(crate) const MULTIPART_THRESHOLD: u64 = 5 << 30;

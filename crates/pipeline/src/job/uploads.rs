@@ -16,7 +16,8 @@ use crate::text::sized;
 use crate::ui::{Progress, Ui};
 use ctxtune_engine::output::lock::OutputLock;
 use ctxtune_engine::output::manifest::Manifest;
-use ctxtune_service::together::file::{FileId, Processing};
+use ctxtune_service::together::FileId;
+use ctxtune_service::together::file::Processing;
 
 /// After so long a status is said that anybody would expect.
 const LONG_WAIT: Duration = Duration::from_secs(30);

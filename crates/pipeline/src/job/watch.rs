@@ -9,7 +9,7 @@ use crate::job::monitor::{Finished, MonitorError};
 use crate::job::progress::{EvalPoint, Progress};
 use crate::job::wandb_run::Log;
 use crate::session::Session;
-use ctxtune_service::together::job::{Job, JobId};
+use ctxtune_service::together::{Job, JobId};
 
 /// How many events a report repeats.
 pub const LAST_EVENTS: usize = 5;

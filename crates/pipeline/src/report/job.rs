@@ -13,8 +13,7 @@ use crate::job::seen::Seen;
 use crate::report::path::without_path;
 use crate::session::Session;
 use crate::sweep::shown::shown_value;
-use ctxtune_service::together::job::{Job, JobId};
-use ctxtune_service::together::{self, jobs};
+use ctxtune_service::together::{self, Job, JobId, jobs};
 
 #[derive(Debug, Serialize)]
 pub struct JobReport {

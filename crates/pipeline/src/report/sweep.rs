@@ -8,7 +8,7 @@ use crate::job::ledger::LedgerError;
 use crate::report::path::without_path;
 use crate::sweep::book::{Book, SWEEPS_DIR};
 use crate::sweep::{Goal, Metric};
-use ctxtune_service::together::job::JobId;
+use ctxtune_service::together::JobId;
 
 #[derive(Debug, Serialize)]
 pub struct SweepReport {

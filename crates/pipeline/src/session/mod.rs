@@ -18,10 +18,9 @@ use crate::job::upload::MULTIPART_THRESHOLD;
 use crate::session::environment::Environment;
 use crate::signals::Signals;
 use crate::ui::Ui;
-use ctxtune_service::clock::Clock;
+use ctxtune_service::Clock;
 use ctxtune_service::http::{self, Client, proxy::Proxy, retry};
-use ctxtune_service::together::job::{Job, JobId};
-use ctxtune_service::together::{BaseUrl, BaseUrlError, DEFAULT_BASE_URL, Together, jobs};
+use ctxtune_service::together::{BaseUrl, BaseUrlError, DEFAULT_BASE_URL, Job, JobId, Together, jobs};
 
 pub mod consent;
 pub mod environment;

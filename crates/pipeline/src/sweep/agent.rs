@@ -14,8 +14,7 @@ use crate::job::submit::Budget;
 use crate::session::Session;
 use crate::session::environment::Environment;
 use crate::sweep::book::{Book, Trial};
-use ctxtune_service::together::job::{Job, JobId};
-use ctxtune_service::together::jobs;
+use ctxtune_service::together::{Job, JobId, jobs};
 
 /// What the agent leaves a run after SIGTERM is 30 s; ours are done before.
 const FAREWELL: Duration = Duration::from_secs(10);

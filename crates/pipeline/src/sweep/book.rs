@@ -14,7 +14,7 @@ use crate::job::ledger::{LedgerError, read_ledger, write_ledger};
 use crate::job::price::is_amount;
 use crate::sweep::{Assignment, Goal, Metric};
 use ctxtune_engine::output::manifest::Hex;
-use ctxtune_service::together::job::JobId;
+use ctxtune_service::together::JobId;
 use ctxtune_service::wandb::sweep::SweepIdentity;
 
 const SCHEMA: &str = "ctxtune.sweep/1";

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::job::ledger::LedgerError;
 use crate::sweep::book::{Book, Trial};
-use ctxtune_service::together::job::Job;
+use ctxtune_service::together::Job;
 
 /// A book that several threads take runs from.
 pub struct Claims {

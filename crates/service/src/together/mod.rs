@@ -33,9 +33,11 @@ pub mod unpack;
 pub use crate::http::said::printable;
 pub use crate::together::base::{BaseUrl, BaseUrlError, DEFAULT_BASE_URL};
 pub use crate::together::error::{Certainty, Error};
+pub use crate::together::file::FileId;
+pub use crate::together::job::{Checkpoint, Ending, Event, Job, JobId, MetricRow, Status};
+pub use crate::together::job::{last_error, number, read_time, text, time, whole};
 
 use crate::together::error::Asked;
-use crate::together::job::text;
 
 /// The pause before what was created a moment ago is asked about again.
 const SETTLING_PAUSE: Duration = Duration::from_secs(2);
