@@ -33,7 +33,6 @@ const BANNER: &str = "REHEARSAL: nothing is trained or paid for";
 /// How often the pipeline looks at its job, which takes seconds.
 const POLL: Duration = Duration::from_millis(400);
 const LONG: Duration = Duration::from_secs(86_400);
-/// Records that are asked about at most.
 const MOST: usize = 20;
 
 pub fn run(args: &RehearseArgs, terminal: &Terminal) -> Result<Exit, Failure> {

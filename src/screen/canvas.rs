@@ -77,7 +77,6 @@ fn in_foreground() -> bool {
     rustix::termios::tcgetpgrp(std::io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp())
 }
 
-/// Elsewhere what is typed is shown.
 #[cfg(not(unix))]
 pub struct Unechoed;
 

@@ -7,7 +7,6 @@ use crate::screen::curve::{Curve, Drawn, Range, Series, Tick};
 
 /// What a chart is never wider than, whatever the terminal: longer lines read badly in logs and mail.
 const WIDEST: usize = 80;
-/// The least size that shows anything.
 const LEAST: (usize, usize) = (30, 5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,7 +181,6 @@ impl Canvas {
         }
     }
 
-    /// Every dot between two.
     fn line(&mut self, from: (i64, i64), to: (i64, i64)) {
         let (width, height) = (to.0 - from.0, to.1 - from.1);
         let count = width.abs().max(height.abs());

@@ -14,7 +14,6 @@ pub enum Level {
     Ok,
     /// It works, and may not be what is meant.
     Warn,
-    /// A job would fail.
     Fail(Exit),
     /// Not there and not needed, or not to be known.
     Off,

@@ -82,7 +82,6 @@ pub fn draw(sample: &ShownSample, method: Method, marks: Marks, borders: Borders
     text
 }
 
-/// What decides how a piece is marked.
 fn looks(span: &Span, marks: Marks) -> (bool, bool, Option<Kind>) {
     (span.is_trained, span.is_beyond, (marks == Marks::Colours).then_some(span.kind))
 }

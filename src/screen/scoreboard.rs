@@ -31,7 +31,6 @@ pub const ROWS: [(&str, Measure); 14] = [
     ("actions, F1", Measure::ActionsF1),
 ];
 
-/// The table, without the words around it.
 pub fn table(report: &Report, charset: Charset) -> Vec<String> {
     match report.sets.as_slice() {
         [first, second] => {

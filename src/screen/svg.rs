@@ -19,7 +19,6 @@ const SIDE: f64 = 16.0;
 const HEAD: f64 = 32.0;
 const FOOT: f64 = 52.0;
 
-/// The size of a picture.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Size {
     /// From left to right.

@@ -22,7 +22,6 @@ pub enum Align {
     Middle,
 }
 
-/// A cell in both forms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
     exact: String,

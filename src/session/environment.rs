@@ -51,7 +51,6 @@ fn arguments() -> Vec<String> {
 
 #[derive(Default)]
 pub struct Configured {
-    /// The file, for what else it says.
     pub file: Option<ConfigFile>,
     pub data: PrepareChoices,
     pub tune: TuneChoices,

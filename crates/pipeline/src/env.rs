@@ -31,17 +31,12 @@ pub const WANDB_BASE_URL: &str = "WANDB_BASE_URL";
 pub const WANDB_APP_URL: &str = "WANDB_APP_URL";
 /// Whose runs they are: a user or a team.
 pub const WANDB_ENTITY: &str = "WANDB_ENTITY";
-/// The project that runs are in.
 pub const WANDB_PROJECT: &str = "WANDB_PROJECT";
-/// What a run is called.
 pub const WANDB_NAME: &str = "WANDB_NAME";
-/// The group that a run is in.
 pub const WANDB_RUN_GROUP: &str = "WANDB_RUN_GROUP";
-/// What a run is for.
 pub const WANDB_JOB_TYPE: &str = "WANDB_JOB_TYPE";
 /// What runs are searched by, separated by commas.
 pub const WANDB_TAGS: &str = "WANDB_TAGS";
-/// What people write about a run.
 pub const WANDB_NOTES: &str = "WANDB_NOTES";
 /// `online`, `offline` or `disabled`.
 pub const WANDB_MODE: &str = "WANDB_MODE";

@@ -23,14 +23,12 @@ pub struct Order {
     pub file: TuneChoices,
     pub spending: Spending,
     pub renewal: Renewal,
-    /// Whether samples may be longer than the model's sequences.
     pub truncation: Truncation,
     pub wandb: Chosen,
     /// Its place in a sweep of W&B's agent.
     pub agency: Option<Agency>,
 }
 
-/// Takes `order` to a job that exists.
 pub fn finetune(session: &Session, order: Order) -> Result<Submitted, Failure> {
     refuse_without_consent(order.spending, &order.data.out())?;
     session.require_key()?;

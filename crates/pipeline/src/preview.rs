@@ -36,7 +36,6 @@ pub struct Order {
     pub pick: Pick,
     /// Tokens of a sequence: what is behind them is cut.
     pub max_tokens: Option<u64>,
-    /// Whether all messages are trained, not the assistant's alone.
     pub trains_on_inputs: bool,
 }
 
@@ -49,7 +48,6 @@ pub enum Pick {
     Key(String),
 }
 
-/// A sample as the model sees it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ShownSample {
     /// Its file.
@@ -285,7 +283,6 @@ struct Turn {
     role: String,
     text: String,
     is_trained: bool,
-    /// Whether it has more than text.
     is_about: bool,
 }
 
@@ -464,7 +461,6 @@ impl<'m> Marked<'m> {
     }
 }
 
-/// What the service makes of a sample.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ServiceSample {
     /// Its line, from 1.

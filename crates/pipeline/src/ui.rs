@@ -27,7 +27,6 @@ pub trait Ui: Send + Sync {
     fn price(&self, price: &Price);
     fn expected(&self, expected: &Expected);
     fn running(&self, running: &[Beside]);
-    /// Whether somebody can answer a question.
     fn has_person(&self) -> bool;
     /// Asks; only a plain yes agrees.
     fn ask(&self, question: &str) -> Result<bool, Stopped>;

@@ -71,7 +71,6 @@ pub fn at_home(path: &Path, home: Option<&Path>) -> PathBuf {
     }
 }
 
-/// A number that `is_allowed`.
 pub fn ruled(text: &str, rule: &str, is_allowed: impl Fn(f64) -> bool) -> Result<f64, String> {
     text.parse().ok().filter(|number| is_allowed(*number)).ok_or_else(|| format!("expected a number {rule}"))
 }

@@ -106,7 +106,6 @@ struct Part {
     rank: u32,
 }
 
-/// A vocabulary with its merges.
 #[derive(Debug, Clone)]
 pub struct Bpe {
     pub vocabulary: Vocabulary,
@@ -258,7 +257,6 @@ impl Bpe {
 pub struct Pairs {
     /// Open addresses: 18 bits a token above 28 of the rank.
     slots: Vec<u64>,
-    /// The token that each rank makes.
     results: Vec<u32>,
 }
 

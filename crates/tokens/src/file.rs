@@ -110,7 +110,6 @@ struct Json {
     added_tokens: Vec<Added>,
 }
 
-/// A step before the model.
 #[derive(Deserialize)]
 #[serde(tag = "type")]
 enum Step {
@@ -205,7 +204,6 @@ fn of_json(bytes: &[u8]) -> Result<Tokenizer, Refused> {
     Ok(Tokenizer { bpe: bpe(json.model)?, pattern, is_composed, added, is_bound: false })
 }
 
-/// The steps one after the other.
 fn steps(step: Option<Step>) -> Vec<Step> {
     match step {
         None => Vec::new(),

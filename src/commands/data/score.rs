@@ -374,7 +374,6 @@ struct WorstAnswer<'r> {
     reason: Option<&'r str>,
 }
 
-/// The second set less the first.
 #[derive(Serialize)]
 struct DifferenceReport {
     /// References that both answer.

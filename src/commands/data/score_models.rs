@@ -28,7 +28,6 @@ const SEED: u64 = 42;
 #[derive(Debug, Default)]
 pub struct Answered {
     pub models: Vec<String>,
-    /// A directory each.
     pub directories: Vec<PathBuf>,
     /// What became of the stories of each that was asked.
     pub asked: Vec<BatchReport>,

@@ -35,7 +35,6 @@ struct Fetched {
     extracted: Option<Extracted>,
     /// The directory of the job's data, if it is here.
     out: Option<PathBuf>,
-    /// Where that holds other data now.
     mismatch: Option<Mismatch>,
 }
 

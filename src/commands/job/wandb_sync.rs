@@ -33,7 +33,6 @@ const BACKOFF: Duration = Duration::from_secs(2);
 /// The longest wait that a server may ask for.
 const LONGEST_HINT: Duration = Duration::from_secs(120);
 
-/// A run that was behind.
 #[derive(Serialize)]
 struct Synced {
     /// Its id.

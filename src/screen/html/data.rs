@@ -13,7 +13,6 @@ use ctxtune_pipeline::text::{counted, grouped, percent, sized};
 
 /// Bars of agents or steps that are drawn; the last one holds all that are more.
 const MOST_KINDS: usize = 24;
-/// Characters of a message that are shown.
 const SHOWN: usize = 20_000;
 const TICKS: usize = 9;
 /// How far right of the longest sample a limit is drawn in, as a part of its tokens.

@@ -163,7 +163,6 @@ impl ConfigFile {
 }
 
 impl PrepareChoices {
-    /// Whether a source is named, in whatever way.
     pub fn names_sources(&self) -> bool {
         !self.sources.is_empty() || self.data_dir.is_some() || self.files_from.is_some()
     }

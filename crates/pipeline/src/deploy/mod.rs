@@ -87,7 +87,6 @@ pub(crate) struct Deploying<'d> {
 pub(crate) struct Placed {
     pub endpoint: Endpoint,
     pub deployment: Deployment,
-    /// Whether this run created the deployment.
     pub is_new: bool,
 }
 

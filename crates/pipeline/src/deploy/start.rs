@@ -25,7 +25,6 @@ use ctxtune_service::together::{Ending, Job, JobId, jobs};
 
 /// Minutes without a request after which the service may be asked to stop something.
 const IDLE_MINUTES: [u64; 2] = [30, 1440];
-/// What the arithmetic of prices may add.
 const ROUNDING: f64 = 1e-9;
 /// The pause between two lines about a state that does not change.
 const REPEAT: Duration = Duration::from_secs(120);
@@ -57,7 +56,6 @@ pub struct DeployResult<'s> {
     plan: Plan<'s>,
     /// What is at the service: before the start what was found there.
     placed: Option<Placed>,
-    /// The name that requests give.
     pub callable: Option<String>,
     is_stopped: bool,
 }
@@ -114,7 +112,6 @@ pub fn deploy(session: &Session, order: Order) -> Result<DeployResult<'_>, (Fail
     Ok(result)
 }
 
-/// Asks all that costs nothing.
 fn plan(session: &Session, order: Order) -> Result<Plan<'_>, Failure> {
     let id = session.job(order.target.as_deref())?;
     let job = jobs::retrieve(&session.together, &id).map_err(|error| session.explain(error))?;

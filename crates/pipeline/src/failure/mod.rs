@@ -51,13 +51,10 @@ pub enum Exit {
     Usage = 2,
     /// The data is not fit: too many rejects, an empty side.
     Data = 3,
-    /// A key is missing or refused.
     Key = 4,
     /// The network or the service failed: try again.
     Network = 5,
-    /// The job failed.
     JobFailed = 6,
-    /// The job was cancelled.
     JobCancelled = 7,
     /// Nobody waits any longer; the job runs.
     JobRunning = 8,

@@ -37,7 +37,6 @@ pub enum Show<'s> {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Effort {
-    /// Requests that left.
     pub requests: u64,
     /// Those of them that repeated one without an answer.
     pub repeats: u64,

@@ -183,7 +183,6 @@ impl<'b> Batch<'b> {
         self.scan.invalid.iter().chain(&ran.tally.invalid)
     }
 
-    /// The records that cannot be asked about.
     pub fn rejected(&self) -> &[Named] {
         &self.scan.rejected
     }

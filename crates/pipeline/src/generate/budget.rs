@@ -14,7 +14,6 @@ use ctxtune_service::{Clock, Stopped};
 /// How often a request that waits for others to be settled looks again.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What all threads spend from.
 #[derive(Debug, Default)]
 pub struct Budget {
     /// Dollars a million tokens.
@@ -26,19 +25,16 @@ pub struct Budget {
     is_closed: AtomicBool,
 }
 
-/// Tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Spent {
     /// As servers said.
     pub known: Usage,
     /// The most that unknown charges can be.
     pub unknown: u64,
-    /// Set aside for requests under way.
     reserved: u64,
 }
 
 impl Spent {
-    /// What came since `before`.
     #[must_use]
     pub fn since(self, before: Spent) -> Spent {
         Spent {

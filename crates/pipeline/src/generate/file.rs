@@ -110,7 +110,6 @@ fn path_of(key: &[u8]) -> Option<PathBuf> {
     std::str::from_utf8(key).ok().map(PathBuf::from)
 }
 
-/// What a file says of itself.
 #[derive(Deserialize)]
 struct Written {
     generated: Option<Generated>,

@@ -31,12 +31,7 @@ pub enum Error {
     #[error(transparent)]
     Source(#[from] prepare::Error),
     #[error("cannot {verb} `{path}`: {source}")]
-    File {
-        /// `read` or `write`.
-        verb: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    File { verb: &'static str, path: PathBuf, source: io::Error },
     #[error("`{0}` is in the way: this tool did not make it, and does not overwrite it")]
     Foreign(PathBuf),
     #[error("no record in the sources")]
@@ -50,7 +45,6 @@ pub enum Error {
 pub struct Named {
     /// Its key as a JSON string.
     pub key: String,
-    /// A stable name for what is wrong.
     pub code: &'static str,
     pub reason: String,
 }
@@ -82,11 +76,9 @@ pub enum Retry {
 pub struct Scan {
     /// The positions of stories to be asked about.
     pub todo: Vec<u32>,
-    /// Stories that have a context.
     pub there: u64,
     /// Stories that were asked about and have none.
     pub invalid: Vec<Named>,
-    /// Records that cannot be asked about.
     pub rejected: Vec<Named>,
     /// The most tokens that one answer to each can take.
     pub most_tokens: u64,
@@ -160,7 +152,6 @@ impl Plan<'_> {
     }
 }
 
-/// The paths of answers that were seen.
 #[derive(Default)]
 struct Taken(BTreeSet<PathBuf>);
 
@@ -188,7 +179,6 @@ fn is_about_the_name(error: &io::Error) -> bool {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Stories that were to be asked about.
     pub total: u64,
     pub valid: u64,
     pub invalid: Vec<Named>,
@@ -389,7 +379,6 @@ impl Run<'_> {
 struct Answered {
     effort: Effort,
     end: Ended,
-    /// See [`Tally::nulls`].
     nulls: u64,
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use ctxtune_service::{Clock, Stopped};
 
-/// A bucket that all threads take from.
 #[derive(Debug)]
 pub struct Pace {
     /// From one request to the next; nothing where there is no limit.

@@ -18,7 +18,6 @@ pub enum PromptError {
     Missing(&'static str),
 }
 
-/// Whether `template` can ask about anything at all.
 pub fn check(template: &Template) -> Result<(), PromptError> {
     if before_last(template).contains(&Segment::Context) {
         return Err(PromptError::ContextBefore);
@@ -89,7 +88,6 @@ pub(crate) fn filled_in(template: &Template, line: &[u8]) -> Option<Filled> {
     Some(filled)
 }
 
-/// Texts that share a message.
 struct Run {
     names: Vec<&'static str>,
     /// What stands between each two of them, escaped.

@@ -31,7 +31,6 @@ pub struct Questions {
 
 #[derive(Debug)]
 enum From {
-    /// Stories in records.
     Records(Records),
     /// The prompts of a prepared directory's validation lines.
     Validation(Validation),
@@ -45,7 +44,6 @@ pub struct Question {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoQuestion {
-    /// A stable name for what is wrong.
     pub code: &'static str,
     pub reason: String,
 }

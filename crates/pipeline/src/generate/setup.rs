@@ -51,9 +51,7 @@ pub struct Target {
 pub struct Choice<'c> {
     pub model: Option<&'c str>,
     pub out: Option<&'c Path>,
-    /// Another template than OUT's.
     pub template: Option<&'c Path>,
-    /// Another server than Together.
     pub base_url: Option<&'c str>,
 }
 
@@ -227,7 +225,6 @@ fn refresh_statuses(session: &Session, out: &Path) -> Result<(), Failure> {
 
 #[derive(Debug, Clone, Copy)]
 pub struct Sampling {
-    /// From 0 upward.
     pub temperature: f64,
     /// Above 0, at most 1; absent where it is the server's own.
     pub top_p: Option<f64>,
@@ -239,7 +236,6 @@ pub struct Setup {
     pub session: Session,
     pub target: Target,
     pub template: Template,
-    /// Where the template comes from, for people.
     template_place: String,
     pub parameters: Parameters,
     /// What it may cost, which several models may share.
@@ -255,7 +251,6 @@ pub fn server(asking: &AskingArgs, runtime: Runtime) -> Result<Session, Failure>
     }
 }
 
-/// What all that is asked may cost.
 pub fn budget(asking: &AskingArgs) -> Result<Arc<Budget>, Failure> {
     if asking.max_cost.is_some() && asking.price_per_million.is_none() {
         return Err(Failure::unspent(

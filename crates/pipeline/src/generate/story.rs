@@ -78,7 +78,6 @@ impl Story {
         Ok(Story { text: text_of(&json)?, fields: vec![Field::new("story", json)], ..Story::default() })
     }
 
-    /// The story in a record.
     pub fn read(bytes: &[u8]) -> Result<Story, RejectReason> {
         let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
         let text = std::str::from_utf8(bytes).map_err(|error| {

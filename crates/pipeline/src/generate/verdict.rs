@@ -68,11 +68,9 @@ impl Fault {
     }
 }
 
-/// Why an answer is no context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flaw {
     pub fault: Fault,
-    /// The same for people, with its place.
     pub reason: String,
 }
 

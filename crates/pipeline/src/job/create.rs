@@ -46,7 +46,6 @@ pub(crate) enum CreateError {
     Stopped(#[from] Stopped),
 }
 
-/// Everything that decides which job is meant.
 pub(crate) struct Submission<'s> {
     pub together: &'s Together,
     pub out: &'s Path,
@@ -59,7 +58,6 @@ pub(crate) struct Submission<'s> {
     pub secret_fields: &'s Map<String, Value>,
 }
 
-/// Whether an ended job is submitted again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
     /// No: it is shown.
@@ -87,7 +85,6 @@ pub struct Adopted {
     pub tag: String,
     /// Younger jobs with the same tag: somebody was billed twice.
     pub others: Vec<JobId>,
-    /// Whether this run created it.
     pub is_new: bool,
 }
 

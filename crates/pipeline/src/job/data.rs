@@ -28,7 +28,6 @@ pub fn threads() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Prepares what `choices` name and publishes it.
 pub(crate) fn prepare_corpus(choices: PrepareChoices, session: &Session) -> Result<Options, Failure> {
     let purpose = Purpose { mode: Mode::Publish, show: 0, name_rejects: NAMED };
     let options = choices.resolve(purpose, threads())?;

@@ -39,7 +39,6 @@ pub struct Unsent {
     pub body: Value,
 }
 
-/// The requests of `order`, in their order.
 pub fn requests(
     order: &Order,
     base_url: Option<&str>,

@@ -38,7 +38,6 @@ pub enum LedgerError {
     Foreign { path: PathBuf, reason: String },
 }
 
-/// Whose files and jobs they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// The API's origin.

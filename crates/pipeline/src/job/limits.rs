@@ -9,7 +9,6 @@ use serde_json::Value;
 use crate::job::parameters::{Origin, Parameters, SUFFIX_CHARACTERS, Settled};
 use ctxtune_service::together::jobs::{BatchLimits, Limits};
 
-/// A value as a table shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     pub key: String,

@@ -61,7 +61,6 @@ pub(crate) struct Logger {
 }
 
 enum Stage {
-    /// The job is not known yet.
     Waiting(Box<Logging>),
     Logging(Worker),
     Off,
@@ -290,7 +289,6 @@ pub fn tag(job: &Job) -> String {
     split_tag(&suffix).1.map_or_else(|| job.id.to_string(), str::to_owned)
 }
 
-/// Whether the service that trains logs the job by itself.
 fn is_logged_elsewhere(job: &Job) -> bool {
     let is_said =
         |key: &&str| job.object.get(*key).and_then(Value::as_str).is_some_and(|text| !text.is_empty());

@@ -25,7 +25,6 @@ pub enum Deployment {
     Yes,
     /// A job gives an adapter and no merged weights: it is downloaded and served elsewhere.
     Adapter,
-    /// It can only be downloaded.
     No,
 }
 

@@ -78,11 +78,7 @@ pub enum Cause {
         source: Box<Error>,
     },
     #[error("stopped waiting for job `{job}` after {}", spoken(.after))]
-    TimedOut {
-        job: JobId,
-        /// The time since watching began.
-        after: Duration,
-    },
+    TimedOut { job: JobId, after: Duration },
     #[error("interrupted")]
     Stopped,
     #[error("nobody reads the output")]
@@ -146,7 +142,6 @@ struct Watch<'w> {
     pace: Pace,
     failing: Failing,
     woke: bool,
-    /// Which parts fail and were told of.
     troubled: BTreeSet<&'static str>,
 }
 

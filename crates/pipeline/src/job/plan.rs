@@ -31,7 +31,6 @@ impl Plan<'_> {
     }
 }
 
-/// Refuses what is over a limit.
 pub fn refuse(rows: &[Row], limits: &Limits) -> Result<(), Failure> {
     let refused =
         rows.iter().filter_map(|row| Some(format!("{} (chosen by {})", row.refused()?, row.origin)));

@@ -112,7 +112,6 @@ impl Price {
         ));
     }
 
-    /// Whether the price may be paid under `cap`.
     pub fn check(&self, cap: Option<f64>) -> Result<(), NotWithin> {
         if !self.is_allowed {
             let limit = self.user_limit.map(|limit| format!(": its limit is {}", dollars_text(limit)));

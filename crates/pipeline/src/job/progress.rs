@@ -50,7 +50,6 @@ pub struct EvalPoint {
     pub timestamp_ns: Option<i64>,
 }
 
-/// One thing that was not known before.
 #[derive(Debug, Clone, PartialEq)]
 pub enum News {
     /// The status, seen first or changed.
@@ -62,7 +61,6 @@ pub enum News {
     /// How many jobs stand before it now.
     Queue(u64),
     Event(Event),
-    /// A step's training, new or corrected.
     Train(TrainPoint),
     Eval(EvalPoint),
 }

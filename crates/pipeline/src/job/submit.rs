@@ -40,9 +40,7 @@ pub struct Order {
     pub parameters: Parameters,
     pub spending: Spending,
     pub renewal: Renewal,
-    /// Whether samples may be longer than the model's sequences.
     pub truncation: Truncation,
-    /// Whether steps are announced, as `finetune` does.
     pub steps: Steps,
     pub wandb: Chosen,
     pub budget: Option<Box<dyn Budget>>,
@@ -52,7 +50,6 @@ pub struct Order {
 pub trait Budget {
     /// Counts a run's price before its job is asked for. Fails when the budget leaves no room for it.
     fn reserve(&self, out: &Path, price: &Price) -> Result<(), Failure>;
-    /// Writes down how the run's job is.
     fn note(&self, out: &Path, job: &Job) -> Result<(), Failure>;
 }
 

@@ -66,7 +66,6 @@ pub enum UploadError {
 pub struct SideFile {
     /// What stdout calls it: `train`, `val`, or the file as it was named.
     pub label: String,
-    /// Its name at the service.
     pub name: String,
     pub body: FileBody,
     /// What the ledger knows it by: a side's digest, or the SHA-256 of a single file.

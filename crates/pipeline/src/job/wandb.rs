@@ -28,7 +28,6 @@ struct FoundKey {
     place: String,
 }
 
-/// Who logs, and with what.
 #[derive(Clone)]
 pub enum Way {
     /// This program does.

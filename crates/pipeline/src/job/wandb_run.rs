@@ -255,7 +255,6 @@ pub struct Log<'l> {
     session: &'l Session,
     job: JobId,
     on_stop: OnStop,
-    /// Whether it was asked to cancel since the last poll.
     has_asked: bool,
 }
 

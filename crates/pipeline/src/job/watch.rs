@@ -11,7 +11,6 @@ use crate::job::wandb_run::Log;
 use crate::session::Session;
 use ctxtune_service::together::{Job, JobId};
 
-/// How many events a report repeats.
 pub const LAST_EVENTS: usize = 5;
 
 pub struct Watched {

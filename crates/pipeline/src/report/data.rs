@@ -140,9 +140,7 @@ pub struct Sample {
 #[derive(Debug)]
 pub(crate) struct Seeing {
     pub model: String,
-    /// The longest sequence, in tokens.
     pub max_tokens: Option<u64>,
-    /// Whether all messages are trained, not the assistant's alone.
     pub trains_on_inputs: bool,
 }
 

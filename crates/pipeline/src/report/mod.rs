@@ -26,7 +26,6 @@ pub use job::JobReport;
 pub use path::without_path;
 pub use sweep::SweepReport;
 
-/// What is known of one output directory.
 #[derive(Debug, Serialize)]
 pub struct OutReport {
     /// The directory's own name.

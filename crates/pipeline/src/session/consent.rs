@@ -14,7 +14,6 @@ pub enum Spending {
     Impossible,
 }
 
-/// What to do after a no.
 pub const ASK_AGAIN: &str = "run it again to be asked again";
 
 impl Spending {

@@ -34,7 +34,6 @@ const URL_HINT: &str =
 /// How long the service may take to list a job that it has accepted.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// What the program gives a workflow.
 #[derive(Clone)]
 pub struct Runtime {
     pub environment: Environment,

@@ -78,7 +78,6 @@ enum Entry {
     Host(usize),
     /// Every host without an entry.
     Default,
-    /// Somebody else.
     Other,
 }
 

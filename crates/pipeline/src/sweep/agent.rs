@@ -19,7 +19,6 @@ use ctxtune_service::together::{Job, JobId, jobs};
 /// What the agent leaves a run after SIGTERM is 30 s; ours are done before.
 const FAREWELL: Duration = Duration::from_secs(10);
 
-/// A run's place in a sweep.
 #[derive(Debug, Clone)]
 pub struct Agency {
     sweep: String,

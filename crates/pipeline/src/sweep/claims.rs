@@ -23,7 +23,6 @@ pub struct Claims {
 /// That W&B chooses the values of runs that are not in the book yet.
 #[derive(Debug, Clone, Copy)]
 pub struct Suggestions {
-    /// Runs of the sweep at the most.
     pub count: usize,
     /// What the dearest of them is estimated at, in dollars.
     pub dearest: Option<f64>,
@@ -188,7 +187,6 @@ impl Claims {
         state.book.write(&self.out)
     }
 
-    /// Changes a run and writes the book.
     pub fn change(&self, index: usize, change: impl FnOnce(&mut Trial)) -> Result<(), LedgerError> {
         let mut state = self.state();
         change(&mut state.book.trials[index]);

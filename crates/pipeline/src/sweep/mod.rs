@@ -70,7 +70,6 @@ pub enum Goal {
     Maximize,
 }
 
-/// What runs are ranked by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metric {
     /// Its name: `val/loss`, `eval/loss`, `train/loss`.
@@ -100,7 +99,6 @@ pub struct Sweep {
     pub parameters: Vec<(String, Domain)>,
     /// What is varied by distributions that W&B draws and this program does not; only of an agent's sweep.
     pub drawn_elsewhere: Vec<String>,
-    /// The most runs, if the file says.
     pub run_cap: Option<u64>,
     /// What W&B shows as the sweep's name, if the file says.
     pub name: Option<String>,
@@ -143,7 +141,6 @@ const DRAWN: [(&str, &[&str]); 5] = [
     ("log_uniform_values", &["min", "max"]),
 ];
 
-/// The other ones.
 const NOT_DRAWN: [(&str, &[&str]); 13] = [
     ("categorical_w_probabilities", &["values", "probabilities"]),
     ("log_uniform", &["min", "max"]),

@@ -21,7 +21,6 @@ use crate::sweep::runs::{Estimates, Runs};
 use crate::text::counted;
 use ctxtune_service::together::jobs::{self, Availability};
 
-/// The most estimates that are asked for.
 pub const MOST_ESTIMATES: usize = 200;
 /// So many estimates take a while, and that is said.
 const MANY_ESTIMATES: usize = 10;
@@ -54,7 +53,6 @@ impl Estimates {
 /// What the runs cost that W&B has not chosen yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Space {
-    /// How many different estimates it has.
     pub estimates: usize,
     pub cheapest: f64,
     pub dearest: f64,
@@ -65,7 +63,6 @@ pub struct Quote {
     pub total: Option<f64>,
     pub reason: Option<String>,
     pub space: Option<Space>,
-    /// Runs that have no job yet.
     pub to_start: usize,
 }
 

@@ -275,7 +275,6 @@ fn begin_log<'l>(shared: &Shared<'l>, index: usize, job: &Job) -> Option<Log<'l>
 
 enum NoJob {
     NotCreated(Failure),
-    /// One may have been created.
     Open(Failure),
 }
 

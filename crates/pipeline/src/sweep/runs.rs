@@ -20,7 +20,6 @@ use ctxtune_service::wandb::sweep::SweepIdentity;
 /// Estimates by their body, each asked for once.
 #[derive(Default)]
 pub struct Estimates {
-    /// By the body of the request.
     pub known: Mutex<BTreeMap<String, Estimate>>,
 }
 
@@ -38,7 +37,6 @@ pub struct Runs {
     /// The longest sequence that every one of them allows, in tokens.
     pub sequence_tokens: Option<u64>,
     pub metric: Metric,
-    /// Jobs at the same time.
     pub parallel: usize,
     /// What the whole sweep may cost, in dollars.
     pub cap: Option<f64>,

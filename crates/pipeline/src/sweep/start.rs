@@ -31,7 +31,6 @@ use ctxtune_engine::output::lock::OutputLock;
 use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_service::wandb::sweep::{self as wandb_sweep, PendingRun};
 
-/// The most runs of a sweep.
 const MOST_RUNS: usize = 10_000;
 /// What a call of W&B may take before the start.
 const WANDB_CALL: Duration = Duration::from_secs(20);
@@ -55,11 +54,9 @@ pub struct Order {
     /// What the jobs are asked to do where the sweep does not say, as flags say.
     pub flags: TuneChoices,
     pub file: TuneChoices,
-    /// At most so many runs.
     pub count: Option<u64>,
     /// Seed of random draws.
     pub seed: u64,
-    /// Jobs at the same time.
     pub parallel: usize,
     pub spending: Spending,
     pub wandb: Chosen,
@@ -346,7 +343,6 @@ fn take_pending(
     Ok(())
 }
 
-/// Holds every combination against its model's limits.
 fn check_all(session: &Session, runs: &Runs, values: &[Assignment]) -> Result<(), Failure> {
     let mut refused: Vec<String> = Vec::new();
     for values in values {

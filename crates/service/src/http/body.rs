@@ -11,9 +11,7 @@ use std::{error, fmt};
 /// How a file is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packing {
-    /// Zstandard.
     Zstd,
-    /// gzip.
     Gzip,
 }
 

@@ -69,13 +69,11 @@ impl fmt::Debug for Call<'_> {
 pub enum Body<'c> {
     Empty,
     Json(&'c Value),
-    /// Plain fields as `multipart/form-data`.
     Form(&'c [(&'c str, String)]),
     /// Ranges of files, opened anew at each try, and who is told the bytes sent in this try.
     File(&'c FileBody, &'c (dyn Fn(u64) + Sync)),
 }
 
-/// An answer, of whatever status.
 #[derive(Clone)]
 pub struct Answer {
     pub status: u16,
@@ -96,7 +94,6 @@ impl Answer {
         python_json::read(&self.body)
     }
 
-    /// Whether it says that it is a web page.
     pub(crate) fn is_html(&self) -> bool {
         self.header("content-type")
             .is_some_and(|kind| kind.trim().to_ascii_lowercase().starts_with("text/html"))

@@ -36,9 +36,7 @@ pub enum Outcome {
     },
     /// The request certainly did not arrive.
     NotSent,
-    /// No whole answer came.
     Lost,
-    /// Another try would end the same.
     Permanent,
 }
 

@@ -22,14 +22,11 @@ const GRACE: u32 = 20;
 /// What must move within [`Timeouts::idle`]: one read of a file.
 const LEAST_MOVED: u64 = 16 << 10;
 
-/// Whatever takes a download; see [`crate::http::Client::stream`].
 pub type Sink<'s> = &'s mut dyn FnMut(Piece<'_>) -> io::Result<()>;
 
 #[derive(Default)]
 pub struct Shared {
-    /// Bytes of a file that were sent.
     pub sent: AtomicU64,
-    /// Whether nobody waits for the answer any more.
     pub is_abandoned: AtomicBool,
 }
 
@@ -41,9 +38,7 @@ pub enum Message {
 
 pub enum Failure {
     Library(ureq::Error),
-    /// By more than is kept.
     TooLarge,
-    /// Nobody listens any more.
     Unheard,
 }
 
@@ -71,7 +66,6 @@ impl<'w> Watch<'w> {
         Watch { timeouts, clock, call, shared, received: 0, moved, looks_since_signal: 0 }
     }
 
-    /// Hears the thread to its end.
     pub(crate) fn attend(
         &mut self,
         inbox: &Receiver<Message>,

@@ -126,7 +126,6 @@ impl Wire {
     }
 }
 
-/// Whether the server is asked before the body is sent.
 #[derive(Clone, Copy, PartialEq)]
 enum Expect {
     Asked,
@@ -171,7 +170,6 @@ impl Drop for Abandon<'_> {
     }
 }
 
-/// What the thread sends along, owned.
 enum Sending {
     Nothing,
     Bytes(Vec<u8>),

@@ -72,7 +72,6 @@ impl BaseUrl {
         Origin::of(&self.0).is_none_or(|origin| !origin.is_secure() && !origin.is_loopback())
     }
 
-    /// Whether `url` may know the key.
     pub(crate) fn is_same_origin(&self, url: &str) -> bool {
         Origin::of(url).is_some_and(|origin| Some(origin) == Origin::of(&self.0))
     }

@@ -17,7 +17,6 @@ pub enum Which {
     /// The base model with the adapter worked in.
     Merged,
     Adapter,
-    /// All weights, where all were trained.
     Full,
 }
 

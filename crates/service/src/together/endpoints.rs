@@ -29,7 +29,6 @@ pub struct Endpoint {
     pub id: String,
     /// What requests name as their model: `<project>/<name>`.
     pub name: String,
-    /// Which deployments answer, with their weights.
     pub split: Split,
     pub deployments: Vec<Deployment>,
     pub etag: Option<String>,
@@ -111,7 +110,6 @@ impl Deployment {
         bare(&self.name)
     }
 
-    /// Whether it is asked to have no machines at all.
     pub fn is_scaled_down(&self) -> bool {
         self.bounds == Some((0, 0))
     }

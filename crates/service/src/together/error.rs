@@ -55,7 +55,6 @@ pub enum Certainty {
     NotAccepted,
     /// It was refused, and would be again.
     Refused,
-    /// It may have been done.
     Unknown,
 }
 
@@ -107,7 +106,6 @@ impl Error {
 
 pub struct Asked<'a> {
     pub method: http::Method,
-    /// The URL; its query stays here.
     pub url: &'a str,
     /// What the server may echo and nobody may see.
     pub secrets: Vec<&'a str>,

@@ -63,10 +63,8 @@ pub struct FileObject {
     pub filename: String,
     pub bytes: Option<u64>,
     pub created_at: Option<Timestamp>,
-    /// What it is for; empty where unknown.
     pub purpose: String,
     pub processing: Processing,
-    /// The whole object as it came.
     pub object: Value,
 }
 

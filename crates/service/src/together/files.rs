@@ -27,7 +27,6 @@ pub struct Upload<'u> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HandedOver {
     New(FileId),
-    /// The same bytes were there.
     AlreadyThere(FileId),
 }
 

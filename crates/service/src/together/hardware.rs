@@ -41,7 +41,6 @@ impl Config {
         })
     }
 
-    /// As a creation names it.
     pub fn path(&self) -> String {
         format!("projects/{}/configs/{}", self.project_id, self.id)
     }

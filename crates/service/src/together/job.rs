@@ -151,7 +151,6 @@ impl Job {
         time(&self.object, &["updated_at"])
     }
 
-    /// How many jobs stand before it.
     pub fn queue_depth(&self) -> Option<u64> {
         whole(&self.object, &["queue_depth"])
     }
@@ -297,10 +296,8 @@ impl MetricRow {
     }
 }
 
-/// A saved state of the weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
-    /// The training step it was made at.
     pub step: Option<u64>,
     pub created_at: String,
     /// What it is called for people.

@@ -65,7 +65,6 @@ pub struct Estimate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Availability {
     Available,
-    /// It cannot; why, as it says.
     Unavailable(String),
 }
 
@@ -145,7 +144,6 @@ pub fn estimate(together: &Together, body: &Value) -> Result<Estimate, Error> {
 /// A row of a training file as the service would train it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenizedRow {
-    /// Its tokens as the tokenizer writes them.
     pub tokens: Vec<String>,
     /// Tokens that are trained: from, and to before.
     pub trained_spans: Vec<(usize, usize)>,

@@ -88,7 +88,6 @@ pub fn abort_parts(together: &Together, upload_id: &str, file_id: &FileId) -> Re
     }
 }
 
-/// How a file is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Plan {
     bytes: u64,

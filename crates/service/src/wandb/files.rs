@@ -10,7 +10,6 @@ use crate::http::{Answer, Body, Call, Method, without_query};
 use crate::wandb::host::host;
 use crate::wandb::{Error, Operation, RunIdentity, Wandb};
 
-/// What an upload is called in errors.
 pub(crate) const UPLOAD: &str = "upload of a file";
 
 const CREATE: Operation = Operation {

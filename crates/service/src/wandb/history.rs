@@ -20,7 +20,6 @@ use crate::wandb::run::{Found, Plan, merged};
 
 const SCHEMA: &str = "ctxtune.wandb/1";
 
-/// A line of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Entry {

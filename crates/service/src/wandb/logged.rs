@@ -39,13 +39,11 @@ impl Writer {
         Some(Writer { generation: generation.parse().ok()?, id: id.to_owned() })
     }
 
-    /// As it stands in a summary.
     pub fn text(&self) -> String {
         format!("{} {}", self.generation, self.id)
     }
 }
 
-/// All that a run has been told.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Logged {
     points: BTreeMap<String, BTreeSet<u64>>,
@@ -75,7 +73,6 @@ impl Logged {
         }
     }
 
-    /// As it stands in a summary.
     pub fn text(&self) -> String {
         let points: Map<String, Value> =
             self.points.iter().map(|(kind, steps)| (kind.clone(), progressions(steps))).collect();

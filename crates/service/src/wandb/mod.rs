@@ -72,7 +72,6 @@ pub struct Operation {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heard {
-    /// Whether somebody pressed Stop on the run's page.
     pub is_stopped: bool,
 }
 
@@ -142,12 +141,10 @@ impl Wandb {
         Wandb { client, settings }
     }
 
-    /// Where the pages are.
     pub fn app(&self) -> &str {
         &self.settings.app
     }
 
-    /// The `data` of the answer to `operation`.
     pub fn graphql(&self, operation: Operation, variables: &Value) -> Result<Value, Error> {
         let body =
             json!({ "query": operation.text, "variables": variables, "operationName": operation.name });

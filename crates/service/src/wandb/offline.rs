@@ -101,7 +101,6 @@ fn items(values: &Map<String, Value>) -> Message {
     })
 }
 
-/// A message of protocol buffers.
 #[derive(Default)]
 struct Message(Vec<u8>);
 
@@ -138,7 +137,6 @@ impl Message {
 
 struct Log<'l> {
     out: &'l mut dyn Write,
-    /// The place in the block.
     place: usize,
 }
 

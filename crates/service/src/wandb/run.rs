@@ -119,17 +119,13 @@ impl Plan {
 #[derive(Debug, Clone, Default)]
 pub struct Found {
     pub summary: Map<String, Value>,
-    /// Its configuration, values only.
     pub config: Map<String, Value>,
-    /// Lines of its history.
     pub rows: u64,
-    /// Lines of its console.
     pub lines: u64,
     /// The `_step` that its next row may have.
     pub next_step: u64,
 }
 
-/// The default entity of the key.
 pub fn viewer(wandb: &Wandb) -> Result<String, Error> {
     let data = wandb.graphql(VIEWER, &json!({}))?;
     let viewer = data.get("viewer").filter(|viewer| viewer.is_object());

@@ -21,7 +21,6 @@ use crate::wandb::{Error, RunIdentity, Wandb, alert, files};
 
 /// How often a file is tried by one process.
 const FILE_TRIES: u32 = 3;
-/// The most lines of a request.
 const MOST_LINES: usize = 1000;
 /// The most bytes of rows in a request, well below what the service takes.
 const MOST_BYTES: usize = 1 << 20;
@@ -37,7 +36,6 @@ pub enum Pushed {
     /// It sent something, or has given up sending it.
     Sent {
         has_more: bool,
-        /// Whether somebody pressed Stop.
         is_stopped: bool,
     },
     Nothing,
@@ -65,7 +63,6 @@ pub struct Session {
     spool: SharedSpool,
     clock: Arc<dyn Clock>,
     stage: Stage,
-    /// Whether the summary is to be sent though no line is.
     is_summary_due: bool,
     /// The configuration as the service has it, once the run is ours to write.
     config: Map<String, Value>,
@@ -184,7 +181,6 @@ impl Session {
         self.send()
     }
 
-    /// Whether the service was told of the end and of all lines.
     fn is_done(&self) -> bool {
         let spool = open(&self.spool);
         spool.state.is_finished && !spool.owes()
@@ -213,7 +209,6 @@ impl Session {
         Ok(())
     }
 
-    /// Makes the run, or takes it over.
     fn enter(&mut self) -> Result<(), Error> {
         let (Goal::Online(wandb), Stage::Seen(entity, found)) = (&self.goal, &self.stage) else {
             return Ok(());

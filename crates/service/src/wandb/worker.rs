@@ -33,7 +33,6 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
     Page {
-        /// Its address, or the directory.
         page: String,
         entity: Option<String>,
         project: String,
@@ -186,7 +185,6 @@ struct Told {
     stop: bool,
 }
 
-/// The thread, from inside.
 struct Errand {
     session: Session,
     spool: SharedSpool,
@@ -197,7 +195,6 @@ struct Errand {
     now: Duration,
     /// When the next request may go.
     due: Duration,
-    /// When the last one went.
     heard: Option<Duration>,
     failures: u32,
     has_told: Told,
