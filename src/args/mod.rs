@@ -19,28 +19,22 @@ mod distributed;
 mod generate;
 mod inspect;
 mod job;
-mod rehearse;
 mod remote;
-mod report;
 mod score;
 mod sweep;
-mod wandb;
 
 pub(crate) use data::{CheckArgs, CorpusArgs, CountingArgs, PartsArgs, PrepareArgs, PreviewArgs, Split};
 pub(crate) use deploy::{DeployArgs, EndpointsArgs, EndpointsCommand, StopAfter};
 pub(crate) use distributed::{DistributedArgs, DistributedCommand, MeansArgs, MissingArg, PlanArgs};
 pub(crate) use generate::GenerateArgs;
-pub(crate) use inspect::{InitArgs, ModelsArgs};
+pub(crate) use inspect::{InitArgs, ModelsArgs, RehearseArgs, ReportArgs};
 pub(crate) use job::{
     CancelArgs, CheckpointsArgs, DownloadArgs, FilesArgs, FilesCommand, JobArgs, JobsArgs, MonitorArgs,
-    WatchArgs,
+    WandbSyncArgs, WatchArgs,
 };
-pub(crate) use rehearse::RehearseArgs;
 pub(crate) use remote::{DoctorArgs, FinetuneArgs, RemoteArgs, SpendingArgs, SubmitArgs, UploadArgs};
-pub(crate) use report::ReportArgs;
 pub(crate) use score::ScoreArgs;
 pub(crate) use sweep::{SweepArgs, SweepCommand, SweepInitArgs, SweepRunArgs};
-pub(crate) use wandb::WandbSyncArgs;
 
 /// Turns a corpus of socialized-context JSONs into a fine-tuned model.
 #[derive(Debug, Parser)]

@@ -5,13 +5,11 @@
 
 use serde_json::{Value, json};
 
-use crate::body::only;
 use crate::jobs::{object_id, output_name};
 use crate::reply::{Handled, Reply};
-use crate::request::{Now, Request};
-use crate::state::endpoints::{Deployment, Endpoint};
-use crate::state::{Job, State};
-use crate::{body, course, models};
+use crate::request::{Now, Request, only};
+use crate::state::{Deployment, Endpoint, Job, State};
+use crate::{course, models};
 
 /// The project of the one key.
 pub const PROJECT: &str = "proj-rehearsal";
@@ -243,7 +241,7 @@ pub fn get(state: &State, id: &str, now: Now) -> Handled {
 /// `PATCH /v2/projects/{project}/endpoints/{id}`: where requests go.
 pub fn split(state: &mut State, request: &Request, id: &str, now: Now) -> Handled {
     require_mask(request, "trafficSplit")?;
-    let body = body::json(request)?;
+    let body = request.json()?;
     let index = position(state, id)?;
     let endpoint = &mut state.endpoints[index];
     if body["etag"].as_str().is_some_and(|etag| etag != endpoint.version.to_string()) {
@@ -336,7 +334,7 @@ pub fn deployment(state: &State, id: &str, one: &str, now: Now) -> Handled {
 /// `PATCH /v2/projects/{project}/endpoints/{id}/deployments/{one}`: how many replicas it has.
 pub fn scale(state: &mut State, request: &Request, id: &str, one: &str, now: Now) -> Handled {
     require_mask(request, "autoscaling")?;
-    let replicas = replicas_in(&body::json(request)?)?;
+    let replicas = replicas_in(&request.json()?)?;
     let index = position(state, id)?;
     let found = state.endpoints[index].deployments.iter_mut().find(|known| known.id == one);
     if let Some(found) = found.filter(|found| found.replicas != replicas) {

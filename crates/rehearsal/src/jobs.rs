@@ -5,12 +5,11 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::body::only;
 use crate::course::{self, Moment, Outcome, Plan};
 use crate::faults::chance;
 use crate::order::{Order, Parent, order};
 use crate::reply::{Handled, Reply};
-use crate::request::{Now, Request};
+use crate::request::{Now, Request, only};
 use crate::state::{Job, State};
 use crate::{Prices, models};
 

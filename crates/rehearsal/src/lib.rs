@@ -25,7 +25,6 @@ pub use crate::imitation::AnswerStyle;
 pub use crate::state::wandb::{WandbAlert, WandbRun, WandbSweep};
 pub use crate::wandb::ids::ENTITY;
 
-mod body;
 mod chat;
 pub mod clock;
 pub mod corpus;

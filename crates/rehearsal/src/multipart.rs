@@ -5,10 +5,9 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::body::{number, only, text};
 use crate::files::{begin, check_put, denied, stored, verdict_at};
 use crate::reply::{Handled, Reply};
-use crate::request::{Now, Request};
+use crate::request::{Now, Request, number, only, text};
 use crate::state::State;
 use crate::state::files::{Announced, Multipart};
 use crate::wire::{Body, KEPT_BYTES, hex};

@@ -3,10 +3,9 @@
 
 use serde_json::{Value, json};
 
-use crate::body::{only, text};
 use crate::models;
 use crate::reply::{Handled, Reply};
-use crate::request::Now;
+use crate::request::{Now, only, text};
 use crate::state::State;
 
 /// Tokens of a sequence.

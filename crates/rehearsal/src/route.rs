@@ -9,9 +9,7 @@ use crate::endpoints::{PROJECT, SLUG};
 use crate::reply::{Handled, Reply};
 use crate::request::{Now, Request};
 use crate::state::State;
-use crate::{
-    WANDB_KEY, body, chat, download, endpoints, files, jobs, models, multipart, preview, progress, wandb,
-};
+use crate::{WANDB_KEY, chat, download, endpoints, files, jobs, models, multipart, preview, progress, wandb};
 
 pub fn api(state: &mut State, request: &Request, now: Now) -> Reply {
     if let Some(reply) = wandb::api(state, request, now) {
@@ -35,7 +33,7 @@ pub fn api(state: &mut State, request: &Request, now: Now) -> Reply {
 }
 
 fn of_files_and_models(state: &mut State, request: &Request, path: &[&str], now: Now) -> Handled {
-    let body = || body::json(request);
+    let body = || request.json();
     match (request.head.method.as_str(), path) {
         ("GET", ["v3", "whoami"]) => Ok(whoami()),
         ("POST", ["v1", "files"]) => files::announce(state, request, now),
@@ -56,7 +54,7 @@ fn of_files_and_models(state: &mut State, request: &Request, path: &[&str], now:
 }
 
 fn of_jobs(state: &mut State, request: &Request, path: &[&str], now: Now) -> Handled {
-    let body = || body::json(request);
+    let body = || request.json();
     match (request.head.method.as_str(), path) {
         ("GET", ["models", "limits"]) => jobs::limits(state, request),
         ("GET", ["models", "supported"]) => Ok(models::supported()),
@@ -75,7 +73,7 @@ fn of_jobs(state: &mut State, request: &Request, path: &[&str], now: Now) -> Han
 }
 
 fn of_project(state: &mut State, request: &Request, path: &[&str], now: Now) -> Handled {
-    let body = || body::json(request);
+    let body = || request.json();
     match (request.head.method.as_str(), path) {
         ("GET", ["models", id]) => endpoints::model(state, id, now),
         ("GET", ["configs"]) => endpoints::configs(request),

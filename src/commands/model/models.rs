@@ -4,7 +4,7 @@ use crate::args::ModelsArgs;
 use crate::screen::report::Terminal;
 use crate::screen::table::{Align, Cell, Table};
 use crate::session;
-use ctxtune_pipeline::deploy::cost::{EndpointCost, endpoint_cost};
+use ctxtune_pipeline::deploy::running::{EndpointCost, endpoint_cost};
 use ctxtune_pipeline::job::models::{TunableModel, models};
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::text::{grouped, printable};

@@ -16,7 +16,6 @@ use ctxtune_service::together::project::Project;
 use ctxtune_service::together::{self, Certainty, JobId, Together};
 use ctxtune_service::{Clock, Stopped, http};
 
-pub mod cost;
 pub(crate) mod hold;
 pub mod running;
 pub mod start;

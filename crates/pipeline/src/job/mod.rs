@@ -11,7 +11,6 @@ pub mod data;
 pub mod dry_run;
 pub mod estimates;
 pub mod expected;
-pub(crate) mod forecast;
 pub(crate) mod journal;
 pub mod ledger;
 pub mod limits;

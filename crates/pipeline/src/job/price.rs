@@ -5,8 +5,10 @@
 
 use serde::Serialize;
 
+use crate::job::limits::sequence_length;
 use crate::job::parameters::Settled;
-use ctxtune_service::together::jobs::{Availability, Estimate};
+use ctxtune_engine::output::manifest::Manifest;
+use ctxtune_service::together::jobs::{Availability, Estimate, Limits};
 
 /// The price that is held against a cap, in dollars.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -37,6 +39,16 @@ pub struct Extent {
     pub train_samples: u64,
     pub val_samples: u64,
     pub max_seq_length: Option<u64>,
+}
+
+impl Extent {
+    pub fn of(manifest: &Manifest, settled: &Settled, limits: &Limits) -> Extent {
+        Extent {
+            train_samples: manifest.train.records,
+            val_samples: manifest.val.as_ref().map_or(0, |val| val.records),
+            max_seq_length: sequence_length(settled, limits),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -10,8 +10,7 @@ use crate::job::price::dollars_text;
 use crate::job::progress::Progress;
 use crate::job::tag::TAG_DIGITS;
 use ctxtune_service::together::{Checkpoint, Ending, Job, whole};
-use ctxtune_service::wandb::alert::{Alert, Severity};
-use ctxtune_service::wandb::run::{JOB_KEY, Metadata, RESOLVED_KEY};
+use ctxtune_service::wandb::run::{Alert, JOB_KEY, Metadata, RESOLVED_KEY, Severity};
 
 const JOB_TYPE: &str = "fine-tune";
 

@@ -25,13 +25,13 @@ use crate::job::tag::Identity;
 use crate::job::uploads::{Uploaded, upload_sides};
 use crate::job::wandb::Chosen;
 use crate::job::wandb_run::{self, Announced};
-use crate::job::{estimates, forecast, model, rates};
+use crate::job::{estimates, model, rates};
 use crate::session::Session;
 use crate::session::consent::Spending;
 use crate::ui::Ui;
 use ctxtune_engine::output::lock::OutputLock;
 use ctxtune_engine::output::manifest::Manifest;
-use ctxtune_service::together::jobs::{self, Estimate, Limits};
+use ctxtune_service::together::jobs::{self, Estimate};
 use ctxtune_service::together::{Ending, Job, JobId, last_error};
 use ctxtune_service::{http, together};
 
@@ -261,8 +261,8 @@ fn upload_and_agree(
     // No sample may be longer than the model's sequences.
     let length = sequence_length(settled, limits).filter(|_| order.truncation == Truncation::Refused);
     let report = verify(std::slice::from_ref(&order.out), Some(&limits.model_name), length, session)?;
-    let extent = extent(manifest, settled, limits);
-    session.ui.label("tokens", &forecast::told(&report, settled, extent, limits, session));
+    let extent = Extent::of(manifest, settled, limits);
+    session.ui.label("tokens", &estimates::forecast(&report, manifest, settled, limits, session));
     order.steps.announce(2, "Uploading files to Together AI", &*session.ui);
     let uploaded = upload_sides(session, plan.account, &order.out, manifest)?;
     order.steps.announce(3, "Creating fine-tuning job", &*session.ui);
@@ -317,14 +317,6 @@ pub fn identity(
 pub fn files(uploaded: &[Uploaded]) -> Files<'_> {
     let id = |label: &str| uploaded.iter().find(|file| file.label == label).map(|file| file.file_id.as_str());
     Files { train: id("train").unwrap_or_default(), val: id("val") }
-}
-
-pub fn extent(manifest: &Manifest, settled: &Settled, limits: &Limits) -> Extent {
-    Extent {
-        train_samples: manifest.train.records,
-        val_samples: manifest.val.as_ref().map_or(0, |val| val.records),
-        max_seq_length: sequence_length(settled, limits),
-    }
 }
 
 /// The service's estimate; that it cannot be had is no failure, but leaves the price unknown.

@@ -10,8 +10,8 @@ use crate::failure::Failure;
 use crate::job::cost::running_beside;
 use crate::job::expected::Expected;
 use crate::job::parameters::PRICED;
-use crate::job::price::{Price, dollars_text};
-use crate::job::submit::{estimate, extent};
+use crate::job::price::{Extent, Price, dollars_text};
+use crate::job::submit::estimate;
 use crate::session::Session;
 use crate::session::consent::{ASK_AGAIN, Spending};
 use crate::sweep::Sweep;
@@ -40,7 +40,7 @@ impl Estimates {
                 if estimate.availability == Availability::Available {
                     known().insert(body.to_string(), estimate.clone());
                 }
-                Price::of(&estimate, &of.settled, extent(&runs.manifest, &of.settled, &of.limits))
+                Price::of(&estimate, &of.settled, Extent::of(&runs.manifest, &of.settled, &of.limits))
             }
             Err(reason) => Price::unknown(reason),
         };

@@ -28,7 +28,7 @@ use crate::text::loss;
 use ctxtune_engine::output::lock::OutputLock;
 use ctxtune_service::together::{Ending, Job, jobs};
 use ctxtune_service::wandb;
-use ctxtune_service::wandb::alert::{self, Alert, Severity};
+use ctxtune_service::wandb::run::{Alert, Severity};
 use ctxtune_service::wandb::sweep::{self, Command};
 
 /// The pause between two looks of an agent that was told nothing, and how many it takes.
@@ -147,7 +147,9 @@ fn send_alert(session: &Session, runs: &Runs, book: &Book, failure: Option<&Fail
     };
     let text = lines.into_iter().flatten().collect::<Vec<_>>().join("\n");
     let alert = Alert { title: format!("sweep {} {verb}", sweep.name), text, severity };
-    if let Err(error) = alert::send(&suggestions.wandb, [&sweep.entity, &sweep.project, run], &alert) {
+    if let Err(error) =
+        wandb::run::send_alert(&suggestions.wandb, [&sweep.entity, &sweep.project, run], &alert)
+    {
         session.ui.warn(&format!("W&B: no alert was sent: {error}"));
     }
 }

@@ -10,13 +10,11 @@ use crate::course::Plan;
 use crate::faults::Count;
 use crate::order::Order;
 use crate::request::Now;
-use crate::state::endpoints::Endpoint;
 use crate::state::files::{File, Multipart};
 use crate::state::wandb::Wandb;
 use crate::wire::hex;
 use crate::{Script, Seen};
 
-pub mod endpoints;
 pub mod files;
 pub mod wandb;
 
@@ -79,4 +77,27 @@ impl State {
     pub fn file(&self, id: &str) -> Option<&File> {
         self.files.iter().find(|file| file.id == id)
     }
+}
+
+#[derive(Debug)]
+pub struct Endpoint {
+    pub id: String,
+    pub name: String,
+    pub created: Now,
+    pub version: u64,
+    pub split: Vec<(String, f64)>,
+    pub deployments: Vec<Deployment>,
+}
+
+#[derive(Debug)]
+pub struct Deployment {
+    pub id: String,
+    pub name: String,
+    pub model: String,
+    pub config: String,
+    pub idle_minutes: u64,
+    pub created: Now,
+    /// How many replicas it was last asked to have, and when.
+    pub replicas: u64,
+    pub scaled: Now,
 }

@@ -11,7 +11,7 @@ use crate::state::State;
 use crate::state::wandb::Sweep;
 use crate::wandb::document::{Field, Operation, operation};
 use crate::wandb::ids::{ENTITY, PROJECT, is_ours};
-use crate::wandb::refusal::Refusal;
+use crate::wandb::runs::Refusal;
 use crate::wandb::{runs, sweeps};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

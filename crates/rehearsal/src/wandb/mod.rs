@@ -19,7 +19,6 @@ mod document;
 mod graphql;
 pub mod ids;
 mod json;
-mod refusal;
 mod runs;
 pub mod space;
 mod stream;

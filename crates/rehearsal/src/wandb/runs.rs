@@ -11,7 +11,6 @@ use crate::state::State;
 use crate::state::wandb::{Run, Sweep, WandbAlert};
 use crate::wandb::ids::{ENTITY, PROJECT, is_ours, storage_id};
 use crate::wandb::json::read_json;
-use crate::wandb::refusal::Refusal;
 
 /// The header that goes with every file to the storage.
 pub const UPLOAD_HEADER: (&str, &str) = ("x-ms-blob-type", "BlockBlob");
@@ -266,6 +265,20 @@ fn named<'s>(state: &'s mut State, input: &Value) -> Result<&'s mut Run, Refusal
     let is_it = |run: &&mut Run| run.shown.project == project && run.shown.name == name;
     let run = state.wandb.runs.iter_mut().find(is_it).filter(|_| is_ours(&input["entityName"]));
     run.ok_or_else(|| Refusal::new(404, format!("run {name} not found")))
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: u16,
+    pub message: String,
+    /// Whether only a client that is wrong asks for it.
+    pub is_violation: bool,
+}
+
+impl Refusal {
+    pub fn new(status: u16, message: impl Into<String>) -> Refusal {
+        Refusal { status, message: message.into(), is_violation: false }
+    }
 }
 
 #[cfg(test)]

@@ -14,9 +14,8 @@ use serde_json::{Map, Value};
 
 use crate::http::body::{FileBody, Part};
 use crate::wandb::RunIdentity;
-use crate::wandb::alert::Alert;
 use crate::wandb::logged::{Key, Logged, Writer};
-use crate::wandb::run::{Found, Plan, merged};
+use crate::wandb::run::{Alert, Found, Plan, merged};
 
 const SCHEMA: &str = "ctxtune.wandb/1";
 

@@ -16,7 +16,6 @@ use crate::http::form::percent_encoded;
 use crate::http::said::{after_colon, printable, said};
 use crate::http::{self, Answer, Body, Call, Client, Key, Method, retry};
 
-pub mod alert;
 pub(crate) mod files;
 pub mod history;
 pub mod host;

@@ -1,7 +1,9 @@
-//! Runs: who the key belongs to, a run as the service has it, a run made or changed.
+//! Runs: who the key belongs to, a run as the service has it, a run made or changed, and alerts about it.
 //!
 //! The place of a run is taken from the answer, never from the request. Configurations are replaced as a whole
 //! by the service, so that whoever changes one says all of it.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -265,6 +267,47 @@ fn last_row(bucket: &Value) -> Option<Map<String, Value>> {
         Value::Object(row) => Some(row),
         _ => None,
     }
+}
+
+const NOTIFY: Operation = Operation {
+    name: "NotifyScriptableRunAlert",
+    text: "mutation NotifyScriptableRunAlert($input: NotifyScriptableRunAlertInput!) {
+           notifyScriptableRunAlert(input: $input) { success } }",
+};
+
+const MOST_TITLE: usize = 63;
+/// How long W&B suppresses another alert with the same title.
+const PAUSE: Duration = Duration::from_secs(60 * 60);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Severity {
+    /// `INFO`
+    Info,
+    /// `WARN`
+    Warn,
+    /// `ERROR`
+    Error,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert {
+    /// The title; cut to the service's limit.
+    pub title: String,
+    /// The text; not empty.
+    pub text: String,
+    /// Its level.
+    pub severity: Severity,
+}
+
+pub fn send_alert(wandb: &Wandb, [entity, project, run]: [&str; 3], alert: &Alert) -> Result<(), Error> {
+    let title: String = alert.title.chars().take(MOST_TITLE).collect();
+    let input = json!({
+        "entityName": entity, "projectName": project, "runName": run,
+        "title": title, "text": alert.text, "severity": alert.severity,
+        "waitDuration": PAUSE.as_millis() as u64,
+    });
+    wandb.graphql(NOTIFY, &json!({ "input": input })).map(drop)
 }
 
 #[cfg(test)]

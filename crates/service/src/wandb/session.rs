@@ -16,8 +16,8 @@ use crate::http::SETTLING;
 use crate::wandb::history::{Spool, State, write_whole};
 use crate::wandb::logged::{LOGGED_KEY, Logged, WRITER_KEY, Writer};
 use crate::wandb::offline::{self, Offline};
-use crate::wandb::run::{self, Found, Plan};
-use crate::wandb::{Error, RunIdentity, Wandb, alert, files};
+use crate::wandb::run::{self, Found, Plan, send_alert};
+use crate::wandb::{Error, RunIdentity, Wandb, files};
 
 /// How often a file is tried by one process.
 const FILE_TRIES: u32 = 3;
@@ -320,7 +320,7 @@ impl Session {
         let has_more = spool.owes();
         drop(spool);
         let place = [&identity.entity, &identity.project, &identity.name].map(String::as_str);
-        if let Some(Err(error)) = alert.map(|alert| alert::send(wandb, place, &alert)) {
+        if let Some(Err(error)) = alert.map(|alert| send_alert(wandb, place, &alert)) {
             self.refused.push(format!("no alert was sent: {error}"));
         }
         Ok(Pushed::Sent { has_more, is_stopped: heard.is_stopped })

@@ -14,9 +14,8 @@ use serde_json::{Map, Value};
 
 use crate::clock::Clock;
 use crate::http::retry;
-use crate::wandb::alert::Alert;
 use crate::wandb::history::{Entry, Spool};
-use crate::wandb::run::merged;
+use crate::wandb::run::{Alert, merged};
 use crate::wandb::session::{Goal, Pushed, Session, SharedSpool, open};
 
 const TICK: Duration = Duration::from_millis(100);
