@@ -14,11 +14,10 @@ use ctxtune_pipeline::env;
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::finetune::{self, finetune};
 use ctxtune_pipeline::job::cost::Beside;
-use ctxtune_pipeline::job::create::Renewal;
 use ctxtune_pipeline::job::expected::Expected;
 use ctxtune_pipeline::job::plan::Plan;
 use ctxtune_pipeline::job::price::Price;
-use ctxtune_pipeline::job::submit::{Submitted, Truncation};
+use ctxtune_pipeline::job::submit::Submitted;
 use ctxtune_pipeline::job::wandb;
 use ctxtune_pipeline::session::consent::Spending;
 use ctxtune_pipeline::session::environment::Environment;
@@ -203,8 +202,8 @@ impl Scene {
             flags: TuneChoices::default(),
             file: TuneChoices::default(),
             spending: Spending::of(false, None, &**ui),
-            renewal: Renewal::Keep,
-            truncation: Truncation::Refused,
+            renews: false,
+            allows_truncation: false,
             wandb: wandb::resolve(&WandbArgs::default(), None, &session.environment, &**ui).unwrap(),
             agency: None,
         };

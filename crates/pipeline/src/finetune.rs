@@ -5,10 +5,8 @@
 
 use crate::config::{PrepareChoices, TuneChoices};
 use crate::failure::Failure;
-use crate::job::create::Renewal;
 use crate::job::data::{prepare_corpus, take_files};
-use crate::job::lock::patiently;
-use crate::job::submit::{self, Budget, Steps, Submitted, Truncation, refuse_without_consent, submit};
+use crate::job::submit::{self, Budget, Submitted, refuse_without_consent, submit};
 use crate::job::wandb::Chosen;
 use crate::session::Session;
 use crate::session::consent::Spending;
@@ -22,8 +20,8 @@ pub struct Order {
     pub flags: TuneChoices,
     pub file: TuneChoices,
     pub spending: Spending,
-    pub renewal: Renewal,
-    pub truncation: Truncation,
+    pub renews: bool,
+    pub allows_truncation: bool,
     pub wandb: Chosen,
     /// Its place in a sweep of W&B's agent.
     pub agency: Option<Agency>,
@@ -39,16 +37,16 @@ pub fn finetune(session: &Session, order: Order) -> Result<Submitted, Failure> {
         }
         None => prepare_corpus(order.data.clone(), session).map(|options| (options.output_dir, options.seed)),
     };
-    let (out, seed) = if order.agency.is_some() { patiently(session, prepare)? } else { prepare()? };
+    let (out, seed) = if order.agency.is_some() { session.patiently(prepare)? } else { prepare()? };
     session.ui.done("Data preparation complete");
     let budget = order.agency.map(|agency| Box::new(agency) as Box<dyn Budget>);
     let order = submit::Order {
         out,
         parameters: order.flags.resolve(order.file, seed),
         spending: order.spending,
-        renewal: order.renewal,
-        truncation: order.truncation,
-        steps: Steps::Announced,
+        renews: order.renews,
+        allows_truncation: order.allows_truncation,
+        announces_steps: true,
         wandb: order.wandb,
         budget,
     };

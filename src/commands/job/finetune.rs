@@ -9,8 +9,7 @@ use crate::screen::report::{Style, Terminal};
 use crate::session;
 use crate::session::environment::{self, configured};
 use ctxtune_pipeline::finetune::{self, Order};
-use ctxtune_pipeline::job::create::Renewal;
-use ctxtune_pipeline::job::submit::{Submitted, Truncation};
+use ctxtune_pipeline::job::submit::Submitted;
 use ctxtune_pipeline::job::tokens::TOKENIZER;
 use ctxtune_pipeline::job::wandb::{self, Chosen, HOW_TO_LOG, Way, Why};
 use ctxtune_pipeline::job::wandb_run;
@@ -57,7 +56,7 @@ pub fn finetune(args: &FinetuneArgs, run: Run<'_>, terminal: &Terminal) -> Resul
         out: Some(out.clone()),
         page: (!args.no_report).then(|| out.clone()),
         submitted: Some(submitted.report()),
-        events: monitor::Events::Silent,
+        streams: false,
         wandb,
     };
     let exit = monitor::watch(&session, &job, &args.watch, shown, terminal);
@@ -102,8 +101,8 @@ fn steps_to_job(
             Some(agency) => Spending::Agreed { max_cost: Some(agency.cap()) },
             None => Spending::of(args.spending.yes, args.spending.max_cost, terminal),
         },
-        renewal: if args.spending.new_job { Renewal::New } else { Renewal::Keep },
-        truncation: if args.allow_truncation { Truncation::Allowed } else { Truncation::Refused },
+        renews: args.spending.new_job,
+        allows_truncation: args.allow_truncation,
         wandb: wandb.clone(),
         agency: agency.clone(),
     };

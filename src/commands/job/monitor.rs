@@ -31,13 +31,6 @@ use ctxtune_pipeline::text::{one_line, printable};
 use ctxtune_pipeline::{Exit, Failure, Session, shell};
 use ctxtune_service::together::{Ending, Job, JobId, last_error};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Events {
-    Streamed,
-    /// stdout is the model's name.
-    Silent,
-}
-
 pub struct Shown {
     /// The directory whose ledger knows the job.
     pub out: Option<PathBuf>,
@@ -45,7 +38,8 @@ pub struct Shown {
     pub page: Option<PathBuf>,
     /// What the document says beside the watch: how the job came about.
     pub submitted: Option<submit::Report>,
-    pub events: Events,
+    /// Whether everything that happens goes to stdout, in place of the model's name.
+    pub streams: bool,
     pub wandb: Chosen,
 }
 
@@ -58,7 +52,7 @@ pub fn run(args: &MonitorArgs, terminal: &Terminal) -> Result<Exit, Failure> {
         out: args.target.as_ref().map(PathBuf::from).filter(|target| target.is_dir()),
         page: None,
         submitted: None,
-        events: if args.events { Events::Streamed } else { Events::Silent },
+        streams: args.events,
         wandb,
     };
     Ok(watch(&session, &job, &args.watch, shown, terminal))
@@ -67,7 +61,9 @@ pub fn run(args: &MonitorArgs, terminal: &Terminal) -> Result<Exit, Failure> {
 pub fn watch(session: &Session, job: &JobId, args: &WatchArgs, shown: Shown, terminal: &Terminal) -> Exit {
     terminal.label("job", &format!("{job}  {}", session.dashboard(job)));
     let options = MonitorOptions { poll: args.poll, timeout: args.timeout, budget: BUDGET };
-    let mut screens = Screens::new(session, job, shown.events, terminal);
+    let mut screens = Screens::new(session, terminal);
+    let clock = session.clock.as_ref();
+    screens.stream = shown.streams.then(|| Ndjson::new(Box::new(io::stdout()), clock, job.as_str()));
     let on_stop = if args.cancel_on_stop { OnStop::Cancel } else { OnStop::Report };
     screens.log = Log::begin(session, &shown.wandb, on_stop, job, shown.out.as_deref());
     let unechoed = screens.block.is_some().then(Unechoed::begin);
@@ -127,7 +123,7 @@ struct Screens<'s> {
 }
 
 impl<'s> Screens<'s> {
-    fn new(session: &'s Session, job: &JobId, events: Events, terminal: &Terminal) -> Screens<'s> {
+    fn new(session: &'s Session, terminal: &Terminal) -> Screens<'s> {
         let clock = session.clock.as_ref();
         let mut screens = Screens::default();
         let canvas = terminal.may_draw().then(Canvas::on_stderr);
@@ -141,9 +137,6 @@ impl<'s> Screens<'s> {
             screens.block = Some(Block::new(canvas, clock, charset).with_banner(terminal.banner()));
         } else if !terminal.flags().quiet {
             screens.lines = Some(Lines::new(Box::new(io::stderr()), clock, terminal.columns()));
-        }
-        if events == Events::Streamed {
-            screens.stream = Some(Ndjson::new(Box::new(io::stdout()), clock, job.as_str()));
         }
         screens
     }
@@ -203,7 +196,7 @@ fn end(
             using.say(terminal);
             document.extend(fields(&using));
         }
-        let line = (shown.events == Events::Silent).then(|| printable(&name));
+        let line = (!shown.streams).then(|| printable(&name));
         return terminal.succeed(line.as_deref().map(str::as_bytes), document);
     }
     say_failure(job, progress, terminal);

@@ -9,11 +9,10 @@ use crate::session;
 use crate::session::environment::{self, Configured, configured};
 use ctxtune_engine::output::manifest::Manifest;
 use ctxtune_pipeline::config::{ConfigError, PrepareChoices};
-use ctxtune_pipeline::job::create::Renewal;
 use ctxtune_pipeline::job::data::take_files;
 use ctxtune_pipeline::job::dry_run::{self, Unsent};
 use ctxtune_pipeline::job::expected::Expected;
-use ctxtune_pipeline::job::submit::{Order, Steps, Submitted, Truncation, submit};
+use ctxtune_pipeline::job::submit::{Order, Submitted, submit};
 use ctxtune_pipeline::job::tokens::TOKENIZER;
 use ctxtune_pipeline::job::{wandb, wandb_run};
 use ctxtune_pipeline::session::consent::Spending;
@@ -75,9 +74,9 @@ fn order(args: &SubmitArgs, environment: &Environment, terminal: &Terminal) -> R
         out,
         parameters: args.choices.clone().resolve(tune, seed),
         spending: Spending::of(args.spending.yes, args.spending.max_cost, terminal),
-        renewal: if args.spending.new_job { Renewal::New } else { Renewal::Keep },
-        truncation: if args.allow_truncation { Truncation::Allowed } else { Truncation::Refused },
-        steps: Steps::Silent,
+        renews: args.spending.new_job,
+        allows_truncation: args.allow_truncation,
+        announces_steps: false,
         wandb: wandb::resolve(&args.wandb, file.as_ref(), environment, terminal)?,
         budget: None,
     })

@@ -53,17 +53,10 @@ pub(crate) struct Submission<'s> {
     pub identity: &'s Identity,
     /// How long the service may take to list a job that it has accepted.
     pub grace: Duration,
-    pub renewal: Renewal,
+    /// Whether an ended job is submitted again, as the next attempt; else it is shown.
+    pub renews: bool,
     /// Fields of the creation that are written down nowhere, such as the key of somebody else.
     pub secret_fields: &'s Map<String, Value>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Renewal {
-    /// No: it is shown.
-    Keep,
-    /// Yes, as the next attempt.
-    New,
 }
 
 /// What is known of the job before anything is asked for.
@@ -112,7 +105,7 @@ impl Submission<'_> {
         let _ = Run::note_all(self.out, &self.account.api, jobs);
         let mut latest: Option<Adopted> = None;
         // A job that an earlier run asked for and never learned of is shown before it is renewed.
-        let mut renewal = self.renewal;
+        let mut renews = self.renews;
         for attempt in 1..=MOST_ATTEMPTS {
             let tag = self.identity.tag(attempt);
             let ledger = self.ledger(attempt)?;
@@ -130,21 +123,22 @@ impl Submission<'_> {
                     Some((jobs::retrieve(self.together, id)?, Vec::new()))
                 }
                 // To go on with a job that is known needs no list.
-                (Sight::Unclear, None) if self.renewal == Renewal::Keep && latest.is_none() => {
+                (Sight::Unclear, None) if !self.renews && latest.is_none() => {
                     return Err(CreateError::Unclear { tag });
                 }
                 (Sight::Absent | Sight::Unclear, None) => None,
             };
             let is_open = ledger.as_ref().is_some_and(|run| run.state == RunState::Intent);
             if let Some((job, others)) = found {
-                renewal = if is_open { Renewal::Keep } else { self.renewal };
+                renews = self.renews && !is_open;
                 self.note(attempt, &job, ledger)?;
                 latest = Some(Adopted { job, attempt, tag, others, is_new: false });
                 continue;
             }
             let pending = ledger.filter(|_| is_open);
             return Ok(match latest {
-                Some(latest) if pending.is_none() && !is_renewed(renewal, &latest) => {
+                // Never while it runs: a run that was killed and is repeated would else pay again.
+                Some(latest) if pending.is_none() && !(renews && latest.job.status.ending().is_some()) => {
                     Known::Job(Box::new(latest))
                 }
                 _ => Known::Nothing { attempt, pending_since: pending.and_then(|run| intended(&run)) },
@@ -182,7 +176,7 @@ impl Submission<'_> {
             Some(since) => self.look_twice(&tag, self.grace.saturating_sub(age(since, clock.now())))?,
             None => match self.look(&tag) {
                 // Asked for in so many words, and no request of ours is open.
-                Err(CreateError::Unclear { .. }) if self.renewal == Renewal::New => None,
+                Err(CreateError::Unclear { .. }) if self.renews => None,
                 looked => looked?,
             },
         };
@@ -261,12 +255,6 @@ impl Submission<'_> {
             }
         }
     }
-}
-
-/// Whether `latest` is to be followed by another attempt: never while it runs, since a run that
-/// was killed and is repeated would else pay again.
-fn is_renewed(renewal: Renewal, latest: &Adopted) -> bool {
-    renewal == Renewal::New && latest.job.status.ending().is_some()
 }
 
 enum Asked {

@@ -14,7 +14,6 @@ pub mod expected;
 pub(crate) mod journal;
 pub mod ledger;
 pub mod limits;
-pub(crate) mod lock;
 pub mod logging;
 pub mod mismatch;
 pub mod model;

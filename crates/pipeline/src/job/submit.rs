@@ -11,13 +11,12 @@ use serde_json::Value;
 use crate::env;
 use crate::failure::{Exit, Failure};
 use crate::job::cost::{Beside, running_beside};
-use crate::job::create::{Adopted, Known, Renewal, Submission, is_to_be_watched};
+use crate::job::create::{Adopted, Known, Submission, is_to_be_watched};
 use crate::job::data::verify;
 use crate::job::expected::{Expected, ExpectedReport};
 use crate::job::journal::{self, Started};
 use crate::job::ledger::{Account, Run, RunState};
 use crate::job::limits::{rows, sequence_length, settle};
-use crate::job::lock::wait_for_lock;
 use crate::job::parameters::{Files, Parameters, Settled};
 use crate::job::plan::{Plan, refuse};
 use crate::job::price::{Extent, Price, dollars_text};
@@ -39,9 +38,12 @@ pub struct Order {
     pub out: PathBuf,
     pub parameters: Parameters,
     pub spending: Spending,
-    pub renewal: Renewal,
-    pub truncation: Truncation,
-    pub steps: Steps,
+    /// Whether an ended job is submitted again.
+    pub renews: bool,
+    /// Whether samples may be longer than the model's sequences, and are then cut.
+    pub allows_truncation: bool,
+    /// Whether steps are announced, as `finetune` does.
+    pub announces_steps: bool,
     pub wandb: Chosen,
     pub budget: Option<Box<dyn Budget>>,
 }
@@ -51,27 +53,6 @@ pub trait Budget {
     /// Counts a run's price before its job is asked for. Fails when the budget leaves no room for it.
     fn reserve(&self, out: &Path, price: &Price) -> Result<(), Failure>;
     fn note(&self, out: &Path, job: &Job) -> Result<(), Failure>;
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Truncation {
-    /// No: a longer sample is unfit.
-    Refused,
-    Allowed,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Steps {
-    Announced,
-    Silent,
-}
-
-impl Steps {
-    fn announce(self, number: u32, what: &str, ui: &dyn Ui) {
-        if self == Steps::Announced {
-            ui.step(number, what);
-        }
-    }
 }
 
 pub struct Submitted {
@@ -170,7 +151,7 @@ pub fn submit(session: &Session, mut order: Order) -> Result<Submitted, Failure>
     refuse_without_consent(order.spending, &order.out)?;
     // From here on the data is what this manifest says: no other run can publish in between.
     let _lock = match &order.budget {
-        Some(_) => wait_for_lock(&order.out, session)?,
+        Some(_) => session.wait_for_lock(&order.out)?,
         None => OutputLock::acquire(&order.out)?,
     };
     let manifest = Manifest::read(&order.out)?;
@@ -189,7 +170,7 @@ pub fn submit(session: &Session, mut order: Order) -> Result<Submitted, Failure>
         account: &account,
         identity: &identity,
         grace: session.grace(),
-        renewal: order.renewal,
+        renews: order.renews,
         secret_fields: &order.wandb.secret_fields(),
     };
     let jobs = jobs::list(&session.together).map_err(|error| session.explain(error))?;
@@ -259,13 +240,17 @@ fn upload_and_agree(
     let limits = &plan.chosen.limits;
     session.ui.plan(plan);
     // No sample may be longer than the model's sequences.
-    let length = sequence_length(settled, limits).filter(|_| order.truncation == Truncation::Refused);
+    let length = sequence_length(settled, limits).filter(|_| !order.allows_truncation);
     let report = verify(std::slice::from_ref(&order.out), Some(&limits.model_name), length, session)?;
     let extent = Extent::of(manifest, settled, limits);
     session.ui.label("tokens", &estimates::forecast(&report, manifest, settled, limits, session));
-    order.steps.announce(2, "Uploading files to Together AI", &*session.ui);
+    if order.announces_steps {
+        session.ui.step(2, "Uploading files to Together AI");
+    }
     let uploaded = upload_sides(session, plan.account, &order.out, manifest)?;
-    order.steps.announce(3, "Creating fine-tuning job", &*session.ui);
+    if order.announces_steps {
+        session.ui.step(3, "Creating fine-tuning job");
+    }
     let price = price(session, settled, files(&uploaded), extent)?;
     agree(order, &price, plan, session)?;
     if let Some(budget) = &order.budget {
@@ -368,7 +353,7 @@ fn agree(order: &Order, price: &Price, plan: &Plan<'_>, session: &Session) -> Re
 fn adopt(adopted: Adopted, account: Account, order: &Order, session: &Session) -> Result<Submitted, Failure> {
     let job = &adopted.job;
     if is_to_be_watched(job) {
-        if order.renewal == Renewal::New && job.status.ending().is_none() {
+        if order.renews && job.status.ending().is_none() {
             session.ui.warn(&format!(
                 "the job {} still runs, and --new-job starts none beside it; to replace it: ctxtune cancel {}",
                 job.id, job.id

@@ -18,6 +18,7 @@ use crate::job::upload::MULTIPART_THRESHOLD;
 use crate::session::environment::Environment;
 use crate::signals::Signals;
 use crate::ui::Ui;
+use ctxtune_engine::output::lock::OutputLock;
 use ctxtune_service::Clock;
 use ctxtune_service::http::{self, Client, proxy::Proxy, retry};
 use ctxtune_service::together::{BaseUrl, BaseUrlError, DEFAULT_BASE_URL, Job, JobId, Together, jobs};
@@ -33,6 +34,8 @@ const URL_HINT: &str =
 
 /// How long the service may take to list a job that it has accepted.
 const GRACE: Duration = Duration::from_secs(60);
+/// How often a lock that another run holds is tried again.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
 pub struct Runtime {
@@ -161,6 +164,23 @@ impl Session {
             Ok(true) => Ok(()),
             Ok(false) => Err(Failure::unspent("declined", format!("{not_done}: the answer was no"), hint)),
             Err(stopped) => Err(self.explain(stopped)),
+        }
+    }
+
+    /// OUT's lock, as soon as the other runs leave it.
+    pub(crate) fn wait_for_lock(&self, out: &Path) -> Result<OutputLock, Failure> {
+        self.patiently(|| Ok(OutputLock::acquire(out)?))
+    }
+
+    /// Does `act`, again as long as another run holds OUT's lock.
+    pub(crate) fn patiently<T>(&self, mut act: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+        loop {
+            match act() {
+                Err(failure) if failure.code == "locked" => {
+                    self.clock.wait(PATIENCE).map_err(|stopped| self.explain(stopped))?;
+                }
+                done => return done,
+            }
         }
     }
 

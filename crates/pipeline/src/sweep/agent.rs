@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use crate::env;
 use crate::failure::{Exit, Failure};
-use crate::job::lock::wait_for_lock;
 use crate::job::price::{Price, dollars_text};
 use crate::job::submit::Budget;
 use crate::session::Session;
@@ -61,7 +60,7 @@ impl Agency {
     pub fn settle(&self, session: &Session, out: &Path, job: &JobId) {
         let settled =
             jobs::retrieve(&session.together, job).map_err(|error| session.explain(error)).and_then(|job| {
-                let _lock = wait_for_lock(out, session)?;
+                let _lock = session.wait_for_lock(out)?;
                 self.note(out, &job)
             });
         if let Err(failure) = settled {

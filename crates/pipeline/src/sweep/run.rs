@@ -9,9 +9,8 @@ use std::time::Duration;
 use serde_json::Map;
 
 use crate::failure::Failure;
-use crate::job::create::{CreateError, Known, Renewal, Submission};
+use crate::job::create::{CreateError, Known, Submission};
 use crate::job::estimates;
-use crate::job::lock::wait_for_lock;
 use crate::job::monitor::{BUDGET, Cause, MonitorError, MonitorOptions, Screen, Several, monitor};
 use crate::job::price::dollars_text;
 use crate::job::progress::{News, Progress};
@@ -61,7 +60,7 @@ impl Turn {
         // Who waits here waits for another process, as the others then have to.
         let mut holders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if holders.lock.is_none() {
-            holders.lock = Some(wait_for_lock(&shared.runs.out, shared.session)?);
+            holders.lock = Some(shared.session.wait_for_lock(&shared.runs.out)?);
         }
         holders.count += 1;
         Ok(Holding(self))
@@ -312,7 +311,7 @@ fn find_or_create(shared: &Shared<'_>, trial: &Trial) -> Result<Job, NoJob> {
         account: &runs.account,
         identity: &identity,
         grace: session.grace(),
-        renewal: Renewal::Keep,
+        renews: false,
         secret_fields: &Map::new(),
     };
     let found = submission.find().map_err(|error| NoJob::NotCreated(session.explain(error)))?;
