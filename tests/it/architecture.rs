@@ -128,8 +128,9 @@ fn has_word(line: &str, word: &str) -> bool {
 }
 
 /// Which crates of ours a crate may know; `rehearsal` is known to the terminal, which starts it, and to tests.
-const CRATES: [(&str, &[&str]); 7] = [
-    ("ctxtune", &["engine", "pipeline", "rehearsal", "service"]),
+const CRATES: [(&str, &[&str]); 8] = [
+    ("ctxtune", &["engine", "pipeline", "rehearsal", "service", "store"]),
+    ("store", &["engine"]),
     ("pipeline", &["engine", "python-json", "service", "tokens"]),
     ("service", &["python-json"]),
     ("engine", &["python-json"]),
@@ -160,6 +161,14 @@ fn may_know(part: &str) -> &'static [&'static str] {
         "config" => &["job", "value"],
         "wandb" | "together" => &["clock", "http"],
         "http" => &["clock"],
+        // The store: a place over a client, and what it does with many requests at once.
+        "bucket" => &["address", "client", "connector", "list", "read", "runner", "settings", "upload"],
+        "read" | "upload" => &["client", "runner"],
+        "client" => &["address", "connector", "failure", "list", "s3", "settings"],
+        "list" => &["failure", "s3"],
+        "s3" => &["address", "connector", "credentials", "failure", "settings"],
+        "credentials" => &["failure", "settings"],
+        "connector" => &["settings"],
         "check" => &["output", "read_buffer", "source", "special_token"],
         "score" => &["answer_file", "error", "line", "output", "prepare", "record", "source", "watch"],
         "prepare" => &[
@@ -241,6 +250,23 @@ fn the_engine_and_the_rehearsal_need_no_network_client_and_no_terminal() {
         }
         assert_eq!(packages.contains("httparse"), own_server, "{package}");
     }
+}
+
+#[test]
+fn only_the_store_brings_an_async_runtime_and_only_with_the_feature_cloud() {
+    let packages = |more: &[&str]| {
+        let tree = ["tree", "--edges", "normal", "--prefix", "none", "--locked", "--offline", "--package"];
+        let mut cargo = std::process::Command::new(env!("CARGO"));
+        let tree = cargo.args(tree).args(more).current_dir(repository("")).output().unwrap();
+        assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+        let tree = String::from_utf8(tree.stdout).unwrap();
+        tree.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect::<BTreeSet<String>>()
+    };
+    let (plain, cloud) = (packages(&["ctxtune"]), packages(&["ctxtune", "--features", "cloud"]));
+    for package in ["ctxtune-store", "object_store", "reqwest", "tokio", "chrono"] {
+        assert!(!plain.contains(package) && cloud.contains(package), "{package}");
+    }
+    assert!(plain.contains("ureq") && !cloud.contains("aws-lc-sys"));
 }
 
 #[test]

@@ -57,6 +57,7 @@ mod rehearsal;
 mod rehearse;
 mod remote;
 mod report;
+mod s3;
 mod score;
 mod score_models;
 #[cfg(unix)]

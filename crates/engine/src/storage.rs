@@ -61,11 +61,65 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// The store's; those of `each`.
     fn list(&self, prefix: &str, each: &mut dyn FnMut(Object) -> io::Result<()>) -> io::Result<()>;
 
+    /// As [`Storage::list`] with every object, in any order: a store that lists a thousand at a time is asked for
+    /// several ranges of names at once.
+    ///
+    /// # Errors
+    /// The store's; those of `each`.
+    fn list_unordered(&self, each: &mut dyn FnMut(Object) -> io::Result<()>) -> io::Result<()> {
+        self.list("", each)
+    }
+
+    /// What a listing would say of one object; `None` where there is none of that name.
+    ///
+    /// # Errors
+    /// The store's.
+    fn find(&self, name: &str) -> io::Result<Option<Object>>;
+
     /// Removes an object; none of that name is as good.
     ///
     /// # Errors
     /// The store's.
     fn delete(&self, name: &str) -> io::Result<()>;
+
+    /// Removes objects, many by one request where the store can.
+    ///
+    /// # Errors
+    /// The store's; some are gone then.
+    fn delete_all(&self, names: &[String]) -> io::Result<()> {
+        names.iter().try_for_each(|name| self.delete(name))
+    }
+
+    /// Puts a copy of an object of any place as `name`, by the store alone where it can.
+    ///
+    /// # Errors
+    /// Those of both stores; an object whose tag is not the one given as [`Storage::read_all`] has it.
+    fn copy_from(&self, from: &dyn Storage, object: &Object, name: &str, is_durable: bool) -> io::Result<()> {
+        let mut new = self.begin()?;
+        from.read_through(object, &mut new)?;
+        new.finish(name, is_durable)
+    }
+
+    /// Ends the uploads to this place that stopped processes left open, which a store keeps and bills. For when
+    /// nobody writes.
+    ///
+    /// # Errors
+    /// The store's.
+    fn end_unfinished(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// How many requests it takes to read an object.
+    fn requests(&self, _object: &Object) -> u64 {
+        0
+    }
+
+    /// Writes the bytes of an object of any size, reading ahead where that is quicker. A tag that is not the one given
+    /// is an error as in [`Storage::read_all`].
+    ///
+    /// # Errors
+    /// The store's; those of `to`.
+    fn read_through(&self, object: &Object, to: &mut dyn Write) -> io::Result<()>;
 
     /// Calls `each` with the number of each of `objects` and its bytes, in their order, reading many at once where
     /// that is quicker. An object whose tag is not the one given is an error of the kind `StaleNetworkFileHandle`.
@@ -86,6 +140,44 @@ pub trait NewObject: Write + Send {
     /// # Errors
     /// The store's.
     fn finish(self: Box<Self>, name: &str, is_durable: bool) -> io::Result<()>;
+}
+
+/// Why a store cannot be used as it was asked for: to try again does not help. It is the inner error of an
+/// [`io::Error`].
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// The address or a setting is none.
+    #[error("{0}")]
+    Address(String),
+    /// The bucket does not exist.
+    #[error("the bucket `{bucket}` does not exist: {said}")]
+    NoBucket {
+        /// Its name.
+        bucket: String,
+        /// What the store said.
+        said: String,
+    },
+    /// There are no credentials, or the store refuses them.
+    #[error("{message}")]
+    Key {
+        /// What failed, and what was said.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
+}
+
+impl Unusable {
+    /// The one within an error.
+    pub fn within(error: &io::Error) -> Option<&Unusable> {
+        error.get_ref()?.downcast_ref()
+    }
+}
+
+impl From<Unusable> for io::Error {
+    fn from(unusable: Unusable) -> io::Error {
+        io::Error::other(unusable)
+    }
 }
 
 /// A directory of this machine.
@@ -158,14 +250,15 @@ impl Storage for LocalStorage {
             }
         }
         names.sort_unstable();
-        for name in names {
-            match self.dir.join(&name).metadata() {
-                Ok(seen) => each(Object { name, bytes: seen.len(), tag: String::new() })?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
+        names.iter().try_for_each(|name| self.find(name)?.map_or(Ok(()), &mut *each))
+    }
+
+    fn find(&self, name: &str) -> io::Result<Option<Object>> {
+        match self.dir.join(name).metadata() {
+            Ok(seen) => Ok(Some(Object { name: name.to_owned(), bytes: seen.len(), tag: String::new() })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 
     fn delete(&self, name: &str) -> io::Result<()> {
@@ -173,6 +266,10 @@ impl Storage for LocalStorage {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
         }
+    }
+
+    fn read_through(&self, object: &Object, to: &mut dyn Write) -> io::Result<()> {
+        io::copy(&mut File::open(self.dir.join(&object.name))?, to).map(drop)
     }
 
     fn read_all(
@@ -287,6 +384,13 @@ mod tests {
         };
         storage.read_all(&[object], &mut each).unwrap();
         assert_eq!(found, [(0, b"xy".to_vec())]);
+        assert_eq!(storage.find("d/c").unwrap(), None);
+        let object = storage.find("d/b").unwrap().unwrap();
+        storage.copy_from(&storage, &object, "d/c", false).unwrap();
+        assert_eq!(names(&storage, ""), []);
+        assert_eq!(names(&storage, "d/"), [("d/b".to_owned(), 2), ("d/c".to_owned(), 2)]);
+        storage.delete_all(&["d/c".to_owned(), "d/none".to_owned()]).unwrap();
+        assert_eq!(storage.find("d/c").unwrap(), None);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }
