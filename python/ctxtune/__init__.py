@@ -95,9 +95,9 @@ def _program() -> str:
 
     name = "ctxtune.exe" if os.name == "nt" else "ctxtune"
     package = os.path.dirname(os.path.abspath(__file__))
-    beside = os.path.join(os.path.dirname(package), "bin")  # of `pip install --target`
+    beside = os.path.join(os.path.dirname(package), "bin")  # of `pip install --target`, and of Ray's `py_modules`
     user = sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user"))
-    for directory in (sysconfig.get_path("scripts"), beside, user):
+    for directory in (beside, sysconfig.get_path("scripts"), user):
         path = os.path.join(directory, name)
         if os.path.isfile(path):
             return path

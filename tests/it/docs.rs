@@ -406,7 +406,8 @@ fn every_command_in_a_fence_is_one_that_the_program_takes() {
 }
 
 /// Flags in these pages that are those of other programs, where a span begins with them.
-const FLAGS_OF_OTHERS: [&str; 3] = ["--include", "--private", "--max-lora-rank"];
+const FLAGS_OF_OTHERS: [&str; 7] =
+    ["--address", "--cpus-per-task", "--include", "--max-lora-rank", "--pip", "--private", "--task-timeout"];
 
 #[test]
 fn every_flag_and_command_in_the_text_exists() {
@@ -622,7 +623,7 @@ exec "$CTXTUNE" "$@"
 
     #[test]
     fn every_command_in_a_fence_runs_or_needs_an_account() {
-        for tool in ["bash", "jq"] {
+        for tool in ["bash", "jq", "parallel"] {
             let found = process::Command::new(tool).arg("--version").output();
             if !found.is_ok_and(|found| found.status.success()) {
                 return skip(tool, &format!("{tool} is not here"));
