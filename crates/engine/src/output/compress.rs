@@ -121,7 +121,7 @@ impl<W: Write> Packer<W> {
             }
             Some(Compress::Gz) => Encoder::Gz(GzEncoder::new(out, GZIP_LEVEL)),
         };
-        Ok(Packer { encoder, block: Vec::with_capacity(BLOCK_BYTES), plain: Tally::default() })
+        Ok(Packer { encoder, block: Vec::new(), plain: Tally::default() })
     }
 
     /// Ends the frame or member and gives back what was written to.
@@ -161,6 +161,10 @@ impl<W: Write> Packer<W> {
 
 impl<W: Write> Write for Packer<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // What is passed on as it is may be cut anywhere.
+        if let Encoder::None(out) = &mut self.encoder {
+            return out.write(bytes);
+        }
         if self.block.len() == BLOCK_BYTES {
             self.pass_on()?;
         }

@@ -6,7 +6,14 @@
 use std::sync::Arc;
 
 use crate::error::Error;
+use crate::read_buffer::ReadBuffer;
 use crate::storage::Storage;
+
+/// The unit of the page cache.
+const PAGE_BYTES: u64 = 4096;
+
+/// Blocks for which a page more does not matter.
+const ALIGNED_BYTES: u64 = 16 * PAGE_BYTES;
 
 /// A range of an object while it is read.
 #[derive(Debug)]
@@ -16,9 +23,10 @@ pub struct Span {
     /// The offsets in the object of its first byte, and behind its last one.
     start: u64,
     end: u64,
-    block: Vec<u8>,
-    /// Where the block begins, counted from `start`.
+    block: ReadBuffer,
+    /// Where the block begins, counted from `start`, and how many bytes of it are read.
     at: u64,
+    read: usize,
     block_bytes: usize,
 }
 
@@ -36,8 +44,9 @@ impl Span {
             name: Arc::clone(name),
             start,
             end: start + length,
-            block: Vec::new(),
+            block: ReadBuffer::default(),
             at: 0,
+            read: 0,
             block_bytes,
         }
     }
@@ -53,18 +62,22 @@ impl Span {
     /// When they cannot be read.
     pub fn get(&mut self, offset: u64, length: usize, backward: bool) -> Result<&[u8], Error> {
         let end = offset + length as u64;
-        if offset < self.at || end > self.at + self.block.len() as u64 {
+        if offset < self.at || end > self.at + self.read as u64 {
+            debug_assert!(end <= self.length(), "{}: {end} of {}", self.name, self.length());
             let wanted = length.max(self.block_bytes) as u64;
             let (from, to) = match backward {
                 true => (end.saturating_sub(wanted), end),
                 false => (offset, (offset + wanted).min(self.length())),
             };
-            debug_assert!(end <= self.length(), "{}: {end} of {}", self.name, self.length());
-            self.block.resize((to.max(end) - from) as usize, 0);
+            // Large blocks from the start of a page, from which the kernel copies quickest.
+            let before = if wanted >= ALIGNED_BYTES { (self.start + from) % PAGE_BYTES } else { 0 };
+            let from = from.saturating_sub(before);
+            self.read = (to - from) as usize;
             self.at = from;
-            let read = self.storage.read_at(&self.name, self.start + from, &mut self.block);
-            if let Err(source) = read {
-                self.block.clear();
+            self.block.grow(self.read);
+            let block = &mut self.block[..self.read];
+            if let Err(source) = self.storage.read_at(&self.name, self.start + from, block) {
+                self.read = 0;
                 return Err(Error::Store { object: self.storage.shown(&self.name), source });
             }
         }
