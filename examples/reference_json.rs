@@ -48,6 +48,10 @@ has `not_read_by_kind` and `not_read`; after too many [rejects](../rejects.md):
 
 {src/commands/data/prepare.rs RejectedReport}
 
+Of a [bucket](../distributed.md#buckets) `--dry-run` only lists. The document has nothing of the above, but what would be read:
+
+{crates/engine/src/parts/plan.rs Totals}
+
 ## check
 
 {src/commands/data/check.rs CheckReport}

@@ -22,9 +22,10 @@ Examples:
   ctxtune prepare more.jsonl.zst contexts.tar -o out
   ctxtune prepare downloads --containers -o out
   ctxtune prepare contexts -o out --work-dir work
+  ctxtune prepare s3://bucket/contexts -o s3://bucket/out
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 data (too many rejects, an empty side), 5 try again (with --work-dir),
-130 SIGINT, 143 SIGTERM.";
+Exit codes: 0 done, 1 failed, 2 usage, 3 data (too many rejects, an empty side), 4 keys (of a bucket), 5 try again (in
+parts), 130 SIGINT, 143 SIGTERM.";
 
 /// Where the records are and how they become examples: of `prepare` and of `finetune`.
 #[derive(Debug, Default, Args)]
@@ -47,7 +48,7 @@ pub struct PrepareArgs {
     /// Show the first N training examples on stderr
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = "Run", value_parser = whole::<usize>)]
     pub show: usize,
-    /// Prepare in parts, in this directory: killed and run again, it resumes
+    /// Prepare in parts, in this directory or bucket: killed and run again, it resumes
     #[arg(long, value_name = "WORK", help_heading = "Parts", conflicts_with_all = ["dry_run", "show"])]
     pub work_dir: Option<PathBuf>,
     #[command(flatten)]

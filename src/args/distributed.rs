@@ -18,8 +18,8 @@ Examples:
   ctxtune distributed publish --work-dir work
 
 stdout: a line of JSON for each thing that is done; the output directory (publish); numbers (status).
-Exit codes: 0 done, or done before, 1 two attempts differ, 2 usage, or another plan, 3 data, 5 try again: nothing
-was committed, 130 SIGINT, 143 SIGTERM.";
+Exit codes: 0 done, or done before, 1 two attempts differ, 2 usage, or another plan, 3 data, 4 keys (of a
+bucket), 5 try again: nothing was committed, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of `distributed`.
 #[derive(Debug, Args)]
@@ -50,7 +50,7 @@ pub enum DistributedCommand {
 /// The working directory.
 #[derive(Debug, Args)]
 pub struct WorkArgs {
-    /// Working directory, on the file system of OUT
+    /// Working directory, on the file system of OUT, or in a bucket
     #[arg(long, value_name = "WORK")]
     pub work_dir: PathBuf,
 }
@@ -59,7 +59,7 @@ pub struct WorkArgs {
 pub struct PlanArgs {
     #[command(flatten)]
     pub corpus: CorpusArgs,
-    /// Working directory, on the file system of OUT [default: OUT.ctxtune-work]
+    /// Working directory, on the file system of OUT, or in a bucket [default: OUT.ctxtune-work]
     #[arg(long, value_name = "WORK", help_heading = "Parts")]
     pub work_dir: Option<PathBuf>,
     #[command(flatten)]

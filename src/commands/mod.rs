@@ -3,6 +3,7 @@
 //! stdout is data, one line or one JSON document; stderr is for people.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
@@ -16,6 +17,9 @@ use crate::commands::job::{
 use crate::commands::model::{deploy, endpoints, generate, models};
 use crate::screen::report::Terminal;
 use crate::signals;
+use ctxtune_engine::address::address;
+use ctxtune_engine::source::Unsupported;
+use ctxtune_pipeline::failure::conversion::remedy;
 use ctxtune_pipeline::{Exit, Failure, Signals};
 
 pub(crate) mod data;
@@ -38,7 +42,10 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let signals = caught.as_ref().map_or_else(|_| Signals::default(), Signals::clone);
     let terminal = Terminal::new(cli.output, &cli.name, signals);
     let ran = match caught {
-        Ok(_) => carry_out(&cli.command, &terminal),
+        Ok(_) => match address_among(&cli.command, &arguments) {
+            Some(address) => Err(no_bucket(address)),
+            None => carry_out(&cli.command, &terminal),
+        },
         Err(error) => {
             let message = format!("cannot catch signals: {error}");
             Err(Failure { exit: Exit::Failed, code: "signals", message, hint: None })
@@ -81,6 +88,21 @@ fn carry_out(command: &Command, terminal: &Terminal) -> Result<Exit, Failure> {
             Ok(terminal.deliver(&script))
         }
     }
+}
+
+/// The first argument that is an address in a bucket, of a command that reads files of this machine only.
+fn address_among<'a>(command: &Command, arguments: &'a [OsString]) -> Option<&'a str> {
+    if matches!(command, Command::Prepare(_) | Command::Distributed(_) | Command::Check(_)) {
+        return None;
+    }
+    let values = arguments.iter().skip(2).filter_map(|argument| argument.to_str());
+    let mut values = values.map(|value| value.split_once('=').map_or(value, |(_, value)| value));
+    values.find(|value| address(Path::new(value)).is_some())
+}
+
+fn no_bucket(address: &str) -> Failure {
+    let message = format!("`{address}` is in a bucket, and this command reads files of this machine");
+    Failure::usage("no_file", message, remedy(Path::new(address), Unsupported::Url))
 }
 
 /// Prints what clap has to say: help and version to stdout, errors to stderr.

@@ -78,6 +78,12 @@ impl Watch for Bar<'_> {
         ));
     }
 
+    fn stored(&self, objects: u64, bytes: u64, requests: u64) {
+        let (objects, requests) = (counted(objects, "object"), counted(requests, "request"));
+        self.drawn
+            .suspend(|| self.terminal.label("reads", &format!("{objects}, {}, by {requests}", sized(bytes))));
+    }
+
     fn publishing(&self, step: &str) {
         self.drawn.set_message(format!("publishing: {step}"));
     }

@@ -45,6 +45,16 @@ pub fn of_cache() -> Environment {
     Environment::of(names.into_iter().filter_map(|name| Some((name, value(name)?))))
 }
 
+/// The process's variables about buckets, home and proxies. No `.env` is read for them: a checkout shall not say where
+/// the user's own keys go.
+#[cfg(feature = "cloud")]
+pub fn of_stores() -> BTreeMap<String, String> {
+    #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+    let all = std::env::vars_os();
+    let texts = all.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    texts.filter(|(_, value)| !value.is_empty()).collect()
+}
+
 fn arguments() -> Vec<String> {
     std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect()
 }

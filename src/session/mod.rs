@@ -11,6 +11,7 @@ use ctxtune_pipeline::{Environment, Failure, Session, Signals, env};
 pub mod clock;
 pub mod dotenv;
 pub(crate) mod environment;
+pub(crate) mod stores;
 
 pub(crate) fn runtime(environment: Environment, terminal: &Terminal) -> Runtime {
     let scale = environment.number(env::CTXTUNE_TIME_SCALE).unwrap_or(1.0);

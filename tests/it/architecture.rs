@@ -172,6 +172,7 @@ fn may_know(part: &str) -> &'static [&'static str] {
         "check" => &["output", "read_buffer", "source", "special_token"],
         "score" => &["answer_file", "error", "line", "output", "prepare", "record", "source", "watch"],
         "prepare" => &[
+            "address",
             "check",
             "error",
             "json",
@@ -186,12 +187,23 @@ fn may_know(part: &str) -> &'static [&'static str] {
             "split",
             "watch",
         ],
-        "parts" => {
-            &["error", "json", "line", "output", "prepare", "record", "source", "split", "storage", "watch"]
-        }
+        "parts" => &[
+            "address",
+            "error",
+            "json",
+            "line",
+            "output",
+            "prepare",
+            "read_buffer",
+            "record",
+            "source",
+            "split",
+            "storage",
+            "watch",
+        ],
         "storage" => &["source"],
         "output" => &["answer_file", "error", "json", "parallel", "record", "source", "watch"],
-        "source" => &["error", "json", "read_buffer", "record", "split", "watch"],
+        "source" => &["address", "error", "json", "read_buffer", "record", "split", "watch"],
         "line" => &["json", "record", "yaml"],
         "split" => &["class", "json", "ratio", "record"],
         "tokenizer" => &["bpe", "class", "split"],

@@ -406,8 +406,16 @@ fn every_command_in_a_fence_is_one_that_the_program_takes() {
 }
 
 /// Flags in these pages that are those of other programs, where a span begins with them.
-const FLAGS_OF_OTHERS: [&str; 7] =
-    ["--address", "--cpus-per-task", "--include", "--max-lora-rank", "--pip", "--private", "--task-timeout"];
+const FLAGS_OF_OTHERS: [&str; 8] = [
+    "--address",
+    "--cpus-per-task",
+    "--features",
+    "--include",
+    "--max-lora-rank",
+    "--pip",
+    "--private",
+    "--task-timeout",
+];
 
 #[test]
 fn every_flag_and_command_in_the_text_exists() {

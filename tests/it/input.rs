@@ -897,7 +897,7 @@ fn a_source_of_another_kind_is_named_with_what_to_do() {
             assert!(error["message"].as_str().unwrap().contains(source), "{arguments:?}: {error}");
         }
     };
-    check("s3://bucket/x.jsonl", "`aws s3 cp --recursive s3://bucket/x.jsonl DIR`");
+    check("https://host/x.jsonl", "`curl -LO https://host/x.jsonl`");
     check("hf://datasets/me/tomi", "`hf download --repo-type dataset me/tomi --local-dir DIR`");
     check("x.csv", "read_csv");
     check("x.parquet", "read_parquet");
@@ -906,9 +906,9 @@ fn a_source_of_another_kind_is_named_with_what_to_do() {
     check("x.JSON", "rename");
     check("x.txt", ".jsonl");
     // The same in a directory that holds nothing else.
-    dir.write("list", "s3://bucket/x.jsonl\n");
+    dir.write("list", "https://host/x.jsonl\n");
     let run = dir.ctxtune(["prepare", "--files-from", "list", "-o", "out", "--json"]).expect(2);
-    assert!(run.json()["error"]["hint"].as_str().unwrap().contains("aws s3 cp"));
+    assert!(run.json()["error"]["hint"].as_str().unwrap().contains("curl -LO"));
     dir.write("corpus/x.parquet", "");
     let error = dir.prepare(&["--json"]).expect(3).json()["error"].clone();
     assert!(error["hint"].as_str().unwrap().contains("read_parquet(\"corpus/x.parquet\")"), "{error}");

@@ -2,9 +2,11 @@
 
 use std::io::Write;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use ctxtune_engine::parts::{self, Means, Missing, PlanOrder, Work};
 use ctxtune_engine::prepare::{Error, Mode, Options, Prepared, Purpose, Readers, prepare};
+use ctxtune_engine::storage::NoStores;
 use ctxtune_engine::watch::Unwatched;
 use ctxtune_pipeline::config::PrepareChoices;
 use ctxtune_pipeline::failure::Failure;
@@ -197,8 +199,13 @@ impl Case {
         let options = self.options(dir, out);
         let work = Work::local(&dir.path(format!("{out}.work")));
         let means = means();
-        let order =
-            PlanOrder { options: &options, part_bytes: Some(self.part_bytes), pin: self.pin, scratch: None };
+        let order = PlanOrder {
+            options: &options,
+            part_bytes: Some(self.part_bytes),
+            pin: self.pin,
+            scratch: None,
+            stores: &NoStores,
+        };
         let plan = parts::plan(&order, &work, &Unwatched)?;
         assert_eq!(parts::plan(&order, &work, &Unwatched)?.id, plan.id);
         let mut lines = vec![None; plan.body.parts as usize];
@@ -225,6 +232,7 @@ fn means() -> Means {
         scratch: None,
         name_rejects: 5,
         readers: Readers::default(),
+        stores: Arc::new(NoStores),
     }
 }
 

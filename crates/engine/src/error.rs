@@ -94,6 +94,8 @@ pub enum Error {
         object: String,
         source: io::Error,
     },
+    #[error("`{output}` holds another result")]
+    OtherResult { output: String },
     #[error("no plan in `{work}`")]
     NoPlan { work: String },
     #[error("the plan in `{work}` is another one: {reason}")]

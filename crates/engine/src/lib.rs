@@ -16,6 +16,7 @@
 //!
 //! No network, no clock, no environment, no terminal: what is needed is passed in.
 
+pub mod address;
 pub mod answer_file;
 pub mod check;
 pub mod error;

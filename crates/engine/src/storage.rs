@@ -6,8 +6,10 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::source::section::read_exact_at;
 
@@ -96,7 +98,7 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Those of both stores; an object whose tag is not the one given as [`Storage::read_all`] has it.
     fn copy_from(&self, from: &dyn Storage, object: &Object, name: &str, is_durable: bool) -> io::Result<()> {
         let mut new = self.begin()?;
-        from.read_through(object, &mut new)?;
+        from.read_through(object, 0..object.bytes, &mut new)?;
         new.finish(name, is_durable)
     }
 
@@ -114,12 +116,12 @@ pub trait Storage: Send + Sync + fmt::Debug {
         0
     }
 
-    /// Writes the bytes of an object of any size, reading ahead where that is quicker. A tag that is not the one given
+    /// Writes a range of an object of any size, reading ahead where that is quicker. A tag that is not the one given
     /// is an error as in [`Storage::read_all`].
     ///
     /// # Errors
     /// The store's; those of `to`.
-    fn read_through(&self, object: &Object, to: &mut dyn Write) -> io::Result<()>;
+    fn read_through(&self, object: &Object, range: Range<u64>, to: &mut dyn Write) -> io::Result<()>;
 
     /// Calls `each` with the number of each of `objects` and its bytes, in their order, reading many at once where
     /// that is quicker. An object whose tag is not the one given is an error of the kind `StaleNetworkFileHandle`.
@@ -140,6 +142,25 @@ pub trait NewObject: Write + Send {
     /// # Errors
     /// The store's.
     fn finish(self: Box<Self>, name: &str, is_durable: bool) -> io::Result<()>;
+}
+
+/// What opens the places at addresses.
+pub trait Stores: Send + Sync + fmt::Debug {
+    /// The place at `address`, which is there and lets us in. It costs little where its bucket is open already.
+    ///
+    /// # Errors
+    /// [`Unusable`] within; others where the store cannot be reached.
+    fn open(&self, address: &str) -> io::Result<Arc<dyn Storage>>;
+}
+
+/// Opens no place.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoStores;
+
+impl Stores for NoStores {
+    fn open(&self, address: &str) -> io::Result<Arc<dyn Storage>> {
+        Err(Unusable::Address(format!("`{address}` is in a bucket, and there are none here")).into())
+    }
 }
 
 /// Why a store cannot be used as it was asked for: to try again does not help. It is the inner error of an
@@ -268,8 +289,10 @@ impl Storage for LocalStorage {
         }
     }
 
-    fn read_through(&self, object: &Object, to: &mut dyn Write) -> io::Result<()> {
-        io::copy(&mut File::open(self.dir.join(&object.name))?, to).map(drop)
+    fn read_through(&self, object: &Object, range: Range<u64>, to: &mut dyn Write) -> io::Result<()> {
+        let mut file = File::open(self.dir.join(&object.name))?;
+        file.seek(SeekFrom::Start(range.start))?;
+        io::copy(&mut file.take(range.end - range.start), to).map(drop)
     }
 
     fn read_all(

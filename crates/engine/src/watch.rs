@@ -8,6 +8,8 @@ use crate::error::Error;
 pub trait Watch: Sync {
     /// `records` have been found so far.
     fn listed(&self, records: u64);
+    /// So many objects of buckets will be read, of so many bytes, by so many requests.
+    fn stored(&self, _objects: u64, _bytes: u64, _requests: u64) {}
     /// A batch is done: so many more records, bytes read and rejects.
     fn converted(&self, records: u64, bytes: u64, rejects: u64);
     /// Publication begins its next step; from the first one on it cannot be stopped.

@@ -1,12 +1,14 @@
 //! A place in a bucket.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use ctxtune_engine::storage::{NewObject, Object, Storage};
+use ctxtune_engine::storage::{NewObject, Object, Storage, Stores};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use http::Method;
 use object_store::path::Path;
@@ -25,7 +27,7 @@ use crate::upload::Upload;
 const MOST_COPIED: u64 = 5 << 30;
 /// A place in a bucket.
 pub struct Bucket {
-    runner: Runner,
+    runner: Arc<Runner>,
     client: Arc<Client>,
     scratch: PathBuf,
 }
@@ -36,16 +38,47 @@ impl fmt::Debug for Bucket {
     }
 }
 
-/// The place at `address`: `s3://bucket/prefix`. Asks whether the bucket is there and lets us in.
-///
-/// # Errors
-/// [`Unusable`] within; others where the store cannot be reached.
-pub fn open(address: &str, settings: &Settings) -> io::Result<Arc<dyn Storage>> {
-    let address = parse(address)?;
-    let connector = Connector::new(settings)?;
-    let runner = Runner::new(settings.is_stopped.clone())?;
-    let client = runner.wait(connect(address, settings, &connector))?;
-    Ok(Arc::new(Bucket { runner, client: Arc::new(client), scratch: settings.scratch.clone() }))
+/// Buckets, each of which is asked only once whether it is there and lets us in.
+pub struct Buckets {
+    settings: Settings,
+    connector: Connector,
+    runner: Arc<Runner>,
+    open: Mutex<BTreeMap<String, Client>>,
+}
+
+impl fmt::Debug for Buckets {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Buckets").finish_non_exhaustive()
+    }
+}
+
+impl Buckets {
+    /// None of them open.
+    ///
+    /// # Errors
+    /// [`Unusable`](ctxtune_engine::storage::Unusable) within for settings that are none; the system's for threads.
+    pub fn new(settings: Settings) -> io::Result<Buckets> {
+        let connector = Connector::new(&settings)?;
+        let runner = Arc::new(Runner::new(settings.is_stopped.clone())?);
+        Ok(Buckets { settings, connector, runner, open: Mutex::default() })
+    }
+}
+
+impl Stores for Buckets {
+    fn open(&self, address: &str) -> io::Result<Arc<dyn Storage>> {
+        let address = parse(address)?;
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = match open.get(&address.root) {
+            Some(client) => client.at(address),
+            None => {
+                let client = self.runner.wait(connect(address, &self.settings, &self.connector))?;
+                open.insert(client.address.root.clone(), client.at(client.address.clone()));
+                client
+            }
+        };
+        let (runner, client) = (Arc::clone(&self.runner), Arc::new(client));
+        Ok(Arc::new(Bucket { runner, client, scratch: self.settings.scratch.clone() }))
+    }
 }
 
 impl Storage for Bucket {
@@ -212,7 +245,7 @@ impl Storage for Bucket {
             });
         }
         let mut new = self.begin()?;
-        from.read_through(object, &mut new)?;
+        from.read_through(object, 0..object.bytes, &mut new)?;
         new.finish(name, is_durable)
     }
 
@@ -239,10 +272,9 @@ impl Storage for Bucket {
         read::requests(object)
     }
 
-    fn read_through(&self, object: &Object, to: &mut dyn Write) -> io::Result<()> {
-        read::read(&self.runner, &self.client, std::slice::from_ref(object), &mut |_, bytes, _| {
-            to.write_all(&bytes)
-        })
+    fn read_through(&self, object: &Object, range: Range<u64>, to: &mut dyn Write) -> io::Result<()> {
+        let object = std::slice::from_ref(object);
+        read::read(&self.runner, &self.client, object, Some(range), &mut |_, bytes, _| to.write_all(&bytes))
     }
 
     fn read_all(
@@ -251,7 +283,7 @@ impl Storage for Bucket {
         each: &mut dyn FnMut(usize, &[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut pieces = Vec::new();
-        read::read(&self.runner, &self.client, objects, &mut |number, bytes, is_last| {
+        read::read(&self.runner, &self.client, objects, None, &mut |number, bytes, is_last| {
             if is_last && pieces.is_empty() {
                 return each(number, &bytes);
             }

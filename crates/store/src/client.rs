@@ -31,7 +31,7 @@ pub struct Client {
     pub address: Address,
     pub store: Arc<dyn Store>,
     /// S3's own requests; other services have none.
-    pub wire: Option<Wire>,
+    pub wire: Option<Arc<Wire>>,
 }
 
 /// A client of the place, which is there and lets us in.
@@ -55,7 +55,7 @@ pub async fn connect(address: Address, settings: &Settings, connector: &Connecto
                 region = own
             }
             Err(refusal) => return Err(named(refusal.into_io(&address.bucket))),
-            Ok(_) => return Ok(Client { address, store: Arc::new(store), wire: Some(wire) }),
+            Ok(_) => return Ok(Client { address, store: Arc::new(store), wire: Some(Arc::new(wire)) }),
         }
     }
 }
@@ -94,6 +94,11 @@ fn unaskable(key: &str) -> io::Error {
 }
 
 impl Client {
+    /// The same bucket at another place.
+    pub fn at(&self, address: Address) -> Client {
+        Client { address, store: Arc::clone(&self.store), wire: self.wire.clone() }
+    }
+
     pub fn key(&self, name: &str) -> String {
         format!("{}{name}", self.address.prefix)
     }

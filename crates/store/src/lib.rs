@@ -2,7 +2,7 @@
 //!
 //! `s3://` is tested. `gs://` and `az://` are what the same library gives, untested here.
 //!
-//! - [`open`] makes the place at an address, and asks whether it is there.
+//! - [`Buckets`] makes the places at addresses, and asks whether they are there.
 //! - `address`: which scheme, bucket and prefix; `credentials`: who we are, there.
 //! - `client`: how a bucket is asked: by the library over `connector`'s HTTP, and by `s3` itself where the library does not
 //!   ask as we need it.
@@ -26,6 +26,5 @@ mod s3;
 mod settings;
 mod upload;
 
-pub use address::is_address;
-pub use bucket::open;
+pub use bucket::Buckets;
 pub use settings::Settings;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ctxtune_engine::storage::{Object, Unusable};
+use ctxtune_engine::storage::Object;
 
 use crate::client::Client;
 use crate::runner::{Begun, Runner};
@@ -34,26 +34,30 @@ pub fn requests(object: &Object) -> u64 {
     object.bytes.div_ceil(PIECE).max(1)
 }
 
-/// The pieces of an object; one also of an empty one, whose tag is looked at.
-fn pieces(number: usize, object: &Object) -> impl Iterator<Item = Piece> {
-    let bytes = object.bytes;
-    let count = requests(object);
+/// The pieces of a range of an object; one also of an empty one, whose tag is looked at.
+fn pieces(number: usize, object: &Object, of: Range<u64>) -> impl Iterator<Item = Piece> {
+    let count = (of.end - of.start).div_ceil(PIECE).max(1);
+    let is_whole = count == 1 && of == (0..object.bytes);
     (0..count).map(move |index| {
-        let range = index * PIECE..bytes.min((index + 1) * PIECE);
+        let start = of.start + index * PIECE;
+        let range = start..of.end.min(start + PIECE);
         let (length, is_last) = (range.end - range.start, index + 1 == count);
-        Piece { number, range: (count > 1).then_some(range), bytes: length, is_last }
+        Piece { number, range: (!is_whole).then_some(range), bytes: length, is_last }
     })
 }
 
-/// Calls `each` with the number of an object, bytes of it, and whether they are its last, in order.
+/// Calls `each` with the number of an object, bytes of it, and whether they are its last, in order; of all of their bytes,
+/// or of a range of each.
 pub fn read(
     runner: &Runner,
     client: &Arc<Client>,
     objects: &[Object],
+    range: Option<Range<u64>>,
     each: &mut dyn FnMut(usize, Bytes, bool) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut pieces =
-        objects.iter().enumerate().flat_map(|(number, object)| pieces(number, object)).peekable();
+    let of = |object: &Object| range.clone().unwrap_or(0..object.bytes);
+    let numbered = objects.iter().enumerate();
+    let mut pieces = numbered.flat_map(|(number, object)| pieces(number, object, of(object))).peekable();
     let (mut asked, mut held): (VecDeque<(Piece, Begun<Bytes>)>, u64) = (VecDeque::new(), 0);
     loop {
         let has_room =
@@ -66,18 +70,9 @@ pub fn read(
             continue;
         }
         let Some((piece, mut request)) = asked.pop_front() else { return Ok(()) };
-        let shown = || client.shown(&objects[piece.number].name);
-        let bytes = runner.wait(request.result()).map_err(|error| named(error, shown))?;
+        let bytes = runner.wait(request.result())?;
         each(piece.number, bytes, piece.is_last)?;
         held -= piece.bytes;
-    }
-}
-
-/// The error with the object it is about; its kind stays, and so does one within that tells what to do.
-fn named(error: io::Error, shown: impl Fn() -> String) -> io::Error {
-    match Unusable::within(&error) {
-        Some(_) => error,
-        None => io::Error::new(error.kind(), format!("`{}`: {error}", shown())),
     }
 }
 

@@ -1,8 +1,9 @@
 //! `ctxtune check`: what was found, line by line, and what the data looks like.
 
 use std::borrow::Cow;
+use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ use crate::args::{CheckArgs, CountingArgs};
 use crate::screen::checked::{Bar, say_findings, summarize};
 use crate::screen::report::{LongList, Terminal, fields};
 use crate::session::environment::{config_file, of_cache};
+use crate::session::stores::stores;
+use ctxtune_engine::address::address;
 use ctxtune_engine::check::code::{Code, Level};
 use ctxtune_engine::check::conversation::Format;
 use ctxtune_engine::check::counter::Counter;
@@ -21,7 +24,10 @@ use ctxtune_engine::check::judge::Role;
 use ctxtune_engine::check::stats::{self, Histogram, TokenLengths, Tokens};
 use ctxtune_engine::check::structure::{MAX_FILE_BYTES, SINGLE_UPLOAD_BYTES, Structure};
 use ctxtune_engine::check::{FileReport, Long, Options, Report, check};
-use ctxtune_engine::output::manifest::Manifest;
+use ctxtune_engine::error::Error as EngineError;
+use ctxtune_engine::output::manifest::{self, Manifest};
+use ctxtune_engine::parts::stored_manifest;
+use ctxtune_engine::storage::Stores;
 use ctxtune_pipeline::config::ConfigFile;
 use ctxtune_pipeline::job::data::{NAMED, threads, unfit};
 use ctxtune_pipeline::job::parameters::SEED_MODEL;
@@ -34,18 +40,21 @@ const BARS: usize = 8;
 const COUNTED_BYTES: u64 = 1_000_000_000;
 
 pub fn run(args: &CheckArgs, terminal: &Terminal) -> Result<Exit, Failure> {
+    let copies = Copies::of(&args.paths, terminal)?;
     let is_all = terminal.flags().json || terminal.flags().verbose;
-    let counter = counter(args)?;
+    let counter = counter(args, &copies.paths)?;
     let how = counter.as_ref().map_or_else(|| "an estimate".to_owned(), ModelTokens::described);
     let options = Options {
-        paths: args.paths.clone(),
+        paths: copies.paths.clone(),
         threads: args.threads.unwrap_or_else(threads),
         keep: if is_all { Keep::All } else { Keep::First(NAMED) },
         max_tokens: args.max_tokens,
         counter: counter.map(|counter| Arc::new(counter) as Arc<dyn Counter>),
     };
     let start = Instant::now();
-    let report = check(&options, &Bar::new(terminal)).map_err(|error| terminal.signals.explain(error))?;
+    let mut report = check(&options, &Bar::new(terminal)).map_err(|error| terminal.signals.explain(error))?;
+    report.paths.iter_mut().for_each(|path| copies.name(path, &args.paths));
+    let options = Options { paths: args.paths.clone(), ..options };
     let duration = start.elapsed();
     summarize(&report, &how, duration, terminal);
     say_findings(&report, terminal);
@@ -59,10 +68,61 @@ pub fn run(args: &CheckArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     Ok(terminal.succeed_with(Some(&lines.join(&b'\n')), document, &[findings]))
 }
 
+/// Outputs that lie in buckets, copied to be checked.
+struct Copies {
+    dir: Option<tempfile::TempDir>,
+    /// What is checked, one for each path that is named.
+    paths: Vec<PathBuf>,
+}
+
+impl Copies {
+    fn of(named: &[PathBuf], terminal: &Terminal) -> Result<Copies, Failure> {
+        let mut copies = Copies { dir: None, paths: named.to_vec() };
+        if named.iter().all(|path| address(path).is_none()) {
+            return Ok(copies);
+        }
+        let failed = |source| EngineError::Write { path: std::env::temp_dir(), source };
+        let explained = |error: EngineError| terminal.signals.explain(Failure::of_parts(error));
+        let dir = tempfile::tempdir().map_err(failed).map_err(explained)?;
+        let stores = stores(terminal, Some(dir.path()));
+        for (number, path) in copies.paths.iter_mut().enumerate() {
+            let Some(address) = address(path) else { continue };
+            let copy = dir.path().join(number.to_string());
+            copy_output(address, &copy, &*stores).map_err(explained)?;
+            *path = copy;
+        }
+        copies.dir = Some(dir);
+        Ok(copies)
+    }
+
+    /// Calls a path below a copy as what was copied.
+    fn name(&self, path: &mut PathBuf, named: &[PathBuf]) {
+        let mut copies = self.paths.iter().zip(named).filter(|(copy, named)| copy != named);
+        let below = copies.find_map(|(copy, named)| Some(named.join(path.strip_prefix(copy).ok()?)));
+        if let Some(below) = below {
+            *path = below;
+        }
+    }
+}
+
+fn copy_output(address: &str, to: &Path, stores: &dyn Stores) -> Result<(), EngineError> {
+    let failed = |source| EngineError::Store { object: address.to_owned(), source };
+    let manifest = stored_manifest(address, stores)?;
+    let storage = stores.open(address).map_err(failed)?;
+    std::fs::create_dir(to).map_err(failed)?;
+    for name in manifest.file_names().into_iter().chain([manifest::FILE_NAME]) {
+        // What is missing, `check` misses.
+        let Some(object) = storage.find(name).map_err(failed)? else { continue };
+        let mut file = File::create(to.join(name)).map_err(failed)?;
+        storage.read_through(&object, 0..object.bytes, &mut file).map_err(failed)?;
+    }
+    Ok(())
+}
+
 /// Whether tokens are counted: of large data only where that is wanted.
-fn is_counted(args: &CheckArgs) -> bool {
+fn is_counted(args: &CheckArgs, paths: &[PathBuf]) -> bool {
     let is_wanted = args.tokens || args.counting.tokenizer.tokenizer.is_some();
-    is_wanted || (!args.no_tokens && args.paths.iter().map(|path| bytes(path)).sum::<u64>() <= COUNTED_BYTES)
+    is_wanted || (!args.no_tokens && paths.iter().map(|path| bytes(path)).sum::<u64>() <= COUNTED_BYTES)
 }
 
 /// The bytes of a file, or of the lines of a directory.
@@ -97,8 +157,8 @@ pub fn counting(args: &CountingArgs) -> Result<Counting, Failure> {
     })
 }
 
-fn counter(args: &CheckArgs) -> Result<Option<ModelTokens>, Failure> {
-    if !is_counted(args) {
+fn counter(args: &CheckArgs, paths: &[PathBuf]) -> Result<Option<ModelTokens>, Failure> {
+    if !is_counted(args, paths) {
         return Ok(None);
     }
     let Counting { tokenizer, model, environment, .. } = counting(&args.counting)?;

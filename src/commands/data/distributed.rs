@@ -1,7 +1,6 @@
 //! `ctxtune distributed`: the steps of a preparation in parts, each by itself.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -11,7 +10,8 @@ use crate::args::{DistributedArgs, DistributedCommand, MeansArgs, MissingArg, Pl
 use crate::commands::data::prepare::{chosen, default_work, order, say_failed_prepare, succeed};
 use crate::screen::prepared::Bar;
 use crate::screen::report::Terminal;
-use ctxtune_engine::parts::{self, Means, Missing, Plan, Record, Work, missing, ranges};
+use crate::session::stores::{stores, work};
+use ctxtune_engine::parts::{self, Means, Missing, Plan, Record, missing, ranges};
 use ctxtune_engine::prepare::{Error, Mode, Purpose, Readers};
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::data::{NAMED, threads};
@@ -23,14 +23,16 @@ pub fn run(args: &DistributedArgs, terminal: &Terminal) -> Result<Exit, Failure>
     match &args.command {
         DistributedCommand::Plan(args) => plan(args, &bar, terminal),
         DistributedCommand::Convert(args) => {
-            let (work, means) = (work(&args.means.work.work_dir), means(&args.means));
+            let means = means(&args.means, terminal);
+            let work = work(&args.means.work.work_dir, &*means.stores).map_err(failed)?;
             let plan = Plan::load(&work).map_err(failed)?;
             each(&args.part, "part", plan.body.parts, terminal, |part| {
                 parts::convert(&work, &plan, part, &means, &bar).map_err(failed).map(line)
             })
         }
         DistributedCommand::Split(args) => {
-            let (work, means) = (work(&args.means.work.work_dir), means(&args.means));
+            let means = means(&args.means, terminal);
+            let work = work(&args.means.work.work_dir, &*means.stores).map_err(failed)?;
             let plan = Plan::load(&work).map_err(failed)?;
             match parts::split(&work, &plan, &means, &bar) {
                 Ok(record) => Ok(deliver(line(record), terminal)),
@@ -38,7 +40,8 @@ pub fn run(args: &DistributedArgs, terminal: &Terminal) -> Result<Exit, Failure>
             }
         }
         DistributedCommand::Write(args) => {
-            let (work, means) = (work(&args.means.work.work_dir), means(&args.means));
+            let means = means(&args.means, terminal);
+            let work = work(&args.means.work.work_dir, &*means.stores).map_err(failed)?;
             let plan = Plan::load(&work).map_err(failed)?;
             let shards = parts::split_of(&work, &plan).map_err(failed)?.shards;
             each(&args.shard, "shard", shards, terminal, |shard| {
@@ -46,10 +49,15 @@ pub fn run(args: &DistributedArgs, terminal: &Terminal) -> Result<Exit, Failure>
             })
         }
         DistributedCommand::Publish(args) => {
-            let work = work(&args.work_dir);
+            let means = Means {
+                threads: threads(),
+                scratch: None,
+                name_rejects: NAMED,
+                readers: Readers::default(),
+                stores: stores(terminal, None),
+            };
+            let work = work(&args.work_dir, &*means.stores).map_err(failed)?;
             let plan = Plan::load(&work).map_err(failed)?;
-            let means =
-                Means { threads: threads(), scratch: None, name_rejects: NAMED, readers: Readers::default() };
             let options = plan.options(&work, &means).map_err(failed)?;
             let start = Instant::now();
             let published = parts::publish(&work, &plan, &means, &bar).map_err(failed)?;
@@ -60,7 +68,7 @@ pub fn run(args: &DistributedArgs, terminal: &Terminal) -> Result<Exit, Failure>
             })
         }
         DistributedCommand::Status(args) => {
-            let work = work(&args.work.work_dir);
+            let work = work(&args.work.work_dir, &*stores(terminal, None)).map_err(failed)?;
             let plan = Plan::load(&work).map_err(failed)?;
             let of = match args.missing {
                 MissingArg::Parts => Missing::Parts,
@@ -72,17 +80,13 @@ pub fn run(args: &DistributedArgs, terminal: &Terminal) -> Result<Exit, Failure>
     }
 }
 
-/// The working directory at `path`.
-fn work(path: &Path) -> Work {
-    Work::local(path)
-}
-
-fn means(args: &MeansArgs) -> Means {
+fn means(args: &MeansArgs, terminal: &Terminal) -> Means {
     Means {
         threads: args.threads.unwrap_or_else(threads),
         scratch: args.scratch.scratch_dir.clone(),
         name_rejects: NAMED,
         readers: Readers::default(),
+        stores: stores(terminal, args.scratch.scratch_dir.as_deref()),
     }
 }
 
@@ -148,9 +152,16 @@ fn plan(args: &PlanArgs, bar: &Bar<'_>, terminal: &Terminal) -> Result<Exit, Fai
         return Err(Failure::new(Exit::Usage, "usage", message, "try it with `ctxtune prepare`"));
     }
     let purpose = Purpose { mode: Mode::Publish, show: 0, name_rejects: NAMED };
-    let options = chosen(&args.corpus)?.resolve(purpose, threads())?;
-    let dir = args.work_dir.clone().unwrap_or_else(|| default_work(&options.output_dir));
-    let planned = parts::plan(&order(&options, &args.parts), &work(&dir), bar);
+    let mut options = chosen(&args.corpus)?.resolve(purpose, threads())?;
+    let stores = stores(terminal, args.parts.scratch.scratch_dir.as_deref());
+    let failed = |error: Error| terminal.signals.explain(Failure::of_parts(error));
+    options.sources = parts::expand(&options.sources, &*stores).map_err(failed)?;
+    let dir = match &args.work_dir {
+        Some(dir) => dir.clone(),
+        None => default_work(&options.output_dir)?,
+    };
+    let work = work(&dir, &*stores).map_err(failed)?;
+    let planned = parts::plan(&order(&options, &args.parts, &*stores), &work, bar);
     let plan = match planned {
         Ok(plan) => plan,
         Err(error) => return Ok(say_failed_prepare(error, Failure::of_parts, terminal)),

@@ -14,10 +14,13 @@ use crate::screen::names::{Shown, counts_value, write_names};
 use crate::screen::prepared::{Bar, say_failed, show_examples, summarize};
 use crate::screen::report::{LongList, Terminal, fields};
 use crate::session::environment::config_file;
+use crate::session::stores::{stores, work};
+use ctxtune_engine::address::{address, place_of};
 use ctxtune_engine::output::manifest::{Counts, Grouping, Leakage, Mixed, Side};
-use ctxtune_engine::parts::{self, Means, PlanOrder, Work};
-use ctxtune_engine::prepare::{Error, Mode, Options, Prepared, Published, Purpose, prepare};
+use ctxtune_engine::parts::{self, Means, PlanOrder};
+use ctxtune_engine::prepare::{Error, Mode, Options, Prepared, Published, Purpose, Watch, prepare};
 use ctxtune_engine::source::names::NameLog;
+use ctxtune_engine::storage::Stores;
 use ctxtune_pipeline::config::{Bytes, ConfigError, PrepareChoices};
 use ctxtune_pipeline::job::data::{NAMED, threads};
 use ctxtune_pipeline::job::mismatch::Mismatch;
@@ -25,14 +28,24 @@ use ctxtune_pipeline::text::without_surrogates;
 use ctxtune_pipeline::{Exit, Failure, shell};
 
 pub fn run(args: &PrepareArgs, terminal: &Terminal) -> Result<Exit, Failure> {
-    let options = resolve(args, terminal.flags().verbose)?;
+    let mut options = resolve(args, terminal.flags().verbose)?;
+    let stores = stores(terminal, args.parts.scratch.scratch_dir.as_deref());
+    let failed = |error: Error| terminal.signals.explain(Failure::of_parts(error));
+    options.sources = parts::expand(&options.sources, &*stores).map_err(failed)?;
     let start = Instant::now();
     let bar = Bar::new(terminal);
-    let work = args.work_dir.clone();
-    let work = work.or_else(|| args.parts.are_chosen().then(|| default_work(&options.output_dir)));
+    let is_stored = options.is_stored();
+    if is_stored && (args.dry_run || args.show > 0) {
+        return survey(&order(&options, &args.parts, &*stores), args.show, &bar, terminal);
+    }
+    let work = match &args.work_dir {
+        Some(work) => Some(work.clone()),
+        None if is_stored || args.parts.are_chosen() => Some(default_work(&options.output_dir)?),
+        None => None,
+    };
     let prepared = match &work {
         None => prepare(&options, &bar),
-        Some(work) => prepare_in_parts(&options, work, &args.parts, &bar),
+        Some(work) => prepare_in_parts(&options, work, &args.parts, &stores, &bar),
     };
     let duration = start.elapsed();
     drop(bar);
@@ -85,20 +98,45 @@ pub fn chosen(corpus: &CorpusArgs) -> Result<PrepareChoices, ConfigError> {
 }
 
 /// The working directory of a result in `output` where none is named: beside it.
-pub fn default_work(output: &Path) -> PathBuf {
-    let mut name = OsString::from(output.components().as_path());
-    name.push(".ctxtune-work");
-    name.into()
+pub fn default_work(output: &Path) -> Result<PathBuf, Failure> {
+    let Some(address) = address(output) else {
+        let mut name = OsString::from(output.components().as_path());
+        name.push(".ctxtune-work");
+        return Ok(name.into());
+    };
+    let address = address.trim_end_matches('/');
+    match place_of(address) {
+        (_, "") => {
+            let message = format!("`{address}` is a whole bucket, with no place beside it for the work");
+            Err(Failure::usage("work_dir", message, "name a prefix in it, or a --work-dir"))
+        }
+        _ => Ok(format!("{address}.ctxtune-work").into()),
+    }
 }
 
 /// What to plan.
-pub fn order<'o>(options: &'o Options, args: &'o PartsArgs) -> PlanOrder<'o> {
+pub fn order<'o>(options: &'o Options, args: &'o PartsArgs, stores: &'o dyn Stores) -> PlanOrder<'o> {
     PlanOrder {
         options,
         part_bytes: args.part_bytes.map(|Bytes(bytes)| bytes),
         pin: args.pin,
         scratch: args.scratch.scratch_dir.as_deref(),
+        stores,
     }
+}
+
+/// Says what would be read of buckets: to read it is what a dry run of them is there to avoid.
+fn survey(order: &PlanOrder<'_>, show: usize, bar: &Bar<'_>, terminal: &Terminal) -> Result<Exit, Failure> {
+    if show > 0 {
+        let message = "--show needs converted records, and of a bucket a dry run only lists";
+        return Err(Failure::usage("usage", message, "copy some records to this machine, and try those"));
+    }
+    let totals = match order.survey(bar) {
+        Ok(totals) => totals,
+        Err(error) => return Ok(say_failed_prepare(error, Failure::of_parts, terminal)),
+    };
+    bar.stored(totals.objects, totals.bytes, totals.requests);
+    Ok(terminal.succeed(None, fields(&totals)))
 }
 
 /// Prepares as `options` say in parts, in `dir`.
@@ -106,6 +144,7 @@ fn prepare_in_parts(
     options: &Options,
     dir: &Path,
     args: &PartsArgs,
+    stores: &Arc<dyn Stores>,
     bar: &Bar<'_>,
 ) -> Result<Prepared, Error> {
     let means = Means {
@@ -113,8 +152,9 @@ fn prepare_in_parts(
         scratch: args.scratch.scratch_dir.clone(),
         name_rejects: options.purpose.name_rejects,
         readers: options.readers,
+        stores: Arc::clone(stores),
     };
-    parts::prepare_in_parts(&order(options, args), &Work::local(dir), &means, bar)
+    parts::prepare_in_parts(&order(options, args, &**stores), &work(dir, &**stores)?, &means, bar)
 }
 
 fn resolve(args: &PrepareArgs, is_verbose: bool) -> Result<Options, ConfigError> {

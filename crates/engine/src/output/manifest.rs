@@ -412,9 +412,16 @@ impl Manifest {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(ManifestError::Io { path: path.to_owned(), source }),
         };
+        Manifest::parse(path, &bytes).map(Some)
+    }
+
+    /// The manifest that `bytes` are, found at `path`.
+    ///
+    /// # Errors
+    /// When they are none, or one of another version.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Manifest, ManifestError> {
         let foreign = |reason: String| ManifestError::Foreign { path: path.to_owned(), reason };
-        let manifest: Manifest =
-            serde_json::from_slice(&bytes).map_err(|error| foreign(error.to_string()))?;
+        let manifest: Manifest = serde_json::from_slice(bytes).map_err(|error| foreign(error.to_string()))?;
         if manifest.schema != SCHEMA {
             return Err(foreign(format!("its schema is `{}`", manifest.schema)));
         }
@@ -431,7 +438,7 @@ impl Manifest {
                 return Err(foreign(format!("`{}` and `uncompressed` do not agree", shard.file)));
             }
         }
-        Ok(Some(manifest))
+        Ok(manifest)
     }
 
     /// The manifest as it stands in its file.

@@ -344,7 +344,7 @@ fn is_our_card(dir: &Path, manifest: &Manifest) -> Result<bool, Error> {
 }
 
 /// Size and SHA-256 of `content`.
-fn digest_of(content: &[u8]) -> FileDigest {
+pub fn digest_of(content: &[u8]) -> FileDigest {
     FileDigest { bytes: content.len() as u64, sha256: Hex(&Sha256::digest(content)).to_string() }
 }
 

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::output::manifest::{Counts, Hex};
 use crate::output::publish::Durability;
 use crate::parts::aside::{Aside, scratch_error};
+use crate::parts::fetch::fetch;
 use crate::parts::part::{PART_SCHEMA, PartRecord, Sections};
 use crate::parts::plan::{PartPlan, Plan};
 use crate::parts::rows::{Row, write_group, write_key, write_mark, write_reject};
@@ -97,9 +98,12 @@ impl Converting<'_> {
             convert: Some(&|plain, limit, store, found| arrival.convert(plain, limit, store, found)),
             converts_plain_files: options.group_by.is_some(),
         };
-        let listing = pool.install(|| list::list_inputs(&corpus, roots, inputs, &mut spool, self.watch))?;
+        let ranks = Ranks::new(options.seed);
+        let fetched = fetch(inputs, roots, &ranks, self.means, &mut spool, self.watch)?;
+        let listing =
+            pool.install(|| list::list_inputs(&corpus, roots, inputs, &fetched, &mut spool, self.watch))?;
         let is_grouped = options.group_by.is_some();
-        let (ranks, sink) = (Ranks::new(options.seed), |error| self.work.failed("")(error));
+        let sink = |error| self.work.failed("")(error);
 
         let [mut rows, mut keys, mut rejects] =
             [Aside::new(scratch)?, Aside::new(scratch)?, Aside::new(scratch)?];
@@ -220,9 +224,11 @@ fn check_pins(inputs: &[Input], roots: &[Root]) -> Result<(), Error> {
 
 /// Fails where there is not even room for as much as the part has.
 fn check_room(work: &Work, means: &Means, part: &PartPlan, inputs: &[Input]) -> Result<(), Error> {
-    let is_compressed =
-        |input: &Input| matches!(&input.what, What::Container(kind, _) if kind.is_compressed());
-    let scratch = means.scratch.as_deref().filter(|_| inputs.iter().any(is_compressed));
+    let is_kept = |input: &Input| {
+        let is_compressed = matches!(&input.what, What::Container(kind, _) if kind.is_compressed());
+        is_compressed || input.object.is_some()
+    };
+    let scratch = means.scratch.as_deref().filter(|_| inputs.iter().any(is_kept));
     for dir in work.dir().into_iter().chain(scratch) {
         match free_bytes(dir) {
             Some(free) if free < part.bytes => {

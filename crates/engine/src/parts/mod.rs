@@ -7,6 +7,7 @@
 
 mod aside;
 mod convert;
+mod fetch;
 mod merge;
 mod mixing;
 mod part;
@@ -19,14 +20,16 @@ mod settings;
 mod sort;
 mod span;
 mod split;
+mod stored;
 mod work;
 mod write;
 
 pub use crate::parts::convert::convert;
+pub use crate::parts::fetch::expand;
 pub use crate::parts::part::{PartRecord, Sections};
-pub use crate::parts::plan::{Body, MIN_PART_BYTES, PartPlan, Plan, PlanOrder, plan};
+pub use crate::parts::plan::{Body, MIN_PART_BYTES, PartPlan, Plan, PlanOrder, Totals, plan};
 pub use crate::parts::publish::publish;
-pub use crate::parts::run::{Missing, missing, prepare_in_parts};
+pub use crate::parts::run::{Missing, missing, prepare_in_parts, stored_manifest};
 pub use crate::parts::settings::{Means, MixSetting, Settings};
 pub use crate::parts::split::{SplitRecord, split};
 pub use crate::parts::work::{Record, Step, Work};

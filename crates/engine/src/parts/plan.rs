@@ -4,7 +4,7 @@
 //! container is a part of its own, since it is read from its beginning; a large file of plain lines is several. What a
 //! plan says never changes: the same order again finds it, another one is refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,22 +13,26 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
+use crate::address::address;
 use crate::error::Error;
 use crate::json::KeyText;
 use crate::output::manifest::Hex;
+use crate::parts::fetch::{container, failed, look};
 use crate::parts::merge::Merge;
 use crate::parts::settings::{Means, Settings, escape, escape_path, unescape, unescape_path};
 use crate::parts::sort::{RunStream, Sorter};
+use crate::parts::stored::StoredOutput;
 use crate::parts::work::{DigestObject, PLAN, PUBLISHED, Work};
 use crate::prepare::{Options, check_directories, mix_prefixes};
 use crate::source::index::{Extent, index_lines};
-use crate::source::input::{Input, LineRange, Pin, Root, What};
+use crate::source::input::{Input, LineRange, Pin, Root, Seen, What};
 use crate::source::keys::MAX_KEY_BYTES;
 use crate::source::list;
 use crate::source::names::{NameLog, write_names};
 use crate::source::section::Section;
 use crate::source::walk::{self, Directory, Found, container_prefix, walk};
-use crate::source::{Compression, Source, SourceKind, prefixes};
+use crate::source::{Compression, Containers, Source, SourceKind, prefixes};
+use crate::storage::{Object, Stores};
 use crate::watch::Watch;
 
 /// The schema of plans that this version makes and reads.
@@ -53,6 +57,8 @@ pub struct PlanOrder<'o> {
     pub pin: bool,
     /// Where temporary files go; `None` for the system's place for them.
     pub scratch: Option<&'o Path>,
+    /// What opens buckets.
+    pub stores: &'o dyn Stores,
 }
 
 /// A plan.
@@ -187,6 +193,11 @@ impl Plan {
         PartPlan::read(&self.index[part as usize * INDEX_ROW_BYTES..][..INDEX_ROW_BYTES])
     }
 
+    /// The digest of what was ordered.
+    pub fn order(&self) -> &str {
+        &self.body.order
+    }
+
     /// The options, for a result where the plan says.
     ///
     /// # Errors
@@ -268,12 +279,12 @@ pub fn plan(order: &PlanOrder<'_>, work: &Work, watch: &dyn Watch) -> Result<Pla
     }
     check_directories(order.options)?;
     order.check_sources()?;
-    if let Some(dir) = work.dir() {
-        order.check_places(dir)?;
-    }
+    order.check_places(&work.dir().map_or_else(|| PathBuf::from(work.shown()), Path::to_owned))?;
     work.create()?;
-    if let Some(dir) = work.dir() {
-        check_file_system(dir, &order.options.output_dir)?;
+    match (work.dir(), address(&order.options.output_dir)) {
+        (_, Some(output)) => drop(StoredOutput::open(output, &digest, order.stores)?),
+        (Some(dir), None) => check_file_system(dir, &order.options.output_dir)?,
+        (None, None) => {}
     }
     let body = order.body(digest.clone(), work, watch)?;
     let text = serde_json::to_string(&body).expect("strings and numbers only");
@@ -290,8 +301,37 @@ struct Finding<'w> {
     not_regular: u64,
     inputs: u64,
     bytes: u64,
+    /// Those that lie in buckets.
+    stored: Totals,
     pin: bool,
     watch: &'w dyn Watch,
+    stores: &'w dyn Stores,
+}
+
+/// What a plan reads of buckets.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Totals {
+    /// Objects.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Requests that it takes to read them.
+    pub requests: u64,
+}
+
+impl Totals {
+    fn add(&mut self, bytes: u64, requests: u64) {
+        self.objects += 1;
+        self.bytes += bytes;
+        self.requests += requests;
+    }
+}
+
+/// What lies at a path, as a plan keeps it.
+struct Looked {
+    pin: Option<Pin>,
+    object: Option<Seen>,
+    bytes: u64,
 }
 
 impl Finding<'_> {
@@ -305,14 +345,75 @@ impl Finding<'_> {
                 return self.watch.check_stop();
             }
         };
-        let seen = pin(path)?;
-        self.push(Input { root, key: key.to_owned(), pin: self.pin.then_some(seen), what }, seen.bytes)
+        let Looked { pin, object, bytes } = self.look(path)?;
+        let pin = pin.filter(|_| self.pin);
+        self.push(Input { root, key: key.to_owned(), pin, what, object }, bytes)
     }
 
     fn add_container(&mut self, prefix: &[u8], kind: SourceKind, path: &Path) -> Result<(), Error> {
-        let seen = pin(path)?;
+        let Looked { pin, object, bytes } = self.look(path)?;
         let what = What::Container(kind, absolute(path)?);
-        self.push(Input { root: 0, key: prefix.to_owned(), pin: Some(seen), what }, seen.bytes)
+        self.push(Input { root: 0, key: prefix.to_owned(), pin, what, object }, bytes)
+    }
+
+    fn look(&mut self, path: &Path) -> Result<Looked, Error> {
+        let Some(address) = address(path) else {
+            let seen = pin(path)?;
+            return Ok(Looked { pin: Some(seen), object: None, bytes: seen.bytes });
+        };
+        let (seen, requests) = look(address, self.stores)?;
+        self.stored.add(seen.bytes, requests);
+        Ok(Looked { pin: None, bytes: seen.bytes, object: Some(seen) })
+    }
+
+    /// Adds all that lies below `place`.
+    fn add_place(
+        &mut self,
+        root: u16,
+        place: &str,
+        prefix: &[u8],
+        containers: Containers,
+        output: &Path,
+    ) -> Result<(), Error> {
+        let storage = self.stores.open(place).map_err(|error| failed(place, error))?;
+        let all = storage.shown("");
+        let skip = address(output)
+            .and_then(|output| output.strip_prefix(&all))
+            .map(|skip| skip.trim_end_matches('/'));
+        let (mut passed, mut failure) = (BTreeSet::new(), None);
+        let mut add = |object: Object| -> Result<(), Error> {
+            let (end, found) = walk::object(&object.name, containers, skip);
+            let name = &object.name[..end];
+            // What is not entered is named once, not for everything below it.
+            if end < object.name.len() && !passed.insert(name.to_owned()) {
+                return Ok(());
+            }
+            let key = [prefix, name.as_bytes()].concat();
+            let (key, what) = match found {
+                Found::Record => (key, What::Record),
+                Found::Container(kind) => {
+                    let path = PathBuf::from(storage.shown(name));
+                    (container_prefix(&key), What::Container(kind, path))
+                }
+                found => return self.add(root, Path::new(name), &key, found),
+            };
+            self.stored.add(object.bytes, storage.requests(&object));
+            let seen = Seen { bytes: object.bytes, tag: object.tag };
+            self.push(Input { root, key, pin: None, what, object: Some(seen) }, object.bytes)
+        };
+        let listed = storage.list_unordered(&mut |object| {
+            add(object).map_err(|error| {
+                failure = Some(error);
+                std::io::ErrorKind::Other.into()
+            })
+        });
+        match failure {
+            Some(error) => Err(error),
+            None => listed.map_err(|error| match failed(place, error) {
+                Error::Read { path, source } => Error::List { path, source },
+                other => other,
+            }),
+        }
     }
 
     fn push(&mut self, mut input: Input, bytes: u64) -> Result<(), Error> {
@@ -340,7 +441,7 @@ fn pin(path: &Path) -> Result<Pin, Error> {
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {
-    std::path::absolute(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+    crate::address::absolute(path).map_err(|source| Error::Read { path: path.to_owned(), source })
 }
 
 impl PlanOrder<'_> {
@@ -357,7 +458,9 @@ impl PlanOrder<'_> {
         let is_stream = |source: &&Source| {
             let is_container = matches!(source.kind, SourceKind::Lines(_) | SourceKind::Tar(_));
             source.is_stdin()
-                || is_container && std::fs::metadata(&source.path).is_ok_and(|seen| !seen.is_file())
+                || is_container
+                    && source.address().is_none()
+                    && std::fs::metadata(&source.path).is_ok_and(|seen| !seen.is_file())
         };
         match self.options.sources.iter().find(is_stream) {
             Some(source) => Err(Error::Indivisible { path: source.path.clone() }),
@@ -399,36 +502,57 @@ impl PlanOrder<'_> {
         Ok(Hex(&digest.finalize()).to_string())
     }
 
-    fn body(&self, order: String, work: &Work, watch: &dyn Watch) -> Result<Body, Error> {
-        let mut finding = Finding {
+    /// What is read of buckets: only lists.
+    ///
+    /// # Errors
+    /// When a source cannot be listed.
+    pub fn survey(&self, watch: &dyn Watch) -> Result<Totals, Error> {
+        let mut finding = self.finding(watch);
+        self.find(&mut finding)?;
+        match finding.inputs {
+            0 => Err(nothing_listed(self.options, finding.not_read)),
+            _ => Ok(finding.stored),
+        }
+    }
+
+    fn finding<'w>(&'w self, watch: &'w dyn Watch) -> Finding<'w> {
+        Finding {
             sorter: Sorter::new(self.scratch),
             not_read: NameLog::new(self.scratch),
             not_regular: 0,
             inputs: 0,
             bytes: 0,
+            stored: Totals::default(),
             pin: self.pin,
             watch,
-        };
+            stores: self.stores,
+        }
+    }
+
+    fn body(&self, order: String, work: &Work, watch: &dyn Watch) -> Result<Body, Error> {
+        let mut finding = self.finding(watch);
         let roots = self.find(&mut finding)?;
+        let mixed = self.options.mix.iter().map(|mix| finding.look(&mix.source.path));
+        let mixed = mixed.collect::<Result<Vec<Looked>, Error>>()?;
         watch.listed(finding.inputs);
+        if finding.stored.objects > 0 {
+            let Totals { objects, bytes, requests } = finding.stored;
+            watch.stored(objects, bytes, requests);
+        }
         let Finding { sorter, not_read, not_regular, inputs, bytes, .. } = finding;
         if inputs == 0 {
             return Err(nothing_listed(self.options, not_read));
         }
         let part_bytes = self.part_bytes.unwrap_or_else(|| MIN_PART_BYTES.max(bytes.div_ceil(PARTS)));
-        let mut parts = Cutting::new(work, part_bytes)?;
+        let mut parts = Cutting::new(self, work, part_bytes)?;
         let mut sorted = sorter.sorted()?;
         parts.cut(&mut sorted, watch)?;
         let prefixes = mix_prefixes(&self.options.mix);
-        for (number, (mix, prefix)) in (1..).zip(self.options.mix.iter().zip(&prefixes)) {
-            let path = absolute(&mix.source.path)?;
-            let seen = pin(&path)?;
-            let what = What::Container(mix.source.kind, path);
-            parts.add_whole(
-                &Input { root: 0, key: prefix.clone(), pin: Some(seen), what },
-                seen.bytes,
-                number,
-            )?;
+        let mixes = self.options.mix.iter().zip(&prefixes).zip(mixed);
+        for (number, ((mix, prefix), Looked { pin, object, bytes })) in (1..).zip(mixes) {
+            let what = What::Container(mix.source.kind, absolute(&mix.source.path)?);
+            let input = Input { root: 0, key: prefix.clone(), pin, what, object };
+            parts.add_whole(&input, bytes, number)?;
         }
         let (listing, index, parts) = parts.finish()?;
         let mut names = Vec::new();
@@ -456,7 +580,7 @@ impl PlanOrder<'_> {
     /// Finds everything that holds records; gives the roots of those that are files of their own.
     fn find(&self, finding: &mut Finding<'_>) -> Result<Vec<PlanRoot>, Error> {
         let mut roots: Vec<PlanRoot> = Vec::new();
-        let mut named = None;
+        let (mut named, mut schemes) = (None, BTreeMap::new());
         for (source, prefix) in self.options.sources.iter().zip(prefixes(&self.options.sources)) {
             let new_root = |roots: &mut Vec<PlanRoot>, path: &Path, prefix: &[u8]| {
                 let number = u16::try_from(roots.len()).ok().filter(|number| *number < list::MAX_ROOTS);
@@ -465,6 +589,19 @@ impl PlanOrder<'_> {
                 number.ok_or(Error::TooManySources(roots.len()))
             };
             match source.kind {
+                SourceKind::Directory(containers) if let Some(place) = source.address() => {
+                    let number = new_root(&mut roots, &source.path, &prefix)?;
+                    finding.add_place(number, place, &prefix, containers, &self.options.output_dir)?;
+                }
+                SourceKind::Record if let Some(address) = source.address() => {
+                    let scheme = &address[..address.find("://").map_or(0, |scheme| scheme + 3)];
+                    let number = match schemes.get(scheme) {
+                        Some(number) => *number,
+                        None => new_root(&mut roots, Path::new(scheme), scheme.as_bytes())?,
+                    };
+                    schemes.insert(scheme, number);
+                    finding.add(number, &source.path, address.as_bytes(), Found::Record)?;
+                }
                 SourceKind::Directory(containers) => {
                     let number = new_root(&mut roots, &source.path, &prefix)?;
                     let skip = Some(&*self.options.output_dir);
@@ -498,6 +635,7 @@ fn nothing_listed(options: &Options, not_read: NameLog) -> Error {
 
 /// Parts in the making.
 struct Cutting<'w> {
+    order: &'w PlanOrder<'w>,
     work: &'w Work,
     listing: DigestObject<'w>,
     index: Vec<u8>,
@@ -510,9 +648,9 @@ struct Cutting<'w> {
 const NO_PART: PartPlan = PartPlan { start: 0, length: 0, inputs: 0, bytes: 0, mix: 0, sha256: [0; 32] };
 
 impl<'w> Cutting<'w> {
-    fn new(work: &'w Work, part_bytes: u64) -> Result<Cutting<'w>, Error> {
+    fn new(order: &'w PlanOrder<'w>, work: &'w Work, part_bytes: u64) -> Result<Cutting<'w>, Error> {
         let (listing, index, inputs) = (work.begin()?, Vec::new(), Vec::new());
-        Ok(Cutting { work, listing, index, part_bytes, inputs, part: NO_PART })
+        Ok(Cutting { order, work, listing, index, part_bytes, inputs, part: NO_PART })
     }
 
     /// Cuts `sorted` inputs into parts.
@@ -553,10 +691,17 @@ impl<'w> Cutting<'w> {
 
     /// Ranges of whole lines of the file at `path`, each of about the size of a part.
     fn ranges(&self, path: &Path, input: &Input, watch: &dyn Watch) -> Result<Vec<LineRange>, Error> {
-        let failed = |source| Error::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
-        let length = file.metadata().map_err(failed)?.len();
-        let section = Section { file: Arc::new(file), start: 0, length };
+        let section = match (&input.object, address(path)) {
+            (Some(seen), Some(address)) => {
+                container(address, seen, 0..seen.bytes, self.order.scratch, self.order.stores)?
+            }
+            _ => {
+                let failed = |source| Error::Read { path: path.to_owned(), source };
+                let file = File::open(path).map_err(failed)?;
+                let length = file.metadata().map_err(failed)?.len();
+                Section { file: Arc::new(file), start: 0, length }
+            }
+        };
         let mut ranges = Vec::new();
         let mut range = LineRange { start: 0, end: 0, first: 0 };
         index_lines(&section, path, |line, extent| {
@@ -573,9 +718,9 @@ impl<'w> Cutting<'w> {
         if range.end > range.start || ranges.is_empty() {
             ranges.push(range);
         }
-        match Some(pin(path)?) == input.pin {
-            true => Ok(ranges),
-            false => Err(Error::Changed { path: path.to_owned() }),
+        match input.pin {
+            Some(planned) if pin(path)? != planned => Err(Error::Changed { path: path.to_owned() }),
+            _ => Ok(ranges),
         }
     }
 
@@ -626,6 +771,9 @@ fn put(work: &Work, prefix: &str, bytes: &[u8]) -> Result<PlanObject, Error> {
 
 /// `path` without links, as far as it is there.
 fn real(path: &Path) -> PathBuf {
+    if let Some(address) = address(path) {
+        return address.trim_end_matches('/').into();
+    }
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     for there in path.ancestors() {
         if let Ok(real) = there.canonicalize() {

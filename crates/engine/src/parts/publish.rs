@@ -3,26 +3,31 @@
 //! Files are linked into staging, not moved: whatever is killed, the working directory has them until the result is
 //! there. It goes last.
 
-use std::io::{self, BufRead};
+use std::fs::File;
+use std::io::{self, BufRead, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::address::address;
 use crate::error::Error;
-use crate::output::compress::Packed;
+use crate::output::card;
+use crate::output::compress::{DigestWriter, Packed};
 use crate::output::key_lines::{HEADER, KEYS};
 use crate::output::manifest::{FileDigest, Manifest, Shard, Side};
-use crate::output::publish::Output;
+use crate::output::publish::{Durability, Output, digest_of};
 use crate::parts::mixing::each_warned;
 use crate::parts::part::{Part, PartRecord};
 use crate::parts::plan::Plan;
 use crate::parts::ranges;
 use crate::parts::settings::Means;
 use crate::parts::split::SplitRecord;
+use crate::parts::stored::{Content, StoredOutput};
 use crate::parts::work::{PUBLISHED, Step, Work};
 use crate::parts::write::{ShardRecord, split_of};
 use crate::prepare::{Options, Prepared, REJECTS, manifest};
 use crate::source::names::NameLog;
 use crate::split::Ranks;
+use crate::storage::{Object, Stores};
 use crate::watch::Watch;
 
 /// Publishes what the plan in `work` became, and clears `work`. `None` where that was done before.
@@ -54,7 +59,10 @@ pub fn publish(
         return Err(Error::NotYet { what });
     }
     let publishing = Publishing { work, plan, options: &options, watch, split: &split, shards: &shards };
-    let prepared = publishing.publish()?;
+    let prepared = match address(&options.output_dir) {
+        None => publishing.publish()?,
+        Some(output) => publishing.publish_to_store(output, &*means.stores)?,
+    };
     work.storage.put_new(PUBLISHED, b"").map_err(work.failed(PUBLISHED))?;
     work.clear()?;
     Ok(Some(prepared))
@@ -80,13 +88,8 @@ impl Publishing<'_> {
         }
         let rejects = &self.split.rejects;
         self.stage(&rejects.name, &output.staging().join(REJECTS), rejects.bytes)?;
-        let mut prepared = self.prepared(&output)?;
-        let (train, val) = self.shards.split_at(self.split.train_shards as usize);
-        let val = (!self.options.val_ratio.is_zero()).then(|| side(val));
-        let mut manifest =
-            manifest(self.options, &prepared, self.split.keys_sha256.clone(), side(train), val);
-        let digest = FileDigest { bytes: rejects.bytes, sha256: rejects.sha256.clone() };
-        manifest.files.insert(REJECTS.to_owned(), digest);
+        let mut prepared = self.prepared(output.has_no_locks())?;
+        let mut manifest = self.manifest(&prepared);
         self.stage_keys(&output, &mut manifest)?;
         self.watch.check_stop()?;
         prepared.kept_readme = !output.may_write_card()?;
@@ -95,8 +98,47 @@ impl Publishing<'_> {
         Ok(prepared)
     }
 
+    /// The same in a bucket.
+    fn publish_to_store(&self, address: &str, stores: &dyn Stores) -> Result<Prepared, Error> {
+        let output = StoredOutput::open(address, self.plan.order(), stores)?;
+        let mut prepared = self.prepared(false)?;
+        let mut manifest = self.manifest(&prepared);
+        let mut keys = DigestWriter::new(io::sink());
+        self.write_keys(&mut keys)?;
+        let keys = FileDigest { bytes: keys.tally.bytes, sha256: keys.tally.hex() };
+        let card = complete(&mut manifest, keys.clone());
+        let mut files: Vec<(&str, Content<'_>)> = Vec::new();
+        for shard in self.shards {
+            files.push((&shard.file, Content::Object(&shard.object, shard.bytes)));
+        }
+        let rejects = &self.split.rejects;
+        files.push((REJECTS, Content::Object(&rejects.name, rejects.bytes)));
+        let write_keys = |out: &mut dyn Write| self.write_keys(out);
+        files.push((KEYS, Content::Written(&write_keys, keys.bytes)));
+        files.push((card::FILE_NAME, Content::Bytes(card.as_bytes())));
+        self.watch.check_stop()?;
+        self.watch.publishing("files are copied in the bucket");
+        let is_durable = self.options.durability == Durability::Sync;
+        let json = manifest.to_json();
+        let work = &*self.work.storage;
+        let published = output.publish(self.plan.order(), work, &files, &json, is_durable)?;
+        prepared.result = Some((manifest, published));
+        Ok(prepared)
+    }
+
+    /// The manifest but for `keys.tsv` and the card.
+    fn manifest(&self, prepared: &Prepared) -> Manifest {
+        let rejects = &self.split.rejects;
+        let (train, val) = self.shards.split_at(self.split.train_shards as usize);
+        let val = (!self.options.val_ratio.is_zero()).then(|| side(val));
+        let mut manifest = manifest(self.options, prepared, self.split.keys_sha256.clone(), side(train), val);
+        let digest = FileDigest { bytes: rejects.bytes, sha256: rejects.sha256.clone() };
+        manifest.files.insert(REJECTS.to_owned(), digest);
+        manifest
+    }
+
     /// What a preparation says of itself, but for the result.
-    fn prepared(&self, output: &Output) -> Result<Prepared, Error> {
+    fn prepared(&self, has_no_locks: bool) -> Result<Prepared, Error> {
         let mut not_read = NameLog::default();
         self.plan.not_read(self.work, &mut not_read)?;
         let mut warned = NameLog::default();
@@ -125,7 +167,7 @@ impl Publishing<'_> {
             warned: Arc::new(warned),
             shown: Vec::new(),
             result: None,
-            has_no_locks: output.has_no_locks(),
+            has_no_locks,
             kept_readme: false,
         })
     }
@@ -152,13 +194,18 @@ impl Publishing<'_> {
     fn stage(&self, name: &str, path: &Path, bytes: u64) -> Result<(), Error> {
         let failed = |source| Error::Write { path: path.to_owned(), source };
         let altered = |reason: String| Error::Altered { object: self.work.storage.shown(name), reason };
-        let from = self.work.storage.path(name).ok_or_else(|| altered("it is no file".to_owned()))?;
-        match std::fs::hard_link(&from, path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        match self.work.storage.path(name).map(|from| (std::fs::hard_link(&from, path), from)) {
+            Some((Ok(()), _)) => {}
+            Some((Err(error), _)) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(self.work.failed(name)(error));
             }
-            Err(_) => drop(std::fs::copy(&from, path).map_err(failed)?),
+            Some((Err(_), from)) => drop(std::fs::copy(&from, path).map_err(failed)?),
+            None => {
+                let object = Object { name: name.to_owned(), bytes, tag: String::new() };
+                let mut file = File::create(path).map_err(failed)?;
+                let read = self.work.storage.read_through(&object, 0..bytes, &mut file);
+                read.map_err(self.work.failed(name))?;
+            }
         }
         match std::fs::metadata(path).map_err(failed)?.len() {
             length if length == bytes => Ok(()),
@@ -169,22 +216,10 @@ impl Publishing<'_> {
     fn stage_keys(&self, output: &Output, manifest: &mut Manifest) -> Result<(), Error> {
         let mut failure = None;
         let digest = output.stage(KEYS, |out| {
-            out.write_all(HEADER)?;
-            for shard in self.shards {
-                let mut block = vec![0; 1 << 18];
-                let mut at = 0;
-                while at < shard.keys.bytes {
-                    let length = (shard.keys.bytes - at).min(block.len() as u64) as usize;
-                    let read = self.work.storage.read_at(&shard.keys.name, at, &mut block[..length]);
-                    if let Err(error) = read {
-                        failure = Some(self.work.failed(&shard.keys.name)(error));
-                        return Err(io::ErrorKind::Other.into());
-                    }
-                    out.write_all(&block[..length])?;
-                    at += length as u64;
-                }
-            }
-            Ok(())
+            self.write_keys(out).map_err(|error| {
+                failure = Some(error);
+                io::ErrorKind::Other.into()
+            })
         });
         if let Some(error) = failure {
             return Err(error);
@@ -192,6 +227,34 @@ impl Publishing<'_> {
         manifest.files.insert(KEYS.to_owned(), digest?);
         Ok(())
     }
+
+    fn write_keys(&self, out: &mut dyn Write) -> Result<(), Error> {
+        let failed = |source| Error::Write { path: self.options.output_dir.join(KEYS), source };
+        out.write_all(HEADER).map_err(failed)?;
+        for shard in self.shards {
+            let mut block = vec![0; BLOCK_BYTES];
+            let mut at = 0;
+            while at < shard.keys.bytes {
+                let length = (shard.keys.bytes - at).min(block.len() as u64) as usize;
+                let read = self.work.storage.read_at(&shard.keys.name, at, &mut block[..length]);
+                read.map_err(self.work.failed(&shard.keys.name))?;
+                out.write_all(&block[..length]).map_err(failed)?;
+                at += length as u64;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is read at once of the rows of `keys.tsv`.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// Adds what is known of `keys.tsv`, and the card, which is returned.
+fn complete(manifest: &mut Manifest, keys: FileDigest) -> String {
+    manifest.files.insert(KEYS.to_owned(), keys);
+    let card = card::card(manifest);
+    manifest.files.insert(card::FILE_NAME.to_owned(), digest_of(card.as_bytes()));
+    card
 }
 
 /// What the manifest says of a side with these shards.

@@ -1,10 +1,10 @@
 //! All steps of a plan on this machine, those that are done left out.
 
-use std::path::Path;
 use std::sync::Arc;
 
+use crate::address::address;
 use crate::error::Error;
-use crate::output::manifest::Manifest;
+use crate::output::manifest::{FILE_NAME, Manifest, ManifestError};
 use crate::parts::convert::convert;
 use crate::parts::plan::{Plan, PlanOrder, plan};
 use crate::parts::publish::publish;
@@ -14,7 +14,7 @@ use crate::parts::work::{PUBLISHED, Work};
 use crate::parts::write::{split_of, write};
 use crate::prepare::{Prepared, Published};
 use crate::source::names::NameLog;
-use crate::storage::Object;
+use crate::storage::{Object, Stores};
 use crate::watch::Watch;
 
 /// What may be missing.
@@ -60,7 +60,7 @@ pub fn prepare_in_parts(
 ) -> Result<Prepared, Error> {
     if work.get(PUBLISHED)?.is_some() && order.is_planned(work)? {
         work.clear()?;
-        return published(&order.options.output_dir);
+        return published(order);
     }
     let plan = plan(order, work, watch)?;
     let steps = || -> Result<Option<Prepared>, Error> {
@@ -80,17 +80,31 @@ pub fn prepare_in_parts(
     match steps() {
         Ok(Some(prepared)) => Ok(prepared),
         // Somebody else was quicker, or a run was killed while it cleared the directory.
-        Ok(None) => published(&order.options.output_dir),
-        Err(error) if work.is_published().unwrap_or(false) => {
-            published(&order.options.output_dir).map_err(|_| error)
-        }
+        Ok(None) => published(order),
+        Err(error) if work.is_published().unwrap_or(false) => published(order).map_err(|_| error),
         Err(error) => Err(error),
     }
 }
 
+/// The manifest of the result at `address`.
+///
+/// # Errors
+/// When there is none; the store's.
+pub fn stored_manifest(address: &str, stores: &dyn Stores) -> Result<Manifest, Error> {
+    let failed = |source| Error::Store { object: address.to_owned(), source };
+    let storage = stores.open(address).map_err(failed)?;
+    let bytes = storage.get(FILE_NAME).map_err(failed)?;
+    let bytes = bytes.ok_or_else(|| ManifestError::Missing(address.into()))?;
+    Ok(Manifest::parse(storage.shown(FILE_NAME).as_ref(), &bytes)?)
+}
+
 /// What is known of a result that is there.
-fn published(output: &Path) -> Result<Prepared, Error> {
-    let manifest = Manifest::read(output)?;
+fn published(order: &PlanOrder<'_>) -> Result<Prepared, Error> {
+    let output = &order.options.output_dir;
+    let manifest = match address(output) {
+        None => Manifest::read(output)?,
+        Some(address) => stored_manifest(address, order.stores)?,
+    };
     Ok(Prepared {
         counts: manifest.counts.clone(),
         train_records: manifest.train.records,

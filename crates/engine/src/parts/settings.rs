@@ -2,6 +2,7 @@
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,7 @@ use crate::output::manifest::TemplateUsed;
 use crate::output::publish::Durability;
 use crate::prepare::{Amount, Mode, Options, Purpose, Readers};
 use crate::source::input::path_of;
+use crate::storage::Stores;
 
 /// The options of a preparation but for sources, places and threads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +70,8 @@ pub struct Means {
     pub name_rejects: usize,
     /// Which readers records are shown to.
     pub readers: Readers,
+    /// What opens buckets.
+    pub stores: Arc<dyn Stores>,
 }
 
 impl Settings {

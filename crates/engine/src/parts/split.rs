@@ -10,6 +10,7 @@ use rayon::ThreadPool;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::address::address;
 use crate::error::{Error, FailedRejects};
 use crate::json::KeyText;
 use crate::output::manifest::{Counts, FileDigest, Grouping, Hex, Leakage, Mixed};
@@ -26,6 +27,7 @@ use crate::parts::rows::{
 };
 use crate::parts::settings::Means;
 use crate::parts::span::Span;
+use crate::parts::stored::StoredOutput;
 use crate::parts::work::{Content, DigestObject, Record, Step, Work};
 use crate::prepare::{MIX_PREFIX, Options, mix_places, threads};
 use crate::record::reject::RejectCounts;
@@ -376,6 +378,19 @@ impl Splitting<'_> {
         let counts = RejectCounts::of(&self.totals.counts.rejected_by_code);
         let mut report = None;
         if counts.total() > 0 {
+            if let Some(output) = address(&self.options.output_dir) {
+                let output = StoredOutput::open(output, self.plan.order(), &*self.means.stores)?;
+                let written = output.write_failed_rejects(|out| {
+                    self.merge_rejects(&mut |line| {
+                        if first.len() < self.means.name_rejects {
+                            first.push(String::from_utf8_lossy(line).trim_end().to_owned());
+                        }
+                        let path = self.options.output_dir.clone();
+                        out.write_all(line).map_err(|source| Error::Write { path, source })
+                    })
+                });
+                return Ok(FailedRejects { counts, rejects: first, report: Some(written?.into()) });
+            }
             let output = Output::open(&self.options.output_dir, self.options.durability)?;
             let mut failure = Ok(());
             let written = output.write_failed_rejects(|out| {

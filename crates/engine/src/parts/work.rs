@@ -207,8 +207,9 @@ impl Work {
                 Ok(())
             };
             self.storage.list(&prefix, &mut list).map_err(self.failed(&prefix))?;
-            names.iter().try_for_each(|name| self.delete(name))?;
+            self.storage.delete_all(&names).map_err(self.failed(&prefix))?;
         }
+        self.storage.end_unfinished().map_err(self.failed(""))?;
         self.delete(PLAN)?;
         if let Some(dir) = &self.dir {
             self.remove_unfinished(dir);

@@ -101,7 +101,15 @@ pub(crate) fn threads(threads: NonZeroUsize) -> Result<ThreadPool, Error> {
 /// # Errors
 /// That, or when a source is not there.
 pub(crate) fn check_directories(options: &Options) -> Result<(), Error> {
-    for source in options.sources.iter().filter(|source| matches!(source.kind, SourceKind::Directory(_))) {
+    let directories = options.sources.iter().filter(|source| matches!(source.kind, SourceKind::Directory(_)));
+    for source in directories {
+        if let Some(address) = source.address() {
+            let output = crate::address::address(&options.output_dir);
+            match output.is_some_and(|output| output.trim_end_matches('/') == address.trim_end_matches('/')) {
+                true => return Err(Error::OutputIsCorpus(options.output_dir.clone())),
+                false => continue,
+            }
+        }
         let no_corpus = |error| Error::NoCorpus { path: source.path.clone(), source: error };
         let corpus = source.path.canonicalize().map_err(no_corpus)?;
         match options.output_dir.canonicalize() {

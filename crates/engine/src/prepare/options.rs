@@ -3,6 +3,7 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
+use crate::address::address;
 use crate::line::template::Template;
 use crate::output::compress::Compress;
 use crate::output::publish::Durability;
@@ -57,6 +58,13 @@ pub struct Options {
 }
 
 impl Options {
+    /// Whether a source, or the output, is in a bucket.
+    pub fn is_stored(&self) -> bool {
+        let mixed = self.mix.iter().map(|mix| &mix.source);
+        let mut sources = self.sources.iter().chain(mixed);
+        sources.any(|source| source.address().is_some()) || address(&self.output_dir).is_some()
+    }
+
     /// The sources as people read them: the first three, and how many more.
     pub fn shown_sources(&self) -> String {
         let mut shown: Vec<String> =

@@ -3,7 +3,7 @@
 //! Written one behind the other, numbers little-endian: a kind (1 byte, its highest bit for a pin), the number of the
 //! root (2), the key's length (2) and the key; of a pinned one size (8) and time (16); of a container its layout (1),
 //! the path's length (4) and the path; of a range of lines its start, its end and the number of its first line (8
-//! each).
+//! each). Of an object of a bucket, as its next to highest bit says, size (8), the tag's length (2) and the tag follow.
 
 use std::ffi::OsString;
 use std::fs::Metadata;
@@ -24,6 +24,17 @@ pub struct Input {
     pub pin: Option<Pin>,
     /// What it is.
     pub what: What,
+    /// What it was like, where it is an object in a bucket.
+    pub object: Option<Seen>,
+}
+
+/// What is known of an object in a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Its size.
+    pub bytes: u64,
+    /// Its tag.
+    pub tag: String,
 }
 
 /// A directory that records lie below.
@@ -81,6 +92,7 @@ impl Pin {
 }
 
 const PINNED: u8 = 0x80;
+const STORED: u8 = 0x40;
 
 const LAYOUTS: [SourceKind; 6] = [
     SourceKind::Lines(Compression::None),
@@ -103,6 +115,20 @@ impl Input {
         }
     }
 
+    /// Its address, of one in a bucket; records lie below `roots`.
+    pub fn address(&self, roots: &[Root]) -> String {
+        let root = &roots.get(usize::from(self.root));
+        match (&self.what, root) {
+            (What::Container(_, path) | What::Lines(path, _), _) => path.to_string_lossy().into_owned(),
+            (What::Record, Some(root)) if !root.path.as_os_str().is_empty() => {
+                let root_address = root.path.to_string_lossy();
+                let name = String::from_utf8_lossy(&self.key[root.prefix..]);
+                format!("{}/{name}", root_address.strip_suffix('/').unwrap_or(&root_address))
+            }
+            (What::Record, _) => String::from_utf8_lossy(&self.key).into_owned(),
+        }
+    }
+
     /// Adds the input to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         let kind = match &self.what {
@@ -110,7 +136,9 @@ impl Input {
             What::Container(..) => 1,
             What::Lines(..) => 2,
         };
-        out.push(kind | if self.pin.is_some() { PINNED } else { 0 });
+        let pinned = if self.pin.is_some() { PINNED } else { 0 };
+        let stored = if self.object.is_some() { STORED } else { 0 };
+        out.push(kind | pinned | stored);
         out.extend_from_slice(&self.root.to_le_bytes());
         out.extend_from_slice(&(self.key.len() as u16).to_le_bytes());
         out.extend_from_slice(&self.key);
@@ -134,6 +162,11 @@ impl Input {
                     .for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
             }
         }
+        if let Some(Seen { bytes, tag }) = &self.object {
+            out.extend_from_slice(&bytes.to_le_bytes());
+            out.extend_from_slice(&(tag.len() as u16).to_le_bytes());
+            out.extend_from_slice(tag.as_bytes());
+        }
     }
 
     /// Reads the input at the start of `bytes`, and goes behind it; `None` where there is none.
@@ -154,7 +187,7 @@ impl Input {
             let length = u32::from_le_bytes(take(bytes, 4)?.try_into().ok()?);
             Some((layout, path_of(take(bytes, length as usize)?)?))
         };
-        let what = match kind & !PINNED {
+        let what = match kind & !(PINNED | STORED) {
             0 => What::Record,
             1 => {
                 let (layout, path) = place()?;
@@ -168,7 +201,16 @@ impl Input {
                 )
             }
         };
-        Some(Input { root, key, pin, what })
+        let object = match kind & STORED {
+            0 => None,
+            _ => {
+                let seen = number(bytes)?;
+                let length = u16::from_le_bytes(take(bytes, 2)?.try_into().ok()?);
+                let tag = String::from_utf8(take(bytes, length.into())?.to_vec()).ok()?;
+                Some(Seen { bytes: seen, tag })
+            }
+        };
+        Some(Input { root, key, pin, what, object })
     }
 }
 
@@ -203,11 +245,16 @@ mod tests {
     fn inputs_are_read_as_they_were_written() {
         let pin = Some(Pin { bytes: 7, modified: -3 });
         let range = LineRange { start: 5, end: 1 << 40, first: 9 };
+        let input =
+            |root, key: &[u8], pin, what, object| Input { root, key: key.to_vec(), pin, what, object };
+        let seen = |tag: &str| Some(Seen { bytes: 3, tag: tag.to_owned() });
         let inputs = [
-            Input { root: 300, key: b"a/\xff\n.json".to_vec(), pin: None, what: What::Record },
-            Input { root: 0, key: Vec::new(), pin, what: What::Record },
-            Input { root: 1, key: b"x/".to_vec(), pin, what: What::Container(LAYOUTS[5], "/x.tzst".into()) },
-            Input { root: 1, key: b"y/".to_vec(), pin, what: What::Lines("/y.jsonl".into(), range) },
+            input(300, b"a/\xff\n.json", None, What::Record, None),
+            input(0, b"", pin, What::Record, None),
+            input(1, b"x/", pin, What::Container(LAYOUTS[5], "/x.tzst".into()), None),
+            input(1, b"y/", pin, What::Lines("/y.jsonl".into(), range), None),
+            input(1, b"z", None, What::Record, seen("\"tag\"")),
+            input(1, b"y/", None, What::Lines("s3://b/y.jsonl".into(), range), seen("")),
         ];
         let mut bytes = Vec::new();
         inputs.iter().for_each(|input| input.write(&mut bytes));

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use crate::address::address;
 use crate::error::Error;
 use crate::json::KeyText;
 use crate::record::layout::{Unit, is_lfs_pointer};
@@ -247,7 +248,7 @@ pub fn list(corpus: &Corpus<'_>, spool: &mut Spool, watch: &dyn Watch) -> Result
 pub const MAX_ROOTS: u16 = MAX_SOURCES / 2;
 
 /// Lists what a walk has found before, in whatever order, and sorts by rank. `roots` are the directories that records
-/// lie below.
+/// lie below; `fetched` is what was fetched of each input that lies in a bucket.
 ///
 /// # Errors
 /// As [`list`]; [`Error::Changed`] where a container is not what it was.
@@ -255,21 +256,27 @@ pub fn list_inputs(
     corpus: &Corpus<'_>,
     roots: &[Root],
     inputs: &[Input],
+    fetched: &[Option<Section>],
     spool: &mut Spool,
     watch: &dyn Watch,
 ) -> Result<Listing, Error> {
     let mut builder = Builder::new(corpus, spool, watch);
     for root in roots {
-        builder.add_root(&root.path, root.prefix)?;
+        let stored = address(&root.path).map(|_| spool.store.section()).transpose()?;
+        builder.add_root(&root.path, root.prefix, stored.as_ref())?;
     }
-    for input in inputs {
+    for (number, input) in inputs.iter().enumerate() {
+        let fetched = fetched.get(number).and_then(Option::as_ref);
         match &input.what {
-            What::Record => builder.push(input.root, &input.key, None)?,
+            What::Record => {
+                let extent = fetched.map(|section| Extent::Bytes(section.start, section.length));
+                builder.push(input.root, &input.key, extent)?;
+            }
             What::Container(kind, path) => {
                 let source = Source { path: path.clone(), kind: *kind };
-                builder.add_container(&source, &input.key, spool)?;
+                builder.add_container(&source, fetched, &input.key, spool)?;
             }
-            What::Lines(path, range) => builder.add_lines(path, &input.key, *range)?,
+            What::Lines(path, range) => builder.add_lines(path, fetched, &input.key, *range)?,
         }
     }
     builder.sorted()
@@ -308,9 +315,15 @@ impl<'w> Builder<'w> {
         Ok(Listing { not_read: Arc::new(not_read), not_regular, ..listing })
     }
 
-    /// Adds the directory `root`; the first `prefix` bytes of the keys below it are no part of a path.
-    fn add_root(&mut self, root: &Path, prefix: usize) -> Result<u16, Error> {
+    /// Adds the directory `root`; the first `prefix` bytes of the keys below it are no part of a path. What was fetched of
+    /// records in a bucket lies in the file of `stored`.
+    fn add_root(&mut self, root: &Path, prefix: usize, stored: Option<&Section>) -> Result<u16, Error> {
         let number = self.number()?;
+        if let Some(stored) = stored {
+            let (section, path) = (Section { start: 0, ..stored.clone() }, root.to_owned());
+            self.sources.push(OpenSource::Held { section, path, unit: Unit::File });
+            return Ok(number);
+        }
         let may_hold = cfg!(unix) && self.held_directories < HELD;
         let directory = may_hold.then(|| File::open(root).ok()).flatten();
         self.held_directories += usize::from(directory.is_some());
@@ -319,14 +332,25 @@ impl<'w> Builder<'w> {
     }
 
     /// Adds the lines of the file at `path` that lie in `range`.
-    fn add_lines(&mut self, path: &Path, prefix: &[u8], range: LineRange) -> Result<(), Error> {
+    fn add_lines(
+        &mut self,
+        path: &Path,
+        fetched: Option<&Section>,
+        prefix: &[u8],
+        range: LineRange,
+    ) -> Result<(), Error> {
         let number = self.number()?;
         let source = Source { path: path.to_owned(), kind: SourceKind::Lines(Compression::None) };
-        let Opened::AtRandom(file, _) = open(&source)? else {
-            return Err(Error::Changed { path: source.path });
-        };
         let LineRange { start, end, first } = range;
-        let section = Section { file: Arc::new(file), start, length: end - start };
+        let section = match fetched {
+            Some(fetched) => fetched.clone(),
+            None => {
+                let Opened::AtRandom(file, _) = open(&source, None)? else {
+                    return Err(Error::Changed { path: source.path });
+                };
+                Section { file: Arc::new(file), start, length: end - start }
+            }
+        };
         index_lines(&section, path, |line, extent| {
             self.push(number, &line_key(prefix, first + line), Some(extent))
         })?;
@@ -337,7 +361,7 @@ impl<'w> Builder<'w> {
     fn add(&mut self, source: &Source, prefix: &[u8], spool: &mut Spool) -> Result<(), Error> {
         match source.kind {
             SourceKind::Directory(containers) => {
-                let number = self.add_root(&source.path, prefix.len())?;
+                let number = self.add_root(&source.path, prefix.len(), None)?;
                 let directory = Directory { root: &source.path, prefix, containers, skip: self.corpus.skip };
                 walk(&directory, &mut |path, key, found| self.add_found(number, path, key, found, spool))
             }
@@ -359,7 +383,7 @@ impl<'w> Builder<'w> {
                 let (key, found) = walk::record(&source.path)?;
                 self.add_found(number, &source.path, &key, found, spool)
             }
-            SourceKind::Lines(_) | SourceKind::Tar(_) => self.add_container(source, prefix, spool),
+            SourceKind::Lines(_) | SourceKind::Tar(_) => self.add_container(source, None, prefix, spool),
         }
     }
 
@@ -369,13 +393,19 @@ impl<'w> Builder<'w> {
         number.ok_or(Error::TooManySources(self.sources.len()))
     }
 
-    fn add_container(&mut self, source: &Source, prefix: &[u8], spool: &mut Spool) -> Result<(), Error> {
+    fn add_container(
+        &mut self,
+        source: &Source,
+        fetched: Option<&Section>,
+        prefix: &[u8],
+        spool: &mut Spool,
+    ) -> Result<(), Error> {
         let number = self.number()?;
         let path = source.path.clone();
         let is_lines = matches!(source.kind, SourceKind::Lines(_));
         let unit = if is_lines { Unit::Line } else { Unit::File };
         let convert = self.corpus.convert.filter(|_| is_lines);
-        let opened = match (open(source)?, convert) {
+        let opened = match (open(source, fetched)?, convert) {
             (Opened::Stream(file), Some(convert)) => {
                 let plain = Plain::open(source, file)?;
                 let found = &mut |line, extent| self.push(number, &line_key(prefix, line), Some(extent));
@@ -451,7 +481,7 @@ impl<'w> Builder<'w> {
             Found::Record => self.push(number, key, None),
             Found::Container(kind) => {
                 let source = Source { path: path.to_owned(), kind };
-                self.add_container(&source, &container_prefix(key), spool)
+                self.add_container(&source, None, &container_prefix(key), spool)
             }
             Found::NotRead(kind, is_named_as_record) => {
                 self.not_regular += u64::from(is_named_as_record);
@@ -481,12 +511,17 @@ enum Opened {
     Stream(Option<File>),
 }
 
-fn open(source: &Source) -> Result<Opened, Error> {
+/// Opens a source; one in a bucket is all of the file that it was fetched to.
+fn open(source: &Source, fetched: Option<&Section>) -> Result<Opened, Error> {
     let failed = |error| Error::Read { path: source.path.clone(), source: error };
     if source.is_stdin() {
         return Ok(Opened::Stream(None));
     }
-    let file = File::open(&source.path).map_err(failed)?;
+    let file = match fetched {
+        Some(section) => section.file.try_clone(),
+        None => File::open(&source.path),
+    };
+    let file = file.map_err(failed)?;
     let seen = file.metadata().map_err(failed)?;
     // A FIFO named like a container is read once, as standard input is.
     if !seen.is_file() {

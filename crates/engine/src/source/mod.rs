@@ -21,6 +21,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
+use crate::address::{address, place_of};
+
 /// The largest record that is read unless somebody says otherwise, in bytes, inclusive.
 pub const DEFAULT_RECORD_BYTES: usize = 64 << 20;
 
@@ -125,10 +127,18 @@ impl Source {
     pub fn of(path: &Path, containers: Containers) -> Option<Source> {
         let kind = match path.to_str() {
             Some("-") => SourceKind::Lines(Compression::None),
+            _ if address(path).is_some() => {
+                kind_of_address(path).unwrap_or(SourceKind::Directory(containers))
+            }
             _ if path.is_dir() => SourceKind::Directory(containers),
             _ => kind_of_name(path.file_name()?.as_encoded_bytes())?,
         };
         Some(Source { path: path.to_owned(), kind })
+    }
+
+    /// Its address, where it is in a bucket.
+    pub fn address(&self) -> Option<&str> {
+        address(&self.path)
     }
 
     /// Whether the records come from standard input.
@@ -139,6 +149,17 @@ impl Source {
     /// The components of the path from the last one upward: the plain base name, then those of its real
     /// directory.
     fn components(&self) -> Vec<Vec<u8>> {
+        if let Some(address) = address(&self.path) {
+            let (_, path) = address.split_once("://").unwrap_or_default();
+            let names = path.trim_end_matches('/').rsplit('/').map(|name| name.as_bytes().to_vec());
+            return names
+                .enumerate()
+                .map(|(depth, name)| match depth {
+                    0 => plain_name(&name).0.into_owned(),
+                    _ => name,
+                })
+                .collect();
+        }
         let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let (name, directory) = match self.path.file_name() {
             _ if self.is_stdin() => return vec![b"-".to_vec()],
@@ -234,7 +255,7 @@ pub fn container_of_name(name: &[u8]) -> Option<SourceKind> {
 /// What is no source, but known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unsupported {
-    /// An address: sources are files on this machine.
+    /// An address of another kind than that of a bucket.
     Url,
     /// Comma-separated values.
     Csv,
@@ -256,7 +277,7 @@ impl Unsupported {
     /// What it is, in words that stand behind its path.
     pub fn what(self) -> &'static str {
         match self {
-            Unsupported::Url => "is a URL, and sources are files on this machine",
+            Unsupported::Url => "is a URL that is not read",
             Unsupported::Csv => "is CSV, which is not read",
             Unsupported::Parquet => "is Parquet, which is not read",
             Unsupported::Zip => "is a ZIP archive, which is not read",
@@ -295,6 +316,11 @@ pub fn unsupported(path: &Path) -> Option<Unsupported> {
     found.map(|(_, unsupported)| unsupported).or_else(|| is_in_capitals().then_some(Unsupported::Capitals))
 }
 
+/// What an object is by its name; `None` for what objects lie below.
+fn kind_of_address(path: &Path) -> Option<SourceKind> {
+    kind_of_name(place_of(address(path)?).1.as_bytes())
+}
+
 fn kind_of_name(name: &[u8]) -> Option<SourceKind> {
     container_of_name(name).or_else(|| name.ends_with(b".json").then_some(SourceKind::Record))
 }
@@ -325,6 +351,10 @@ mod tests {
         check("e.json.gz", None);
         check("e.txt", None);
         check("e", None);
+        check("s3://b/c.tar", Some(SourceKind::Tar(Compression::None)));
+        check("s3://b/d.json", Some(SourceKind::Record));
+        check("s3://b/d.json/", Some(SourceKind::Directory(Containers::Skip)));
+        check("s3://b", Some(SourceKind::Directory(Containers::Skip)));
     }
 
     #[test]

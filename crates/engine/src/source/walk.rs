@@ -71,6 +71,31 @@ pub fn walk(directory: &Directory<'_>, each: &mut Visit<'_>) -> Result<(), Error
     Ok(())
 }
 
+/// What the object `name` below a place is, and how much of its name says so: what lies below something that is not
+/// entered is that. `skip` is the output, where it lies below.
+pub fn object(name: &str, containers: Containers, skip: Option<&str>) -> (usize, Found) {
+    let mut start = 0;
+    for part in name.split('/') {
+        let end = start + part.len();
+        let (is_dir, is_record) = (end < name.len(), part.ends_with(".json"));
+        let found = match container_of_name(part.as_bytes()) {
+            _ if is_dir && skip == Some(&name[..end]) => Found::NotRead(OUTPUT, is_record),
+            _ if is_hidden(part.as_bytes()) => Found::NotRead(HIDDEN, false),
+            _ if is_dir && is_record => Found::NotRead("directory", true),
+            _ if is_dir => {
+                start = end + 1;
+                continue;
+            }
+            _ if is_record => Found::Record,
+            Some(kind) if containers == Containers::Read => Found::Container(kind),
+            Some(_) => Found::NotRead(CONTAINER, false),
+            None => Found::NotRead(OTHER_ENDING, false),
+        };
+        return (end, found);
+    }
+    (name.len(), Found::NotRead(OTHER_ENDING, false))
+}
+
 /// What stands before the keys of the records of the container that has this key.
 pub fn container_prefix(key: &[u8]) -> Vec<u8> {
     [&*plain_name(key).0, b"/"].concat()
@@ -195,6 +220,48 @@ fn walk_error(corpus: &Path, error: walkdir::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_object_is_what_a_file_of_its_name_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = [
+            "0.json",
+            "a/1.json",
+            "a/b.jsonl",
+            "c.tar.gz",
+            ".hidden/x.json",
+            "a/.x.json",
+            "d.json/y.json",
+            "a/x.txt",
+            "out/z.json",
+            "a/out/w.json",
+            ".git/a/b",
+            "__MACOSX/0.json",
+            "a/b.json.gz",
+        ];
+        for name in names {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        for containers in [Containers::Skip, Containers::Read] {
+            let (out, mut walked) = (dir.path().join("out"), Vec::new());
+            let directory = Directory { root: dir.path(), prefix: b"", containers, skip: Some(&out) };
+            walk(&directory, &mut |_, key, found| {
+                walked.push((String::from_utf8(key.to_vec()).unwrap(), found));
+                Ok(())
+            })
+            .unwrap();
+            walked.sort_by(|one, other| one.0.cmp(&other.0));
+            let mut objects: Vec<(String, Found)> = names
+                .iter()
+                .map(|name| (name, object(name, containers, Some("out"))))
+                .map(|(name, (end, found))| (name[..end].to_owned(), found))
+                .collect();
+            objects.sort_by(|one, other| one.0.cmp(&other.0));
+            assert_eq!(objects, walked);
+        }
+    }
 
     #[test]
     fn a_key_is_what_walkdir_joins_to_its_root() {

@@ -11,6 +11,7 @@ use clap::{Arg, Args, Command, FromArgMatches};
 
 use crate::config::{Bytes, ConfigError, ConfigFile};
 use crate::value::{at_home, parsed, whole};
+use ctxtune_engine::address::address;
 use ctxtune_engine::line::template::{Template, TemplateError};
 use ctxtune_engine::output::compress::Compress;
 use ctxtune_engine::prepare::{Amount, Durability, GivenFiles, Mix, Options, Purpose, Readers, mix_counts};
@@ -32,7 +33,7 @@ pub(crate) const MAX_RECORD_BYTES: u64 = 1 << 30;
 #[derive(Debug, Clone, Default, Args)]
 pub struct PrepareChoices {
     /// Directories of *.json records, .jsonl or .ndjson files, .tar archives (each also .gz or
-    /// .zst; .tgz, .tzst), or - for JSONL on standard input
+    /// .zst; .tgz, .tzst), s3://bucket/prefix, or - for JSONL on standard input
     #[arg(value_name = "SOURCE", conflicts_with = "data_dir")]
     pub sources: Vec<PathBuf>,
     /// The same as one SOURCE: a directory of *.json records, a .jsonl file, a .tar archive
@@ -44,7 +45,7 @@ pub struct PrepareChoices {
     /// Also read the .jsonl, .ndjson and .tar files (also compressed) below a directory
     #[arg(long)]
     pub containers: bool,
-    /// Directory for the result [default: training/output]
+    /// Directory, or s3://bucket/prefix, for the result [default: training/output]
     #[arg(short, long, value_name = "OUT")]
     pub output_dir: Option<PathBuf>,
 
@@ -124,7 +125,8 @@ impl MixChoice {
         let source = Source::of(&self.path, Containers::Skip);
         let source =
             source.filter(|source| matches!(source.kind, SourceKind::Lines(_)) && !source.is_stdin());
-        let source = source.filter(|_| self.path.is_file()).ok_or_else(|| {
+        let is_there = address(&self.path).is_some() || self.path.is_file();
+        let source = source.filter(|_| is_there).ok_or_else(|| {
             let path = self.path.display();
             value_error("mix", "", &format!("expected a .jsonl file (also .gz or .zst), got `{path}`"))
         })?;
@@ -329,7 +331,7 @@ fn sources(
         return Err(ConfigError::Value { key: "-".to_owned(), place: String::new(), reason });
     }
     let source = |path: PathBuf| {
-        let is_there = is_stdin(&path) || path.exists();
+        let is_there = is_stdin(&path) || address(&path).is_some() || path.exists();
         let found = if is_there { Source::of(&path, containers) } else { None };
         // A URL may end as a container does.
         let is_known = if is_there { found.is_none() } else { is_url(&path) };

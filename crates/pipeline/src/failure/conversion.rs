@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::shell;
 use ctxtune_engine::error::Repack;
 use ctxtune_engine::source::names::NameLog;
-use ctxtune_engine::source::{Compression, OTHER_ENDING, Unsupported, unsupported};
+use ctxtune_engine::source::{Compression, OTHER_ENDING, Unsupported, container_of_name, unsupported};
 
 /// What to do about `path`, which is no source.
 pub fn remedy(path: &Path, unsupported: Unsupported) -> String {
@@ -30,7 +30,10 @@ pub fn remedy(path: &Path, unsupported: Unsupported) -> String {
 fn download(url: &str) -> String {
     let name = shell::word(url);
     match url.split_once("://") {
-        Some(("s3", _)) => format!("copy it first: `aws s3 cp --recursive {name} DIR`, then name DIR"),
+        Some(("s3", path)) if container_of_name(path.as_bytes()).is_some() => {
+            format!("copy it first: `aws s3 cp {name} .`, then name the file")
+        }
+        Some(("s3", _)) => format!("copy it first: `aws s3 sync {name} DIR`, then name DIR"),
         Some(("gs", _)) => {
             format!("copy it first: `gcloud storage cp --recursive {name} DIR`, then name DIR")
         }
@@ -90,7 +93,8 @@ mod tests {
             let remedy = remedy(path, unsupported(path).unwrap());
             assert!(remedy.contains(expected), "{name}: {remedy}");
         };
-        check("s3://b/k", "`aws s3 cp --recursive s3://b/k DIR`");
+        check("s3://b/k", "`aws s3 sync s3://b/k DIR`");
+        check("s3://b/k.jsonl", "`aws s3 cp s3://b/k.jsonl .`");
         check("gs://b/k.jsonl", "`gcloud storage cp --recursive gs://b/k.jsonl DIR`");
         check("hf://datasets/me/tomi/data/x.jsonl", "--repo-type dataset me/tomi --local-dir DIR`");
         check("https://host/x.jsonl", "`curl -LO https://host/x.jsonl`");

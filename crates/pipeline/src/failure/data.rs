@@ -7,6 +7,7 @@ use ctxtune_engine::output::lock::LockError;
 use ctxtune_engine::output::manifest::ManifestError;
 use ctxtune_engine::output::prepared::PreparedError;
 use ctxtune_engine::source::{CONTAINER, LINKED_DIRECTORY};
+use ctxtune_engine::storage::Unusable;
 use ctxtune_engine::{check, prepare, score};
 
 impl From<ConfigError> for Failure {
@@ -57,8 +58,36 @@ fn unknown_key_hint(key: &str, suggestion: Option<&str>) -> String {
     }
 }
 
+/// What a store said, where it is what the error is about.
+fn of_store(error: &prepare::Error) -> Option<(Exit, &'static str, String)> {
+    use prepare::Error;
+    let (Error::NoCorpus { source, .. }
+    | Error::List { source, .. }
+    | Error::Read { source, .. }
+    | Error::Write { source, .. }
+    | Error::Store { source, .. }) = error
+    else {
+        return None;
+    };
+    let (exit, code, hint) = match Unusable::within(source) {
+        Some(Unusable::Address(_)) => {
+            (Exit::Usage, "store_address", "check the address and the variables of the store")
+        }
+        Some(Unusable::NoBucket { .. }) => (Exit::Usage, "no_bucket", "check its name, and AWS_ENDPOINT_URL"),
+        Some(Unusable::Key { hint, .. }) => (Exit::Key, "store_key", hint.as_str()),
+        None if source.kind() == std::io::ErrorKind::Interrupted => {
+            (Exit::Interrupted, "interrupted", "run the same command again")
+        }
+        None => return None,
+    };
+    Some((exit, code, hint.to_owned()))
+}
+
 impl From<prepare::Error> for Failure {
     fn from(error: prepare::Error) -> Failure {
+        if let Some((exit, code, hint)) = of_store(&error) {
+            return Failure::new(exit, code, error, hint);
+        }
         let (exit, code) = classify(&error);
         let hint = hint(&error);
         Failure::new(exit, code, error, hint)
@@ -84,6 +113,7 @@ fn classify(error: &prepare::Error) -> (Exit, &'static str) {
         Error::NotYet { .. } => (Exit::Network, "not_yet"),
         Error::NoPlan { .. } => (Exit::Usage, "no_plan"),
         Error::OtherPlan { .. } => (Exit::Usage, "other_plan"),
+        Error::OtherResult { .. } => (Exit::Usage, "other_result"),
         Error::Altered { .. } => (Exit::Usage, "altered"),
         Error::Indivisible { .. } => (Exit::Usage, "indivisible"),
         Error::Misplaced { .. } | Error::OtherFileSystem { .. } => (Exit::Usage, "work_dir"),
@@ -132,6 +162,9 @@ fn hint(error: &prepare::Error) -> String {
         }
         Error::NoPlan { .. } => "make one with `ctxtune distributed plan`, or check --work-dir",
         Error::OtherPlan { .. } => "choose another --work-dir, or delete this one",
+        Error::OtherResult { .. } => {
+            "choose an empty --output-dir, or empty this one: nothing in a bucket is replaced"
+        }
         Error::Altered { .. } => "delete the working directory and plan again",
         Error::Indivisible { .. } => "write it to a file first, or leave out --work-dir",
         Error::Misplaced { .. } => "choose a --work-dir beside the output",
@@ -169,6 +202,9 @@ impl Failure {
     pub fn of_parts(error: prepare::Error) -> Failure {
         use prepare::Error;
         use std::io::ErrorKind;
+        if of_store(&error).is_some() {
+            return error.into();
+        }
         let exit = match &error {
             Error::List { source, .. } | Error::Read { source, .. } => match source.kind() {
                 ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory => Exit::Data,

@@ -4,7 +4,7 @@
 //! Every error of the engine (`data.rs`) and of the service (`service.rs`) gets its exit code and its hint here, so that a
 //! workflow fails with the same words whoever calls it.
 
-mod conversion;
+pub mod conversion;
 mod data;
 mod service;
 
