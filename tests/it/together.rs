@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ctxtune_service::together::endpoints::{self, NewDeployment};
+use ctxtune_service::together::endpoints::{Endpoints, NewDeployment};
 use ctxtune_service::together::file::{FileId, Processing};
 use ctxtune_service::together::hardware::Config;
 use ctxtune_service::together::job::{JobId, Status};
@@ -252,7 +252,7 @@ fn what_was_created_a_moment_ago_and_is_denied_is_asked_for_again() {
     let config = Config { id: cr, project_id: of, hardware: None, is_for_adapters: false };
     let create_deployment = |together: &Together| {
         let new = NewDeployment { name: "x", model: "ml_1", config: &config, idle_minutes: None };
-        endpoints::create_deployment(together, &project, "e", &new)
+        Endpoints { together, project: &project }.create_deployment("e", &new)
     };
     let jobs = |together: &Together| {
         jobs::create(together, &json!({})).map(drop)?;
@@ -260,13 +260,13 @@ fn what_was_created_a_moment_ago_and_is_denied_is_asked_for_again() {
         jobs::retrieve(together, &id).map(drop)
     };
     let endpoints = |together: &Together| {
-        endpoints::create(together, &project, "x").map(drop)?;
-        endpoints::retrieve(together, &project, "x-1").map(drop)
+        Endpoints { together, project: &project }.create("x").map(drop)?;
+        Endpoints { together, project: &project }.retrieve("x-1").map(drop)
     };
     let deployments = |together: &Together| {
         create_deployment(together).map(drop)?;
-        endpoints::scale(together, &project, ("e", "x-1"), 1).map(drop)?;
-        endpoints::deployment(together, &project, ("e", "x-1")).map(drop)
+        Endpoints { together, project: &project }.scale(("e", "x-1"), 1).map(drop)?;
+        Endpoints { together, project: &project }.deployment(("e", "x-1")).map(drop)
     };
     type CreateAndRead<'c> = &'c dyn Fn(&Together) -> Result<(), Error>;
     let all: [CreateAndRead<'_>; 3] = [&jobs, &endpoints, &deployments];
@@ -287,8 +287,9 @@ fn what_was_created_a_moment_ago_and_is_denied_is_asked_for_again() {
     let (server, denied) = denying(usize::MAX);
     let together = together(&server);
     create_deployment(&together).unwrap();
-    endpoints::delete_deployment(&together, &project, ("e", "x-1")).unwrap();
-    let error = endpoints::deployment(&together, &project, ("e", "x-1")).unwrap_err();
+    let api = Endpoints { together: &together, project: &project };
+    api.delete_deployment(("e", "x-1")).unwrap();
+    let error = api.deployment(("e", "x-1")).unwrap_err();
     assert_eq!((error.status(), denied.load(Ordering::SeqCst)), (Some(404), 2));
 }
 

@@ -13,7 +13,7 @@ use ctxtune_pipeline::deploy::{Down, Reach, bring_down};
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::text::one_line;
 use ctxtune_pipeline::{Exit, Failure, shell};
-use ctxtune_service::together::endpoints::{self, Endpoint};
+use ctxtune_service::together::endpoints::{Endpoint, Endpoints};
 use serde::Serialize;
 
 const COLUMNS: [(&str, Align); 7] = [
@@ -93,7 +93,8 @@ fn row(running: &Running) -> Vec<Cell> {
 fn list(args: &EndpointsArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     let session = session::open(&args.remote, terminal)?;
     let (project, now) = project(&session)?;
-    let all = endpoints::list(&session.together, &project).map_err(|error| session.explain(error))?;
+    let api = Endpoints { together: &session.together, project: &project };
+    let all = api.list().map_err(|error| session.explain(error))?;
     let listed = running(&session, &all, now);
     let totals = Totals {
         dollars_so_far: listed.iter().filter_map(|running| running.dollars_so_far).sum(),
@@ -135,7 +136,8 @@ fn try_stop(
 ) -> Result<(Endpoint, Down), Failure> {
     let session = session::open(&args.remote, terminal)?;
     let (project, _) = project(&session)?;
-    let all = endpoints::list(&session.together, &project).map_err(|error| session.explain(error))?;
+    let api = Endpoints { together: &session.together, project: &project };
+    let all = api.list().map_err(|error| session.explain(error))?;
     let is_meant =
         |endpoint: &Endpoint| [&*endpoint.id, &*endpoint.name, endpoint.bare_name()].contains(&name);
     let endpoint = all.into_iter().find(is_meant).ok_or_else(|| {
@@ -143,7 +145,7 @@ fn try_stop(
         Failure::usage("no_endpoint", message, "`ctxtune endpoints` lists what runs")
     })?;
     let mut tell = |name: &str| say_stopped(name, terminal);
-    let down = bring_down(&session.together, &project, &endpoint, reach, &mut tell);
+    let down = bring_down(api, &endpoint, reach, &mut tell);
     Ok((endpoint, down.map_err(|error| session.explain(error))?))
 }
 

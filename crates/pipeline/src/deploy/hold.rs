@@ -13,6 +13,7 @@ use crate::session::Session;
 use crate::shell;
 use crate::text::one_line;
 use ctxtune_service::Stopped;
+use ctxtune_service::together::endpoints::Endpoints;
 use ctxtune_service::together::project::Project;
 
 /// How long this process tries to stop a deployment after a signal.
@@ -37,10 +38,13 @@ pub enum Left {
 }
 
 impl Hold<'_> {
+    fn api(&self) -> Endpoints<'_> {
+        Endpoints { together: &self.session.together, project: self.project }
+    }
+
     pub(crate) fn deploying(&self) -> Deploying<'_> {
         Deploying {
-            together: &self.session.together,
-            project: self.project,
+            api: self.api(),
             endpoint: self.endpoint,
             name: self.name.to_owned(),
             grace: self.session.grace(),
@@ -85,8 +89,8 @@ impl Hold<'_> {
         let (project, endpoint) = (self.project.clone(), self.endpoint.to_owned());
         let (name, known) = (self.name.to_owned(), known.cloned());
         let stopped = self.session.after_signal(LAST_WORDS, move |session| {
-            let (together, endpoint, grace) = (&session.together, endpoint.as_str(), session.grace());
-            let deploying = Deploying { together, project: &project, endpoint, name, grace };
+            let api = Endpoints { together: &session.together, project: &project };
+            let deploying = Deploying { api, endpoint: &endpoint, name, grace: session.grace() };
             abandon(&deploying, known.as_ref()).map_err(DeployError::from)
         })?;
         match stopped {
@@ -121,10 +125,9 @@ impl Hold<'_> {
     /// Stops it, as often as it takes: what runs costs money.
     fn stop(&self, placed: &Placed) -> Result<(), (Failure, Left)> {
         let mut tell = |name: &str| say_stopped(name, &*self.session.ui);
-        let together = &self.session.together;
         let mut left = TRIES;
         loop {
-            let error = match bring_down(together, self.project, &placed.endpoint, Reach::Ours, &mut tell) {
+            let error = match bring_down(self.api(), &placed.endpoint, Reach::Ours, &mut tell) {
                 Ok(_) => return Ok(()),
                 Err(error) if error.is_stopped() => return Err(self.interrupted(placed, Stopped)),
                 Err(error) => error,
@@ -137,7 +140,7 @@ impl Hold<'_> {
                 return Err((self.unstopped(failure, &why), Left::Alone));
             }
             self.session.ui.warn(&one_line(&format!("not stopped yet, trying again: {error}")));
-            if let Err(stopped) = together.client().clock().wait(PAUSE) {
+            if let Err(stopped) = self.session.together.client().clock().wait(PAUSE) {
                 return Err(self.interrupted(placed, stopped));
             }
         }

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::job::create::{Sent, send_once};
 use ctxtune_service::http::said::after_colon;
-use ctxtune_service::together::endpoints::{self, Deployment, Endpoint, NewDeployment, Split, State};
-use ctxtune_service::together::project::Project;
-use ctxtune_service::together::{self, Certainty, JobId, Together};
+use ctxtune_service::together::endpoints::{Deployment, Endpoint, Endpoints, NewDeployment, Split, State};
+use ctxtune_service::together::{self, Certainty, JobId};
 use ctxtune_service::{Clock, Stopped, http};
 
 pub(crate) mod hold;
@@ -73,8 +73,7 @@ pub fn is_ours(deployment: &Deployment) -> bool {
 }
 
 pub(crate) struct Deploying<'d> {
-    pub together: &'d Together,
-    pub project: &'d Project,
+    pub api: Endpoints<'d>,
     /// The endpoint's name, without the project's.
     pub endpoint: &'d str,
     pub name: String,
@@ -91,7 +90,7 @@ pub(crate) struct Placed {
 
 impl Deploying<'_> {
     fn clock(&self) -> &dyn Clock {
-        self.together.client().clock()
+        self.api.together.client().clock()
     }
 
     /// The deployment that is there already. Fails when the service cannot be asked, or another model answers
@@ -105,7 +104,7 @@ impl Deploying<'_> {
 
     /// What is deployed at `endpoint`, where no other model runs there.
     fn alone_at(&self, endpoint: &Endpoint) -> Result<Vec<Deployment>, DeployError> {
-        let all = endpoints::deployments(self.together, self.project, &endpoint.id)?;
+        let all = self.api.deployments(&endpoint.id)?;
         let is_other = |other: &&Deployment| other.bare_name() != self.name && other.is_wanted();
         if let Some(other) = all.iter().find(is_other) {
             let (endpoint, other) = (self.endpoint.to_owned(), other.bare_name().to_owned());
@@ -115,7 +114,7 @@ impl Deploying<'_> {
     }
 
     fn find_endpoint(&self) -> Result<Option<Endpoint>, DeployError> {
-        let all = endpoints::list(self.together, self.project)?;
+        let all = self.api.list()?;
         Ok(all.into_iter().find(|endpoint| endpoint.bare_name() == self.endpoint))
     }
 
@@ -136,7 +135,7 @@ impl Deploying<'_> {
         let deployment = if deployment.is_up() {
             deployment
         } else {
-            endpoints::scale(self.together, self.project, (&endpoint.id, &deployment.id), 1)?
+            self.api.scale((&endpoint.id, &deployment.id), 1)?
         };
         Ok(Placed { endpoint, deployment, is_new })
     }
@@ -148,7 +147,7 @@ impl Deploying<'_> {
             if let Some(endpoint) = self.find_endpoint()? {
                 return Ok(endpoint);
             }
-            match endpoints::create(self.together, self.project, self.endpoint) {
+            match self.api.create(self.endpoint) {
                 Ok(endpoint) => return Ok(endpoint),
                 Err(error) if error.certainty() == Certainty::Refused || left == 0 => {
                     return Err(error.into());
@@ -161,29 +160,16 @@ impl Deploying<'_> {
     }
 
     fn look(&self, endpoint: &Endpoint) -> Result<Option<Deployment>, DeployError> {
-        let all = endpoints::deployments(self.together, self.project, &endpoint.id)?;
+        let all = self.api.deployments(&endpoint.id)?;
         Ok(all.into_iter().find(|deployment| deployment.bare_name() == self.name))
     }
 
-    /// One request, and again only where it was certainly not accepted.
     fn create(&self, endpoint: &Endpoint, new: &NewDeployment<'_>) -> Result<Deployment, DeployError> {
-        let mut wait = BACKOFF;
-        for left in (0..TRIES).rev() {
-            let error = match endpoints::create_deployment(self.together, self.project, &endpoint.id, new) {
-                Ok(deployment) => return Ok(deployment),
-                Err(error) => error,
-            };
-            match error.certainty() {
-                Certainty::NotAccepted if left > 0 => {
-                    self.clock().wait(error.retry_after().unwrap_or(wait))?;
-                    wait *= 2;
-                }
-                Certainty::NotAccepted | Certainty::Refused => return Err(error.into()),
-                Certainty::Unknown if self.clock().is_stopped() => return Err(Stopped.into()),
-                Certainty::Unknown => return self.look_twice(endpoint, &error),
-            }
+        match send_once(self.clock(), || self.api.create_deployment(&endpoint.id, new))? {
+            Sent::Done(deployment) => Ok(deployment),
+            Sent::Refused(error) => Err(error.into()),
+            Sent::Unknown(error) => self.look_twice(endpoint, &error),
         }
-        unreachable!("the last try returns")
     }
 
     fn look_twice(&self, endpoint: &Endpoint, error: &together::Error) -> Result<Deployment, DeployError> {
@@ -228,7 +214,7 @@ impl Deploying<'_> {
                 return Err(DeployError::Late { name: self.name.clone(), state: last.state, waited });
             }
             self.clock().wait(POLL)?;
-            match endpoints::deployment(self.together, self.project, ids) {
+            match self.api.deployment(ids) {
                 Ok(deployment) => last = deployment,
                 Err(error) if error.is_passing() => {}
                 Err(error) => return Err(error.into()),
@@ -238,9 +224,7 @@ impl Deploying<'_> {
 
     /// Sends all requests to `placed`, and to nothing else.
     pub fn route(&self, placed: &Placed) -> Result<Endpoint, DeployError> {
-        change_split(self.together, self.project, &placed.endpoint.id, &|_| {
-            vec![(placed.deployment.id.clone(), 1.0)]
-        })
+        change_split(self.api, &placed.endpoint.id, &|_| vec![(placed.deployment.id.clone(), 1.0)])
     }
 
     /// Waits this long, or until it was brought down from elsewhere: whether it was.
@@ -253,7 +237,7 @@ impl Deploying<'_> {
                 return Ok(false);
             }
             self.clock().wait(left.min(LOOK))?;
-            match endpoints::deployment(self.together, self.project, ids) {
+            match self.api.deployment(ids) {
                 Ok(now) if !now.is_wanted() => return Ok(true),
                 Err(error) if error.status() == Some(404) => return Ok(true),
                 // That it cannot be looked at says nothing about it: the time goes on.
@@ -266,19 +250,19 @@ impl Deploying<'_> {
 /// Asks for no machines, in one request where it is known what runs, and says whether anything did. Fails when
 /// the service cannot be reached; then it may run on.
 pub(crate) fn abandon(deploying: &Deploying<'_>, known: Option<&Placed>) -> Result<bool, together::Error> {
-    let Deploying { together, project, .. } = deploying;
+    let api = deploying.api;
     if let Some(Placed { endpoint, deployment, .. }) = known {
-        endpoints::scale(together, project, (&endpoint.id, &deployment.id), 0)?;
+        api.scale((&endpoint.id, &deployment.id), 0)?;
         return Ok(true);
     }
-    let all = endpoints::list(together, project)?;
+    let all = api.list()?;
     let of_name = all.iter().filter(|endpoint| endpoint.bare_name() == deploying.endpoint);
     let found = of_name.flat_map(|endpoint| endpoint.deployments.iter().map(move |one| (endpoint, one)));
     let Some((endpoint, deployment)) = found.into_iter().find(|(_, one)| one.bare_name() == deploying.name)
     else {
         return Ok(false);
     };
-    endpoints::scale(together, project, (&endpoint.id, &deployment.id), 0)?;
+    api.scale((&endpoint.id, &deployment.id), 0)?;
     Ok(true)
 }
 
@@ -304,13 +288,12 @@ pub struct Down {
 /// deployment. Fails when anything may still run. That something cannot be removed is no failure: it costs
 /// nothing.
 pub fn bring_down(
-    together: &Together,
-    project: &Project,
+    api: Endpoints<'_>,
     endpoint: &Endpoint,
     reach: Reach,
     tell: &mut dyn FnMut(&str),
 ) -> Result<Down, DeployError> {
-    let all = endpoints::deployments(together, project, &endpoint.id)?;
+    let all = api.deployments(&endpoint.id)?;
     let (chosen, others): (Vec<Deployment>, Vec<Deployment>) =
         all.into_iter().partition(|deployment| reach == Reach::All || is_ours(deployment));
     let is_running = |deployment: &&Deployment| deployment.is_wanted();
@@ -319,7 +302,7 @@ pub fn bring_down(
     let mut failure = None;
     for deployment in chosen.iter().filter(is_running) {
         // One that cannot be stopped is no reason to let the others run.
-        match endpoints::scale(together, project, (&endpoint.id, &deployment.id), 0) {
+        match api.scale((&endpoint.id, &deployment.id), 0) {
             Ok(_) => {
                 tell(deployment.bare_name());
                 down.stopped.push(names(deployment));
@@ -332,11 +315,11 @@ pub fn bring_down(
         return Err(error.into());
     }
     let is_chosen = |id: &String| chosen.iter().any(|deployment| deployment.id == *id);
-    change_split(together, project, &endpoint.id, &|split| {
+    change_split(api, &endpoint.id, &|split| {
         split.iter().filter(|(id, _)| !is_chosen(id)).cloned().collect()
     })?;
     for deployment in chosen.iter().filter(|deployment| is_ours(deployment)) {
-        if remove(together, project, (&endpoint.id, &deployment.id))? {
+        if remove(api, (&endpoint.id, &deployment.id))? {
             down.removed.push(names(deployment));
         }
     }
@@ -344,13 +327,13 @@ pub fn bring_down(
 }
 
 /// Removes a deployment as soon as it has stopped; whether it could be.
-fn remove(together: &Together, project: &Project, ids: (&str, &str)) -> Result<bool, Stopped> {
-    let clock = together.client().clock();
+fn remove(api: Endpoints<'_>, ids: (&str, &str)) -> Result<bool, Stopped> {
+    let clock = api.together.client().clock();
     let start = clock.elapsed();
     loop {
-        match endpoints::deployment(together, project, ids) {
+        match api.deployment(ids) {
             Ok(deployment) if !deployment.state.is_billed() => {
-                return Ok(endpoints::delete_deployment(together, project, ids).is_ok());
+                return Ok(api.delete_deployment(ids).is_ok());
             }
             Err(error) if error.status() == Some(404) => return Ok(true),
             Err(error) if !error.is_passing() => return Ok(false),
@@ -365,24 +348,23 @@ fn remove(together: &Together, project: &Project, ids: (&str, &str)) -> Result<b
 
 /// Changes where requests go, from what it is at the moment; nothing is sent where nothing changes.
 fn change_split(
-    together: &Together,
-    project: &Project,
+    api: Endpoints<'_>,
     endpoint: &str,
     change: &dyn Fn(&Split) -> Split,
 ) -> Result<Endpoint, DeployError> {
     let mut left = TRIES;
     loop {
-        let endpoint = endpoints::retrieve(together, project, endpoint)?;
+        let endpoint = api.retrieve(endpoint)?;
         let split = change(&endpoint.split);
         if split == endpoint.split {
             return Ok(endpoint);
         }
         left -= 1;
-        match endpoints::set_split(together, project, &endpoint, &split) {
+        match api.set_split(&endpoint, &split) {
             Ok(endpoint) => return Ok(endpoint),
             // Changed meanwhile, perhaps by our own request whose reply was lost.
             Err(error) if matches!(error.status(), Some(409 | 412)) && left > 0 => {
-                together.client().clock().wait(BACKOFF)?;
+                api.together.client().clock().wait(BACKOFF)?;
             }
             Err(error) => return Err(error.into()),
         }

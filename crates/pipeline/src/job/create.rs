@@ -16,8 +16,8 @@ use serde_json::{Map, Value};
 use crate::job::ledger::{Account, LedgerError, Run, RunState};
 use crate::job::parameters::Files;
 use crate::job::tag::Identity;
-use ctxtune_service::Stopped;
 use ctxtune_service::together::{self, Certainty, Ending, Job, JobId, Together, jobs};
+use ctxtune_service::{Clock, Stopped};
 
 /// How often a creation is asked for that was certainly not accepted.
 const TRIES: u32 = 5;
@@ -189,8 +189,10 @@ impl Submission<'_> {
         run.intended_at = clock.now().to_string();
         run.write(self.out)?;
         let (job, others, is_new) = match self.ask(&mut run)? {
-            Asked::Created(job) => (*job, Vec::new(), true),
-            Asked::Unknown(reason) => {
+            Sent::Done(job) => (job, Vec::new(), true),
+            Sent::Refused(error) => return Err(error.into()),
+            Sent::Unknown(error) => {
+                let reason = error.to_string();
                 let seen = self.look_twice(&tag, self.grace);
                 match seen.map_err(|error| unknown(&tag, &reason, &error))? {
                     Some((job, others)) => {
@@ -205,36 +207,19 @@ impl Submission<'_> {
         Ok(Adopted { job, attempt, tag, others, is_new })
     }
 
-    /// One request, and again only where it was certainly not accepted.
-    fn ask(&self, run: &mut Run) -> Result<Asked, CreateError> {
-        let clock = self.together.client().clock();
-        let mut wait = BACKOFF;
+    fn ask(&self, run: &mut Run) -> Result<Sent<Job>, CreateError> {
         let mut body = run.body.clone();
         if let Some(body) = body.as_object_mut() {
             body.extend(self.secret_fields.clone());
         }
-        for left in (0..TRIES).rev() {
-            let error = match jobs::create(self.together, &body) {
-                Ok(job) => return Ok(Asked::Created(Box::new(job))),
-                Err(error) => error,
-            };
-            match error.certainty() {
-                Certainty::NotAccepted if left > 0 => {
-                    // A signal in this wait leaves an intent that a later run settles.
-                    clock.wait(error.retry_after().unwrap_or(wait))?;
-                    wait *= 2;
-                }
-                Certainty::NotAccepted | Certainty::Refused => {
-                    run.state = RunState::Refused;
-                    run.refusal = Some(error.to_string());
-                    run.write(self.out)?;
-                    return Err(error.into());
-                }
-                Certainty::Unknown if clock.is_stopped() => return Err(Stopped.into()),
-                Certainty::Unknown => return Ok(Asked::Unknown(error.to_string())),
-            }
+        // A signal while it waits leaves an intent that a later run settles.
+        let sent = send_once(self.together.client().clock(), || jobs::create(self.together, &body))?;
+        if let Sent::Refused(error) = &sent {
+            run.state = RunState::Refused;
+            run.refusal = Some(error.to_string());
+            run.write(self.out)?;
         }
-        unreachable!("the last try returns")
+        Ok(sent)
     }
 
     fn look(&self, tag: &str) -> Result<Option<(Job, Vec<JobId>)>, CreateError> {
@@ -257,9 +242,36 @@ impl Submission<'_> {
     }
 }
 
-enum Asked {
-    Created(Box<Job>),
-    Unknown(String),
+/// What became of a request that must not be carried out twice.
+pub(crate) enum Sent<T> {
+    Done(T),
+    Refused(together::Error),
+    /// It may have been carried out.
+    Unknown(together::Error),
+}
+
+/// Sends `request`, and again only where it was certainly not accepted.
+pub(crate) fn send_once<T>(
+    clock: &dyn Clock,
+    mut request: impl FnMut() -> Result<T, together::Error>,
+) -> Result<Sent<T>, Stopped> {
+    let mut wait = BACKOFF;
+    for left in (0..TRIES).rev() {
+        let error = match request() {
+            Ok(done) => return Ok(Sent::Done(done)),
+            Err(error) => error,
+        };
+        match error.certainty() {
+            Certainty::NotAccepted if left > 0 => {
+                clock.wait(error.retry_after().unwrap_or(wait))?;
+                wait *= 2;
+            }
+            Certainty::NotAccepted | Certainty::Refused => return Ok(Sent::Refused(error)),
+            Certainty::Unknown if clock.is_stopped() => return Err(Stopped),
+            Certainty::Unknown => return Ok(Sent::Unknown(error)),
+        }
+    }
+    unreachable!("the last try returns")
 }
 
 fn unknown(tag: &str, reason: &str, error: &CreateError) -> CreateError {

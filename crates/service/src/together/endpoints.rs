@@ -181,8 +181,117 @@ pub struct NewDeployment<'n> {
     pub idle_minutes: Option<u64>,
 }
 
-pub fn list(together: &Together, project: &Project) -> Result<Vec<Endpoint>, Error> {
-    read_list(together, project, Tries::Many)
+/// The endpoints of a project, and what runs there.
+#[derive(Clone, Copy)]
+pub struct Endpoints<'e> {
+    pub together: &'e Together,
+    pub project: &'e Project,
+}
+
+impl Endpoints<'_> {
+    pub fn list(&self) -> Result<Vec<Endpoint>, Error> {
+        self.read_list(Tries::Many)
+    }
+
+    fn read_list(&self, tries: Tries) -> Result<Vec<Endpoint>, Error> {
+        let path = self.project.path();
+        let read = |object: &Value| {
+            // Who looks for an endpoint before creating it must not miss one.
+            Endpoint::read(object).ok_or_else(|| {
+                self.together.unlike((Method::Get, &path), object, "an endpoint in it has no id or name")
+            })
+        };
+        pages(self.together, &path, tries)?.iter().map(read).collect()
+    }
+
+    pub fn retrieve(&self, id: &str) -> Result<Endpoint, Error> {
+        let path = format!("{}/{}", self.project.path(), encode(id));
+        self.together.object((Method::Get, &path), Body::Empty, Tries::Many, ENDPOINT)
+    }
+
+    /// Creates an endpoint, which costs nothing. One try: a name that is taken is a refusal.
+    pub fn create(&self, name: &str) -> Result<Endpoint, Error> {
+        let body = json!({ "name": name });
+        let endpoint = self.together.object(
+            (Method::Post, &self.project.path()),
+            Body::Json(&body),
+            Tries::One,
+            ENDPOINT,
+        )?;
+        self.together
+            .note_created(format!("{}/{}", self.project.path(), encode(&endpoint.id)), Duration::ZERO);
+        self.together.note_created(self.deployments_path(&endpoint.id), Duration::ZERO);
+        Ok(endpoint)
+    }
+
+    /// Says which deployments of `endpoint` answer, unless somebody changed it since it was read.
+    pub fn set_split(&self, endpoint: &Endpoint, split: &[(String, f64)]) -> Result<Endpoint, Error> {
+        let path = format!("{}/{}?updateMask=trafficSplit", self.project.path(), encode(&endpoint.id));
+        let entries: Vec<Value> =
+            split.iter().map(|(id, weight)| json!({ "deploymentId": id, "weight": weight })).collect();
+        let mut body = json!({ "trafficSplit": entries });
+        if let Some(etag) = &endpoint.etag {
+            body["etag"] = etag.clone().into();
+        }
+        self.together.object((Method::Patch, &path), Body::Json(&body), Tries::Many, ENDPOINT)
+    }
+
+    pub fn deployments(&self, endpoint: &str) -> Result<Vec<Deployment>, Error> {
+        let path = self.deployments_path(endpoint);
+        let read = |object: &Value| {
+            Deployment::read(object).ok_or_else(|| {
+                self.together.unlike((Method::Get, &path), object, "a deployment in it has no id")
+            })
+        };
+        pages(self.together, &path, Tries::Many)?.iter().map(read).collect()
+    }
+
+    /// One deployment. One try: whoever waits for it asks again.
+    pub fn deployment(&self, (endpoint, id): (&str, &str)) -> Result<Deployment, Error> {
+        let path = format!("{}/{}", self.deployments_path(endpoint), encode(id));
+        self.together.object((Method::Get, &path), Body::Empty, Tries::One, DEPLOYMENT)
+    }
+
+    /// Creates a deployment of one machine. It costs money and is sent once; [`Error::certainty`] says what
+    /// a failure leaves open.
+    pub fn create_deployment(&self, endpoint: &str, new: &NewDeployment<'_>) -> Result<Deployment, Error> {
+        let mut body = json!({
+            "name": new.name,
+            "model": format!("projects/{}/models/{}", self.project.id, new.model),
+            "config": new.config.path(),
+            "autoscaling": { "minReplicas": 1, "maxReplicas": 1 },
+        });
+        if let Some(minutes) = new.idle_minutes {
+            body["inactiveTimeout"] = minutes.into();
+        }
+        let path = self.deployments_path(endpoint);
+        let deployment =
+            self.together.object((Method::Post, &path), Body::Json(&body), Tries::One, DEPLOYMENT)?;
+        self.together.note_created(format!("{path}/{}", encode(&deployment.id)), Duration::ZERO);
+        Ok(deployment)
+    }
+
+    /// Gives a deployment exactly this many machines; with none it costs nothing.
+    pub fn scale(&self, (endpoint, id): (&str, &str), replicas: u64) -> Result<Deployment, Error> {
+        let path = format!("{}/{}?updateMask=autoscaling", self.deployments_path(endpoint), encode(id));
+        let body = json!({ "autoscaling": { "minReplicas": replicas, "maxReplicas": replicas } });
+        self.together.object((Method::Patch, &path), Body::Json(&body), Tries::Many, DEPLOYMENT)
+    }
+
+    /// Removes a deployment, which must have stopped. One that is not there is removed.
+    pub fn delete_deployment(&self, (endpoint, id): (&str, &str)) -> Result<(), Error> {
+        let url = self.together.url(&format!("{}/{}", self.deployments_path(endpoint), encode(id)));
+        // The answer of a success may be empty, which is no JSON.
+        let answer = self.together.answer(Method::Delete, &url, Body::Empty, Tries::Many)?;
+        if answer.is_success() || answer.status == 404 {
+            return Ok(());
+        }
+        Err(self.together.asked(Method::Delete, &url).refused(&answer))
+    }
+
+    fn deployments_path(&self, endpoint: &str) -> String {
+        format!("{}/{}/deployments", self.project.path(), encode(endpoint))
+    }
 }
 
 /// The project of the key, asked for once: nothing where the service does not say it, or not at once.
@@ -198,7 +307,7 @@ pub fn glance(together: &Together, project: Option<Project>) -> Result<Option<Ve
         None => Project::of(&together.identity(Tries::One)?),
     };
     let Some(project) = project else { return Ok(None) };
-    match read_list(together, &project, Tries::One) {
+    match (Endpoints { together, project: &project }).read_list(Tries::One) {
         Ok(endpoints) => Ok(Some(endpoints)),
         Err(Error::Refused { status: 403 | 404, .. }) => Ok(None),
         Err(error) => Err(error),
@@ -212,122 +321,6 @@ pub fn prices(together: &Together, endpoints: &[Endpoint]) -> Catalogue {
 
 fn is_running(endpoint: &Endpoint) -> bool {
     endpoint.deployments.iter().any(|deployment| deployment.state.is_billed())
-}
-
-fn read_list(together: &Together, project: &Project, tries: Tries) -> Result<Vec<Endpoint>, Error> {
-    let path = project.path();
-    let read = |object: &Value| {
-        // Who looks for an endpoint before creating it must not miss one.
-        Endpoint::read(object).ok_or_else(|| {
-            together.unlike((Method::Get, &path), object, "an endpoint in it has no id or name")
-        })
-    };
-    pages(together, &path, tries)?.iter().map(read).collect()
-}
-
-pub fn retrieve(together: &Together, project: &Project, id: &str) -> Result<Endpoint, Error> {
-    let path = format!("{}/{}", project.path(), encode(id));
-    together.object((Method::Get, &path), Body::Empty, Tries::Many, ENDPOINT)
-}
-
-/// Creates an endpoint, which costs nothing. One try: a name that is taken is a refusal.
-pub fn create(together: &Together, project: &Project, name: &str) -> Result<Endpoint, Error> {
-    let body = json!({ "name": name });
-    let endpoint =
-        together.object((Method::Post, &project.path()), Body::Json(&body), Tries::One, ENDPOINT)?;
-    together.note_created(format!("{}/{}", project.path(), encode(&endpoint.id)), Duration::ZERO);
-    together.note_created(deployments_path(project, &endpoint.id), Duration::ZERO);
-    Ok(endpoint)
-}
-
-/// Says which deployments of `endpoint` answer, unless somebody changed it since it was read.
-pub fn set_split(
-    together: &Together,
-    project: &Project,
-    endpoint: &Endpoint,
-    split: &[(String, f64)],
-) -> Result<Endpoint, Error> {
-    let path = format!("{}/{}?updateMask=trafficSplit", project.path(), encode(&endpoint.id));
-    let entries: Vec<Value> =
-        split.iter().map(|(id, weight)| json!({ "deploymentId": id, "weight": weight })).collect();
-    let mut body = json!({ "trafficSplit": entries });
-    if let Some(etag) = &endpoint.etag {
-        body["etag"] = etag.clone().into();
-    }
-    together.object((Method::Patch, &path), Body::Json(&body), Tries::Many, ENDPOINT)
-}
-
-pub fn deployments(together: &Together, project: &Project, endpoint: &str) -> Result<Vec<Deployment>, Error> {
-    let path = deployments_path(project, endpoint);
-    let read = |object: &Value| {
-        Deployment::read(object)
-            .ok_or_else(|| together.unlike((Method::Get, &path), object, "a deployment in it has no id"))
-    };
-    pages(together, &path, Tries::Many)?.iter().map(read).collect()
-}
-
-/// One deployment. One try: whoever waits for it asks again.
-pub fn deployment(
-    together: &Together,
-    project: &Project,
-    (endpoint, id): (&str, &str),
-) -> Result<Deployment, Error> {
-    let path = format!("{}/{}", deployments_path(project, endpoint), encode(id));
-    together.object((Method::Get, &path), Body::Empty, Tries::One, DEPLOYMENT)
-}
-
-/// Creates a deployment of one machine. It costs money and is sent once; [`Error::certainty`] says what
-/// a failure leaves open.
-pub fn create_deployment(
-    together: &Together,
-    project: &Project,
-    endpoint: &str,
-    new: &NewDeployment<'_>,
-) -> Result<Deployment, Error> {
-    let mut body = json!({
-        "name": new.name,
-        "model": format!("projects/{}/models/{}", project.id, new.model),
-        "config": new.config.path(),
-        "autoscaling": { "minReplicas": 1, "maxReplicas": 1 },
-    });
-    if let Some(minutes) = new.idle_minutes {
-        body["inactiveTimeout"] = minutes.into();
-    }
-    let path = deployments_path(project, endpoint);
-    let deployment = together.object((Method::Post, &path), Body::Json(&body), Tries::One, DEPLOYMENT)?;
-    together.note_created(format!("{path}/{}", encode(&deployment.id)), Duration::ZERO);
-    Ok(deployment)
-}
-
-/// Gives a deployment exactly this many machines; with none it costs nothing.
-pub fn scale(
-    together: &Together,
-    project: &Project,
-    (endpoint, id): (&str, &str),
-    replicas: u64,
-) -> Result<Deployment, Error> {
-    let path = format!("{}/{}?updateMask=autoscaling", deployments_path(project, endpoint), encode(id));
-    let body = json!({ "autoscaling": { "minReplicas": replicas, "maxReplicas": replicas } });
-    together.object((Method::Patch, &path), Body::Json(&body), Tries::Many, DEPLOYMENT)
-}
-
-/// Removes a deployment, which must have stopped. One that is not there is removed.
-pub fn delete_deployment(
-    together: &Together,
-    project: &Project,
-    (endpoint, id): (&str, &str),
-) -> Result<(), Error> {
-    let url = together.url(&format!("{}/{}", deployments_path(project, endpoint), encode(id)));
-    // The answer of a success may be empty, which is no JSON.
-    let answer = together.answer(Method::Delete, &url, Body::Empty, Tries::Many)?;
-    if answer.is_success() || answer.status == 404 {
-        return Ok(());
-    }
-    Err(together.asked(Method::Delete, &url).refused(&answer))
-}
-
-fn deployments_path(project: &Project, endpoint: &str) -> String {
-    format!("{}/{}/deployments", project.path(), encode(endpoint))
 }
 
 fn bare(name: &str) -> &str {
