@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::args::job::duration;
-use crate::args::{RemoteArgs, target};
+use crate::args::RemoteArgs;
+use crate::args::job::{NamedJob, duration};
 use ctxtune_pipeline::value::dollars;
 
 const DEPLOY_HELP: &str = "\
@@ -22,12 +22,8 @@ time, 6 the job failed, 7 it was cancelled, 8 it still runs, 9 refused to spend,
 #[derive(Debug, Args)]
 #[command(after_help = DEPLOY_HELP)]
 pub struct DeployArgs {
-    /// A job's id, or a directory of `prepare`
-    #[arg(value_name = "JOB|OUT", required_unless_present = "last", value_parser = target)]
-    pub target: Option<String>,
-    /// The newest job that this machine started
-    #[arg(long, conflicts_with = "target")]
-    pub last: bool,
+    #[command(flatten)]
+    pub job: NamedJob,
     /// The endpoint's name: lower-case letters, digits and dashes; it is created where it is not there
     #[arg(long, value_name = "EP", value_parser = name)]
     pub name: String,

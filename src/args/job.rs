@@ -41,6 +41,17 @@ pub(in crate::args) fn duration(text: &str) -> Result<Duration, String> {
     if duration.is_zero() { Err(explain()) } else { Ok(duration) }
 }
 
+/// Which job is meant.
+#[derive(Debug, Args)]
+pub struct NamedJob {
+    /// A job's id, or a directory of `prepare`
+    #[arg(value_name = "JOB|OUT", required_unless_present = "last", value_parser = target)]
+    pub target: Option<String>,
+    /// The newest job that this machine started
+    #[arg(long, conflicts_with = "target")]
+    pub last: bool,
+}
+
 const MONITOR_HELP: &str = "\
 Examples:
   ctxtune monitor ft-0123abcd
@@ -56,12 +67,8 @@ Exit codes: 0 completed, 2 no such job, 4 key, 5 network, 6 the job failed, 7 it
 #[derive(Debug, Args)]
 #[command(after_help = MONITOR_HELP)]
 pub struct MonitorArgs {
-    /// A job's id, or a directory of `prepare`
-    #[arg(value_name = "JOB|OUT", required_unless_present = "last", value_parser = target)]
-    pub target: Option<String>,
-    /// The newest job that this machine started
-    #[arg(long, conflicts_with = "target")]
-    pub last: bool,
+    #[command(flatten)]
+    pub job: NamedJob,
     /// Print everything that happens on stdout, one JSON object a line, instead of the model's name
     #[arg(long, conflicts_with = "json")]
     pub events: bool,
@@ -85,12 +92,8 @@ Exit codes: 0 whatever the status, 2 no such job, 4 key, 5 network, 130 SIGINT, 
 #[derive(Debug, Args)]
 #[command(after_help = STATUS_HELP)]
 pub struct JobArgs {
-    /// A job's id, or a directory of `prepare`
-    #[arg(value_name = "JOB|OUT", required_unless_present = "last", value_parser = target)]
-    pub target: Option<String>,
-    /// The newest job that this machine started
-    #[arg(long, conflicts_with = "target")]
-    pub last: bool,
+    #[command(flatten)]
+    pub job: NamedJob,
     #[command(flatten)]
     pub remote: RemoteArgs,
 }

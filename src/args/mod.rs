@@ -350,7 +350,7 @@ mod tests {
         assert!(paths > 30, "{paths}");
         let arguments = ["ctxtune", "status", "~/out"].map(OsString::from);
         let Command::Status(args) = parse(&arguments).unwrap().command else { panic!() };
-        assert_eq!(args.target.as_deref(), home().unwrap().join("out").to_str());
+        assert_eq!(args.job.target.as_deref(), home().unwrap().join("out").to_str());
     }
 
     #[test]

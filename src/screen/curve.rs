@@ -5,7 +5,7 @@
 use ctxtune_pipeline::job::progress::Progress;
 use ctxtune_pipeline::job::seen::thinned;
 use ctxtune_pipeline::sweep::book::Trial;
-use ctxtune_pipeline::sweep::shown::shown_values;
+use ctxtune_pipeline::sweep::shown_values;
 
 /// Beyond this a value is drawn at the edge: differences of larger ones would overflow.
 const LARGEST: f64 = 1e30;

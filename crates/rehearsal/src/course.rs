@@ -25,7 +25,6 @@ pub enum Outcome {
     UserError,
 }
 
-/// All that decides the course of a job.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub seconds: f64,
@@ -74,19 +73,10 @@ pub struct Row {
 
 #[derive(Debug, PartialEq)]
 pub enum Values {
-    /// `epoch` has a fraction.
-    Train {
-        epoch: f64,
-        loss: f64,
-        grad_norm: f64,
-        learning_rate: f64,
-    },
-    Eval {
-        loss: f64,
-    },
+    Train { epoch: f64, loss: f64, grad_norm: f64, learning_rate: f64 },
+    Eval { loss: f64 },
 }
 
-/// A saved state of the model.
 #[derive(Debug, PartialEq)]
 pub struct Checkpoint {
     pub second: f64,
@@ -137,7 +127,6 @@ impl Plan {
     }
 }
 
-/// Where the job is after `second` seconds.
 pub fn moment(plan: &Plan, second: f64) -> Moment {
     let step = plan.steps_done(second);
     let part = if plan.seconds > 0.0 { second / plan.seconds } else { 1.0 };
@@ -177,7 +166,6 @@ pub fn is_terminal(status: &str) -> bool {
     ["completed", "cancelled", "error", "user_error"].contains(&status)
 }
 
-/// What has happened up to `second`, in order.
 pub fn events(plan: &Plan, second: f64) -> Vec<Event> {
     // Of what happens at one moment, the end of the training is last.
     let mut events = milestones(plan);

@@ -11,10 +11,8 @@ use crate::request::{Now, Request, only};
 use crate::state::{Deployment, Endpoint, Job, State};
 use crate::{course, models};
 
-/// The project of the one key.
 pub const PROJECT: &str = "proj-rehearsal";
 pub const SLUG: &str = "rehearsal";
-/// Whose the public configurations are.
 const PUBLIC: &str = "proj-public";
 /// The hardware of every configuration, how many of what; $0.06 a minute.
 const HARDWARE: &str = "1xnvidia-h100-80gb";

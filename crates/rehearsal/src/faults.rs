@@ -36,7 +36,6 @@ pub struct Rule {
     pub action: Action,
 }
 
-/// Which of the requests that fit a rule.
 #[derive(Debug, Clone, PartialEq)]
 pub enum When {
     Always,
@@ -47,7 +46,6 @@ pub enum When {
     Rate(f64),
 }
 
-/// Whether the server still does what it was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
@@ -56,7 +54,6 @@ pub enum Side {
     After,
 }
 
-/// What goes wrong with a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Another answer. A `body` that is empty becomes the API's shape of an error.
@@ -85,7 +82,6 @@ pub enum Action {
     EchoKey,
 }
 
-/// How often a rule fitted and was used.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Count {
     fitted: u64,
@@ -93,7 +89,6 @@ pub(crate) struct Count {
 }
 
 impl Action {
-    /// Whether the request is carried out all the same.
     pub(crate) fn lets_act(&self) -> bool {
         match self {
             Action::Reset(side) | Action::Status { side, .. } => *side == Side::After,

@@ -70,7 +70,6 @@ pub fn begin(state: &mut State, announced: Announced, now: Now) -> Result<File, 
     Ok(File { id, announced, created: now, upload_path, stored: None, verdict_at: None })
 }
 
-/// `PUT` to the signed URL.
 pub fn store(state: &mut State, request: &Request) -> Handled {
     check_put(state, request)?;
     let is_meant = |file: &&mut File| file.upload_path == request.head.target && !file.is_there();
@@ -86,7 +85,6 @@ pub fn store(state: &mut State, request: &Request) -> Handled {
     Ok(stored(arrived))
 }
 
-/// What the storage says to bytes that it has taken.
 pub fn stored(sha256: &str) -> Reply {
     Reply::bytes(200, "application/xml", Vec::new()).with("ETag", format!("\"{}\"", &sha256[..32]))
 }
@@ -103,7 +101,6 @@ pub fn check_put(state: &mut State, request: &Request) -> Result<(), Reply> {
     Err(storage_error(411, "MissingContentLength", breach))
 }
 
-/// What the storage says to a URL that it did not sign.
 pub fn denied() -> Reply {
     storage_error(403, "AccessDenied", "the signature does not match or is used up")
 }
@@ -128,7 +125,6 @@ pub fn preprocess(state: &mut State, request: &Request, id: &str, now: Now) -> H
     Ok(Reply::ok(&file.value(now)))
 }
 
-/// When a verdict that is asked for now will be there.
 pub fn verdict_at(state: &State, now: Now) -> Duration {
     now.elapsed + Duration::try_from_secs_f64(state.script.verdict_seconds).unwrap_or_default()
 }

@@ -7,7 +7,6 @@ use serde_json::{Map, Value, json};
 
 use crate::faults::chance;
 
-/// How a question is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnswerStyle {
     /// With a context in the form that the schema asks for; without a schema as an object.
@@ -36,7 +35,6 @@ pub enum Speaker {
 
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
-    /// The last message of the user.
     pub prompt: &'a str,
     /// How often that was asked, this time included.
     pub number: u64,

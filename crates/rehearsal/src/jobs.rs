@@ -172,7 +172,6 @@ fn position(state: &State, id: &str) -> Result<usize, Reply> {
     position.ok_or_else(|| Reply::error(404, format!("job {id} not found")))
 }
 
-/// The job of this id, or the reply that there is none.
 pub fn job<'s>(state: &'s State, id: &str) -> Result<&'s Job, Reply> {
     Ok(&state.jobs[position(state, id)?])
 }
@@ -192,7 +191,6 @@ pub fn time_of(job: &Job, second: f64) -> jiff::Timestamp {
     job.created.time.checked_add(duration).unwrap_or(job.created.time)
 }
 
-/// A job as the API writes it in lists.
 fn value(state: &State, job: &Job, now: Now) -> Value {
     let seconds = job.seconds(now);
     let moment = course::moment(&job.plan, seconds);
@@ -217,7 +215,6 @@ fn value(state: &State, job: &Job, now: Now) -> Value {
     omit(state, value)
 }
 
-/// The same without the fields that a fault leaves out.
 fn omit(state: &State, mut value: Value) -> Value {
     if let Some(fields) = value.as_object_mut() {
         fields.retain(|name, _| !state.script.faults.omit.contains(name));
@@ -249,7 +246,6 @@ fn echoed(job: &Job) -> Value {
     value
 }
 
-/// Adds what is only in an answer about one job.
 fn add_details(value: &mut Value, state: &State, job: &Job, moment: &Moment) {
     let file = state.file(&job.order.training_file);
     let samples = file.and_then(|file| file.verdict()).map_or(0, |verdict| verdict.samples);

@@ -110,23 +110,18 @@ pub struct Seen {
     pub method: String,
     pub path: String,
     pub authorization: Option<String>,
-    /// All headers, with their names as sent.
     pub headers: Vec<(String, String)>,
     /// The first MiB of the body.
     pub body: Vec<u8>,
     pub body_bytes: u64,
-    /// Whether it came to the storage rather than to the API.
     pub is_storage: bool,
     /// The status that was sent; 0 when no reply was.
     pub status: u16,
 }
 
-/// How far a request has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// It was read; nothing is done yet.
     Received,
-    /// It was carried out; no reply is sent yet.
     Acted,
 }
 
@@ -201,7 +196,6 @@ impl Server {
         self.shared.state().deployments_created
     }
 
-    /// Violations of the protocol by the client, in words.
     pub fn violations(&self) -> Vec<String> {
         self.shared.state().violations.clone()
     }

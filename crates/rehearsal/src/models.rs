@@ -13,11 +13,9 @@ pub struct Model {
     pub parameters: u64,
     /// Of a supervised training.
     pub max_seq_length: u64,
-    /// Whether all its weights can be trained.
     pub has_full_training: bool,
     /// Whether a LoRA is merged into its weights; else a job gives the adapter alone.
     pub merges_lora: bool,
-    /// Whether chat answers with it when nobody deployed it.
     pub is_serverless: bool,
 }
 

@@ -27,7 +27,6 @@ pub struct Order {
     pub training_type: Value,
 }
 
-/// The job whose checkpoint another one continues from.
 #[derive(Debug, Clone)]
 pub struct Parent {
     pub model: &'static Model,
@@ -54,7 +53,6 @@ enum Kind {
     Object,
     /// A number of samples or `"max"`.
     Batch,
-    /// A flag or `"auto"`.
     FlagOrAuto,
 }
 

@@ -8,7 +8,6 @@ use crate::reply::{Handled, Reply};
 use crate::request::{Now, only, text};
 use crate::state::State;
 
-/// Tokens of a sequence.
 const MAX_SEQ_LENGTH: usize = 8192;
 /// The label of a token that is not trained.
 const MASKED: i64 = -100;

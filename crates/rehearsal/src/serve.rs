@@ -17,7 +17,6 @@ use crate::state::State;
 use crate::wire::{Framing, Head, read_body, read_head, wired};
 use crate::{Seen, Stage, Watch, form, route};
 
-/// Bytes of a request's body that [`Seen`] keeps.
 const SEEN_BYTES: usize = 1 << 20;
 /// A pause after an accept that failed, for want of descriptors for example.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -237,7 +236,6 @@ impl Connection<'_> {
         })
     }
 
-    /// Sends a reply as a fault lets it.
     fn send(&mut self, reply: &Reply, action: Option<&Action>) -> io::Result<()> {
         let (head, mut body) = wired(reply, self.shared.clock.now());
         match action {

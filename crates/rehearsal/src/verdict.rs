@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 #[derive(Debug)]
 pub struct Verdict {
-    /// Lines that are not blank.
     pub samples: u64,
     /// Why it cannot be used, with the line.
     pub error: Option<String>,

@@ -11,7 +11,6 @@ use sha2::{Digest, Sha256};
 
 use crate::reply::{Content, Reply};
 
-/// The bytes of a body that are kept.
 pub const KEPT_BYTES: usize = 64 << 20;
 const MAX_HEAD_BYTES: u64 = 64 << 10;
 const MAX_HEADERS: usize = 128;
@@ -32,7 +31,6 @@ pub struct Head {
     pub is_kept_alive: bool,
 }
 
-/// How the end of a body is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     None,
@@ -40,7 +38,6 @@ pub enum Framing {
     Chunked,
 }
 
-/// What arrived of a body.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Body {
     /// Its first [`KEPT_BYTES`].

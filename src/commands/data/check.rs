@@ -21,7 +21,7 @@ use ctxtune_engine::check::conversation::Format;
 use ctxtune_engine::check::counter::Counter;
 use ctxtune_engine::check::finding::{Finding, Keep};
 use ctxtune_engine::check::judge::Role;
-use ctxtune_engine::check::stats::{self, Histogram, TokenLengths, Tokens};
+use ctxtune_engine::check::stats::{self, Histogram, Tokens};
 use ctxtune_engine::check::structure::{MAX_FILE_BYTES, SINGLE_UPLOAD_BYTES, Structure};
 use ctxtune_engine::check::{FileReport, Long, Options, Report, check};
 use ctxtune_engine::error::Error as EngineError;
@@ -292,9 +292,9 @@ impl<'r> CheckReport<'r> {
             errors: report.findings.total(Level::Error),
             warnings: report.findings.total(Level::Warning),
             counts: counts_value(report),
-            length_bytes: Lengths::of(&report.lengths),
+            length_bytes: Lengths::of(|figure| figure(&report.lengths)),
             token_method: report.method.as_str(),
-            estimated_tokens: Lengths::of_tokens(&report.tokens),
+            estimated_tokens: Lengths::of(|figure| [figure(&report.tokens.low), figure(&report.tokens.high)]),
             total_tokens: pair(report.tokens.total()),
             about_samples: report.tokens.about,
             histogram: report.lengths.bars(BARS),
@@ -329,34 +329,19 @@ impl<'r> CheckedFile<'r> {
     }
 }
 
-impl Lengths<u64> {
-    fn of(lengths: &Histogram) -> Lengths<u64> {
-        let quantile = |percent| lengths.quantile(percent);
+impl<T> Lengths<T> {
+    /// What `of` makes of each figure of a histogram.
+    fn of(of: impl Fn(&dyn Fn(&Histogram) -> u64) -> T) -> Lengths<T> {
+        let quantile = |percent| of(&|lengths| lengths.quantile(percent));
         Lengths {
-            min: lengths.least(),
+            min: of(&Histogram::least),
             p10: quantile(10),
             p50: quantile(50),
             p90: quantile(90),
             p95: quantile(95),
             p99: quantile(99),
-            max: lengths.most(),
-            mean: lengths.mean(),
-        }
-    }
-}
-
-impl Lengths<[u64; 2]> {
-    fn of_tokens(tokens: &TokenLengths) -> Lengths<[u64; 2]> {
-        let (low, high) = (Lengths::of(&tokens.low), Lengths::of(&tokens.high));
-        Lengths {
-            min: [low.min, high.min],
-            p10: [low.p10, high.p10],
-            p50: [low.p50, high.p50],
-            p90: [low.p90, high.p90],
-            p95: [low.p95, high.p95],
-            p99: [low.p99, high.p99],
-            max: [low.max, high.max],
-            mean: [low.mean, high.mean],
+            max: of(&Histogram::most),
+            mean: of(&Histogram::mean),
         }
     }
 }

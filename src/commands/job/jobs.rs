@@ -10,7 +10,6 @@ use crate::session;
 use ctxtune_pipeline::job::cost::{Cost, Total};
 use ctxtune_pipeline::job::estimates;
 use ctxtune_pipeline::job::price::dollars_text;
-use ctxtune_pipeline::job::summary::JobSummary;
 use ctxtune_pipeline::text::{counted, grouped, marked};
 use ctxtune_pipeline::{Exit, Failure};
 use ctxtune_service::together::{Job, JobId, jobs};
@@ -43,6 +42,35 @@ struct Report {
     since: Option<String>,
     /// What all of them cost.
     totals: Total,
+}
+
+#[derive(Serialize)]
+pub struct JobSummary {
+    /// Its id.
+    job: JobId,
+    /// Its status, as the service calls it.
+    status: String,
+    /// When it was created, as RFC 3339.
+    created_at: Option<String>,
+    /// When it was started, as RFC 3339.
+    started_at: Option<String>,
+    /// The model that it tunes.
+    base_model: Option<String>,
+    /// The tuned model's name; `null` until there is one.
+    model: Option<String>,
+}
+
+impl JobSummary {
+    pub fn of(job: &Job) -> JobSummary {
+        JobSummary {
+            job: job.id.clone(),
+            status: job.status.as_str().to_owned(),
+            created_at: job.created_at().map(|at| at.to_string()),
+            started_at: job.started_at().map(|at| at.to_string()),
+            base_model: job.model(),
+            model: job.model_output_name(),
+        }
+    }
 }
 
 #[derive(Serialize)]

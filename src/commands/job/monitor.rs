@@ -46,10 +46,10 @@ pub struct Shown {
 pub fn run(args: &MonitorArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     try_picture(args.watch.svg.as_deref())?;
     let session = open(&args.remote, terminal)?;
-    let job = session.job(args.target.as_deref())?;
+    let job = session.job(args.job.target.as_deref())?;
     let wandb = wandb::resolve(&args.wandb, None, &session.environment, terminal)?;
     let shown = Shown {
-        out: args.target.as_ref().map(PathBuf::from).filter(|target| target.is_dir()),
+        out: args.job.target.as_ref().map(PathBuf::from).filter(|target| target.is_dir()),
         page: None,
         submitted: None,
         streams: args.events,

@@ -6,13 +6,13 @@
 use std::path::Path;
 
 use crate::args::JobArgs;
+use crate::commands::job::jobs::JobSummary;
 use crate::screen::report::Terminal;
 use crate::screen::watch::{epochs, eval_loss, steps, train_loss};
 use crate::session;
 use ctxtune_pipeline::deploy::running::{self, Running, RunningReport};
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::job::progress::{EvalPoint, Progress};
-use ctxtune_pipeline::job::summary::JobSummary;
 use ctxtune_pipeline::job::watch::TrainedOn;
 use ctxtune_pipeline::job::{estimates, wandb_run};
 use ctxtune_pipeline::text::{one_line, printable};
@@ -23,7 +23,7 @@ use serde::Serialize;
 pub fn run(args: &JobArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     let (session, progress) = look(args, terminal)?;
     let Some(job) = progress.job() else { return Ok(Exit::Failed) };
-    let out = args.target.as_deref().map(Path::new).filter(|target| target.is_dir());
+    let out = args.job.target.as_deref().map(Path::new).filter(|target| target.is_dir());
     let run_page = wandb_run::page(&session, job, out).or_else(|| job.wandb_url());
     show(&session, job, (&progress, run_page.as_deref()), terminal);
     let running = running::glance(&session, None);
@@ -35,9 +35,9 @@ pub fn run(args: &JobArgs, terminal: &Terminal) -> Result<Exit, Failure> {
 
 fn look(args: &JobArgs, terminal: &Terminal) -> Result<(Session, Progress), Failure> {
     let session = session::open(&args.remote, terminal)?;
-    let id = session.job(args.target.as_deref())?;
+    let id = session.job(args.job.target.as_deref())?;
     let job = jobs::retrieve(&session.together, &id).map_err(|error| session.explain(error))?;
-    session.note_status(args.target.as_deref().map(Path::new), &job);
+    session.note_status(args.job.target.as_deref().map(Path::new), &job);
     let mut progress = Progress::default();
     let has_started = job.started_at().is_some() || job.status.ending().is_some();
     progress.absorb_job(job);

@@ -16,11 +16,10 @@ use ctxtune_pipeline::job::wandb;
 use ctxtune_pipeline::session::consent::Spending;
 use ctxtune_pipeline::sweep::make::JobTemplate;
 use ctxtune_pipeline::sweep::price::MOST_ESTIMATES;
-use ctxtune_pipeline::sweep::shown::{shown_value, shown_values};
 use ctxtune_pipeline::sweep::start::{
     Chooser, Order, Wanted, check_metric, check_values, chooser, refuse_varied_flags, sweep, usage,
 };
-use ctxtune_pipeline::sweep::{Assignment, Domain, Runner, Sweep};
+use ctxtune_pipeline::sweep::{Assignment, Domain, Runner, Sweep, shown_value, shown_values};
 use ctxtune_pipeline::text::{counted, printable};
 use ctxtune_pipeline::{Environment, Exit, Failure, env};
 

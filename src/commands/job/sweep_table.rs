@@ -16,7 +16,7 @@ use ctxtune_pipeline::sweep::claims::Ended;
 use ctxtune_pipeline::sweep::price::Quote;
 use ctxtune_pipeline::sweep::run::Ran;
 use ctxtune_pipeline::sweep::runs::Runs;
-use ctxtune_pipeline::sweep::shown::shown_values;
+use ctxtune_pipeline::sweep::shown_values;
 use ctxtune_pipeline::text::{counted, loss, printable};
 use ctxtune_pipeline::{Exit, Failure, Session};
 use ctxtune_service::together::JobId;

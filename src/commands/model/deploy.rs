@@ -46,7 +46,7 @@ fn order(args: &DeployArgs, terminal: &Terminal) -> Result<(Session, Order), Fai
     })?;
     let session = session::open(&args.remote, terminal)?;
     let order = Order {
-        target: args.target.clone(),
+        target: args.job.target.clone(),
         endpoint: args.name.clone(),
         config: args.config.clone(),
         time,

@@ -5,9 +5,8 @@ use crate::screen::html::markup::Html;
 use crate::screen::svg::{COLOURS, Size, figure};
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::report::SweepReport;
-use ctxtune_pipeline::sweep::Goal;
 use ctxtune_pipeline::sweep::book::Trial;
-use ctxtune_pipeline::sweep::shown::shown_value;
+use ctxtune_pipeline::sweep::{Goal, shown_value};
 use ctxtune_pipeline::text::{grouped, loss};
 use serde_json::Value;
 

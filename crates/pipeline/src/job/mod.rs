@@ -28,7 +28,6 @@ pub mod rates;
 pub(crate) mod run_config;
 pub mod seen;
 pub mod submit;
-pub mod summary;
 pub(crate) mod tag;
 pub mod tokens;
 pub(crate) mod upload;

@@ -12,7 +12,7 @@ use crate::job::progress::Progress;
 use crate::job::seen::Seen;
 use crate::report::path::without_path;
 use crate::session::Session;
-use crate::sweep::shown::shown_value;
+use crate::sweep::shown_value;
 use ctxtune_service::together::{self, Job, JobId, jobs};
 
 #[derive(Debug, Serialize)]

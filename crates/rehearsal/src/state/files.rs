@@ -8,7 +8,6 @@ use crate::request::Now;
 use crate::verdict::{Verdict, verdict};
 use crate::wire::Body;
 
-/// What an upload says about its file.
 #[derive(Debug)]
 pub struct Announced {
     /// `fine-tune`, `eval`, ….
@@ -19,7 +18,6 @@ pub struct Announced {
     pub checksum: Option<String>,
 }
 
-/// A file, from its announcement on.
 #[derive(Debug)]
 pub struct File {
     pub id: String,
@@ -38,7 +36,6 @@ impl File {
         self.stored = Some((body, verdict));
     }
 
-    /// Whether its upload came to an end.
     pub fn is_there(&self) -> bool {
         self.stored.is_some() && self.verdict_at.is_some()
     }
@@ -81,8 +78,6 @@ impl File {
 pub struct Multipart {
     pub id: String,
     pub file_id: String,
-    /// As announced.
     pub bytes: u64,
-    /// What arrived, by number.
     pub parts: Vec<Option<Body>>,
 }

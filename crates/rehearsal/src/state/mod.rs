@@ -24,7 +24,6 @@ pub struct Job {
     pub order: Order,
     pub plan: Plan,
     pub created: Now,
-    /// The tokens that it trains on and validates with.
     pub tokens: u64,
     /// What it costs when it is complete.
     pub nano_dollars: u64,
@@ -42,13 +41,10 @@ pub struct State {
     pub script: Script,
     pub api: String,
     pub storage: String,
-    /// Every request, in order of arrival.
     pub seen: Vec<Seen>,
     pub violations: Vec<String>,
-    /// One for each rule of the faults.
     pub counts: Vec<Count>,
     pub files: Vec<File>,
-    /// Uploads in parts that are under way.
     pub multiparts: Vec<Multipart>,
     pub jobs: Vec<Job>,
     /// Deleted ones too.
@@ -97,7 +93,6 @@ pub struct Deployment {
     pub config: String,
     pub idle_minutes: u64,
     pub created: Now,
-    /// How many replicas it was last asked to have, and when.
     pub replicas: u64,
     pub scaled: Now,
 }

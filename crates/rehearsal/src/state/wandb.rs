@@ -27,7 +27,6 @@ pub struct WandbAlert {
     pub severity: String,
 }
 
-/// A run as it arrived.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct WandbRun {
     pub entity: String,
@@ -53,7 +52,6 @@ pub struct WandbRun {
     pub requests: usize,
 }
 
-/// A sweep as it arrived.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct WandbSweep {
     pub entity: String,
@@ -75,7 +73,6 @@ pub struct Run {
     pub description: Option<String>,
     /// System metrics by offset.
     pub events: Vec<Value>,
-    /// Names of files that an upload address was given for.
     pub issued: BTreeSet<String>,
     pub is_stopped: bool,
     pub created: Timestamp,

@@ -5,7 +5,6 @@
 
 use serde_json::{Map, Value, json};
 
-/// The deepest nesting that is read.
 const MAX_DEPTH: usize = 32;
 
 #[derive(Debug, PartialEq)]
@@ -14,7 +13,6 @@ pub struct Operation {
     pub fields: Vec<Field>,
 }
 
-/// A field that is asked for.
 #[derive(Debug, PartialEq)]
 pub struct Field {
     /// Its name in the answer: the alias, where there is one.

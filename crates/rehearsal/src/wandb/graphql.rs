@@ -18,7 +18,6 @@ use crate::wandb::{runs, sweeps};
 pub enum Access {
     Granted,
     Anonymous,
-    /// It has another key.
     Denied,
 }
 
@@ -71,7 +70,6 @@ fn read(request: &Request) -> Result<Operation, String> {
     operation(text, variables)
 }
 
-/// The whole value of a root field.
 fn root(state: &mut State, operation: &Operation, field: &Field, now: Now) -> Result<Value, Refusal> {
     let (arguments, input) = (&field.arguments, &field.arguments["input"]);
     Ok(match (operation.is_mutation, field.name.as_str()) {
@@ -96,7 +94,6 @@ fn unknown(field: &str, of: &str) -> Refusal {
     Refusal { is_violation: true, ..Refusal::new(400, message) }
 }
 
-/// `whole` with nothing but `fields`.
 fn select(state: &State, whole: &Value, fields: &[Field], now: Now) -> Result<Value, Refusal> {
     match whole {
         Value::Array(items) => items.iter().map(|item| select(state, item, fields, now)).collect(),
@@ -144,7 +141,6 @@ fn member(state: &State, parent: &Value, field: &Field, now: Now) -> Result<Valu
     })
 }
 
-/// A project that something was logged to.
 fn project(state: &State, arguments: &Value) -> Value {
     let name = arguments["name"].as_str().filter(|name| !name.is_empty()).unwrap_or(PROJECT);
     let is_known = name == PROJECT

@@ -18,7 +18,6 @@ use crate::{WANDB_KEY, form};
 mod document;
 mod graphql;
 pub mod ids;
-mod json;
 mod runs;
 pub mod space;
 mod stream;

@@ -10,11 +10,10 @@ use crate::request::Now;
 use crate::state::State;
 use crate::state::wandb::{Run, Sweep, WandbAlert};
 use crate::wandb::ids::{ENTITY, PROJECT, is_ours, storage_id};
-use crate::wandb::json::read_json;
+use crate::wandb::stream::read_json;
 
 /// The header that goes with every file to the storage.
 pub const UPLOAD_HEADER: (&str, &str) = ("x-ms-blob-type", "BlockBlob");
-/// The most characters of a tag, and of a display name.
 const MOST_TAG: usize = 64;
 const MOST_DISPLAY_NAME: usize = 128;
 /// The first length that the title of an alert may not have.

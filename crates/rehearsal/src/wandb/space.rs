@@ -6,7 +6,6 @@ use serde_json::{Map, Value, json};
 
 use crate::faults::chance;
 
-/// All parameters, nested ones by their path.
 #[derive(Debug, Default)]
 pub struct Space {
     leaves: Vec<(Vec<String>, Domain)>,
@@ -78,7 +77,6 @@ fn domain(said: &Value) -> Result<Domain, String> {
 }
 
 impl Domain {
-    /// How many points it has in a grid.
     fn points(&self) -> Option<u64> {
         match self {
             Domain::Values(values) => Some(values.len() as u64),
@@ -95,7 +93,6 @@ impl Domain {
         }
     }
 
-    /// The value that a chance in [0, 1) decides.
     fn draw(&self, chance: f64) -> Value {
         match self {
             Domain::Numbers(min, max) => json!(min + chance * (max - min)),

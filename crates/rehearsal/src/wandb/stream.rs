@@ -10,7 +10,6 @@ use crate::request::{Now, Request};
 use crate::state::State;
 use crate::state::wandb::Run;
 use crate::wandb::ids::ENTITY;
-use crate::wandb::json::read_json;
 
 const HISTORY: &str = "wandb-history.jsonl";
 const SUMMARY: &str = "wandb-summary.json";
@@ -51,7 +50,6 @@ fn parse(request: &Request) -> Result<Map<String, Value>, String> {
     }
 }
 
-/// Applies a body to a run, all of it or nothing.
 fn apply(run: &mut Run, body: &Map<String, Value>) -> Result<(), String> {
     let mut changed = run.clone();
     let mut exit_code = None;
@@ -154,6 +152,25 @@ fn check_steps(history: &[Value]) -> Result<(), String> {
     Ok(())
 }
 
+/// JSON as Python writes it: `NaN` and the infinities become strings.
+pub fn read_json(text: &str) -> Result<Value, serde_json::Error> {
+    let mut json = String::with_capacity(text.len());
+    let mut is_string = false;
+    for part in text.split_inclusive('"') {
+        if is_string {
+            json.push_str(part);
+            let inside = part.strip_suffix('"').unwrap_or(part);
+            let backslashes = inside.len() - inside.trim_end_matches('\\').len();
+            is_string = backslashes % 2 == 1;
+        } else {
+            let words = part.replace("NaN", "\"NaN\"").replace("Infinity", "\"Infinity\"");
+            json.push_str(&words.replace("-\"Infinity\"", "\"-Infinity\""));
+            is_string = true;
+        }
+    }
+    serde_json::from_str(&json)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,5 +267,19 @@ mod tests {
         let content = json!([r#"{"_step": 0, "loss": NaN}"#]);
         let run = run_of(&[json!({ "files": { HISTORY: { "offset": 0, "content": content } } })]).unwrap();
         assert_eq!(run.history, [json!({ "_step": 0, "loss": "NaN" })]);
+    }
+
+    #[test]
+    fn numbers_that_json_lacks_become_strings() {
+        let check = |text: &str, expected: Value| assert_eq!(read_json(text).unwrap(), expected);
+        check(
+            r#"{"a": NaN, "b": [-Infinity, Infinity, 1]}"#,
+            json!({ "a": "NaN", "b": ["-Infinity", "Infinity", 1] }),
+        );
+        check(
+            r#"{"NaN": "is NaN \" NaN \\", "é": NaN, "": ""}"#,
+            json!({ "NaN": "is NaN \" NaN \\", "é": "NaN", "": "" }),
+        );
+        assert!(read_json("{\"a\": nan}").is_err());
     }
 }

@@ -9,10 +9,10 @@ use crate::request::Now;
 use crate::state::State;
 use crate::state::wandb::{Run, Sweep, WandbSweep};
 use crate::wandb::ids::{ENTITY, PROJECT, storage_id};
-use crate::wandb::json::read_json;
 use crate::wandb::runs;
 use crate::wandb::runs::Refusal;
 use crate::wandb::space::{Space, space};
+use crate::wandb::stream::read_json;
 
 const STATES: [&str; 4] = ["RUNNING", "PAUSED", "FINISHED", "CANCELED"];
 
