@@ -1,7 +1,7 @@
 //! What `doctor` looks at on this machine: certificates, keys, directories.
 //!
-//! Separate from what it asks the service. Keys are looked at and never shown; a directory that is
-//! there gets one temporary file, which is removed, and one that is not there is not made.
+//! Keys are looked at and never shown; a directory that is there gets one temporary file, which is removed, and
+//! one that is not there is not made.
 
 use std::io;
 use std::path::Path;

@@ -178,13 +178,11 @@ fn serve(args: &RehearseArgs, terminal: &Terminal) -> Result<Exit, Failure> {
         server.url(),
         args.key
     )));
-    terminal
-        .say(&printable(&format!("and for W&B WANDB_BASE_URL={} WANDB_API_KEY={WANDB_KEY}", server.url())));
-    announce(server.url()).map_err(|error| Failure {
-        exit: Exit::Failed,
-        code: "write",
-        message: format!("cannot write to standard output: {error}"),
-        hint: None,
+    let wandb = format!("and for W&B WANDB_BASE_URL={} WANDB_API_KEY={WANDB_KEY}", server.url());
+    terminal.say(&printable(&wandb));
+    announce(server.url()).map_err(|error| {
+        let message = format!("cannot write to standard output: {error}");
+        Failure { exit: Exit::Failed, code: "write", message, hint: None }
     })?;
     while clock.wait(LONG).is_ok() {}
     let violations = server.violations();

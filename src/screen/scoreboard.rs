@@ -1,6 +1,4 @@
 //! Scores as a person reads them: aligned columns, bars, the worst by name.
-//!
-//! Pure: a report in, lines out. Where the terminal knows no Unicode, bars are `#`.
 
 use crate::screen::chart::Charset;
 use ctxtune_engine::json::KeyText;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use ctxtune_service::together::Tries;
 use ctxtune_service::together::endpoints::{Endpoints, NewDeployment};
 use ctxtune_service::together::file::{FileId, Processing};
 use ctxtune_service::together::hardware::Config;
@@ -62,7 +63,7 @@ fn every_call_asks_what_the_api_understands() {
     jobs::cancel(&together, &job_id()).unwrap();
     assert_eq!(jobs::events(&together, &job_id()).unwrap()[0].kind, "job_start");
     assert_eq!(jobs::metrics(&together, &job_id(), Some(3)).unwrap()[0].train_loss, Some(1.0));
-    assert_eq!(jobs::checkpoints(&together, &job_id()).unwrap()[0].step, Some(4));
+    assert_eq!(jobs::checkpoints(&together, &job_id(), Tries::Many).unwrap()[0].step, Some(4));
     assert_eq!(jobs::supported(&together).unwrap(), ["a", "b"]);
     jobs::limits(&together, "meta/Llama 3").unwrap().unwrap();
     jobs::estimate(&together, &json!({ "n_epochs": 3 })).unwrap();

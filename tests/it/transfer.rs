@@ -258,7 +258,7 @@ fn hand_over_in_parts(server: &Server, begun: &mut dyn FnMut(&str, &FileId)) -> 
     let sent = AtomicU64::new(0);
     let progress = |bytes| sent.store(bytes, Ordering::Relaxed);
     let upload = upload(&body, &progress);
-    let done = parts::hand_over_in_parts_of(&together(server), &upload, PART as u64, begun);
+    let done = parts::hand_over_in_parts(&together(server), &upload, PART as u64, begun);
     if matches!(done, Ok(HandedOver::New(_))) {
         assert_eq!(sent.into_inner(), body.len());
     }

@@ -1,6 +1,4 @@
 //! Values as people, Python and YAML write them, from text: of the configuration file and of flags alike.
-//!
-//! Whoever asked adds the value and its key.
 
 use std::fmt;
 use std::num::NonZeroU64;

@@ -1,7 +1,7 @@
 //! The models that the server trains, and their limits.
 //!
-//! Separate because it is a table. The numbers are the ones that the API gave in 2026 where they
-//! are known; it must not decide anything about a job.
+//! The numbers are the ones that the API gave in 2026 where they are known; it must not decide anything about a
+//! job.
 
 use serde_json::{Value, json};
 

@@ -1,6 +1,4 @@
 //! Uploads in parts: initiate, the parts, complete, abort.
-//!
-//! What comes out is a file like any other.
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

@@ -1,7 +1,7 @@
 //! The body that creates a job: every field known, of its type, within the model's limits.
 //!
-//! Separate because strictness is the use of a rehearsal: what the real service would refuse
-//! after an upload is refused here. It judges a document; it creates nothing.
+//! Strictness is the use of a rehearsal: what the real service would refuse after an upload is refused here. It
+//! judges a document; it creates nothing.
 
 use serde_json::{Map, Value, json};
 

@@ -1,6 +1,4 @@
 //! Events, metrics and checkpoints of a job, as the API writes them and as faults change them.
-//!
-//! What happened, and when, is the course's to say.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -1,6 +1,4 @@
 //! What the server answers, before it is bytes: a status, headers, a body, and the API's shape of an error.
-//!
-//! Separate so that every handler says what it means in a line. It must not know a route.
 
 use serde_json::{Value, json};
 

@@ -1,7 +1,4 @@
 //! Method and path into the handler that knows the answer; the key is asked for first.
-//!
-//! Separate so that the whole API is one table. It must not answer anything itself but what has
-//! no other place: who the key belongs to, and that a path does not exist.
 
 use serde_json::json;
 

@@ -1,7 +1,7 @@
 //! Says whether an uploaded file is fit for training, as the service does after the upload.
 //!
-//! Separate from `check`, on purpose: a server that judged by the client's own rules would find
-//! nothing that the client overlooked. It must not know how the file arrived.
+//! Not the rules of `check`, on purpose: a server that judged by the client's own rules would find nothing that
+//! the client overlooked. It must not know how the file arrived.
 
 use serde_json::{Value, json};
 

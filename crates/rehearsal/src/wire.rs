@@ -1,6 +1,4 @@
 //! Bytes into requests, and replies into bytes: HTTP/1.1, no more than a client needs.
-//!
-//! It knows nothing of files or jobs, and keeps no more than the beginning of a body.
 
 use std::fmt::Display;
 use std::io::{self, BufRead, Read};

@@ -1,6 +1,6 @@
 //! Time, passed in: what waits or dates something asks a clock that it was given.
 //!
-//! The real clock is `cli`'s; nothing below reads one of its own.
+//! The real clock is the program's; nothing below reads one of its own.
 
 use std::time::Duration;
 

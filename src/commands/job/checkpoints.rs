@@ -7,7 +7,7 @@ use crate::screen::report::Terminal;
 use crate::screen::table::{Align, Cell, Table, moment};
 use crate::session;
 use ctxtune_pipeline::{Exit, Failure};
-use ctxtune_service::together::{Checkpoint, JobId, jobs, read_time};
+use ctxtune_service::together::{Checkpoint, JobId, Tries, jobs, read_time};
 use serde::Serialize;
 
 const COLUMNS: [(&str, Align); 4] =
@@ -50,7 +50,8 @@ pub fn run(args: &CheckpointsArgs, terminal: &Terminal) -> Result<Exit, Failure>
 fn list(args: &CheckpointsArgs, terminal: &Terminal) -> Result<(JobId, Vec<Checkpoint>), Failure> {
     let session = session::open(&args.remote, terminal)?;
     let job = session.job(Some(&args.target))?;
-    let mut saved = jobs::checkpoints(&session.together, &job).map_err(|error| session.explain(error))?;
+    let mut saved =
+        jobs::checkpoints(&session.together, &job, Tries::Many).map_err(|error| session.explain(error))?;
     saved.sort_by_key(|checkpoint| Reverse(checkpoint.step));
     Ok((job, saved))
 }

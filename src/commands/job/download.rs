@@ -1,7 +1,4 @@
 //! `ctxtune download`: the weights of a job as an archive, under a name that says what it is.
-//!
-//! The transport keeps what has come and goes on with it; here is decided which weights, whether
-//! there are any, and that no other file is written over.
 
 use std::path::{Path, PathBuf};
 

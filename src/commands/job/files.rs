@@ -29,8 +29,8 @@ pub fn run(args: &FilesArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     match &args.command {
         None | Some(FilesCommand::List) => list(args, terminal),
         Some(FilesCommand::Delete { ids, yes }) => {
-            let agreed = if *yes { Agreed::ByFlag } else { Agreed::IfAsked };
-            delete(args, (ids, agreed), terminal)
+            let asks = !yes;
+            delete(args, (ids, asks), terminal)
         }
     }
 }
@@ -108,12 +108,6 @@ impl Listed<'_> {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Agreed {
-    ByFlag,
-    IfAsked,
-}
-
 #[derive(Default, Serialize)]
 struct Deletion {
     /// The ids of the files that are gone.
@@ -141,12 +135,8 @@ impl Deletion {
     }
 }
 
-fn delete(
-    args: &FilesArgs,
-    (ids, agreed): (&[String], Agreed),
-    terminal: &Terminal,
-) -> Result<Exit, Failure> {
-    let deletion = try_delete(args, (ids, agreed), terminal)?;
+fn delete(args: &FilesArgs, (ids, asks): (&[String], bool), terminal: &Terminal) -> Result<Exit, Failure> {
+    let deletion = try_delete(args, (ids, asks), terminal)?;
     let lines: Vec<&str> = deletion.deleted.iter().map(FileId::as_str).collect();
     let text = lines.join("\n");
     let failures = deletion.failed.iter().map(|undeleted| &undeleted.failure);
@@ -178,11 +168,11 @@ fn badness(failure: &Failure) -> u8 {
 
 fn try_delete(
     args: &FilesArgs,
-    (ids, agreed): (&[String], Agreed),
+    (ids, asks): (&[String], bool),
     terminal: &Terminal,
 ) -> Result<Deletion, Failure> {
     let ids = ids.iter().map(|text| id(text)).collect::<Result<Vec<FileId>, Failure>>()?;
-    if agreed == Agreed::IfAsked && !terminal.has_person() {
+    if asks && !terminal.has_person() {
         let message = "this is not a terminal to ask at whether files are to be deleted";
         return Err(Failure::unspent("no_consent", message, "agree with --yes"));
     }
@@ -192,7 +182,7 @@ fn try_delete(
     if found.is_empty() {
         return Ok(deletion);
     }
-    if agreed == Agreed::IfAsked {
+    if asks {
         let question = format!("Delete {}?", counted(found.len() as u64, "file"));
         session.confirm(&question, "nothing was deleted", ASK_AGAIN).map_err(|failure| {
             match failure.code {

@@ -74,7 +74,9 @@ pub fn watch(session: &Session, job: &JobId, args: &WatchArgs, shown: Shown, ter
     terminal.send_notices(Notices::Said);
     let streamed = screens.stream.as_mut().map_or(Ok(()), Ndjson::result);
     if let Some(path) = &args.svg {
-        write_picture(path, job, watched.progress(), terminal);
+        let progress = watched.progress();
+        let model = progress.job().and_then(Job::model).unwrap_or_default();
+        write_picture(path, &Curve::of(progress), &format!("{job} {model}"), terminal);
     }
     // A reader that has gone is told nothing more.
     let is_closed = matches!(&watched.result, Err(error) if matches!(error.cause, Cause::Closed));
@@ -166,9 +168,8 @@ pub fn try_picture(path: Option<&Path>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write_picture(path: &Path, job: &JobId, progress: &Progress, terminal: &Terminal) {
-    let model = progress.job().and_then(Job::model).unwrap_or_default();
-    let svg = picture(&Curve::of(progress), &format!("{job} {model}"));
+pub fn write_picture(path: &Path, curve: &Curve, title: &str, terminal: &Terminal) {
+    let svg = picture(curve, title);
     if let Err(error) = std::fs::write(path, svg) {
         terminal.warn(&printable(&format!("cannot write `{}`: {error}", path.display())));
     }

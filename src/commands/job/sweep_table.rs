@@ -5,11 +5,11 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::commands::job::monitor::write_picture;
 use crate::commands::report::write_beside;
 use crate::screen::chart::{Charset, Frame, chart};
 use crate::screen::curve::Curve;
 use crate::screen::report::{Terminal, fields};
-use crate::screen::svg::picture;
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::sweep::book::{Book, Point, Trial};
 use ctxtune_pipeline::sweep::claims::Ended;
@@ -121,13 +121,7 @@ fn curves(session: &Session, runs: &Runs, book: &Book, svg: Option<&Path>, termi
         chart(&curve, &frame).iter().for_each(|line| terminal.say(&printable(line)));
     }
     if let Some(path) = svg {
-        write_picture(path, &picture(&curve, &runs.metric.name), terminal);
-    }
-}
-
-fn write_picture(path: &Path, svg: &str, terminal: &Terminal) {
-    if let Err(error) = std::fs::write(path, svg) {
-        terminal.warn(&printable(&format!("cannot write `{}`: {error}", path.display())));
+        write_picture(path, &curve, &runs.metric.name, terminal);
     }
 }
 

@@ -1,7 +1,7 @@
 //! How a tuned model is used: the Python that calls it, or the commands that download and serve it.
 //!
-//! Separate from the commands that end with it. What is printed here is to be copied: it is never folded, its
-//! words are quoted, and its prompt is the one that the model was trained with. Nothing is deployed here.
+//! What is printed here is to be copied: it is never folded, its words are quoted, and its prompt is the one
+//! that the model was trained with. Nothing is deployed here.
 
 use std::fmt::Write;
 use std::path::Path;

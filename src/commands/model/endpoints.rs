@@ -13,6 +13,7 @@ use ctxtune_pipeline::deploy::{Down, Reach, bring_down};
 use ctxtune_pipeline::job::price::dollars_text;
 use ctxtune_pipeline::text::one_line;
 use ctxtune_pipeline::{Exit, Failure, shell};
+use ctxtune_service::together::Tries;
 use ctxtune_service::together::endpoints::{Endpoint, Endpoints};
 use serde::Serialize;
 
@@ -94,7 +95,7 @@ fn list(args: &EndpointsArgs, terminal: &Terminal) -> Result<Exit, Failure> {
     let session = session::open(&args.remote, terminal)?;
     let (project, now) = project(&session)?;
     let api = Endpoints { together: &session.together, project: &project };
-    let all = api.list().map_err(|error| session.explain(error))?;
+    let all = api.list(Tries::Many).map_err(|error| session.explain(error))?;
     let listed = running(&session, &all, now);
     let totals = Totals {
         dollars_so_far: listed.iter().filter_map(|running| running.dollars_so_far).sum(),
@@ -137,7 +138,7 @@ fn try_stop(
     let session = session::open(&args.remote, terminal)?;
     let (project, _) = project(&session)?;
     let api = Endpoints { together: &session.together, project: &project };
-    let all = api.list().map_err(|error| session.explain(error))?;
+    let all = api.list(Tries::Many).map_err(|error| session.explain(error))?;
     let is_meant =
         |endpoint: &Endpoint| [&*endpoint.id, &*endpoint.name, endpoint.bare_name()].contains(&name);
     let endpoint = all.into_iter().find(is_meant).ok_or_else(|| {

@@ -1,6 +1,4 @@
 //! `ctxtune generate SOURCE… --output-dir GEN`: contexts of many stories, each asked about once.
-//!
-//! What is asked, and how, is a `batch`'s; here are its sources and what the end of it means.
 
 use std::path::Path;
 use std::sync::Arc;

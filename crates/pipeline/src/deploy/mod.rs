@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::job::create::{Sent, send_once};
 use ctxtune_service::http::said::after_colon;
 use ctxtune_service::together::endpoints::{Deployment, Endpoint, Endpoints, NewDeployment, Split, State};
-use ctxtune_service::together::{self, Certainty, JobId};
+use ctxtune_service::together::{self, Certainty, JobId, Tries};
 use ctxtune_service::{Clock, Stopped, http};
 
 pub(crate) mod hold;
@@ -114,7 +114,7 @@ impl Deploying<'_> {
     }
 
     fn find_endpoint(&self) -> Result<Option<Endpoint>, DeployError> {
-        let all = self.api.list()?;
+        let all = self.api.list(Tries::Many)?;
         Ok(all.into_iter().find(|endpoint| endpoint.bare_name() == self.endpoint))
     }
 
@@ -255,7 +255,7 @@ pub(crate) fn abandon(deploying: &Deploying<'_>, known: Option<&Placed>) -> Resu
         api.scale((&endpoint.id, &deployment.id), 0)?;
         return Ok(true);
     }
-    let all = api.list()?;
+    let all = api.list(Tries::Many)?;
     let of_name = all.iter().filter(|endpoint| endpoint.bare_name() == deploying.endpoint);
     let found = of_name.flat_map(|endpoint| endpoint.deployments.iter().map(move |one| (endpoint, one)));
     let Some((endpoint, deployment)) = found.into_iter().find(|(_, one)| one.bare_name() == deploying.name)

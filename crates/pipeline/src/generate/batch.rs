@@ -59,7 +59,6 @@ pub struct StopOnly<'c>(pub &'c dyn Clock);
 
 impl Watch for StopOnly<'_> {
     fn listed(&self, _: u64) {}
-
     fn converted(&self, _: u64, _: u64, _: u64) {}
 
     fn publishing(&self, _: &str) {}
@@ -160,21 +159,19 @@ impl<'b> Batch<'b> {
         let (scan, tally) = (&self.scan, &ran.tally);
         let invalid: Vec<&Named> = self.invalid(ran).collect();
         let stories = scan.there + invalid.len() as u64 + tally.total - tally.invalid.len() as u64;
-        self.setup
-            .session
-            .ui
-            .label("valid", &format!("{} of {}", grouped(scan.there + tally.valid), grouped(stories)));
-        name(&*self.setup.session.ui, "invalid", &invalid);
-        name(&*self.setup.session.ui, "rejected", &self.rejected().iter().collect::<Vec<_>>());
+        let ui = &*self.setup.session.ui;
+        ui.label("valid", &format!("{} of {}", grouped(scan.there + tally.valid), grouped(stories)));
+        name(ui, "invalid", &invalid);
+        name(ui, "rejected", &self.rejected().iter().collect::<Vec<_>>());
         if tally.nulls > 0 {
             let values = counted(tally.nulls, "value");
-            self.setup.session.ui.label(
+            ui.label(
                 "nulls",
                 &format!("{values} of carried fields written as null: not JSON (NaN and the like)"),
             );
         }
         if tally.effort.requests > 0 {
-            self.setup.session.ui.label("asked", &cost(self.setup, tally, ran.took, ran.spent).join(", "));
+            ui.label("asked", &cost(self.setup, tally, ran.took, ran.spent).join(", "));
         }
     }
 

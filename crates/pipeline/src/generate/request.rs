@@ -1,7 +1,7 @@
 //! What is sent for one story: the messages, the parameters as they were set, the context's schema.
 //!
-//! Pure. Separate because the digest that tells a finished story from another one is made of the
-//! same parts: a change of any of them is another request.
+//! The digest that tells a finished story from another one is made of the same parts: a change of any of them
+//! is another request.
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};

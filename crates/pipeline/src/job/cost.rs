@@ -1,7 +1,7 @@
 //! What jobs cost, as far as anybody knows: what the service bills, and the estimate until it does.
 //!
-//! Separate from [`crate::job::price`], which is about a job that does not exist yet. A job that ended with
-//! a price is billed that much; while it runs, its estimate is more than what it has cost so far. Pure.
+//! A job that ended with a price is billed that much; while it runs, its estimate is more than what it has cost
+//! so far. Pure.
 
 use std::path::Path;
 

@@ -185,7 +185,6 @@ impl Screen for Logger {
     }
 
     fn waiting(&mut self, _: &Progress, _: Duration) {}
-
     fn trouble(&mut self, _: &str, _: Duration) {}
 
     fn slept(&mut self, _: Duration) {}

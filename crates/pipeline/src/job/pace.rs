@@ -1,7 +1,4 @@
 //! When to ask next, and how long asking may fail: the numbers behind the polling.
-//!
-//! Pure, and separate from the loop so that the loop reads as what it does. Times are
-//! what the loop's clock says; nothing here waits.
 
 use std::time::Duration;
 

@@ -412,8 +412,7 @@ fn write_journal(session: &Session, out: &Path, submitted: &Submitted) {
         estimated_dollars: price.as_ref().and_then(|price| price.dollars),
     };
     if let Err(error) = journal::add(&path, &started) {
-        session
-            .ui
-            .warn(&format!("`--last` will not know the job: cannot write `{}`: {error}", path.display()));
+        let path = path.display();
+        session.ui.warn(&format!("`--last` will not know the job: cannot write `{path}`: {error}"));
     }
 }

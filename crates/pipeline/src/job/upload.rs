@@ -19,7 +19,7 @@ use ctxtune_engine::source::unpack::open_plain;
 use ctxtune_service::http::body::{FileBody, Packing, Part};
 use ctxtune_service::together::file::Processing;
 use ctxtune_service::together::files::{self, HandedOver, Upload};
-use ctxtune_service::together::parts::{abort_parts, hand_over_in_parts};
+use ctxtune_service::together::parts::{PART_BYTES, abort_parts, hand_over_in_parts};
 use ctxtune_service::together::{self, Certainty, FileId, Together};
 use ctxtune_service::{Clock, Stopped};
 
@@ -295,7 +295,7 @@ impl Uploader<'_> {
                     unwritten = ledger.put(self.record(side, file_id, state));
                 }
             };
-            hand_over_in_parts(self.together, &upload, &mut begun)
+            hand_over_in_parts(self.together, &upload, PART_BYTES, &mut begun)
         } else {
             files::hand_over(self.together, &upload)
         };

@@ -29,7 +29,7 @@ use ctxtune_engine::output::manifest::{Hex, Manifest, Side};
 use ctxtune_service::Clock;
 use ctxtune_service::http::{self, Client, retry};
 use ctxtune_service::together::jobs::{self, Limits};
-use ctxtune_service::together::{Ending, Job, JobId, whole};
+use ctxtune_service::together::{Ending, Job, JobId, Tries, whole};
 use ctxtune_service::wandb::history::{MANIFEST, State, note_identity, remember};
 use ctxtune_service::wandb::run::{Plan, make};
 use ctxtune_service::wandb::session::Goal;
@@ -195,9 +195,8 @@ pub fn announce(session: &Session, chosen: &Chosen, out: &Path, job: &Job) -> An
     };
     let is_elsewhere = state.as_ref().is_some_and(|state| state.plan.is_elsewhere);
     if is_elsewhere || matches!(chosen.way, Way::Together { .. }) {
-        session
-            .ui
-            .label("W&B", "Together logs this job itself, from the start; `ctxtune monitor` sends nothing");
+        let logs = "Together logs this job itself, from the start; `ctxtune monitor` sends nothing";
+        session.ui.label("W&B", logs);
         return Announced { url: None, logged_by: Some("together") };
     }
     let url = state.and_then(|state| make_run(session, chosen, &dir, &state, job));
@@ -341,13 +340,12 @@ impl Screen for Log<'_> {
     }
 
     fn trouble(&mut self, _: &str, _: Duration) {}
-
     fn slept(&mut self, _: Duration) {}
 
     fn finished(&mut self, progress: &Progress, ending: Ending) {
         // Without the list the summary has no checkpoints; nothing else depends on it.
         if self.logger.is_logging()
-            && let Ok(checkpoints) = jobs::checkpoints_once(&self.session.together, &self.job)
+            && let Ok(checkpoints) = jobs::checkpoints(&self.session.together, &self.job, Tries::One)
         {
             self.logger.note_checkpoints(checkpoints);
         }

@@ -1,6 +1,4 @@
 //! A sweep's values made parameters of a job, held against what their model allows.
-//!
-//! The service is asked about each model once.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};

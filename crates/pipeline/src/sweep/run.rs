@@ -24,7 +24,7 @@ use crate::sweep::runs::{Runs, Suggestions};
 use crate::sweep::{Goal, Metric, shown_values};
 use crate::text::loss;
 use ctxtune_engine::output::lock::OutputLock;
-use ctxtune_service::together::{Ending, Job, jobs};
+use ctxtune_service::together::{Ending, Job, Tries, jobs};
 use ctxtune_service::wandb;
 use ctxtune_service::wandb::run::{Alert, Severity};
 use ctxtune_service::wandb::sweep::{self, Command};
@@ -342,7 +342,7 @@ fn record(shared: &Shared<'_>, index: usize, progress: &Progress) -> Result<(), 
     };
     let best = curve.iter().min_by(better).copied();
     // A list of checkpoints that cannot be had leaves the run ranked by its last value.
-    let checkpoints = jobs::checkpoints(&shared.session.together, &job.id).unwrap_or_default();
+    let checkpoints = jobs::checkpoints(&shared.session.together, &job.id, Tries::Many).unwrap_or_default();
     let name = &shared.runs.metric.name;
     let said = match curve.last() {
         Some(last) => format!("{}: {name} {} at step {}", job.status, loss(last.value), last.step),

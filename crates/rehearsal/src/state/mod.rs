@@ -1,6 +1,4 @@
 //! All that the server remembers, in memory: files, uploads, jobs, requests, violations of the protocol.
-//!
-//! It must not hold a socket or a clock.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! Runs: made and changed by `upsertBucket`, shown to whoever resumes them.
 //!
-//! Separate from the stream that fills them. Nothing is merged: what an update says replaces what
-//! was there, as the service does it, and what it leaves out stays.
+//! Nothing is merged: what an update says replaces what was there, as the service does it, and what it leaves
+//! out stays.
 
 use serde_json::{Map, Value, json};
 

@@ -1,7 +1,7 @@
 //! `file_stream`: lines at their offsets, the summary, the end of a run.
 //!
-//! Separate from GraphQL, as it is for clients. A body that does not fit is refused as a whole, and is a
-//! violation: a line that is no JSON, a gap, a step that does not rise, an unknown field.
+//! A body that does not fit is refused as a whole, and is a violation: a line that is no JSON, a gap, a step
+//! that does not rise, an unknown field.
 
 use serde_json::{Map, Value, json};
 

@@ -1,7 +1,7 @@
 //! Sweeps and their agents: what is suggested next, and when it is over.
 //!
-//! Separate from the parameters, which are pure. A grid is exhaustive, everything else is drawn by the
-//! seed of the script; no model is fitted and nothing is ended early, and the sweep's warnings say so.
+//! A grid is exhaustive, everything else is drawn by the seed of the script; no model is fitted and nothing is
+//! ended early, and the sweep's warnings say so.
 
 use serde_json::{Value, json};
 

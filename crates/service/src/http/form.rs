@@ -1,6 +1,4 @@
 //! Plain fields as `multipart/form-data`, and text as a piece of a URL.
-//!
-//! No files: those are sent as they are.
 
 use std::fmt::Write;
 

@@ -1,7 +1,7 @@
 //! A proxy from the text of the usual variables, which are read elsewhere.
 //!
-//! Separate because the HTTP library would read the environment by itself, and takes the
-//! entries of `NO_PROXY` more narrowly than people write them.
+//! The HTTP library would read the environment by itself, and takes the entries of `NO_PROXY` more narrowly
+//! than people write them.
 
 use ureq::ProxyProtocol;
 

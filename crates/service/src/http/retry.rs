@@ -1,6 +1,4 @@
 //! Decides whether a call is tried again, and after how long.
-//!
-//! Pure: no clock, no socket, no chance of its own.
 
 use std::time::Duration;
 

@@ -189,11 +189,7 @@ pub struct Endpoints<'e> {
 }
 
 impl Endpoints<'_> {
-    pub fn list(&self) -> Result<Vec<Endpoint>, Error> {
-        self.read_list(Tries::Many)
-    }
-
-    fn read_list(&self, tries: Tries) -> Result<Vec<Endpoint>, Error> {
+    pub fn list(&self, tries: Tries) -> Result<Vec<Endpoint>, Error> {
         let path = self.project.path();
         let read = |object: &Value| {
             // Who looks for an endpoint before creating it must not miss one.
@@ -307,7 +303,7 @@ pub fn glance(together: &Together, project: Option<Project>) -> Result<Option<Ve
         None => Project::of(&together.identity(Tries::One)?),
     };
     let Some(project) = project else { return Ok(None) };
-    match (Endpoints { together, project: &project }).read_list(Tries::One) {
+    match (Endpoints { together, project: &project }).list(Tries::One) {
         Ok(endpoints) => Ok(Some(endpoints)),
         Err(Error::Refused { status: 403 | 404, .. }) => Ok(None),
         Err(error) => Err(error),

@@ -1,7 +1,7 @@
 //! What the API says of an uploaded file, read leniently.
 //!
-//! Pure, like [`crate::together::job`]. Separate because the verdict on a file is spelt in
-//! two ways: `processing_status` with a report, and the older `Processed`.
+//! Pure, like [`crate::together::job`]. The verdict on a file is spelt in two ways: `processing_status` with a
+//! report, and the older `Processed`.
 
 use std::fmt;
 

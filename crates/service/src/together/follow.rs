@@ -1,7 +1,7 @@
 //! Redirects of uploads and downloads, followed by hand.
 //!
-//! Separate because each hop is a decision: TLS only, at most five, the whole body again,
-//! and without the key once the origin is another.
+//! Each hop is a decision: TLS only, at most five, the whole body again, and without the key once the origin is
+//! another.
 
 use crate::http::{Answer, Body, Call, Method, without_query};
 use crate::together::base::resolve;

@@ -249,16 +249,7 @@ pub fn metrics(together: &Together, id: &JobId, from_step: Option<u64>) -> Resul
     Ok(rows.iter().map(MetricRow::read).collect())
 }
 
-pub fn checkpoints(together: &Together, id: &JobId) -> Result<Vec<Checkpoint>, Error> {
-    list_checkpoints(together, id, Tries::Many)
-}
-
-/// [`checkpoints`] with a single try, where nobody should wait for them.
-pub fn checkpoints_once(together: &Together, id: &JobId) -> Result<Vec<Checkpoint>, Error> {
-    list_checkpoints(together, id, Tries::One)
-}
-
-fn list_checkpoints(together: &Together, id: &JobId, tries: Tries) -> Result<Vec<Checkpoint>, Error> {
+pub fn checkpoints(together: &Together, id: &JobId, tries: Tries) -> Result<Vec<Checkpoint>, Error> {
     let path = format!("{JOBS}/{id}/checkpoints");
     let value = together.ask(Method::Get, &path, Body::Empty, tries)?;
     Ok(items(together, &path, &value)?.iter().map(Checkpoint::read).collect())

@@ -72,7 +72,7 @@ pub struct Identity {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tries {
+pub enum Tries {
     /// Once: it must not be done twice.
     One,
     /// As often as the client's policy says: it may arrive twice without harm.

@@ -23,18 +23,9 @@ const MOST_PARTS: u64 = 250;
 const IN_FLIGHT: usize = 4;
 
 /// Hands a file over in parts. `begun` hears the upload's and the file's id before the first part is sent, for
-/// [`abort_parts`]. Fails when any step fails for good; what was sent is taken back then, as far as that
+/// [`abort_parts`]; parts have at least `part_bytes`. Fails when any step fails for good; what was sent is taken back then, as far as that
 /// succeeds.
 pub fn hand_over_in_parts(
-    together: &Together,
-    upload: &Upload<'_>,
-    begun: &mut dyn FnMut(&str, &FileId),
-) -> Result<HandedOver, Error> {
-    hand_over_in_parts_of(together, upload, PART_BYTES, begun)
-}
-
-/// [`hand_over_in_parts`] with parts of at least `part_bytes`, for tests with small files.
-pub fn hand_over_in_parts_of(
     together: &Together,
     upload: &Upload<'_>,
     part_bytes: u64,

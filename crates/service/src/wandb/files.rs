@@ -1,7 +1,7 @@
 //! Uploads the files of a run: asks for a signed URL, puts the bytes there, and reports the upload.
 //!
-//! Separate from rows, which go to the service itself. A signed URL is not stored, and the key is not sent
-//! there. Uploading a file twice has no effect, so that each step may be retried.
+//! A signed URL is not stored, and the key is not sent there. Uploading a file twice has no effect, so that
+//! each step may be retried.
 
 use serde_json::{Value, json};
 
