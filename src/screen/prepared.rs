@@ -34,7 +34,7 @@ impl<'s> Bar<'s> {
 
     /// From the listing, whose end nobody knows, to the conversion.
     fn begin_conversion(&self) {
-        let style = ProgressStyle::with_template("{bar:20} {human_pos}/{human_len} {msg}, {eta} left");
+        let style = ProgressStyle::with_template("{prefix}{bar:20} {human_pos}/{human_len} {msg}, {eta} left");
         self.drawn.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         self.drawn.reset_elapsed();
     }
@@ -82,6 +82,16 @@ impl Watch for Bar<'_> {
         let (objects, requests) = (counted(objects, "object"), counted(requests, "request"));
         self.drawn
             .suspend(|| self.terminal.label("reads", &format!("{objects}, {}, by {requests}", sized(bytes))));
+    }
+
+    fn step(&self, what: &str, number: u64, of: u64) {
+        self.bytes.store(0, Ordering::Relaxed);
+        self.rejects.store(0, Ordering::Relaxed);
+        self.drawn.set_position(0);
+        self.drawn.set_prefix(format!("{what} {} of {of}: ", number + 1));
+        let style = ProgressStyle::with_template("{spinner} {prefix}{msg}");
+        self.drawn.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        self.drawn.set_message("");
     }
 
     fn publishing(&self, step: &str) {

@@ -14,6 +14,8 @@ pub trait Watch: Sync {
     fn converted(&self, records: u64, bytes: u64, rejects: u64);
     /// Publication begins its next step; from the first one on it cannot be stopped.
     fn publishing(&self, step: &str);
+    /// Work in parts goes on to a `part` or a `shard`: its number, from 0, and how many there are.
+    fn step(&self, _what: &str, _number: u64, _of: u64) {}
     /// Whether somebody asked the run to stop.
     fn is_stopped(&self) -> bool;
 

@@ -37,6 +37,8 @@ pub fn convert(
     means: &Means,
     watch: &dyn Watch,
 ) -> Result<Option<Record<PartRecord>>, Error> {
+    watch.step("part", part, plan.body.parts);
+    watch.step("part", part, plan.body.parts);
     work.attempt(Step::Part(part), &plan.id, || {
         let planned = plan.part(part);
         let mut options = plan.options(work, means)?;

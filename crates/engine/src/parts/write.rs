@@ -106,6 +106,8 @@ pub fn write(
 ) -> Result<Option<Record<ShardRecord>>, Error> {
     work.attempt(Step::Shard(shard), &plan.id, || {
         let split = split_of(work, plan)?;
+        watch.step("shard", shard, split.shards);
+        watch.step("shard", shard, split.shards);
         let options = plan.options(work, means)?;
         let pins = object(work, &split.parts)?;
         let mut parts = Vec::with_capacity(plan.body.parts as usize);
