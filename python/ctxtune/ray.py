@@ -291,7 +291,7 @@ class Run:
         self.version = self.own("--version").decode().strip()
         plan = json.loads(self.own("distributed", "plan", *named, *self.scratch(), *options.rest))
         # Workers run elsewhere.
-        path = os.path.abspath(plan["work_dir"])
+        path = plan["work_dir"] if "://" in plan["work_dir"] else os.path.abspath(plan["work_dir"])
         self.work_dir = f"--work-dir={path}"
         try:
             self.all("convert", "part", plan["parts"])

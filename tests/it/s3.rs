@@ -252,6 +252,32 @@ fn one_of_sixteen_puts_an_object_where_there_is_none() {
 }
 
 #[test]
+fn a_store_that_cannot_put_only_where_nothing_is_holds_objects_all_the_same() {
+    let Some(moto) = Moto::get() else { return };
+    moto.fill("simple", [""; 0]);
+    let simple = Server::start(move |exchange| match exchange.request.header("if-none-match") {
+        Some(_) => {
+            exchange.reply(501, &[("Connection", "close")], "<Error><Code>NotImplemented</Code></Error>")
+        }
+        None => {
+            let answer = moto.answer(exchange);
+            exchange.send(answer);
+        }
+    });
+    let settings = with(settings(&simple.url("")), "AWS_MAX_ATTEMPTS", "1");
+    let storage = open("s3://simple", &settings).unwrap();
+    assert!(storage.put_new("a", b"first").unwrap());
+    assert!(!storage.put_new("a", b"second").unwrap());
+    let disabled = open("s3://simple", &with(settings, "AWS_CONDITIONAL_PUT", "disabled")).unwrap();
+    assert!(disabled.put_new("b", b"first").unwrap());
+    assert!(!disabled.put_new("b", b"second").unwrap());
+    assert_eq!(
+        moto.tree("s3://simple"),
+        [("a".to_owned(), b"first".to_vec()), ("b".to_owned(), b"first".to_vec())]
+    );
+}
+
+#[test]
 fn an_object_that_changed_since_it_was_listed_is_not_read() {
     let Some(moto) = Moto::get() else { return };
     moto.fill("pinned", ["aa", "odd//key"]);
@@ -353,6 +379,11 @@ fn every_key_is_listed_and_read_whatever_it_is_called() {
         storage.read_at(key, key.len() as u64 + 1, &mut last).unwrap();
         assert_eq!(last[0], *key.as_bytes().last().unwrap());
     }
+    // Which a URL cannot hold.
+    moto.fill("odd", ["q/a/../b"]);
+    let storage_of_dots = moto.open("s3://odd/q");
+    let error = bytes_of(&*storage_of_dots, &listed(&*storage_of_dots, "")[0]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
     let error = storage.put_new("a//b", b"").unwrap_err();
     assert!(error.to_string().contains("the key `p/a//b`"), "{error}");
 }
@@ -664,6 +695,7 @@ fn corpus(dir: &Dir) {
     }
     dir.write("corpus/packed.tar", builder.into_inner().unwrap());
     dir.write("corpus/bad.json", "{}");
+    dir.write("corpus/large.json", record(500).to_string() + &" ".repeat(9_000));
     dir.write("corpus/a b%20+\u{e9}.json", record(400).to_string());
     dir.write("corpus/.hidden/0.json", "no");
     dir.write("corpus/z.json/0.json", "no");
@@ -671,8 +703,17 @@ fn corpus(dir: &Dir) {
     dir.chat_lines("general.jsonl", 20);
 }
 
-const HOW: [&str; 8] =
-    ["--containers", "--max-rejects", "5", "--shard-records", "20", "--val-ratio", "0.2", "--seed=7"];
+const HOW: [&str; 9] = [
+    "--containers",
+    "--max-record-bytes=9000",
+    "--max-rejects",
+    "5",
+    "--shard-records",
+    "20",
+    "--val-ratio",
+    "0.2",
+    "--seed=7",
+];
 
 #[test]
 fn from_a_bucket_to_a_bucket_the_bytes_are_those_of_a_directory() {
@@ -686,8 +727,8 @@ fn from_a_bucket_to_a_bucket_the_bytes_are_those_of_a_directory() {
     let [from, to, parts] = ["s3://to-bucket/in/corpus", "s3://to-bucket/out", "--part-bytes=9000"];
     let bucket = [&["prepare", from, "-o", to, "--mix", "general.jsonl=3", parts][..], &HOW].concat();
     let run = moto.ctxtune(&dir, &bucket).expect(0);
-    assert!(run.stderr.contains("reads     35 objects, "), "{}", run.stderr);
-    assert!(run.stderr.contains("by 35 requests"), "{}", run.stderr);
+    assert!(run.stderr.contains("reads     36 objects, "), "{}", run.stderr);
+    assert!(run.stderr.contains("by 36 requests"), "{}", run.stderr);
     assert_eq!(run.stdout, format!("{to}\n"));
     assert_same_tree(&moto.tree(to), &expected, "from bucket to bucket");
     assert!(moto.tree("s3://to-bucket/out.ctxtune-work").is_empty(), "WORK goes");
@@ -767,7 +808,7 @@ fn a_dry_run_of_a_bucket_only_lists() {
     });
     let arguments = ["prepare", "s3://dry/corpus", "--dry-run", "--json"];
     let run = Outcome::of(command(&dir, &through.url(""), &arguments)).expect(0);
-    assert_eq!((&run.json()["objects"], &run.json()["requests"]), (&json!(32), &json!(32)));
+    assert_eq!((&run.json()["objects"], &run.json()["requests"]), (&json!(33), &json!(33)));
     assert!(through.lines().iter().all(|line| line.contains("list-type=2")), "{:?}", through.lines());
 }
 
@@ -800,12 +841,11 @@ fn a_run_whose_store_is_away_goes_on_where_it_was() {
     dir.corpus(40);
     moto.upload("away", "in/", &dir.path("corpus"));
     dir.prepare(&["--shard-records", "8"]).expect(0);
-    // Away after ever more requests; what is answered nobody does twice.
-    let (left, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(0)));
-    let (rest, puts) = (Arc::clone(&left), Arc::clone(&done));
+    // Away after ever more requests.
+    let left = Arc::new(AtomicUsize::new(0));
+    let rest = Arc::clone(&left);
     let through = Server::start(move |exchange| {
         if rest.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
-            *puts.lock().unwrap() += usize::from(exchange.request.method == "PUT");
             let answer = moto.answer(exchange);
             exchange.send(answer);
         }

@@ -12,7 +12,7 @@ use ctxtune_engine::storage::{NewObject, Object, Storage, Stores};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use http::Method;
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, PutMode, PutOptions};
+use object_store::{Error as StoreError, ObjectStoreExt, PutMode, PutOptions};
 
 use crate::address::parse;
 use crate::client::{Client, connect, path_of};
@@ -114,22 +114,37 @@ impl Storage for Bucket {
     fn put_new(&self, name: &str, bytes: &[u8]) -> io::Result<bool> {
         let path = self.client.path(name)?;
         let bytes = Bytes::copy_from_slice(bytes);
-        for _ in 1..TRIES {
+        for _ in 0..TRIES {
             let options = PutOptions::from(PutMode::Create);
             let put = self.client.store.put_opts(&path, bytes.clone().into(), options);
-            match self.runner.wait(async { Ok(put.await) })? {
+            let error = match self.runner.wait(async { Ok(put.await) })? {
                 Ok(_) => return Ok(true),
+                Err(error) => error,
+            };
+            let said = self.client.failed(&error);
+            match error {
                 // A store also says so where another one is being put, which may come to nothing.
-                Err(object_store::Error::AlreadyExists { .. }) if self.find(name)?.is_some() => {
-                    return Ok(false);
+                StoreError::AlreadyExists { .. } if self.find(name)?.is_some() => return Ok(false),
+                StoreError::AlreadyExists { .. } => {}
+                _ if said.kind() == io::ErrorKind::ConnectionAborted => {}
+                // A store that cannot put so.
+                _ if matches!(error, StoreError::NotImplemented { .. })
+                    || said.to_string().starts_with("501 ") =>
+                {
+                    if self.find(name)?.is_some() {
+                        return Ok(false);
+                    }
+                    let put = self.client.store.put(&path, bytes.into());
+                    return self
+                        .runner
+                        .wait(async { put.await.map_err(|error| self.client.failed(&error)) })
+                        .map(|_| true);
                 }
-                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Generic { .. }) => {}
-                Err(error) => return Err(self.client.failed(&error)),
+                _ => return Err(said),
             }
             self.runner.pause()?;
         }
-        let put = self.client.store.put_opts(&path, bytes.into(), PutMode::Create.into());
-        self.runner.wait(async { put.await.map_err(|error| self.client.failed(&error)) }).map(|_| true)
+        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "no answer to several requests"))
     }
 
     fn begin(&self) -> io::Result<Box<dyn NewObject + '_>> {
@@ -208,7 +223,7 @@ impl Storage for Bucket {
                     let tag = seen.e_tag.unwrap_or_default();
                     Ok(Some(Object { name: name.to_owned(), bytes: seen.size, tag }))
                 }
-                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(StoreError::NotFound { .. }) => Ok(None),
                 Err(error) => Err(client.failed(&error)),
             }
         })
@@ -225,9 +240,7 @@ impl Storage for Bucket {
             let gone = client.store.delete_stream(stream::iter(paths.clone()).map(Ok).boxed());
             let gone = gone.try_for_each(|_| async { Ok(()) });
             match self.runner.wait(async { Ok(gone.await) })? {
-                Err(error) if !matches!(error, object_store::Error::NotFound { .. }) => {
-                    Err(client.failed(&error))
-                }
+                Err(error) if !matches!(error, StoreError::NotFound { .. }) => Err(client.failed(&error)),
                 _ => Ok(()),
             }
         })

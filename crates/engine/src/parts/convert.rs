@@ -100,12 +100,11 @@ impl Converting<'_> {
             convert: Some(&|plain, limit, store, found| arrival.convert(plain, limit, store, found)),
             converts_plain_files: options.group_by.is_some(),
         };
-        let ranks = Ranks::new(options.seed);
-        let fetched = fetch(inputs, roots, &ranks, self.means, &mut spool, self.watch)?;
+        let fetched = fetch(inputs, roots, options, self.means, &mut spool, self.watch)?;
         let listing =
             pool.install(|| list::list_inputs(&corpus, roots, inputs, &fetched, &mut spool, self.watch))?;
         let is_grouped = options.group_by.is_some();
-        let sink = |error| self.work.failed("")(error);
+        let (ranks, sink) = (Ranks::new(options.seed), |error| self.work.failed("")(error));
 
         let [mut rows, mut keys, mut rejects] =
             [Aside::new(scratch)?, Aside::new(scratch)?, Aside::new(scratch)?];

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::address::place_of;
 use crate::error::Error;
 use crate::parts::settings::Means;
+use crate::prepare::Options;
 use crate::source::input::{Input, Root, Seen, What};
 use crate::source::section::Section;
 use crate::source::spool::Spool;
@@ -23,17 +24,22 @@ use crate::watch::Watch;
 pub fn fetch(
     inputs: &[Input],
     roots: &[Root],
-    ranks: &Ranks,
+    options: &Options,
     means: &Means,
     spool: &mut Spool,
     watch: &dyn Watch,
 ) -> Result<Vec<Option<Section>>, Error> {
-    let mut fetched = vec![None; inputs.len()];
+    let (mut fetched, ranks) = (vec![None; inputs.len()], Ranks::new(options.seed));
     let mut records: BTreeMap<String, Vec<(Rank, usize, Object)>> = BTreeMap::new();
     for (number, input) in inputs.iter().enumerate() {
         let Some(seen) = &input.object else { continue };
         let address = input.address(roots);
         let length = match &input.what {
+            // Nobody looks at its bytes.
+            What::Record if seen.bytes > options.max_record_bytes as u64 => {
+                fetched[number] = Some(Section { length: seen.bytes, ..spool.store.section()? });
+                continue;
+            }
             What::Record => {
                 let (place, object) = place(input, roots, &address, seen);
                 records.entry(place).or_default().push((ranks.rank(&input.key), number, object));

@@ -207,7 +207,10 @@ impl Failure {
         }
         let exit = match &error {
             Error::List { source, .. } | Error::Read { source, .. } => match source.kind() {
-                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory => Exit::Data,
+                ErrorKind::NotFound
+                | ErrorKind::NotADirectory
+                | ErrorKind::IsADirectory
+                | ErrorKind::InvalidInput => Exit::Data,
                 _ => Exit::Network,
             },
             Error::Changed { .. } => Exit::Data,

@@ -31,6 +31,11 @@ pub fn threads() -> NonZeroUsize {
 pub(crate) fn prepare_corpus(choices: PrepareChoices, session: &Session) -> Result<Options, Failure> {
     let purpose = Purpose { mode: Mode::Publish, show: 0, name_rejects: NAMED };
     let options = choices.resolve(purpose, threads())?;
+    if options.is_stored() {
+        let message = "a source or the output is in a bucket, and jobs begin with files of this machine";
+        let hint = "prepare it first with `ctxtune prepare`, then copy the result: `aws s3 sync OUT DIR`";
+        return Err(Failure::usage("no_file", message, hint));
+    }
     let start = session.clock.elapsed();
     let prepared = prepare(&options, &*session.ui.watch_prepare());
     let prepared = prepared.map_err(|error| {
