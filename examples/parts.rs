@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: parts WORK ENTRIES".into());
     };
     let (work, entries) = (Path::new(&work), entries.parse::<u64>()?);
-    let plan = Plan::load(&Work::local(work))?;
+    let plan = Plan::load(&Work::local(work))?.ok_or("its result is published")?;
     let each = entries / plan.body.parts;
     let next = std::sync::atomic::AtomicU64::new(0);
     std::thread::scope(|scope| {

@@ -34,7 +34,8 @@ impl<'s> Bar<'s> {
 
     /// From the listing, whose end nobody knows, to the conversion.
     fn begin_conversion(&self) {
-        let style = ProgressStyle::with_template("{prefix}{bar:20} {human_pos}/{human_len} {msg}, {eta} left");
+        let style =
+            ProgressStyle::with_template("{prefix}{bar:20} {human_pos}/{human_len} {msg}, {eta} left");
         self.drawn.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         self.drawn.reset_elapsed();
     }

@@ -36,6 +36,13 @@ pub fn with_locale(variables: impl IntoIterator<Item = (&'static str, String)>) 
     Environment { arguments: arguments(), ..Environment::of(locales.chain(variables)) }
 }
 
+/// By how much waits are shortened, in tests; of commands that stay on this machine too.
+pub fn time_scale() -> f64 {
+    #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+    let scale = std::env::var(env::CTXTUNE_TIME_SCALE).ok();
+    scale.and_then(|scale| scale.parse().ok()).unwrap_or(1.0)
+}
+
 /// Where the Hub's cache is, by the process's variables: all that commands need which stay on this machine. No `.env`
 /// can stop them.
 pub fn of_cache() -> Environment {

@@ -42,6 +42,8 @@ mod monitor;
 mod never_twice;
 mod packed;
 mod parts;
+#[cfg(unix)]
+mod parts_chaos;
 mod pilot;
 mod preview;
 #[cfg(unix)]

@@ -205,9 +205,10 @@ impl Case {
             pin: self.pin,
             scratch: None,
             stores: &NoStores,
+            asked: "",
         };
-        let plan = parts::plan(&order, &work, &Unwatched)?;
-        assert_eq!(parts::plan(&order, &work, &Unwatched)?.id, plan.id);
+        let plan = parts::plan_anew(&order, &work, &Unwatched)?;
+        assert_eq!(parts::plan_anew(&order, &work, &Unwatched)?.id, plan.id);
         let mut lines = vec![None; plan.body.parts as usize];
         for part in self.order(plan.body.parts) {
             let line = parts::convert(&work, &plan, part, &means, &Unwatched)?.unwrap().line;

@@ -203,8 +203,8 @@ fn a_bucket_holds_objects_as_a_directory_does() {
     let Some(moto) = Moto::get() else { return };
     moto.fill("holds", ["p2/other", "p/"]);
     let storage = moto.open("s3://holds/p");
-    assert!(storage.put_new("a", b"first").unwrap());
-    assert!(!storage.put_new("a", b"second").unwrap());
+    assert!(storage.put_new("a", b"first", true).unwrap());
+    assert!(!storage.put_new("a", b"second", true).unwrap());
     assert_eq!(storage.get("a").unwrap().unwrap(), b"first");
     assert_eq!(storage.get("b").unwrap(), None);
     let mut buffer = [0; 3];
@@ -242,7 +242,7 @@ fn one_of_sixteen_puts_an_object_where_there_is_none() {
     moto.fill("once", [""; 0]);
     let storages: Vec<_> = (0..16).map(|number| (moto.open("s3://once"), number)).collect();
     let won = at_once(storages, |(storage, number)| {
-        let won = storage.put_new("commit", format!("{number}").as_bytes()).unwrap();
+        let won = storage.put_new("commit", format!("{number}").as_bytes(), true).unwrap();
         won.then_some(number)
     });
     let winners: Vec<i32> = won.into_iter().flatten().collect();
@@ -266,11 +266,11 @@ fn a_store_that_cannot_put_only_where_nothing_is_holds_objects_all_the_same() {
     });
     let settings = with(settings(&simple.url("")), "AWS_MAX_ATTEMPTS", "1");
     let storage = open("s3://simple", &settings).unwrap();
-    assert!(storage.put_new("a", b"first").unwrap());
-    assert!(!storage.put_new("a", b"second").unwrap());
+    assert!(storage.put_new("a", b"first", true).unwrap());
+    assert!(!storage.put_new("a", b"second", true).unwrap());
     let disabled = open("s3://simple", &with(settings, "AWS_CONDITIONAL_PUT", "disabled")).unwrap();
-    assert!(disabled.put_new("b", b"first").unwrap());
-    assert!(!disabled.put_new("b", b"second").unwrap());
+    assert!(disabled.put_new("b", b"first", true).unwrap());
+    assert!(!disabled.put_new("b", b"second", true).unwrap());
     assert_eq!(
         moto.tree("s3://simple"),
         [("a".to_owned(), b"first".to_vec()), ("b".to_owned(), b"first".to_vec())]
@@ -384,7 +384,7 @@ fn every_key_is_listed_and_read_whatever_it_is_called() {
     let storage_of_dots = moto.open("s3://odd/q");
     let error = bytes_of(&*storage_of_dots, &listed(&*storage_of_dots, "")[0]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
-    let error = storage.put_new("a//b", b"").unwrap_err();
+    let error = storage.put_new("a//b", b"", true).unwrap_err();
     assert!(error.to_string().contains("the key `p/a//b`"), "{error}");
 }
 
@@ -448,10 +448,10 @@ fn works_through(moto: &'static Moto, proxy: &Server, bucket: &str) {
     put(&*storage, "out/small", b"small").unwrap();
     let object = storage.find("out/large").unwrap().unwrap();
     assert!(bytes_of(&*storage, &object).unwrap() == bytes);
-    let won = storage.put_new("out/commit", b"commit").unwrap();
+    let won = storage.put_new("out/commit", b"commit", true).unwrap();
     // Where the answer is lost it is not known who has put it.
     assert_eq!(storage.get("out/commit").unwrap().unwrap(), b"commit");
-    assert!(!storage.put_new("out/commit", b"other").unwrap() || !won);
+    assert!(!storage.put_new("out/commit", b"other", true).unwrap() || !won);
     storage.copy_from(&*storage, &object, "out/copy", true).unwrap();
     assert_eq!(storage.find("out/copy").unwrap().unwrap().bytes, bytes.len() as u64);
     storage.delete_all(&["out/large".to_owned(), "out/small".to_owned()]).unwrap();

@@ -45,11 +45,11 @@ pub trait Storage: Send + Sync + fmt::Debug {
     fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
     /// Puts a small object where there is none of that name. Whether there was none: where a store cannot put so,
-    /// several callers may be told that.
+    /// several callers may be told that. `is_durable` asks that it survives a power loss.
     ///
     /// # Errors
     /// The store's.
-    fn put_new(&self, name: &str, bytes: &[u8]) -> io::Result<bool>;
+    fn put_new(&self, name: &str, bytes: &[u8], is_durable: bool) -> io::Result<bool>;
 
     /// Begins an object. Its name may depend on its bytes, so it is told at the end.
     ///
@@ -219,7 +219,8 @@ pub(crate) const UNFINISHED: &str = ".unfinished-";
 
 impl Storage for LocalStorage {
     fn shown(&self, name: &str) -> String {
-        self.dir.join(name).display().to_string()
+        let path = if name.is_empty() { self.dir.clone() } else { self.dir.join(name) };
+        path.display().to_string()
     }
 
     fn path(&self, name: &str) -> Option<PathBuf> {
@@ -237,13 +238,16 @@ impl Storage for LocalStorage {
         read_exact_at(&File::open(self.dir.join(name))?, buffer, offset)
     }
 
-    fn put_new(&self, name: &str, bytes: &[u8]) -> io::Result<bool> {
+    fn put_new(&self, name: &str, bytes: &[u8], is_durable: bool) -> io::Result<bool> {
         let mut object = LocalObject::begin(&self.dir)?;
         object.write_all(bytes)?;
-        object.file.as_file().sync_all()?;
+        if is_durable {
+            object.file.as_file().sync_all()?;
+        }
         let path = self.dir.join(name);
         match object.file.persist_noclobber(&path) {
-            Ok(_) => sync_parent(&path).map(|()| true),
+            Ok(_) if is_durable => sync_parent(&path).map(|()| true),
+            Ok(_) => Ok(true),
             Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(error.error),
         }
@@ -370,8 +374,8 @@ mod tests {
     fn an_object_is_put_once_and_whole() {
         let dir = tempfile::tempdir().unwrap();
         let storage = LocalStorage::new(dir.path());
-        assert!(storage.put_new("a", b"first").unwrap());
-        assert!(!storage.put_new("a", b"second").unwrap());
+        assert!(storage.put_new("a", b"first", true).unwrap());
+        assert!(!storage.put_new("a", b"second", true).unwrap());
         assert_eq!(storage.get("a").unwrap().unwrap(), b"first");
         assert_eq!(storage.get("b").unwrap(), None);
         let mut buffer = [0; 3];
@@ -393,7 +397,7 @@ mod tests {
         let mut object = storage.begin().unwrap();
         object.write_all(b"xy").unwrap();
         object.finish("d/b", true).unwrap();
-        assert!(storage.put_new("d/a", b"").unwrap());
+        assert!(storage.put_new("d/a", b"", true).unwrap());
         assert_eq!(names(&storage, "d/"), [("d/a".to_owned(), 0), ("d/b".to_owned(), 2)]);
         assert_eq!(names(&storage, "d/b"), [("d/b".to_owned(), 2)]);
         assert_eq!(names(&storage, "e/"), []);

@@ -111,7 +111,7 @@ impl Storage for Bucket {
     }
 
     /// Where the answer to a request is lost, `false` may mean the object that this very call has put.
-    fn put_new(&self, name: &str, bytes: &[u8]) -> io::Result<bool> {
+    fn put_new(&self, name: &str, bytes: &[u8], _: bool) -> io::Result<bool> {
         let path = self.client.path(name)?;
         let bytes = Bytes::copy_from_slice(bytes);
         for _ in 0..TRIES {

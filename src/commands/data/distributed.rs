@@ -1,13 +1,16 @@
 //! `ctxtune distributed`: the steps of a preparation in parts, each by itself.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::Map;
 
 use crate::args::{DistributedArgs, DistributedCommand, MeansArgs, MissingArg, PlanArgs};
-use crate::commands::data::prepare::{chosen, default_work, order, say_failed_prepare, succeed};
+use crate::commands::data::prepare::{
+    Ordered, Retry, asked, chosen, order, order_in, say_failed_prepare, succeed,
+};
 use crate::screen::prepared::Bar;
 use crate::screen::report::Terminal;
 use crate::session::stores::{stores, work};
@@ -25,7 +28,7 @@ pub fn run(args: &DistributedArgs, terminal: &Terminal) -> Result<Exit, Failure>
         DistributedCommand::Convert(args) => {
             let means = means(&args.means, terminal);
             let work = work(&args.means.work.work_dir, &*means.stores).map_err(failed)?;
-            let plan = Plan::load(&work).map_err(failed)?;
+            let Some(plan) = Plan::load(&work).map_err(failed)? else { return Ok(Exit::Done) };
             each(&args.part, "part", plan.body.parts, terminal, |part| {
                 parts::convert(&work, &plan, part, &means, &bar).map_err(failed).map(line)
             })
@@ -33,7 +36,7 @@ pub fn run(args: &DistributedArgs, terminal: &Terminal) -> Result<Exit, Failure>
         DistributedCommand::Split(args) => {
             let means = means(&args.means, terminal);
             let work = work(&args.means.work.work_dir, &*means.stores).map_err(failed)?;
-            let plan = Plan::load(&work).map_err(failed)?;
+            let Some(plan) = Plan::load(&work).map_err(failed)? else { return Ok(Exit::Done) };
             match parts::split(&work, &plan, &means, &bar) {
                 Ok(record) => Ok(deliver(line(record), terminal)),
                 Err(error) => Ok(say_failed_prepare(error, Failure::of_parts, terminal)),
@@ -42,31 +45,14 @@ pub fn run(args: &DistributedArgs, terminal: &Terminal) -> Result<Exit, Failure>
         DistributedCommand::Write(args) => {
             let means = means(&args.means, terminal);
             let work = work(&args.means.work.work_dir, &*means.stores).map_err(failed)?;
-            let plan = Plan::load(&work).map_err(failed)?;
-            let shards = parts::split_of(&work, &plan).map_err(failed)?.shards;
-            each(&args.shard, "shard", shards, terminal, |shard| {
+            let Some(plan) = Plan::load(&work).map_err(failed)? else { return Ok(Exit::Done) };
+            let split = work.unless_over(&plan.id, parts::split_of(&work, &plan)).map_err(failed)?;
+            let Some(split) = split else { return Ok(Exit::Done) };
+            each(&args.shard, "shard", split.shards, terminal, |shard| {
                 parts::write(&work, &plan, shard, &means, &bar).map_err(failed).map(line)
             })
         }
-        DistributedCommand::Publish(args) => {
-            let means = Means {
-                threads: threads(),
-                scratch: None,
-                name_rejects: NAMED,
-                readers: Readers::default(),
-                stores: stores(terminal, None),
-            };
-            let work = work(&args.work_dir, &*means.stores).map_err(failed)?;
-            let plan = Plan::load(&work).map_err(failed)?;
-            let options = plan.options(&work, &means).map_err(failed)?;
-            let start = Instant::now();
-            let published = parts::publish(&work, &plan, &means, &bar).map_err(failed)?;
-            drop(bar);
-            Ok(match published {
-                Some(prepared) => succeed(&options, &prepared, start.elapsed(), terminal),
-                None => terminal.succeed(Some(options.output_dir.as_os_str().as_encoded_bytes()), Map::new()),
-            })
-        }
+        DistributedCommand::Publish(args) => publish(&args.work_dir, bar, terminal),
         DistributedCommand::Status(args) => {
             let work = work(&args.work.work_dir, &*stores(terminal, None)).map_err(failed)?;
             let plan = Plan::load(&work).map_err(failed)?;
@@ -74,9 +60,52 @@ pub fn run(args: &DistributedArgs, terminal: &Terminal) -> Result<Exit, Failure>
                 MissingArg::Parts => Missing::Parts,
                 MissingArg::Shards => Missing::Shards,
             };
-            let numbers = missing(&work, &plan, of).map_err(failed)?;
+            let numbers = match plan {
+                Some(plan) => {
+                    let missing = work.unless_over(&plan.id, missing(&work, &plan, of));
+                    missing.map_err(failed)?.unwrap_or_default()
+                }
+                None => Vec::new(),
+            };
             Ok(terminal.deliver(format!("{}\n", ranges::show(&numbers)).as_bytes()))
         }
+    }
+}
+
+fn publish(dir: &Path, bar: Bar<'_>, terminal: &Terminal) -> Result<Exit, Failure> {
+    let failed = |error: Error| terminal.signals.explain(Failure::of_parts(error));
+    let means = Means {
+        threads: threads(),
+        scratch: None,
+        name_rejects: NAMED,
+        readers: Readers::default(),
+        stores: stores(terminal, None),
+    };
+    let work = &work(dir, &*means.stores).map_err(failed)?;
+    let start = Instant::now();
+    let done = |plan: &Plan| {
+        let output = plan.output(work).map_err(failed)?;
+        Ok(terminal.succeed(Some(output.as_os_str().as_encoded_bytes()), Map::new()))
+    };
+    let Some(plan) = Plan::load(work).map_err(failed)? else {
+        // It was killed while it cleared the directory.
+        let published = Plan::published(work).map_err(failed)?;
+        work.clear().map_err(failed)?;
+        return published.map_or(Ok(Exit::Done), |plan| done(&plan));
+    };
+    let options = plan.options(work, &means).map_err(failed)?;
+    let mut retry = Retry::new(terminal);
+    let published = loop {
+        match parts::publish(work, &plan, &means, &bar) {
+            // Somebody else publishes it just now.
+            Err(error @ Error::Lock(_)) => retry.wait(error).map_err(failed)?,
+            result => break result.map_err(failed)?,
+        }
+    };
+    drop(bar);
+    match published {
+        Some(prepared) => Ok(succeed(&options, &prepared, start.elapsed(), terminal)),
+        None => done(&plan),
     }
 }
 
@@ -152,28 +181,30 @@ fn plan(args: &PlanArgs, bar: &Bar<'_>, terminal: &Terminal) -> Result<Exit, Fai
         return Err(Failure::new(Exit::Usage, "usage", message, "try it with `ctxtune prepare`"));
     }
     let purpose = Purpose { mode: Mode::Publish, show: 0, name_rejects: NAMED };
-    let mut options = chosen(&args.corpus)?.resolve(purpose, threads())?;
+    let resolved = chosen(&args.corpus).and_then(|choices| choices.resolve(purpose, threads()));
     let stores = stores(terminal, args.parts.scratch.scratch_dir.as_deref());
-    let failed = |error: Error| terminal.signals.explain(Failure::of_parts(error));
-    options.sources = parts::expand(&options.sources, &*stores).map_err(failed)?;
-    let dir = match &args.work_dir {
-        Some(dir) => dir.clone(),
-        None => default_work(&options.output_dir)?,
+    let asked = asked(&args.corpus, &args.parts);
+    let (ordered, work) =
+        order_in(&args.corpus, args.work_dir.as_deref(), &asked, resolved, &stores, terminal)?;
+    let planned = match &ordered {
+        Ordered::Options(options) => {
+            parts::plan_anew(&order(options, &args.parts, &*stores, &asked), &work, bar)
+        }
+        Ordered::Plan(plan, _) => Ok(Plan::clone(plan)),
     };
-    let work = work(&dir, &*stores).map_err(failed)?;
-    let planned = parts::plan(&order(&options, &args.parts, &*stores), &work, bar);
     let plan = match planned {
         Ok(plan) => plan,
         Err(error) => return Ok(say_failed_prepare(error, Failure::of_parts, terminal)),
     };
+    let output = plan.output(&work).map_err(Failure::of_parts)?;
     let report = PlanReport {
         plan: &plan.id,
         parts: plan.body.parts,
         inputs: plan.body.inputs,
         bytes: plan.body.bytes,
         part_bytes: plan.body.part_bytes,
-        work_dir: dir.to_string_lossy().into_owned(),
-        output_dir: options.output_dir.to_string_lossy().into_owned(),
+        work_dir: work.shown(),
+        output_dir: output.to_string_lossy().into_owned(),
         not_read_by_kind: &plan.body.not_read_by_kind,
     };
     let line = serde_json::to_string(&report).expect("strings and numbers only");

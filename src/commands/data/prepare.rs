@@ -13,12 +13,13 @@ use crate::args::{CorpusArgs, PartsArgs, PrepareArgs};
 use crate::screen::names::{Shown, counts_value, write_names};
 use crate::screen::prepared::{Bar, say_failed, show_examples, summarize};
 use crate::screen::report::{LongList, Terminal, fields};
-use crate::session::environment::config_file;
+use crate::session::clock::SystemClock;
+use crate::session::environment::{config_file, time_scale};
 use crate::session::stores::{stores, work};
 use ctxtune_engine::address::{address, place_of};
 use ctxtune_engine::output::manifest::{Counts, Grouping, Leakage, Mixed, Side};
-use ctxtune_engine::parts::{self, Means, PlanOrder};
-use ctxtune_engine::prepare::{Error, Mode, Options, Prepared, Published, Purpose, Watch, prepare};
+use ctxtune_engine::parts::{self, Means, Plan, PlanOrder, Work};
+use ctxtune_engine::prepare::{Error, Mode, Options, Prepared, Published, Purpose, Readers, Watch, prepare};
 use ctxtune_engine::source::names::NameLog;
 use ctxtune_engine::storage::Stores;
 use ctxtune_pipeline::config::{Bytes, ConfigError, PrepareChoices};
@@ -26,34 +27,150 @@ use ctxtune_pipeline::job::data::{NAMED, threads};
 use ctxtune_pipeline::job::mismatch::Mismatch;
 use ctxtune_pipeline::text::without_surrogates;
 use ctxtune_pipeline::{Exit, Failure, shell};
+use ctxtune_service::Clock;
+
+/// How often work in parts is tried again, where it may succeed then.
+const RETRIES: u32 = 4;
 
 pub fn run(args: &PrepareArgs, terminal: &Terminal) -> Result<Exit, Failure> {
-    let mut options = resolve(args, terminal.flags().verbose)?;
     let stores = stores(terminal, args.parts.scratch.scratch_dir.as_deref());
-    let failed = |error: Error| terminal.signals.explain(Failure::of_parts(error));
-    options.sources = parts::expand(&options.sources, &*stores).map_err(failed)?;
+    let resolved = resolve(args, terminal.flags().verbose);
+    let is_stored = resolved.as_ref().is_ok_and(Options::is_stored);
+    if is_stored && (args.dry_run || args.show > 0) {
+        return survey(&expanded(resolved?, &stores, terminal)?, args, &*stores, terminal);
+    }
+    if is_stored || args.work_dir.is_some() || args.parts.are_chosen() {
+        return run_in_parts(args, resolved, stores, terminal);
+    }
+    let options = resolved?;
     let start = Instant::now();
     let bar = Bar::new(terminal);
-    let is_stored = options.is_stored();
-    if is_stored && (args.dry_run || args.show > 0) {
-        return survey(&order(&options, &args.parts, &*stores), args.show, &bar, terminal);
-    }
-    let work = match &args.work_dir {
-        Some(work) => Some(work.clone()),
-        None if is_stored || args.parts.are_chosen() => Some(default_work(&options.output_dir)?),
-        None => None,
-    };
-    let prepared = match &work {
-        None => prepare(&options, &bar),
-        Some(work) => prepare_in_parts(&options, work, &args.parts, &stores, &bar),
-    };
+    let prepared = prepare(&options, &bar);
     let duration = start.elapsed();
     drop(bar);
     Ok(match prepared {
         Ok(prepared) => succeed(&options, &prepared, duration, terminal),
-        Err(error) if work.is_some() => say_failed_prepare(error, Failure::of_parts, terminal),
         Err(error) => say_failed_prepare(error, Failure::from, terminal),
     })
+}
+
+fn run_in_parts(
+    args: &PrepareArgs,
+    resolved: Result<Options, ConfigError>,
+    stores: Arc<dyn Stores>,
+    terminal: &Terminal,
+) -> Result<Exit, Failure> {
+    let start = Instant::now();
+    let asked = asked(&args.corpus, &args.parts);
+    let (ordered, work) =
+        order_in(&args.corpus, args.work_dir.as_deref(), &asked, resolved, &stores, terminal)?;
+    let means = Means {
+        threads: match &ordered {
+            Ordered::Options(options) => options.threads,
+            Ordered::Plan(..) => args.corpus.choices.threads.unwrap_or_else(threads),
+        },
+        scratch: args.parts.scratch.scratch_dir.clone(),
+        name_rejects: named(args, terminal.flags().verbose),
+        readers: Readers::default(),
+        stores: Arc::clone(&stores),
+    };
+    let mut retry = Retry::new(terminal);
+    let mut again = |error: Error| retry.wait(error);
+    let bar = Bar::new(terminal);
+    let (options, prepared) = match ordered {
+        Ordered::Options(options) => {
+            let order = order(&options, &args.parts, &*stores, &asked);
+            let prepared = parts::prepare_in_parts(&order, &work, &means, &bar, &mut again);
+            (*options, prepared)
+        }
+        Ordered::Plan(plan, error) => {
+            let options = plan.options(&work, &means).map_err(Failure::of_parts)?;
+            match parts::resume(&plan, &work, &means, &bar, &mut again) {
+                Ok(None) => return Err(error.into()),
+                Ok(Some(prepared)) => (options, Ok(prepared)),
+                Err(error) => (options, Err(error)),
+            }
+        }
+    };
+    drop(bar);
+    Ok(match prepared {
+        Ok(prepared) => succeed(&options, &prepared, start.elapsed(), terminal),
+        Err(error) => say_failed_prepare(error, Failure::of_parts, terminal),
+    })
+}
+
+/// What is to be prepared.
+pub enum Ordered {
+    /// What was chosen.
+    Options(Box<Options>),
+    /// What was planned in the same words: why that cannot be read any more does not matter then.
+    Plan(Box<Plan>, ConfigError),
+}
+
+/// What `resolved` says, or what was planned before in the same words, `asked`; and where.
+pub fn order_in(
+    corpus: &CorpusArgs,
+    work_dir: Option<&Path>,
+    asked: &str,
+    resolved: Result<Options, ConfigError>,
+    stores: &Arc<dyn Stores>,
+    terminal: &Terminal,
+) -> Result<(Ordered, Work), Failure> {
+    let dir = match (work_dir, &resolved) {
+        (Some(dir), _) => dir.to_owned(),
+        (None, Ok(options)) => default_work(&options.output_dir)?,
+        (None, Err(_)) => default_work(&corpus.choices.out())?,
+    };
+    let work = work(&dir, &**stores).map_err(|error| terminal.signals.explain(Failure::of_parts(error)))?;
+    let ordered = match resolved {
+        Ok(options) => Ordered::Options(Box::new(expanded(options, stores, terminal)?)),
+        Err(error) => match parts::asked_plan(&work, asked) {
+            Ok(Some(plan)) => Ordered::Plan(Box::new(plan), error),
+            _ => return Err(error.into()),
+        },
+    };
+    Ok((ordered, work))
+}
+
+/// `options` with the objects that patterns in their sources stand for.
+fn expanded(mut options: Options, stores: &Arc<dyn Stores>, terminal: &Terminal) -> Result<Options, Failure> {
+    let sources = parts::expand(&options.sources, &**stores);
+    options.sources = sources.map_err(|error| terminal.signals.explain(Failure::of_parts(error)))?;
+    Ok(options)
+}
+
+/// The words in which a plan is ordered: they mean the same plan though files that they name are gone.
+pub fn asked(corpus: &CorpusArgs, args: &PartsArgs) -> String {
+    let choices = PrepareChoices { threads: None, ..corpus.choices.clone() };
+    let here = std::env::current_dir();
+    format!("{here:?} {choices:?} {:?} {:?} {}", corpus.config_path, args.part_bytes, args.pin)
+}
+
+/// Waits before something is tried again.
+pub struct Retry<'r> {
+    terminal: &'r Terminal,
+    tries: u32,
+}
+
+impl Retry<'_> {
+    pub fn new(terminal: &Terminal) -> Retry<'_> {
+        Retry { terminal, tries: 0 }
+    }
+
+    /// Waits after `error`, where another try may succeed.
+    ///
+    /// # Errors
+    /// `error` where it may not, or was tried often enough; [`Error::Interrupted`].
+    pub fn wait(&mut self, error: Error) -> Result<(), Error> {
+        if !Failure::may_pass(&error) || self.tries == RETRIES {
+            return Err(error);
+        }
+        let wait = Duration::from_secs(1 << self.tries);
+        self.tries += 1;
+        self.terminal.warn(&format!("{error}; trying again in {} s", wait.as_secs()));
+        let clock = SystemClock::new(self.terminal.signals.clone(), time_scale());
+        clock.wait(wait).map_err(|_| Error::Interrupted)
+    }
 }
 
 pub fn succeed(options: &Options, prepared: &Prepared, duration: Duration, terminal: &Terminal) -> Exit {
@@ -115,23 +232,35 @@ pub fn default_work(output: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// What to plan.
-pub fn order<'o>(options: &'o Options, args: &'o PartsArgs, stores: &'o dyn Stores) -> PlanOrder<'o> {
+pub fn order<'o>(
+    options: &'o Options,
+    args: &'o PartsArgs,
+    stores: &'o dyn Stores,
+    asked: &'o str,
+) -> PlanOrder<'o> {
     PlanOrder {
         options,
         part_bytes: args.part_bytes.map(|Bytes(bytes)| bytes),
         pin: args.pin,
         scratch: args.scratch.scratch_dir.as_deref(),
         stores,
+        asked,
     }
 }
 
 /// Says what would be read of buckets: to read it is what a dry run of them is there to avoid.
-fn survey(order: &PlanOrder<'_>, show: usize, bar: &Bar<'_>, terminal: &Terminal) -> Result<Exit, Failure> {
-    if show > 0 {
+fn survey(
+    options: &Options,
+    args: &PrepareArgs,
+    stores: &dyn Stores,
+    terminal: &Terminal,
+) -> Result<Exit, Failure> {
+    if args.show > 0 {
         let message = "--show needs converted records, and of a bucket a dry run only lists";
         return Err(Failure::usage("usage", message, "copy some records to this machine, and try those"));
     }
-    let totals = match order.survey(bar) {
+    let bar = Bar::new(terminal);
+    let totals = match order(options, &args.parts, stores, "").survey(&bar) {
         Ok(totals) => totals,
         Err(error) => return Ok(say_failed_prepare(error, Failure::of_parts, terminal)),
     };
@@ -139,32 +268,18 @@ fn survey(order: &PlanOrder<'_>, show: usize, bar: &Bar<'_>, terminal: &Terminal
     Ok(terminal.succeed(None, fields(&totals)))
 }
 
-/// Prepares as `options` say in parts, in `dir`.
-fn prepare_in_parts(
-    options: &Options,
-    dir: &Path,
-    args: &PartsArgs,
-    stores: &Arc<dyn Stores>,
-    bar: &Bar<'_>,
-) -> Result<Prepared, Error> {
-    let means = Means {
-        threads: options.threads,
-        scratch: args.scratch.scratch_dir.clone(),
-        name_rejects: options.purpose.name_rejects,
-        readers: options.readers,
-        stores: Arc::clone(stores),
-    };
-    parts::prepare_in_parts(&order(options, args, &**stores), &work(dir, &**stores)?, &means, bar)
-}
-
 fn resolve(args: &PrepareArgs, is_verbose: bool) -> Result<Options, ConfigError> {
-    let names_all = args.dry_run || is_verbose;
     let purpose = Purpose {
         mode: if args.dry_run { Mode::DryRun } else { Mode::Publish },
         show: args.show,
-        name_rejects: if names_all { usize::MAX - 1 } else { NAMED },
+        name_rejects: named(args, is_verbose),
     };
     chosen(&args.corpus)?.resolve(purpose, threads())
+}
+
+/// How many rejects are named.
+fn named(args: &PrepareArgs, is_verbose: bool) -> usize {
+    if args.dry_run || is_verbose { usize::MAX - 1 } else { NAMED }
 }
 
 fn write_list(log: &NameLog, shown: Shown) -> impl Fn(&mut dyn Write) -> io::Result<()> {

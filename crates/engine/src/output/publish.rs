@@ -130,15 +130,7 @@ impl Output {
     /// # Errors
     /// Names the foreign file.
     pub fn check_foreign<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> Result<(), Error> {
-        let published = self.published()?;
-        let ours: BTreeSet<&str> = published.iter().flat_map(Manifest::file_names).collect();
-        let is_foreign = |name: &&str| {
-            *name != card::FILE_NAME && !ours.contains(name) && self.dir.join(name).symlink_metadata().is_ok()
-        };
-        match names.into_iter().find(is_foreign) {
-            Some(name) => Err(Error::Foreign { path: self.dir.join(name) }),
-            None => Ok(()),
-        }
+        check_foreign(&self.dir, names)
     }
 
     /// Publishes the staged shards together with `files` (their contents by name), completing `manifest`.
@@ -320,6 +312,22 @@ impl Drop for Output {
             // Fails, as it should, unless the directory is empty.
             let _ = std::fs::remove_dir(&self.dir);
         }
+    }
+}
+
+/// Fails where a file of the result in `dir` would overwrite one that no manifest calls ours.
+///
+/// # Errors
+/// Names the foreign file.
+pub fn check_foreign<'n>(dir: &Path, names: impl IntoIterator<Item = &'n str>) -> Result<(), Error> {
+    let published = Manifest::read_file(&dir.join(manifest::FILE_NAME))?;
+    let ours: BTreeSet<&str> = published.iter().flat_map(Manifest::file_names).collect();
+    let is_foreign = |name: &&str| {
+        *name != card::FILE_NAME && !ours.contains(name) && dir.join(name).symlink_metadata().is_ok()
+    };
+    match names.into_iter().find(is_foreign) {
+        Some(name) => Err(Error::Foreign { path: dir.join(name) }),
+        None => Ok(()),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::parts::ranges;
 use crate::parts::settings::Means;
 use crate::parts::split::SplitRecord;
 use crate::parts::stored::{Content, StoredOutput};
-use crate::parts::work::{PUBLISHED, Step, Work};
+use crate::parts::work::{Step, Work};
 use crate::parts::write::{ShardRecord, split_of};
 use crate::prepare::{Options, Prepared, REJECTS, manifest};
 use crate::source::names::NameLog;
@@ -30,7 +30,8 @@ use crate::split::Ranks;
 use crate::storage::{Object, Stores};
 use crate::watch::Watch;
 
-/// Publishes what the plan in `work` became, and clears `work`. `None` where that was done before.
+/// Publishes what the plan in `work` became, and clears `work`. `None` where that was done before, or by somebody else
+/// meanwhile.
 ///
 /// # Errors
 /// [`Error::NotYet`] where a shard is missing; those of publication; the store's.
@@ -40,10 +41,12 @@ pub fn publish(
     means: &Means,
     watch: &dyn Watch,
 ) -> Result<Option<Prepared>, Error> {
-    if work.get(PUBLISHED)?.is_some() {
-        work.clear()?;
-        return Ok(None);
-    }
+    let published = work.unless_over(&plan.id, publish_once(work, plan, means, watch))?;
+    work.clear()?;
+    Ok(published)
+}
+
+fn publish_once(work: &Work, plan: &Plan, means: &Means, watch: &dyn Watch) -> Result<Prepared, Error> {
     let split = split_of(work, plan)?;
     let options = plan.options(work, means)?;
     let mut shards = Vec::with_capacity(split.shards as usize);
@@ -63,9 +66,8 @@ pub fn publish(
         None => publishing.publish()?,
         Some(output) => publishing.publish_to_store(output, &*means.stores)?,
     };
-    work.storage.put_new(PUBLISHED, b"").map_err(work.failed(PUBLISHED))?;
-    work.clear()?;
-    Ok(Some(prepared))
+    plan.mark_published(work, options.durability == Durability::Sync)?;
+    Ok(prepared)
 }
 
 struct Publishing<'p> {

@@ -1,5 +1,6 @@
 //! All steps of a plan on this machine, those that are done left out.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::address::address;
@@ -9,8 +10,8 @@ use crate::parts::convert::convert;
 use crate::parts::plan::{Plan, PlanOrder, plan};
 use crate::parts::publish::publish;
 use crate::parts::settings::Means;
-use crate::parts::split::split;
-use crate::parts::work::{PUBLISHED, Work};
+use crate::parts::split::{SplitRecord, split};
+use crate::parts::work::Work;
 use crate::parts::write::{split_of, write};
 use crate::prepare::{Prepared, Published};
 use crate::source::names::NameLog;
@@ -48,6 +49,9 @@ pub fn missing(work: &Work, plan: &Plan, of: Missing) -> Result<Vec<u64>, Error>
     Ok((0..count).filter(|number| !is_there[*number as usize]).collect())
 }
 
+/// Gets each error, waits, and lets the work be tried again; or gives the error to end with.
+pub type Again<'a> = &'a mut dyn FnMut(Error) -> Result<(), Error>;
+
 /// Prepares `order` in parts, in `work`: what is done there already is not done again.
 ///
 /// # Errors
@@ -57,33 +61,108 @@ pub fn prepare_in_parts(
     work: &Work,
     means: &Means,
     watch: &dyn Watch,
+    again: Again<'_>,
 ) -> Result<Prepared, Error> {
-    if work.get(PUBLISHED)?.is_some() && order.is_planned(work)? {
+    loop {
+        let published = match plan(order, work, watch) {
+            Ok(Some(plan)) => match resume(&plan, work, means, watch, again)? {
+                Some(prepared) => return Ok(prepared),
+                None => continue,
+            },
+            Ok(None) => Plan::published(work)?,
+            Err(error) => {
+                again(error)?;
+                continue;
+            }
+        };
+        // One that was published and not cleared altogether is over, whosever it is.
         work.clear()?;
-        return published(order);
-    }
-    let plan = plan(order, work, watch)?;
-    let steps = || -> Result<Option<Prepared>, Error> {
-        for part in missing(work, &plan, Missing::Parts)? {
-            if convert(work, &plan, part, means, watch)?.is_none() {
-                return Ok(None);
-            }
+        if let Some(plan) = published
+            && order.is_of(&plan)?
+        {
+            return result_in(&order.options.output_dir, order.stores);
         }
-        let Some(split) = split(work, &plan, means, watch)? else { return Ok(None) };
-        for shard in 0..split.content.shards {
-            if write(work, &plan, shard, means, watch)?.is_none() {
-                return Ok(None);
-            }
-        }
-        publish(work, &plan, means, watch)
-    };
-    match steps() {
-        Ok(Some(prepared)) => Ok(prepared),
-        // Somebody else was quicker, or a run was killed while it cleared the directory.
-        Ok(None) => published(order),
-        Err(error) if work.is_published().unwrap_or(false) => published(order).map_err(|_| error),
-        Err(error) => Err(error),
     }
+}
+
+/// Plans `order` in `work` as [`plan`] does; what was published there and not cleared altogether is over.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_anew(order: &PlanOrder<'_>, work: &Work, watch: &dyn Watch) -> Result<Plan, Error> {
+    loop {
+        match plan(order, work, watch)? {
+            Some(plan) => return Ok(plan),
+            None => work.clear()?,
+        }
+    }
+}
+
+/// Does what is left to do of `plan` in `work`. `None` where the plan is gone, and the output is not its result.
+///
+/// # Errors
+/// Those of the steps.
+pub fn resume(
+    plan: &Plan,
+    work: &Work,
+    means: &Means,
+    watch: &dyn Watch,
+    again: Again<'_>,
+) -> Result<Option<Prepared>, Error> {
+    let output = plan.output(work)?;
+    let mut known = None;
+    loop {
+        let is_published = || {
+            Plan::published(work).map(|published| published.is_some_and(|published| published.id == plan.id))
+        };
+        if is_published()? {
+            work.clear()?;
+            return result_in(&output, &*means.stores).map(Some);
+        }
+        let done = work.unless_over(&plan.id, steps(plan, work, means, watch, &mut known));
+        match done.map(Option::flatten) {
+            Ok(Some(prepared)) => return Ok(Some(prepared)),
+            // Somebody else was quicker. As long as the mark is there it says so itself.
+            Ok(None) if is_published()? => {}
+            Ok(None) => {
+                let there = result_in(&output, &*means.stores).ok();
+                return Ok(there.filter(|there| known.is_some_and(|split| is_result_of(&split, there))));
+            }
+            Err(error) => again(error)?,
+        }
+    }
+}
+
+/// All steps of `plan`; `None` where it was published meanwhile.
+fn steps(
+    plan: &Plan,
+    work: &Work,
+    means: &Means,
+    watch: &dyn Watch,
+    known: &mut Option<SplitRecord>,
+) -> Result<Option<Prepared>, Error> {
+    for part in missing(work, plan, Missing::Parts)? {
+        if convert(work, plan, part, means, watch)?.is_none() {
+            return Ok(None);
+        }
+    }
+    let Some(split) = split(work, plan, means, watch)? else { return Ok(None) };
+    let shards = known.insert(split.content).shards;
+    for shard in 0..shards {
+        if write(work, plan, shard, means, watch)?.is_none() {
+            return Ok(None);
+        }
+    }
+    publish(work, plan, means, watch)
+}
+
+/// Whether what is in the output is what was split so.
+fn is_result_of(split: &SplitRecord, there: &Prepared) -> bool {
+    let keys = there.result.as_ref().map(|(manifest, _)| &manifest.keys_sha256);
+    keys == Some(&split.keys_sha256)
+        && there.counts == split.counts
+        && there.leakage == split.leakage
+        && (there.train_records, there.val_records) == (split.train_records, split.val_records)
 }
 
 /// The manifest of the result at `address`.
@@ -99,11 +178,10 @@ pub fn stored_manifest(address: &str, stores: &dyn Stores) -> Result<Manifest, E
 }
 
 /// What is known of a result that is there.
-fn published(order: &PlanOrder<'_>) -> Result<Prepared, Error> {
-    let output = &order.options.output_dir;
+fn result_in(output: &Path, stores: &dyn Stores) -> Result<Prepared, Error> {
     let manifest = match address(output) {
         None => Manifest::read(output)?,
-        Some(address) => stored_manifest(address, order.stores)?,
+        Some(address) => stored_manifest(address, stores)?,
     };
     Ok(Prepared {
         counts: manifest.counts.clone(),

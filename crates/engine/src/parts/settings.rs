@@ -32,7 +32,8 @@ pub struct Settings {
     only_correct: bool,
     max_record_bytes: usize,
     max_spool_bytes: u64,
-    is_durable: bool,
+    /// Whether results wait for the disk.
+    pub is_durable: bool,
 }
 
 /// A file that is mixed in.

@@ -141,7 +141,7 @@ pub fn split(
     means: &Means,
     watch: &dyn Watch,
 ) -> Result<Option<Record<SplitRecord>>, Error> {
-    work.attempt(Step::Split, &plan.id, || {
+    work.attempt(Step::Split, &plan.id, plan.body.settings.is_durable, || {
         let options = plan.options(work, means)?;
         let pool = threads(options.threads)?;
         let mut parts = Vec::with_capacity(plan.body.parts as usize);

@@ -8,7 +8,7 @@
 //! | `split/*` | the rejects, the places of the shards in every part, the lines that are mixed in |
 //! | `shards/*` | a shard's lines, and its part of `keys.tsv` |
 //! | `done/part-00003.json`, `done/split.json`, `done/shard-00000.json` | commit records |
-//! | `published` | the result is published: what is left here serves nobody |
+//! | `published` | the plan again: its result is published, and what is left here serves nobody |
 //!
 //! Objects have names that hold their digests, so that attempts at the same work write the same object. A commit
 //! record is put where there is none, and comes last: what none names does not exist for anybody.
@@ -33,6 +33,9 @@ pub const PUBLISHED: &str = "published";
 
 /// Directories of what is written here, in the order in which they may go.
 const DIRECTORIES: [&str; 5] = ["parts", "split", "shards", "plan", "done"];
+
+/// So many objects are removed before the mark is looked for again.
+const CLEARED_AT_ONCE: usize = 1000;
 
 /// A working directory.
 #[derive(Debug, Clone)]
@@ -146,33 +149,47 @@ impl Work {
         &self,
         step: Step,
         plan: &str,
+        is_durable: bool,
         make: impl FnOnce() -> Result<R, Error>,
     ) -> Result<Option<Record<R>>, Error> {
-        if let Some(done) = self.record(step, plan)? {
-            return Ok(Some(done));
-        }
-        let (result, made) = match make() {
-            Ok(content) => (self.commit(step, plan, &content), Some(content)),
-            Err(error) => (Err(error), None),
-        };
-        let objects = made.iter().flat_map(Content::objects);
+        let mut made = None;
+        let done = self.record(step, plan).and_then(|done| match done {
+            Some(done) => Ok(done),
+            None => {
+                let content = made.insert(make()?);
+                // Nothing of a plan that is over is put among what belongs to the next one.
+                if self.is_over(plan)? {
+                    return Err(Error::NoPlan { work: self.shown() });
+                }
+                self.commit(step, plan, content, is_durable)
+            }
+        });
         // Only then may somebody have taken away what this attempt stands on.
-        if self.is_published().unwrap_or(false) {
-            objects.for_each(|name| drop(self.delete(name)));
-            self.delete(&step.record())?;
+        if self.is_over(plan).unwrap_or(false) {
+            self.withdraw::<R>(step, plan, made.iter().flat_map(Content::objects))?;
             return Ok(None);
         }
-        if matches!(result, Err(Error::Differ { .. })) {
-            objects.for_each(|name| drop(self.delete(name)));
+        if let (Err(Error::Differ { .. }), Some(made)) = (&done, &made) {
+            // What both have in common has one name.
+            let kept = self.record::<R>(step, plan)?;
+            let kept: Vec<&str> = kept.iter().flat_map(|record| record.content.objects()).collect();
+            let own = made.objects().into_iter().filter(|name| !kept.contains(name));
+            own.for_each(|name| drop(self.delete(name)));
         }
-        result.map(Some)
+        done.map(Some)
     }
 
-    fn commit<R: Content>(&self, step: Step, plan: &str, content: &R) -> Result<Record<R>, Error> {
+    fn commit<R: Content>(
+        &self,
+        step: Step,
+        plan: &str,
+        content: &R,
+        is_durable: bool,
+    ) -> Result<Record<R>, Error> {
         let name = step.record();
         let mut line = serde_json::to_string(content).expect("strings and numbers only");
         line.push('\n');
-        self.storage.put_new(&name, line.as_bytes()).map_err(self.failed(&name))?;
+        self.storage.put_new(&name, line.as_bytes(), is_durable).map_err(self.failed(&name))?;
         // Read again in any case: a store that cannot put so tells several attempts that theirs is the one.
         match self.record(step, plan)? {
             Some(record) if record.line == line.trim_end() => Ok(record),
@@ -181,12 +198,42 @@ impl Work {
         }
     }
 
-    /// Whether the result is published, or the whole place is gone, as it then goes.
+    /// Removes what an attempt has made after its plan was over, and the directories that are empty then.
+    fn withdraw<'o, R: Content>(
+        &self,
+        step: Step,
+        plan: &str,
+        mut objects: impl Iterator<Item = &'o str>,
+    ) -> Result<(), Error> {
+        objects.try_for_each(|name| self.delete(name))?;
+        // The next plan's record of this step is not of this attempt.
+        if matches!(self.record::<R>(step, plan), Ok(Some(_))) {
+            self.delete(&step.record())?;
+        }
+        self.remove_directories();
+        Ok(())
+    }
+
+    /// Whether the result of `plan` is published, or the whole place is gone, as it then goes, or has another plan.
     ///
     /// # Errors
     /// The store's.
-    pub fn is_published(&self) -> Result<bool, Error> {
-        Ok(self.get(PUBLISHED)?.is_some() || self.get(PLAN)?.is_none())
+    pub fn is_over(&self, plan: &str) -> Result<bool, Error> {
+        let is_this = |text: Vec<u8>| text.starts_with(plan_start(plan).as_bytes());
+        Ok(self.get(PUBLISHED)?.is_some() || !self.get(PLAN)?.is_some_and(is_this))
+    }
+
+    /// What `result` is; `None` instead of an error where `plan` is over meanwhile, which is why.
+    ///
+    /// # Errors
+    /// That of `result`.
+    pub fn unless_over<T>(&self, plan: &str, result: Result<T, Error>) -> Result<Option<T>, Error> {
+        match result {
+            Err(error) if !matches!(error, Error::Interrupted) && self.is_over(plan).unwrap_or(false) => {
+                Ok(None)
+            }
+            result => result.map(Some),
+        }
     }
 
     fn delete(&self, name: &str) -> Result<(), Error> {
@@ -194,33 +241,43 @@ impl Work {
     }
 
     /// Removes everything that is written here, the plan last but for the mark; a directory only where nothing else
-    /// lies in it.
+    /// lies in it. Ends where the mark is gone: then somebody else has done it, and the next plan may be here.
     ///
     /// # Errors
     /// The store's.
     pub fn clear(&self) -> Result<(), Error> {
+        let mut names = Vec::new();
         for directory in DIRECTORIES {
-            let mut names = Vec::new();
             let prefix = format!("{directory}/");
             let mut list = |object: Object| {
-                names.push(object.name);
+                names.extend(Some(object.name).filter(|name| is_ours(name)));
                 Ok(())
             };
             self.storage.list(&prefix, &mut list).map_err(self.failed(&prefix))?;
-            self.storage.delete_all(&names).map_err(self.failed(&prefix))?;
+        }
+        names.push(PLAN.to_owned());
+        for some in names.chunks(CLEARED_AT_ONCE) {
+            if self.get(PUBLISHED)?.is_none() {
+                return Ok(());
+            }
+            self.storage.delete_all(some).map_err(self.failed(""))?;
         }
         self.storage.end_unfinished().map_err(self.failed(""))?;
-        self.delete(PLAN)?;
         if let Some(dir) = &self.dir {
             self.remove_unfinished(dir);
-            // Those that hold something else stay.
-            DIRECTORIES.iter().for_each(|name| drop(std::fs::remove_dir(dir.join(name))));
         }
+        self.remove_directories();
         self.delete(PUBLISHED)?;
-        if let Some(dir) = &self.dir {
-            let _ = std::fs::remove_dir(dir);
-        }
+        self.remove_directories();
         Ok(())
+    }
+
+    /// Removes the directories that are empty.
+    pub fn remove_directories(&self) {
+        let Some(dir) = &self.dir else { return };
+        DIRECTORIES.iter().for_each(|name| drop(std::fs::remove_dir(dir.join(name))));
+        // No system removes `.`.
+        let _ = std::path::absolute(dir).and_then(std::fs::remove_dir);
     }
 
     /// Removes what killed attempts left: they had not come to its end, so no record names it.
@@ -232,6 +289,26 @@ impl Work {
             }
         }
     }
+}
+
+/// Whether an object is called as those are that are written here: a user's file beside them stays.
+fn is_ours(name: &str) -> bool {
+    let has_digest = |name: &str| {
+        let digest = name.rsplit_once('-').map(|(_, digest)| digest);
+        digest.is_some_and(|digest| digest.len() == 32 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    match name.split_once('/') {
+        Some(("done", record)) => {
+            let is_numbered = ["part-", "shard-"].iter().any(|start| record.starts_with(start));
+            record == "split.json" || is_numbered && record.ends_with(".json")
+        }
+        _ => has_digest(name),
+    }
+}
+
+/// How the text of a plan begins.
+pub fn plan_start(plan: &str) -> String {
+    format!("{{\"plan\":\"{plan}\",")
 }
 
 /// What a commit record says.
@@ -292,5 +369,130 @@ impl Write for DigestObject<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.object.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Made {
+        plan: String,
+        objects: Vec<String>,
+    }
+
+    impl Content for Made {
+        fn plan(&self) -> &str {
+            &self.plan
+        }
+
+        fn objects(&self) -> Vec<&str> {
+            self.objects.iter().map(String::as_str).collect()
+        }
+    }
+
+    /// A working directory with the plan `plan`.
+    fn planned(dir: &Path, plan: &str) -> Work {
+        let work = Work::local(&dir.join("work"));
+        work.create().unwrap();
+        work.storage.put_new(PLAN, plan_start(plan).as_bytes(), false).unwrap();
+        work
+    }
+
+    fn make(work: &Work, plan: &str, texts: &[&str]) -> Result<Made, Error> {
+        let put = |text: &&str| {
+            let mut object = work.begin()?;
+            object.add(text.as_bytes())?;
+            object.finish("parts/x", false).map(|(name, _)| name)
+        };
+        Ok(Made { plan: plan.to_owned(), objects: texts.iter().map(put).collect::<Result<_, _>>()? })
+    }
+
+    fn files(work: &Work) -> Vec<String> {
+        let mut names = Vec::new();
+        for prefix in ["", "parts/", "done/"] {
+            let mut each = |object: Object| {
+                names.push(object.name);
+                Ok(())
+            };
+            work.storage.list(prefix, &mut each).unwrap();
+        }
+        names
+    }
+
+    const STEP: Step = Step::Part(0);
+
+    #[test]
+    fn an_attempt_that_ends_after_all_was_cleared_leaves_nothing() {
+        // Its object is made before the directory goes, or after.
+        for is_before in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let work = planned(dir.path(), "a");
+            let late = work.attempt(STEP, "a", false, || {
+                let made = is_before.then(|| make(&work, "a", &["1"]));
+                work.storage.put_new(PUBLISHED, b"", false).unwrap();
+                work.clear().unwrap();
+                made.unwrap_or_else(|| make(&work, "a", &["1"]))
+            });
+            assert!(late.unwrap().is_none());
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn an_attempt_that_ends_while_it_is_cleared_takes_its_own_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = planned(dir.path(), "a");
+        let late = work.attempt(STEP, "a", false, || {
+            work.storage.put_new(PUBLISHED, b"", false).unwrap();
+            make(&work, "a", &["1"])
+        });
+        assert!(late.unwrap().is_none());
+        assert_eq!(files(&work), [PLAN, PUBLISHED]);
+        work.clear().unwrap();
+        assert!(!dir.path().join("work").exists());
+    }
+
+    #[test]
+    fn an_attempt_of_a_plan_that_is_over_puts_nothing_into_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = planned(dir.path(), "a");
+        let late = work.attempt(STEP, "a", false, || {
+            work.storage.put_new(PUBLISHED, b"", false).unwrap();
+            work.clear().unwrap();
+            planned(dir.path(), "b");
+            let next = work.attempt(STEP, "b", false, || make(&work, "b", &["2"])).unwrap().unwrap();
+            assert_eq!(next.content.plan, "b");
+            make(&work, "a", &["1"])
+        });
+        assert!(late.unwrap().is_none());
+        let record = work.record::<Made>(STEP, "b").unwrap().unwrap();
+        assert_eq!(files(&work), [PLAN, &record.content.objects[0], "done/part-00000.json"]);
+    }
+
+    #[test]
+    fn of_two_attempts_that_differ_the_first_keeps_all_it_has_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = planned(dir.path(), "a");
+        let second = work.attempt(STEP, "a", false, || {
+            work.attempt(STEP, "a", false, || make(&work, "a", &["1", "2"]))?;
+            make(&work, "a", &["2", "3"])
+        });
+        assert!(matches!(second, Err(Error::Differ { .. })), "{second:?}");
+        let first = work.record::<Made>(STEP, "a").unwrap().unwrap().content;
+        let mut objects: Vec<&str> = first.objects();
+        objects.sort_unstable();
+        assert_eq!(files(&work), [&[PLAN], &objects[..], &["done/part-00000.json"]].concat());
+    }
+
+    #[test]
+    fn clearing_ends_where_somebody_else_has_done_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = planned(dir.path(), "a");
+        work.clear().unwrap();
+        assert_eq!(files(&work), [PLAN]);
     }
 }

@@ -104,9 +104,8 @@ pub fn write(
     means: &Means,
     watch: &dyn Watch,
 ) -> Result<Option<Record<ShardRecord>>, Error> {
-    work.attempt(Step::Shard(shard), &plan.id, || {
+    work.attempt(Step::Shard(shard), &plan.id, plan.body.settings.is_durable, || {
         let split = split_of(work, plan)?;
-        watch.step("shard", shard, split.shards);
         watch.step("shard", shard, split.shards);
         let options = plan.options(work, means)?;
         let pins = object(work, &split.parts)?;

@@ -27,8 +27,8 @@ mod worker;
 pub use crate::error::{Error, FailedRejects};
 pub use crate::line::template::Template;
 use crate::output::key_lines::KEYS;
-use crate::output::publish::Output;
 pub use crate::output::publish::{Durability, Published};
+use crate::output::publish::{Output, check_foreign};
 use crate::output::shard::shard_name;
 pub(crate) use crate::prepare::arrive::Arrival;
 pub(crate) use crate::prepare::batch::Verdict;
@@ -58,8 +58,8 @@ pub fn prepare(options: &Options, watch: &dyn Watch) -> Result<Prepared, Error> 
         Mode::Publish => Some(Output::open(&options.output_dir, options.durability)?),
         Mode::DryRun => None,
     };
-    if let Some(output) = &output {
-        output.check_foreign(fixed_names(options).iter().map(String::as_str))?;
+    if output.is_some() {
+        check_output(options)?;
     }
     let staging = output.as_ref().map(Output::staging);
     let mut spool = Spool::new(staging.as_deref(), options.max_spool_bytes);
@@ -120,11 +120,15 @@ pub(crate) fn check_directories(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-/// The names of the result's files that are known before anything is converted.
-fn fixed_names(options: &Options) -> Vec<String> {
+/// Fails where a file of the result, as far as their names are known before anything is converted, would overwrite one
+/// that no manifest calls ours.
+///
+/// # Errors
+/// That, or when a file of the manifest's name is none.
+pub(crate) fn check_output(options: &Options) -> Result<(), Error> {
     let mut names = vec![KEYS.to_owned(), REJECTS.to_owned()];
     if options.shard_records.is_none() {
         names.extend(["train", "val"].map(|side| shard_name(side, None, options.compress)));
     }
-    names
+    check_foreign(&options.output_dir, names.iter().map(String::as_str))
 }

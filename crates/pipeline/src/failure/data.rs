@@ -201,24 +201,42 @@ impl Failure {
     /// ends with 3.
     pub fn of_parts(error: prepare::Error) -> Failure {
         use prepare::Error;
-        use std::io::ErrorKind;
-        if of_store(&error).is_some() {
-            return error.into();
+        let exit = exit_of_parts(&error);
+        let has_plan = !matches!(error, Error::NothingListed { .. } | Error::NoCorpus { .. });
+        let is_of_plan = of_store(&error).is_none();
+        let mut failure = Failure { exit, ..error.into() };
+        if exit == Exit::Data && has_plan && is_of_plan {
+            let before = failure.hint.map(|hint| format!("{hint}, then ")).unwrap_or_default();
+            let last = "delete the working directory: its plan keeps the inputs as they were";
+            failure.hint = Some(format!("{before}{last}"));
         }
-        let exit = match &error {
-            Error::List { source, .. } | Error::Read { source, .. } => match source.kind() {
-                ErrorKind::NotFound
-                | ErrorKind::NotADirectory
-                | ErrorKind::IsADirectory
-                | ErrorKind::InvalidInput => Exit::Data,
-                _ => Exit::Network,
-            },
-            Error::Changed { .. } => Exit::Data,
-            Error::Write { .. } | Error::RejectLog(_) | Error::NameLog(_) => Exit::Network,
-            Error::Lock(_) | Error::Threads(_) | Error::Manifest(ManifestError::Io { .. }) => Exit::Network,
-            other => classify(other).0,
-        };
-        Failure { exit, ..error.into() }
+        failure
+    }
+
+    /// Whether work in parts that failed so may succeed when it is tried again.
+    pub fn may_pass(error: &prepare::Error) -> bool {
+        exit_of_parts(error) == Exit::Network
+    }
+}
+
+fn exit_of_parts(error: &prepare::Error) -> Exit {
+    use prepare::Error;
+    use std::io::ErrorKind;
+    if let Some((exit, ..)) = of_store(error) {
+        return exit;
+    }
+    match error {
+        Error::List { source, .. } | Error::Read { source, .. } => match source.kind() {
+            ErrorKind::NotFound
+            | ErrorKind::NotADirectory
+            | ErrorKind::IsADirectory
+            | ErrorKind::InvalidInput => Exit::Data,
+            _ => Exit::Network,
+        },
+        Error::Changed { .. } => Exit::Data,
+        Error::Write { .. } | Error::RejectLog(_) | Error::NameLog(_) => Exit::Network,
+        Error::Lock(_) | Error::Threads(_) | Error::Manifest(ManifestError::Io { .. }) => Exit::Network,
+        other => classify(other).0,
     }
 }
 
