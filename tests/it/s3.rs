@@ -17,7 +17,8 @@ use serde_json::json;
 use crate::real_data::corpus as corpus_of_3533;
 use crate::server::{Exchange, Server};
 use crate::support::{
-    Dir, Outcome, Tree, assert_same_tree, at_once, names as tree_names, python, record, repository, skip,
+    Dir, Outcome, Tree, assert_same_tree, at_once, names as tree_names, python, record, repository, signal,
+    skip, wait_until,
 };
 
 /// The server of this process.
@@ -875,6 +876,28 @@ fn a_run_whose_store_is_away_goes_on_where_it_was() {
     }
     assert!(runs > 3, "{runs}");
     assert_same_tree(&moto.tree("s3://away/out"), &dir.tree("out"), "after all");
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupt_waits_for_no_store() {
+    let Some(moto) = Moto::get() else { return };
+    let dir = Dir::new();
+    dir.corpus(3);
+    moto.upload("hangs", "in/", &dir.path("corpus"));
+    let hanging = Server::start(move |exchange| match exchange.request.target.starts_with("/hangs/in/") {
+        true => exchange.hang(),
+        false => {
+            let answer = moto.answer(exchange);
+            exchange.send(answer);
+        }
+    });
+    let arguments = ["prepare", "s3://hangs/in", "-o", "out"];
+    let mut child = command(&dir, &hanging.url(""), &arguments).stderr(Stdio::null()).spawn().unwrap();
+    wait_until(&mut child, || hanging.lines().iter().any(|line| line.starts_with("GET /hangs/in/")));
+    signal(child.id(), "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!dir.exists("out"));
 }
 
 #[test]

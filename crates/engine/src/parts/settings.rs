@@ -40,7 +40,7 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MixSetting {
-    /// What stands before the keys of its lines, see [`escape`].
+    /// What stands before the keys of its lines, escaped.
     pub prefix: String,
     /// As in `--mix`.
     amount: String,
