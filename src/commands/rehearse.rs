@@ -129,8 +129,9 @@ fn use_model(
     terminal.say(&format!("it answers here at once; for real {for_real}"));
     server.set_script(|script| script.deployed_models = vec![tuned.clone()]);
     let models = argument("models", format!("{base},{tuned}"));
+    let limit = argument("limit", MOST.to_string());
     let args: ScoreArgs =
-        of_line(["--yes".into(), models, argument("val", out), argument("limit", MOST.to_string())])?;
+        of_line(["--yes".into(), "--concurrency=4".into(), models, argument("val", out), limit])?;
     let mut answered = Answered::default();
     score_models::ask((&args, out), environment, &mut answered, terminal)?;
     show_one(&answered, terminal);
