@@ -22,7 +22,7 @@ use crate::support::{
 };
 
 /// The server of this process.
-struct Moto {
+pub struct Moto {
     port: u16,
     /// It ends when its standard input does.
     _process: Child,
@@ -47,7 +47,7 @@ const AUTHORIZED: &str = "Authorization: AWS4-HMAC-SHA256 Credential=K/20260101/
 
 impl Moto {
     /// The server, or a word that it is not here.
-    fn get() -> Option<&'static Moto> {
+    pub fn get() -> Option<&'static Moto> {
         if MOTO.is_none() {
             skip("s3", "moto is not here: pip install 'moto[server]'");
         }
@@ -63,7 +63,7 @@ impl Moto {
     }
 
     /// The files below `dir`, as objects whose keys begin with `prefix`.
-    fn upload(&self, bucket: &str, prefix: &str, dir: &Path) {
+    pub fn upload(&self, bucket: &str, prefix: &str, dir: &Path) {
         let mut pipes = self.pipes.lock().unwrap();
         let order = json!({ "bucket": bucket, "keys": [], "prefix": prefix, "dir": dir });
         writeln!(pipes.0, "{order}").unwrap();
@@ -84,6 +84,12 @@ impl Moto {
 
     fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// A shell's line that lets programs find this server.
+    pub fn export(&self) -> String {
+        let variables = settings(&self.url()).variables;
+        variables.iter().map(|(name, value)| format!("export {name}='{value}'; ")).collect()
     }
 
     fn open(&self, address: &str) -> Arc<dyn Storage> {
