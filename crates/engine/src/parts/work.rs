@@ -34,7 +34,7 @@ pub const PUBLISHED: &str = "published";
 /// Directories of what is written here, in the order in which they may go.
 const DIRECTORIES: [&str; 5] = ["parts", "split", "shards", "plan", "done"];
 
-/// So many objects are removed before the mark is looked for again.
+/// So many objects of a bucket are removed before the mark is looked for again: as many as one request takes.
 const CLEARED_AT_ONCE: usize = 1000;
 
 /// A working directory.
@@ -156,6 +156,7 @@ impl Work {
         let done = self.record(step, plan).and_then(|done| match done {
             Some(done) => Ok(done),
             None => {
+                self.make_directories(plan)?;
                 let content = made.insert(make()?);
                 // Nothing of a plan that is over is put among what belongs to the next one.
                 if self.is_over(plan)? {
@@ -179,6 +180,20 @@ impl Work {
         done.map(Some)
     }
 
+    /// Makes the directories that are missing, where `plan` is not over: who took away what was before it may have found
+    /// them empty.
+    fn make_directories(&self, plan: &str) -> Result<(), Error> {
+        let Some(dir) =
+            self.dir.as_ref().filter(|dir| DIRECTORIES.iter().any(|name| !dir.join(name).exists()))
+        else {
+            return Ok(());
+        };
+        if !self.is_over(plan)? {
+            DIRECTORIES.iter().for_each(|name| drop(std::fs::create_dir(dir.join(name))));
+        }
+        Ok(())
+    }
+
     fn commit<R: Content>(
         &self,
         step: Step,
@@ -198,17 +213,21 @@ impl Work {
         }
     }
 
-    /// Removes what an attempt has made after its plan was over, and the directories that are empty then.
+    /// Removes what an attempt has made after its plan was over, and the directories that are empty then. Where the next
+    /// plan is there already, which may be the same one again, its own clearing does that: both call alike what is alike.
     fn withdraw<'o, R: Content>(
         &self,
         step: Step,
         plan: &str,
-        mut objects: impl Iterator<Item = &'o str>,
+        objects: impl Iterator<Item = &'o str>,
     ) -> Result<(), Error> {
-        objects.try_for_each(|name| self.delete(name))?;
-        // The next plan's record of this step is not of this attempt.
+        let mut remove = |name: &str| match (self.get(PLAN)?, self.get(PUBLISHED)?) {
+            (Some(_), None) => Ok(()),
+            _ => self.delete(name),
+        };
+        objects.into_iter().try_for_each(&mut remove)?;
         if matches!(self.record::<R>(step, plan), Ok(Some(_))) {
-            self.delete(&step.record())?;
+            remove(&step.record())?;
         }
         self.remove_directories();
         Ok(())
@@ -256,11 +275,15 @@ impl Work {
             self.storage.list(&prefix, &mut list).map_err(self.failed(&prefix))?;
         }
         names.push(PLAN.to_owned());
-        for some in names.chunks(CLEARED_AT_ONCE) {
+        // The next plan may be the same one, and call its objects alike.
+        for some in names.chunks(if self.dir.is_some() { 1 } else { CLEARED_AT_ONCE }) {
             if self.get(PUBLISHED)?.is_none() {
                 return Ok(());
             }
             self.storage.delete_all(some).map_err(self.failed(""))?;
+        }
+        if self.get(PUBLISHED)?.is_none() {
+            return Ok(());
         }
         self.storage.end_unfinished().map_err(self.failed(""))?;
         if let Some(dir) = &self.dir {
@@ -470,7 +493,21 @@ mod tests {
         });
         assert!(late.unwrap().is_none());
         let record = work.record::<Made>(STEP, "b").unwrap().unwrap();
-        assert_eq!(files(&work), [PLAN, &record.content.objects[0], "done/part-00000.json"]);
+        assert!(files(&work).contains(&record.content.objects[0]));
+        work.storage.put_new(PUBLISHED, b"", false).unwrap();
+        work.clear().unwrap();
+        assert!(!dir.path().join("work").exists());
+    }
+
+    #[test]
+    fn an_attempt_of_a_plan_that_is_over_takes_nothing_from_the_same_plan_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = planned(dir.path(), "a");
+        let made = make(&work, "a", &["1"]).unwrap();
+        work.commit(STEP, "a", &made, false).unwrap();
+        let kept = files(&work);
+        work.withdraw::<Made>(STEP, "a", made.objects().into_iter()).unwrap();
+        assert_eq!(files(&work), kept);
     }
 
     #[test]
@@ -486,6 +523,15 @@ mod tests {
         let mut objects: Vec<&str> = first.objects();
         objects.sort_unstable();
         assert_eq!(files(&work), [&[PLAN], &objects[..], &["done/part-00000.json"]].concat());
+    }
+
+    #[test]
+    fn a_directory_that_was_taken_away_is_made_again_as_long_as_its_plan_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = planned(dir.path(), "a");
+        work.remove_directories();
+        work.attempt(STEP, "a", false, || make(&work, "a", &["1"])).unwrap().unwrap();
+        assert_eq!(files(&work).len(), 3);
     }
 
     #[test]
