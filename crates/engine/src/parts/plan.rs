@@ -188,8 +188,12 @@ impl Plan {
 
     fn find(work: &Work) -> Result<Option<Plan>, Error> {
         let Some(plan) = Plan::read(work, PLAN)? else { return Ok(None) };
-        let index = plan.object(work, &plan.body.index)?;
-        Ok(Some(Plan { index, ..plan }))
+        match plan.object(work, &plan.body.index) {
+            Ok(index) => Ok(Some(Plan { index, ..plan })),
+            // All of it was cleared meanwhile.
+            Err(Error::Altered { .. }) if work.get(PLAN)?.is_none() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn read(work: &Work, name: &str) -> Result<Option<Plan>, Error> {
