@@ -28,9 +28,13 @@ install_tools() {
     for tool in "$@"; do
         command -v "$tool" >/dev/null || missing+=("$tool")
     done
-    ((${#missing[@]} == 0)) && return
+    ((${#missing[@]} == 0)) || install_packages "${missing[@]}"
+}
+
+# install_packages PACKAGE...: Debian's.
+install_packages() {
     local root=()
     [[ $EUID -eq 0 ]] || root=(sudo -n)
     timeout 120 "${root[@]}" apt-get -qq update
-    timeout 600 "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}"
+    timeout 600 "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@"
 }

@@ -9,5 +9,6 @@ if ! unshare -n -p -f --mount-proc true 2>/dev/null; then
     printf 'warning: a network namespace needs Linux and root: not tried here: %s\n' "$*" >&2
     exit 77
 fi
+# Slurm wants a second address.
 exec unshare -n -p -f --mount-proc --kill-child \
-    bash -c 'ip link set lo up && "$@"' alone "$@"
+    bash -c 'ip link set lo up && ip address add 127.0.0.2/8 dev lo && "$@"' alone "$@"

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Tries the engines of docs/distributed.md for real, in a network of their own (scripts/alone.sh).
 #
-#   scripts/engines.sh ray [TEST]...   tests/engines/ray_engine.py: a TEST is `Local`, on this machine, or `Cluster`, four
-#                                      nodes that are killed; both without one
-#   scripts/engines.sh docs WHEEL      the page's commands for Ray, from WHEEL alone in a fresh environment
+#   scripts/engines.sh ray [TEST]...     tests/engines/ray_engine.py: a TEST is `Local`, on this machine, or `Cluster`, four
+#                                        nodes that are killed; both without one
+#   scripts/engines.sh slurm [TEST]...   tests/engines/slurm_engine.py: slurmctld and three slurmd (Debian: slurm-wlm)
+#   scripts/engines.sh docs WHEEL        the page's commands for Ray, from WHEEL alone in a fresh environment
 #
 # Environment: CTXTUNE_PYTHON=a Python with Ray; without it, or where it has none, one is made in target/ray-venv.
 # What cannot run here is said, and passes, unless CTXTUNE_REQUIRE names it.
@@ -38,7 +39,7 @@ has_ray() {
     "$1" -c 'import ray' >/dev/null 2>&1
 }
 
-engine=${1:?ray or docs}
+engine=${1:?ray, slurm or docs}
 shift
 case $engine in
 ray)
@@ -52,6 +53,11 @@ ray)
     cargo build --locked
     PYTHONPATH="$PWD/python" alone ray "$python" tests/engines/ray_engine.py \
         "${CARGO_TARGET_DIR:-target}/debug/ctxtune" fixtures/contexts "$@"
+    ;;
+slurm)
+    command -v slurmctld >/dev/null || skip slurm 'slurmctld (Debian: slurm-wlm) is not here'
+    cargo build --locked
+    alone slurm python3 tests/engines/slurm_engine.py "${CARGO_TARGET_DIR:-target}/debug/ctxtune" fixtures/contexts "$@"
     ;;
 docs)
     wheel=$(realpath "$1")

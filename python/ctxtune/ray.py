@@ -304,7 +304,7 @@ class Run:
             self.disconnect()
             return self.own("distributed", "publish", self.work_dir, *(flag for flag in OUTPUT if flag in options.rest))
         except Stop as stop:
-            if stop.code != 2 or os.path.exists(os.path.join(path, "plan.json")):
+            if stop.code != 2 or "://" in path or os.path.exists(os.path.join(path, "plan.json")):
                 raise
         self.say(f"{path} is gone: another run has published it; starting again")
         self.disconnect()

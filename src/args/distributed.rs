@@ -30,9 +30,18 @@ pub struct DistributedArgs {
     pub command: DistributedCommand,
 }
 
-/// The steps of a preparation in parts.
 #[derive(Debug, Subcommand)]
 pub enum DistributedCommand {
+    #[command(flatten)]
+    Step(StepCommand),
+    /// Print the script of an array job for what is missing, or submit it
+    #[command(after_help = SLURM_HELP)]
+    Slurm(SlurmArgs),
+}
+
+/// The steps of a preparation in parts.
+#[derive(Debug, Subcommand)]
+pub enum StepCommand {
     /// Divide a corpus into parts
     Plan(Box<PlanArgs>),
     /// Convert parts; any number at once, on any machine
@@ -115,6 +124,29 @@ pub struct StatusArgs {
     /// What to look for
     #[arg(long, value_name = "WHAT")]
     pub missing: MissingArg,
+}
+
+const SLURM_HELP: &str = "\
+Examples:
+  ctxtune distributed slurm --work-dir work --submit -- --partition=short --time=01:00:00
+  ctxtune distributed slurm --work-dir work | sbatch
+
+stdout: the script; with --submit the output directory.
+Exit codes: those of `ctxtune distributed`; 5 also where arrays commit nothing any more.";
+
+#[derive(Debug, Args)]
+pub struct SlurmArgs {
+    #[command(flatten)]
+    pub work: WorkArgs,
+    /// Submit arrays until nothing is missing, split, write, publish
+    #[arg(long)]
+    pub submit: bool,
+    /// Directory that all nodes see, for the logs of tasks [default: logs in WORK]
+    #[arg(long, value_name = "DIR")]
+    pub log_dir: Option<PathBuf>,
+    /// Options of sbatch
+    #[arg(last = true, value_name = "SBATCH OPTION")]
+    pub options: Vec<String>,
 }
 
 /// What can be missing.

@@ -25,7 +25,9 @@ mod sweep;
 
 pub(crate) use data::{CheckArgs, CorpusArgs, CountingArgs, PartsArgs, PrepareArgs, PreviewArgs, Split};
 pub(crate) use deploy::{DeployArgs, EndpointsArgs, EndpointsCommand, StopAfter};
-pub(crate) use distributed::{DistributedArgs, DistributedCommand, MeansArgs, MissingArg, PlanArgs};
+pub(crate) use distributed::{
+    DistributedArgs, DistributedCommand, MeansArgs, MissingArg, PlanArgs, SlurmArgs, StepCommand,
+};
 pub(crate) use generate::GenerateArgs;
 pub(crate) use inspect::{InitArgs, ModelsArgs, RehearseArgs, ReportArgs};
 pub(crate) use job::{

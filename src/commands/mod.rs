@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use serde_json::Map;
 
-use crate::args::{self, Cli, Command, with_dashes};
-use crate::commands::data::{check, distributed, prepare, preview, score};
+use crate::args::{self, Cli, Command, DistributedCommand, with_dashes};
+use crate::commands::data::{check, distributed, prepare, preview, score, slurm};
 use crate::commands::job::{
     cancel, checkpoints, download, files, finetune, jobs, monitor, status, submit, sweep, upload, wandb_sync,
 };
@@ -58,7 +58,10 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
 fn carry_out(command: &Command, terminal: &Terminal) -> Result<Exit, Failure> {
     match command {
         Command::Prepare(args) => prepare::run(args, terminal),
-        Command::Distributed(args) => distributed::run(args, terminal),
+        Command::Distributed(args) => match &args.command {
+            DistributedCommand::Step(step) => distributed::run(step, terminal),
+            DistributedCommand::Slurm(args) => slurm::run(args, terminal),
+        },
         Command::Check(args) => check::run(args, terminal),
         Command::Preview(args) => preview::run(args, terminal),
         Command::Upload(args) => upload::run(args, terminal),

@@ -46,10 +46,18 @@ pub fn time_scale() -> f64 {
 /// Where the Hub's cache is, by the process's variables: all that commands need which stay on this machine. No `.env`
 /// can stop them.
 pub fn of_cache() -> Environment {
+    of_process(&[env::HF_HUB_CACHE, env::HF_HOME, env::HOME])
+}
+
+/// What tasks of an engine run, by the process's variables.
+pub fn of_engine() -> Environment {
+    of_process(&[env::CTXTUNE_BIN, env::HOME])
+}
+
+fn of_process(names: &[&'static str]) -> Environment {
     #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
     let value = |name| std::env::var(name).ok();
-    let names = [env::HF_HUB_CACHE, env::HF_HOME, env::HOME];
-    Environment::of(names.into_iter().filter_map(|name| Some((name, value(name)?))))
+    Environment::of(names.iter().filter_map(|name| Some((*name, value(name)?))))
 }
 
 /// The process's variables about buckets, home and proxies. No `.env` is read for them: a checkout shall not say where

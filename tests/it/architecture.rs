@@ -149,6 +149,7 @@ fn may_know(part: &str) -> &'static [&'static str] {
         // The pipeline: what a failure says of every error below, and what a workflow needs beside its order.
         "failure" => &["config", "deploy", "env", "generate", "job", "session", "shell"],
         "signals" => &["failure"],
+        "slurm" => &["failure", "shell"],
         "ui" => &["job", "signals"],
         "text" => &["job"],
         "job" => &["config", "env", "failure", "session", "shell", "signals", "text", "ui", "value"],

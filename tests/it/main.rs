@@ -70,6 +70,8 @@ mod service;
 mod settings;
 #[cfg(target_os = "linux")]
 mod slow_storage;
+#[cfg(unix)]
+mod slurm;
 mod support;
 mod sweep;
 mod sweep_money;

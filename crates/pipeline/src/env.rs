@@ -66,6 +66,8 @@ pub const XDG_CONFIG_HOME: &str = "XDG_CONFIG_HOME";
 pub const HOME: &str = "HOME";
 /// What decides whether text may be UTF-8, strongest first.
 pub const LOCALES: [&str; 3] = ["LC_ALL", "LC_CTYPE", "LANG"];
+/// The program that tasks of an engine run, instead of this one.
+pub const CTXTUNE_BIN: &str = "CTXTUNE_BIN";
 /// For tests: bytes above which a file is uploaded in parts.
 pub const CTXTUNE_MULTIPART_THRESHOLD: &str = "CTXTUNE_MULTIPART_THRESHOLD";
 /// For tests: seconds the service may take to list a job that it has accepted.

@@ -19,6 +19,7 @@ pub mod report;
 pub mod session;
 pub mod shell;
 pub mod signals;
+pub mod slurm;
 pub mod sweep;
 pub mod text;
 pub mod ui;

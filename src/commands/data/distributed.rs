@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::Serialize;
 use serde_json::Map;
 
-use crate::args::{DistributedArgs, DistributedCommand, MeansArgs, MissingArg, PlanArgs};
+use crate::args::{MeansArgs, MissingArg, PlanArgs, StepCommand};
 use crate::commands::data::prepare::{
     Ordered, Retry, asked, chosen, order, order_in, say_failed_prepare, succeed,
 };
@@ -20,12 +20,12 @@ use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::data::{NAMED, threads};
 
 /// Runs the command.
-pub fn run(args: &DistributedArgs, terminal: &Terminal) -> Result<Exit, Failure> {
+pub fn run(step: &StepCommand, terminal: &Terminal) -> Result<Exit, Failure> {
     let bar = Bar::new(terminal);
     let failed = |error: Error| terminal.signals.explain(Failure::of_parts(error));
-    match &args.command {
-        DistributedCommand::Plan(args) => plan(args, &bar, terminal),
-        DistributedCommand::Convert(args) => {
+    match step {
+        StepCommand::Plan(args) => plan(args, &bar, terminal),
+        StepCommand::Convert(args) => {
             let means = means(&args.means, terminal);
             let work = work(&args.means.work.work_dir, &*means.stores).map_err(failed)?;
             let Some(plan) = Plan::load(&work).map_err(failed)? else { return Ok(Exit::Done) };
@@ -33,7 +33,7 @@ pub fn run(args: &DistributedArgs, terminal: &Terminal) -> Result<Exit, Failure>
                 parts::convert(&work, &plan, part, &means, &bar).map_err(failed).map(line)
             })
         }
-        DistributedCommand::Split(args) => {
+        StepCommand::Split(args) => {
             let means = means(&args.means, terminal);
             let work = work(&args.means.work.work_dir, &*means.stores).map_err(failed)?;
             let Some(plan) = Plan::load(&work).map_err(failed)? else { return Ok(Exit::Done) };
@@ -42,7 +42,7 @@ pub fn run(args: &DistributedArgs, terminal: &Terminal) -> Result<Exit, Failure>
                 Err(error) => Ok(say_failed_prepare(error, Failure::of_parts, terminal)),
             }
         }
-        DistributedCommand::Write(args) => {
+        StepCommand::Write(args) => {
             let means = means(&args.means, terminal);
             let work = work(&args.means.work.work_dir, &*means.stores).map_err(failed)?;
             let Some(plan) = Plan::load(&work).map_err(failed)? else { return Ok(Exit::Done) };
@@ -52,8 +52,8 @@ pub fn run(args: &DistributedArgs, terminal: &Terminal) -> Result<Exit, Failure>
                 parts::write(&work, &plan, shard, &means, &bar).map_err(failed).map(line)
             })
         }
-        DistributedCommand::Publish(args) => publish(&args.work_dir, bar, terminal),
-        DistributedCommand::Status(args) => {
+        StepCommand::Publish(args) => publish(&args.work_dir, bar, terminal),
+        StepCommand::Status(args) => {
             let work = work(&args.work.work_dir, &*stores(terminal, None)).map_err(failed)?;
             let plan = Plan::load(&work).map_err(failed)?;
             let of = match args.missing {
@@ -72,15 +72,10 @@ pub fn run(args: &DistributedArgs, terminal: &Terminal) -> Result<Exit, Failure>
     }
 }
 
-fn publish(dir: &Path, bar: Bar<'_>, terminal: &Terminal) -> Result<Exit, Failure> {
+/// Publishes the result in `dir`.
+pub fn publish(dir: &Path, bar: Bar<'_>, terminal: &Terminal) -> Result<Exit, Failure> {
     let failed = |error: Error| terminal.signals.explain(Failure::of_parts(error));
-    let means = Means {
-        threads: threads(),
-        scratch: None,
-        name_rejects: NAMED,
-        readers: Readers::default(),
-        stores: stores(terminal, None),
-    };
+    let means = here(terminal);
     let work = &work(dir, &*means.stores).map_err(failed)?;
     let start = Instant::now();
     let done = |plan: &Plan| {
@@ -106,6 +101,17 @@ fn publish(dir: &Path, bar: Bar<'_>, terminal: &Terminal) -> Result<Exit, Failur
     match published {
         Some(prepared) => Ok(succeed(&options, &prepared, start.elapsed(), terminal)),
         None => done(&plan),
+    }
+}
+
+/// All of this machine, and its temporary files.
+pub fn here(terminal: &Terminal) -> Means {
+    Means {
+        threads: threads(),
+        scratch: None,
+        name_rejects: NAMED,
+        readers: Readers::default(),
+        stores: stores(terminal, None),
     }
 }
 

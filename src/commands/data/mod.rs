@@ -6,3 +6,4 @@ pub(crate) mod prepare;
 pub(crate) mod preview;
 pub(crate) mod score;
 pub(crate) mod score_models;
+pub(crate) mod slurm;

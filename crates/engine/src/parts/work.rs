@@ -7,6 +7,7 @@
 //! | `parts/*` | what a part became: lines, rows, keys, rejects |
 //! | `split/*` | the rejects, the places of the shards in every part, the lines that are mixed in |
 //! | `shards/*` | a shard's lines, and its part of `keys.tsv` |
+//! | `logs/*` | what the tasks of Slurm say, and their exit codes; nobody here reads them |
 //! | `done/part-00003.json`, `done/split.json`, `done/shard-00000.json` | commit records |
 //! | `published` | the plan again: its result is published, and what is left here serves nobody |
 //!
@@ -32,7 +33,7 @@ pub const PLAN: &str = "plan.json";
 pub const PUBLISHED: &str = "published";
 
 /// Directories of what is written here, in the order in which they may go.
-const DIRECTORIES: [&str; 5] = ["parts", "split", "shards", "plan", "done"];
+const DIRECTORIES: [&str; 6] = ["parts", "split", "shards", "logs", "plan", "done"];
 
 /// So many objects of a bucket are removed before the mark is looked for again: as many as one request takes.
 const CLEARED_AT_ONCE: usize = 1000;
@@ -324,6 +325,11 @@ fn is_ours(name: &str) -> bool {
         Some(("done", record)) => {
             let is_numbered = ["part-", "shard-"].iter().any(|start| record.starts_with(start));
             record == "split.json" || is_numbered && record.ends_with(".json")
+        }
+        // `JOB_TASK.log` and `JOB_TASK.exit`.
+        Some(("logs", file)) => {
+            let numbers = file.strip_suffix(".log").or_else(|| file.strip_suffix(".exit"));
+            numbers.is_some_and(|numbers| numbers.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_'))
         }
         _ => has_digest(name),
     }
