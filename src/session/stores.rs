@@ -19,7 +19,7 @@ pub fn stores(terminal: &Terminal, scratch: Option<&Path>) -> Arc<dyn Stores> {
 /// What opens buckets: nothing.
 #[cfg(not(feature = "cloud"))]
 pub fn stores(_: &Terminal, _: Option<&Path>) -> Arc<dyn Stores> {
-    Arc::new(without::Cloudless)
+    Arc::new(ctxtune_engine::storage::NoStores)
 }
 
 /// The working directory at `path`, on this machine or in a bucket.
@@ -27,24 +27,6 @@ pub fn work(path: &Path, stores: &dyn Stores) -> Result<Work, Error> {
     let Some(address) = address(path) else { return Ok(Work::local(path)) };
     let storage = stores.open(address);
     storage.map(Work::remote).map_err(|source| Error::Store { object: address.to_owned(), source })
-}
-
-#[cfg(not(feature = "cloud"))]
-mod without {
-    use std::io;
-    use std::sync::Arc;
-
-    use ctxtune_engine::storage::{Storage, Stores, Unusable};
-
-    #[derive(Debug)]
-    pub struct Cloudless;
-
-    impl Stores for Cloudless {
-        fn open(&self, address: &str) -> io::Result<Arc<dyn Storage>> {
-            let why = "this build has no buckets: install a wheel or a release, or build it with `--features cloud`";
-            Err(Unusable::Address(format!("cannot open `{address}`: {why}")).into())
-        }
-    }
 }
 
 #[cfg(feature = "cloud")]

@@ -596,6 +596,11 @@ fn who_has_no_key_is_told_how_to_get_one() {
     let Some(Unusable::Key { message, hint }) = Unusable::within(&error) else { panic!("{error}") };
     assert!(message.starts_with("no credentials for `s3://b/`: "), "{message}");
     assert!(hint.contains("aws configure export-credentials --format env"), "{hint}");
+    let metadata = Server::start(Exchange::hang);
+    let off = with(keyless("http://127.0.0.1:9"), "AWS_METADATA_ENDPOINT", &metadata.url(""));
+    let error = open("s3://b", &with(off, "AWS_EC2_METADATA_DISABLED", "true")).unwrap_err();
+    assert_eq!(error.to_string(), "no credentials for `s3://b/`: no variable and no profile has any");
+    assert!(metadata.lines().is_empty());
     let named = with(keyless("http://127.0.0.1:9"), "AWS_PROFILE", "team");
     let error = open("s3://b", &named).unwrap_err();
     assert_eq!(

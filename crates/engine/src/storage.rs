@@ -153,13 +153,13 @@ pub trait Stores: Send + Sync + fmt::Debug {
     fn open(&self, address: &str) -> io::Result<Arc<dyn Storage>>;
 }
 
-/// Opens no place.
+/// Opens no place: what a build without buckets has.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoStores;
 
 impl Stores for NoStores {
     fn open(&self, address: &str) -> io::Result<Arc<dyn Storage>> {
-        Err(Unusable::Address(format!("`{address}` is in a bucket, and there are none here")).into())
+        Err(Unusable::NoBuckets(address.to_owned()).into())
     }
 }
 
@@ -170,6 +170,9 @@ pub enum Unusable {
     /// The address or a setting is none.
     #[error("{0}")]
     Address(String),
+    /// This program was built without buckets.
+    #[error("cannot open `{0}`: this program was built without buckets, the feature `cloud`")]
+    NoBuckets(String),
     /// The bucket does not exist.
     #[error("the bucket `{bucket}` does not exist: {said}")]
     NoBucket {

@@ -34,10 +34,15 @@ const FOUND_BY: [&str; 6] = [
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 ];
 
+/// Whether variables say who we are, or where to ask.
+pub fn is_named(settings: &Settings) -> bool {
+    FOUND_BY.iter().any(|name| settings.variable(name).is_some())
+}
+
 /// The profile to ask the AWS CLI for, where no variable says who we are: a named one, or the default one where there
 /// is one.
 pub fn profile(settings: &Settings) -> Option<Profile> {
-    if FOUND_BY.iter().any(|name| settings.variable(name).is_some()) {
+    if is_named(settings) {
         return None;
     }
     let name = settings.variable("AWS_PROFILE").or_else(|| settings.variable("AWS_DEFAULT_PROFILE"));

@@ -16,7 +16,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::address::Address;
 use crate::connector::Connector;
-use crate::credentials::profile;
+use crate::credentials::{is_named, profile};
 use crate::failure::{KEY_HINT, Refusal, innermost, said};
 use crate::settings::Settings;
 
@@ -41,12 +41,16 @@ pub fn region(settings: &Settings) -> &str {
     named.unwrap_or("us-east-1")
 }
 
+fn is_yes(settings: &Settings, name: &str) -> bool {
+    settings.variable(name).is_some_and(|value| value.eq_ignore_ascii_case("true") || value == "1")
+}
+
+/// How long is waited for a machine that may be no instance: nobody answers where it is none.
+const PATIENCE_FOR_INSTANCE: Duration = Duration::from_secs(2);
+
 /// The URL of the bucket: below a custom endpoint as a path; else as a host, where its name can be one.
 fn endpoint(address: &Address, settings: &Settings, region: &str) -> Result<String, Unusable> {
     let custom = settings.variable("AWS_ENDPOINT_URL_S3").or_else(|| settings.variable("AWS_ENDPOINT_URL"));
-    let is_yes = |name| {
-        settings.variable(name).is_some_and(|value| value.eq_ignore_ascii_case("true") || value == "1")
-    };
     let bucket = &address.bucket;
     let Some(custom) = custom else {
         let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
@@ -61,11 +65,11 @@ fn endpoint(address: &Address, settings: &Settings, region: &str) -> Result<Stri
     let is_loopback = matches!(url.host_str(), Some(host) if host == "localhost" || host == "[::1]" || host.starts_with("127."));
     match url.scheme() {
         "https" => {}
-        "http" if is_loopback || is_yes("AWS_ALLOW_HTTP") => {}
+        "http" if is_loopback || is_yes(settings, "AWS_ALLOW_HTTP") => {}
         "http" => return unusable("is not encrypted: set AWS_ALLOW_HTTP=true where that is meant"),
         _ => return unusable("is neither https nor http"),
     }
-    let is_of_bucket = is_yes("AWS_VIRTUAL_HOSTED_STYLE_REQUEST");
+    let is_of_bucket = is_yes(settings, "AWS_VIRTUAL_HOSTED_STYLE_REQUEST");
     Ok(if is_of_bucket { custom.to_owned() } else { format!("{custom}/{bucket}") })
 }
 
@@ -116,8 +120,19 @@ pub async fn clients(
     let soon = RetryConfig { max_retries: 1.min(retry.max_retries), ..retry.clone() };
     let credentials: AwsCredentialProvider = match profile(settings) {
         Some(profile) => Arc::new(profile),
+        None if !is_named(settings) && is_yes(settings, "AWS_EC2_METADATA_DISABLED") => {
+            let message =
+                format!("no credentials for `{}`: no variable and no profile has any", address.root);
+            return Err(Unusable::Key { message, hint: KEY_HINT.to_owned() });
+        }
         None => {
-            builder.clone().with_retry(soon).build().map_err(|error| no_key(&error))?.credentials().clone()
+            let patience = match is_named(settings) {
+                true => settings.patience,
+                false => settings.patience.min(PATIENCE_FOR_INSTANCE),
+            };
+            let connector = Connector::new(&Settings { patience, ..settings.clone() })?;
+            let library = builder.clone().with_retry(soon).with_http_connector(connector).build();
+            library.map_err(|error| no_key(&error))?.credentials().clone()
         }
     };
     if is_signed {

@@ -73,6 +73,9 @@ fn of_store(error: &prepare::Error) -> Option<(Exit, &'static str, String)> {
         Some(Unusable::Address(_)) => {
             (Exit::Usage, "store_address", "check the address and the variables of the store")
         }
+        Some(Unusable::NoBuckets(_)) => {
+            (Exit::Usage, "no_cloud", "install a wheel or a release, or build it with `--features cloud`")
+        }
         Some(Unusable::NoBucket { .. }) => (Exit::Usage, "no_bucket", "check its name, and AWS_ENDPOINT_URL"),
         Some(Unusable::Key { hint, .. }) => (Exit::Key, "store_key", hint.as_str()),
         None if source.kind() == std::io::ErrorKind::Interrupted => {
