@@ -25,7 +25,8 @@ rm -rf "$unpacked"
 mkdir -p "$unpacked"
 maturin sdist --out "$unpacked"
 sdist=$(cd "$unpacked" && echo ctxtune-*.tar.gz)
-tar -xzf "$unpacked/$sdist" -C "$unpacked"
+# As new: Cargo would take the files of an earlier sdist, which lay there under the same times, for these.
+tar -xzmf "$unpacked/$sdist" -C "$unpacked"
 (cd "$unpacked/${sdist%.tar.gz}" && maturin build --profile "$profile" --out "$dir")
 mv "$unpacked/$sdist" "$dir/"
 ls -l "$dir" >&2
