@@ -127,8 +127,12 @@ pub fn show_examples(prepared: &Prepared, terminal: &Terminal) {
 pub fn summarize(options: &Options, prepared: &Prepared, duration: Duration, terminal: &Terminal) {
     let counts = &prepared.counts;
     let say = |label: &str, text: String| terminal.label(label, &text);
-    let found = counted(counts.listed, "record");
-    say("found", format!("{found} in {}", options.shown_sources().replace('`', "")));
+    let mut found = counted(counts.listed, "record");
+    // What was named as a source is not known any more where the shards of a plan are published.
+    if !options.sources.is_empty() {
+        found.push_str(&format!(" in {}", options.shown_sources().replace('`', "")));
+    }
+    say("found", found);
     say_not_read(&prepared.not_read, terminal);
     say("accepted", accepted(options, prepared));
     say_rejects(

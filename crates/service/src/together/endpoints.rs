@@ -1,6 +1,6 @@
 //! Endpoints and their deployments: the names under which a tuned model can be called, and what runs there.
 //!
-//! A running deployment costs money by the minute, so [`create_deployment`] is sent once: whoever calls it must
+//! A running deployment costs money by the minute, so its creation is sent once: whoever calls it must
 //! look for the deployment before sending it again. Every other call may be repeated without harm. See
 //! <https://docs.together.ai/reference>.
 
