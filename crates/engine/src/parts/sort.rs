@@ -11,7 +11,7 @@ use crate::parts::merge::{Merge, Stream};
 use crate::source::section::read_exact_at;
 
 /// Entries that are kept before they are sorted and written, with what it takes to sort them.
-const RUN_BYTES: usize = 96 << 20;
+const RUN_BYTES: usize = 48 << 20;
 
 /// What an entry takes beside its bytes.
 const OVERHEAD_BYTES: usize = size_of::<Kept>();
