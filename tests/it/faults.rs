@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Dir, Outcome, Tree, assert_same_tree, names, program, record, sha256, skip};
+use crate::support::{Dir, Outcome, SmallDisk, Tree, assert_same_tree, names, program, record, sha256, skip};
 
 /// The run whose result is there before.
 const OLD: [&str; 6] = ["prepare", "corpus", "-o", "out", "--no-sync", "--shard-records=9"];
@@ -91,38 +91,6 @@ fn a_lock_that_cannot_be_written_leaves_no_litter() {
     let first = ["prepare", "corpus", "-o", "first"];
     scene.sh("ulimit -f 0; exec \"$@\"", &first).expect(1);
     assert!(!scene.dir.exists("first"));
-}
-
-/// A small file system in memory, for as long as it lives.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(path: &Path, options: &str) -> Option<SmallDisk> {
-        std::fs::create_dir_all(path).unwrap();
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", options, "ctxtune"]).arg(path).output();
-        if mount.is_ok_and(|mount| mount.status.success()) {
-            return Some(SmallDisk(path.to_owned()));
-        }
-        skip("system", "no file system can be mounted here");
-        None
-    }
-
-    fn remount(&self, options: &str) {
-        let options = format!("remount,{options}");
-        assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
-    }
-
-    /// Free blocks and inodes.
-    fn free(&self) -> String {
-        let stat = Command::new("stat").args(["-f", "-c", "%f %d"]).arg(&self.0).output().unwrap();
-        String::from_utf8(stat.stdout).unwrap()
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 /// Runs on a disk that holds the old result and ever more beside it, until a run succeeds.

@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Dir, Outcome, PATIENCE, Tree, assert_same_tree, names, program, record, sha256, signal, skip, wait_until,
+    Dir, Outcome, PATIENCE, SmallDisk, Tree, assert_same_tree, names, program, record, sha256, signal, skip,
+    wait_until,
 };
 
 /// What stands behind a command that plans.
@@ -632,32 +633,6 @@ fn an_input_that_cannot_be_read_is_tried_again_later() {
     scene.sh(&script, &convert).expect(0);
     scene.prepare().expect(0);
     scene.check_done("once it can be read");
-}
-
-/// A small file system in memory, for as long as it lives.
-struct SmallDisk(std::path::PathBuf);
-
-impl SmallDisk {
-    fn mount(path: &std::path::Path, options: &str) -> Option<SmallDisk> {
-        fs::create_dir_all(path).unwrap();
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", options, "ctxtune"]).arg(path).output();
-        if mount.is_ok_and(|mount| mount.status.success()) {
-            return Some(SmallDisk(path.to_owned()));
-        }
-        skip("system", "no file system can be mounted here");
-        None
-    }
-
-    fn remount(&self, options: &str) {
-        let options = format!("remount,{options}");
-        assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 #[test]

@@ -617,6 +617,38 @@ pub fn skip(need: &str, why: &str) {
     eprintln!("skipped: {why}");
 }
 
+/// A small file system in memory, for as long as it lives.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    pub fn mount(path: &Path, options: &str) -> Option<SmallDisk> {
+        std::fs::create_dir_all(path).unwrap();
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", options, "ctxtune"]).arg(path).output();
+        if mount.is_ok_and(|mount| mount.status.success()) {
+            return Some(SmallDisk(path.to_owned()));
+        }
+        skip("system", "no file system can be mounted here");
+        None
+    }
+
+    pub fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
+    }
+
+    /// Free blocks and inodes.
+    pub fn free(&self) -> String {
+        let stat = Command::new("stat").args(["-f", "-c", "%f %d"]).arg(&self.0).output().unwrap();
+        String::from_utf8(stat.stdout).unwrap()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
 /// A directory of the shared data, or `None` (and a word) where there is none.
 pub fn shared_data(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data").join(name);
