@@ -18,11 +18,10 @@ use crate::output::publish::{Durability, Output, digest_of};
 use crate::parts::mixing::each_warned;
 use crate::parts::part::{Part, PartRecord};
 use crate::parts::plan::Plan;
-use crate::parts::ranges;
 use crate::parts::settings::Means;
 use crate::parts::split::SplitRecord;
 use crate::parts::stored::{Content, StoredOutput};
-use crate::parts::work::{Step, Work};
+use crate::parts::work::{Record, Step, Work};
 use crate::parts::write::{ShardRecord, split_of};
 use crate::prepare::{Options, Prepared, REJECTS, manifest};
 use crate::source::names::NameLog;
@@ -50,17 +49,10 @@ fn publish_once(work: &Work, plan: &Plan, means: &Means, watch: &dyn Watch) -> R
     let split = split_of(work, plan)?;
     let options = plan.options(work, means)?;
     let mut shards = Vec::with_capacity(split.shards as usize);
-    let mut missing = Vec::new();
-    for number in 0..split.shards {
-        match work.record::<ShardRecord>(Step::Shard(number), &plan.id)? {
-            Some(record) => shards.push(record.content),
-            None => missing.push(number),
-        }
-    }
-    if !missing.is_empty() {
-        let what = format!("shard {} of `{}`", ranges::show(&missing), work.shown());
-        return Err(Error::NotYet { what });
-    }
+    work.each_record(split.shards, Step::Shard, &plan.id, &mut |_, record: Record<ShardRecord>| {
+        shards.push(record.content);
+        Ok(())
+    })?;
     let publishing = Publishing { work, plan, options: &options, watch, split: &split, shards: &shards };
     let prepared = match address(&options.output_dir) {
         None => publishing.publish()?,

@@ -4,6 +4,7 @@
 //! the places of the shards in every part, and what the sides share. Memory grows with the number of parts, never with
 //! that of records.
 
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use rayon::ThreadPool;
@@ -20,7 +21,6 @@ use crate::parts::merge::{Merge, Stream};
 use crate::parts::mixing::{Chosen, choose};
 use crate::parts::part::{Part, PartRecord, Section};
 use crate::parts::plan::Plan;
-use crate::parts::ranges;
 use crate::parts::rows::{
     FixedStream, GROUP_BYTES, GROUPED_MARK_BYTES, KeyStream, MARK_BYTES, Place, RejectStream, Row, RowStream,
     read_group, read_mark,
@@ -146,22 +146,17 @@ pub fn split(
         let pool = threads(options.threads)?;
         let mut parts = Vec::with_capacity(plan.body.parts as usize);
         let mut records = Totals::default();
-        let mut missing = Vec::new();
-        for number in 0..plan.body.parts {
-            match work.record::<PartRecord>(Step::Part(number), &plan.id)? {
-                Some(record) => {
-                    let part = Part::of(&record, plan.part(number).mix);
-                    records.add(&record.content, part.mix);
-                    parts.push(part);
-                }
-                None => missing.push(number),
-            }
-            watch.check_stop()?;
-        }
-        if !missing.is_empty() {
-            let what = format!("part {} of `{}`", ranges::show(&missing), work.shown());
-            return Err(Error::NotYet { what });
-        }
+        work.each_record(
+            plan.body.parts,
+            Step::Part,
+            &plan.id,
+            &mut |number, record: Record<PartRecord>| {
+                let part = Part::of(&record, plan.part(number).mix);
+                records.add(&record.content, part.mix);
+                parts.push(part);
+                watch.check_stop()
+            },
+        )?;
         records.counts.not_regular = plan.body.not_regular;
         Splitting {
             work,
@@ -376,40 +371,35 @@ impl Splitting<'_> {
     fn failed_rejects(&self) -> Result<FailedRejects, Error> {
         let mut first = Vec::new();
         let counts = RejectCounts::of(&self.totals.counts.rejected_by_code);
-        let mut report = None;
-        if counts.total() > 0 {
-            if let Some(output) = address(&self.options.output_dir) {
-                let output = StoredOutput::open(output, self.plan.order(), &*self.means.stores)?;
-                let written = output.write_failed_rejects(|out| {
-                    self.merge_rejects(&mut |line| {
-                        if first.len() < self.means.name_rejects {
-                            first.push(String::from_utf8_lossy(line).trim_end().to_owned());
-                        }
-                        let path = self.options.output_dir.clone();
-                        out.write_all(line).map_err(|source| Error::Write { path, source })
-                    })
-                });
-                return Ok(FailedRejects { counts, rejects: first, report: Some(written?.into()) });
-            }
-            let output = Output::open(&self.options.output_dir, self.options.durability)?;
-            let mut failure = Ok(());
-            let written = output.write_failed_rejects(|out| {
-                failure = self.merge_rejects(&mut |line| {
-                    if first.len() < self.means.name_rejects {
-                        first.push(String::from_utf8_lossy(line).trim_end().to_owned());
-                    }
-                    let path = self.options.output_dir.clone();
-                    out.write_all(line).map_err(|source| Error::Write { path, source })
-                });
-                match failure {
-                    Ok(()) => Ok(()),
-                    Err(_) => Err(std::io::ErrorKind::Other.into()),
-                }
-            });
-            failure?;
-            report = Some(written?);
+        if counts.total() == 0 {
+            return Ok(FailedRejects { counts, rejects: first, report: None });
         }
-        Ok(FailedRejects { counts, rejects: first, report })
+        let mut write = |out: &mut dyn Write| {
+            self.merge_rejects(&mut |line| {
+                if first.len() < self.means.name_rejects {
+                    first.push(String::from_utf8_lossy(line).trim_end().to_owned());
+                }
+                let path = self.options.output_dir.clone();
+                out.write_all(line).map_err(|source| Error::Write { path, source })
+            })
+        };
+        let report = match address(&self.options.output_dir) {
+            Some(output) => {
+                let output = StoredOutput::open(output, self.plan.order(), &*self.means.stores)?;
+                output.write_failed_rejects(write)?.into()
+            }
+            None => {
+                let output = Output::open(&self.options.output_dir, self.options.durability)?;
+                let mut written = Ok(());
+                let report = output.write_failed_rejects(|out| {
+                    written = write(out);
+                    if written.is_ok() { Ok(()) } else { Err(io::ErrorKind::Other.into()) }
+                });
+                written?;
+                report?
+            }
+        };
+        Ok(FailedRejects { counts, rejects: first, report: Some(report) })
     }
 
     fn merge_rejects(&self, each: &mut dyn FnMut(&[u8]) -> Result<(), Error>) -> Result<(), Error> {

@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 use crate::output::manifest::{FileDigest, Hex};
+use crate::parts::ranges;
 use crate::storage::{LocalStorage, NewObject, Object, Storage};
 
 /// The plan.
@@ -139,6 +140,31 @@ impl Work {
         }
         let line = String::from_utf8(bytes).map_err(|error| altered(error.to_string()))?;
         Ok(Some(Record { content, line: line.trim_end().to_owned() }))
+    }
+
+    /// Hands the commit records of the first `count` steps of a kind to `each`, by their numbers.
+    ///
+    /// # Errors
+    /// [`Error::NotYet`], where some are missing: all of them; as [`Work::record`]; those of `each`.
+    pub fn each_record<R: Content>(
+        &self,
+        count: u64,
+        step: fn(u64) -> Step,
+        plan: &str,
+        each: &mut dyn FnMut(u64, Record<R>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut missing = Vec::new();
+        for number in 0..count {
+            match self.record(step(number), plan)? {
+                Some(record) => each(number, record)?,
+                None => missing.push(number),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let what = if matches!(step(0), Step::Shard(_)) { "shard" } else { "part" };
+        Err(Error::NotYet { what: format!("{what} {} of `{}`", ranges::show(&missing), self.shown()) })
     }
 
     /// What `step` of the plan `plan` leaves: as it was committed before, or as `make` makes it now. `None` where the

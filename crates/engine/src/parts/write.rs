@@ -224,9 +224,8 @@ impl Writing<'_> {
             let _ = spare.send(block);
         }
         let (object, packed) = packer.finish().map_err(failed)?;
-        let name = format!("shards/{:05}-{}", self.side.index, &packed.sha256[..32]);
-        let name =
-            name.replacen("shards/", if self.side.trains { "shards/train-" } else { "shards/val-" }, 1);
+        let (side, number) = (self.side.name(), self.side.index);
+        let name = format!("shards/{side}-{number:05}-{}", &packed.sha256[..32]);
         object.finish(&name, self.options.durability == Durability::Sync).map_err(failed)?;
         Ok((packed, name))
     }
