@@ -14,7 +14,7 @@ use crate::commands::data::prepare::{
 use crate::screen::prepared::Bar;
 use crate::screen::report::Terminal;
 use crate::session::stores::{stores, work};
-use ctxtune_engine::parts::{self, Means, Missing, Plan, Record, missing, ranges};
+use ctxtune_engine::parts::{self, Means, Missing, Plan, Record, Work, missing, ranges};
 use ctxtune_engine::prepare::{Error, Mode, Purpose, Readers};
 use ctxtune_pipeline::failure::{Exit, Failure};
 use ctxtune_pipeline::job::data::{NAMED, threads};
@@ -26,26 +26,23 @@ pub fn run(step: &StepCommand, terminal: &Terminal) -> Result<Exit, Failure> {
     match step {
         StepCommand::Plan(args) => plan(args, &bar, terminal),
         StepCommand::Convert(args) => {
-            let means = means(&args.means, terminal);
-            let work = work(&args.means.work.work_dir, &*means.stores).map_err(failed)?;
-            let Some(plan) = Plan::load(&work).map_err(failed)? else { return Ok(Exit::Done) };
+            let (means, work, plan) = loaded(&args.means, terminal).map_err(failed)?;
+            let Some(plan) = plan else { return Ok(Exit::Done) };
             each(&args.part, "part", plan.body.parts, terminal, |part| {
                 parts::convert(&work, &plan, part, &means, &bar).map_err(failed).map(line)
             })
         }
         StepCommand::Split(args) => {
-            let means = means(&args.means, terminal);
-            let work = work(&args.means.work.work_dir, &*means.stores).map_err(failed)?;
-            let Some(plan) = Plan::load(&work).map_err(failed)? else { return Ok(Exit::Done) };
+            let (means, work, plan) = loaded(&args.means, terminal).map_err(failed)?;
+            let Some(plan) = plan else { return Ok(Exit::Done) };
             match parts::split(&work, &plan, &means, &bar) {
                 Ok(record) => Ok(deliver(line(record), terminal)),
                 Err(error) => Ok(say_failed_prepare(error, Failure::of_parts, terminal)),
             }
         }
         StepCommand::Write(args) => {
-            let means = means(&args.means, terminal);
-            let work = work(&args.means.work.work_dir, &*means.stores).map_err(failed)?;
-            let Some(plan) = Plan::load(&work).map_err(failed)? else { return Ok(Exit::Done) };
+            let (means, work, plan) = loaded(&args.means, terminal).map_err(failed)?;
+            let Some(plan) = plan else { return Ok(Exit::Done) };
             let split = work.unless_over(&plan.id, parts::split_of(&work, &plan)).map_err(failed)?;
             let Some(split) = split else { return Ok(Exit::Done) };
             each(&args.shard, "shard", split.shards, terminal, |shard| {
@@ -123,6 +120,14 @@ fn means(args: &MeansArgs, terminal: &Terminal) -> Means {
         readers: Readers::default(),
         stores: stores(terminal, args.scratch.scratch_dir.as_deref()),
     }
+}
+
+/// What a step works with: its means, the working directory, and the plan there, unless its result is published.
+fn loaded(args: &MeansArgs, terminal: &Terminal) -> Result<(Means, Work, Option<Plan>), Error> {
+    let means = means(args, terminal);
+    let work = work(&args.work.work_dir, &*means.stores)?;
+    let plan = Plan::load(&work)?;
+    Ok((means, work, plan))
 }
 
 /// Does `step` with each of the numbers in `text`, which are below `end`, and delivers what it says.
