@@ -24,7 +24,7 @@ Examples:
   ctxtune prepare contexts -o out --work-dir work
   ctxtune prepare s3://bucket/contexts -o s3://bucket/out
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 data (too many rejects, an empty side), 4 keys (of a bucket), 5 try again (in
+Exit codes: 0 done, 1 failed, 2 usage, 3 data (too many rejects, an empty side), 4 keys (of a bucket), 5 try again (in \
 parts), 130 SIGINT, 143 SIGTERM.";
 
 /// Where the records are and how they become examples: of `prepare` and of `finetune`.

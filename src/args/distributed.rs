@@ -18,7 +18,7 @@ Examples:
   ctxtune distributed publish --work-dir work
 
 stdout: a line of JSON for each thing that is done; the output directory (publish); numbers (status).
-Exit codes: 0 done, or done before, 1 two attempts differ, 2 usage, or another plan, 3 data, 4 keys (of a
+Exit codes: 0 done, or done before, 1 two attempts differ, 2 usage, or another plan, 3 data, 4 keys (of a \
 bucket), 5 try again: nothing was committed, 130 SIGINT, 143 SIGTERM.";
 
 /// The arguments of `distributed`.
